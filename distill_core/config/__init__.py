@@ -1,0 +1,1 @@
+"""Configuration: one frozen tree that says everything which decides a result."""

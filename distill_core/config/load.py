@@ -1,0 +1,188 @@
+"""From a preset name or a YAML file plus ``key=value`` overrides to a frozen `RunConfig`."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from distill_core.config.schema import RunConfig
+from distill_core.errors import ConfigError
+
+MAX_YAML_BYTES = 1_000_000
+Tree = dict[str, Any]
+
+
+def preset_names() -> tuple[str, ...]:
+    """Return the names of the shipped presets, sorted."""
+    folder = resources.files("distill_core.presets")
+    return tuple(sorted(f.name[:-5] for f in folder.iterdir() if f.name.endswith(".yaml")))
+
+
+def load_run(name: str, overrides: Sequence[str] = ()) -> RunConfig:
+    """Resolve a preset (or a path that ends in .yaml) and its overrides.
+
+    Args:
+        name: a shipped preset, or a YAML file with the same keys.
+        overrides: ``dotted.key=value``, the value read as YAML.
+
+    Raises:
+        ConfigError: unknown preset or key (with a suggestion), or a value out of range.
+    """
+    tree = _resolve(name, seen=())
+    for override in overrides:
+        _apply_override(tree, override, where=name)
+    tree["preset"] = Path(name).stem
+    return validate_run(tree, where=name)
+
+
+def validate_run(tree: Mapping[str, Any], *, where: str) -> RunConfig:
+    """Check a plain tree and freeze it; the first problem becomes one `ConfigError`."""
+    try:
+        return RunConfig.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, where)) from None
+
+
+def to_yaml(run: RunConfig) -> str:
+    """Return the resolved tree as YAML, in the order of the schema, every default visible."""
+    return yaml.safe_dump(run.model_dump(mode="json"), sort_keys=False, width=100)
+
+
+def fingerprint(run: RunConfig) -> str:
+    """Return 8 hex digits that differ when any value of the tree differs."""
+    text = json.dumps(run.model_dump(mode="json"), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """SafeLoader that refuses duplicate keys, which YAML would let the last one win."""
+
+
+def _no_duplicates(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> Tree:
+    keys = [loader.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise yaml.YAMLError(f"duplicate key {key!r}")
+    return dict(loader.construct_mapping(node, deep=True))
+
+
+_UniqueKeyLoader.add_constructor("tag:yaml.org,2002:map", _no_duplicates)
+
+
+def parse_yaml(text: str, *, where: str) -> Any:
+    """Read YAML without tags, duplicate keys or alias bombs."""
+    if len(text) > MAX_YAML_BYTES or text.count("*") > 1000:
+        raise ConfigError(f"{where}: {len(text)} bytes of YAML; a run needs less than a megabyte.")
+    try:
+        return yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader subclass
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where}: not YAML that a run can use: {error}.") from None
+
+
+def _resolve(name: str, *, seen: tuple[str, ...]) -> Tree:
+    """Read one file and merge it over the preset it extends."""
+    if name in seen:
+        raise ConfigError(f"{name}: extends itself through {' -> '.join(seen)}. Break the circle.")
+    tree = parse_yaml(_read(name), where=name)
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{name}: a run is a YAML mapping, found {type(tree).__name__}.")
+    parent = tree.pop("extends", None)
+    return tree if parent is None else _merge(_resolve(parent, seen=(*seen, name)), tree)
+
+
+def _read(name: str) -> str:
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name)
+        if not path.is_file():
+            raise ConfigError(f"{name}: no such file.")
+        return path.read_text(encoding="utf-8")
+    if name not in preset_names():
+        hint = _suggest(name, preset_names()) or "`distill show` lists the presets."
+        raise ConfigError(f"{name}: no such preset. {hint}")
+    return (resources.files("distill_core.presets") / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def _merge(base: Tree, top: Tree) -> Tree:
+    """Lay `top` over `base`; mappings merge key by key, except `terms`: a method names all of its terms."""
+    merged = dict(base)
+    for key, value in top.items():
+        if isinstance(value, dict) and isinstance(merged.get(key), dict) and key != "terms":
+            merged[key] = _merge(merged[key], value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _apply_override(tree: Tree, override: str, *, where: str) -> None:
+    dotted, equals, text = override.partition("=")
+    if not equals or not dotted:
+        raise ConfigError(f"{where}: override {override!r} is not of the form key=value.")
+    *parents, leaf = dotted.split(".")
+    node = tree
+    for depth, key in enumerate(parents):
+        if node.get(key) is None:
+            _check_key(RunConfig, parents[: depth + 1], where=where)
+            node[key] = {}
+        if not isinstance(node[key], dict):
+            path = ".".join(parents[: depth + 1])
+            raise ConfigError(f"{where}: {path} is a value; {dotted} looks for a key inside it.")
+        node = node[key]
+    node[leaf] = parse_yaml(text, where=f"{where}: {dotted}") if text else None
+
+
+def _check_key(model: type[BaseModel], path: Sequence[str], *, where: str) -> None:
+    """Refuse a first-level key that the schema does not know."""
+    if path[0] not in model.model_fields:
+        hint = _suggest(path[0], model.model_fields)
+        raise ConfigError(f"{where}: {path[0]}: no such key. {hint}".rstrip())
+
+
+def _explain(error: ValidationError, where: str) -> str:
+    """Say the first problem: where, what came, what was expected."""
+    problem = error.errors(include_url=False)[0]
+    path = ".".join(str(part) for part in problem["loc"])
+    match problem["type"]:
+        case "extra_forbidden":
+            *parents, leaf = problem["loc"]
+            hint = _suggest(str(leaf), _fields_at(parents))
+            return f"{where}: {path}: no such key. {hint}".rstrip()
+        case "missing":
+            return f"{where}: {path}: not given, and no paper-independent default exists."
+        case "value_error":
+            return f"{where}: {path or 'run'}: {problem['ctx']['error']}."
+        case _:
+            return f"{where}: {path} = {problem['input']!r}: {_lower(problem['msg'])}."
+
+
+def _fields_at(path: Sequence[str | int]) -> Iterator[str]:
+    """Yield the legal keys of the schema node at `path`."""
+    model: Any = RunConfig
+    for part in path:
+        if isinstance(part, str) and part in getattr(model, "model_fields", {}):
+            model = _model_in(model.model_fields[part].annotation)
+    yield from getattr(model, "model_fields", {})
+
+
+def _model_in(annotation: Any) -> Any:
+    """Return the model class inside `X`, `X | None` or `tuple[X, ...]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    found = (_model_in(part) for part in getattr(annotation, "__args__", ()))
+    return next((model for model in found if model is not None), None)
+
+
+def _suggest(word: str, known: Any) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"Did you mean {close[0]!r}?" if close else ""
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]

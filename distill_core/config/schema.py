@@ -1,0 +1,215 @@
+"""The frozen configuration tree of a run.
+
+Values that a paper states have no default here: a preset must say them, with their source.
+What does not change the result (store, workers, retries, device, log level) is not in this tree;
+see ``tasks.execution``. Units are in the names or the docstrings; areas and chances are fractions.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+NonNegativeFloat = Annotated[float, Field(ge=0.0)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+Triple = tuple[float, float, float]
+Precision = Literal["float32", "float64", "bfloat16"]
+SetName = Literal["distilled", "random_real", "hard_labels"]
+
+
+class Frozen(BaseModel):
+    """Immutable, and strict about unknown keys: a typo is an error, never a default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class DataConfig(Frozen):
+    """The labelled image dataset, and how one real image becomes a square tensor."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    format: Literal["digits", "imagefolder", "parquet"]
+    path: str | None = None  # folder or fsspec URL that holds both splits; digits need none
+    train: str = "train"  # folder, file or glob below `path`
+    test: str = "test"
+    num_classes: PositiveInt  # a guard: the index must find exactly this many
+    side: PositiveInt  # S, in pixels
+    # squish: both sides to S; center_crop: the short side to `resize`, then the central S x S
+    load: Literal["squish", "center_crop"] = "squish"
+    resize: PositiveInt | None = None  # short side in pixels, for center_crop only
+    mean: Triple  # per channel, of pixels in [0, 1]; (0, 0, 0) with std (1, 1, 1) is no normalisation
+    std: Annotated[Triple, Field(description="per channel, of pixels in [0, 1]")]
+    max_bad_fraction: Fraction = 0.0  # unreadable images tolerated before a dataset is refused
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.load == "center_crop") != (self.resize is not None):
+            raise ValueError("resize goes with load=center_crop, and only with it")
+        if min(self.std) <= 0:
+            raise ValueError("std must be positive in every channel")
+        return self
+
+
+class ModelConfig(Frozen):
+    """A network of `distill_core.models`; teachers and students come from the same table."""
+
+    name: Literal["resnet18_small", "resnet18", "resnet50", "mobilenet_v2", "convnet3", "convnet4"]
+    width: PositiveInt | None = None  # channels of the first layer; only resnet18_small and convnets
+
+    @property
+    def title(self) -> str:
+        """Return the name people see, e.g. ``resnet18_small-w16``."""
+        return self.name if self.width is None else f"{self.name}-w{self.width}"
+
+
+class OptimizerConfig(Frozen):
+    """One optimiser of torch.optim. Weight decay skips biases and norm parameters."""
+
+    name: Literal["sgd", "adam", "adamw"]
+    lr: PositiveFloat
+    weight_decay: NonNegativeFloat = 0.0
+    momentum: Fraction = 0.9  # sgd only
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)  # adam and adamw only
+
+
+class ScheduleConfig(Frozen):
+    """Learning rate by epoch: lr * (1 + cos(pi * epoch / (zeta * epochs))) / 2 after a warm-up."""
+
+    zeta: PositiveFloat = 1.0  # 1 ends at 0; 2 is the first half of the cosine (EDC, RDED "eta")
+    warmup_epochs: NonNegativeInt = 0
+    warmup_start: Fraction = 0.01  # factor of lr in the first warm-up epoch
+    per_step: bool = False  # update every optimiser step instead of every epoch
+
+
+class AugmentConfig(Frozen):
+    """Augmentation of real training images, drawn per image."""
+
+    pad_crop: NonNegativeInt = 0  # zero padding in pixels, then a random S x S window
+    crop: tuple[Fraction, Fraction] | None = None  # area of a random resized crop
+    flip: bool = True
+    cutout: Fraction = 0.0  # side of one zeroed square, as a fraction of S; 0 is off
+
+
+class TrainingConfig(Frozen):
+    """How a teacher is trained."""
+
+    epochs: PositiveInt
+    batch_size: PositiveInt  # over all processes
+    optimizer: OptimizerConfig
+    schedule: ScheduleConfig = ScheduleConfig()
+    augment: AugmentConfig
+    label_smoothing: Fraction = 0.0
+    nesterov: bool = False
+    processes: PositiveInt = 1  # two or more: DDP under Ray Train; BN statistics are per process
+    threads: PositiveInt | None = None  # intra-op threads of this stage; None: those of the run
+
+
+class SqueezeConfig(Frozen):
+    """The teacher: trained here, or imported from a file."""
+
+    model: ModelConfig
+    checkpoint: str | None = None  # path or URL of a torchvision checkpoint or plain state dict
+    training: TrainingConfig | None = None
+
+    @model_validator(mode="after")
+    def _one_way_in(self) -> Self:
+        if self.checkpoint is None and self.training is None:
+            raise ValueError("say either checkpoint (import a teacher) or training (train one)")
+        return self
+
+
+class CurriculumConfig(Frozen):
+    """Bounds of the crop area by step (CDA): easy, large crops first unless reversed."""
+
+    mode: Literal["constant", "step", "linear", "cosine", "reverse"]
+    low: Fraction
+    high: Fraction = 1.0
+    milestone: Fraction = 1.0  # fraction of the steps after which the lower bound stays at `low`
+
+
+class RollConfig(Frozen):
+    """Circular shift of the view."""
+
+    mode: Literal["one_sided", "symmetric", "off"]
+    pixels: NonNegativeInt = 0  # one_sided: 0..pixels; symmetric: -pixels..pixels (both inclusive)
+
+
+class RecoverConfig(Frozen):
+    """How images are made from a frozen teacher."""
+
+    init: Literal["gaussian", "real"]
+    batch_size: PositiveInt
+    composition: Literal["one_per_class", "class_major", "one_class"] = "one_per_class"
+    ipc_range: PositiveInt = 10  # images per class in one class shard
+    steps: NonNegativeInt  # 0 keeps the start: `init: real` is then the random-real baseline
+    lr: PositiveFloat
+    betas: tuple[Fraction, Fraction]
+    terms: dict[str, NonNegativeFloat]  # weight by term name, see recover/terms.py
+    first_layer_factor: NonNegativeFloat  # multiplies the statistics gap of the first BN layer
+    crop: CurriculumConfig | None  # None: no crop at all (SRe2L on CIFAR)
+    flip: bool
+    roll: RollConfig
+    shared_view: bool = True  # one draw for the whole batch, as published; False: one per image
+    encoding: Literal["png", "jpeg"] = "png"  # jpeg is quality 95, 4:4:4
+
+
+class MixConfig(Frozen):
+    """What is mixed into a label view."""
+
+    kind: Literal["none", "cutmix", "mixup", "cutout"]
+    alpha: PositiveFloat = 1.0  # Beta(alpha, alpha) of cutmix and mixup
+    cutout: Fraction = 0.5  # side of the hole as a fraction of S; colour uniform random
+
+
+class RelabelConfig(Frozen):
+    """How teachers describe views of the images."""
+
+    scheme: Literal["auto", "features", "logits", "online"] = "auto"
+    views: PositiveInt  # views per image; post-train epoch e reads view e mod views
+    views_per_shard: PositiveInt = 50  # views in one label shard
+    crop: tuple[Fraction, Fraction] | None
+    flip: bool
+    mix: MixConfig
+
+
+class PosttrainConfig(Frozen):
+    """How students are trained and judged."""
+
+    students: tuple[ModelConfig, ...] = Field(min_length=1)
+    seeds: tuple[NonNegativeInt, ...] = Field(default=(0,), min_length=1)
+    sets: tuple[SetName, ...] = ("distilled", "random_real", "hard_labels")
+    epochs: PositiveInt
+    batch_size: PositiveInt
+    micro_batch: PositiveInt | None = None  # images per backward pass; None: the whole batch
+    optimizer: OptimizerConfig
+    schedule: ScheduleConfig = ScheduleConfig()
+    temperature: PositiveFloat
+    temperature_squared: bool  # multiply the loss by T^2
+    logit_smoothing: Fraction = 0.0  # share of a uniform vector mixed into the raw teacher logits
+    ema_decay: Fraction = 0.99  # of the student's weights, per optimiser step
+    evaluate_every: PositiveInt = 10  # epochs between evaluations; the last is always evaluated
+    processes: PositiveInt = 1  # two or more: DDP under Ray Train
+
+
+class RunConfig(Frozen):
+    """Everything that decides the result of one run."""
+
+    preset: str  # name of the preset or file this tree came from
+    source: str  # where its values were read
+    expected: str  # the published or measured number to compare with, or "not published"
+    seed: NonNegativeInt = 0
+    ipc: PositiveInt
+    threads: PositiveInt = 1  # intra-op threads of every worker; decides float32 rounding on a CPU
+    precision: Precision = "float32"  # of convolutions; statistics, losses and updates stay float32
+    data: DataConfig
+    squeeze: SqueezeConfig
+    recover: RecoverConfig
+    relabel: RelabelConfig
+    posttrain: PosttrainConfig
+
+    def recover_for(self, images: Literal["distilled", "random_real"]) -> RecoverConfig:
+        """Return how the images of one set are made; random real images are a start, unchanged."""
+        if images == "distilled":
+            return self.recover
+        return self.recover.model_copy(update={"init": "real", "steps": 0})

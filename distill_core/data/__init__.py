@@ -1,0 +1,1 @@
+"""Real images: what the input is (the index) and reading it."""

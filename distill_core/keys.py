@@ -1,0 +1,163 @@
+"""Shard keys: a hash of everything that decides a shard's bytes, and of nothing else.
+
+In a key: the stage's settings and numerics version, the teacher digests, the keys of the shards it
+reads, its batches, class ids where they matter, content fingerprints only where real images are
+read, and the arithmetic (precision, intra-op threads). Not in it: total IPC, workers, device,
+retries, paths, other classes. Resuming, extending, sharing between runs and incremental
+re-distillation are then one question: which keys have no marker?
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from distill_core.config.schema import DataConfig, ModelConfig, RunConfig, SetName
+from distill_core.plan import ClassShard
+
+# Bumped on purpose when a stage's numerics change; golden tests fail when they change unannounced.
+NUMERICS: Mapping[str, int] = {"squeeze": 1, "recover": 1, "relabel": 1, "posttrain": 1}
+
+ImageSet = Literal["distilled", "random_real"]
+
+
+def content_fingerprint(fingerprints: Mapping[str, str]) -> str:
+    """Return one hash over the content fingerprints of many classes."""
+    return _hash(dict(fingerprints))
+
+
+def squeeze_key(
+    run: RunConfig, *, class_hash: str, train: str, test: str, checkpoint: str | None
+) -> str:
+    """Return the key of the teacher.
+
+    Args:
+        run: the resolved run.
+        class_hash: identity of the label space.
+        train: content fingerprint of the training split, read when a teacher is trained.
+        test: content fingerprint of the split its accuracy is measured on.
+        checkpoint: sha256 of the imported file; None when the teacher is trained.
+    """
+    parts: dict[str, Any] = {"model": _dump(run.squeeze.model), "classes": class_hash, "test": test}
+    if checkpoint is not None:
+        return _key(run, "squeeze", parts | {"checkpoint": checkpoint})
+    training = _dump(run.squeeze.training)
+    return _key(run, "squeeze", parts | {"training": training, "train": train, "seed": run.seed})
+
+
+def recover_key(
+    run: RunConfig,
+    images: ImageSet,
+    shard: ClassShard,
+    *,
+    teachers: Sequence[str],
+    fingerprints: Mapping[str, str],
+) -> str:
+    """Return the key of one image shard.
+
+    Args:
+        run: the resolved run.
+        images: which set the shard belongs to.
+        shard: its batches name every (class id, wnid, ipc_index).
+        teachers: sha256 of the teachers' weights.
+        fingerprints: content fingerprint by wnid; enters only when the start is a real image.
+    """
+    config = run.recover_for(images)
+    # The batches below say what these three would only repeat.
+    settings = _dump(config, exclude={"batch_size", "composition", "ipc_range"})
+    wnids = sorted({image.wnid for image in shard.images})
+    parts = {
+        "settings": settings,
+        "teachers": list(teachers),
+        "batches": [[[i.label, i.wnid, i.ipc_index] for i in batch] for batch in shard.batches],
+        "content": [fingerprints[w] for w in wnids] if config.init == "real" else None,
+        "seed": run.seed,
+    }
+    return _key(run, "recover", parts)
+
+
+def relabel_key(run: RunConfig, *, images: str, teachers: Sequence[str], views: range) -> str:
+    """Return the key of one label shard.
+
+    Args:
+        run: the resolved run.
+        images: key of the image shard it describes.
+        teachers: sha256 of the teachers' weights.
+        views: the view ids it covers.
+    """
+    settings = _dump(run.relabel, exclude={"views", "views_per_shard"})
+    parts = {
+        "settings": settings,
+        "images": images,
+        "teachers": list(teachers),
+        "views": [views.start, views.stop],
+        "seed": run.seed,
+    }
+    return _key(run, "relabel", parts)
+
+
+def posttrain_key(
+    run: RunConfig,
+    *,
+    student: ModelConfig,
+    seed: int,
+    images_of: SetName,
+    images: Sequence[str],
+    labels: Sequence[str],
+    teachers: Sequence[str],
+    class_hash: str,
+    test: str,
+) -> str:
+    """Return the key of one trained and judged student.
+
+    Args:
+        run: the resolved run.
+        student: its architecture.
+        seed: of its start and its batch order.
+        images_of: which set it is trained on.
+        images: keys of the image shards.
+        labels: keys of the label shards; empty for hard or online labels.
+        teachers: sha256 of the teachers' weights.
+        class_hash: identity of the label space.
+        test: content fingerprint of the split it is judged on.
+    """
+    parts = {
+        "settings": _dump(run.posttrain, exclude={"students", "seeds", "sets"}),
+        "views": _dump(run.relabel, exclude={"views_per_shard"}),
+        "student": _dump(student),
+        "seed": [run.seed, seed],
+        "set": images_of,
+        "images": list(images),
+        "labels": list(labels),
+        "teachers": list(teachers),
+        "classes": class_hash,
+        "test": test,
+    }
+    return _key(run, "posttrain", parts)
+
+
+def _key(run: RunConfig, stage: str, parts: Mapping[str, Any]) -> str:
+    common = {
+        "stage": stage,
+        "numerics": NUMERICS[stage],
+        "threads": run.threads,
+        "precision": run.precision,
+        "pixels": _pixels(run.data),
+    }
+    return _hash(common | dict(parts))
+
+
+def _pixels(data: DataConfig) -> Any:
+    """Return what decides a decoded, normalised pixel; paths and names do not."""
+    return _dump(data, include={"num_classes", "side", "load", "resize", "mean", "std"})
+
+
+def _dump(model: Any, **selection: Any) -> Any:
+    return None if model is None else model.model_dump(mode="json", **selection)
+
+
+def _hash(parts: Any) -> str:
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

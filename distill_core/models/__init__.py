@@ -1,0 +1,1 @@
+"""Networks: building, freezing, importing."""

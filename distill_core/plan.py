@@ -1,0 +1,157 @@
+"""The batch plan: which images share a batch, and which batches share a class shard.
+
+The statistic terms pool over a batch, so composition is part of the method. Everything here is a
+pure function of (class list, IPC, composition, batch size); no torch, no I/O.
+
+Shards never depend on the total IPC or on other classes: a run of IPC 50 contains the shards of
+its IPC 10 run, and a class added later starts a block of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+Composition = Literal["one_per_class", "class_major", "one_class"]
+MIN_SHARD_CLASSES = 100  # a class shard is at least this wide, or holds all classes
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class ClassEntry:
+    """One class of a dataset. Ids are append-only: a removed class leaves a hole."""
+
+    id: int  # the label, an index into the teacher's logits
+    wnid: str  # WordNet id or class name; unique
+    generation: int = 0  # version of the dataset that added it; every generation forms own blocks
+    removed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ImageId:
+    """One synthetic image."""
+
+    label: int
+    wnid: str
+    ipc_index: int
+
+
+Batch = tuple[ImageId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ClassShard:
+    """A block of consecutive classes times an IPC range: the unit of work, retry and storage."""
+
+    number: int  # position in the plan, what `--shards` names; not part of any key
+    name: str  # e.g. c00100-00199_i000-009
+    batches: tuple[Batch, ...]
+
+    @property
+    def images(self) -> tuple[ImageId, ...]:
+        """Return every image in storage order: by class, then by ipc_index."""
+        flat = (image for batch in self.batches for image in batch)
+        return tuple(sorted(flat, key=lambda image: (image.label, image.ipc_index)))
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """Return the distinct class ids, ascending."""
+        return tuple(sorted({image.label for batch in self.batches for image in batch}))
+
+
+def class_list_hash(classes: Sequence[ClassEntry]) -> str:
+    """Return the identity of a label space: 16 hex digits over every (id, wnid), holes included."""
+    text = json.dumps([[c.id, c.wnid] for c in sorted(classes, key=lambda c: c.id)])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def plan_shards(
+    classes: Sequence[ClassEntry],
+    *,
+    ipc: int,
+    ipc_range: int,
+    batch_size: int,
+    composition: Composition,
+) -> tuple[ClassShard, ...]:
+    """Cut classes x IPC into class shards, IPC range by IPC range.
+
+    Args:
+        classes: the class list; removed classes are skipped but keep their place in a block.
+        ipc: images per class in total.
+        ipc_range: images per class in one shard; ranges start at its multiples.
+        batch_size: images per batch B; batches may be shorter, never longer.
+        composition: `one_per_class`: up to B consecutive classes, one image each;
+            `class_major`: whole classes, all their images of the range adjacent;
+            `one_class`: images of one class.
+    """
+    width = shard_width(
+        len(classes), batch_classes=_batch_classes(composition, batch_size, ipc_range)
+    )
+    blocks = [block for block in _blocks(classes, width) if any(not c.removed for c in block)]
+    ranges = list(_chunks(range(ipc), ipc_range))
+    return tuple(
+        _shard(number, blocks[number % len(blocks)], indices, batch_size, composition)
+        for number, indices in enumerate(r for r in ranges for _ in blocks)
+    )
+
+
+def shard_width(num_classes: int, *, batch_classes: int) -> int:
+    """Return the classes per shard: the smallest multiple of a batch's width that is >= 100."""
+    width = -(-MIN_SHARD_CLASSES // batch_classes) * batch_classes
+    return min(width, num_classes)
+
+
+def _batch_classes(composition: Composition, batch_size: int, ipc_range: int) -> int:
+    """Return how many classes a full batch spans; never depends on a short last range."""
+    match composition:
+        case "one_per_class":
+            return batch_size
+        case "class_major":
+            return max(1, batch_size // ipc_range)
+        case "one_class":
+            return 1
+
+
+def _blocks(classes: Sequence[ClassEntry], width: int) -> Iterator[Sequence[ClassEntry]]:
+    ordered = sorted(classes, key=lambda c: c.id)
+    for generation in sorted({c.generation for c in ordered}):
+        yield from _chunks([c for c in ordered if c.generation == generation], width)
+
+
+def _shard(
+    number: int,
+    block: Sequence[ClassEntry],
+    indices: Sequence[int],
+    batch_size: int,
+    composition: Composition,
+) -> ClassShard:
+    name = f"c{block[0].id:05d}-{block[-1].id:05d}_i{indices[0]:03d}-{indices[-1]:03d}"
+    return ClassShard(number, name, tuple(_batches(block, indices, batch_size, composition)))
+
+
+def _batches(
+    block: Sequence[ClassEntry], indices: Sequence[int], batch_size: int, composition: Composition
+) -> Iterator[Batch]:
+    if composition == "one_per_class":
+        for index in indices:
+            for group in _chunks(block, batch_size):
+                if batch := _images(group, [index]):
+                    yield batch
+        return
+    per_batch = 1 if composition == "one_class" else max(1, batch_size // len(indices))
+    for group in _chunks(block, per_batch):
+        yield from (tuple(part) for part in _chunks(_images(group, indices), batch_size))
+
+
+def _images(group: Sequence[ClassEntry], indices: Sequence[int]) -> Batch:
+    """Return the images of the classes that still exist, class by class."""
+    return tuple(ImageId(c.id, c.wnid, i) for c in group if not c.removed for i in indices)
+
+
+def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

@@ -1,0 +1,11 @@
+"""How long steps tell what they have done, without knowing who listens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+Progress = Callable[[int, int], None]  # (units done, units in total)
+
+
+def silent(done: int, total: int) -> None:
+    """Ignore progress."""

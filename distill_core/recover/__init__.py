@@ -1,0 +1,1 @@
+"""Recover: making images from frozen teachers."""

@@ -1,0 +1,1 @@
+"""Artifacts in object storage: stores, markers, manifests and file formats."""

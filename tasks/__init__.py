@@ -1,0 +1,1 @@
+"""Execution: the dispatcher, worker classes, and Ray. Knows no Prefect."""

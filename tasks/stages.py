@@ -1,0 +1,217 @@
+"""Running one stage of a run: what has no marker yet is dispatched, then the manifest is written.
+
+The same function serves `--local`, Ray, a first run, a resume and a run that is already complete:
+it asks the markers, does what is missing, and writes the manifest last.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from distill_core.data.index import ingest
+from distill_core.errors import ConfigError, DataError, ShardsFailed
+from distill_core.storage.manifest import Manifest, load_manifest, save_manifest
+from distill_core.storage.markers import StageShelf
+from tasks.dispatch import DispatchResult, dispatch
+from tasks.execution import Execution
+from tasks.jobs import Job, Receipt
+from tasks.plans import STAGES, JobPlan, Jobs, NotReady
+from tasks.pools import PoolProvider, WorkerSpec
+from tasks.runs import Run
+
+WORKERS: Mapping[str, str] = {
+    "squeeze": "tasks.workers:SqueezeWorker",
+    "recover": "tasks.workers:RecoverWorker",
+    "relabel": "tasks.workers:RelabelWorker",
+    "posttrain": "tasks.workers:PosttrainWorker",
+}
+
+
+@dataclass(frozen=True)
+class StageStatus:
+    """What the store says of one stage."""
+
+    stage: str
+    total: int | None  # None: not known before an earlier stage is done
+    done: int
+    failed: dict[str, dict[str, Any]] = field(default_factory=dict)  # by shard, not done since
+    complete: bool = False  # its manifests exist
+
+
+class Observer(Protocol):
+    """Who wants to see a stage run: progress bars, plain lines, event logs, Prefect artifacts."""
+
+    def stage_started(self, stage: str, total: int, done: int) -> None: ...
+    def job_progress(self, stage: str, shard: str, done: int, total: int) -> None: ...
+    def job_finished(self, stage: str, receipt: Receipt) -> None: ...
+    def job_retried(self, stage: str, shard: str, reason: str) -> None: ...
+    def job_failed(self, stage: str, shard: str, error: str) -> None: ...
+    def stage_finished(self, stage: str, seconds: float) -> None: ...
+
+
+def stage_status(run: Run, stage: str) -> StageStatus:
+    """Return how far a stage is, from markers and manifests alone."""
+    if stage == "ingest":
+        complete = run.store.exists(run.path("ingest.json"))
+        return StageStatus(stage, total=1, done=int(complete), complete=complete)
+    if found := manifests(run, stage):
+        rows = sum(len(manifest.entries) for manifest in found.values())
+        return StageStatus(stage, total=rows, done=rows, complete=True)
+    try:
+        jobs = JobPlan(run).jobs(stage)
+    except NotReady:
+        return StageStatus(stage, total=None, done=0)
+    done = StageShelf(run.store, stage).done()
+    every = [job for part in jobs.values() for job in part]
+    finished = {job.shard for job in every if job.key in done}
+    failed = {s: why for s, why in _failures(run, stage).items() if s not in finished}
+    return StageStatus(stage, total=len(every), done=sum(j.key in done for j in every), failed=failed)
+
+
+def manifests(run: Run, stage: str) -> dict[str, Manifest]:
+    """Return the manifests of a stage by name; empty unless every one of them exists."""
+    found = {name: load_manifest(run.store, run.name, name) for name in manifest_names(run, stage)}
+    complete = {name: manifest for name, manifest in found.items() if manifest is not None}
+    return complete if len(complete) == len(found) else {}
+
+
+def manifest_names(run: Run, stage: str) -> tuple[str, ...]:
+    """Return the names of the manifests that a stage of this run writes."""
+    baseline = "random_real" in run.config.posttrain.sets
+    if stage in ("recover", "relabel") and baseline:
+        return (stage, f"{stage}.random_real")
+    return (stage,)
+
+
+def run_stage(
+    run: Run,
+    stage: str,
+    *,
+    execution: Execution,
+    observer: Observer,
+    pools: PoolProvider,
+    only: frozenset[str] | None = None,
+) -> StageStatus:
+    """Do what a stage lacks, then write its manifests; return at once when it is complete.
+
+    Args:
+        run: the run.
+        stage: one of `STAGES`; the stages before it must be complete.
+        execution: where and how jobs run.
+        observer: told what happens, in this thread.
+        pools: starts workers on first use.
+        only: shards to run; the rest stays missing, and so does the manifest.
+
+    Raises:
+        ShardsFailed: some shards used up their attempts; the others are done.
+    """
+    if stage == "ingest":
+        return _run_ingest(run, observer)
+    status = stage_status(run, stage)
+    if status.complete:
+        return status
+    started = time.monotonic()
+    jobs = JobPlan(run).jobs(stage)
+    todo = _missing(run, stage, jobs)
+    every = sum(len(part) for part in jobs.values())
+    observer.stage_started(stage, every, every - len(todo))
+    wanted = [job for job in todo if only is None or job.shard in only]
+    if wanted:
+        result = _dispatch(run, stage, wanted, execution, observer, pools)
+        _settle(run, stage, result)
+    if len(wanted) == len(todo):
+        _write_manifests(run, stage, jobs)
+    observer.stage_finished(stage, time.monotonic() - started)
+    return stage_status(run, stage)
+
+
+def _run_ingest(run: Run, observer: Observer) -> StageStatus:
+    status = stage_status(run, "ingest")
+    if status.complete:
+        return status
+    started = time.monotonic()
+    observer.stage_started("ingest", 1, 0)
+
+    def progress(done: int, total: int) -> None:
+        observer.job_progress("ingest", run.config.data.name, done, total)
+
+    index = ingest(run.config.data, run.store, progress=progress)
+    run.store.put(run.path("ingest.json"), json.dumps({"dataset": index.id}).encode())
+    rows = index.train.num_rows + index.test.num_rows
+    seconds = time.monotonic() - started
+    observer.job_finished(
+        "ingest", Receipt(index.id, run.config.data.name, seconds=seconds, won=True, rows=rows)
+    )
+    observer.stage_finished("ingest", seconds)
+    return stage_status(run, "ingest")
+
+
+def _missing(run: Run, stage: str, jobs: Jobs) -> list[Job]:
+    """Return the jobs without a marker, from one listing, each key once."""
+    done = StageShelf(run.store, stage).done()
+    return list({j.key: j for part in jobs.values() for j in part if j.key not in done}.values())
+
+
+def _dispatch(
+    run: Run,
+    stage: str,
+    jobs: list[Job],
+    execution: Execution,
+    observer: Observer,
+    pools: PoolProvider,
+) -> DispatchResult:
+    kwargs = {"run": run.config.model_dump_json(), "name": run.name, "store": run.store.url}
+    spec = WorkerSpec(WORKERS[stage], kwargs | {"device": execution.device})
+    processes = _processes(run, stage)
+    if processes > 1:
+        return pools.gang(spec, jobs, processes=processes, stage=stage, observer=observer)
+    pool = pools.pool(spec, jobs=len(jobs))
+    return dispatch(jobs, pool, policy=execution.policy(), stage=stage, observer=observer)
+
+
+def _processes(run: Run, stage: str) -> int:
+    """Return how many processes share one job of a stage."""
+    if stage == "squeeze" and run.config.squeeze.training is not None:
+        return run.config.squeeze.training.processes
+    return run.config.posttrain.processes if stage == "posttrain" else 1
+
+
+def _settle(run: Run, stage: str, result: DispatchResult) -> None:
+    """Keep what failed, and say so; a fault of the user's comes out as itself."""
+    for shard, failure in result.failed.items():
+        record = {"stage": stage, "shard": shard, **failure.to_dict()}
+        run.store.put(run.path("failed", f"{stage}.{shard}.json"), json.dumps(record).encode())
+    for failure in result.failed.values():
+        if isinstance(failure.error, ConfigError | DataError):
+            raise failure.error
+    if result.failed:
+        names = ", ".join(sorted(result.failed)[:10])
+        raise ShardsFailed(
+            f"runs/{run.name}: {len(result.failed)} of the {stage} shards failed: {names}. The "
+            f"others are done. Reasons: runs/{run.name}/failed/; after mending, "
+            f"`distill resume {run.name}` runs only what is missing."
+        )
+
+
+def _write_manifests(run: Run, stage: str, jobs: Jobs) -> None:
+    shelf = StageShelf(run.store, stage)
+    for name, part in jobs.items():
+        markers = [shelf.marker(job.key) for job in part]
+        present = [marker for marker in markers if marker is not None]
+        if len(present) < len(part):
+            raise DataError(f"{shelf.store.uri(stage)}: markers vanished while the stage ran.")
+        save_manifest(run.store, run.name, Manifest.of(name, present))
+
+
+def _failures(run: Run, stage: str) -> dict[str, dict[str, Any]]:
+    prefix = f"{stage}."
+    names = [n for n in run.store.names(run.path("failed")) if n.startswith(prefix)]
+    records = (json.loads(run.store.read(run.path("failed", name))) for name in names)
+    return {record["shard"]: record for record in records}
+
+
+__all__ = ["STAGES", "Observer", "StageStatus", "manifest_names", "manifests", "run_stage"]

@@ -1,0 +1,267 @@
+"""The workers: plain classes that hold only what is slow to rebuild, and write one shard per job.
+
+The same class runs in this process, in a spawned process and as a Ray actor. Its constructor gets
+plain strings and loads teachers from storage itself; `run` reads its marker first, returns a
+receipt, and is idempotent. Heavy imports stand inside the methods: the driver, which imports this
+module to name the classes, has no torch.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+from distill_core.config.schema import RunConfig
+from distill_core.errors import ShardError
+from distill_core.plan import Batch, ImageId
+from distill_core.storage.markers import Marker, StageShelf
+from distill_core.storage.store import Store
+from tasks.jobs import Job, Receipt
+from tasks.plans import JobPlan
+from tasks.runs import Run
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from distill_core.models.teacher import FrozenTeacher
+    from distill_core.recover.engine import RecoveredBatch
+    from distill_core.storage.images import ImageRows
+
+
+class Desk:
+    """What every worker has: the run, the store, a device, and a progress gauge."""
+
+    def __init__(self, stage: str, *, run: str, name: str, store: str, device: str) -> None:
+        import torch
+
+        self.config = RunConfig.model_validate_json(run)
+        self.run = Run(name, self.config, Store(store))
+        self.shelf = StageShelf(self.run.store, stage)
+        self.device = device
+        self.plan = JobPlan(self.run)
+        self.gauge: tuple[int, int] = (0, 0)
+        torch.set_num_threads(self.config.threads)
+
+    def progress(self, done: int, total: int) -> None:
+        """Note how far the current job is."""
+        self.gauge = (done, total)
+
+    def begin(self, job: Job) -> Marker | None:
+        """Prepare this thread for a job; return its marker if somebody finished it meanwhile."""
+        import torch
+
+        torch.set_num_threads(self.config.threads)  # actors may run each call in another thread
+        self.gauge = (0, 0)
+        return self.shelf.marker(job.key)
+
+    def commit(self, job: Job, files: Mapping[str, bytes], *, since: float, **facts: Any) -> Receipt:
+        """Publish a shard under a new token and report who won."""
+        token = new_token()
+        marker = self.shelf.commit(
+            job.key,
+            shard=job.shard,
+            files=files,
+            seconds=time.perf_counter() - since,
+            device=self.device,
+            token=token,
+            **facts,
+        )
+        return receipt(marker, won=marker.token == token)
+
+    @cached_property
+    def teacher(self) -> FrozenTeacher:
+        """Return the run's teacher, read from storage and checked against its marker."""
+        from distill_core.models.files import load_teacher
+
+        shelf, marker = StageShelf(self.run.store, "squeeze"), self.plan.teacher
+        return load_teacher(
+            shelf.load(marker, "safetensors"),
+            shelf.load(marker, "json"),
+            device=self.device,
+            precision=self.config.precision,
+        )
+
+    def images(self, key: str) -> ImageRows:
+        """Return a committed image shard, decoded."""
+        from distill_core.storage.images import decode_images
+
+        shelf = StageShelf(self.run.store, "recover")
+        return decode_images(shelf.load(require(shelf, key), "parquet"))
+
+    def split(self, name: Literal["train", "test"]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the pixels and labels of every readable real image of a split."""
+        from distill_core.data.real import RealImages
+
+        images = RealImages(self.config.data, self.plan.index, name)
+        return images.resident(), images.labels
+
+
+class RecoverWorker:
+    """Makes the images of one class shard."""
+
+    def __init__(self, **desk: str) -> None:
+        self.desk = Desk("recover", **desk)
+
+    def peek(self) -> tuple[int, int]:
+        """Return (steps done, steps in total) of the current job."""
+        return self.desk.gauge
+
+    def run(self, job: Job) -> Receipt:
+        """Write one image shard and return its receipt."""
+        if done := self.desk.begin(job):
+            return receipt(done, won=False)
+        since = time.perf_counter()
+        batches = [
+            tuple(ImageId(*image) for image in batch) for batch in job.payload["batches"]
+        ]
+        recovered = [self._recover(job, number, batches) for number in range(len(batches))]
+        return self.desk.commit(
+            job,
+            {"parquet": self._images(batches, recovered), "trace.json": trace(batches, recovered)},
+            since=since,
+            rows=sum(map(len, batches)),
+            classes=len({image.label for batch in batches for image in batch}),
+            summary=recovered[-1].trace[-1] if recovered[-1].trace else {},
+        )
+
+    def _recover(self, job: Job, number: int, batches: list[Batch]) -> RecoveredBatch:
+        from distill_core.recover.engine import recover_batch
+
+        config = self.desk.config.recover_for(job.payload["set"])
+
+        def progress(done: int, total: int) -> None:
+            self.desk.progress(number * total + done, len(batches) * total)
+
+        start = self._real_starts(batches[number]) if config.init == "real" else None
+        return recover_batch(
+            batches[number],
+            config=config,
+            teacher=self.desk.teacher,
+            seed=self.desk.config.seed,
+            start=start,
+            device=self.desk.device,
+            progress=progress,
+        )
+
+    def _real_starts(self, batch: Batch) -> np.ndarray:
+        """Return one real image per synthetic one, (B, 3, S, S) uint8, none used twice in a class."""
+        from distill_core.recover.start import choose_real_rows
+
+        rows = choose_real_rows(batch, self._rows_by_label, seed=self.desk.config.seed)
+        return self._train.pixels(rows)
+
+    @cached_property
+    def _train(self) -> Any:
+        from distill_core.data.real import RealImages
+
+        return RealImages(self.desk.config.data, self.desk.plan.index, "train")
+
+    def _rows_by_label(self, label: int) -> np.ndarray:
+        return self.desk.plan.index.rows_of("train", label)
+
+    def _images(self, batches: list[Batch], recovered: list[RecoveredBatch]) -> bytes:
+        import numpy as np
+
+        from distill_core.storage.images import ImageRows, encode_images
+
+        images = [image for batch in batches for image in batch]
+        pixels = np.concatenate([part.pixels for part in recovered])
+        losses = {
+            name: np.concatenate([part.losses[name] for part in recovered])
+            for name in recovered[0].losses
+        }
+        order = sorted(range(len(images)), key=lambda n: (images[n].label, images[n].ipc_index))
+        rows = ImageRows(tuple(images[n] for n in order), pixels[order])
+        return encode_images(
+            rows,
+            encoding=self.desk.config.recover.encoding,
+            losses={name: values[order] for name, values in losses.items()},
+        )
+
+
+class RelabelWorker:
+    """Describes a range of views of one image shard."""
+
+    def __init__(self, **desk: str) -> None:
+        self.desk = Desk("relabel", **desk)
+
+    def peek(self) -> tuple[int, int]:
+        """Return (views done, views in total) of the current job."""
+        return self.desk.gauge
+
+    def run(self, job: Job) -> Receipt:
+        """Write one label shard and return its receipt."""
+        from distill_core.relabel import relabel_shard
+        from distill_core.storage.labels import encode_labels
+
+        if done := self.desk.begin(job):
+            return receipt(done, won=False)
+        since = time.perf_counter()
+        rows, views = self.desk.images(job.payload["images"]), range(*job.payload["views"])
+        labels = relabel_shard(
+            rows,
+            views,
+            config=self.desk.config.relabel,
+            teacher=self.desk.teacher,
+            seed=self.desk.config.seed,
+            device=self.desk.device,
+            progress=self.desk.progress,
+        )
+        return self.desk.commit(
+            job,
+            {"parquet": encode_labels(labels)},
+            since=since,
+            rows=len(rows.images) * len(views),
+            classes=len({image.label for image in rows.images}),
+        )
+
+
+def receipt(marker: Marker, *, won: bool) -> Receipt:
+    """Return what the driver needs to know of a committed shard."""
+    return Receipt(
+        marker.key,
+        marker.shard,
+        seconds=marker.seconds,
+        won=won,
+        rows=marker.rows,
+        summary=marker.summary,
+    )
+
+
+def require(shelf: StageShelf, key: str) -> Marker:
+    """Return the marker of a shard that must be there."""
+    marker = shelf.marker(key)
+    if marker is None:
+        raise ShardError(
+            f"{shelf.store.uri(f'{shelf.stage}/_done/{key}.json')}: no such marker, though a "
+            f"manifest names it. Run the {shelf.stage} stage again under another --name."
+        )
+    return marker
+
+
+def trace(batches: list[Batch], recovered: list[RecoveredBatch]) -> bytes:
+    """Return the loss curves of every batch and the evolution of the first image, as JSON."""
+    from distill_core.storage.images import encode_pixels
+
+    first = batches[0][0]
+    record = {
+        "batches": [
+            {"images": [[i.wnid, i.ipc_index] for i in batch], "trace": list(part.trace)}
+            for batch, part in zip(batches, recovered, strict=True)
+        ],
+        "snapshots": [
+            {
+                "wnid": first.wnid,
+                "ipc_index": first.ipc_index,
+                "step": step,
+                "low": low,
+                "png": base64.b64encode(encode_pixels(pixels, "png")).decode(),
+            }
+            for step, low, pixels in recovered[0].snapshots
+        ],
+    }
+    return json.dumps(record, separators=(",", ":")).encode()

@@ -1,0 +1,64 @@
+"""Identical bytes whatever the number of workers, local or Ray (design.md 4, CPU, float32)."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tasks.runs import Run
+from tests.e2e.pipeline import IMAGE_AND_LABEL_MANIFESTS, execute, manifest, tiny_run
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Return a run made by one worker in this process."""
+    run = tiny_run(tmp_path_factory.mktemp("reference"))
+    execute(run, "ingest", "squeeze", "recover", "relabel")
+    return run
+
+
+def same_teacher(reference: Run, folder: Path, *overrides: str) -> Run:
+    """Return the same run in another store, with the teacher and the index but nothing later."""
+    run = tiny_run(folder, *overrides)
+    for part in ("datasets", "squeeze"):
+        shutil.copytree(Path(reference.store.url, part), folder / part)
+    kept = ("ingest.json", "squeeze.manifest.json")
+    for name in kept:
+        shutil.copy(Path(reference.store.url, reference.path(name)), folder / run.path(name))
+    return run
+
+
+@pytest.mark.parametrize(
+    ("workers", "local"),
+    [
+        pytest.param(3, True, id="three spawned processes"),
+        pytest.param(1, False, id="one Ray actor", marks=pytest.mark.cluster),
+        pytest.param(3, False, id="three Ray actors", marks=pytest.mark.cluster),
+    ],
+)
+def test_every_image_and_label_shard_has_the_same_bytes(
+    reference: Run, tmp_path: Path, workers: int, local: bool
+) -> None:
+    run = same_teacher(reference, tmp_path)
+    recorder = execute(run, "recover", "relabel", workers=workers, local=local)
+    assert {stage for stage, _ in recorder.ran} == {"recover", "relabel"}
+    for name in IMAGE_AND_LABEL_MANIFESTS:
+        assert manifest(run, name) == manifest(reference, name)
+
+
+def test_extending_ipc_runs_only_new_shards_and_keeps_the_first_bytes(
+    reference: Run, tmp_path: Path
+) -> None:
+    settings = ("recover.ipc_range=2",)
+    short = tiny_run(tmp_path, *settings)
+    execute(short, "ingest", "squeeze", "recover")
+    longer = tiny_run(tmp_path, *settings, "ipc=4")
+    recorder = execute(longer, "ingest", "squeeze", "recover")
+    ranges = {shard.rsplit("_", 1)[1] for stage, shard in recorder.ran if stage == "recover"}
+    assert ranges == {"i002-003"}
+    assert ("squeeze", "resnet18_small-w4") not in recorder.ran
+    for name in ("recover", "recover.random_real"):
+        first = manifest(longer, name).entries[:1]
+        assert first == manifest(short, name).entries
