@@ -1,0 +1,191 @@
+"""What a run will cost, before anything is spent: shards, image-iterations, GPU-hours, bytes.
+
+Pure functions of the config; nothing is read and nothing is started. One image-iteration is one
+image through one optimisation step of recover: a forward and a backward pass to the pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from distill_core.codec import choose_scheme
+from distill_core.config.schema import ModelConfig, RunConfig
+from distill_core.plan import ClassEntry, ClassShard, plan_shards
+from flows import units
+
+SHARD_SECONDS = (300, 900)  # a lost shard should be cheap, a finished one worth its overhead
+PASSES = {"relabel": 0.5, "posttrain": 1.5}  # in image-iterations: 1 and 3 of recover's 2 passes
+DRAW_BYTES = 28  # box, flip, partner, mix of one view of one image, uncompressed
+PIXEL_BYTES: Mapping[str, float] = {"png": 3.0, "jpeg": 1.0}  # per pixel; recovered PNGs hardly shrink
+FEATURES: Mapping[str, int] = {"resnet18": 512, "resnet50": 2048, "mobilenet_v2": 1280}
+CONVNET_DEPTHS: Mapping[str, int] = {"convnet3": 3, "convnet4": 4}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a plan costs at a given speed of one GPU."""
+
+    rate: float  # image-iterations per second
+    recover_hours: float
+    relabel_hours: float
+    posttrain_hours: float
+    shard_seconds: float  # of the longest shard
+    ipc_range: int  # recommended images per class in one shard
+    price: float | None = None  # USD per GPU-hour
+
+    @property
+    def hours(self) -> float:
+        """Return GPU-hours of all stages."""
+        return self.recover_hours + self.relabel_hours + self.posttrain_hours
+
+    @property
+    def usd(self) -> float | None:
+        """Return the price of all stages."""
+        return None if self.price is None else self.price * self.hours
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The amount of work of one run, the random-real baseline included where it costs."""
+
+    preset: str
+    classes: int
+    ipc: int
+    images: int
+    shards: int
+    images_per_shard: int  # of the largest
+    classes_per_shard: int  # of the widest
+    batches: int
+    image_iterations: int  # of recover
+    views: int  # label views over all images and sets
+    label_shards: int
+    students: int  # students x seeds x sets
+    student_images: int  # images seen in all post-train epochs together
+    image_bytes: int
+    label_bytes: int
+    scheme: str  # label scheme, `auto` resolved
+
+
+def plan_run(config: RunConfig) -> Plan:
+    """Count the work of a run from its config alone, as if no class were missing."""
+    shards = _shards(config)
+    images = sum(len(shard.images) for shard in shards)
+    sets = 2 if "random_real" in config.posttrain.sets else 1
+    views = images * config.relabel.views * sets
+    scheme, per_view = _labels(config)
+    post = config.posttrain
+    students = len(post.students) * len(post.seeds) * len(post.sets)
+    stored = sets * len(shards) if scheme != "online" else 0
+    return Plan(
+        preset=config.preset,
+        classes=config.data.num_classes,
+        ipc=config.ipc,
+        images=images,
+        shards=len(shards),
+        images_per_shard=max(len(shard.images) for shard in shards),
+        classes_per_shard=max(len(shard.labels) for shard in shards),
+        batches=sum(len(shard.batches) for shard in shards),
+        image_iterations=images * config.recover.steps,
+        views=views,
+        label_shards=stored * -(-config.relabel.views // config.relabel.views_per_shard),
+        students=students,
+        student_images=students * images * post.epochs,
+        image_bytes=round(images * config.data.side**2 * PIXEL_BYTES[config.recover.encoding]),
+        label_bytes=views * per_view,
+        scheme=scheme,
+    )
+
+
+def cost(plan: Plan, *, steps: int, rate: float, price: float | None = None) -> Cost:
+    """Turn a plan into GPU-hours.
+
+    Args:
+        plan: of one run.
+        steps: optimisation steps of recover.
+        rate: image-iterations per second of one GPU on this config; measure it, do not guess.
+        price: USD per GPU-hour.
+    """
+    return Cost(
+        rate=rate,
+        recover_hours=plan.image_iterations / rate / 3600,
+        relabel_hours=PASSES["relabel"] * plan.views / rate / 3600,
+        posttrain_hours=PASSES["posttrain"] * plan.student_images / rate / 3600,
+        shard_seconds=plan.images_per_shard * steps / rate,
+        ipc_range=_ipc_range(plan, steps, rate),
+        price=price,
+    )
+
+
+def to_json(plan: Plan, cost: Cost | None) -> dict[str, Any]:
+    """Return plan and cost as a JSON-able tree."""
+    tree = asdict(plan)
+    if cost is not None:
+        tree["cost"] = asdict(cost) | {"hours": cost.hours, "usd": cost.usd}
+    return tree
+
+
+def lines(plan: Plan, cost: Cost | None) -> list[tuple[str, str]]:
+    """Return (what, how much) for the terminal."""
+    images = f"{plan.images:,} = {plan.classes:,} classes x {plan.ipc} images per class"
+    work = [
+        ("images", images),
+        ("class shards", f"{plan.shards:,}, up to {plan.images_per_shard:,} images each"),
+        ("batches", f"{plan.batches:,}"),
+        ("recover", f"{plan.image_iterations:,} image-iterations"),
+        ("relabel", f"{plan.views:,} views in {plan.label_shards:,} shards ({plan.scheme})"),
+        ("post-train", f"{plan.students:,} students, {plan.student_images:,} images seen"),
+        ("image bytes", f"at most {units.size(plan.image_bytes)}"),
+        ("label bytes", f"about {units.size(plan.label_bytes)} before compression"),
+    ]
+    return work if cost is None else work + _cost_lines(cost)
+
+
+def _cost_lines(cost: Cost) -> list[tuple[str, str]]:
+    low, high = SHARD_SECONDS
+    fits = "fits" if low <= cost.shard_seconds <= high else "wished for"
+    result = [
+        ("GPU-hours", f"{cost.hours:,.2f} at {cost.rate:,.0f} image-iterations/s, start-up aside"),
+        ("  recover", f"{cost.recover_hours:,.2f}"),
+        ("  relabel", f"{cost.relabel_hours:,.2f} (rough: one pass instead of two)"),
+        ("  post-train", f"{cost.posttrain_hours:,.2f} (rough: three passes instead of two)"),
+        ("one shard", f"{units.duration(cost.shard_seconds)} ({low // 60}-{high // 60} min {fits})"),
+        ("recommended", f"recover.ipc_range={cost.ipc_range}"),
+    ]
+    return result if cost.usd is None else [*result, ("price", f"{cost.usd:,.2f} USD")]
+
+
+def _shards(config: RunConfig) -> tuple[ClassShard, ...]:
+    classes = [ClassEntry(number, f"class_{number}") for number in range(config.data.num_classes)]
+    return plan_shards(
+        classes,
+        ipc=config.ipc,
+        ipc_range=config.recover.ipc_range,
+        batch_size=config.recover.batch_size,
+        composition=config.recover.composition,
+    )
+
+
+def _ipc_range(plan: Plan, steps: int, rate: float) -> int:
+    """Return the images per class that make a shard last about the middle of the wish."""
+    seconds = plan.classes_per_shard * max(steps, 1) / rate  # for one image per class
+    return max(1, min(plan.ipc, round(sum(SHARD_SECONDS) / 2 / seconds)))
+
+
+def _labels(config: RunConfig) -> tuple[str, int]:
+    """Return the label scheme and its bytes per view of one image."""
+    features = feature_width(config.squeeze.model, config.data.side)
+    classes = config.data.num_classes
+    scheme = choose_scheme(config.relabel.scheme, features=features, classes=classes)
+    values = {"features": features, "logits": 2 * classes}
+    return scheme, values[scheme] + DRAW_BYTES if scheme in values else 0
+
+
+def feature_width(model: ModelConfig, side: int) -> int:
+    """Return D, the penultimate features of a network on S x S images."""
+    if model.name in FEATURES:
+        return FEATURES[model.name]
+    if model.name in CONVNET_DEPTHS:
+        return (model.width or 128) * (side >> CONVNET_DEPTHS[model.name]) ** 2
+    return 8 * (model.width or 64)  # four stages, each twice as wide as the one before

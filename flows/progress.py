@@ -1,0 +1,273 @@
+"""Progress of long steps: bars with rate and ETA on a terminal, plain lines elsewhere.
+
+Both are observers of `tasks.stages.run_stage`; what they show is computed by a `Meter`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from flows import units
+
+if TYPE_CHECKING:
+    from tasks.jobs import Receipt
+    from tasks.stages import Observer
+
+LINE_SECONDS = 5.0  # plain lines come at most this often
+
+# What a job counts while it runs.
+UNITS: Mapping[str, str] = {
+    "ingest": "images",
+    "squeeze": "epochs",
+    "recover": "steps",
+    "relabel": "views",
+    "posttrain": "epochs",
+    "verify": "bytes",
+}
+
+
+class Meter:
+    """Measures one stage: share done, rate in the stage's own unit, time left.
+
+    Args:
+        total: jobs in the stage.
+        done: jobs that were done before it started; they count as done, not as speed.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(self, total: int, done: int, *, clock: Callable[[], float]) -> None:
+        self.total, self.before, self.finished = total, done, 0
+        self._clock, self._start = clock, clock()
+        self._running: dict[str, float] = {}  # shard -> share done
+        self._units: dict[str, int] = {}  # shard -> units done
+
+    def advance(self, shard: str, done: int, total: int) -> None:
+        """Note how far a running job is."""
+        self._running[shard] = min(1.0, done / total) if total else 0.0
+        self._units[shard] = done
+
+    def finish(self, shard: str) -> None:
+        """Note a finished job."""
+        self._running.pop(shard, None)
+        self.finished += 1
+
+    def restart(self, shard: str) -> None:
+        """Forget a job that has to begin again."""
+        self._running.pop(shard, None)
+        self._units.pop(shard, None)
+
+    @property
+    def jobs(self) -> int:
+        """Return how many jobs are done, those from before included."""
+        return self.before + self.finished
+
+    @property
+    def work(self) -> float:
+        """Return the jobs' worth of work done since the start, parts of running jobs included."""
+        return self.finished + sum(self._running.values())
+
+    @property
+    def fraction(self) -> float:
+        """Return the share of the stage that is done, 0 to 1."""
+        return min(1.0, (self.before + self.work) / self.total) if self.total else 1.0
+
+    @property
+    def elapsed(self) -> float:
+        """Return seconds since the start."""
+        return self._clock() - self._start
+
+    def speed(self, unit: str) -> str:
+        """Return the rate since the start, in `unit` or else in shards; empty before any."""
+        counted = sum(self._units.values())
+        amount = counted or self.work
+        if amount == 0 or self.elapsed <= 0:
+            return ""
+        return units.rate(amount / self.elapsed, unit if counted else "shards")
+
+    def eta(self) -> str:
+        """Return the time left, ``-`` while nothing is known."""
+        left = self.total - self.before - self.work
+        return f"ETA {units.duration(self.elapsed * left / self.work)}" if self.work else "ETA -"
+
+
+class Lines:
+    """Plain lines for logs and pipes.
+
+    Args:
+        write: takes one line without its end.
+        clock: seconds, monotonic.
+        interval: least seconds between two lines of the same stage's progress.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[str], None],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        interval: float = LINE_SECONDS,
+    ) -> None:
+        self._write, self._clock, self._interval = write, clock, interval
+        self._meters: dict[str, Meter] = {}
+        self._last = clock()
+
+    def stage_started(self, stage: str, total: int, done: int) -> None:
+        """Say how much there is to do."""
+        self._meters[stage] = Meter(total, done, clock=self._clock)
+        self._last = self._clock()
+        before = f", {done} done before" if done else ""
+        self._write(f"{stage}: started, {_shards(total)}{before}")
+
+    def job_progress(self, stage: str, shard: str, done: int, total: int) -> None:
+        """Note progress; a line when the last one is old enough."""
+        self._meters[stage].advance(shard, done, total)
+        self._tick(stage)
+
+    def job_finished(self, stage: str, receipt: Receipt) -> None:
+        """Note a finished job."""
+        self._meters[stage].finish(receipt.shard)
+        self._tick(stage)
+
+    def job_retried(self, stage: str, shard: str, reason: str) -> None:
+        """Say that a job begins again, and why."""
+        self._meters[stage].restart(shard)
+        self._write(f"{stage}: {shard}: again, because {reason}")
+
+    def job_failed(self, stage: str, shard: str, error: str) -> None:
+        """Say that a job used up its attempts."""
+        self._meters[stage].restart(shard)
+        self._write(f"{stage}: {shard}: FAILED: {error}")
+
+    def stage_finished(self, stage: str, seconds: float) -> None:
+        """Say how long it took."""
+        meter = self._meters[stage]
+        self._write(f"{stage}: {meter.jobs}/{meter.total} shards in {units.duration(seconds)}")
+
+    def _tick(self, stage: str) -> None:
+        if self._clock() - self._last < self._interval:
+            return
+        self._last = self._clock()
+        self._write(f"{stage}: {describe(self._meters[stage], UNITS.get(stage, 'steps'))}")
+
+
+class Bars:
+    """One bar per stage on a terminal; trouble is printed above the bars."""
+
+    def __init__(self, bars: Progress, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._bars, self._clock = bars, clock
+        self._stages: dict[str, tuple[TaskID, Meter]] = {}
+
+    def stage_started(self, stage: str, total: int, done: int) -> None:
+        """Add the stage's bar."""
+        task = self._bars.add_task(f"{stage:<9}", total=1.0, facts="")
+        self._stages[stage] = (task, Meter(total, done, clock=self._clock))
+        self._show(stage)
+
+    def job_progress(self, stage: str, shard: str, done: int, total: int) -> None:
+        """Move the bar within a job."""
+        self._stages[stage][1].advance(shard, done, total)
+        self._show(stage)
+
+    def job_finished(self, stage: str, receipt: Receipt) -> None:
+        """Move the bar by a job."""
+        self._stages[stage][1].finish(receipt.shard)
+        self._show(stage)
+
+    def job_retried(self, stage: str, shard: str, reason: str) -> None:
+        """Say that a job begins again, and why."""
+        self._stages[stage][1].restart(shard)
+        self._say(f"{stage}: {shard}: again, because {reason}", style="yellow")
+
+    def job_failed(self, stage: str, shard: str, error: str) -> None:
+        """Say that a job used up its attempts."""
+        self._stages[stage][1].restart(shard)
+        self._say(f"{stage}: {shard}: FAILED: {error}", style="red")
+
+    def stage_finished(self, stage: str, seconds: float) -> None:
+        """Freeze the bar with the time it took."""
+        task, meter = self._stages[stage]
+        facts = f"{meter.jobs}/{meter.total} shards in {units.duration(seconds)}"
+        self._bars.update(task, completed=meter.fraction, facts=facts)
+        self._bars.stop_task(task)
+
+    def _show(self, stage: str) -> None:
+        task, meter = self._stages[stage]
+        facts = describe(meter, UNITS.get(stage, "steps"))
+        self._bars.update(task, completed=meter.fraction, facts=facts)
+
+    def _say(self, text: str, *, style: str) -> None:
+        self._bars.console.print(text, style=style, markup=False, highlight=False)
+
+
+class Several:
+    """Passes every event on to several observers, in order."""
+
+    def __init__(self, *observers: Observer) -> None:
+        self._observers = observers
+
+    def stage_started(self, stage: str, total: int, done: int) -> None:
+        """Pass it on."""
+        for observer in self._observers:
+            observer.stage_started(stage, total, done)
+
+    def job_progress(self, stage: str, shard: str, done: int, total: int) -> None:
+        """Pass it on."""
+        for observer in self._observers:
+            observer.job_progress(stage, shard, done, total)
+
+    def job_finished(self, stage: str, receipt: Receipt) -> None:
+        """Pass it on."""
+        for observer in self._observers:
+            observer.job_finished(stage, receipt)
+
+    def job_retried(self, stage: str, shard: str, reason: str) -> None:
+        """Pass it on."""
+        for observer in self._observers:
+            observer.job_retried(stage, shard, reason)
+
+    def job_failed(self, stage: str, shard: str, error: str) -> None:
+        """Pass it on."""
+        for observer in self._observers:
+            observer.job_failed(stage, shard, error)
+
+    def stage_finished(self, stage: str, seconds: float) -> None:
+        """Pass it on."""
+        for observer in self._observers:
+            observer.stage_finished(stage, seconds)
+
+
+def describe(meter: Meter, unit: str) -> str:
+    """Return e.g. ``3/8 shards  41 %  120 steps/s  ETA 42 s``."""
+    parts = (
+        f"{meter.jobs}/{meter.total} shards",
+        f"{100 * meter.fraction:.0f} %",
+        meter.speed(unit),
+        meter.eta(),
+    )
+    return "  ".join(part for part in parts if part)
+
+
+@contextmanager
+def display(console: Console | None = None) -> Iterator[Observer]:
+    """Yield bars when the console (default: stderr) is a terminal, else plain lines."""
+    console = console or Console(stderr=True)
+    if not console.is_terminal:
+        yield Lines(lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True))
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=28),
+        TextColumn("{task.fields[facts]}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, refresh_per_second=4) as bars:
+        yield Bars(bars)
+
+
+def _shards(count: int) -> str:
+    return "1 shard" if count == 1 else f"{count:,} shards"

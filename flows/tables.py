@@ -1,0 +1,137 @@
+"""The accuracy table: teacher, students by set, mean and spread over seeds, gain over random real.
+
+Pure functions of the summaries in the markers; the terminal, Prefect and the report show the same
+cells.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.table import Table
+
+Summary = Mapping[str, Any]
+
+# What each set is trained on, in the order of the table.
+SETS: Mapping[str, str] = {
+    "distilled": "distilled images, soft labels",
+    "random_real": "random real images, soft labels",
+    "hard_labels": "distilled images, hard labels",
+}
+HEADER = ("network", "trained on", "last", "EMA", "best-on-test", "gain over random real", "seeds")
+NOTE = (
+    "Top-1 accuracy on the real test split in percent, mean ± standard deviation over seeds. "
+    "`last` is the last epoch; `best-on-test` picks the epoch by test accuracy and flatters."
+)
+
+
+@dataclass(frozen=True)
+class Score:
+    """Top-1 accuracy over seeds, in percent."""
+
+    mean: float
+    spread: float | None  # sample standard deviation; None for a single seed
+
+    def __str__(self) -> str:
+        """Return e.g. ``41.3 ± 0.6``."""
+        return f"{self.mean:.1f}" + ("" if self.spread is None else f" ± {self.spread:.1f}")
+
+
+@dataclass(frozen=True)
+class AccuracyRow:
+    """One student architecture on one set."""
+
+    student: str
+    images_of: str
+    last: Score
+    ema: Score
+    best: Score
+    gain: float | None  # percentage points of `last` over the same student on random real images
+    seeds: int
+
+
+def score(values: Iterable[float]) -> Score:
+    """Return mean and sample standard deviation of at least one value."""
+    found = list(values)
+    return Score(statistics.fmean(found), statistics.stdev(found) if len(found) > 1 else None)
+
+
+def accuracy_rows(results: Sequence[Summary]) -> tuple[AccuracyRow, ...]:
+    """Group post-train results by student and set, students in their order of appearance."""
+    groups: dict[tuple[str, str], list[Summary]] = {}
+    for result in results:
+        groups.setdefault((result["student"], result["set"]), []).append(result)
+    last = {group: score(_top1(part, "last")) for group, part in groups.items()}
+    order = {name: rank for rank, name in enumerate(dict.fromkeys(r["student"] for r in results))}
+    ranks = {name: rank for rank, name in enumerate(SETS)}
+    return tuple(
+        AccuracyRow(
+            student=student,
+            images_of=images_of,
+            last=last[student, images_of],
+            ema=score(_top1(groups[student, images_of], "ema")),
+            best=score(_top1(groups[student, images_of], "best")),
+            gain=_gain(last, student, images_of),
+            seeds=len(groups[student, images_of]),
+        )
+        for student, images_of in sorted(
+            groups, key=lambda group: (order[group[0]], ranks.get(group[1], len(ranks)))
+        )
+    )
+
+
+def accuracy_cells(teacher: Summary | None, rows: Sequence[AccuracyRow]) -> list[tuple[str, ...]]:
+    """Return the table's body as text, the teacher first."""
+    body = [_student_cells(row) for row in rows]
+    if teacher is None:
+        return body
+    accuracy = teacher.get("accuracy")
+    last = "-" if accuracy is None else f"{accuracy:.1f}"
+    title = f"{teacher.get('model', 'teacher')} (teacher)"
+    return [(title, "all real images", last, "-", "-", "-", "1"), *body]
+
+
+def terminal_table(cells: Sequence[Sequence[str]], *, title: str = "") -> Table:
+    """Return the cells as a rich table."""
+    table = Table(title=title or None, title_justify="left")
+    for column, name in enumerate(HEADER):
+        table.add_column(name, justify="left" if column < 2 else "right")
+    for row in cells:
+        table.add_row(*row)
+    return table
+
+
+def markdown_table(header: Sequence[str], cells: Iterable[Sequence[str]]) -> str:
+    """Return a table as Markdown."""
+    lines = [header, ["---"] * len(header), *cells]
+    return "\n".join("| " + " | ".join(_escape(cell) for cell in line) + " |" for line in lines)
+
+
+def _student_cells(row: AccuracyRow) -> tuple[str, ...]:
+    return (
+        row.student,
+        SETS.get(row.images_of, row.images_of),
+        str(row.last),
+        str(row.ema),
+        str(row.best),
+        "-" if row.gain is None else f"{row.gain:+.1f}",
+        str(row.seeds),
+    )
+
+
+def _gain(last: Mapping[tuple[str, str], Score], student: str, images_of: str) -> float | None:
+    baseline = last.get((student, "random_real"))
+    if baseline is None or images_of == "random_real":
+        return None
+    return last[student, images_of].mean - baseline.mean
+
+
+def _top1(results: Iterable[Summary], which: str) -> list[float]:
+    return [float(result[which]["top1"]) for result in results]
+
+
+def _escape(cell: str) -> str:
+    return cell.replace("|", "\\|").replace("\n", " ")
