@@ -46,6 +46,7 @@ class Meter:
         self._clock, self._start = clock, clock()
         self._running: dict[str, float] = {}  # shard -> share done
         self._units: dict[str, int] = {}  # shard -> units done
+        self._banked = 0  # units of finished jobs
 
     def advance(self, shard: str, done: int, total: int) -> None:
         """Note how far a running job is."""
@@ -55,6 +56,7 @@ class Meter:
     def finish(self, shard: str) -> None:
         """Note a finished job."""
         self._running.pop(shard, None)
+        self._banked += self._units.pop(shard, 0)
         self.finished += 1
 
     def restart(self, shard: str) -> None:
@@ -84,7 +86,7 @@ class Meter:
 
     def speed(self, unit: str) -> str:
         """Return the rate since the start, in `unit` or else in shards; empty before any."""
-        counted = sum(self._units.values())
+        counted = self._banked + sum(self._units.values())
         amount = counted or self.work
         if amount == 0 or self.elapsed <= 0:
             return ""

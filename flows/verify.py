@@ -13,7 +13,8 @@ from distill_core.errors import DistillError
 from distill_core.progress import Progress, silent
 from distill_core.storage.digest import sha256
 from distill_core.storage.manifest import Manifest, ManifestEntry, load_manifest
-from distill_core.storage.markers import Marker, StageShelf
+from distill_core.storage.markers import StageShelf
+from distill_core.storage.store import Store
 from tasks.runs import Run
 from tasks.stages import STAGES, manifest_names
 
@@ -66,10 +67,10 @@ def verify_run(run: Run, *, progress: Progress = silent) -> Verdict:
 
 def check_entry(shelf: StageShelf, entry: ManifestEntry) -> Iterator[Damage]:
     """Yield what is wrong with one shard."""
-    where = f"{shelf.stage}/_done/{entry.key}.json"
+    where = shelf.marker_path(entry.key)
     try:
         marker = shelf.marker(entry.key)
-    except (DistillError, ValueError, KeyError, TypeError) as error:
+    except DistillError as error:
         yield Damage(where, f"the marker of shard {entry.shard} cannot be read: {error}")
         return
     if marker is None:
@@ -80,14 +81,14 @@ def check_entry(shelf: StageShelf, entry: ManifestEntry) -> Iterator[Damage]:
         if suffix not in paths:
             yield Damage(where, f"the marker names no .{suffix} file, the manifest does")
             continue
-        yield from _check_file(shelf, marker, paths[suffix], size, digest, rows=entry.rows)
+        yield from _check_file(shelf.store, paths[suffix], size, digest, rows=entry.rows)
 
 
 def _check_file(
-    shelf: StageShelf, marker: Marker, path: str, size: int, digest: str, *, rows: int
+    store: Store, path: str, size: int, digest: str, *, rows: int
 ) -> Iterator[Damage]:
     try:
-        data = shelf.store.read(path)
+        data = store.read(path)
     except DistillError as error:
         yield Damage(path, str(error))
         return
@@ -95,8 +96,7 @@ def _check_file(
         yield Damage(
             path,
             f"{len(data)} bytes, sha256 {sha256(data)[:12]}, do not match the manifest "
-            f"({size} bytes, sha256 {digest[:12]}). Restore the file; or delete it and "
-            f"{shelf.stage}/_done/{marker.key}.json and resume under another --name",
+            f"({size} bytes, sha256 {digest[:12]})",
         )
     elif path.endswith(".parquet"):
         yield from _check_rows(path, data, rows)

@@ -1,15 +1,13 @@
-"""Checkpoints of long jobs, under the token of the attempt that wrote them.
+"""Checkpoints of long jobs: advisory, so a lost or torn one costs time and never correctness.
 
-``<stage>/checkpoints/<key>-<token>/step-000012.safetensors`` first, ``pointer.json`` last; a torn
-pointer or a file that does not match it is passed over, so the next older attempt is used.
+``<stage>/checkpoints/<key>-<token>/step-000012.safetensors``, then ``pointer.json``, written last.
+Every execution writes under its own token and reads those of all: the furthest valid one is taken.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from distill_core.errors import DataError
 from distill_core.storage.digest import sha256
@@ -18,54 +16,66 @@ from distill_core.storage.store import Store
 POINTER = "pointer.json"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
+class Pointer:
+    """Which file of one execution is its newest complete checkpoint."""
+
+    step: int
+    file: str
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Checkpoints:
-    """Checkpoints of one key; this attempt writes under its own token."""
+    """The checkpoints of one key, written by one execution."""
 
     store: Store
     stage: str
     key: str
-    token: str
+    token: str  # of this execution
 
     def save(self, step: int, payload: bytes) -> None:
-        """Store a checkpoint, point at it, then drop this attempt's older ones."""
-        folder, name = self._folder(f"{self.key}-{self.token}"), f"step-{step:06d}.safetensors"
-        self.store.put(f"{folder}/{name}", payload)
-        pointer = {"step": step, "file": name, "sha256": sha256(payload)}
+        """Keep the state after `step` steps; older ones of this execution go."""
+        folder, file = self._folder(f"{self.key}-{self.token}"), f"step-{step:06d}.safetensors"
+        pointer = {"step": step, "file": file, "sha256": sha256(payload)}
+        self.store.put(f"{folder}/{file}", payload)
         self.store.put(f"{folder}/{POINTER}", json.dumps(pointer).encode())
-        for old in self.store.names(folder):
-            if old not in (name, POINTER):
-                self.store.delete(f"{folder}/{old}")
+        for name in self.store.names(folder):
+            if name not in (file, POINTER):
+                self.store.delete(f"{folder}/{name}")
 
     def latest(self) -> tuple[int, bytes] | None:
-        """Return (step, payload) of the furthest valid checkpoint of any attempt."""
-        pointers = sorted(self._pointers(), key=lambda found: found[1]["step"], reverse=True)
-        for folder, pointer in pointers:
+        """Return (step, payload) of the furthest valid checkpoint of any execution."""
+        found = [
+            (pointer, folder) for folder in self._folders() if (pointer := self._point(folder))
+        ]
+        for pointer, folder in sorted(found, key=lambda pair: pair[0].step, reverse=True):
             try:
-                payload = self.store.read(f"{folder}/{pointer['file']}")
+                payload = self.store.read(f"{folder}/{pointer.file}")
             except DataError:
-                continue
-            if sha256(payload) == pointer["sha256"]:
-                return int(pointer["step"]), payload
+                continue  # another execution has moved on since we read its pointer
+            if sha256(payload) == pointer.sha256:
+                return pointer.step, payload
         return None
 
     def clear(self) -> None:
-        """Remove every attempt's checkpoints, once the result is committed."""
-        for folder in self._attempts():
-            for name in self.store.names(folder):
+        """Drop the checkpoints of every execution; the result is committed."""
+        for folder in self._folders():
+            # The pointer goes first: what is left of an interrupted clear points nowhere.
+            names = self.store.names(folder)
+            for name in sorted(names, key=lambda name: name != POINTER):
                 self.store.delete(f"{folder}/{name}")
 
-    def _attempts(self) -> list[str]:
-        names = self.store.folders(self._folder(""))
-        return [self._folder(n) for n in names if n.startswith(f"{self.key}-")]
-
-    def _pointers(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        for folder in self._attempts():
-            try:
-                pointer = json.loads(self.store.read(f"{folder}/{POINTER}"))
-            except (DataError, ValueError):
-                continue
-            yield folder, pointer
-
     def _folder(self, name: str) -> str:
-        return f"{self.stage}/checkpoints/{name}".rstrip("/")
+        return f"{self.stage}/checkpoints/{name}"
+
+    def _folders(self) -> list[str]:
+        names = self.store.folders(f"{self.stage}/checkpoints")
+        return [self._folder(name) for name in names if name.startswith(f"{self.key}-")]
+
+    def _point(self, folder: str) -> Pointer | None:
+        """Return the pointer of one execution; None when it has none that can be read."""
+        try:
+            return Pointer(**json.loads(self.store.read(f"{folder}/{POINTER}")))
+        except (DataError, ValueError, TypeError):
+            return None

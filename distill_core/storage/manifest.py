@@ -1,72 +1,96 @@
-"""Manifests: what a finished stage of a run consists of. Written last, read first."""
+"""Manifests: which shard of a run is which key. Written last: its presence means the stage is done.
+
+Only the canonical part of a marker stands here (shard, key, rows, classes, file hashes), so two
+runs that made the same bytes have equal manifests, whoever made them, when and how often.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
+from distill_core.errors import DataError
 from distill_core.storage.markers import Marker
 from distill_core.storage.store import Store
 
+VERSION = 1
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True)
 class ManifestEntry:
-    """The canonical part of a marker: no attempt, host, time or file name."""
+    """One finished shard."""
 
     shard: str
     key: str
     rows: int
     classes: int
-    files: tuple[tuple[str, int, str], ...]  # (suffix, bytes, sha256)
+    files: tuple[tuple[str, int, str], ...]  # (suffix, bytes, sha256), by suffix
 
     @classmethod
     def of(cls, marker: Marker) -> ManifestEntry:
         """Return the canonical part of a marker."""
-        files = tuple((file.suffix, file.bytes, file.sha256) for file in marker.files)
-        return cls(marker.shard, marker.key, marker.rows, marker.classes, files)
+        files = sorted((info.suffix, info.bytes, info.sha256) for info in marker.files)
+        return cls(marker.shard, marker.key, marker.rows, marker.classes, tuple(files))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Manifest:
-    """The shards of a stage in plan order. Two manifests are equal when these parts are."""
+    """A finished stage of a run."""
 
-    stage: str
-    entries: tuple[ManifestEntry, ...]
+    stage: str  # may carry a set: recover, recover.random_real
+    entries: tuple[ManifestEntry, ...]  # in plan order
 
     @classmethod
-    def of(cls, stage: str, markers: Sequence[Marker]) -> Manifest:
-        """Return the manifest of committed shards."""
+    def of(cls, stage: str, markers: Iterable[Marker]) -> Manifest:
+        """Collect a stage's markers, given in plan order."""
         return cls(stage, tuple(ManifestEntry.of(marker) for marker in markers))
 
     def to_json(self) -> bytes:
-        """Return the manifest as it is stored."""
-        return json.dumps(asdict(self), indent=1).encode()
+        """Return the manifest as JSON, one shard per line."""
+        lines = (json.dumps(asdict(entry), sort_keys=True) for entry in self.entries)
+        head = json.dumps({"version": VERSION, "stage": self.stage})[:-1]
+        return (head + ', "entries": [\n' + ",\n".join(lines) + "\n]}\n").encode()
 
     @classmethod
-    def from_json(cls, data: bytes) -> Manifest:
-        """Read a manifest back."""
-        tree = json.loads(data)
-        return cls(
-            tree["stage"],
-            tuple(
-                ManifestEntry(**e | {"files": tuple(tuple(f) for f in e["files"])})
-                for e in tree["entries"]
-            ),
-        )
+    def from_json(cls, data: bytes, *, where: str = "manifest") -> Manifest:
+        """Read a manifest back.
+
+        Raises:
+            DataError: it is not a manifest, or one of another version.
+        """
+        try:
+            tree = json.loads(data)
+            if tree["version"] != VERSION:
+                raise ValueError(f"version {tree['version']}, expected {VERSION}")
+            return cls(tree["stage"], tuple(_entry(**entry) for entry in tree["entries"]))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise DataError(
+                f"{where}: {len(data)} bytes are not a manifest ({error}). "
+                f"Delete it and run the stage again: finished shards are kept."
+            ) from None
 
 
 def manifest_path(run: str, stage: str) -> str:
-    """Return where a manifest of a run stands."""
+    """Return where the manifest of a stage of a run stands."""
     return f"runs/{run}/{stage}.manifest.json"
 
 
 def save_manifest(store: Store, run: str, manifest: Manifest) -> None:
-    """Write a manifest; drivers that finish together write the same canonical bytes."""
+    """Declare a stage of a run done."""
     store.put(manifest_path(run, manifest.stage), manifest.to_json())
 
 
 def load_manifest(store: Store, run: str, stage: str) -> Manifest | None:
-    """Return a manifest, or None while its stage is not done."""
+    """Return the manifest of a stage of a run, or None while the stage is not done."""
     path = manifest_path(run, stage)
-    return Manifest.from_json(store.read(path)) if store.exists(path) else None
+    if not store.exists(path):
+        return None
+    return Manifest.from_json(store.read(path), where=store.uri(path))
+
+
+def _entry(
+    shard: str, key: str, rows: int, classes: int, files: list[tuple[str, int, str]]
+) -> ManifestEntry:
+    entries = tuple((suffix, size, digest) for suffix, size, digest in files)
+    return ManifestEntry(shard, key, rows, classes, entries)

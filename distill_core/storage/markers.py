@@ -1,8 +1,7 @@
-"""Markers: the one durable transition. A shard whose marker exists is complete.
+"""Markers: the only durable statement that a shard is done, and the commit that makes them.
 
-Data first, under names that carry the attempt's random token, so that nothing is ever overwritten;
-then one small JSON object by conditional create. The loser of that race reads the winner's marker
-and discards its own data. Readers follow markers and manifests; they never glob (ADR 0002).
+Data goes up under a name of this attempt alone; then ``_done/<key>.json`` is created conditionally.
+Whoever creates it has won; everyone else drops its own data and returns the winner's marker.
 """
 
 from __future__ import annotations
@@ -10,88 +9,103 @@ from __future__ import annotations
 import json
 import secrets
 import socket
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from distill_core.errors import ShardError, StorageError
+from distill_core.errors import DataError, ShardError, StorageError
 from distill_core.storage.digest import sha256
 from distill_core.storage.store import Store
 
+CREATE_ATTEMPTS = 3  # beyond the client's own retries: losing a finished shard costs minutes
+MARKER_SUFFIX = ".json"
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True)
 class FileInfo:
-    """One object of a shard."""
+    """One file of a shard."""
 
-    suffix: str  # e.g. parquet, safetensors, trace.json
+    suffix: str  # parquet, trace.json, safetensors, ...
     path: str  # relative to the store
     bytes: int
     sha256: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Marker:
-    """What a committed shard consists of, and how it came about."""
+    """A finished shard; what stands here matches its files byte by byte."""
 
     key: str
     stage: str
-    shard: str
-    token: str
-    files: tuple[FileInfo, ...]
+    shard: str  # its name in the run that made it
+    token: str  # of the execution that won
+    files: tuple[FileInfo, ...]  # by suffix
     rows: int
     classes: int
     seconds: float
     device: str
     host: str
     finished: str  # ISO 8601, UTC
-    summary: Mapping[str, Any] = field(default_factory=dict)
+    summary: dict[str, Any]  # small facts for people: accuracies, last losses
 
     def to_json(self) -> bytes:
-        """Return the marker as it is stored."""
-        return json.dumps(asdict(self), indent=1).encode()
+        """Return the marker as JSON that anybody can read."""
+        return json.dumps(asdict(self), indent=1, sort_keys=True).encode()
 
     @classmethod
-    def from_json(cls, data: bytes) -> Marker:
-        """Read a marker back."""
-        tree = json.loads(data)
-        return cls(**tree | {"files": tuple(FileInfo(**file) for file in tree["files"])})
+    def from_json(cls, data: bytes, *, where: str = "marker") -> Marker:
+        """Read a marker back.
 
-    def file(self, suffix: str) -> FileInfo:
-        """Return the file with this suffix."""
-        for file in self.files:
-            if file.suffix == suffix:
-                return file
-        found = ", ".join(file.suffix for file in self.files)
-        raise ShardError(f"{self.stage}/{self.shard}: no {suffix} file; its marker names {found}.")
-
-
-def utc_now() -> datetime:
-    """Return the time now."""
-    return datetime.now(UTC)
+        Raises:
+            ShardError: it is not a marker.
+        """
+        try:
+            tree = json.loads(data)
+            files = tuple(FileInfo(**entry) for entry in tree.pop("files"))
+            return cls(files=files, **tree)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ShardError(
+                f"{where}: {len(data)} bytes are not a marker ({error}). "
+                f"Delete it and run again to make this shard anew."
+            ) from None
 
 
 def new_token() -> str:
-    """Return the 128-bit random name of one attempt."""
+    """Return the name of one execution: 128 random bits, so no two ever share a file name."""
     return secrets.token_hex(16)
 
 
-@dataclass(frozen=True, slots=True)
+def utc_now() -> datetime:
+    """Return the time in UTC."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True)
 class StageShelf:
-    """One stage's folder in a store: ``data/`` and ``_done/``."""
+    """The folder of one stage: ``data/``, ``_done/`` and ``checkpoints/``, keyed by content."""
 
     store: Store
     stage: str
 
     def done(self) -> frozenset[str]:
-        """Return the keys of every committed shard, from one listing."""
+        """Return the keys of all finished shards, from one list call."""
         names = self.store.names(f"{self.stage}/_done")
-        return frozenset(n.removesuffix(".json") for n in names if n.endswith(".json"))
+        return frozenset(n.removesuffix(MARKER_SUFFIX) for n in names if n.endswith(MARKER_SUFFIX))
 
     def marker(self, key: str) -> Marker | None:
-        """Return the marker of a key, or None while it is not done."""
-        path = self._marker_path(key)
-        return Marker.from_json(self.store.read(path)) if self.store.exists(path) else None
+        """Return the marker of a key, or None while nobody has finished it."""
+        path = self.marker_path(key)
+        try:
+            data = self.store.read(path)
+        except DataError:
+            return None
+        return Marker.from_json(data, where=self.store.uri(path))
+
+    def marker_path(self, key: str) -> str:
+        """Return where the marker of a key stands."""
+        return f"{self.stage}/_done/{key}{MARKER_SUFFIX}"
 
     def commit(
         self,
@@ -104,25 +118,28 @@ class StageShelf:
         seconds: float,
         device: str,
         summary: Mapping[str, Any] | None = None,
-        token: str | None = None,
         clock: Callable[[], datetime] = utc_now,
+        token: str | None = None,
     ) -> Marker:
-        """Publish a shard, or discard it when another attempt was first; return the winner's marker.
+        """Publish a shard's files; return the marker that now stands, ours or the winner's.
 
         Args:
-            key: the shard's key.
-            shard: its readable name.
+            key: content key of the shard.
+            shard: its name in this run.
             files: whole contents by suffix.
-            rows: rows of the main file.
+            rows: rows of its main file.
             classes: distinct classes in it.
-            seconds: work spent on it.
-            device: where it was made.
-            summary: small JSON facts for people.
-            token: name of this attempt; random by default.
-            clock: gives the finishing time.
+            seconds: what making it took.
+            device: what made it.
+            summary: small facts for people, JSON-able; part of no key.
+            clock: tells when it was finished.
+            token: name of this execution; new by default, and never used twice.
+
+        Raises:
+            StorageError: the store refused, and it is not known to hold a marker.
         """
         token = token or new_token()
-        infos = tuple(self._put(key, token, suffix, data) for suffix, data in files.items())
+        infos = self._put_all(key, token, files)
         marker = Marker(
             key=key,
             stage=self.stage,
@@ -137,54 +154,72 @@ class StageShelf:
             finished=clock().isoformat(timespec="seconds"),
             summary=dict(summary or {}),
         )
-        if self._create(marker):
-            return marker
-        for info in infos:
-            self.store.delete(info.path)
-        winner = self.marker(key)
-        if winner is None:
-            raise StorageError(
-                f"{self.store.uri(self._marker_path(key))}: the store says it exists and cannot "
-                "read it. Run `distill doctor` against this store."
-            )
+        winner = self._settle(marker)
+        if winner.token != token:
+            self._discard(info.path for info in infos)
         return winner
 
     def load(self, marker: Marker, suffix: str) -> bytes:
-        """Return one file of a shard, its hash checked.
+        """Return one file of a finished shard, hashed again.
 
         Raises:
-            ShardError: the bytes are not those the marker names.
+            ShardError: the file is missing, or its bytes are not those of the marker.
         """
-        info = marker.file(suffix)
-        data = self.store.read(info.path)
-        if (digest := sha256(data)) != info.sha256:
+        info = next((info for info in marker.files if info.suffix == suffix), None)
+        origin = self.store.uri(self.marker_path(marker.key))
+        if info is None:
+            known = ", ".join(info.suffix for info in marker.files) or "no files at all"
+            raise ShardError(f"{origin}: no file {suffix!r} in this marker, which lists {known}.")
+        remedy = f"Delete {origin} and run again to make this shard anew."
+        try:
+            data = self.store.read(info.path)
+        except DataError:
             raise ShardError(
-                f"{self.store.uri(info.path)}: {len(data)} bytes, sha256 {digest[:12]}, do not "
-                f"match its marker ({info.bytes} bytes, sha256 {info.sha256[:12]}). Restore the "
-                f"file, or delete {self._marker_path(marker.key)} to have the shard made again."
+                f"{self.store.uri(info.path)}: no such object, though a marker names it. {remedy}"
+            ) from None
+        if (found := sha256(data)) != info.sha256:
+            raise ShardError(
+                f"{self.store.uri(info.path)}: {len(data)} bytes, sha256 {found[:12]}, do not "
+                f"match the marker ({info.bytes} bytes, sha256 {info.sha256[:12]}). {remedy}"
             )
         return data
 
-    def _put(self, key: str, token: str, suffix: str, data: bytes) -> FileInfo:
-        path = f"{self.stage}/data/{key}-{token}.{suffix}"
-        self.store.put(path, data)
-        return FileInfo(suffix, path, len(data), sha256(data))
-
-    def _create(self, marker: Marker) -> bool:
-        """Create the marker; after an ambiguous error the stored token says who won."""
-        path = self._marker_path(marker.key)
+    def _put_all(self, key: str, token: str, files: Mapping[str, bytes]) -> tuple[FileInfo, ...]:
+        infos = tuple(
+            FileInfo(suffix, f"{self.stage}/data/{key}-{token}.{suffix}", len(data), sha256(data))
+            for suffix, data in sorted(files.items())
+        )
         try:
-            created = self.store.create(path, marker.to_json())
-        except StorageError:
-            stored = self.marker(marker.key)
-            if stored is None:
-                raise
-            return stored.token == marker.token
-        if created:
-            return True
-        # A retried PUT whose first answer was lost finds its own marker.
-        stored = self.marker(marker.key)
-        return stored is not None and stored.token == marker.token
+            for info in infos:
+                self.store.put(info.path, files[info.suffix])
+        except BaseException:
+            self._discard(info.path for info in infos)
+            raise
+        return infos
 
-    def _marker_path(self, key: str) -> str:
-        return f"{self.stage}/_done/{key}.json"
+    def _settle(self, marker: Marker) -> Marker:
+        """Create the marker and return the one that stands.
+
+        Both answers can mislead: after a lost reply a client's own retry reports that the object
+        exists, and an error may follow a request that was carried out. The token tells.
+        """
+        path, refusal = self.marker_path(marker.key), None
+        for _ in range(CREATE_ATTEMPTS):
+            try:
+                if self.store.create(path, marker.to_json()):
+                    return marker
+            except StorageError as error:
+                refusal = error
+            if (winner := self.marker(marker.key)) is not None:
+                return winner
+        # The data stays: a request still on its way may yet create the marker. `gc` finds it.
+        raise refusal or StorageError(
+            f"{self.store.uri(path)}: refused as existing, yet no such object can be read. "
+            f"Run again; a store that goes on like this cannot be used."
+        )
+
+    def _discard(self, paths: Iterable[str]) -> None:
+        """Drop files that no marker will name; what cannot be deleted is left to `gc`."""
+        for path in paths:
+            with suppress(StorageError):
+                self.store.delete(path)

@@ -1,49 +1,33 @@
-"""One door to object storage: whole objects in, whole objects out, over any fsspec URL.
+"""A store: any folder or bucket that holds objects by path, and creates one of them only once.
 
-Nothing is streamed into a final name: an exception inside ``fs.open(..., "wb")`` would publish a
-truncated object. Every exception of fsspec, of its drivers and of the operating system ends here.
+Errors of file systems and cloud clients end here; above, there are only ours.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import secrets
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
 
-import fsspec
-from fsspec.implementations.local import LocalFileSystem
-from fsspec.spec import AbstractFileSystem
-
-from distill_core.errors import DataError, StorageError
-
-# Checksums that only AWS understands break other S3 servers; listings must never be stale.
-S3_OPTIONS: Mapping[str, Any] = {
-    "use_listings_cache": False,
-    "config_kwargs": {
-        "connect_timeout": 10,
-        "read_timeout": 60,
-        "retries": {"mode": "adaptive", "max_attempts": 5},
-        "request_checksum_calculation": "when_required",
-        "response_checksum_validation": "when_required",
-    },
-}
-OPTIONS: Mapping[str, Mapping[str, Any]] = {"s3": S3_OPTIONS, "s3a": S3_OPTIONS}
+from distill_core.errors import ConfigError, DataError, StorageError
+from distill_core.storage.backends import Backend, foreign_errors, open_backend
 
 
 @dataclass(frozen=True)
 class Store:
-    """A root below which artifacts live. Pickles as its URL; opened lazily in each process."""
+    """Objects below one URL; a value, which travels to other processes as its URL alone.
 
-    url: str  # a folder, file://, s3://bucket/prefix, memory://
+    Paths are relative, with slashes. `put` is for names nobody else writes and for advisory files;
+    whatever decides something is made by `create`.
+    """
 
-    def uri(self, path: str) -> str:
-        """Return the full address of an object, for people."""
-        return f"{self.url.rstrip('/')}/{path}"
+    url: str  # folder, file://, s3://bucket/prefix, memory://name; a folder is made absolute
+
+    def __post_init__(self) -> None:
+        """Keep one spelling of the address."""
+        object.__setattr__(self, "url", _normalised(self.url))
 
     def read(self, path: str) -> bytes:
         """Return a whole object.
@@ -52,130 +36,106 @@ class Store:
             DataError: there is no such object.
             StorageError: the store refused.
         """
-        fs, full = self._locate(path)
-        with self._translated(path):
+        with self._translated(path, "cannot be read"):
             try:
-                return bytes(fs.cat_file(full))
+                return self._backend.read(path)
             except FileNotFoundError:
-                raise DataError(
-                    f"{self.uri(path)}: no such object, though something refers to it. "
-                    "`distill verify` lists what is missing."
-                ) from None
+                pass
+        raise DataError(
+            f"{self.uri(path)}: no such object, though one was expected. "
+            f"Check the store's address, or run the stage that writes it."
+        )
 
     def exists(self, path: str) -> bool:
-        """Return whether an object is there, now and not in a cached listing."""
-        fs, full = self._locate(path)
-        with self._translated(path):
-            return bool(fs.isfile(full))
+        """Return whether an object stands at a path; a folder is none."""
+        with self._translated(path, "cannot be read"):
+            return self._backend.is_file(path)
 
     def names(self, folder: str) -> tuple[str, ...]:
-        """Return the sorted names of the objects directly in a folder; one listing."""
-        return self._children(folder, "file")
+        """Return the sorted names of the objects directly in a folder; none if it is missing."""
+        return self._entries(folder, folders=False)
 
     def folders(self, folder: str) -> tuple[str, ...]:
-        """Return the sorted names of the folders directly in a folder."""
-        return self._children(folder, "directory")
-
-    def _children(self, folder: str, kind: str) -> tuple[str, ...]:
-        fs, full = self._locate(folder)
-        with self._translated(folder):
-            try:
-                found = fs.ls(full, detail=True)
-            except FileNotFoundError:
-                return ()
-        names = (entry["name"].rstrip("/") for entry in found if entry["type"] == kind)
-        return tuple(sorted(n.rsplit("/", 1)[-1] for n in names if n != full and "/." not in n))
+        """Return the sorted names of the folders directly in a folder; none if it is missing."""
+        return self._entries(folder, folders=True)
 
     def put(self, path: str, data: bytes) -> None:
-        """Make `data` appear at `path` in one move, replacing what was there."""
-        fs, full = self._locate(path)
-        with self._translated(path):
-            if isinstance(fs, LocalFileSystem):
-                with _partial(full, data) as partial:
-                    os.replace(partial, full)
-            else:
-                fs.pipe_file(full, data)
+        """Make a whole object appear in one move, replacing what was there."""
+        with self._translated(path, "cannot be written"):
+            self._backend.put(path, data)
 
     def create(self, path: str, data: bytes) -> bool:
-        """Make `data` appear at `path` unless something is there; True for exactly one caller.
+        """Make an object if there is none; return True to exactly one of all who try.
 
-        Small objects only: one PUT with If-None-Match, never a multipart upload.
+        Raises:
+            StorageError: the store refused, or the answer was lost: the object may then be there.
         """
-        fs, full = self._locate(path)
-        with self._translated(path):
-            try:
-                if isinstance(fs, LocalFileSystem):
-                    with _partial(full, data) as partial:
-                        os.link(partial, full)
-                else:
-                    fs.pipe_file(full, data, mode="create")
-            except FileExistsError:
-                return False
-            except OSError as error:
-                # Some servers answer 412 without the text by which s3fs knows it.
-                if error.errno == errno.EINVAL and fs.exists(full):
-                    return False
-                raise
-        return True
+        with self._translated(path, "cannot be written"):
+            return self._backend.create(path, data)
 
     def delete(self, path: str) -> None:
-        """Remove an object; one that is gone already is fine."""
-        fs, full = self._locate(path)
-        with self._translated(path), suppress(FileNotFoundError):
-            fs.rm_file(full)
+        """Remove an object; a missing one is fine."""
+        with self._translated(path, "cannot be deleted"):
+            self._backend.delete(path)
 
-    def _locate(self, path: str) -> tuple[AbstractFileSystem, str]:
-        with self._translated(path):
-            fs, root = _open(self.url, os.getpid())
-        return fs, f"{root.rstrip('/')}/{path}" if path else root
+    def uri(self, path: str) -> str:
+        """Return the full address of an object, for people."""
+        return f"{self.url.rstrip('/') if self.url.strip('/') else ''}/{path}"
+
+    def _entries(self, folder: str, *, folders: bool) -> tuple[str, ...]:
+        with self._translated(folder, "cannot be listed"):
+            found = self._backend.entries(folder)
+            return tuple(sorted(name for name, is_folder in found if is_folder == folders))
+
+    @property
+    def _backend(self) -> Backend:
+        """Open the file system on first use; this value stays a URL."""
+        try:
+            return open_backend(self.url)
+        except (ImportError, ValueError) as error:
+            raise ConfigError(
+                f"{self.url}: cannot be opened ({error}). Use a folder or s3://bucket/prefix; "
+                f"s3 needs `pip install 'distill[s3]'`."
+            ) from error
 
     @contextmanager
-    def _translated(self, path: str) -> Iterator[None]:
+    def _translated(self, path: str, what: str) -> Iterator[None]:
         try:
             yield
-        except (OSError, ImportError, ValueError) as error:
+        except foreign_errors() as error:
             raise StorageError(
-                f"{self.uri(path)}: the store refused ({type(error).__name__}: {error}). "
-                "Check that it exists, can be written, and that its credentials are set."
+                f"{self.uri(path)}: {what} ({_said(error)}). "
+                f"Check the address, the permissions and the free space, then run again."
             ) from error
 
 
 def probe(store: Store) -> bool:
-    """Return whether the store refuses a second conditional create of one key.
+    """Create one random object twice and delete it; return whether the second was refused.
+
+    A store that lets the second through cannot arbitrate between drivers.
 
     Raises:
         StorageError: the store cannot be written at all.
     """
     path = f".probe/{secrets.token_hex(16)}"
     try:
-        store.create(path, b"first")
-    except StorageError as error:
-        raise StorageError(f"{store.url}: cannot be written. {error}") from error
-    try:
-        return not store.create(path, b"second")
+        first, second = (store.create(path, b"probe") for _ in range(2))
     finally:
         store.delete(path)
+    return first and not second
 
 
-@lru_cache(maxsize=16)
-def _open(url: str, _process: int) -> tuple[AbstractFileSystem, str]:
-    """Open a filesystem once per process; s3fs instances do not survive a fork."""
-    protocol = url.split("://", 1)[0] if "://" in url else "file"
-    fs, root = fsspec.core.url_to_fs(url, **OPTIONS.get(protocol, {}))
-    return fs, str(root)
+def _normalised(url: str) -> str:
+    """Return one spelling per place; a relative folder would mean another one elsewhere."""
+    for prefix in ("file://", "local://"):
+        url = url.removeprefix(prefix)
+    if "://" not in url:
+        return os.path.abspath(os.path.expanduser(url))
+    protocol, _, rest = url.partition("://")
+    return f"{protocol}://{rest.rstrip('/')}"
 
 
-@contextmanager
-def _partial(full: str, data: bytes) -> Iterator[str]:
-    """Write a sibling of `full` (same disk, so a move is a rename) and remove it afterwards."""
-    os.makedirs(os.path.dirname(full), exist_ok=True)
-    partial = f"{full}.{secrets.token_hex(8)}.partial"
-    try:
-        with open(partial, "xb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        yield partial
-    finally:
-        with suppress(FileNotFoundError):
-            os.remove(partial)
+def _said(error: Exception) -> str:
+    """Return an error in one line, its kind included where its text says nothing."""
+    text = " ".join((getattr(error, "strerror", None) or str(error)).split())
+    return text or type(error).__name__

@@ -1,0 +1,82 @@
+"""The columns of a label shard, declared: what is always there, and what each mix and scheme adds."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from distill_core.codec import Affine
+from distill_core.storage.parquet import list_type, pack_metadata
+
+VERSION = 1
+BOX = list_type(pa.uint16(), 4)
+COLUMNS: Mapping[str, pa.DataType] = {
+    "label": pa.int32(),
+    "wnid": pa.string(),
+    "ipc_index": pa.int32(),
+    "view": pa.int32(),
+    "box": BOX,  # top, left, height, width, in pixels
+    "flip": pa.bool_(),
+}
+PARTNER: Mapping[str, pa.DataType] = {
+    "partner_label": pa.int32(),
+    "partner_ipc_index": pa.int32(),
+    "lam": pa.float32(),  # weight of the image itself
+}
+MIX_COLUMNS: Mapping[str, Mapping[str, pa.DataType]] = {
+    "none": {},
+    "mixup": PARTNER,
+    "cutmix": {**PARTNER, "mix_box": BOX},
+    "cutout": {"mix_box": BOX, "colour": list_type(pa.float32(), 3)},
+}
+VALUES: Mapping[str, pa.DataType | None] = {
+    "features": pa.uint8(),  # codes; `codec.dequantise` and the head make logits of them
+    "logits": pa.float16(),
+    "online": None,  # nothing is stored: seed and teacher are the truth
+}
+
+
+def label_schema(facts: Mapping[str, Any], *, width: int | None) -> pa.Schema:
+    """Return the schema of one label shard.
+
+    Args:
+        facts: what holds for the whole file; `scheme` and `mix` choose columns.
+        width: values per label, D or C; None when none are stored.
+    """
+    types = {**COLUMNS, **MIX_COLUMNS[facts["mix"]]}
+    if width is not None:
+        types[facts["scheme"]] = list_type(VALUES[facts["scheme"]], width)
+    fields = [pa.field(name, kind, nullable=False) for name, kind in types.items()]
+    return pa.schema(fields, pack_metadata({"kind": "labels", "version": VERSION, **facts}))
+
+
+def leaf(field: pa.Field) -> str:
+    """Return the Parquet column path of a field."""
+    is_list = pa.types.is_fixed_size_list(field.type)
+    return f"{field.name}.list.element" if is_list else str(field.name)
+
+
+def pack_affine(affine: Affine | None) -> dict[str, str | None]:
+    """Return the map from codes to features as JSON-able facts."""
+    if affine is None:
+        return {"scale": None, "offset": None}
+    return {"scale": _pack(affine.scale), "offset": _pack(affine.offset)}
+
+
+def unpack_affine(facts: Mapping[str, Any]) -> Affine | None:
+    """Return what `pack_affine` wrote."""
+    if facts["scale"] is None:
+        return None
+    return Affine(scale=_unpack(facts["scale"]), offset=_unpack(facts["offset"]))
+
+
+def _pack(values: np.ndarray) -> str:
+    return base64.b64encode(values.astype("<f4").tobytes()).decode()
+
+
+def _unpack(text: str) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(text), "<f4").astype(np.float32)

@@ -1,0 +1,238 @@
+"""Label shards: what a teacher says about views of the images of one image shard.
+
+A label is addressed by (image, view), never by a position in a batch. One row group per view: an
+epoch reads one row group from every shard and nothing else.
+
+Axes: V views, N images, D features, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from distill_core.codec import Affine
+from distill_core.errors import DataError
+from distill_core.plan import ImageId
+from distill_core.storage.label_schema import (
+    COLUMNS,
+    VALUES,
+    label_schema,
+    leaf,
+    pack_affine,
+    unpack_affine,
+)
+from distill_core.storage.parquet import (
+    column_values,
+    fixed_lists,
+    list_values,
+    open_parquet,
+    unpack_metadata,
+    write_row_groups,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class LabelRows:
+    """The labels of N images under V views; what the mix does not use is neutral."""
+
+    scheme: str  # features, logits or online
+    teacher: str  # sha256 of the weights; their head turns features into logits
+    images: tuple[ImageId, ...]  # N, as in the image shard
+    views: Sequence[int]  # V view ids
+    boxes: np.ndarray  # (V, N, 4) int32: top, left, height, width
+    flips: np.ndarray  # (V, N) bool
+    mix_kind: str  # none, mixup, cutmix or cutout
+    partners: np.ndarray  # (V, N) int32, positions in `images`; neutral: the image itself
+    lam: np.ndarray  # (V, N) float32; neutral: 1
+    mix_boxes: np.ndarray  # (V, N, 4) int32; neutral: 0
+    colours: np.ndarray  # (V, N, 3) float32; neutral: 0
+    values: np.ndarray | None  # (V, N, D) uint8 features, (V, N, C) float16 logits, None online
+    affine: Affine | None  # of features
+
+
+def encode_labels(rows: LabelRows) -> bytes:
+    """Return a label shard as Parquet; the same rows give the same bytes.
+
+    Raises:
+        DataError: a box does not fit 16 bits, two images share a name, or values are missing.
+    """
+    _check(rows)
+    schema, fixed = _schema(rows), _image_columns(rows.images)
+    tables = (_view_table(rows, position, fixed, schema) for position in range(len(rows.views)))
+    # Codes spread over all values: a dictionary buys nothing and reads slowly, while split byte
+    # streams leave exactly the stored byte of every code (Parquet widens it to 32 bits).
+    streams = [leaf(field) for field in schema if field.name in VALUES]
+    return write_row_groups(
+        schema,
+        tables,
+        compression="zstd",
+        use_dictionary=[leaf(field) for field in schema if field.name not in VALUES],
+        column_encoding=dict.fromkeys(streams, "BYTE_STREAM_SPLIT"),
+        write_statistics=["view"],
+    )
+
+
+def decode_labels(
+    data: bytes, views: Sequence[int] | None = None, *, where: str = "label shard"
+) -> LabelRows:
+    """Read some views back, and only their row groups; all of them by default.
+
+    Args:
+        data: the file.
+        views: view ids, at least one, in the order wanted.
+        where: names the file in errors.
+
+    Raises:
+        DataError: it is damaged, has another schema, or lacks a view.
+    """
+    with open_parquet(data, where=where, columns=tuple(COLUMNS)) as file:
+        facts = unpack_metadata(file, where=where)
+        groups = {view: number for number, view in enumerate(facts["views"])}
+        wanted = [int(view) for view in (facts["views"] if views is None else views)]
+        if missing := [view for view in wanted if view not in groups]:
+            raise DataError(
+                f"{where}: no view {missing[0]}; it holds {facts['views'][0]} to "
+                f"{facts['views'][-1]}. Read the shard of that range."
+            )
+        images = _read_images(file, groups[wanted[0]])
+        names = [name for name in file.schema_arrow.names if name not in ("wnid", "view")]
+        table = file.read_row_groups([groups[view] for view in wanted], columns=names)
+    return _rows(facts, images, wanted, table, where=where)
+
+
+def _check(rows: LabelRows) -> None:
+    for name, boxes in (("box", rows.boxes), ("mix_box", rows.mix_boxes)):
+        if boxes.size and not 0 <= boxes.min() <= boxes.max() <= np.iinfo(np.uint16).max:
+            raise DataError(
+                f"label shard: {name} from {boxes.min()} to {boxes.max()}, 0 to 65535 pixels "
+                f"expected. Views lie inside the image."
+            )
+    if len(np.unique(_image_names(rows.images))) != len(rows.images):
+        raise DataError("label shard: two images of one label and ipc_index. Names are unique.")
+    if (rows.values is None) != (VALUES[rows.scheme] is None):
+        raise DataError(
+            f"label shard: {'no' if rows.values is None else 'some'} values under scheme "
+            f"{rows.scheme!r}. All schemes but 'online' store values."
+        )
+
+
+def _schema(rows: LabelRows) -> pa.Schema:
+    facts = {
+        "scheme": rows.scheme,
+        "teacher": rows.teacher,
+        "mix": rows.mix_kind,
+        "views": list(rows.views),
+        **pack_affine(rows.affine),
+    }
+    width = None if rows.values is None else rows.values.shape[-1]
+    return label_schema(facts, width=width)
+
+
+def _image_columns(images: tuple[ImageId, ...]) -> dict[str, Any]:
+    """Return what is the same in every row group, made once."""
+    return {
+        "label": np.array([image.label for image in images], np.int32),
+        "wnid": pa.array([image.wnid for image in images], pa.string()),
+        "ipc_index": np.array([image.ipc_index for image in images], np.int32),
+    }
+
+
+def _view_table(rows: LabelRows, v: int, fixed: Mapping[str, Any], schema: pa.Schema) -> pa.Table:
+    """Return one row group; no row is touched by Python."""
+    partners = rows.partners[v]
+    columns: dict[str, Any] = {
+        **fixed,
+        "view": np.full(len(rows.images), rows.views[v], np.int32),
+        "box": fixed_lists(rows.boxes[v].astype(np.uint16)),
+        "flip": rows.flips[v].astype(np.bool_),
+        "partner_label": fixed["label"][partners],
+        "partner_ipc_index": fixed["ipc_index"][partners],
+        "lam": rows.lam[v].astype(np.float32),
+        "mix_box": fixed_lists(rows.mix_boxes[v].astype(np.uint16)),
+        "colour": fixed_lists(rows.colours[v].astype(np.float32)),
+    }
+    if rows.values is not None:
+        columns[rows.scheme] = fixed_lists(rows.values[v])
+    return pa.table({name: columns[name] for name in schema.names}, schema=schema)
+
+
+def _read_images(file: pq.ParquetFile, group: int) -> tuple[ImageId, ...]:
+    table = file.read_row_group(group, columns=["label", "wnid", "ipc_index"])
+    labels, indices = (column_values(table[name]).tolist() for name in ("label", "ipc_index"))
+    return tuple(map(ImageId, labels, table["wnid"].to_pylist(), indices))
+
+
+def _rows(
+    facts: Mapping[str, Any],
+    images: tuple[ImageId, ...],
+    views: list[int],
+    table: pa.Table,
+    *,
+    where: str,
+) -> LabelRows:
+    shape, scheme = (len(views), len(images)), facts["scheme"]
+
+    def column(name: str, dtype: Any, *tail: int, neutral: int = 0) -> np.ndarray:
+        if name not in table.column_names:
+            return np.full((*shape, *tail), neutral, dtype)
+        read = list_values if tail else column_values
+        return read(table[name]).astype(dtype).reshape(*shape, *tail)
+
+    names = _image_names(images)
+    if (
+        table.num_rows != shape[0] * shape[1]
+        or (_pair(column("label", np.int64), column("ipc_index", np.int64)) != names).any()
+    ):
+        raise DataError(f"{where}: views of different images, the same expected. Make it anew.")
+    stored = scheme in table.column_names
+    return LabelRows(
+        scheme=scheme,
+        teacher=facts["teacher"],
+        images=images,
+        views=_as_range(views),
+        boxes=column("box", np.int32, 4),
+        flips=column("flip", np.bool_),
+        mix_kind=facts["mix"],
+        partners=_partners(table, names, shape, where=where),
+        lam=column("lam", np.float32, neutral=1),
+        mix_boxes=column("mix_box", np.int32, 4),
+        colours=column("colour", np.float32, 3),
+        values=list_values(table[scheme]).reshape(*shape, -1).copy() if stored else None,
+        affine=unpack_affine(facts),
+    )
+
+
+def _partners(
+    table: pa.Table, names: np.ndarray, shape: tuple[int, int], *, where: str
+) -> np.ndarray:
+    """Return positions in `images` from the partners' names, (V, N) int32."""
+    if "partner_label" not in table.column_names:
+        return np.tile(np.arange(shape[1], dtype=np.int32), (shape[0], 1))
+    label, index = (column_values(table[f"partner_{n}"]) for n in ("label", "ipc_index"))
+    wanted, order = _pair(label, index), np.argsort(names)
+    found = order[np.searchsorted(names, wanted, sorter=order).clip(max=len(names) - 1)]
+    if (names[found] != wanted).any():
+        raise DataError(f"{where}: a mix partner outside the shard. Make it anew.")
+    return found.astype(np.int32).reshape(shape)
+
+
+def _image_names(images: tuple[ImageId, ...]) -> np.ndarray:
+    """Return every image's (label, ipc_index) as one number, (N,) int64."""
+    labels, indices = ([getattr(i, n) for i in images] for n in ("label", "ipc_index"))
+    return _pair(np.array(labels, np.int64), np.array(indices, np.int64))
+
+
+def _pair(label: np.ndarray, ipc_index: np.ndarray) -> np.ndarray:
+    names: np.ndarray = (label.astype(np.int64) << 32) | ipc_index.astype(np.int64)
+    return names
+
+
+def _as_range(views: list[int]) -> Sequence[int]:
+    whole = range(views[0], views[0] + len(views))
+    return whole if views == list(whole) else tuple(views)

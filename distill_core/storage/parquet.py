@@ -1,0 +1,109 @@
+"""Parquet in memory: row groups in, checked row groups out; the same bytes for the same rows.
+
+No time and no host enters a file. Page checksums are written and verified: a flipped bit is an
+error, never another number.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from distill_core.errors import DataError
+
+METADATA_KEY = b"distill"  # our own facts, as JSON, in the schema metadata
+
+
+def write_row_groups(schema: pa.Schema, tables: Iterable[pa.Table], **options: Any) -> bytes:
+    """Return a Parquet file in which every table is one row group.
+
+    Args:
+        schema: of every table, with the file's metadata.
+        tables: at least one row each.
+        options: compression and encodings, as pyarrow names them.
+    """
+    # Built in memory: a writer that an exception closes leaves a short file that still reads well.
+    stream = io.BytesIO()
+    with pq.ParquetWriter(stream, schema, write_page_checksum=True, **options) as writer:
+        for table in tables:
+            writer.write_table(table, row_group_size=max(1, table.num_rows))
+    return stream.getvalue()
+
+
+@contextmanager
+def open_parquet(data: bytes, *, where: str, columns: Sequence[str]) -> Iterator[pq.ParquetFile]:
+    """Open a file whose pages are verified as they are read.
+
+    Raises:
+        DataError: it is damaged, no Parquet file, or lacks one of `columns`.
+    """
+    try:
+        with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as file:
+            if missing := sorted(set(columns) - set(file.schema_arrow.names)):
+                raise DataError(
+                    f"{where}: no column {missing[0]!r}; it has "
+                    f"{', '.join(file.schema_arrow.names) or 'none'}. Give a file of another kind."
+                )
+            yield file
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(
+            f"{where}: {len(data)} bytes are not a whole Parquet file ({_first_line(error)}). "
+            f"Copy it again, or make it anew."
+        ) from error
+
+
+def fixed_lists(values: np.ndarray) -> pa.FixedSizeListArray:
+    """Wrap (N, K) as N lists of K values each, without copying where `values` is contiguous."""
+    flat = pa.array(np.ascontiguousarray(values).reshape(-1))
+    return pa.FixedSizeListArray.from_arrays(flat, type=list_type(flat.type, values.shape[1]))
+
+
+def list_type(value: pa.DataType, size: int) -> pa.DataType:
+    """Return the type of a list of `size` values, none of them null."""
+    return pa.list_(pa.field("element", value, nullable=False), size)
+
+
+def list_values(column: pa.ChunkedArray) -> np.ndarray:
+    """Return a column of fixed-size lists as (N, K)."""
+    flat = column.combine_chunks().flatten()
+    values: np.ndarray = flat.to_numpy(zero_copy_only=False).reshape(len(column), -1)
+    return values
+
+
+def column_values(column: pa.ChunkedArray) -> np.ndarray:
+    """Return a column of numbers or flags as (N,)."""
+    values: np.ndarray = column.to_numpy()
+    return values
+
+
+def pack_metadata(facts: Mapping[str, Any], **others: str) -> dict[bytes, bytes]:
+    """Return schema metadata: our facts as JSON, and those of others under their own names."""
+    own = {METADATA_KEY: json.dumps(dict(facts), sort_keys=True).encode()}
+    return own | {name.encode(): text.encode() for name, text in others.items()}
+
+
+def unpack_metadata(file: pq.ParquetFile, *, where: str) -> dict[str, Any]:
+    """Return our facts from the schema metadata.
+
+    Raises:
+        DataError: there are none, so the file is not ours or damaged.
+    """
+    text = (file.schema_arrow.metadata or {}).get(METADATA_KEY)
+    try:
+        facts: dict[str, Any] = json.loads(text or b"")
+    except ValueError:
+        raise DataError(
+            f"{where}: no facts of ours in its metadata. Give a shard of a distill store."
+        ) from None
+    return facts
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

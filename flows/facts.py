@@ -1,0 +1,171 @@
+"""What the report, the artifacts and the last lines of a run need to know; read from storage."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+from distill_core.config.load import fingerprint
+from distill_core.storage.manifest import Manifest
+from distill_core.storage.markers import Marker, StageShelf
+from flows import units
+from flows.charts import Span
+from flows.tables import AccuracyRow, accuracy_cells, accuracy_rows
+from tasks.runs import Run
+from tasks.stages import STAGES, manifests
+
+T = TypeVar("T")
+
+READERS = 16  # markers are read in parallel: a large run has thousands
+REPORT = "report/index.html"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The manifests and markers of a run's complete stages."""
+
+    run: Run
+    manifests: Mapping[str, Manifest]  # by name, e.g. "recover.random_real"
+    markers: Mapping[str, tuple[Marker, ...]]  # by name, in plan order
+
+    @property
+    def teacher(self) -> Marker | None:
+        """Return the teacher's marker."""
+        return next(iter(self.markers.get("squeeze", ())), None)
+
+    @property
+    def results(self) -> list[Mapping[str, Any]]:
+        """Return the summary of every student."""
+        return [marker.summary for marker in self.markers.get("posttrain", ())]
+
+    @property
+    def accuracy(self) -> tuple[AccuracyRow, ...]:
+        """Return the students' rows of the accuracy table."""
+        return accuracy_rows(self.results)
+
+    @property
+    def cells(self) -> list[tuple[str, ...]]:
+        """Return the body of the accuracy table, the teacher first."""
+        return accuracy_cells(self.teacher.summary if self.teacher else None, self.accuracy)
+
+    @property
+    def report(self) -> str:
+        """Return the report's path in the store."""
+        return self.run.path(REPORT)
+
+
+def gather(run: Run) -> Facts:
+    """Read the manifests of the stages that are complete, and every marker they name."""
+    found = {
+        name: manifest
+        for stage in STAGES[1:]
+        for name, manifest in manifests(run, stage).items()
+    }
+    return Facts(run, found, {name: _markers(run, name, m) for name, m in found.items()})
+
+
+def header(facts: Facts) -> list[tuple[str, str]]:
+    """Return the (what, value) pairs at the top of the report and of the Prefect artifact."""
+    config = facts.run.config
+    return [
+        ("run", facts.run.name),
+        ("preset", config.preset),
+        ("config fingerprint", fingerprint(config)),
+        ("teacher", _teacher(facts.teacher)),
+        ("source", config.source),
+        ("expected", config.expected),
+        ("dates", _dates(facts)),
+        ("images", _stored(facts, "recover", "images")),
+        ("labels", _stored(facts, "relabel", "views")),
+        ("worker time", units.duration(sum(m.seconds for m in every_marker(facts)))),
+    ]
+
+
+def costs(facts: Facts) -> list[tuple[str, ...]]:
+    """Return (stage, shards, seconds, bytes, devices) by manifest."""
+    return [
+        (
+            name,
+            f"{len(markers):,}",
+            units.duration(sum(marker.seconds for marker in markers)),
+            units.size(_bytes(facts.manifests[name])),
+            ", ".join(sorted({marker.device for marker in markers})) or "-",
+        )
+        for name, markers in facts.markers.items()
+    ]
+
+
+def spans(facts: Facts) -> list[Span]:
+    """Return when each shard ran, in seconds since the first began."""
+    timed = [(m.stage, m.host, _time(m.finished), m.seconds) for m in every_marker(facts)]
+    if not timed:
+        return []
+    begin = min(finished - timedelta(seconds=seconds) for _, _, finished, seconds in timed)
+    ends = [(finished - begin).total_seconds() for _, _, finished, _ in timed]
+    return [
+        Span(stage, host, max(0.0, end - seconds), end)
+        for (stage, host, _, seconds), end in zip(timed, ends, strict=True)
+    ]
+
+
+def traces(facts: Facts, limit: int) -> list[dict[str, Any]]:
+    """Return the recorded curves and snapshots of at most `limit` evenly spaced image shards."""
+    shelf = StageShelf(facts.run.store, "recover")
+    chosen = spread(facts.markers.get("recover", ()), limit)
+    with_trace = [m for m in chosen if any(info.suffix == "trace.json" for info in m.files)]
+    return [json.loads(shelf.load(marker, "trace.json")) for marker in with_trace]
+
+
+def every_marker(facts: Facts) -> list[Marker]:
+    """Return each marker once, whatever number of manifests name it."""
+    return list({m.key: m for markers in facts.markers.values() for m in markers}.values())
+
+
+def spread(items: Sequence[T], limit: int) -> list[T]:
+    """Return at most `limit` items, evenly spaced, the first and the last among them."""
+    if len(items) <= limit:
+        return list(items)
+    return [items[round(n * (len(items) - 1) / max(1, limit - 1))] for n in range(limit)]
+
+
+def _markers(run: Run, name: str, manifest: Manifest) -> tuple[Marker, ...]:
+    shelf = StageShelf(run.store, name.split(".")[0])
+    with ThreadPoolExecutor(READERS) as pool:
+        found = pool.map(shelf.marker, [entry.key for entry in manifest.entries])
+        return tuple(marker for marker in found if marker is not None)
+
+
+def _teacher(marker: Marker | None) -> str:
+    if marker is None:
+        return "not there yet"
+    digest = next((f.sha256[:12] for f in marker.files if f.suffix == "safetensors"), "?")
+    return f"{marker.summary.get('model', marker.shard)}, sha256 {digest}"
+
+
+def _stored(facts: Facts, name: str, unit: str) -> str:
+    if name not in facts.manifests:
+        return "not there yet"
+    manifest = facts.manifests[name]
+    rows = sum(entry.rows for entry in manifest.entries)
+    return f"{rows:,} {unit}, {units.size(_bytes(manifest, 'parquet'))}"
+
+
+def _bytes(manifest: Manifest, suffix: str | None = None) -> int:
+    files = (file for entry in manifest.entries for file in entry.files)
+    return sum(count for kind, count, _ in files if suffix in (None, kind))
+
+
+def _dates(facts: Facts) -> str:
+    times = [_time(marker.finished) for marker in every_marker(facts)]
+    if not times:
+        return "-"
+    return f"{min(times):%Y-%m-%d %H:%M} to {max(times):%Y-%m-%d %H:%M} UTC"
+
+
+def _time(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

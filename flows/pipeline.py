@@ -1,0 +1,136 @@
+"""The order of the stages, with Prefect and Ray or, locally, without either.
+
+Both ways run the same stage functions on the same worker classes and write the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from distill_core.config.schema import RunConfig
+from distill_core.errors import StorageError
+from distill_core.storage.store import Store, probe
+from flows.events import EventLog
+from flows.facts import REPORT
+from flows.progress import Several, display
+from flows.report import write_report
+from flows.status import RunStatus, run_status
+from tasks.execution import Execution
+from tasks.pools import PoolProvider
+from tasks.runs import Run, create_run, default_name
+from tasks.stages import STAGES, Observer, run_stage
+
+Only = Mapping[str, Sequence[str]]  # stage -> the shards to run; one that is not named runs whole
+
+
+class Work:
+    """One pass over a run: the stages share its workers, its observers and its selection."""
+
+    def __init__(
+        self,
+        run: Run,
+        *,
+        execution: Execution,
+        observer: Observer,
+        pools: PoolProvider,
+        only: Only,
+    ) -> None:
+        self.run, self.stopped = run, False
+        self._execution, self._observer, self._pools = execution, observer, pools
+        self._only = only
+
+    def do(self, stage: str) -> None:
+        """Do what a stage lacks; once a narrowed stage stays incomplete, later ones do nothing."""
+        if self.stopped:
+            return
+        narrowed = self._only.get(stage)
+        status = run_stage(
+            self.run,
+            stage,
+            execution=self._execution,
+            observer=self._observer,
+            pools=self._pools,
+            only=None if narrowed is None else frozenset(narrowed),
+        )
+        self.stopped = not status.complete
+
+    def report(self) -> None:
+        """Write the report, unless the run is not that far."""
+        if not self.stopped:
+            write_report(self.run)
+
+
+def prepare(config: RunConfig, store: Store, *, name: str | None, single_writer: bool) -> Run:
+    """Register a run, in a store that has shown it can arbitrate between drivers.
+
+    Raises:
+        ConfigError: another config stands under this name.
+        StorageError: the store cannot be written, or lets two drivers create the same object.
+    """
+    if not run_status(Run(name or default_name(config), config, store)).complete:
+        check_store(store, single_writer=single_writer)
+    return create_run(config, store, name)
+
+
+def check_store(store: Store, *, single_writer: bool) -> None:
+    """Refuse a store whose conditional create is none.
+
+    Raises:
+        StorageError: it cannot be written, or does not refuse a second create.
+    """
+    if not probe(store) and not single_writer:
+        raise StorageError(
+            f"{store.url}: the store let the same object be created twice, so two drivers could "
+            "overwrite each other. Use another store, or --single-writer with one driver only."
+        )
+
+
+@contextmanager
+def opened(
+    run: Run, execution: Execution, only: Only, *, observers: Sequence[Observer] = ()
+) -> Iterator[Work]:
+    """Yield the work of one pass; workers start on first use and are gone afterwards."""
+    log = EventLog(run)
+    with PoolProvider(execution) as pools, display() as shown:
+        observer = Several(shown, log, *observers)
+        try:
+            yield Work(run, execution=execution, observer=observer, pools=pools, only=only)
+        finally:
+            log.flush()
+
+
+def run_local(run: Run, execution: Execution, only: Only) -> None:
+    """Run every stage in this process and its children."""
+    with opened(run, execution, only) as work:
+        for stage in STAGES:
+            work.do(stage)
+        work.report()
+
+
+def run_with_prefect(run: Run, execution: Execution, only: Only) -> None:
+    """Run every stage as a Prefect flow; its parameters are plain JSON, without credentials."""
+    from flows import prefect_api  # Prefect takes seconds to import
+
+    with prefect_api.connected():
+        from flows.prefect_flow import distill  # reads its settings on import
+
+        distill(
+            config=run.config.model_dump(mode="json"),
+            store=run.store.url,
+            run=run.name,
+            execution=execution.model_dump(mode="json"),
+            only={stage: list(shards) for stage, shards in only.items()},
+        )
+
+
+def complete_run(run: Run, execution: Execution, only: Only | None = None) -> RunStatus:
+    """Do what a run lacks and return how far it is; a complete one starts nothing at all."""
+    status = run_status(run)
+    if not status.complete:
+        start = run_local if execution.local else run_with_prefect
+        start(run, execution, only or {})
+        status = run_status(run)
+    if status.complete and not run.store.exists(run.path(REPORT)):
+        write_report(run)
+    return status

@@ -1,0 +1,76 @@
+"""A Prefect API to talk to: the one of PREFECT_API_URL, or a temporary server of our own."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from distill_core.errors import ClusterError
+
+STARTUP_SECONDS = 120  # a cold database on a busy laptop takes 20 s
+
+# Set before Prefect is imported, unless the user has set them.
+DEFAULTS: Mapping[str, str] = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": str(STARTUP_SECONDS),
+}
+# The terminal belongs to the progress bars and to one line per error; Prefect's own log still goes
+# to its API. Whoever sets PREFECT_LOGGING_LEVEL gets it on the terminal too.
+QUIET: Mapping[str, str] = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}
+
+
+def set_defaults() -> None:
+    """Turn telemetry off and keep the terminal readable."""
+    quiet = {} if "PREFECT_LOGGING_LEVEL" in os.environ else QUIET
+    for name, value in {**DEFAULTS, **quiet}.items():
+        os.environ.setdefault(name, value)
+
+
+@contextmanager
+def connected() -> Iterator[None]:
+    """Make sure that flows find an API; a server started here ends here.
+
+    Raises:
+        ClusterError: the temporary server did not start.
+    """
+    set_defaults()
+    from prefect.settings import PREFECT_API_URL, temporary_settings  # after the defaults
+
+    if PREFECT_API_URL.value():
+        yield
+        return
+    from prefect.server.api.server import SubprocessASGIServer
+
+    log = Path(tempfile.gettempdir()) / f"distill-prefect-{os.getpid()}.log"
+    server = SubprocessASGIServer()
+    try:
+        with _stderr_into(log):  # the server inherits it; what it says at shutdown is no news
+            server.start(timeout=STARTUP_SECONDS)
+    except RuntimeError as error:
+        raise ClusterError(
+            f"Prefect: the temporary server did not start ({error}). See {log}; `distill doctor` "
+            "checks the usual causes, and --local runs without Prefect."
+        ) from None
+    try:
+        with temporary_settings({PREFECT_API_URL: server.api_url}):
+            yield
+    finally:
+        server.stop()
+        log.unlink(missing_ok=True)
+
+
+@contextmanager
+def _stderr_into(path: Path) -> Iterator[None]:
+    """Send file descriptor 2 of this process, and of children started meanwhile, to a file."""
+    kept = os.dup(2)
+    try:
+        with path.open("ab") as log:
+            os.dup2(log.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
