@@ -25,6 +25,7 @@ SETTINGS: Mapping[str, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
 }
+INKED = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
 MANY_BARS = 1500  # beyond, the timeline is drawn as pixels: a vector per bar would weigh megabytes
 
 
@@ -185,10 +186,7 @@ def _chart(
 def _render(
     draw: Callable[[Figure], None], ink: str, width: float, height: float, pixels: bool
 ) -> Image:
-    colours = {
-        key: ink
-        for key in ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
-    }
+    colours = dict.fromkeys(INKED, ink)
     stream = io.BytesIO()
     with matplotlib.rc_context({**SETTINGS, **colours}):
         figure = Figure(figsize=(width, height), layout="constrained")

@@ -22,7 +22,11 @@ class EventLog:
     """Writes one part per stage: what started, finished, was tried again, failed, and when."""
 
     def __init__(
-        self, run: Run, *, driver: str | None = None, clock: Callable[[], datetime] = utc_now
+        self,
+        run: Run,
+        *,
+        driver: str | None = None,
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._run, self._clock = run, clock
         self._driver = driver or secrets.token_hex(4)
@@ -63,5 +67,9 @@ class EventLog:
         self._lines, self._parts = [], self._parts + 1
 
     def _note(self, event: str, **facts: Any) -> None:
-        record = {"at": self._clock().isoformat(timespec="milliseconds"), "event": event, **facts}
+        record = {
+            "at": self._clock().isoformat(timespec="milliseconds"),
+            "event": event,
+            **facts,
+        }
         self._lines.append(json.dumps(record) + "\n")

@@ -61,9 +61,7 @@ class Facts:
 def gather(run: Run) -> Facts:
     """Read the manifests of the stages that are complete, and every marker they name."""
     found = {
-        name: manifest
-        for stage in STAGES[1:]
-        for name, manifest in manifests(run, stage).items()
+        name: manifest for stage in STAGES[1:] for name, manifest in manifests(run, stage).items()
     }
     return Facts(run, found, {name: _markers(run, name, m) for name, m in found.items()})
 
@@ -160,10 +158,11 @@ def _bytes(manifest: Manifest, suffix: str | None = None) -> int:
 
 
 def _dates(facts: Facts) -> str:
-    times = [_time(marker.finished) for marker in every_marker(facts)]
-    if not times:
+    ends = [(_time(marker.finished), marker.seconds) for marker in every_marker(facts)]
+    if not ends:
         return "-"
-    return f"{min(times):%Y-%m-%d %H:%M} to {max(times):%Y-%m-%d %H:%M} UTC"
+    begin = min(end - timedelta(seconds=seconds) for end, seconds in ends)
+    return f"{begin:%Y-%m-%d %H:%M} to {max(ends)[0]:%Y-%m-%d %H:%M} UTC"
 
 
 def _time(text: str) -> datetime:

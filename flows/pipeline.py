@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
+
+from pydantic import ValidationError
 
 from distill_core.config.schema import RunConfig
-from distill_core.errors import StorageError
+from distill_core.errors import ConfigError, StorageError
 from distill_core.storage.store import Store, probe
 from flows.events import EventLog
 from flows.facts import REPORT
@@ -71,6 +74,20 @@ def prepare(config: RunConfig, store: Store, *, name: str | None, single_writer:
     if not run_status(Run(name or default_name(config), config, store)).complete:
         check_store(store, single_writer=single_writer)
     return create_run(config, store, name)
+
+
+def execution_of(tree: Mapping[str, Any]) -> Execution:
+    """Check a plain tree of execution settings and freeze it.
+
+    Raises:
+        ConfigError: an unknown key, or a value out of range.
+    """
+    try:
+        return Execution.model_validate(dict(tree))
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        path = ".".join(str(part) for part in problem["loc"]) or "execution"
+        raise ConfigError(f"{path} = {problem['input']!r}: {problem['msg']}.") from None
 
 
 def check_store(store: Store, *, single_writer: bool) -> None:

@@ -15,10 +15,19 @@ from distill_core.config.schema import ModelConfig, RunConfig
 from distill_core.plan import ClassEntry, ClassShard, plan_shards
 from flows import units
 
-SHARD_SECONDS = (300, 900)  # a lost shard should be cheap, a finished one worth its overhead
-PASSES = {"relabel": 0.5, "posttrain": 1.5}  # in image-iterations: 1 and 3 of recover's 2 passes
+SHARD_SECONDS = (
+    300,
+    900,
+)  # a lost shard should be cheap, a finished one worth its overhead
+PASSES = {
+    "relabel": 0.5,
+    "posttrain": 1.5,
+}  # in image-iterations: 1 and 3 of recover's 2 passes
 DRAW_BYTES = 28  # box, flip, partner, mix of one view of one image, uncompressed
-PIXEL_BYTES: Mapping[str, float] = {"png": 3.0, "jpeg": 1.0}  # per pixel; recovered PNGs hardly shrink
+PIXEL_BYTES: Mapping[str, float] = {
+    "png": 3.0,
+    "jpeg": 1.0,
+}  # per pixel; recovered PNGs hardly shrink
 FEATURES: Mapping[str, int] = {"resnet18": 512, "resnet50": 2048, "mobilenet_v2": 1280}
 CONVNET_DEPTHS: Mapping[str, int] = {"convnet3": 3, "convnet4": 4}
 
@@ -54,7 +63,8 @@ class Plan:
     classes: int
     ipc: int
     images: int
-    shards: int
+    shards: int  # of one image set
+    image_sets: int  # 2 with the random-real baseline
     images_per_shard: int  # of the largest
     classes_per_shard: int  # of the widest
     batches: int
@@ -84,6 +94,7 @@ def plan_run(config: RunConfig) -> Plan:
         ipc=config.ipc,
         images=images,
         shards=len(shards),
+        image_sets=sets,
         images_per_shard=max(len(shard.images) for shard in shards),
         classes_per_shard=max(len(shard.labels) for shard in shards),
         batches=sum(len(shard.batches) for shard in shards),
@@ -96,6 +107,17 @@ def plan_run(config: RunConfig) -> Plan:
         label_bytes=views * per_view,
         scheme=scheme,
     )
+
+
+def shards_by_stage(plan: Plan) -> dict[str, int]:
+    """Return how many shards each stage has."""
+    return {
+        "ingest": 1,
+        "squeeze": 1,
+        "recover": plan.shards * plan.image_sets,
+        "relabel": plan.label_shards,
+        "posttrain": plan.students,
+    }
 
 
 def cost(plan: Plan, *, steps: int, rate: float, price: float | None = None) -> Cost:
@@ -131,11 +153,20 @@ def lines(plan: Plan, cost: Cost | None) -> list[tuple[str, str]]:
     images = f"{plan.images:,} = {plan.classes:,} classes x {plan.ipc} images per class"
     work = [
         ("images", images),
-        ("class shards", f"{plan.shards:,}, up to {plan.images_per_shard:,} images each"),
+        (
+            "class shards",
+            f"{plan.shards:,}, up to {plan.images_per_shard:,} images each",
+        ),
         ("batches", f"{plan.batches:,}"),
         ("recover", f"{plan.image_iterations:,} image-iterations"),
-        ("relabel", f"{plan.views:,} views in {plan.label_shards:,} shards ({plan.scheme})"),
-        ("post-train", f"{plan.students:,} students, {plan.student_images:,} images seen"),
+        (
+            "relabel",
+            f"{plan.views:,} views in {plan.label_shards:,} shards ({plan.scheme})",
+        ),
+        (
+            "post-train",
+            f"{plan.students:,} students, {plan.student_images:,} images seen",
+        ),
         ("image bytes", f"at most {units.size(plan.image_bytes)}"),
         ("label bytes", f"about {units.size(plan.label_bytes)} before compression"),
     ]
@@ -146,11 +177,20 @@ def _cost_lines(cost: Cost) -> list[tuple[str, str]]:
     low, high = SHARD_SECONDS
     fits = "fits" if low <= cost.shard_seconds <= high else "wished for"
     result = [
-        ("GPU-hours", f"{cost.hours:,.2f} at {cost.rate:,.0f} image-iterations/s, start-up aside"),
+        (
+            "GPU-hours",
+            f"{cost.hours:,.2f} at {cost.rate:,.0f} image-iterations/s, start-up aside",
+        ),
         ("  recover", f"{cost.recover_hours:,.2f}"),
         ("  relabel", f"{cost.relabel_hours:,.2f} (rough: one pass instead of two)"),
-        ("  post-train", f"{cost.posttrain_hours:,.2f} (rough: three passes instead of two)"),
-        ("one shard", f"{units.duration(cost.shard_seconds)} ({low // 60}-{high // 60} min {fits})"),
+        (
+            "  post-train",
+            f"{cost.posttrain_hours:,.2f} (rough: three passes instead of two)",
+        ),
+        (
+            "one shard",
+            f"{units.duration(cost.shard_seconds)} ({low // 60}-{high // 60} min {fits})",
+        ),
         ("recommended", f"recover.ipc_range={cost.ipc_range}"),
     ]
     return result if cost.usd is None else [*result, ("price", f"{cost.usd:,.2f} USD")]

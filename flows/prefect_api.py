@@ -38,7 +38,10 @@ def connected() -> Iterator[None]:
         ClusterError: the temporary server did not start.
     """
     set_defaults()
-    from prefect.settings import PREFECT_API_URL, temporary_settings  # after the defaults
+    from prefect.settings import (
+        PREFECT_API_URL,
+        temporary_settings,
+    )  # after the defaults
 
     if PREFECT_API_URL.value():
         yield

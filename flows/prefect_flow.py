@@ -20,15 +20,12 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 from prefect.cache_policies import NO_CACHE
-from pydantic import ValidationError
 
 from distill_core.config.schema import RunConfig
-from distill_core.errors import ConfigError
 from distill_core.storage.store import Store
 from flows import facts, pipeline, tables
 from flows.pipeline import Work
-from flows.progress import UNITS, Meter, describe
-from tasks.execution import Execution
+from flows.meter import UNITS, Meter, describe
 
 if TYPE_CHECKING:
     from tasks.jobs import Receipt
@@ -105,7 +102,7 @@ def distill(
         execution: where and how jobs run, see `tasks.execution.Execution`.
         only: shards to run by stage; a stage that is not named runs whole.
     """
-    where = _execution({**(execution or {}), "store": store})
+    where = pipeline.execution_of({**(execution or {}), "store": store})
     made = pipeline.prepare(config, Store(store), name=run, single_writer=where.single_writer)
     with pipeline.opened(made, where, only or {}, observers=[StageArtifacts(made.name)]) as work:
         ingest(work)
@@ -145,7 +142,11 @@ class StageArtifacts:
         """Note and log a finished shard."""
         self._meter.finish(receipt.shard)
         get_run_logger().info(
-            "%s: %s: %d rows in %.1f s", stage, receipt.shard, receipt.rows, receipt.seconds
+            "%s: %s: %d rows in %.1f s",
+            stage,
+            receipt.shard,
+            receipt.rows,
+            receipt.seconds,
         )
         if self._clock() - self._last >= UPDATE_SECONDS:
             self._update(stage)
@@ -197,16 +198,8 @@ def _publish(found: facts.Facts) -> None:
     header = tables.markdown_table(("", name), facts.header(found))
     accuracy = tables.markdown_table(tables.HEADER, found.cells)
     where = found.run.store.uri(found.report)
-    text = f"# {name}\n\n{header}\n\n## Accuracy\n\n{accuracy}\n\n{tables.NOTE}\n\nReport: {where}\n"
+    parts = (f"# {name}", header, "## Accuracy", accuracy, tables.NOTE, f"Report: {where}")
+    text = "\n\n".join(parts)
     with _Advisory():
         create_table_artifact(rows, key=artifact_key(name, "accuracy"), description=tables.NOTE)
         create_markdown_artifact(text, key=artifact_key(name, "report"), description=name)
-
-
-def _execution(tree: dict[str, Any]) -> Execution:
-    try:
-        return Execution.model_validate(tree)
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        path = ".".join(str(part) for part in problem["loc"])
-        raise ConfigError(f"execution.{path} = {problem['input']!r}: {problem['msg']}.") from None

@@ -65,8 +65,10 @@ def data_uri(image: Image) -> str:
     return f"data:{image.mime};base64,{base64.b64encode(image.data).decode()}"
 
 
-def training_curves(results: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[float, float]]]:
-    """Return (epoch, mean top-1 over seeds) by student and set, where test accuracy was measured."""
+def training_curves(
+    results: Sequence[Mapping[str, Any]],
+) -> dict[str, list[tuple[float, float]]]:
+    """Return (epoch, mean top-1 over seeds) by student and set, for the epochs evaluated."""
     points: dict[str, dict[float, list[float]]] = {}
     for result in results:
         name = f"{result['student']}, {tables.SETS.get(result['set'], result['set'])}"

@@ -14,7 +14,16 @@ from distill_core.config.load import load_run, preset_names
 from distill_core.config.schema import RunConfig
 from tasks.runs import Run
 
-PACKAGES = ("distill", "torch", "torchvision", "numpy", "pyarrow", "pydantic", "ray", "prefect")
+PACKAGES = (
+    "distill",
+    "torch",
+    "torchvision",
+    "numpy",
+    "pyarrow",
+    "pydantic",
+    "ray",
+    "prefect",
+)
 
 
 def command(run: Run) -> str:
@@ -34,7 +43,10 @@ def overrides(config: RunConfig) -> list[str]:
 
 def versions() -> list[tuple[str, str]]:
     """Return (package, version) of what decides results, without importing any of it."""
-    return [("python", platform.python_version()), *((name, _version(name)) for name in PACKAGES)]
+    return [
+        ("python", platform.python_version()),
+        *((name, _version(name)) for name in PACKAGES),
+    ]
 
 
 def _changes(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""What is done: runs of a store, stages of a run, failed shards; from markers and manifests alone."""
+"""What is done: runs, stages, failed shards; from markers and manifests alone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import Any
 from rich.table import Table
 
 from distill_core.errors import ConfigError
+from distill_core.storage.markers import StageShelf
 from distill_core.storage.store import Store
+from flows import planning
 from tasks.plans import JobPlan
 from tasks.runs import Run, open_run
 from tasks.stages import STAGES, StageStatus, stage_status
@@ -71,7 +73,11 @@ def details(status: RunStatus) -> Table:
     for stage in status.stages:
         total = "?" if stage.total is None else f"{stage.total:,}"
         table.add_row(
-            stage.stage, f"{stage.done:,}", total, str(len(stage.failed) or "-"), _state(stage)
+            stage.stage,
+            f"{stage.done:,}",
+            total,
+            str(len(stage.failed) or "-"),
+            _state(stage),
         )
     return table
 
@@ -123,6 +129,22 @@ def by_number(run: Run, text: str) -> Only:
     return {"recover": names} | ({"relabel": _label_shards(run, names)} if relabel else {})
 
 
+def narrowed(one: Only, other: Only) -> Only:
+    """Return the shards that both selections allow."""
+    both = {stage: sorted(set(one[stage]) & set(other[stage])) for stage in one.keys() & other}
+    return one | other | both
+
+
+def dry_run(run: Run, only: Only) -> list[str]:
+    """Return one line per stage that would run: which shards, or how many by the plan."""
+    return [
+        line
+        for stage in run_status(run).stages
+        if not stage.complete
+        for line in _would_run(run, stage, only.get(stage.stage))
+    ]
+
+
 def parse_numbers(text: str) -> list[int]:
     """Read ``3,17-20`` as [3, 17, 18, 19, 20].
 
@@ -136,6 +158,25 @@ def parse_numbers(text: str) -> list[int]:
             raise ConfigError(f"--shards {text}: {part!r} is not a number or a range such as 3-7.")
         numbers.update(range(int(first), int(last or first) + 1))
     return sorted(numbers)
+
+
+def _would_run(run: Run, stage: StageStatus, only: list[str] | None) -> list[str]:
+    if stage.total is None or stage.stage == "ingest":
+        planned = planning.shards_by_stage(planning.plan_run(run.config))[stage.stage]
+        return [f"{stage.stage}: {planned} by the plan, fewer if the store has some already"]
+    missing = missing_shards(run, stage.stage)
+    chosen = missing if only is None else [shard for shard in missing if shard in only]
+    return [
+        f"{stage.stage}: {len(chosen)} of {stage.total}",
+        *(f"  {s}" for s in chosen),
+    ]
+
+
+def missing_shards(run: Run, stage: str) -> list[str]:
+    """Return the shards of a stage that have no marker, each once, in plan order."""
+    done = StageShelf(run.store, stage).done()
+    jobs = (job for part in JobPlan(run).jobs(stage).values() for job in part)
+    return list(dict.fromkeys(job.shard for job in jobs if job.key not in done))
 
 
 def _label_shards(run: Run, images: Sequence[str]) -> list[str]:

@@ -21,7 +21,15 @@ SETS: Mapping[str, str] = {
     "random_real": "random real images, soft labels",
     "hard_labels": "distilled images, hard labels",
 }
-HEADER = ("network", "trained on", "last", "EMA", "best-on-test", "gain over random real", "seeds")
+HEADER = (
+    "network",
+    "trained on",
+    "last",
+    "EMA",
+    "best-on-test",
+    "gain over random real",
+    "seeds",
+)
 NOTE = (
     "Top-1 accuracy on the real test split in percent, mean ± standard deviation over seeds. "
     "`last` is the last epoch; `best-on-test` picks the epoch by test accuracy and flatters."

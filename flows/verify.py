@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,6 +17,8 @@ from distill_core.storage.digest import sha256
 from distill_core.storage.manifest import Manifest, ManifestEntry, load_manifest
 from distill_core.storage.markers import StageShelf
 from distill_core.storage.store import Store
+from flows import units
+from flows.progress import display
 from tasks.runs import Run
 from tasks.stages import STAGES, manifest_names
 
@@ -40,6 +44,27 @@ class Verdict:
     shards: int
     damage: tuple[Damage, ...]
     missing: tuple[str, ...]  # manifests that do not exist yet
+
+    def summary(self, run: str) -> str:
+        """Return the last line for people."""
+        read = f"{self.files:,} files of {self.shards:,} shards, {units.size(self.bytes)}"
+        missing = f"; not there yet: {', '.join(self.missing)}" if self.missing else ""
+        if not self.damage:
+            return f"{run}: verified {read}{missing}"
+        return (
+            f"{run}: {len(self.damage)} damaged; read {read}{missing}. To make a shard again, "
+            "delete its marker and its stage's manifests, then resume."
+        )
+
+
+def verify_with_progress(run: Run) -> Verdict:
+    """Verify a run under a progress bar, or with plain lines where there is no terminal."""
+    started = time.monotonic()
+    with display() as shown:
+        shown.stage_started("verify", 1, 0)
+        verdict = verify_run(run, progress=partial(shown.job_progress, "verify", run.name))
+        shown.stage_finished("verify", time.monotonic() - started)
+    return verdict
 
 
 def verify_run(run: Run, *, progress: Progress = silent) -> Verdict:
@@ -84,9 +109,7 @@ def check_entry(shelf: StageShelf, entry: ManifestEntry) -> Iterator[Damage]:
         yield from _check_file(shelf.store, paths[suffix], size, digest, rows=entry.rows)
 
 
-def _check_file(
-    store: Store, path: str, size: int, digest: str, *, rows: int
-) -> Iterator[Damage]:
+def _check_file(store: Store, path: str, size: int, digest: str, *, rows: int) -> Iterator[Damage]:
     try:
         data = store.read(path)
     except DistillError as error:

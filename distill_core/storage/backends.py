@@ -16,7 +16,7 @@ import stat
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -121,7 +121,8 @@ class LocalBackend:
 
     def delete(self, path: str) -> None:
         """Remove a file; a missing one is fine."""
-        self._full(path).unlink(missing_ok=True)
+        with suppress(FileNotFoundError, NotADirectoryError):
+            self._full(path).unlink()
 
     def _full(self, path: str) -> Path:
         return Path(self.root, path)

@@ -84,6 +84,8 @@ def decode_images(data: bytes, *, where: str = "image shard") -> ImageRows:
         DataError: it is damaged, has another schema, or its images differ in size.
     """
     with open_parquet(data, where=where, columns=COLUMNS) as file:
+        if (kind := file.schema_arrow.field("image").type) != IMAGE_TYPE:
+            raise DataError(f"{where}: images are {kind}, {IMAGE_TYPE} expected. Give other files.")
         table = file.read(columns=list(COLUMNS))
     labels, indices = (column_values(table[name]).tolist() for name in ("label", "ipc_index"))
     wnids = table["wnid"].to_pylist()

@@ -1,4 +1,4 @@
-"""The columns of a label shard, declared: what is always there, and what each mix and scheme adds."""
+"""The columns of a label shard: what is always there, and what each mix and scheme adds."""
 
 from __future__ import annotations
 
@@ -38,8 +38,6 @@ VALUES: Mapping[str, pa.DataType | None] = {
     "logits": pa.float16(),
     "online": None,  # nothing is stored: seed and teacher are the truth
 }
-
-
 def label_schema(facts: Mapping[str, Any], *, width: int | None) -> pa.Schema:
     """Return the schema of one label shard.
 
@@ -52,6 +50,12 @@ def label_schema(facts: Mapping[str, Any], *, width: int | None) -> pa.Schema:
         types[facts["scheme"]] = list_type(VALUES[facts["scheme"]], width)
     fields = [pa.field(name, kind, nullable=False) for name, kind in types.items()]
     return pa.schema(fields, pack_metadata({"kind": "labels", "version": VERSION, **facts}))
+
+
+def stored_columns(facts: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of the columns that a file with these facts has."""
+    values = () if VALUES[facts["scheme"]] is None else (facts["scheme"],)
+    return (*COLUMNS, *MIX_COLUMNS[facts["mix"]], *values)
 
 
 def leaf(field: pa.Field) -> str:

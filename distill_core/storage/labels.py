@@ -25,12 +25,14 @@ from distill_core.storage.label_schema import (
     label_schema,
     leaf,
     pack_affine,
+    stored_columns,
     unpack_affine,
 )
 from distill_core.storage.parquet import (
     column_values,
     fixed_lists,
     list_values,
+    need_columns,
     open_parquet,
     unpack_metadata,
     write_row_groups,
@@ -93,6 +95,7 @@ def decode_labels(
     """
     with open_parquet(data, where=where, columns=tuple(COLUMNS)) as file:
         facts = unpack_metadata(file, where=where)
+        need_columns(file, stored_columns(facts), where=where)
         groups = {view: number for number, view in enumerate(facts["views"])}
         wanted = [int(view) for view in (facts["views"] if views is None else views)]
         if missing := [view for view in wanted if view not in groups]:
@@ -101,7 +104,7 @@ def decode_labels(
                 f"{facts['views'][-1]}. Read the shard of that range."
             )
         images = _read_images(file, groups[wanted[0]])
-        names = [name for name in file.schema_arrow.names if name not in ("wnid", "view")]
+        names = [name for name in stored_columns(facts) if name not in ("wnid", "view")]
         table = file.read_row_groups([groups[view] for view in wanted], columns=names)
     return _rows(facts, images, wanted, table, where=where)
 
@@ -219,7 +222,8 @@ def _partners(
     found = order[np.searchsorted(names, wanted, sorter=order).clip(max=len(names) - 1)]
     if (names[found] != wanted).any():
         raise DataError(f"{where}: a mix partner outside the shard. Make it anew.")
-    return found.astype(np.int32).reshape(shape)
+    partners: np.ndarray = found.astype(np.int32).reshape(shape)
+    return partners
 
 
 def _image_names(images: tuple[ImageId, ...]) -> np.ndarray:

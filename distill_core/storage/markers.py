@@ -11,7 +11,7 @@ import secrets
 import socket
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -48,7 +48,7 @@ class Marker:
     device: str
     host: str
     finished: str  # ISO 8601, UTC
-    summary: dict[str, Any]  # small facts for people: accuracies, last losses
+    summary: dict[str, Any] = field(default_factory=dict)  # small facts for people, JSON-able
 
     def to_json(self) -> bytes:
         """Return the marker as JSON that anybody can read."""
@@ -70,6 +70,21 @@ class Marker:
                 f"{where}: {len(data)} bytes are not a marker ({error}). "
                 f"Delete it and run again to make this shard anew."
             ) from None
+
+    def file(self, suffix: str) -> FileInfo:
+        """Return the file with a suffix.
+
+        Raises:
+            ShardError: there is none.
+        """
+        for info in self.files:
+            if info.suffix == suffix:
+                return info
+        known = ", ".join(info.suffix for info in self.files) or "no files at all"
+        raise ShardError(
+            f"{self.stage}/_done/{self.key}{MARKER_SUFFIX}: no file {suffix!r}, its marker lists "
+            f"{known}. Delete the marker and run again to make this shard anew."
+        )
 
 
 def new_token() -> str:
@@ -165,11 +180,7 @@ class StageShelf:
         Raises:
             ShardError: the file is missing, or its bytes are not those of the marker.
         """
-        info = next((info for info in marker.files if info.suffix == suffix), None)
-        origin = self.store.uri(self.marker_path(marker.key))
-        if info is None:
-            known = ", ".join(info.suffix for info in marker.files) or "no files at all"
-            raise ShardError(f"{origin}: no file {suffix!r} in this marker, which lists {known}.")
+        info, origin = marker.file(suffix), self.store.uri(self.marker_path(marker.key))
         remedy = f"Delete {origin} and run again to make this shard anew."
         try:
             data = self.store.read(info.path)

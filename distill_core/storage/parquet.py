@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from distill_core.errors import DataError
+from distill_core.storage.digest import sha256
 
 METADATA_KEY = b"distill"  # our own facts, as JSON, in the schema metadata
 
@@ -46,17 +47,26 @@ def open_parquet(data: bytes, *, where: str, columns: Sequence[str]) -> Iterator
     """
     try:
         with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as file:
-            if missing := sorted(set(columns) - set(file.schema_arrow.names)):
-                raise DataError(
-                    f"{where}: no column {missing[0]!r}; it has "
-                    f"{', '.join(file.schema_arrow.names) or 'none'}. Give a file of another kind."
-                )
+            need_columns(file, columns, where=where)
             yield file
     except (pa.ArrowException, OSError) as error:
         raise DataError(
             f"{where}: {len(data)} bytes are not a whole Parquet file ({_first_line(error)}). "
             f"Copy it again, or make it anew."
         ) from error
+
+
+def need_columns(file: pq.ParquetFile, columns: Sequence[str], *, where: str) -> None:
+    """Refuse a file that lacks a column.
+
+    Raises:
+        DataError: one of `columns` is missing.
+    """
+    if missing := sorted(set(columns) - set(file.schema_arrow.names)):
+        raise DataError(
+            f"{where}: no column {missing[0]!r}; it has "
+            f"{', '.join(file.schema_arrow.names) or 'none'}. Give a file of another kind."
+        )
 
 
 def fixed_lists(values: np.ndarray) -> pa.FixedSizeListArray:
@@ -85,7 +95,9 @@ def column_values(column: pa.ChunkedArray) -> np.ndarray:
 
 def pack_metadata(facts: Mapping[str, Any], **others: str) -> dict[bytes, bytes]:
     """Return schema metadata: our facts as JSON, and those of others under their own names."""
-    own = {METADATA_KEY: json.dumps(dict(facts), sort_keys=True).encode()}
+    # Page checksums do not cover the footer, and a flipped digit here would spoil every row.
+    sealed = {"facts": dict(facts), "sha256": _seal(facts)}
+    own = {METADATA_KEY: json.dumps(sealed, sort_keys=True).encode()}
     return own | {name.encode(): text.encode() for name, text in others.items()}
 
 
@@ -93,16 +105,23 @@ def unpack_metadata(file: pq.ParquetFile, *, where: str) -> dict[str, Any]:
     """Return our facts from the schema metadata.
 
     Raises:
-        DataError: there are none, so the file is not ours or damaged.
+        DataError: there are none, so the file is not ours, or they are damaged.
     """
-    text = (file.schema_arrow.metadata or {}).get(METADATA_KEY)
     try:
-        facts: dict[str, Any] = json.loads(text or b"")
-    except ValueError:
-        raise DataError(
-            f"{where}: no facts of ours in its metadata. Give a shard of a distill store."
-        ) from None
-    return facts
+        sealed = json.loads((file.schema_arrow.metadata or {})[METADATA_KEY])
+        facts: dict[str, Any] = sealed["facts"]
+        if _seal(facts) == sealed["sha256"]:
+            return facts
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise DataError(
+        f"{where}: its metadata lack the facts that distill writes, or they are damaged. "
+        f"Give a shard of a distill store, or make it anew."
+    )
+
+
+def _seal(facts: Mapping[str, Any]) -> str:
+    return sha256(json.dumps(dict(facts), sort_keys=True).encode())
 
 
 def _first_line(error: Exception) -> str:

@@ -118,11 +118,11 @@ def probe(store: Store) -> bool:
         StorageError: the store cannot be written at all.
     """
     path = f".probe/{secrets.token_hex(16)}"
+    first = store.create(path, b"probe")
     try:
-        first, second = (store.create(path, b"probe") for _ in range(2))
+        return first and not store.create(path, b"probe")
     finally:
         store.delete(path)
-    return first and not second
 
 
 def _normalised(url: str) -> str:

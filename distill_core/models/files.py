@@ -1,0 +1,43 @@
+"""A teacher as two files: weights (safetensors) and description (JSON)."""
+
+from __future__ import annotations
+
+import torch
+from safetensors.torch import save
+from torch import nn
+
+from distill_core.config.schema import Precision
+from distill_core.models.importing import fit_weights, parse_safetensors
+from distill_core.models.spec import TeacherSpec
+from distill_core.models.teacher import FrozenTeacher
+from distill_core.storage.digest import sha256
+
+
+def teacher_files(model: nn.Module, spec: TeacherSpec) -> dict[str, bytes]:
+    """Return the files of a teacher by suffix; the same weights give the same bytes."""
+    return {"safetensors": save_weights(model), "json": spec.to_json()}
+
+
+def save_weights(model: nn.Module) -> bytes:
+    """Return the state dict of a network as safetensors."""
+    return save({name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()})
+
+
+def load_teacher(
+    weights: bytes,
+    spec: bytes,
+    *,
+    device: torch.device | str = "cpu",
+    precision: Precision = "float32",
+) -> FrozenTeacher:
+    """Return the teacher of two stored files; its digest is the sha256 of `weights`.
+
+    Raises:
+        DataError: one of them cannot be read.
+        ConfigError: the weights are of another network than the description says.
+    """
+    described, digest = TeacherSpec.from_json(spec), sha256(weights)
+    where = f"teacher {digest[:8]}"
+    state = parse_safetensors(weights, where=where)
+    model = fit_weights(state, described.model, num_classes=described.num_classes, where=where)
+    return FrozenTeacher(model, described, digest=digest, precision=precision).to(device)

@@ -1,0 +1,198 @@
+"""Teachers from other people's files: safetensors or torch checkpoints, and never any code in them.
+
+A file is read as a state dict, cleaned (wrappers and prefixes of other trainers, half precision),
+and must then fit the network of the configuration tensor by tensor.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import fsspec
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch import Tensor, nn
+
+from distill_core.config.schema import ModelConfig
+from distill_core.errors import ConfigError, DataError
+from distill_core.models.build import skeleton
+from distill_core.models.heads import head_name
+from distill_core.models.spec import TeacherSpec
+from distill_core.storage.digest import read_file
+
+WRAPPERS = ("state_dict", "model")  # keys under which trainers keep the state dict
+PREFIXES = ("module.", "_orig_mod.")  # of DistributedDataParallel and torch.compile
+COUNTER = "num_batches_tracked"  # absent from old checkpoints, without effect in eval mode
+
+StateDict = dict[str, Tensor]
+
+
+def import_model(url: str, config: ModelConfig, *, num_classes: int) -> nn.Module:
+    """Return the network of `config` with the weights of a file, float32 on the CPU.
+
+    Args:
+        url: path or fsspec URL of a safetensors file or a torch checkpoint.
+        config: the network the file must hold.
+        num_classes: what its head must have.
+
+    Raises:
+        ConfigError: no such file, or it holds another network or class count.
+        DataError: it cannot be read as weights, or they are not finite.
+    """
+    return fit_weights(read_state_dict(url), config, num_classes=num_classes, where=url)
+
+
+def read_state_dict(url: str) -> StateDict:
+    """Return the tensors of a file by their names in the network, floating ones as float32.
+
+    Raises:
+        ConfigError: it cannot be opened.
+        DataError: it is no state dict, is truncated, needs code to be read, or is not finite.
+    """
+    parse = parse_safetensors if url.endswith(".safetensors") else _parse_checkpoint
+    state = _clean(parse(read_file(url), where=url), where=url)
+    for name, tensor in state.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise DataError(
+                f"{url}: tensor {name!r} holds NaN or infinite values; expected finite weights. "
+                "The training it comes from has diverged: take an earlier checkpoint."
+            )
+    return state
+
+
+def parse_safetensors(data: bytes, *, where: str) -> StateDict:
+    """Return the tensors of a safetensors file.
+
+    Raises:
+        DataError: the bytes are not a whole one.
+    """
+    try:
+        return load(data)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise DataError(
+            f"{where}: {len(data)} bytes that are no whole safetensors file ({_line(error)}). "
+            "Copy the file again."
+        ) from None
+
+
+def read_description(url: str) -> TeacherSpec | None:
+    """Return the description beside a teacher that this project exported, if there is one.
+
+    It stands beside ``NAME.safetensors`` as ``NAME.json``.
+    """
+    if not url.endswith(".safetensors"):
+        return None
+    beside = url.removesuffix(".safetensors") + ".json"
+    fs, path = fsspec.core.url_to_fs(beside)
+    return TeacherSpec.from_json(read_file(beside), where=beside) if fs.isfile(path) else None
+
+
+def fit_weights(
+    state: Mapping[str, Tensor], config: ModelConfig, *, num_classes: int, where: str
+) -> nn.Module:
+    """Return the network of `config` holding `state`, float32 on the CPU.
+
+    Raises:
+        ConfigError: another class count, or a tensor is missing, unknown or of another shape.
+    """
+    model = skeleton(config, num_classes)
+    expected = model.state_dict()
+    _check_classes(state, f"{head_name(model)}.weight", num_classes, where)
+    _check_names(state, expected, config, where)
+    for name, tensor in state.items():
+        if tensor.shape != expected[name].shape:
+            raise ConfigError(
+                f"{where}: tensor {name!r} is {tuple(tensor.shape)}, {config.title} expects "
+                f"{tuple(expected[name].shape)}. Set squeeze.model to the network in the file."
+            )
+    absent = {n: torch.zeros((), dtype=torch.int64) for n in expected.keys() - state.keys()}
+    fitted = {name: tensor.to(expected[name].dtype) for name, tensor in state.items()}
+    model.load_state_dict(fitted | absent, assign=True)
+    return model
+
+
+def _parse_checkpoint(data: bytes, *, where: str) -> Any:
+    """Read a torch checkpoint without ever running what is in it."""
+    try:
+        with warnings.catch_warnings(action="ignore"):  # torch wonders about foreign pickles
+            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except (
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+    ) as error:
+        raise DataError(
+            f"{where}: {len(data)} bytes that cannot be read as plain weights ({_line(error)}). "
+            "Only tensors are accepted, never pickled code: save model.state_dict()."
+        ) from None
+
+
+def _clean(loaded: Any, *, where: str) -> StateDict:
+    """Unwrap a state dict, strip prefixes, and make every floating tensor float32."""
+    while wrapper := next((key for key in WRAPPERS if _holds_mapping(loaded, key)), None):
+        loaded = loaded[wrapper]
+    if not isinstance(loaded, Mapping) or not loaded:
+        raise DataError(
+            f"{where}: a {type(loaded).__name__}, expected a state dict: names to tensors. "
+            "Save model.state_dict()."
+        )
+    state: StateDict = {}
+    for key, value in loaded.items():
+        if not isinstance(value, Tensor):
+            raise DataError(
+                f"{where}: {str(key)!r} is a {type(value).__name__}, expected a tensor. "
+                f"Keep the weights alone, or under one of the keys {', '.join(WRAPPERS)}."
+            )
+        state[_strip(str(key))] = value.float() if value.is_floating_point() else value
+    return state
+
+
+def _holds_mapping(loaded: Any, key: str) -> bool:
+    return isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping)
+
+
+def _strip(name: str) -> str:
+    while prefix := next((p for p in PREFIXES if name.startswith(p)), None):
+        name = name.removeprefix(prefix)
+    return name
+
+
+def _check_classes(state: Mapping[str, Tensor], head: str, num_classes: int, where: str) -> None:
+    weight = state.get(head)
+    if weight is not None and weight.ndim == 2 and weight.shape[0] != num_classes:
+        raise ConfigError(
+            f"{where}: the head {head!r} has {weight.shape[0]} classes, the dataset has "
+            f"{num_classes}. Use a teacher of this dataset, or squeeze one."
+        )
+
+
+def _check_names(
+    state: Mapping[str, Tensor], expected: Mapping[str, Tensor], config: ModelConfig, where: str
+) -> None:
+    missing = [n for n in expected if n not in state and not n.endswith(COUNTER)]
+    unknown = [n for n in state if n not in expected]
+    if missing or unknown:
+        raise ConfigError(
+            f"{where}: not the weights of {config.title}: {_count(missing, 'missing')}, "
+            f"{_count(unknown, 'unknown')}. Set squeeze.model to the network in the file."
+        )
+
+
+def _count(names: list[str], what: str) -> str:
+    first = f" (first {names[0]!r})" if names else ""
+    return f"{len(names)} tensors {what}{first}"
+
+
+def _line(error: BaseException) -> str:
+    """Return the first line of a foreign message, short enough for ours."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]

@@ -1,0 +1,76 @@
+"""Networks for small images that torchvision lacks; B images, S side in pixels.
+
+Parameter names follow torchvision's ResNet, so checkpoints of the usual CIFAR and Tiny-ImageNet
+variants (3x3 stem, no max-pool) load as they are.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock
+
+
+class SmallResNet18(nn.Module):
+    """ResNet-18 for images of 16 to 64 pixels: a 3x3 stride-1 stem and no max-pool.
+
+    Source: arXiv:1512.03385, with the stem of the CIFAR-100 and Tiny-ImageNet teachers of
+    arXiv:2306.13092 (section 4, "squeeze"). Differs from the paper: the width is free.
+    """
+
+    def __init__(self, num_classes: int, *, width: int = 64) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, width, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.layer1 = _residual_stage(width, width, stride=1)
+        self.layer2 = _residual_stage(width, 2 * width, stride=2)
+        self.layer3 = _residual_stage(2 * width, 4 * width, stride=2)
+        self.layer4 = _residual_stage(4 * width, 8 * width, stride=2)
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(8 * width, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits (B, C) of normalised images (B, 3, S, S)."""
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        logits: Tensor = self.fc(self.avgpool(x).flatten(1))
+        return logits
+
+
+def _residual_stage(channels: int, out: int, *, stride: int) -> nn.Sequential:
+    """Return two basic blocks; the first may halve the side."""
+    shortcut = None
+    if stride != 1 or channels != out:
+        convolution = nn.Conv2d(channels, out, 1, stride=stride, bias=False)
+        shortcut = nn.Sequential(convolution, nn.BatchNorm2d(out))
+    return nn.Sequential(BasicBlock(channels, out, stride, shortcut), BasicBlock(out, out))
+
+
+class ConvNet(nn.Module):
+    """The plain network of the distillation literature: (conv, norm, ReLU, average pool) x depth.
+
+    Source: arXiv:1804.09081, as used by arXiv:2006.05929 (section 4.1), with batch norm.
+    Differs from the paper: the last map is averaged instead of flattened, so that the parameters
+    do not depend on the side of the images.
+    """
+
+    def __init__(self, num_classes: int, *, depth: int, width: int = 128) -> None:
+        super().__init__()
+        blocks = [_plain_block(width if i else 3, width) for i in range(depth)]
+        self.features = nn.Sequential(*blocks)
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.classifier = nn.Linear(width, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits (B, C) of normalised images (B, 3, S, S), S >= 2**depth."""
+        logits: Tensor = self.classifier(self.avgpool(self.features(x)).flatten(1))
+        return logits
+
+
+def _plain_block(channels: int, out: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels, out, 3, padding=1),
+        nn.BatchNorm2d(out),
+        nn.ReLU(inplace=True),
+        nn.AvgPool2d(2),
+    )

@@ -1,0 +1,157 @@
+"""Batch norm of a frozen network that also says what it saw; no hooks.
+
+The statistics terms compare the mean and the variance of every batch norm's input with the
+running ones. Computing them beside the normalised output costs two sums of `x - running_mean`,
+which stay accurate in float32 because the shift is close to the mean, and one more term in a
+gradient that is written by hand.
+
+Axes: B images, ch channels, H x W positions; n = B * H * W.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.nn.functional import batch_norm
+
+
+@dataclass(frozen=True)
+class LayerStatistics:
+    """What one batch norm layer saw, beside what it expects; each (ch,), float32 or float64."""
+
+    mean: Tensor  # of the layer's input over (B, H, W)
+    var: Tensor  # biased
+    running_mean: Tensor
+    running_var: Tensor
+
+
+@dataclass
+class StatisticsTape:
+    """What the layers of one network saw during one forward pass, by layer number."""
+
+    recording: bool = False
+    seen: dict[int, LayerStatistics] = field(default_factory=dict)
+
+    @contextmanager
+    def record(self) -> Iterator[None]:
+        """Let the layers write for the length of a block."""
+        self.seen.clear()
+        self.recording = True
+        try:
+            yield
+        finally:
+            self.recording = False
+
+    def take(self) -> tuple[LayerStatistics, ...]:
+        """Return what was seen, in registration order, and let go of it."""
+        statistics = tuple(self.seen[number] for number in sorted(self.seen))
+        self.seen.clear()
+        return statistics
+
+
+class StatisticsBatchNorm(nn.Module):
+    """Takes the place of a `BatchNorm2d` of a frozen network.
+
+    It normalises with the running statistics. While its tape records, it also writes there the
+    mean and the biased variance of its input, in float32 (float64 for float64 input).
+
+    Source: arXiv:2306.13092, section 3.2 (the regulariser of recover), where a hook measures them.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, norm: nn.BatchNorm2d, *, number: int, tape: StatisticsTape) -> None:
+        super().__init__()
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        ones = torch.ones_like(norm.running_var)
+        self.number, self.tape, self.eps = number, tape, norm.eps
+        self.register_buffer("running_mean", norm.running_mean)
+        self.register_buffer("running_var", norm.running_var)
+        self.register_buffer("weight", norm.weight.detach() if norm.affine else ones)
+        self.register_buffer("bias", norm.bias.detach() if norm.affine else torch.zeros_like(ones))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the normalised (B, ch, H, W) in the dtype and memory format of `x`."""
+        if not self.tape.recording:
+            return batch_norm(
+                x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+            )
+        scale = self.weight * torch.rsqrt(self.running_var + self.eps)
+        y, mean, var = normalise_and_measure(x, self.running_mean, scale, self.bias)
+        seen = LayerStatistics(mean, var, self.running_mean, self.running_var)
+        self.tape.seen[self.number] = seen
+        return y
+
+
+def normalise_and_measure(
+    x: Tensor, running_mean: Tensor, scale: Tensor, bias: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return (x - running_mean) * scale + bias, and the mean and biased variance of `x`.
+
+    Args:
+        x: (B, ch, H, W), any floating dtype and memory format.
+        running_mean: (ch,); also the shift of the sums, so the closer to the mean the better.
+        scale: (ch,).
+        bias: (ch,).
+
+    Returns:
+        (B, ch, H, W) like `x`, and two (ch,) in the dtype of `running_mean`; all differentiable
+        in `x` alone, once.
+    """
+    y, mean, var = _NormaliseAndMeasure.apply(x, running_mean, scale, bias)  # type: ignore[no-untyped-call]
+    return y, mean, var
+
+
+class _NormaliseAndMeasure(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx, x: Tensor, running_mean: Tensor, scale: Tensor, bias: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        d = x - _channels(running_mean)  # bfloat16 input is promoted here
+        shift = d.mean((0, 2, 3))
+        var = (d * d).mean((0, 2, 3)) - shift * shift
+        y = torch.addcmul(_channels(bias), d, _channels(scale), out=d).to(x.dtype)
+        mean = running_mean + shift
+        ctx.save_for_backward(x, mean, scale)
+        return y, mean, var
+
+    @staticmethod
+    @once_differentiable  # type: ignore[no-untyped-call, untyped-decorator]
+    def backward(
+        ctx: FunctionCtx, grad_y: Tensor, grad_mean: Tensor, grad_var: Tensor
+    ) -> tuple[Tensor, None, None, None]:
+        x, mean, scale = ctx.saved_tensors  # type: ignore[attr-defined]
+        n = x.numel() // x.shape[1]
+        # d mean / dx = 1/n and d var / dx = 2 (x - mean)/n: an affine function of x per channel.
+        slope = 2 * grad_var / n
+        offset = grad_mean / n - slope * mean
+        grad_x = torch.addcmul(_channels(offset), x.to(mean.dtype), _channels(slope))
+        grad_x.addcmul_(grad_y, _channels(scale))
+        return grad_x.to(x.dtype), None, None, None
+
+
+def _channels(values: Tensor) -> Tensor:
+    """Return (ch,) as (1, ch, 1, 1)."""
+    return values.view(1, -1, 1, 1)
+
+
+def measure_batch_norms(model: nn.Module) -> tuple[StatisticsTape, int]:
+    """Replace every `BatchNorm2d` of a frozen network, in place.
+
+    Returns:
+        The tape they share, and how many were replaced; numbers follow registration order.
+    """
+    norms = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.BatchNorm2d)]
+    tape = StatisticsTape()
+    for number, (name, norm) in enumerate(norms):
+        model.set_submodule(name, StatisticsBatchNorm(norm, number=number, tape=tape))
+    return tape, len(norms)

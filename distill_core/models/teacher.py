@@ -1,0 +1,67 @@
+"""A frozen teacher: features, logits and, when asked, batch norm statistics of its inputs.
+
+Axes: B images, S side, D features, C classes.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from distill_core.config.schema import Precision
+from distill_core.models.heads import split_head
+from distill_core.models.spec import TeacherSpec
+from distill_core.models.statistics import LayerStatistics, measure_batch_norms
+
+
+@dataclass(frozen=True)
+class TeacherOutput:
+    """What a teacher says of a batch, in float32 (float64 under that precision)."""
+
+    features: Tensor  # (B, D), what the head reads
+    logits: Tensor  # (B, C)
+    statistics: tuple[LayerStatistics, ...]  # in module registration order; () unless asked for
+
+
+class FrozenTeacher(nn.Module):
+    """A network in eval mode without parameter gradients; differentiable in its input, once.
+
+    Under ``bfloat16`` the convolutions and what lies between them run in bfloat16, while batch
+    norm arithmetic, statistics, features and head stay in float32.
+
+    Args:
+        model: a network of `distill_core.models.build` with its weights; it is taken apart.
+        spec: its description.
+        digest: sha256 of the file the weights came from, 64 hex digits.
+        precision: of the convolutions.
+    """
+
+    def __init__(
+        self, model: nn.Module, spec: TeacherSpec, *, digest: str, precision: Precision = "float32"
+    ) -> None:
+        super().__init__()
+        wide = torch.float64 if precision == "float64" else torch.float32
+        self.spec, self.digest = spec, digest
+        self.input_dtype = torch.bfloat16 if precision == "bfloat16" else wide
+        self.backbone, self.head = split_head(model.to(wide))
+        self.tape, self.num_statistics = measure_batch_norms(self.backbone)
+        for module in self.backbone.modules():
+            if isinstance(module, nn.Conv2d):
+                module.to(dtype=self.input_dtype, memory_format=torch.channels_last)
+        self.requires_grad_(False).eval()
+
+    def forward(self, x: Tensor, *, statistics: bool = False) -> TeacherOutput:
+        """Describe normalised images (B, 3, S, S) of any floating dtype.
+
+        Args:
+            x: the images; on the device of the teacher.
+            statistics: whether to measure the input of every batch norm as well.
+        """
+        x = x.to(self.input_dtype, memory_format=torch.channels_last)
+        with self.tape.record() if statistics else nullcontext():
+            features = self.backbone(x).to(self.head.weight.dtype)
+        seen = self.tape.take() if statistics else ()
+        return TeacherOutput(features, self.head(features), seen)

@@ -1,0 +1,70 @@
+"""What `run`, `resume` and `demo` say before and after."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from distill_core.config.schema import RunConfig
+from flows import facts, planning, status, tables, terminal
+from flows.status import RunStatus
+from tasks.runs import Run
+
+
+def outcome(made: Run, reached: RunStatus) -> None:
+    """Print the accuracy table and the report's place; or what is still missing."""
+    if not reached.complete:
+        terminal.show(status.details(reached))
+        terminal.say(
+            *status.failures(reached),
+            f"`distill resume {made.name}` runs what is missing.",
+        )
+        return
+    found = facts.gather(made)
+    terminal.show(tables.terminal_table(found.cells, title=made.name))
+    terminal.say(
+        tables.NOTE,
+        f"expected: {made.config.expected}",
+        f"report: {_place(made, found.report)}",
+    )
+
+
+def demo_opening(config: RunConfig) -> list[str]:
+    """Return what the demo is about to do."""
+    plan = planning.plan_run(config)
+    post = config.posttrain
+    students = ", ".join(student.title for student in post.students)
+    return [
+        f"distill demo: {config.data.name}, {config.data.num_classes} classes, on this machine.",
+        "  1 ingest    read, check and index the real images",
+        f"  2 squeeze   train the teacher, {config.squeeze.model.title}",
+        f"  3 recover   make {plan.images} images ({config.ipc} per class), {plan.shards} shards, "
+        f"{config.recover.steps} steps each",
+        f"  4 relabel   let the teacher describe {config.relabel.views} views of each image",
+        f"  5 posttrain train {plan.students} students ({students}) and judge them on real images",
+        "  6 report    one HTML file",
+        "Prefect orders the stages, Ray runs the shards; the first minute is their start-up.",
+        "Stop it at any time: the same command goes on where it stopped.",
+    ]
+
+
+def demo_closing(made: Run) -> list[str]:
+    """Return the demo's last lines: the report, the store, and how to look at both."""
+    place = _place(made, made.path(facts.REPORT))
+    opener = "open" if sys.platform == "darwin" else "xdg-open"
+    return [
+        f"report: {place}",
+        f"store:  {_shorter(made.store.url)}",
+        f"look:   {opener} {place}",
+    ]
+
+
+def _place(made: Run, path: str) -> str:
+    return _shorter(made.store.uri(path))
+
+
+def _shorter(url: str) -> str:
+    """Return a local path relative to the working folder when that is below it."""
+    if "://" in url or not url.startswith(os.getcwd() + os.sep):
+        return url
+    return os.path.join(".", os.path.relpath(url))

@@ -1,0 +1,149 @@
+"""The feature codec: what it loses of a label, and that it loses nothing else."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from distill_core.codec import (
+    Affine,
+    choose_scheme,
+    dequantise,
+    features_to_logits,
+    quantise,
+)
+from distill_core.errors import DataError
+
+CLASSES, CHANNELS, LABELS = 1000, 512, 400
+
+
+def clustered_head(rng: np.random.Generator) -> np.ndarray:
+    """Return a head whose classes come in 40 families, as ImageNet's do, (C, D) float32."""
+    families = rng.normal(size=(40, CHANNELS))
+    own = rng.normal(size=(CLASSES, CHANNELS))
+    return (families[rng.integers(40, size=CLASSES)] + 0.7 * own).astype(np.float32)
+
+
+def sparse_features(rng: np.random.Generator, head: np.ndarray) -> np.ndarray:
+    """Return ReLU features that lean towards one class each, (LABELS, D) float32."""
+    towards = head[rng.integers(CLASSES, size=LABELS)]
+    return np.maximum(rng.normal(-0.5, 1.0, (LABELS, CHANNELS)) + 0.5 * towards, 0).astype(
+        np.float32
+    )
+
+
+def log_softmax(logits: np.ndarray, temperature: float) -> np.ndarray:
+    """Return log probabilities in float64."""
+    scaled = logits.astype(np.float64) / temperature
+    scaled -= scaled.max(-1, keepdims=True)
+    return np.asarray(scaled - np.log(np.exp(scaled).sum(-1, keepdims=True)))
+
+
+def share_lost(exact: np.ndarray, coded: np.ndarray, temperature: float) -> float:
+    """Return KL(p || q) as a share of the label's information, KL(p || uniform)."""
+    p, q = log_softmax(exact, temperature), log_softmax(coded, temperature)
+    lost = (np.exp(p) * (p - q)).sum(-1).mean()
+    held = (np.exp(p) * (p + np.log(exact.shape[-1]))).sum(-1).mean()
+    return float(lost / held)
+
+
+def labels(codes_bits_lost: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Return exact logits of standard deviation 2.3 and those that the codec gives back."""
+    rng = np.random.default_rng(0)
+    head = clustered_head(rng)
+    features = sparse_features(rng, head)
+    bias = rng.normal(size=CLASSES).astype(np.float32)
+    head *= np.float32(2.3 / (features @ head.T).std())
+    codes, affine = quantise(features)
+    codes = codes >> codes_bits_lost << codes_bits_lost
+    exact = features_to_logits(features, head, bias)
+    return exact, features_to_logits(dequantise(codes, affine), head, bias)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0, 20.0])
+def test_at_most_a_ten_thousandth_of_a_labels_information_is_lost(temperature: float) -> None:
+    assert share_lost(*labels(), temperature) <= 1e-4
+
+
+def test_the_bound_is_one_that_fewer_bits_would_miss() -> None:
+    assert share_lost(*labels(codes_bits_lost=4), 20.0) > 1e-4
+
+
+def test_top_logits_stay_on_top() -> None:
+    exact, coded = labels()
+    assert (exact.argmax(-1) == coded.argmax(-1)).mean() > 0.99
+
+
+finite = st.floats(-1e6, 1e6, width=32)
+
+
+@settings(max_examples=60, deadline=None)
+@given(hnp.arrays(np.float32, hnp.array_shapes(min_dims=1, max_dims=3, max_side=6), elements=finite))
+def test_the_error_is_at_most_half_a_level(features: np.ndarray) -> None:
+    codes, affine = quantise(features)
+    back = dequantise(codes, affine)
+    assert codes.dtype == np.uint8
+    assert back.dtype == np.float32
+    assert codes.shape == features.shape
+    rounding = 4 * np.spacing(np.abs(features).max() + np.float32(1e-30))
+    assert (np.abs(back - features) <= 0.5 * affine.scale + rounding).all()
+
+
+def test_a_constant_channel_comes_back_exactly() -> None:
+    features = np.stack([np.full(5, 0.1), np.arange(5)], axis=1).astype(np.float32)
+    codes, affine = quantise(features)
+    assert (dequantise(codes, affine)[:, 0] == features[:, 0]).all()
+    assert affine.scale[0] == 0
+
+
+def test_a_channel_too_narrow_for_levels_is_its_offset() -> None:
+    narrow = np.array([[0.0], [1e-44]], np.float32)
+    codes, affine = quantise(narrow)
+    assert (codes == 0).all()
+    assert (dequantise(codes, affine) == 0).all()
+
+
+def test_extremes_of_every_channel_are_met() -> None:
+    features = np.random.default_rng(1).normal(size=(7, 11, 5)).astype(np.float32)
+    codes, affine = quantise(features)
+    assert codes.min(axis=(0, 1)).tolist() == [0] * 5
+    assert codes.max(axis=(0, 1)).tolist() == [255] * 5
+    assert affine.offset.tolist() == features.min(axis=(0, 1)).tolist()
+
+
+def test_the_input_is_left_alone() -> None:
+    features = np.random.default_rng(1).normal(size=(7, 5)).astype(np.float32)
+    before = features.copy()
+    quantise(features)
+    assert (features == before).all()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_features_that_are_not_finite_are_refused(bad: float) -> None:
+    features = np.zeros((4, 3), np.float32)
+    features[2, 1] = bad
+    with pytest.raises(DataError, match="channel 1"):
+        quantise(features)
+
+
+def test_logits_are_the_head_applied_in_float32() -> None:
+    codes, affine = np.array([[2, 4]], np.uint8), Affine(
+        np.array([0.5, 1.0], np.float32), np.array([0.0, -1.0], np.float32)
+    )
+    weight, bias = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]), np.array([0.0, 1.0, 2.0])
+    logits = features_to_logits(dequantise(codes, affine), weight, bias)
+    assert logits.tolist() == [[1.0, 4.0, 6.0]]
+    assert logits.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("features", "classes", "expected"),
+    [(512, 1000, "features"), (512, 256, "features"), (512, 255, "logits"), (2048, 1000, "logits")],
+)
+def test_auto_takes_the_smaller_scheme(features: int, classes: int, expected: str) -> None:
+    assert choose_scheme("auto", features=features, classes=classes) == expected
+    for scheme in ("features", "logits", "online"):
+        assert choose_scheme(scheme, features=features, classes=classes) == scheme  # type: ignore[arg-type]

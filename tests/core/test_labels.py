@@ -1,0 +1,285 @@
+"""Label shards: what went in comes out, view by view, whatever the mix and the scheme."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from distill_core.codec import Affine
+from distill_core.errors import DataError
+from distill_core.plan import ImageId
+from distill_core.storage import label_schema
+from distill_core.storage.labels import LabelRows, decode_labels, encode_labels
+
+LAST_LABEL = 21840  # ImageNet-21K
+
+
+def some_images(count: int, *, seed: int = 0) -> tuple[ImageId, ...]:
+    """Return images in no particular order; the largest label is among them."""
+    labels = np.random.default_rng(seed).permutation(LAST_LABEL)[: count - 1].tolist()
+    names = [LAST_LABEL, *labels]
+    return tuple(ImageId(n, f"n{n:08d}", position % 3) for position, n in enumerate(names))
+
+
+def shard(
+    *, views: range, count: int, width: int, mix: str, scheme: str, seed: int = 0
+) -> LabelRows:
+    """Return random labels; what the mix does not use is neutral."""
+    rng, shape = np.random.default_rng(seed), (len(views), count)
+    columns = label_schema.MIX_COLUMNS[mix]
+
+    def if_used(column: str, drawn: np.ndarray, neutral: np.ndarray) -> np.ndarray:
+        return drawn if column in columns else neutral
+
+    values = {
+        "features": rng.integers(0, 256, (*shape, width), np.uint8),
+        "logits": rng.normal(0, 9, (*shape, width)).astype(np.float16),
+        "online": None,
+    }[scheme]
+    affine = Affine(*rng.normal(size=(2, width)).astype(np.float32))
+    own = np.tile(np.arange(count, dtype=np.int32), (shape[0], 1))
+    return LabelRows(
+        scheme=scheme,
+        teacher="ab" * 32,
+        images=some_images(count, seed=seed),
+        views=views,
+        boxes=rng.integers(0, 65536, (*shape, 4)).astype(np.int32),
+        flips=rng.random(shape) < 0.5,
+        mix_kind=mix,
+        partners=if_used("partner_label", rng.integers(0, count, shape).astype(np.int32), own),
+        lam=if_used("lam", rng.random(shape, np.float32), np.ones(shape, np.float32)),
+        mix_boxes=if_used(
+            "mix_box",
+            rng.integers(0, 65536, (*shape, 4)).astype(np.int32),
+            np.zeros((*shape, 4), np.int32),
+        ),
+        colours=if_used(
+            "colour", rng.random((*shape, 3), np.float32), np.zeros((*shape, 3), np.float32)
+        ),
+        values=values,
+        affine=affine if scheme == "features" else None,
+    )
+
+
+def small(**changes: Any) -> LabelRows:
+    """Return a small cutmix shard of features."""
+    settings: dict[str, Any] = {
+        "views": range(4),
+        "count": 5,
+        "width": 6,
+        "mix": "cutmix",
+        "scheme": "features",
+    }
+    return shard(**settings | changes)
+
+
+def parts(rows: LabelRows) -> dict[str, Any]:
+    """Return every field in a form that compares by content and dtype."""
+    found: dict[str, Any] = {}
+    for field in fields(rows):
+        value = getattr(rows, field.name)
+        pieces = (value.scale, value.offset) if isinstance(value, Affine) else (value,)
+        found[field.name] = [
+            (p.dtype, p.shape, p.tobytes()) if isinstance(p, np.ndarray) else p for p in pieces
+        ]
+    return found
+
+
+def opened(data: bytes) -> pq.ParquetFile:
+    """Open a shard with plain pyarrow."""
+    return pq.ParquetFile(io.BytesIO(data), page_checksum_verification=True)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    first=st.integers(0, 10_000),
+    length=st.integers(1, 5),
+    count=st.integers(1, 9),
+    width=st.integers(1, 7),
+    mix=st.sampled_from(sorted(label_schema.MIX_COLUMNS)),
+    scheme=st.sampled_from(sorted(label_schema.VALUES)),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_labels_come_back_as_they_were(
+    first: int, length: int, count: int, width: int, mix: str, scheme: str, seed: int
+) -> None:
+    rows = shard(
+        views=range(first, first + length),
+        count=count,
+        width=width,
+        mix=mix,
+        scheme=scheme,
+        seed=seed,
+    )
+    assert parts(decode_labels(encode_labels(rows))) == parts(rows)
+
+
+@settings(max_examples=30, deadline=None)
+@given(wanted=st.lists(st.integers(10, 15), min_size=1, max_size=6, unique=True))
+def test_some_views_come_back_in_the_order_asked_for(wanted: list[int]) -> None:
+    rows = small(views=range(10, 16))
+    picked = decode_labels(encode_labels(rows), wanted)
+    take = [view - 10 for view in wanted]
+    assert list(picked.views) == wanted
+    assert rows.values is not None
+    assert picked.values is not None
+    assert (picked.values == rows.values[take]).all()
+    assert (picked.boxes == rows.boxes[take]).all()
+    assert (picked.partners == rows.partners[take]).all()
+
+
+def test_one_view_reads_without_touching_the_others() -> None:
+    data = bytearray(encode_labels(small()))
+    start = opened(bytes(data)).metadata.row_group(2).column(0).dictionary_page_offset
+    data[start + 30] ^= 1
+    decode_labels(bytes(data), [1])
+    with pytest.raises(DataError, match="shard-x"):
+        decode_labels(bytes(data), [2], where="shard-x")
+
+
+def test_a_view_is_a_row_group() -> None:
+    file = opened(encode_labels(small(views=range(7, 11))))
+    assert file.num_row_groups == 4
+    views = [set(file.read_row_group(n)["view"].to_pylist()) for n in range(4)]
+    assert views == [{7}, {8}, {9}, {10}]
+
+
+@pytest.mark.parametrize("label", [127, 128, 255, 256, 21840, 32767, 32768, 65536])
+def test_ids_survive_every_narrow_field(label: int) -> None:
+    names = ((label, 0), (0, label), (label - 1, 1))
+    images = tuple(ImageId(a, "n", b) for a, b in names)
+    rows = small(count=3, views=range(label, label + 1))
+    rows = replace(rows, images=images, partners=np.array([[1, 0, 2]], np.int32))
+    back = decode_labels(encode_labels(rows))
+    assert back.images == images
+    assert back.partners.tolist() == [[1, 0, 2]]
+    assert list(back.views) == [label]
+
+
+def test_every_label_of_imagenet_21k_survives() -> None:
+    images = tuple(ImageId(label, "n", 0) for label in range(LAST_LABEL + 1))
+    rows = shard(views=range(1), count=len(images), width=1, mix="cutmix", scheme="features")
+    rows = replace(rows, images=images, partners=rows.partners[:, ::-1])
+    back = decode_labels(encode_labels(rows))
+    assert back.images == images
+    assert (back.partners == rows.partners).all()
+
+
+def test_the_same_rows_give_the_same_bytes() -> None:
+    assert encode_labels(small()) == encode_labels(small())
+
+
+@pytest.mark.parametrize(
+    ("mix", "extra"),
+    [
+        ("none", set()),
+        ("mixup", {"partner_label", "partner_ipc_index", "lam"}),
+        ("cutmix", {"partner_label", "partner_ipc_index", "lam", "mix_box"}),
+        ("cutout", {"mix_box", "colour"}),
+    ],
+)
+def test_only_what_the_mix_uses_is_stored(mix: str, extra: set[str]) -> None:
+    schema = opened(encode_labels(small(mix=mix))).schema_arrow
+    assert set(schema.names) == set(label_schema.COLUMNS) | {"features"} | extra
+
+
+def test_a_code_takes_one_byte() -> None:
+    rows = shard(views=range(4), count=200, width=512, mix="none", scheme="features")
+    stored = len(encode_labels(rows)) / (4 * 200)
+    assert 512 < stored < 560  # random codes do not compress; geometry and structure are the rest
+
+
+def test_what_is_read_may_be_written_to() -> None:
+    back = decode_labels(encode_labels(small()))
+    arrays = [getattr(back, field.name) for field in fields(back)]
+    assert all(a.flags.writeable for a in arrays if isinstance(a, np.ndarray))
+
+
+def test_a_view_that_is_not_there_is_named() -> None:
+    with pytest.raises(DataError, match="shard-x: no view 4; it holds 0 to 3"):
+        decode_labels(encode_labels(small()), [4], where="shard-x")
+
+
+@pytest.mark.parametrize("value", [-1, 65536])
+@pytest.mark.parametrize("field", ["boxes", "mix_boxes"])
+def test_a_box_that_does_not_fit_is_refused_and_never_wraps(field: str, value: int) -> None:
+    rows = small()
+    boxes = getattr(rows, field).copy()
+    boxes[0, 0, 0] = value
+    with pytest.raises(DataError, match=str(value)):
+        encode_labels(replace(rows, **{field: boxes}))
+
+
+def test_two_images_of_one_name_are_refused() -> None:
+    rows = small()
+    with pytest.raises(DataError, match="two images"):
+        encode_labels(replace(rows, images=(rows.images[0], *rows.images[:-1])))
+
+
+@pytest.mark.parametrize(("scheme", "values"), [("features", None), ("online", np.zeros((4, 5, 1)))])
+def test_values_and_scheme_must_agree(scheme: str, values: np.ndarray | None) -> None:
+    with pytest.raises(DataError, match=f"scheme '{scheme}'"):
+        encode_labels(replace(small(), scheme=scheme, values=values))
+
+
+def test_a_flipped_bit_in_a_page_never_changes_a_label() -> None:
+    rows, found = shard(views=range(2), count=40, width=60, mix="cutmix", scheme="features"), 0
+    data = encode_labels(rows)
+    footer = len(data) - int.from_bytes(data[-8:-4], "little") - 8
+    for position in range(4, footer, 37):
+        damaged = bytearray(data)
+        damaged[position] ^= 16
+        try:
+            back = decode_labels(bytes(damaged), where="shard-x")
+        except DataError as error:
+            assert str(error).startswith("shard-x: ")
+            found += 1
+        else:  # a column that this reader does not need, or a page header's statistics
+            assert parts(back) == parts(rows)
+    assert found > footer / 37 / 2
+
+
+def rewritten(data: bytes, column: str, values: list[int], *, metadata: bool = True) -> bytes:
+    """Return a shard with one column replaced, its checksums right again."""
+    table = opened(data).read()
+    field = table.schema.field(column)
+    table = table.set_column(
+        table.schema.get_field_index(column), field, pa.array(values, field.type)
+    )
+    table = table if metadata else table.replace_schema_metadata({})
+    stream = io.BytesIO()
+    pq.write_table(table, stream, row_group_size=5)
+    return stream.getvalue()
+
+
+def test_a_partner_outside_the_shard_is_refused() -> None:
+    data = rewritten(encode_labels(small()), "partner_label", [99999] * 20)
+    with pytest.raises(DataError, match="partner outside the shard"):
+        decode_labels(data)
+
+
+def test_views_of_different_images_are_refused() -> None:
+    rows = small()
+    labels = [image.label for image in rows.images] * 4
+    data = rewritten(encode_labels(rows), "label", [*labels[:-1], 3])
+    with pytest.raises(DataError, match="views of different images"):
+        decode_labels(data)
+
+
+def test_files_of_others_are_refused() -> None:
+    labels = [image.label for image in small().images] * 4
+    data = rewritten(encode_labels(small()), "label", labels, metadata=False)
+    with pytest.raises(DataError, match="its metadata lack"):
+        decode_labels(data)
+    stream = io.BytesIO()
+    pq.write_table(pa.table({"label": [1]}), stream)
+    with pytest.raises(DataError, match="no column 'box'"):
+        decode_labels(stream.getvalue())
