@@ -80,7 +80,7 @@ def apply_augmentation(
 
 
 def normalise(pixels: Tensor, *, mean: Triple, std: Triple) -> Tensor:
-    """Return (B, 3, S, S) uint8 pixels as normalised float32, in one multiplication and addition."""
+    """Return (B, 3, S, S) uint8 pixels as normalised float32."""
     scale = torch.tensor([1 / (255 * s) for s in std], device=pixels.device).view(3, 1, 1)
     offset = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=pixels.device)
     return pixels.float().mul_(scale).add_(offset.view(3, 1, 1))

@@ -29,7 +29,7 @@ PIXEL_BYTES: Mapping[str, float] = {
     "jpeg": 1.0,
 }  # per pixel; recovered PNGs hardly shrink
 FEATURES: Mapping[str, int] = {"resnet18": 512, "resnet50": 2048, "mobilenet_v2": 1280}
-CONVNET_DEPTHS: Mapping[str, int] = {"convnet3": 3, "convnet4": 4}
+CONVNETS = ("convnet3", "convnet4")
 
 
 @dataclass(frozen=True)
@@ -181,11 +181,11 @@ def _cost_lines(cost: Cost) -> list[tuple[str, str]]:
             "GPU-hours",
             f"{cost.hours:,.2f} at {cost.rate:,.0f} image-iterations/s, start-up aside",
         ),
-        ("  recover", f"{cost.recover_hours:,.2f}"),
-        ("  relabel", f"{cost.relabel_hours:,.2f} (rough: one pass instead of two)"),
+        ("  recover", _hours(cost.recover_hours)),
+        ("  relabel", f"{_hours(cost.relabel_hours)} (rough: one pass instead of two)"),
         (
             "  post-train",
-            f"{cost.posttrain_hours:,.2f} (rough: three passes instead of two)",
+            f"{_hours(cost.posttrain_hours)} (rough: three passes instead of two)",
         ),
         (
             "one shard",
@@ -194,6 +194,10 @@ def _cost_lines(cost: Cost) -> list[tuple[str, str]]:
         ("recommended", f"recover.ipc_range={cost.ipc_range}"),
     ]
     return result if cost.usd is None else [*result, ("price", f"{cost.usd:,.2f} USD")]
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:,.1f}" if hours >= 10 else f"{hours:.2g}"
 
 
 def _shards(config: RunConfig) -> tuple[ClassShard, ...]:
@@ -215,17 +219,17 @@ def _ipc_range(plan: Plan, steps: int, rate: float) -> int:
 
 def _labels(config: RunConfig) -> tuple[str, int]:
     """Return the label scheme and its bytes per view of one image."""
-    features = feature_width(config.squeeze.model, config.data.side)
+    features = feature_width(config.squeeze.model)
     classes = config.data.num_classes
     scheme = choose_scheme(config.relabel.scheme, features=features, classes=classes)
     values = {"features": features, "logits": 2 * classes}
     return scheme, values[scheme] + DRAW_BYTES if scheme in values else 0
 
 
-def feature_width(model: ModelConfig, side: int) -> int:
-    """Return D, the penultimate features of a network on S x S images."""
+def feature_width(model: ModelConfig) -> int:
+    """Return D, the penultimate features of a network."""
     if model.name in FEATURES:
         return FEATURES[model.name]
-    if model.name in CONVNET_DEPTHS:
-        return (model.width or 128) * (side >> CONVNET_DEPTHS[model.name]) ** 2
+    if model.name in CONVNETS:
+        return model.width or 128  # pooled to one value per channel
     return 8 * (model.width or 64)  # four stages, each twice as wide as the one before

@@ -24,8 +24,8 @@ from prefect.cache_policies import NO_CACHE
 from distill_core.config.schema import RunConfig
 from distill_core.storage.store import Store
 from flows import facts, pipeline, tables
-from flows.pipeline import Work
 from flows.meter import UNITS, Meter, describe
+from flows.pipeline import Work
 
 if TYPE_CHECKING:
     from tasks.jobs import Receipt

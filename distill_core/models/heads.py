@@ -7,7 +7,9 @@ from torch import nn
 
 def head_name(model: nn.Module) -> str:
     """Return the dotted name of the last linear layer, which gives the logits."""
-    names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    names: list[str] = [
+        name for name, module in model.named_modules() if isinstance(module, nn.Linear)
+    ]
     if not names:
         raise TypeError(f"{type(model).__name__} has no linear layer, and so no head")
     return names[-1]

@@ -107,7 +107,7 @@ def normalise_and_measure(
         (B, ch, H, W) like `x`, and two (ch,) in the dtype of `running_mean`; all differentiable
         in `x` alone, once.
     """
-    y, mean, var = _NormaliseAndMeasure.apply(x, running_mean, scale, bias)  # type: ignore[no-untyped-call]
+    y, mean, var = _NormaliseAndMeasure.apply(x, running_mean, scale, bias)
     return y, mean, var
 
 
@@ -125,7 +125,7 @@ class _NormaliseAndMeasure(torch.autograd.Function):
         return y, mean, var
 
     @staticmethod
-    @once_differentiable  # type: ignore[no-untyped-call, untyped-decorator]
+    @once_differentiable
     def backward(
         ctx: FunctionCtx, grad_y: Tensor, grad_mean: Tensor, grad_var: Tensor
     ) -> tuple[Tensor, None, None, None]:

@@ -50,7 +50,7 @@ class FrozenTeacher(nn.Module):
         self.tape, self.num_statistics = measure_batch_norms(self.backbone)
         for module in self.backbone.modules():
             if isinstance(module, nn.Conv2d):
-                module.to(dtype=self.input_dtype, memory_format=torch.channels_last)
+                module.to(self.input_dtype).to(memory_format=torch.channels_last)
         self.requires_grad_(False).eval()
 
     def forward(self, x: Tensor, *, statistics: bool = False) -> TeacherOutput:

@@ -38,6 +38,8 @@ VALUES: Mapping[str, pa.DataType | None] = {
     "logits": pa.float16(),
     "online": None,  # nothing is stored: seed and teacher are the truth
 }
+
+
 def label_schema(facts: Mapping[str, Any], *, width: int | None) -> pa.Schema:
     """Return the schema of one label shard.
 

@@ -28,7 +28,7 @@ def test_every_network_gives_logits_and_a_gradient(name: str) -> None:
     model = build_model(config, 7, seed=0)
     logits: Tensor = model(torch.randn(2, 3, 32, 32))
     assert logits.shape == (2, 7)
-    logits.square().sum().backward()
+    torch.autograd.backward(logits.square().sum())
     assert all(
         p.grad is not None and bool(torch.isfinite(p.grad).all()) for p in model.parameters()
     )
@@ -79,5 +79,5 @@ def test_full_width_is_the_published_size() -> None:
 
 
 def test_a_width_for_a_network_of_one_width_is_refused() -> None:
-    with pytest.raises(ConfigError, match="resnet50: width = 32.*Leave width out"):
+    with pytest.raises(ConfigError, match=r"resnet50: width = 32.*Leave width out"):
         build_model(ModelConfig(name="resnet50", width=32), 10, seed=0)

@@ -81,7 +81,9 @@ finite = st.floats(-1e6, 1e6, width=32)
 
 
 @settings(max_examples=60, deadline=None)
-@given(hnp.arrays(np.float32, hnp.array_shapes(min_dims=1, max_dims=3, max_side=6), elements=finite))
+@given(
+    hnp.arrays(np.float32, hnp.array_shapes(min_dims=1, max_dims=3, max_side=6), elements=finite)
+)
 def test_the_error_is_at_most_half_a_level(features: np.ndarray) -> None:
     codes, affine = quantise(features)
     back = dequantise(codes, affine)
@@ -130,8 +132,9 @@ def test_features_that_are_not_finite_are_refused(bad: float) -> None:
 
 
 def test_logits_are_the_head_applied_in_float32() -> None:
-    codes, affine = np.array([[2, 4]], np.uint8), Affine(
-        np.array([0.5, 1.0], np.float32), np.array([0.0, -1.0], np.float32)
+    codes, affine = (
+        np.array([[2, 4]], np.uint8),
+        Affine(np.array([0.5, 1.0], np.float32), np.array([0.0, -1.0], np.float32)),
     )
     weight, bias = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]), np.array([0.0, 1.0, 2.0])
     logits = features_to_logits(dequantise(codes, affine), weight, bias)
@@ -146,4 +149,4 @@ def test_logits_are_the_head_applied_in_float32() -> None:
 def test_auto_takes_the_smaller_scheme(features: int, classes: int, expected: str) -> None:
     assert choose_scheme("auto", features=features, classes=classes) == expected
     for scheme in ("features", "logits", "online"):
-        assert choose_scheme(scheme, features=features, classes=classes) == scheme  # type: ignore[arg-type]
+        assert choose_scheme(scheme, features=features, classes=classes) == scheme

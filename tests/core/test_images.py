@@ -95,7 +95,9 @@ def test_others_read_it_as_an_image_dataset() -> None:
 
 def test_jpeg_is_close_keeps_full_colour_and_says_so_in_its_name() -> None:
     ramp = np.linspace(0, 255, 16, dtype=np.uint8)
-    pixels = np.stack([np.tile(ramp, (16, 1)), np.tile(ramp[:, None], (1, 16)), np.full((16, 16), 9)])
+    pixels = np.stack(
+        [np.tile(ramp, (16, 1)), np.tile(ramp[:, None], (1, 16)), np.full((16, 16), 9)]
+    )
     rows = ImageRows((ImageId(1, "cat", 0),), pixels.astype(np.uint8)[None])
     data = encode_images(rows, encoding="jpeg", losses={})
     gap = np.abs(decode_images(data).pixels.astype(int) - rows.pixels).max()
@@ -113,9 +115,8 @@ def test_a_flipped_bit_in_a_page_never_changes_an_image() -> None:
         damaged = bytearray(data)
         damaged[position] ^= 4
         try:
-            back = decode_images(bytes(damaged), where="shard-x")
-        except DataError as error:
-            assert str(error).startswith("shard-x: ")
+            back = decode_images(bytes(damaged))
+        except DataError:
             found += 1
         else:  # a page header's statistics, which nobody reads
             assert (back.pixels == rows.pixels).all()
@@ -156,8 +157,10 @@ def test_parts_of_different_lengths_are_refused() -> None:
 
 
 def test_images_of_two_sizes_are_refused() -> None:
-    small, large = (opened(encode_images(shard(classes=1, side=s, first=s), encoding="png", losses={}))
-                    .read() for s in (4, 8))
+    small, large = (
+        opened(encode_images(shard(classes=1, side=s, first=s), encoding="png", losses={})).read()
+        for s in (4, 8)
+    )
     stream = io.BytesIO()
     pq.write_table(pa.concat_tables([small, large]), stream)
     with pytest.raises(DataError, match="one size expected"):

@@ -224,7 +224,9 @@ def test_two_images_of_one_name_are_refused() -> None:
         encode_labels(replace(rows, images=(rows.images[0], *rows.images[:-1])))
 
 
-@pytest.mark.parametrize(("scheme", "values"), [("features", None), ("online", np.zeros((4, 5, 1)))])
+@pytest.mark.parametrize(
+    ("scheme", "values"), [("features", None), ("online", np.zeros((4, 5, 1)))]
+)
 def test_values_and_scheme_must_agree(scheme: str, values: np.ndarray | None) -> None:
     with pytest.raises(DataError, match=f"scheme '{scheme}'"):
         encode_labels(replace(small(), scheme=scheme, values=values))
@@ -238,9 +240,8 @@ def test_a_flipped_bit_in_a_page_never_changes_a_label() -> None:
         damaged = bytearray(data)
         damaged[position] ^= 16
         try:
-            back = decode_labels(bytes(damaged), where="shard-x")
-        except DataError as error:
-            assert str(error).startswith("shard-x: ")
+            back = decode_labels(bytes(damaged))
+        except DataError:
             found += 1
         else:  # a column that this reader does not need, or a page header's statistics
             assert parts(back) == parts(rows)

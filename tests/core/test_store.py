@@ -12,7 +12,8 @@ from uuid import uuid4
 import pytest
 
 from distill_core.errors import ConfigError, DataError, StorageError
-from distill_core.storage import backends, store as store_module
+from distill_core.storage import backends
+from distill_core.storage import store as store_module
 from distill_core.storage.store import Store, probe
 
 THREADS = 16
@@ -41,9 +42,12 @@ class BrokenBackend:
     """Raises the same foreign error whatever is asked."""
 
     def __init__(self, error: Exception) -> None:
+        """Keep the error."""
         self.error = error
 
     def __getattr__(self, _name: str) -> Callable[..., object]:
+        """Answer every method."""
+
         def refuse(*_arguments: object) -> object:
             raise self.error
 
@@ -189,7 +193,7 @@ def test_a_writer_killed_by_an_exception_leaves_nothing_at_a_final_name(
     def killed(*_arguments: object) -> None:
         raise error
 
-    monkeypatch.setattr(backends.os, move, killed)
+    monkeypatch.setattr(f"os.{move}", killed)
     with pytest.raises(error):
         write("data/x", b"half")
     monkeypatch.undo()
@@ -219,7 +223,8 @@ def test_an_unknown_protocol_is_a_config_error() -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [PermissionError(13, "Permission denied"), TimeoutError(), OSError(28, "No space left")]
+    "error",
+    [PermissionError(13, "Permission denied"), TimeoutError(), OSError(28, "No space left")],
 )
 @pytest.mark.parametrize("call", ["read", "exists", "names", "folders", "put", "create", "delete"])
 def test_foreign_errors_end_here(
@@ -243,9 +248,7 @@ def test_errors_of_cloud_clients_that_are_no_oserrors_end_here_too(
         exceptions.EndpointConnectionError(endpoint_url="http://nowhere"),
         exceptions.ClientError({"Error": {"Code": "SlowDown"}}, "PutObject"),
     ):
-        monkeypatch.setattr(
-            store_module, "open_backend", lambda _url, e=error: BrokenBackend(e)
-        )
+        monkeypatch.setattr(store_module, "open_backend", lambda _url, e=error: BrokenBackend(e))
         with pytest.raises(StorageError):
             Store("s3://bucket/x").put("a", b"data")
 
@@ -260,6 +263,7 @@ class CephFs:
     """Refuses a second create the way Ceph does through s3fs: EINVAL without words."""
 
     def __init__(self) -> None:
+        """Start empty."""
         self.objects: dict[str, bytes] = {}
 
     def pipe_file(self, path: str, data: bytes, *, mode: str) -> None:
@@ -280,7 +284,7 @@ def test_a_refusal_without_words_counts_only_when_the_object_is_there() -> None:
     backend = backends.ObjectBackend(fs, "bucket/prefix")
     assert backend.create("a", b"x")
     assert not backend.create("a", b"x")
-    fs.info = lambda path: (_ for _ in ()).throw(FileNotFoundError(path))  # type: ignore[assignment]
+    fs.info = lambda path: (_ for _ in ()).throw(FileNotFoundError(path))  # type: ignore[method-assign]
     with pytest.raises(OSError, match="22"):
         backend.create("a", b"x")
 

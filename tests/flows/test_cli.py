@@ -1,0 +1,266 @@
+"""The command line: what it says, on which stream, with which exit code, and what it imports."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from distill_core.errors import ConfigError, ShardsFailed
+from distill_core.storage.store import Store
+from flows import cli, pipeline, status
+from flows.status import RunStatus
+from tasks.runs import Run
+from tasks.stages import StageStatus
+from tests.flows.fabricate import finished_run, preset_file
+
+HEAVY = ("torch", "ray", "prefect", "matplotlib", "pydantic", "pyarrow")
+
+
+class Said(NamedTuple):
+    """What a command printed, and its exit code."""
+
+    out: str
+    err: str
+    code: int
+
+
+class Distill:
+    """Runs the command line in this process."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self._monkeypatch, self._capsys = monkeypatch, capsys
+
+    def __call__(self, *arguments: str) -> Said:
+        """Run one command."""
+        self._monkeypatch.setattr(sys, "argv", ["distill", *arguments])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        out, err = self._capsys.readouterr()
+        return Said(out, err, int(end.value.code or 0))
+
+
+@pytest.fixture
+def distill(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Distill:
+    """Return the command line."""
+    return Distill(monkeypatch, capsys)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Return a finished run, its report a placeholder."""
+    made = finished_run(tmp_path)
+    made.store.put(made.path("report/index.html"), b"placeholder")
+    return made
+
+
+def modules_after(code: str) -> list[str]:
+    """Return which heavy libraries a fresh interpreter has loaded after some code."""
+    report = f"print([m for m in {HEAVY!r} if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys\n{code}\n{report}"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return list(json.loads(done.stdout.strip().splitlines()[-1].replace("'", '"')))
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = "from flows.cli import app\napp(['--help'], standalone_mode=False)"
+    assert modules_after(code) == []
+
+
+def test_planning_and_looking_at_a_store_need_no_torch(tmp_path: Path) -> None:
+    code = "import flows.status, flows.planning, flows.verify, flows.report, flows.pipeline"
+    assert not {"torch", "ray", "prefect"} & set(modules_after(code))
+
+
+def test_our_own_errors_are_one_line_and_exit_code_2(distill: Distill) -> None:
+    said = distill("run", "no-such-preset")
+    assert said.code == 2
+    assert said.err == (
+        "distill: no-such-preset: no such preset. `distill show` lists the presets.\n"
+    )
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr("distill_core.config.load.load_run", broken)
+    monkeypatch.setattr(sys, "argv", ["distill", "plan", "x"])
+    with pytest.raises(ZeroDivisionError):
+        cli.main()
+
+
+def test_a_wrong_value_writes_nothing(distill: Distill, tmp_path: Path) -> None:
+    said = distill("run", str(preset_file(tmp_path)), "ipc=0", "--store", str(tmp_path / "s"))
+    assert (said.code, "ipc = 0" in said.err) == (2, True)
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_wrong_device_is_one_line(distill: Distill, tmp_path: Path) -> None:
+    said = distill("run", str(preset_file(tmp_path)), "--device", "tpu", "--dry-run")
+    assert said.code == 2
+    assert said.err.startswith("distill: device = 'tpu'")
+    assert len(said.err.splitlines()) == 1
+
+
+def test_a_dry_run_plans_and_writes_nothing(distill: Distill, tmp_path: Path) -> None:
+    store = tmp_path / "s"
+    said = distill("run", str(preset_file(tmp_path)), "--store", str(store), "--dry-run")
+    assert said.code == 0
+    assert "recover: 2 by the plan" in said.out
+    assert not store.exists()
+
+
+def test_a_complete_run_starts_nothing_and_prints_the_table(
+    distill: Distill, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def started(*_: object) -> None:
+        raise AssertionError("something was started")
+
+    monkeypatch.setattr(pipeline, "run_with_prefect", started)
+    monkeypatch.setattr(pipeline, "run_local", started)
+    run.store.delete(run.path("report/index.html"))
+    preset = str(tmp_path / "tiny.yaml")
+    for words in (("run", preset, "--name", "tiny"), ("resume", "tiny")):
+        said = distill(*words, "--store", run.store.url)
+        assert said.code == 0
+        assert "41.0 ± 1.4" in said.out
+        assert said.out.splitlines()[-1].endswith("runs/tiny/report/index.html")
+    assert run.store.exists(run.path("report/index.html"))
+
+
+def test_the_teacher_comes_first_in_the_table(distill: Distill, run: Run) -> None:
+    lines = distill("resume", "tiny", "--store", run.store.url).out.splitlines()
+    rows = [line for line in lines if "resnet18_small-w4" in line]
+    assert ("teacher" in rows[0], len(rows)) == (True, 4)
+
+
+def test_another_config_under_the_same_name_is_refused(
+    distill: Distill, run: Run, tmp_path: Path
+) -> None:
+    preset = str(tmp_path / "tiny.yaml")
+    said = distill("run", preset, "ipc=3", "--name", "tiny", "--store", run.store.url)
+    assert said.code == 2
+    assert "another config" in said.err
+
+
+def test_a_store_without_conditional_create_is_refused_unless_there_is_one_writer(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "probe", lambda store: False)
+    with pytest.raises(pipeline.StorageError, match="--single-writer"):
+        pipeline.check_store(run.store, single_writer=False)
+    pipeline.check_store(run.store, single_writer=True)
+
+
+def test_failed_shards_are_listed_and_the_exit_code_is_1(
+    distill: Distill, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    why = {"attempts": 3, "error": "ValueError: poisoned\nmore"}
+    stage = StageStatus("recover", total=2, done=1, failed={"c0_i0": why})
+    monkeypatch.setattr(status, "run_status", lambda run: RunStatus("tiny", "tiny", (stage,)))
+
+    def fail(*_: object) -> None:
+        raise ShardsFailed("1 of the recover shards failed.")
+
+    monkeypatch.setattr(pipeline, "complete_run", fail)
+    said = distill("resume", "tiny", "--store", run.store.url)
+    assert said.code == 1
+    assert said.err.splitlines() == [
+        "recover: c0_i0: 3 attempts: ValueError: poisoned",
+        "distill: 1 of the recover shards failed.",
+    ]
+
+
+def test_status_lists_runs_and_stages_as_text_and_json(distill: Distill, run: Run) -> None:
+    assert "tiny" in distill("status", "--store", run.store.url).out
+    every = json.loads(distill("status", "--json", "--store", run.store.url).out)
+    assert [(one["run"], one["complete"]) for one in every] == [("tiny", True)]
+    one = json.loads(distill("status", "tiny", "--json", "--store", run.store.url).out)
+    assert [stage["done"] for stage in one["stages"]] == [1, 1, 2, 2, 6]
+    assert "posttrain" in distill("status", "tiny", "--store", run.store.url).out
+
+
+def test_status_of_an_unknown_run_names_the_known_ones(distill: Distill, run: Run) -> None:
+    said = distill("status", "other", "--store", run.store.url)
+    assert (said.code, "tiny" in said.err) == (2, True)
+
+
+def test_verify_says_so_or_names_the_damaged_file(distill: Distill, run: Run) -> None:
+    said = distill("verify", "tiny", "--store", run.store.url)
+    assert (said.code, "verified 13 files" in said.out) == (0, True)
+    path = next(Path(run.store.url, "recover", "data").glob("*.parquet"))
+    path.write_bytes(path.read_bytes()[:-1])
+    said = distill("verify", "tiny", "--store", run.store.url)
+    assert (said.code, path.name in said.out) == (1, True)
+
+
+def test_report_prints_where_it_is(distill: Distill, run: Run) -> None:
+    said = distill("report", "tiny", "--store", run.store.url)
+    assert Path(said.out.strip()).is_file()
+
+
+def test_plan_prints_json(distill: Distill, tmp_path: Path) -> None:
+    preset = str(preset_file(tmp_path))
+    plan = json.loads(distill("plan", preset, "ipc=5", "--rate", "10", "--json").out)
+    assert plan["images"] == 15
+    assert plan["cost"]["recover_hours"] == pytest.approx(15 * 4 / 10 / 3600)
+
+
+def test_show_prints_yaml_that_is_the_same_run(distill: Distill, tmp_path: Path) -> None:
+    said = distill("show", str(preset_file(tmp_path)), "ipc=5")
+    again = tmp_path / "again" / "tiny.yaml"
+    again.parent.mkdir()
+    again.write_text(said.out)
+    assert distill("show", str(again)).out == said.out
+    assert "ipc: 5" in said.out
+
+
+def test_show_without_a_preset_lists_them(distill: Distill) -> None:
+    assert "digits-demo" in distill("show").out
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"), [("3", [3]), ("3,17-20", [3, 17, 18, 19, 20]), ("2-2, 1", [1, 2])]
+)
+def test_shard_numbers_are_read(text: str, numbers: list[int]) -> None:
+    assert status.parse_numbers(text) == numbers
+
+
+@pytest.mark.parametrize("text", ["", "a", "3-", "-3", "1;2", "1,,2"])
+def test_anything_else_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="--shards"):
+        status.parse_numbers(text)
+
+
+def test_failed_only_narrows_the_first_incomplete_stage() -> None:
+    done = StageStatus("squeeze", total=1, done=1, complete=True)
+    failed = StageStatus("recover", total=3, done=1, failed={"b": {}, "a": {}})
+    assert status.failed_only(RunStatus("r", "p", (done, failed))) == {"recover": ["a", "b"]}
+    untouched = StageStatus("recover", total=3, done=1)
+    with pytest.raises(ConfigError, match="no recover shard has failed"):
+        status.failed_only(RunStatus("r", "p", (done, untouched)))
+    with pytest.raises(ConfigError, match="complete"):
+        status.failed_only(RunStatus("r", "p", (done,)))
+
+
+def test_two_selections_allow_what_both_allow() -> None:
+    one, other = {"recover": ["a", "b"]}, {"recover": ["b", "c"], "relabel": ["d"]}
+    assert status.narrowed(one, other) == {"recover": ["b"], "relabel": ["d"]}
+
+
+def test_a_run_that_was_never_started_has_no_stage_done(run: Run, tmp_path: Path) -> None:
+    fresh = Run("fresh", run.config, Store(str(tmp_path / "fresh")))
+    reached = status.run_status(fresh)
+    assert not reached.complete
+    assert reached.first_missing is not None
+    assert reached.first_missing.stage == "ingest"

@@ -1,0 +1,107 @@
+"""The doctor: each finding has a level, and trouble has a fix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows import doctor
+from flows.doctor import Check
+
+
+def answering(found: dict[str, Any] | str) -> doctor.Probe:
+    """Return a probe that does not start a process."""
+    return lambda code: found
+
+
+@pytest.mark.parametrize(
+    ("version", "level"), [("3.10.4", "FAIL"), ("3.11.7", "OK"), ("3.13.0", "OK"), ("3.14", "FAIL")]
+)
+def test_python_versions(version: str, level: str) -> None:
+    assert doctor.check_python(version).level == level
+
+
+@pytest.mark.parametrize(("version", "level"), [("0.150.0", "OK"), ("0.165.0", "FAIL")])
+def test_a_fastapi_that_breaks_the_server_is_found(version: str, level: str) -> None:
+    check = doctor.check_fastapi(version)
+    assert check.level == level
+    assert level == "OK" or "pip install 'fastapi" in check.fix
+
+
+@pytest.mark.parametrize("check", [doctor.check_torch, doctor.check_prefect, doctor.check_ray])
+def test_a_library_that_does_not_import_fails_with_its_own_words(check: Any) -> None:
+    found = check(answering("TypeError: Body() got an unexpected keyword argument 'min_items'"))
+    assert found.level == "FAIL"
+    assert "min_items" in found.detail
+    assert found.fix
+
+
+def test_other_versions_of_ray_and_prefect_are_warned_about() -> None:
+    assert doctor.check_ray(answering({"version": "2.60.0"})).level == "OK"
+    assert doctor.check_ray(answering({"version": "2.61.0"})).level == "WARN"
+    assert doctor.check_prefect(answering({"version": "3.8.8"})).level == "OK"
+    assert doctor.check_prefect(answering({"version": "3.9.1"})).level == "WARN"
+
+
+def torch_found(*, available: bool) -> dict[str, Any]:
+    """Return what the torch probe prints."""
+    devices = ["H200"] if available else []
+    return {"version": "2.15.0", "cuda": "13.0", "available": available, "devices": devices}
+
+
+def test_a_driver_without_a_usable_device_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_has_nvidia", lambda: True)
+    assert doctor.check_torch(answering(torch_found(available=False))).level == "WARN"
+    monkeypatch.setattr(doctor, "_has_nvidia", lambda: False)
+    assert doctor.check_torch(answering(torch_found(available=False))).level == "OK"
+    assert "H200" in doctor.check_torch(answering(torch_found(available=True))).detail
+
+
+def test_a_probe_returns_json_or_the_last_line_of_its_trouble() -> None:
+    assert doctor.run_probe("print('noise'); print('{\"version\": \"1\"}')") == {"version": "1"}
+    assert doctor.run_probe("import no_such_module") == (
+        "ModuleNotFoundError: No module named 'no_such_module'"
+    )
+
+
+def test_a_store_is_probed_and_left_clean(tmp_path: Path) -> None:
+    store, disk = doctor.check_store(str(tmp_path / "store"))
+    assert store.level == "OK"
+    assert disk.name == "disk"
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_store_that_cannot_be_written_fails(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    (check,) = doctor.check_store(str(tmp_path / "file" / "store"))
+    assert check.level == "FAIL"
+    assert "file/store" in check.detail
+
+
+def test_a_store_that_lets_a_second_create_through_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "probe", lambda store: False)
+    store, _ = doctor.check_store(str(tmp_path))
+    assert store.level == "FAIL"
+    assert "--single-writer" in store.fix
+
+
+@pytest.mark.parametrize(("free", "level"), [(5e8, "FAIL"), (5e9, "WARN"), (5e10, "OK")])
+def test_free_space_is_judged(tmp_path: Path, free: float, level: str) -> None:
+    assert doctor.check_disk(tmp_path, int(free)).level == level
+
+
+def test_the_worst_level_decides() -> None:
+    fine, odd, bad = (Check("x", level, "y") for level in ("OK", "WARN", "FAIL"))
+    assert doctor.worst([fine]) == "OK"
+    assert doctor.worst([odd, fine]) == "WARN"
+    assert doctor.worst([fine, bad, odd]) == "FAIL"
+
+
+def test_a_line_says_level_name_detail_and_fix() -> None:
+    assert str(Check("disk", "WARN", "3 GB free", "Free some.")) == (
+        "WARN  disk: 3 GB free. Free some."
+    )

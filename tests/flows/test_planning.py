@@ -1,0 +1,100 @@
+"""Planning: counts by hand, and the published size of a large run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from distill_core.config.load import load_run
+from distill_core.config.schema import ModelConfig, RunConfig
+from flows import planning
+from flows.planning import Plan
+from tests.flows.fabricate import preset_file
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> RunConfig:
+    """Return the tiny config."""
+    return load_run(str(preset_file(tmp_path)))
+
+
+def test_counts_follow_from_the_config(tiny: RunConfig) -> None:
+    plan = planning.plan_run(tiny)
+    assert (plan.images, plan.shards, plan.batches) == (6, 1, 2)
+    assert plan.image_iterations == 6 * 4
+    assert plan.views == 6 * 2 * 2  # images x views x (distilled, random real)
+    assert plan.students == 2 * 3
+    assert plan.student_images == 6 * 6 * 2
+    assert planning.shards_by_stage(plan) == {
+        "ingest": 1,
+        "squeeze": 1,
+        "recover": 2,
+        "relabel": 2,
+        "posttrain": 6,
+    }
+
+
+def test_online_labels_cost_no_bytes(tmp_path: Path) -> None:
+    config = load_run(str(preset_file(tmp_path)), ["relabel.scheme=online"])
+    plan = planning.plan_run(config)
+    assert (plan.label_bytes, plan.label_shards) == (0, 0)
+
+
+def test_without_the_baseline_there_is_one_image_set(tmp_path: Path) -> None:
+    config = load_run(str(preset_file(tmp_path)), ["posttrain.sets=[distilled]"])
+    assert planning.plan_run(config).views == 6 * 2
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Plan:
+    """Return the plan of ImageNet-21K at 20 images per class, 2,000 steps."""
+    changes = ["data.num_classes=10450", "data.side=224", "ipc=20", "recover.steps=2000"]
+    shape = ["recover.batch_size=100", "squeeze.model={name: resnet18}"]
+    return planning.plan_run(load_run(str(preset_file(tmp_path)), [*changes, *shape]))
+
+
+def test_a_large_run_costs_what_arithmetic_says(large: Plan) -> None:
+    assert large.images == 209_000
+    assert large.shards == 105 * 2
+    assert large.image_iterations == 418_000_000
+    assert large.scheme == "features"
+    cost = planning.cost(large, steps=2000, rate=25_500, price=2.0)
+    assert cost.recover_hours == pytest.approx(4.55, abs=0.01)
+    assert cost.shard_seconds == pytest.approx(100 * 10 * 2000 / 25_500)
+    assert cost.usd == pytest.approx(2 * cost.hours)
+
+
+@pytest.mark.parametrize("rate", [100.0, 2_000.0, 25_500.0])
+def test_the_recommended_range_makes_a_shard_last_five_to_fifteen_minutes_if_it_can(
+    large: Plan, rate: float
+) -> None:
+    cost = planning.cost(large, steps=2000, rate=rate)
+    seconds = 100 * 2000 / rate * cost.ipc_range
+    low, high = planning.SHARD_SECONDS
+    assert 1 <= cost.ipc_range <= 20
+    assert low <= seconds <= high or cost.ipc_range in (1, 20)
+
+
+def test_json_and_lines_hold_the_cost_only_when_a_rate_is_given(large: Plan) -> None:
+    assert "cost" not in planning.to_json(large, None)
+    cost = planning.cost(large, steps=2000, rate=1000, price=1.5)
+    assert planning.to_json(large, cost)["cost"]["usd"] == pytest.approx(1.5 * cost.hours)
+    assert "price" in dict(planning.lines(large, cost))
+    assert "GPU-hours" not in dict(planning.lines(large, None))
+
+
+@pytest.mark.parametrize(
+    ("model", "features"),
+    [
+        (ModelConfig(name="resnet18_small", width=4), 32),
+        (ModelConfig(name="convnet3", width=8), 8),
+    ],
+)
+def test_feature_widths_are_those_of_the_networks(model: ModelConfig, features: int) -> None:
+    from distill_core.models.build import build_model
+    from distill_core.models.heads import split_head
+
+    assert planning.feature_width(model) == features
+    net = build_model(model, 10, seed=0)
+    assert split_head(net)[1].in_features == features
