@@ -25,12 +25,12 @@ class Augmentation:
     crops: View | None  # random resized crops
     holes: np.ndarray | None  # int32 (B, 2) row, column of the centre of a zeroed square
 
-    def take(self, rows: slice) -> Augmentation:
+    def take(self, rows: np.ndarray) -> Augmentation:
         """Return the draw of some of the images."""
         return Augmentation(
             None if self.windows is None else self.windows[rows],
             None if self.flips is None else self.flips[rows],
-            None if self.crops is None else _take_view(self.crops, rows),
+            None if self.crops is None else self.crops.rows(rows),
             None if self.holes is None else self.holes[rows],
         )
 
@@ -110,7 +110,3 @@ def _erase(images: Tensor, holes: np.ndarray, *, length: int) -> Tensor:
     inside = (along >= first[..., None]) & (along < first[..., None] + length)  # (B, 2, S)
     hole = inside[:, 0, :, None] & inside[:, 1, None, :]
     return images.masked_fill(hole[:, None], 0.0)
-
-
-def _take_view(view: View, rows: slice) -> View:
-    return View(view.boxes[rows], view.flips[rows], view.rolls[rows])

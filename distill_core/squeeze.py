@@ -1,51 +1,29 @@
-"""Squeeze: train a teacher on real images, or take one from a file.
-
-Axes: n images in the split, B in the global batch, S side in pixels.
-"""
+"""Squeeze: train a teacher on real images, or take one from a file."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import PurePosixPath
 
-import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch import nn
 
-from distill_core.augment import apply_augmentation, sample_augmentation
-from distill_core.config.schema import RunConfig, TrainingConfig
-from distill_core.errors import ConfigError, DivergedError
+from distill_core.config.schema import RunConfig
+from distill_core.errors import ConfigError
 from distill_core.metrics import Accuracy
-from distill_core.models.build import build_model
 from distill_core.models.files import teacher_files
 from distill_core.models.heads import head_name
 from distill_core.models.importing import import_model, read_description
 from distill_core.models.spec import TeacherSpec, check_teacher
 from distill_core.progress import Progress, silent
-from distill_core.seeds import derive_seed, generator, philox_key
-from distill_core.training import (
-    CheckpointPort,
-    World,
-    build_optimizer,
-    evaluate,
-    lr_at,
-    pack_state,
-    unpack_state,
-)
+from distill_core.seeds import derive_seed
+from distill_core.supervised import Labelled, Resident, Trainee, judge, train_epoch
+from distill_core.training import CheckpointPort, World, pack_state, unpack_state
 
-EVALUATIONS = 20  # points of the accuracy curve, at most; the last epoch is always one
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """One split of the real images, resident in memory."""
-
-    pixels: np.ndarray  # (n, 3, S, S) uint8
-    labels: np.ndarray  # (n,) int64
+EVALUATIONS = 20  # points of the accuracy curve, about
+ALONE = World()
+Point = Mapping[str, float]  # epoch, lr, loss, and top1 where it was measured
 
 
 @dataclass(frozen=True)
@@ -54,7 +32,7 @@ class SqueezedTeacher:
 
     files: dict[str, bytes]  # by suffix: safetensors and json
     accuracy: Accuracy  # on the test split, percent
-    curve: tuple[dict[str, float], ...]  # epoch, lr, loss, and top1 where it was measured
+    curve: tuple[Point, ...]
 
 
 def train_teacher(
@@ -64,24 +42,25 @@ def train_teacher(
     run: RunConfig,
     class_hash: str,
     device: str = "cpu",
-    world: World = World(),
+    world: World = ALONE,
     checkpoints: CheckpointPort | None = None,
     progress: Progress = silent,
 ) -> SqueezedTeacher:
     """Train the teacher of a run; an interrupted training goes on after its last whole epoch.
 
-    Every draw is named by (seed, purpose, epoch or step), so an interrupted and resumed training
-    ends with the bytes of an undisturbed one, on one device kind and thread count. Of several
-    processes, all call this and all return the same weights.
+    Every draw is named by (seed, purpose, epoch or step): an interrupted and resumed training ends
+    with the bytes of an undisturbed one, on the same kind of device and as many threads. Of
+    several processes all call this; batch norm sees the part of a batch that each process has, and
+    the running statistics are those of the first, whose result counts.
 
     Args:
         train: what the teacher learns.
-        test: what its accuracy is measured on, by the first process.
+        test: what its accuracy is measured on.
         run: its seed, precision, normalisation, network and training.
         class_hash: identity of the label space.
         device: where this process computes.
         world: this process among all of the training.
-        checkpoints: where the state is kept after every epoch; None keeps none.
+        checkpoints: where the first process keeps the state after every epoch; None keeps none.
         progress: told (epochs done, epochs in total).
 
     Raises:
@@ -89,7 +68,99 @@ def train_teacher(
     """
     training = run.squeeze.training
     assert training is not None
-    gpus = [torch.device(device)] if torch.device(device).type == "cuda" else []
-    with torch.random.fork_rng(devices=gpus):  # the seeds below are for dropout alone
-        trainee = _Trainee.start(run, training, device=device)
-    raise NotImplementedError
+    trainee = Trainee.start(run, training, device=device)
+    curve = _resume(trainee, checkpoints)
+    model, source = world.wrap(trainee.model), Resident.of(train, device=device)
+    gpus = [device] if torch.device(device).type == "cuda" else []
+    with torch.random.fork_rng(devices=gpus):
+        for epoch in range(len(curve), training.epochs):
+            torch.manual_seed(derive_seed(run.seed, "squeeze", "dropout", epoch, world.rank))
+            point = train_epoch(model, trainee, source, epoch=epoch, world=world)
+            if world.first and _is_judged(epoch, training.epochs):
+                point["top1"] = judge(trainee.model, test, run, device=device).top1
+            curve.append(point)
+            if world.first and checkpoints is not None:
+                state = pack_state(trainee.model, trainee.optimizer, meta={"curve": curve})
+                checkpoints.save(len(curve), state)
+            progress(len(curve), training.epochs)
+    return _finish(trainee.model, test, curve, run=run, class_hash=class_hash, device=device)
+
+
+def import_teacher(
+    test: Labelled, *, run: RunConfig, class_hash: str, device: str = "cpu"
+) -> SqueezedTeacher:
+    """Take the teacher of a run from `squeeze.checkpoint`, and measure it.
+
+    Args:
+        test: what its accuracy is measured on.
+        run: names the file, the network it holds, the class count and the normalisation.
+        class_hash: identity of the label space; compared where a description stands beside a file.
+        device: where it is measured.
+
+    Raises:
+        ConfigError: no such file, or it is of another network, class list or normalisation.
+        DataError: it cannot be read as weights, or they are not finite.
+    """
+    url = run.squeeze.checkpoint
+    assert url is not None
+    if (description := read_description(url)) is not None:
+        _check_description(description, run, class_hash=class_hash, where=url)
+    model = import_model(url, run.squeeze.model, num_classes=run.data.num_classes)
+    return _finish(model.to(device), test, (), run=run, class_hash=class_hash, device=device)
+
+
+def _resume(trainee: Trainee, checkpoints: CheckpointPort | None) -> list[Point]:
+    """Put the furthest state kept into the trainee; return the curve so far, a point per epoch."""
+    kept = None if checkpoints is None else checkpoints.latest()
+    if kept is None:
+        return []
+    return list(unpack_state(kept[1], trainee.model, trainee.optimizer)["curve"])
+
+
+def _is_judged(epoch: int, epochs: int) -> bool:
+    """Return whether an epoch but the last is worth a point of the accuracy curve."""
+    return (epoch + 1) % -(-epochs // EVALUATIONS) == 0 and epoch + 1 < epochs
+
+
+def _finish(
+    model: nn.Module,
+    test: Labelled,
+    curve: Sequence[Point],
+    *,
+    run: RunConfig,
+    class_hash: str,
+    device: str,
+) -> SqueezedTeacher:
+    """Measure a teacher and describe it."""
+    accuracy = judge(model, test, run, device=device)
+    head = model.get_submodule(head_name(model))
+    assert isinstance(head, nn.Linear)
+    checkpoint = run.squeeze.checkpoint
+    spec = TeacherSpec(
+        model=run.squeeze.model,
+        num_classes=run.data.num_classes,
+        class_hash=class_hash,
+        mean=run.data.mean,
+        std=run.data.std,
+        side=run.data.side,
+        features=head.in_features,
+        accuracy=accuracy.top1,
+        origin="trained" if checkpoint is None else PurePosixPath(checkpoint).name,
+    )
+    last = [{**point, "top1": accuracy.top1} for point in curve[-1:]]
+    return SqueezedTeacher(teacher_files(model, spec), accuracy, (*curve[:-1], *last))
+
+
+def _check_description(spec: TeacherSpec, run: RunConfig, *, class_hash: str, where: str) -> None:
+    """Refuse a file whose own description contradicts the run."""
+    check_teacher(spec, num_classes=run.data.num_classes, class_hash=class_hash, where=where)
+    if spec.model != run.squeeze.model:
+        raise ConfigError(
+            f"{where}: the teacher is a {spec.model.title}, squeeze.model says "
+            f"{run.squeeze.model.title}. Set squeeze.model to the network in the file."
+        )
+    if (spec.mean, spec.std) != (run.data.mean, run.data.std):
+        raise ConfigError(
+            f"{where}: the teacher was trained with mean {spec.mean} and std {spec.std}, the run "
+            f"says {run.data.mean} and {run.data.std}. Set data.mean and data.std to the teacher's."
+        )

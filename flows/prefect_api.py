@@ -46,6 +46,7 @@ def connected() -> Iterator[None]:
     if PREFECT_API_URL.value():
         yield
         return
+    from prefect.logging.handlers import APILogHandler
     from prefect.server.api.server import SubprocessASGIServer
 
     log = Path(tempfile.gettempdir()) / f"distill-prefect-{os.getpid()}.log"
@@ -60,7 +61,10 @@ def connected() -> Iterator[None]:
         ) from None
     try:
         with temporary_settings({PREFECT_API_URL: server.api_url}):
-            yield
+            try:
+                yield
+            finally:
+                APILogHandler().flush()  # what is sent after the server's end is an error of its own
     finally:
         server.stop()
         log.unlink(missing_ok=True)

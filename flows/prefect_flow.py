@@ -85,7 +85,8 @@ def report(work: Work) -> None:
         _publish(facts.gather(work.run))
 
 
-@flow(flow_run_name="{run}", persist_result=False)
+# The serializer is for the one thing Prefect stores regardless: the error of a failed flow.
+@flow(flow_run_name="{run}", persist_result=False, result_serializer="json")
 def distill(
     config: RunConfig,
     store: str,

@@ -86,7 +86,7 @@ def test_crops_are_views() -> None:
 def test_a_part_of_a_draw_augments_a_part_of_the_batch() -> None:
     drawn = draw(EVERYTHING)
     whole = augmented(pixels(), drawn, EVERYTHING)
-    for rows in (slice(0, None, 2), slice(1, None, 2)):
+    for rows in (np.array([0, 2, 5]), np.array([1, 3, 4])):
         part = augmented(pixels()[rows], drawn.take(rows), EVERYTHING)
         torch.testing.assert_close(part, whole[rows], rtol=1e-6, atol=1e-6)
 

@@ -1,0 +1,145 @@
+"""Where a student's labels come from: stored shards, or the teacher asked again.
+
+Images of several shards stand one after another; a row is a position among all of them, and
+partners, which are rows of one shard in storage, become such rows too.
+Axes: N images of all shards, B rows of a batch, D features, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distill_core.codec import dequantise
+from distill_core.config.schema import RelabelConfig
+from distill_core.errors import DataError
+from distill_core.label_views import LabelView, sample_label_view
+from distill_core.mixing import Mix
+from distill_core.models.teacher import FrozenTeacher
+from distill_core.plan import ImageId
+from distill_core.relabel import describe
+from distill_core.storage.labels import LabelRows
+from distill_core.views import View
+
+
+@dataclass(frozen=True)
+class Labels:
+    """One view of all N images, and what the teacher says of any rows of it."""
+
+    drawn: LabelView
+    logits: Callable[[np.ndarray], Tensor]  # (B,) rows -> (B, C) logits
+
+
+class LabelSource(Protocol):
+    """Labels by view; any batch size and order can read them."""
+
+    def view(self, view: int) -> Labels:
+        """Return the labels of one view of every image."""
+
+
+@dataclass(frozen=True)
+class StoredLabels:
+    """Labels from label shards, one view in memory at a time."""
+
+    shards: Sequence[Callable[[int], LabelRows]]  # per image shard: view -> its rows
+    head: tuple[Tensor, Tensor]  # (C, D) weight and (C,) bias of the teacher
+    device: str | torch.device
+
+    def view(self, view: int) -> Labels:
+        """Read one row group of every shard."""
+        parts = [read(view) for read in self.shards]
+        drawn = concatenate([_drawn(part) for part in parts])
+        if parts[0].scheme == "logits":
+            every = np.concatenate([_stored(part)[0] for part in parts])
+            return Labels(drawn, lambda rows: self._tensor(every[rows].astype(np.float32)))
+        features = np.concatenate([_decoded(part) for part in parts])
+        weight, bias = self.head
+        return Labels(
+            drawn, lambda rows: self._tensor(features[rows]).to(weight) @ weight.T + bias
+        )
+
+    def _tensor(self, values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values).to(self.device)
+
+
+@dataclass(frozen=True)
+class OnlineLabels:
+    """Labels that are computed when they are needed, from the same draws as stored ones."""
+
+    shards: Sequence[tuple[tuple[ImageId, ...], Tensor]]  # per shard: names, (n, 3, S, S) uint8
+    teacher: FrozenTeacher
+    config: RelabelConfig
+    seed: int
+
+    def view(self, view: int) -> Labels:
+        """Ask the teacher about one view of every image."""
+        drawn = [self._draw(images, view) for images, _ in self.shards]
+        said = [
+            describe(self.teacher, pixels, one, self.config).logits
+            for (_, pixels), one in zip(self.shards, drawn, strict=True)
+        ]
+        logits = torch.cat(said)
+        return Labels(concatenate(drawn), lambda rows: logits[torch.from_numpy(rows).to(logits.device)])
+
+    def _draw(self, images: tuple[ImageId, ...], view: int) -> LabelView:
+        side = self.teacher.spec.side
+        return sample_label_view(self.seed, images, view, self.config, side=side)
+
+
+@dataclass(frozen=True)
+class ViewsOnly:
+    """The same views without any teacher, for students that learn from hard labels."""
+
+    shards: Sequence[tuple[ImageId, ...]]
+    config: RelabelConfig
+    seed: int
+    side: int
+
+    def view(self, view: int) -> Labels:
+        """Draw one view of every image."""
+        drawn = [
+            sample_label_view(self.seed, images, view, self.config, side=self.side)
+            for images in self.shards
+        ]
+        return Labels(concatenate(drawn), _no_logits)
+
+
+def concatenate(drawn: Sequence[LabelView]) -> LabelView:
+    """Join the draws of several shards; partners become rows among all images."""
+    sizes = [len(one.view.boxes) for one in drawn]
+    offsets = np.cumsum([0, *sizes[:-1]]).astype(np.int32)
+    views, mixes = [one.view for one in drawn], [one.mix for one in drawn]
+    return LabelView(
+        View(*(np.concatenate([getattr(v, f) for v in views]) for f in ("boxes", "flips", "rolls"))),
+        Mix(
+            np.concatenate([m.partners + o for m, o in zip(mixes, offsets, strict=True)]),
+            *(np.concatenate([getattr(m, f) for m in mixes]) for f in ("lam", "boxes", "colours")),
+        ),
+    )
+
+
+def _drawn(rows: LabelRows) -> LabelView:
+    rolls = np.zeros((len(rows.images), 2), np.int32)
+    view = View(rows.boxes[0], rows.flips[0], rolls)
+    return LabelView(view, Mix(rows.partners[0], rows.lam[0], rows.mix_boxes[0], rows.colours[0]))
+
+
+def _stored(rows: LabelRows) -> np.ndarray:
+    if rows.values is None:
+        raise DataError("label shard: scheme online stores nothing to read. Relabel with features.")
+    return rows.values
+
+
+def _decoded(rows: LabelRows) -> np.ndarray:
+    if rows.affine is None:
+        raise DataError("label shard: features without their scale. Run `distill verify`.")
+    return np.asarray(dequantise(_stored(rows)[0], rows.affine))
+
+
+def _no_logits(rows: np.ndarray) -> Tensor:
+    raise DataError("hard labels: nobody described these views. Use a label source with a teacher.")

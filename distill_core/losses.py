@@ -1,0 +1,51 @@
+"""What a student minimises. Axes: B images, C classes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, kl_div, log_softmax, softmax
+
+
+def kl_soft_labels(
+    student: Tensor,
+    teacher: Tensor,
+    *,
+    temperature: float,
+    squared: bool,
+    smoothing: float = 0.0,
+) -> Tensor:
+    """Return KL(teacher || student) at temperature T, averaged over the batch.
+
+    Args:
+        student: (B, C) logits.
+        teacher: (B, C) logits.
+        temperature: T > 0, of both.
+        squared: multiply by T^2, which keeps gradients comparable across temperatures.
+        smoothing: share of a uniform vector mixed into the raw teacher logits. This is what the
+            published 21K code calls label smoothing; it acts like a higher temperature.
+
+    Source: arXiv:2306.13092 (SRe2L), section 3.3; FKD, arXiv:2112.01528.
+    """
+    if smoothing:
+        teacher = (1 - smoothing) * teacher + smoothing / teacher.shape[1]
+    loss = kl_div(
+        log_softmax(student / temperature, dim=1),
+        softmax(teacher / temperature, dim=1),
+        reduction="batchmean",
+    )
+    return loss * temperature**2 if squared else loss
+
+
+def mixed_cross_entropy(student: Tensor, labels: Tensor, partners: Tensor, share: Tensor) -> Tensor:
+    """Return cross-entropy against hard labels, mixed as the pixels are.
+
+    Args:
+        student: (B, C) logits.
+        labels: (B,) classes of the images.
+        partners: (B,) classes of what is mixed in.
+        share: (B,) share of the image itself, in [0, 1].
+    """
+    own = cross_entropy(student, labels, reduction="none")
+    other = cross_entropy(student, partners, reduction="none")
+    return torch.mean(share * own + (1 - share) * other)

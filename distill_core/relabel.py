@@ -1,0 +1,114 @@
+"""Relabel: the teacher describes views of the decoded, stored images.
+
+Axes: V views, N images, D features, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distill_core.codec import Affine, choose_scheme, quantise
+from distill_core.config.schema import RelabelConfig
+from distill_core.errors import DivergedError
+from distill_core.label_views import LabelView, render, sample_label_view
+from distill_core.models.teacher import FrozenTeacher, TeacherOutput
+from distill_core.progress import Progress, silent
+from distill_core.storage.images import ImageRows
+from distill_core.storage.labels import LabelRows
+
+# Images per teacher forward. Part of the numerics on a CPU: convolutions round differently at
+# another batch size, and a label must not depend on a memory setting.
+FORWARD_BATCH = 100
+
+
+@torch.no_grad()
+def describe(
+    teacher: FrozenTeacher, pixels: Tensor, drawn: LabelView, config: RelabelConfig
+) -> TeacherOutput:
+    """Return what the teacher says of one view of all N images of a shard.
+
+    Args:
+        teacher: frozen, on the device of `pixels`.
+        pixels: (N, 3, S, S) uint8.
+        drawn: draws for the N images.
+        config: says which mix was drawn.
+
+    Source: arXiv:2306.13092 (SRe2L), section 3.3 (FKD labels).
+    """
+    spec, dtype = teacher.spec, teacher.head.weight.dtype
+    outputs = [
+        teacher(render(pixels, rows, drawn, kind=config.mix.kind, mean=spec.mean, std=spec.std, dtype=dtype))
+        for rows in np.split(np.arange(len(pixels)), range(FORWARD_BATCH, len(pixels), FORWARD_BATCH))
+    ]
+    features, logits = (torch.cat([getattr(o, name) for o in outputs]) for name in ("features", "logits"))
+    return TeacherOutput(features, logits, ())
+
+
+def relabel_shard(
+    rows: ImageRows,
+    views: Sequence[int],
+    *,
+    config: RelabelConfig,
+    teacher: FrozenTeacher,
+    seed: int,
+    device: str | torch.device,
+    progress: Progress = silent,
+) -> LabelRows:
+    """Label a range of views of one image shard.
+
+    Args:
+        rows: decoded images.
+        views: view ids.
+        config: views, mix and scheme; `auto` is resolved for this teacher.
+        teacher: frozen, on `device`.
+        seed: the run's seed.
+        device: where to compute.
+        progress: told after every view.
+
+    Raises:
+        DivergedError: a label is not finite.
+    """
+    spec = teacher.spec
+    scheme = choose_scheme(config.scheme, features=spec.features, classes=spec.num_classes)
+    pixels = torch.from_numpy(rows.pixels).to(device)
+    drawn = [sample_label_view(seed, rows.images, view, config, side=spec.side) for view in views]
+    said: list[np.ndarray] = []
+    for number, one in enumerate(drawn):
+        if scheme != "online":
+            output = describe(teacher, pixels, one, config)
+            said.append(getattr(output, scheme).float().cpu().numpy())
+        progress(number + 1, len(drawn))
+    values, affine = _stored(scheme, said, where=rows.images[0])
+    return LabelRows(
+        scheme=scheme,
+        teacher=teacher.digest,
+        images=rows.images,
+        views=tuple(views),
+        boxes=np.stack([d.view.boxes for d in drawn]),
+        flips=np.stack([d.view.flips for d in drawn]),
+        mix_kind=config.mix.kind,
+        partners=np.stack([d.mix.partners for d in drawn]),
+        lam=np.stack([d.mix.lam for d in drawn]),
+        mix_boxes=np.stack([d.mix.boxes for d in drawn]),
+        colours=np.stack([d.mix.colours for d in drawn]),
+        values=values,
+        affine=affine,
+    )
+
+
+def _stored(
+    scheme: str, said: list[np.ndarray], *, where: object
+) -> tuple[np.ndarray | None, Affine | None]:
+    """Return what is stored of the teacher's words: codes, fp16 logits, or nothing."""
+    if not said:
+        return None, None
+    values = np.stack(said)
+    if not np.isfinite(values).all():
+        raise DivergedError(f"relabel: {scheme} of the shard of {where} are not finite.")
+    if scheme == "features":
+        return quantise(values)
+    return values.astype(np.float16), None
