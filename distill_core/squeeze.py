@@ -131,8 +131,8 @@ def _finish(
     class_hash: str,
     device: str,
 ) -> SqueezedTeacher:
-    """Measure a teacher and describe it."""
-    accuracy = judge(model, test, run, device=device)
+    """Measure a teacher and describe it; a stored teacher is float32 whatever trained it."""
+    accuracy = judge(model.float(), test, run, device=device)
     head = model.get_submodule(head_name(model))
     assert isinstance(head, nn.Linear)
     checkpoint = run.squeeze.checkpoint

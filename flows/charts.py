@@ -186,9 +186,9 @@ def _chart(
 def _render(
     draw: Callable[[Figure], None], ink: str, width: float, height: float, pixels: bool
 ) -> Image:
-    colours = dict.fromkeys(INKED, ink)
+    settings: Any = {**SETTINGS, **dict.fromkeys(INKED, ink)}
     stream = io.BytesIO()
-    with matplotlib.rc_context({**SETTINGS, **colours}):
+    with matplotlib.rc_context(settings):
         figure = Figure(figsize=(width, height), layout="constrained")
         draw(figure)
         if pixels:

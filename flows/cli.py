@@ -6,6 +6,7 @@ command imports Prefect or Ray before the manifests have said that something is 
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -215,7 +216,8 @@ def demo(store: StoreUrl = "./out/demo") -> None:
 
     config = load_run("digits-demo")
     terminal.say(*summary.demo_opening(config))
-    made = _start(config, None, _execution(store, False, None, "cpu", None, None, False))
+    workers = min(2, os.cpu_count() or 1)
+    made = _start(config, None, _execution(store, False, workers, "cpu", None, None, False))
     terminal.say(*summary.demo_closing(made))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
@@ -80,8 +81,13 @@ def execution_of(tree: Mapping[str, Any]) -> Execution:
     """Check a plain tree of execution settings and freeze it.
 
     Raises:
-        ConfigError: an unknown key, or a value out of range.
+        ConfigError: an unknown key, a value out of range, or credentials in the store's address.
     """
+    if "@" in urlsplit(str(tree["store"])).netloc:
+        raise ConfigError(
+            "store: the address contains credentials, which would be stored with every run. "
+            "Leave them to the environment (AWS_ACCESS_KEY_ID, ...) or to your cloud's roles."
+        )
     try:
         return Execution.model_validate(dict(tree))
     except ValidationError as error:
@@ -132,13 +138,14 @@ def run_with_prefect(run: Run, execution: Execution, only: Only) -> None:
     with prefect_api.connected():
         from flows.prefect_flow import distill  # reads its settings on import
 
-        distill(
-            config=run.config.model_dump(mode="json"),
-            store=run.store.url,
-            run=run.name,
-            execution=execution.model_dump(mode="json"),
-            only={stage: list(shards) for stage, shards in only.items()},
-        )
+        parameters: dict[str, Any] = {
+            "config": run.config.model_dump(mode="json"),
+            "store": run.store.url,
+            "run": run.name,
+            "execution": execution.model_dump(mode="json"),
+            "only": {stage: list(shards) for stage, shards in only.items()},
+        }
+        distill(**parameters)
 
 
 def complete_run(run: Run, execution: Execution, only: Only | None = None) -> RunStatus:

@@ -64,7 +64,7 @@ def connected() -> Iterator[None]:
             try:
                 yield
             finally:
-                APILogHandler().flush()  # what is sent after the server's end is an error of its own
+                APILogHandler().flush()  # later, there is no server to send it to
     finally:
         server.stop()
         log.unlink(missing_ok=True)

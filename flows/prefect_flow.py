@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
 from prefect import flow, get_run_logger, task
@@ -127,11 +127,12 @@ class StageArtifacts:
         """Create the stage's progress artifact."""
         self._meter, self._last = Meter(total, done, clock=self._clock), self._clock()
         with _Advisory():
-            self._artifact = create_progress_artifact(
+            made = create_progress_artifact(
                 100 * self._meter.fraction,
                 key=artifact_key(self._run, stage),
                 description=f"{stage} of {self._run}",
             )
+            self._artifact = cast("UUID", made)  # a coroutine only inside an event loop
 
     def job_progress(self, stage: str, shard: str, done: int, total: int) -> None:
         """Note progress."""

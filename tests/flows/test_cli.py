@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
-from distill_core.errors import ConfigError, ShardsFailed
+from distill_core.errors import ConfigError, ShardsFailed, StorageError
 from distill_core.storage.store import Store
 from flows import cli, pipeline, status
 from flows.status import RunStatus
@@ -112,6 +112,13 @@ def test_a_wrong_device_is_one_line(distill: Distill, tmp_path: Path) -> None:
     assert len(said.err.splitlines()) == 1
 
 
+def test_credentials_in_the_address_are_refused_without_repeating_them(distill: Distill) -> None:
+    said = distill("resume", "tiny", "--store", "s3://key:hush@bucket/prefix")
+    assert said.code == 2
+    assert "credentials" in said.err
+    assert "hush" not in said.err
+
+
 def test_a_dry_run_plans_and_writes_nothing(distill: Distill, tmp_path: Path) -> None:
     store = tmp_path / "s"
     said = distill("run", str(preset_file(tmp_path)), "--store", str(store), "--dry-run")
@@ -157,7 +164,7 @@ def test_a_store_without_conditional_create_is_refused_unless_there_is_one_write
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipeline, "probe", lambda store: False)
-    with pytest.raises(pipeline.StorageError, match="--single-writer"):
+    with pytest.raises(StorageError, match="--single-writer"):
         pipeline.check_store(run.store, single_writer=False)
     pipeline.check_store(run.store, single_writer=True)
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image as Picture
 
+from distill_core.config.load import load_run
 from flows import charts, facts, gallery, report, reproduce, tables
 from flows.charts import Span
 from tasks.runs import Run
@@ -195,8 +196,8 @@ def test_spread_keeps_both_ends() -> None:
 
 
 def test_the_command_names_what_differs_from_the_preset_and_nothing_else() -> None:
-    config = reproduce.load_run("digits-demo", ["ipc=3", "recover.terms={cross_entropy: 1.0}"])
+    config = load_run("digits-demo", ["ipc=3", "recover.terms={cross_entropy: 1.0}"])
     changes = reproduce.overrides(config)
     assert "ipc=3" in changes
-    assert reproduce.load_run("digits-demo", changes) == config
-    assert reproduce.overrides(reproduce.load_run("digits-demo")) == []
+    assert load_run("digits-demo", changes) == config
+    assert reproduce.overrides(load_run("digits-demo")) == []

@@ -1,0 +1,316 @@
+"""Which job runs on which worker now, and what happens when something breaks. Pure logic.
+
+Two kinds of failure are kept apart. What our own code raises counts as an attempt of that job.
+What befalls a worker (its process, its node) counts against a budget of the whole stage and costs
+the job nothing, except that a job which keeps losing its worker is given up, too: a shard that
+crashes every process must not take the stage with it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from distill_core.errors import ClusterError, ConfigError, DistillError, DivergedError
+from tasks.jobs import Job, Receipt
+from tasks.pool import Broken, Done, Event, Lost, Pool, Raised, Ready
+
+FINAL = (DivergedError, ConfigError)  # another attempt would end the same way
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How patient the dispatcher is. Nothing here changes a result."""
+
+    in_flight: int = 2  # jobs per worker, the running one included
+    max_attempts: int = 3  # of one job, ended by an exception of its own or by the deadline
+    ready_timeout_seconds: float = 300.0
+    job_timeout_seconds: float | None = None  # from its start on a worker; None: no deadline
+    losses_per_worker: int = 5  # the budget of a stage is this times its workers
+    max_losses_per_job: int = 4  # of the worker that was running it
+    max_failures_in_row: int = 2  # of one worker, then it is built anew: its device may be sick
+    tick_seconds: float = 1.0
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a job was given up."""
+
+    attempts: int
+    error: Exception
+    traceback: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON-able values."""
+        return {
+            "attempts": self.attempts,
+            "error": describe_error(self.error),
+            "type": type(self.error).__name__,
+            "traceback": self.traceback,
+        }
+
+
+@dataclass(frozen=True)
+class DispatchResult:
+    """What became of every job."""
+
+    receipts: tuple[Receipt, ...]  # in the order in which they came
+    failed: dict[str, Failure]  # by shard
+    losses: int = 0  # infrastructure failures that were survived
+
+
+class JobObserver(Protocol):
+    """Who is told about jobs."""
+
+    def job_progress(self, stage: str, shard: str, done: int, total: int) -> None: ...
+    def job_finished(self, stage: str, receipt: Receipt) -> None: ...
+    def job_retried(self, stage: str, shard: str, reason: str) -> None: ...
+    def job_failed(self, stage: str, shard: str, error: str) -> None: ...
+
+
+class RemoteTraceback(Exception):
+    """Carries a worker's traceback as the cause of the exception raised here."""
+
+    def __str__(self) -> str:
+        return f"\n{self.args[0]}"
+
+
+@dataclass
+class _Seat:
+    """One worker as the dispatcher sees it."""
+
+    since: float  # start of the wait for readiness, or of the running job
+    ready: bool = False
+    line: deque[Job] = field(default_factory=deque)  # the first one is running
+    failures_in_row: int = 0
+
+
+def dispatch(
+    jobs: Sequence[Job],
+    pool: Pool,
+    *,
+    policy: Policy | None = None,
+    stage: str = "jobs",
+    observer: JobObserver | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> DispatchResult:
+    """Run jobs, in the order given as far as workers allow, until each is done or given up.
+
+    Args:
+        jobs: with unique keys; put the longest first.
+        pool: a new one, whose workers nobody has used.
+        policy: limits and timeouts.
+        stage: name for messages and for the observer.
+        observer: told what happens.
+        clock: seconds, monotonic.
+
+    Raises:
+        ClusterError: no worker became ready in time, or workers were lost too often.
+        DistillError: a worker could not be built, for a reason that another try will not mend.
+    """
+    return _Dispatcher(
+        jobs, pool, policy=policy or Policy(), stage=stage, observer=observer, clock=clock
+    ).run()
+
+
+class _Dispatcher:
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        pool: Pool,
+        *,
+        policy: Policy,
+        stage: str,
+        observer: JobObserver | None,
+        clock: Callable[[], float],
+    ) -> None:
+        self.pool, self.policy, self.stage, self.clock = pool, policy, stage, clock
+        self.observer = observer
+        self.queue = deque(jobs)
+        self.seats = [_Seat(since=clock()) for _ in range(pool.workers)]
+        self.attempts: Counter[str] = Counter()  # by job key
+        self.losses_of: Counter[str] = Counter()  # by key of the job that was running
+        self.losses = self.budget_used = 0
+        self.progress: dict[str, tuple[int, int]] = {}
+        self.receipts: list[Receipt] = []
+        self.failed: dict[str, Failure] = {}
+
+    def run(self) -> DispatchResult:
+        while self.queue or any(seat.line for seat in self.seats):
+            self._feed()
+            for event in self.pool.wait(self.policy.tick_seconds, self._note):
+                self._handle(event)
+            self._check_sick_workers()
+            self._check_readiness()
+            self._check_deadlines()
+        return DispatchResult(tuple(self.receipts), self.failed, self.losses)
+
+    def _feed(self) -> None:
+        """Fill the lines breadth-first, so that no job waits behind another beside an idle worker.
+
+        The second place in a line hides latency while there is plenty to do; near the end it would
+        only tie a job to a busy worker.
+        """
+        for depth in range(self.policy.in_flight):
+            for number, seat in enumerate(self.seats):
+                if depth and len(self.queue) <= len(self.seats):
+                    return
+                if self.queue and seat.ready and len(seat.line) == depth:
+                    self._submit(number, self.queue.popleft())
+
+    def _submit(self, worker: int, job: Job) -> None:
+        seat = self.seats[worker]
+        if not seat.line:
+            seat.since = self.clock()
+        seat.line.append(job)
+        self.pool.submit(worker, job)
+
+    def _handle(self, event: Event) -> None:
+        match event:
+            case Ready(worker):
+                self.seats[worker].ready = True
+            case Broken(worker, error, traceback):
+                self._broken(worker, error, traceback)
+            case Done(worker, receipt):
+                self._done(worker, receipt)
+            case Raised(worker, key, error, traceback):
+                self._raised(worker, key, error, traceback)
+            case Lost(worker, reason):
+                self._lost(worker, reason)
+
+    def _done(self, worker: int, receipt: Receipt) -> None:
+        self._take(worker, receipt.key)
+        self.seats[worker].failures_in_row = 0
+        self.receipts.append(receipt)
+        if self.observer:
+            self.observer.job_finished(self.stage, receipt)
+
+    def _raised(self, worker: int, key: str, error: Exception, traceback: str) -> None:
+        job = self._take(worker, key)
+        if isinstance(error, ClusterError):  # a gang's: nothing that the job did
+            self._count_loss(job, str(error))
+            return
+        self.seats[worker].failures_in_row += 1
+        self._count_attempt(job, error, traceback)
+
+    def _broken(self, worker: int, error: Exception, traceback: str) -> None:
+        if not (isinstance(error, DistillError) and error.retryable):
+            raise error from RemoteTraceback(traceback)
+        self._count_loss(None, str(error))
+        self._restart(worker)
+
+    def _lost(self, worker: int, reason: str) -> None:
+        running = self._clear(worker)
+        self._count_loss(running, reason)
+
+    def _clear(self, worker: int) -> Job | None:
+        """Take everything from a worker, put back what was not running, return what was."""
+        seat = self.seats[worker]
+        jobs = list(seat.line)
+        seat.line.clear()
+        seat.ready, seat.since, seat.failures_in_row = False, self.clock(), 0
+        self.queue.extendleft(reversed(jobs[1:]))
+        return jobs[0] if jobs else None
+
+    def _count_loss(self, running: Job | None, reason: str) -> None:
+        self.losses += 1
+        self.budget_used += 1
+        if running is not None:
+            self._requeue_lost(running, reason)
+        if self.budget_used > (budget := self.policy.losses_per_worker * len(self.seats)):
+            raise ClusterError(
+                f"{self.stage}: workers were lost {self.budget_used} times, more than the {budget} "
+                f"that are put up with; the last time: {reason} What is done is kept; look after "
+                "the cluster, then resume."
+            )
+
+    def _requeue_lost(self, job: Job, reason: str) -> None:
+        """Put a job back uncounted; one that loses every worker is given up and gives back its
+        share of the budget.
+        """
+        self.losses_of[job.key] += 1
+        if (count := self.losses_of[job.key]) < self.policy.max_losses_per_job:
+            self._retry(job, reason, self.queue.appendleft)
+            return
+        self.budget_used -= count
+        message = f"{job.shard}: its worker was lost {count} times; the last time: {reason}"
+        self._fail(job, Failure(count, ClusterError(message), ""))
+
+    def _count_attempt(self, job: Job, error: Exception, traceback: str) -> None:
+        self.attempts[job.key] += 1
+        count = self.attempts[job.key]
+        if count < self.policy.max_attempts and not isinstance(error, FINAL):
+            self._retry(job, describe_error(error), self.queue.append)
+            return
+        self._fail(job, Failure(count, error, traceback))
+
+    def _retry(self, job: Job, reason: str, requeue: Callable[[Job], None]) -> None:
+        self.progress.pop(job.key, None)
+        requeue(job)
+        if self.observer:
+            self.observer.job_retried(self.stage, job.shard, reason)
+
+    def _fail(self, job: Job, failure: Failure) -> None:
+        self.failed[job.shard] = failure
+        if self.observer:
+            self.observer.job_failed(self.stage, job.shard, describe_error(failure.error))
+
+    def _take(self, worker: int, key: str) -> Job:
+        """Remove an ended job from its worker's line; the next one starts now."""
+        seat = self.seats[worker]
+        job = next(job for job in seat.line if job.key == key)
+        seat.line.remove(job)
+        seat.since = self.clock()
+        return job
+
+    def _restart(self, worker: int) -> None:
+        running = self._clear(worker)
+        if running is not None:
+            self.queue.appendleft(running)
+        self.pool.restart(worker)
+
+    def _check_sick_workers(self) -> None:
+        """Build a worker anew that fails every job: a broken device must not eat all attempts."""
+        for number, seat in enumerate(self.seats):
+            if seat.failures_in_row >= self.policy.max_failures_in_row:
+                self._restart(number)
+
+    def _check_readiness(self) -> None:
+        limit = self.policy.ready_timeout_seconds
+        for number, seat in enumerate(self.seats):
+            if seat.ready or self.clock() - seat.since <= limit:
+                continue
+            reason = f"a worker was not ready within {limit:g} s ({self.pool.describe()})."
+            if not any(seat.ready for seat in self.seats):
+                raise ClusterError(f"{self.stage}: {reason} Free or add resources, then resume.")
+            self._count_loss(None, reason)
+            self._restart(number)
+
+    def _check_deadlines(self) -> None:
+        limit = self.policy.job_timeout_seconds
+        if limit is None:
+            return
+        for number, seat in enumerate(self.seats):
+            if seat.line and self.clock() - seat.since > limit:
+                job = self._clear(number)
+                self.pool.restart(number)
+                assert job is not None
+                error = ClusterError(f"{job.shard}: ran for more than {limit:g} s and was killed.")
+                self._count_attempt(job, error, "")
+
+    def _note(self, key: str, done: int, total: int) -> None:
+        """Pass on progress that is news, of jobs that run."""
+        if self.observer is None or self.progress.get(key) == (done, total):
+            return
+        for seat in self.seats:
+            if seat.line and seat.line[0].key == key:
+                self.progress[key] = (done, total)
+                self.observer.job_progress(self.stage, seat.line[0].shard, done, total)
+
+
+def describe_error(error: BaseException) -> str:
+    """Return the type and the message of an exception."""
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,58 @@
+"""Where and how jobs run. Nothing here changes a result, so nothing here is in a key."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator
+from pydantic_core.core_schema import ValidationInfo
+
+from tasks.dispatch import Policy
+
+NonNegativeFloat = Annotated[float, Field(ge=0.0)]
+
+
+class Execution(BaseModel):
+    """Settings of one pass over a run; immutable, and strict about unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    store: str  # folder or URL
+    local: bool = False  # neither Prefect nor Ray
+    single_writer: bool = False  # accept a store without conditional create
+    workers: PositiveInt | None = None  # None: as many as the cluster holds; one if local
+    device: Literal["cpu", "cuda"] = "cpu"
+    num_cpus: NonNegativeFloat = 1.0  # Ray CPUs per worker; bookkeeping, not a limit
+    num_gpus: NonNegativeFloat | None = Field(default=None, validate_default=True)  # per worker
+    ray_address: str | None = None  # host:port or ray://...; None: start a local cluster
+    in_flight: PositiveInt = 2
+    max_attempts: PositiveInt = 3
+    ready_timeout_seconds: PositiveFloat = 300.0
+    job_timeout_seconds: PositiveFloat | None = None
+
+    @field_validator("num_gpus")
+    @classmethod
+    def _schedulable(cls, value: float | None, info: ValidationInfo) -> float:
+        """Resolve the default, and refuse what would hang: other fractions do not pack."""
+        cuda = info.data.get("device") == "cuda"
+        if value is None:
+            return 1.0 if cuda else 0.0
+        if value not in (0.0, 0.25, 0.5) and value != int(value):
+            raise ValueError("use whole GPUs, 0.5 or 0.25: Ray does not pack other fractions")
+        if cuda and value == 0 and not info.data.get("local"):
+            raise ValueError("Ray hides every GPU from a worker without num_gpus; use 0.25 or more")
+        return value
+
+    @property
+    def gpus(self) -> float:
+        """Return the Ray GPUs per worker, the default resolved."""
+        return self.num_gpus or 0.0
+
+    def policy(self) -> Policy:
+        """Return what the dispatcher needs to know."""
+        return Policy(
+            in_flight=self.in_flight,
+            max_attempts=self.max_attempts,
+            ready_timeout_seconds=self.ready_timeout_seconds,
+            job_timeout_seconds=self.job_timeout_seconds,
+        )

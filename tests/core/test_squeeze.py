@@ -1,0 +1,278 @@
+"""Squeezing: teachers learn, survive a kill bit for bit, and come from files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from distill_core.config.schema import RunConfig
+from distill_core.errors import ConfigError, DivergedError
+from distill_core.models.files import load_teacher
+from distill_core.models.spec import TeacherSpec
+from distill_core.squeeze import import_teacher, train_teacher
+from distill_core.supervised import Labelled, Resident, Trainee, train_step
+from distill_core.training import World, evaluate
+
+TRAINING: dict[str, Any] = {
+    "epochs": 3,
+    "batch_size": 16,
+    "optimizer": {"name": "sgd", "lr": 0.05, "weight_decay": 1e-4},
+    "schedule": {"per_step": True, "warmup_epochs": 1},
+    "augment": {"pad_crop": 1, "crop": (0.6, 1.0), "cutout": 0.25},
+    "label_smoothing": 0.1,
+    "nesterov": True,
+}
+TREE: dict[str, Any] = {
+    "preset": "test",
+    "source": "none",
+    "expected": "not published",
+    "ipc": 1,
+    "data": {
+        "name": "blobs",
+        "format": "digits",
+        "num_classes": 3,
+        "side": 16,
+        "mean": (0.5, 0.5, 0.5),
+        "std": (0.25, 0.25, 0.25),
+    },
+    "recover": {
+        "init": "gaussian",
+        "batch_size": 3,
+        "steps": 1,
+        "lr": 0.1,
+        "betas": (0.5, 0.9),
+        "terms": {"cross_entropy": 1.0},
+        "first_layer_factor": 10.0,
+        "crop": None,
+        "flip": False,
+        "roll": {"mode": "off"},
+    },
+    "relabel": {"views": 1, "crop": None, "flip": False, "mix": {"kind": "none"}},
+    "posttrain": {
+        "students": ({"name": "convnet3", "width": 4},),
+        "epochs": 1,
+        "batch_size": 3,
+        "optimizer": {"name": "adamw", "lr": 0.001},
+        "temperature": 20.0,
+        "temperature_squared": False,
+    },
+}
+
+
+def run(*, model: str = "resnet18_small", **changes: Any) -> RunConfig:
+    """Return a tiny run; `changes` go to the tree, `training` into the training part."""
+    training = TRAINING | changes.pop("training", {})
+    width = {} if model == "mobilenet_v2" else {"width": 4}
+    squeeze = {"model": {"name": model} | width, "training": training}
+    squeeze |= changes.pop("squeeze", {})
+    return RunConfig.model_validate(TREE | {"squeeze": squeeze} | changes)
+
+
+def split(count: int, seed: int) -> Labelled:
+    """Return images whose class is the channel that is bright, under noise."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count) % 3
+    pixels = rng.integers(0, 120, (count, 3, 16, 16))
+    pixels[np.arange(count), labels] += 90
+    return Labelled(pixels.astype(np.uint8), labels)
+
+
+TRAIN, TEST = split(50, 0), split(30, 1)
+
+
+class Killed(Exception):
+    """Stands for a process that dies."""
+
+
+@dataclass
+class Shelf:
+    """Keeps checkpoints in memory and dies after one of them."""
+
+    dies_after: int | None = None
+    kept: dict[int, bytes] = field(default_factory=dict)
+
+    def save(self, step: int, payload: bytes) -> None:
+        self.kept[step] = payload
+        if step == self.dies_after:
+            raise Killed
+
+    def latest(self) -> tuple[int, bytes] | None:
+        return max(self.kept.items(), default=None)
+
+
+def test_a_teacher_learns_and_is_described() -> None:
+    config = run(training={"epochs": 8, "augment": {"pad_crop": 1}})
+    seen: list[tuple[int, int]] = []
+    squeezed = train_teacher(
+        TRAIN,
+        TEST,
+        run=config,
+        class_hash="ab",
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    assert squeezed.accuracy.top1 > 80
+    assert seen == [(epoch, 8) for epoch in range(1, 9)]
+    assert [point["epoch"] for point in squeezed.curve] == list(range(1, 9))
+    assert squeezed.curve[-1]["loss"] < squeezed.curve[0]["loss"]
+    assert squeezed.curve[-1]["top1"] == squeezed.accuracy.top1
+    spec = TeacherSpec.from_json(squeezed.files["json"])
+    assert (spec.num_classes, spec.features, spec.side, spec.origin) == (3, 32, 16, "trained")
+    assert spec.accuracy == squeezed.accuracy.top1
+
+
+def test_the_files_hold_the_trained_network_with_its_running_statistics() -> None:
+    squeezed = train_teacher(TRAIN, TEST, run=run(), class_hash="ab")
+    teacher = load_teacher(squeezed.files["safetensors"], squeezed.files["json"])
+
+    class Logits(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.teacher = teacher
+
+        def forward(self, x: Tensor) -> Tensor:
+            logits: Tensor = self.teacher(x).logits
+            return logits
+
+    stored = evaluate(
+        Logits(), TEST.pixels, TEST.labels, mean=(0.5,) * 3, std=(0.25,) * 3, device="cpu"
+    )
+    assert stored == squeezed.accuracy
+    seen = teacher(torch.zeros(1, 3, 16, 16), statistics=True).statistics
+    assert not torch.equal(seen[0].running_mean, torch.zeros(4))
+
+
+@pytest.mark.parametrize("model", ["resnet18_small", "mobilenet_v2"])  # the second has dropout
+@pytest.mark.parametrize("killed", [1, 2])
+def test_a_killed_and_resumed_training_gives_the_same_bytes(model: str, killed: int) -> None:
+    optimizer = {"name": "sgd", "lr": 0.05, "weight_decay": 1e-4}
+    config = run(model=model, training={"optimizer": optimizer})
+    undisturbed = train_teacher(TRAIN, TEST, run=config, class_hash="ab")
+    shelf = Shelf(dies_after=killed)
+    with pytest.raises(Killed):
+        train_teacher(TRAIN, TEST, run=config, class_hash="ab", checkpoints=shelf)
+    torch.manual_seed(123)
+    shelf.dies_after = None
+    resumed = train_teacher(TRAIN, TEST, run=config, class_hash="ab", checkpoints=shelf)
+    assert resumed == undisturbed
+    assert list(shelf.kept) == [1, 2, 3]
+
+
+def test_adam_resumes_bit_for_bit_too() -> None:
+    config = run(training={"optimizer": {"name": "adamw", "lr": 0.01}, "nesterov": False})
+    shelf = Shelf(dies_after=1)
+    with pytest.raises(Killed):
+        train_teacher(TRAIN, TEST, run=config, class_hash="ab", checkpoints=shelf)
+    resumed = train_teacher(
+        TRAIN, TEST, run=config, class_hash="ab", checkpoints=Shelf(kept=shelf.kept)
+    )
+    assert resumed == train_teacher(TRAIN, TEST, run=config, class_hash="ab")
+
+
+def test_a_finished_training_is_not_repeated() -> None:
+    shelf = Shelf()
+    first = train_teacher(TRAIN, TEST, run=run(), class_hash="ab", checkpoints=shelf)
+    shelf.dies_after = 3
+    again = train_teacher(TRAIN, TEST, run=run(), class_hash="ab", checkpoints=shelf)
+    assert again == first
+
+
+def test_the_seed_decides_and_the_global_generator_is_left_alone() -> None:
+    config = run(training={"epochs": 1})
+    before = torch.get_rng_state()
+    first = train_teacher(TRAIN, TEST, run=config, class_hash="ab")
+    assert torch.equal(torch.get_rng_state(), before)
+    other = train_teacher(TRAIN, TEST, run=run(training={"epochs": 1}, seed=1), class_hash="ab")
+    assert first.files["safetensors"] != other.files["safetensors"]
+
+
+@pytest.mark.parametrize("precision", ["float64", "bfloat16"])
+def test_other_precisions_train_and_store_float32(precision: str) -> None:
+    config = run(training={"epochs": 1}, precision=precision)
+    squeezed = train_teacher(TRAIN, TEST, run=config, class_hash="ab")
+    teacher = load_teacher(squeezed.files["safetensors"], squeezed.files["json"])
+    assert all(p.dtype == torch.float32 for p in teacher.parameters())
+    assert np.isfinite(squeezed.curve[0]["loss"])
+
+
+def test_a_diverged_training_says_so() -> None:
+    config = run(training={"optimizer": {"name": "sgd", "lr": 1e30}, "schedule": {}})
+    with pytest.raises(DivergedError, match=r"epoch 1 is (nan|inf), expected a finite number"):
+        train_teacher(TRAIN, TEST, run=config, class_hash="ab")
+
+
+def test_images_of_a_batch_are_the_same_however_it_is_shared() -> None:
+    config, source = run(), Resident.of(TRAIN, device="cpu")
+    rows = np.arange(15)[::-1].copy()
+    whole, labels = source.batch(rows, config, step=4, share=World().share(15))
+    parts = [source.batch(rows, config, step=4, share=World(r, 2).share(15)) for r in (0, 1)]
+    torch.testing.assert_close(torch.cat([images for images, _ in parts]), whole)
+    assert torch.equal(torch.cat([part for _, part in parts]), labels)
+
+
+def test_gradients_of_unequal_parts_average_to_that_of_the_whole_batch() -> None:
+    config = run(precision="float64")
+    training = config.squeeze.training
+    assert training is not None
+    trainee = Trainee.start(config, training, device="cpu")
+    trainee.model.eval()  # batch norm sees the part of a process, as documented
+    images, labels = Resident.of(TRAIN, device="cpu").batch(
+        np.arange(15), config, step=0, share=slice(None)
+    )
+
+    def gradient(part: slice, weight: float) -> Tensor:
+        for group in trainee.optimizer.param_groups:
+            group["lr"] = 0.0
+        train_step(trainee.model, trainee, images[part], labels[part], weight=weight)
+        return torch.cat(
+            [p.grad.flatten() for p in trainee.model.parameters() if p.grad is not None]
+        )
+
+    halves = [gradient(World(rank, 2).share(15), 2 / 15) for rank in (0, 1)]
+    torch.testing.assert_close((halves[0] + halves[1]) / 2, gradient(slice(None), 1 / 15))
+
+
+def exported(folder: Path) -> tuple[Path, RunConfig]:
+    """Train a teacher and write its two files; return the weights and a run that imports them."""
+    for suffix, data in train_teacher(TRAIN, TEST, run=run(), class_hash="ab").files.items():
+        (folder / f"teacher.{suffix}").write_bytes(data)
+    weights = folder / "teacher.safetensors"
+    return weights, run(squeeze={"checkpoint": str(weights), "training": None})
+
+
+def test_an_exported_teacher_comes_back_the_same(tmp_path: Path) -> None:
+    weights, importing = exported(tmp_path)
+    taken = import_teacher(TEST, run=importing, class_hash="ab")
+    assert taken.files["safetensors"] == weights.read_bytes()
+    spec = TeacherSpec.from_json(taken.files["json"])
+    assert spec.origin == "teacher.safetensors"
+    assert spec.accuracy == taken.accuracy.top1
+    assert taken.curve == ()
+
+
+def test_an_import_that_contradicts_its_description_is_refused(tmp_path: Path) -> None:
+    _, importing = exported(tmp_path)
+    with pytest.raises(ConfigError, match="class list is ab, the dataset's is cd"):
+        import_teacher(TEST, run=importing, class_hash="cd")
+    data = importing.data.model_copy(update={"mean": (0.1, 0.1, 0.1)})
+    with pytest.raises(ConfigError, match=r"trained with mean \(0\.5, 0\.5, 0\.5\)"):
+        import_teacher(TEST, run=importing.model_copy(update={"data": data}), class_hash="ab")
+    model = importing.squeeze.model.model_copy(update={"width": 8})
+    squeeze = importing.squeeze.model_copy(update={"model": model})
+    with pytest.raises(ConfigError, match=r"resnet18_small-w4, squeeze\.model says .*-w8"):
+        import_teacher(TEST, run=importing.model_copy(update={"squeeze": squeeze}), class_hash="ab")
+
+
+def test_weights_without_a_description_are_taken_at_the_run_s_word(tmp_path: Path) -> None:
+    weights, importing = exported(tmp_path)
+    weights.with_suffix(".json").unlink()
+    spec = TeacherSpec.from_json(import_teacher(TEST, run=importing, class_hash="cd").files["json"])
+    assert spec.class_hash == "cd"
+    data = importing.data.model_copy(update={"num_classes": 4})
+    with pytest.raises(ConfigError, match="has 3 classes, the dataset has 4"):
+        import_teacher(TEST, run=importing.model_copy(update={"data": data}), class_hash="cd")

@@ -1,0 +1,46 @@
+"""The Prefect flow, as far as it can be seen without a server."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+from prefect.cache_policies import NO_CACHE
+
+from distill_core.errors import ClusterError, ConfigError, ShardsFailed, StorageError
+from flows import prefect_flow
+
+
+@pytest.mark.parametrize(
+    ("error", "again"),
+    [
+        (StorageError("timed out"), True),
+        (ClusterError("node lost"), True),
+        (ConfigError("typo"), False),
+        (ShardsFailed("two"), False),
+        (ZeroDivisionError("a bug"), False),
+    ],
+)
+def test_a_stage_is_tried_again_only_if_its_error_says_so(error: Exception, again: bool) -> None:
+    assert prefect_flow.worth_retrying(None, None, SimpleNamespace(data=error)) is again
+
+
+def test_every_stage_is_a_task_without_cache_or_results() -> None:
+    names = ("ingest", "squeeze", "recover", "relabel", "posttrain", "report")
+    for stage in (getattr(prefect_flow, name) for name in names):
+        assert stage.persist_result is False
+        assert stage.cache_policy is NO_CACHE
+        assert stage.retries == 1
+
+
+def test_a_deployment_validates_the_whole_config() -> None:
+    schema = prefect_flow.distill.parameters
+    assert schema.required == ["config", "store"]
+    assert "RecoverConfig" in schema.definitions
+
+
+@pytest.mark.parametrize(
+    ("names", "key"), [(("Run_1", "recover"), "run-1-recover"), (("a.b", "x"), "a-b-x")]
+)
+def test_artifact_keys_are_lowercase_with_dashes(names: tuple[str, ...], key: str) -> None:
+    assert prefect_flow.artifact_key(*names) == key
