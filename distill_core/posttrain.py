@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from distill_core.config.schema import ModelConfig, RunConfig, SetName
 from distill_core.errors import DivergedError
@@ -23,6 +23,7 @@ from distill_core.metrics import Accuracy
 from distill_core.models.build import build_model
 from distill_core.progress import Progress, silent
 from distill_core.seeds import derive_seed, generator, philox_key
+from distill_core.supervised import Labelled
 from distill_core.training import (
     CheckpointPort,
     WeightEma,
@@ -44,14 +45,6 @@ class StudentTask:
     student: ModelConfig
     seed: int
     images_of: SetName
-
-
-@dataclass(frozen=True)
-class Split:
-    """Images in memory."""
-
-    pixels: np.ndarray  # (N, 3, S, S) uint8
-    labels: np.ndarray  # (N,) int64
 
 
 @dataclass
@@ -77,15 +70,15 @@ class Judgements:
 
 def train_student(
     task: StudentTask,
-    images: Split,
+    images: Labelled,
     labels: LabelSource,
-    test: Split,
+    test: Labelled,
     *,
     device: str | torch.device,
     checkpoints: CheckpointPort | None = None,
     progress: Progress = silent,
     world: World = World(),
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
+) -> tuple[dict[str, Any], nn.Module]:
     """Train and judge one student; an interrupted training goes on after its last whole epoch.
 
     Every draw is named by (seed, epoch), so resuming ends with the bytes of an undisturbed
@@ -102,7 +95,7 @@ def train_student(
         world: this process among all of the training.
 
     Returns:
-        The result (accuracies last, EMA, best, curve) as a JSON-able tree, and the weights.
+        The result (accuracies last, EMA, best, curve) as a JSON-able tree, and the student.
 
     Raises:
         DivergedError: the loss stopped being finite.
@@ -121,14 +114,14 @@ def train_student(
             if checkpoints is not None and world.first:
                 checkpoints.save(done, trainee.state())
         progress(done, settings.epochs)
-    return trainee.result(), dict(trainee.model.state_dict())
+    return trainee.result(), trainee.model
 
 
 class _Trainee:
     """A student with its optimiser, its average and its judgements."""
 
     def __init__(
-        self, task: StudentTask, images: Split, test: Split, device: torch.device, world: World
+        self, task: StudentTask, images: Labelled, test: Labelled, device: torch.device, world: World
     ) -> None:
         self.task, self.test, self.device, self.world = task, test, device, world
         self.settings = task.run.posttrain
@@ -257,7 +250,7 @@ class _Trainee:
             smoothing=self.settings.logit_smoothing,
         )
 
-    def _accuracy(self, model: torch.nn.Module) -> Accuracy:
+    def _accuracy(self, model: nn.Module) -> Accuracy:
         data = self.task.run.data
         return evaluate(
             model, self.test.pixels, self.test.labels, mean=data.mean, std=data.std, device=self.device

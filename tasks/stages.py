@@ -18,16 +18,16 @@ from distill_core.storage.manifest import Manifest, load_manifest, save_manifest
 from distill_core.storage.markers import StageShelf
 from tasks.dispatch import DispatchResult, dispatch
 from tasks.execution import Execution
-from tasks.jobs import Job, Receipt
+from tasks.jobs import Job, Receipt, WorkerSpec
 from tasks.plans import STAGES, JobPlan, Jobs, NotReady
-from tasks.pools import PoolProvider, WorkerSpec
+from tasks.pools import PoolProvider
 from tasks.runs import Run
 
 WORKERS: Mapping[str, str] = {
-    "squeeze": "tasks.workers:SqueezeWorker",
+    "squeeze": "tasks.trainers:SqueezeWorker",
     "recover": "tasks.workers:RecoverWorker",
     "relabel": "tasks.workers:RelabelWorker",
-    "posttrain": "tasks.workers:PosttrainWorker",
+    "posttrain": "tasks.trainers:PosttrainWorker",
 }
 
 
@@ -166,10 +166,7 @@ def _dispatch(
 ) -> DispatchResult:
     kwargs = {"run": run.config.model_dump_json(), "name": run.name, "store": run.store.url}
     spec = WorkerSpec(WORKERS[stage], kwargs | {"device": execution.device})
-    processes = _processes(run, stage)
-    if processes > 1:
-        return pools.gang(spec, jobs, processes=processes, stage=stage, observer=observer)
-    pool = pools.pool(spec, jobs=len(jobs))
+    pool = pools.pool(spec, jobs=len(jobs), processes=_processes(run, stage))
     return dispatch(jobs, pool, policy=execution.policy(), stage=stage, observer=observer)
 
 

@@ -1,9 +1,8 @@
-"""The workers: plain classes that hold only what is slow to rebuild, and write one shard per job.
+"""The workers that make shards: plain classes, one shard per job.
 
 The same class runs in this process, in a spawned process and as a Ray actor. Its constructor gets
 plain strings and loads teachers from storage itself; `run` reads its marker first, returns a
-receipt, and is idempotent. Heavy imports stand inside the methods: the driver, which imports this
-module to name the classes, has no torch.
+receipt, and is idempotent. Torch is imported inside the methods: the driver has none.
 """
 
 from __future__ import annotations
@@ -11,93 +10,18 @@ from __future__ import annotations
 import base64
 import json
 import time
-from collections.abc import Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
-from distill_core.config.schema import RunConfig
-from distill_core.errors import ShardError
+from distill_core.data.real import RealImages
 from distill_core.plan import Batch, ImageId
-from distill_core.storage.markers import Marker, StageShelf
-from distill_core.storage.store import Store
+from tasks.desk import Desk, receipt
 from tasks.jobs import Job, Receipt
-from tasks.plans import JobPlan
-from tasks.runs import Run
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from distill_core.models.teacher import FrozenTeacher
     from distill_core.recover.engine import RecoveredBatch
-    from distill_core.storage.images import ImageRows
-
-
-class Desk:
-    """What every worker has: the run, the store, a device, and a progress gauge."""
-
-    def __init__(self, stage: str, *, run: str, name: str, store: str, device: str) -> None:
-        import torch
-
-        self.config = RunConfig.model_validate_json(run)
-        self.run = Run(name, self.config, Store(store))
-        self.shelf = StageShelf(self.run.store, stage)
-        self.device = device
-        self.plan = JobPlan(self.run)
-        self.gauge: tuple[int, int] = (0, 0)
-        torch.set_num_threads(self.config.threads)
-
-    def progress(self, done: int, total: int) -> None:
-        """Note how far the current job is."""
-        self.gauge = (done, total)
-
-    def begin(self, job: Job) -> Marker | None:
-        """Prepare this thread for a job; return its marker if somebody finished it meanwhile."""
-        import torch
-
-        torch.set_num_threads(self.config.threads)  # actors may run each call in another thread
-        self.gauge = (0, 0)
-        return self.shelf.marker(job.key)
-
-    def commit(self, job: Job, files: Mapping[str, bytes], *, since: float, **facts: Any) -> Receipt:
-        """Publish a shard under a new token and report who won."""
-        token = new_token()
-        marker = self.shelf.commit(
-            job.key,
-            shard=job.shard,
-            files=files,
-            seconds=time.perf_counter() - since,
-            device=self.device,
-            token=token,
-            **facts,
-        )
-        return receipt(marker, won=marker.token == token)
-
-    @cached_property
-    def teacher(self) -> FrozenTeacher:
-        """Return the run's teacher, read from storage and checked against its marker."""
-        from distill_core.models.files import load_teacher
-
-        shelf, marker = StageShelf(self.run.store, "squeeze"), self.plan.teacher
-        return load_teacher(
-            shelf.load(marker, "safetensors"),
-            shelf.load(marker, "json"),
-            device=self.device,
-            precision=self.config.precision,
-        )
-
-    def images(self, key: str) -> ImageRows:
-        """Return a committed image shard, decoded."""
-        from distill_core.storage.images import decode_images
-
-        shelf = StageShelf(self.run.store, "recover")
-        return decode_images(shelf.load(require(shelf, key), "parquet"))
-
-    def split(self, name: Literal["train", "test"]) -> tuple[np.ndarray, np.ndarray]:
-        """Return the pixels and labels of every readable real image of a split."""
-        from distill_core.data.real import RealImages
-
-        images = RealImages(self.config.data, self.plan.index, name)
-        return images.resident(), images.labels
 
 
 class RecoverWorker:
@@ -155,9 +79,7 @@ class RecoverWorker:
         return self._train.pixels(rows)
 
     @cached_property
-    def _train(self) -> Any:
-        from distill_core.data.real import RealImages
-
+    def _train(self) -> RealImages:
         return RealImages(self.desk.config.data, self.desk.plan.index, "train")
 
     def _rows_by_label(self, label: int) -> np.ndarray:
@@ -218,29 +140,6 @@ class RelabelWorker:
             rows=len(rows.images) * len(views),
             classes=len({image.label for image in rows.images}),
         )
-
-
-def receipt(marker: Marker, *, won: bool) -> Receipt:
-    """Return what the driver needs to know of a committed shard."""
-    return Receipt(
-        marker.key,
-        marker.shard,
-        seconds=marker.seconds,
-        won=won,
-        rows=marker.rows,
-        summary=marker.summary,
-    )
-
-
-def require(shelf: StageShelf, key: str) -> Marker:
-    """Return the marker of a shard that must be there."""
-    marker = shelf.marker(key)
-    if marker is None:
-        raise ShardError(
-            f"{shelf.store.uri(f'{shelf.stage}/_done/{key}.json')}: no such marker, though a "
-            f"manifest names it. Run the {shelf.stage} stage again under another --name."
-        )
-    return marker
 
 
 def trace(batches: list[Batch], recovered: list[RecoveredBatch]) -> bytes:

@@ -1,0 +1,117 @@
+"""What every worker shares: its run, its shelf, its device, its gauge, and how it commits.
+
+Heavy imports stand inside the methods: the driver imports the worker modules to name the classes,
+and has no torch.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+from distill_core.config.schema import RunConfig
+from distill_core.errors import ShardError
+from distill_core.storage.markers import Marker, StageShelf, new_token
+from distill_core.storage.store import Store
+from tasks.jobs import Job, Receipt
+from tasks.plans import JobPlan
+from tasks.runs import Run
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from distill_core.models.teacher import FrozenTeacher
+    from distill_core.storage.images import ImageRows
+
+
+class Desk:
+    """What every worker has: the run, the store, a device, and a progress gauge."""
+
+    def __init__(self, stage: str, *, run: str, name: str, store: str, device: str) -> None:
+        import torch
+
+        self.config = RunConfig.model_validate_json(run)
+        self.run = Run(name, self.config, Store(store))
+        self.shelf = StageShelf(self.run.store, stage)
+        self.device = device
+        self.plan = JobPlan(self.run)
+        self.gauge: tuple[int, int] = (0, 0)
+        torch.set_num_threads(self.config.threads)
+
+    def progress(self, done: int, total: int) -> None:
+        """Note how far the current job is."""
+        self.gauge = (done, total)
+
+    def begin(self, job: Job) -> Marker | None:
+        """Prepare this thread for a job; return its marker if somebody finished it meanwhile."""
+        import torch
+
+        torch.set_num_threads(self.config.threads)  # actors may run each call in another thread
+        self.gauge = (0, 0)
+        return self.shelf.marker(job.key)
+
+    def commit(self, job: Job, files: Mapping[str, bytes], *, since: float, **facts: Any) -> Receipt:
+        """Publish a shard under a new token and report who won."""
+        token = new_token()
+        marker = self.shelf.commit(
+            job.key,
+            shard=job.shard,
+            files=files,
+            seconds=time.perf_counter() - since,
+            device=self.device,
+            token=token,
+            **facts,
+        )
+        return receipt(marker, won=marker.token == token)
+
+    @cached_property
+    def teacher(self) -> FrozenTeacher:
+        """Return the run's teacher, read from storage and checked against its marker."""
+        from distill_core.models.files import load_teacher
+
+        shelf, marker = StageShelf(self.run.store, "squeeze"), self.plan.teacher
+        return load_teacher(
+            shelf.load(marker, "safetensors"),
+            shelf.load(marker, "json"),
+            device=self.device,
+            precision=self.config.precision,
+        )
+
+    def images(self, key: str) -> ImageRows:
+        """Return a committed image shard, decoded."""
+        from distill_core.storage.images import decode_images
+
+        shelf = StageShelf(self.run.store, "recover")
+        return decode_images(shelf.load(require(shelf, key), "parquet"))
+
+    def split(self, name: Literal["train", "test"]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the pixels and labels of every readable real image of a split."""
+        from distill_core.data.real import RealImages  # reads nothing before it is asked
+
+        images = RealImages(self.config.data, self.plan.index, name)
+        return images.resident(), images.labels
+
+
+def receipt(marker: Marker, *, won: bool) -> Receipt:
+    """Return what the driver needs to know of a committed shard."""
+    return Receipt(
+        marker.key,
+        marker.shard,
+        seconds=marker.seconds,
+        won=won,
+        rows=marker.rows,
+        summary=marker.summary,
+    )
+
+
+def require(shelf: StageShelf, key: str) -> Marker:
+    """Return the marker of a shard that must be there."""
+    marker = shelf.marker(key)
+    if marker is None:
+        raise ShardError(
+            f"{shelf.store.uri(f'{shelf.stage}/_done/{key}.json')}: no such marker, though a "
+            f"manifest names it. Run the {shelf.stage} stage again under another --name."
+        )
+    return marker

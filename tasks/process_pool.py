@@ -1,0 +1,268 @@
+"""Workers in spawned children of this process; one worker may be a group that shares each job.
+
+A child talks through a pipe of its own. It tells its progress, or just that it lives, several
+times a second, so that it ends by itself when nobody listens any more: a killed driver leaves
+no orphans.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from typing import TYPE_CHECKING, Any
+
+from tasks.host import Catch, Host, portable
+from tasks.jobs import Job, Receipt, WorkerSpec
+from tasks.pool import Broken, Done, Event, Lost, OnProgress, Raised, Ready
+
+if TYPE_CHECKING:
+    from tasks.host import Peek
+
+BEAT_SECONDS = 0.5
+STOP_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which process a child is."""
+
+    rank: int  # within its group
+    size: int  # of its group
+    meeting: str  # file where the group meets
+    index: int  # among all children, to choose a GPU
+    device: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a child says when it was built (key None) or has ended a job."""
+
+    key: str | None
+    receipt: Receipt | None = None
+    error: Exception | None = None
+    traceback: str = ""
+
+
+@dataclass
+class _Group:
+    """The children that make up one worker."""
+
+    children: list[SpawnProcess]
+    pipes: list[Connection]
+    meeting: str  # a folder
+    built: bool = False
+    line: list[Job] = field(default_factory=list)  # the first one is running, once built
+    waiting: set[int] = field(default_factory=set)  # ranks that have not answered yet
+    receipt: Receipt | None = None
+
+
+class ProcessPool:
+    """Workers in spawned children.
+
+    Args:
+        spec: the worker.
+        workers: how many.
+        processes: children per worker; they meet in a torch.distributed group and share each job.
+        device: "cpu" or "cuda".
+    """
+
+    def __init__(
+        self, spec: WorkerSpec, *, workers: int, processes: int = 1, device: str = "cpu"
+    ) -> None:
+        self.workers = workers
+        self._spec, self._processes, self._device = spec, processes, device
+        self._groups: list[_Group] = []
+        try:
+            for number in range(workers):
+                self._groups.append(self._start(number))
+        except BaseException:  # an interrupt too: no child may stay behind
+            self.close()
+            raise
+
+    def submit(self, worker: int, job: Job) -> None:
+        """Append a job; it starts at once if the worker is idle."""
+        group = self._groups[worker]
+        group.line.append(job)
+        if len(group.line) == 1:
+            self._begin(group)
+
+    def wait(self, seconds: float, on_progress: OnProgress) -> Sequence[Event]:
+        """Return what the children said; beats of the heart do not count."""
+        deadline = time.monotonic() + seconds
+        while True:
+            pipes = {pipe: n for n, group in enumerate(self._groups) for pipe in group.pipes}
+            heard = wait(list(pipes), max(0.0, deadline - time.monotonic()))
+            events: list[Event] = []
+            for pipe in heard:
+                number = pipes[pipe]  # type: ignore[index]
+                if pipe in self._groups[number].pipes:  # not replaced a moment ago
+                    events += self._listen(number, pipe, on_progress)  # type: ignore[arg-type]
+            if events or time.monotonic() >= deadline:
+                return events
+
+    def restart(self, worker: int) -> None:
+        """Kill a worker's children and start new ones."""
+        _stop(self._groups[worker])
+        self._groups[worker] = self._start(worker)
+
+    def describe(self) -> str:
+        """Return what there is."""
+        alive = sum(child.is_alive() for group in self._groups for child in group.children)
+        return f"{alive} of {self.workers * self._processes} child processes alive"
+
+    def close(self) -> None:
+        """Kill every child."""
+        for group in self._groups:
+            _stop(group)
+        self._groups = []
+
+    def _start(self, worker: int) -> _Group:
+        meeting = tempfile.mkdtemp(prefix="distill-")
+        group = _Group([], [], meeting, waiting=set(range(self._processes)))
+        context = multiprocessing.get_context("spawn")
+        for rank in range(self._processes):
+            index = worker * self._processes + rank
+            place = Place(rank, self._processes, f"{meeting}/group", index, self._device)
+            ours, theirs = context.Pipe()
+            child = context.Process(target=_child, args=(theirs, self._spec, place), daemon=True)
+            child.start()
+            theirs.close()
+            group.children.append(child)
+            group.pipes.append(ours)
+        return group
+
+    def _begin(self, group: _Group) -> None:
+        """Hand the first job of the line to every process of the group."""
+        if not (group.built and group.line):
+            return
+        group.waiting, group.receipt = set(range(self._processes)), None
+        for pipe in group.pipes:
+            with Catch():  # a dead child is noticed when it is listened to
+                pipe.send(group.line[0])
+
+    def _listen(self, number: int, pipe: Connection, on_progress: OnProgress) -> list[Event]:
+        group = self._groups[number]
+        rank = group.pipes.index(pipe)
+        try:
+            said: Answer | Peek | None = pipe.recv()
+        except (EOFError, OSError):
+            code = _exit_code(group.children[rank])
+            self.restart(number)
+            return [Lost(number, f"child process {number}.{rank} ended with exit code {code}.")]
+        if isinstance(said, Answer):
+            return self._answered(number, rank, said)
+        if said is not None and rank == 0:
+            on_progress(*said)
+        return []
+
+    def _answered(self, number: int, rank: int, said: Answer) -> list[Event]:
+        group = self._groups[number]
+        if said.error is not None:
+            return self._failed(number, said, said.error)
+        group.receipt = said.receipt if rank == 0 else group.receipt
+        group.waiting.discard(rank)
+        if group.waiting:
+            return []
+        if said.key is None:
+            group.built = True
+            self._begin(group)
+            return [Ready(number)]
+        assert group.receipt is not None
+        receipt = group.receipt
+        group.line.pop(0)
+        self._begin(group)
+        return [Done(number, receipt)]
+
+    def _failed(self, number: int, said: Answer, error: Exception) -> list[Event]:
+        """Report an error; the other children of a group may wait for the failed one for ever."""
+        group = self._groups[number]
+        if said.key is None:
+            return [Broken(number, error, said.traceback)]
+        raised = Raised(number, said.key, error, said.traceback)
+        group.line.pop(0)
+        if self._processes > 1:
+            self.restart(number)
+            self._groups[number].line = group.line
+        self._begin(self._groups[number])
+        return [raised]
+
+
+def _child(pipe: Connection, spec: WorkerSpec, place: Place) -> None:
+    """Build a worker, then do what comes through the pipe until it closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, who then stops us
+    host = Host(spec)
+    with ThreadPoolExecutor(1) as thread:  # every call in the same thread, beside the beats
+        try:
+            _converse(pipe, host, place, thread)
+        except (EOFError, OSError):
+            signal.raise_signal(signal.SIGKILL)  # the parent is gone: do not finish the job
+
+
+def _converse(pipe: Connection, host: Host, place: Place, thread: ThreadPoolExecutor) -> None:
+    def build() -> None:
+        _take_place(place)
+        host.ready()
+
+    pipe.send(_answer(pipe, host, None, thread, build))
+    while True:
+        job: Job = pipe.recv()
+        pipe.send(_answer(pipe, host, job.key, thread, lambda job=job: host.run(job)))
+
+
+def _answer(
+    pipe: Connection, host: Host, key: str | None, thread: ThreadPoolExecutor, call: Any
+) -> Answer:
+    """Run something in the thread, and tell how far it is until it ends."""
+    future = thread.submit(call)
+    while True:
+        with Catch() as caught:
+            return Answer(key, future.result(BEAT_SECONDS))
+        if future.done():
+            assert caught.error is not None
+            return Answer(key, None, portable(caught.error), caught.traceback)
+        pipe.send(host.peek())
+
+
+def _take_place(place: Place) -> None:
+    """Choose a GPU and meet the group, if there is one or the other to be chosen or met."""
+    if place.device == "cuda":
+        import torch
+
+        torch.cuda.set_device(place.index % torch.cuda.device_count())
+    if place.size > 1:
+        import torch.distributed
+
+        torch.distributed.init_process_group(
+            backend_for(place.device),
+            init_method=f"file://{place.meeting}",
+            rank=place.rank,
+            world_size=place.size,
+        )
+
+
+def backend_for(device: str) -> str:
+    """Return the torch.distributed backends for tensors on the CPU and on a device."""
+    return "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
+
+
+def _exit_code(child: SpawnProcess) -> int | None:
+    child.join(STOP_SECONDS)
+    return child.exitcode
+
+
+def _stop(group: _Group) -> None:
+    for child in group.children:
+        child.kill()
+    for child in group.children:
+        child.join(STOP_SECONDS)
+    for pipe in group.pipes:
+        pipe.close()
+    shutil.rmtree(group.meeting, ignore_errors=True)

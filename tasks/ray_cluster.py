@@ -1,0 +1,220 @@
+"""Connecting to Ray, or starting it, and stopping only what was started here.
+
+Everything is said explicitly: a bare ``ray.init()`` joins whatever cluster it finds on the machine,
+and the first one switches token authentication on for the rest of the process.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.exceptions import AuthenticationError, RaySystemError
+
+from distill_core.errors import ClusterError, ConfigError
+
+OBJECT_STORE_BYTES = 128 * 2**20  # receipts are small; the default takes 30 % of the memory
+SHORT = 24  # characters of a temporary folder; sockets far below it have names of at most 107
+FORWARDED = ("AWS_", "FSSPEC_", "DO_NOT_TRACK")  # what a worker on another node must know
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a number of workers ask for, each the same."""
+
+    workers: int
+    num_cpus: float
+    num_gpus: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.workers} x num_cpus={self.num_cpus:g} = {self.workers * self.num_cpus:g} CPUs "
+            f"and {self.workers} x num_gpus={self.num_gpus:g} = "
+            f"{self.workers * self.num_gpus:g} GPUs"
+        )
+
+
+@contextmanager
+def connected(address: str | None, *, num_cpus: float = 1.0) -> Iterator[Mapping[str, str]]:
+    """Use the Ray of this process, join a cluster, or start a local one for the block.
+
+    Args:
+        address: ``host:port``, ``ray://host:port``, ``auto``, or None for a local one.
+        num_cpus: CPUs that a local one shall have at the least. They are bookkeeping: more of them
+            than cores is slow, not wrong.
+
+    Yields:
+        Environment variables that actors need and do not inherit.
+
+    Raises:
+        ConfigError: the cluster refuses our token.
+        ClusterError: there is no cluster at the address.
+    """
+    if ray.is_initialized():
+        yield forwarded(os.environ)
+    elif address is None:
+        with started(num_cpus=max(os.cpu_count() or 1, -int(-num_cpus // 1))):
+            yield {}  # its processes are our children
+    else:
+        with _joined(address):
+            yield forwarded(os.environ)
+
+
+@contextmanager
+def started(*, num_cpus: int, num_gpus: int | None = None) -> Iterator[None]:
+    """Start a local Ray for the block: no dashboard, its own folder, a token of its own.
+
+    Args:
+        num_cpus: logical CPUs.
+        num_gpus: logical GPUs; None: those that Ray finds.
+
+    Raises:
+        ClusterError: it does not come up.
+    """
+    folder = tempfile.mkdtemp(prefix="ray-", dir=_short_folder())
+    with _environment(
+        {
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": _token(),
+            "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        }
+    ):
+        try:
+            with _ours("a local Ray cluster"):
+                ray.init(
+                    address="local",
+                    num_cpus=num_cpus,
+                    num_gpus=num_gpus,
+                    include_dashboard=False,
+                    object_store_memory=OBJECT_STORE_BYTES,
+                    log_to_driver=False,  # preflight and timeouts say what its warnings would
+                    logging_level="error",
+                    _temp_dir=folder,
+                )
+            yield
+        finally:
+            ray.shutdown()
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _joined(address: str) -> Iterator[None]:
+    token = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    mode = "token" if token else "disabled"
+    with _environment({"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": mode}):
+        try:
+            with _ours(f"ray_address={address}"):
+                ray.init(address=address, log_to_driver=False, logging_level="error")
+            yield
+        finally:
+            ray.shutdown()
+
+
+def forwarded(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables of an environment that workers elsewhere need, storage's mostly."""
+    found = {name: value for name, value in environment.items() if name.startswith(FORWARDED)}
+    return {"RAY_USAGE_STATS_ENABLED": "0", **found}
+
+
+def room(num_cpus: float, num_gpus: float) -> int:
+    """Return how many workers of this size the nodes can hold, none straddling two of them."""
+    return sum(_fit(node, num_cpus, num_gpus) for node in _nodes())
+
+
+def preflight(demand: Resources, *, what: str = "workers") -> None:
+    """Refuse a demand that the cluster can never meet; without this it would wait in silence.
+
+    Args:
+        demand: workers and the size of each.
+        what: name of the setting that says how many.
+
+    Raises:
+        ConfigError: names what is demanded and what there is.
+    """
+    fits = room(demand.num_cpus, demand.num_gpus)
+    if fits >= demand.workers:
+        return
+    raise ConfigError(
+        f"{what} = {demand.workers}: {demand} are demanded, but the cluster has {describe()}, room "
+        f"for {fits}. Ask for fewer {what} or smaller num_cpus and num_gpus, or add nodes."
+    )
+
+
+def describe() -> str:
+    """Return what the cluster has, and what of it is free."""
+    total, free, nodes = _totals(ray.cluster_resources()), _free(), len(_nodes())
+    return (
+        f"{total['CPU']:g} CPUs and {total['GPU']:g} GPUs on {nodes} node{'s' * (nodes != 1)} "
+        f"({free['CPU']:g} and {free['GPU']:g} free)"
+    )
+
+
+def _nodes() -> list[Mapping[str, float]]:
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def _fit(node: Mapping[str, float], num_cpus: float, num_gpus: float) -> int:
+    wanted = {"CPU": num_cpus, "GPU": num_gpus}
+    counts = [
+        int(node.get(name, 0.0) / amount + 1e-6) for name, amount in wanted.items() if amount > 0
+    ]
+    return min(counts, default=1_000_000)
+
+
+def _free() -> dict[str, float]:
+    return _totals(ray.available_resources())
+
+
+def _totals(resources: Mapping[str, Any]) -> dict[str, float]:
+    return {name: float(resources.get(name, 0.0)) for name in ("CPU", "GPU")}
+
+
+@functools.cache
+def _token() -> str:
+    """Return the token of local clusters; one per process, as Ray reads it only once."""
+    return secrets.token_hex(32)
+
+
+def _short_folder() -> str:
+    folder = tempfile.gettempdir()
+    return folder if len(folder) <= SHORT else "/tmp"
+
+
+@contextmanager
+def _environment(defaults: Mapping[str, str]) -> Iterator[None]:
+    """Set variables that nobody has set, and restore the environment afterwards."""
+    before = {name: os.environ.get(name) for name in defaults}
+    os.environ.update({name: value for name, value in defaults.items() if before[name] is None})
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+
+
+@contextmanager
+def _ours(where: str) -> Iterator[None]:
+    """Turn what Ray raises while connecting into our errors."""
+    try:
+        yield
+    except AuthenticationError as error:
+        raise ConfigError(
+            f"{where}: the cluster refuses our token. Set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN or "
+            f"RAY_AUTH_TOKEN_PATH to the cluster's own. {_first_line(error)}"
+        ) from error
+    except (ConnectionError, TimeoutError, RuntimeError, RaySystemError, ValueError) as error:
+        raise ClusterError(f"{where}: cannot be reached or started: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,195 @@
+"""The workers that train: one teacher, or one student, per job.
+
+With two or more processes the same `run` is called in every process of a gang; the first commits.
+Training resumes from the furthest checkpoint in storage, whoever wrote it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from distill_core.storage.checkpoints import Checkpoints
+from distill_core.storage.markers import StageShelf, new_token
+from tasks.desk import Desk, receipt, require
+from tasks.jobs import Job, Receipt
+
+if TYPE_CHECKING:
+    from distill_core.label_source import LabelSource
+    from distill_core.posttrain import StudentTask
+    from distill_core.squeeze import SqueezedTeacher
+    from distill_core.storage.images import ImageRows
+    from distill_core.storage.labels import LabelRows
+    from distill_core.supervised import Labelled
+
+
+class SqueezeWorker:
+    """Trains the teacher, or takes it from a file."""
+
+    def __init__(self, **desk: str) -> None:
+        self.desk = Desk("squeeze", **desk)
+
+    def peek(self) -> tuple[int, int]:
+        """Return (epochs done, epochs in total)."""
+        return self.desk.gauge
+
+    def run(self, job: Job) -> Receipt:
+        """Write the teacher's files and return their receipt."""
+        from distill_core.training import World
+
+        if done := self.desk.begin(job):
+            return receipt(done, won=False)
+        since, world = time.perf_counter(), World.current()
+        checkpoints = _checkpoints(self.desk, job)
+        teacher = self._teacher(checkpoints)
+        if not world.first:
+            return Receipt(job.key, job.shard)
+        committed = self.desk.commit(
+            job,
+            teacher.files,
+            since=since,
+            rows=1,
+            classes=self.desk.config.data.num_classes,
+            summary={
+                "model": self.desk.config.squeeze.model.title,
+                "accuracy": teacher.accuracy.top1,
+                "top5": teacher.accuracy.top5,
+                "epochs": len(teacher.curve),
+                "curve": list(teacher.curve),
+            },
+        )
+        checkpoints.clear()
+        return committed
+
+    def _teacher(self, checkpoints: Checkpoints) -> SqueezedTeacher:
+        import torch
+
+        from distill_core.squeeze import import_teacher, train_teacher
+        from distill_core.supervised import Labelled
+        from distill_core.training import World
+
+        config, class_hash = self.desk.config, self.desk.plan.index.class_hash
+        test = Labelled(*self.desk.split("test"))
+        if config.squeeze.training is None or config.squeeze.checkpoint is not None:
+            return import_teacher(test, run=config, class_hash=class_hash, device=self.desk.device)
+        torch.set_num_threads(config.squeeze.training.threads or config.threads)
+        return train_teacher(
+            Labelled(*self.desk.split("train")),
+            test,
+            run=config,
+            class_hash=class_hash,
+            device=self.desk.device,
+            world=World.current(),
+            checkpoints=checkpoints,
+            progress=self.desk.progress,
+        )
+
+
+class PosttrainWorker:
+    """Trains and judges one student on one set."""
+
+    def __init__(self, **desk: str) -> None:
+        self.desk = Desk("posttrain", **desk)
+
+    def peek(self) -> tuple[int, int]:
+        """Return (epochs done, epochs in total)."""
+        return self.desk.gauge
+
+    def run(self, job: Job) -> Receipt:
+        """Write one student's result and weights and return their receipt."""
+        from distill_core.models.files import save_weights
+        from distill_core.posttrain import train_student
+        from distill_core.supervised import Labelled
+        from distill_core.training import World
+
+        if done := self.desk.begin(job):
+            return receipt(done, won=False)
+        since, world = time.perf_counter(), World.current()
+        shards = [self.desk.images(key) for key in job.payload["images"]]
+        checkpoints = _checkpoints(self.desk, job)
+        result, student = train_student(
+            self._task(job),
+            _joined(shards),
+            self._labels(job, shards),
+            Labelled(*self.desk.split("test")),
+            device=self.desk.device,
+            checkpoints=checkpoints,
+            progress=self.desk.progress,
+            world=world,
+        )
+        if not world.first:
+            return Receipt(job.key, job.shard)
+        committed = self.desk.commit(
+            job,
+            {"result.json": json.dumps(result).encode(), "safetensors": save_weights(student)},
+            since=since,
+            rows=1,
+            classes=self.desk.config.data.num_classes,
+            summary=result,
+        )
+        checkpoints.clear()
+        return committed
+
+    def _task(self, job: Job) -> StudentTask:
+        from distill_core.posttrain import StudentTask
+
+        config = self.desk.config
+        student = config.posttrain.students[job.payload["student"]]
+        return StudentTask(config, student, job.payload["seed"], job.payload["set"])
+
+    def _labels(self, job: Job, shards: list[ImageRows]) -> LabelSource:
+        """Return where the labels of this set come from."""
+        import torch
+
+        from distill_core.label_source import OnlineLabels, StoredLabels, ViewsOnly
+
+        config, seed = self.desk.config.relabel, self.desk.config.seed
+        if job.payload["set"] == "hard_labels":
+            side = self.desk.config.data.side
+            return ViewsOnly([rows.images for rows in shards], config, seed, side)
+        teacher = self.desk.teacher
+        if self.desk.plan.scheme == "online":
+            pixels = [torch.from_numpy(rows.pixels).to(self.desk.device) for rows in shards]
+            named = [(rows.images, part) for rows, part in zip(shards, pixels, strict=True)]
+            return OnlineLabels(named, teacher, config, seed)
+        head = (teacher.head.weight, teacher.head.bias)
+        per_shard = len(job.payload["labels"]) // len(shards)
+        readers = [
+            self._reader(job.payload["labels"][n * per_shard : (n + 1) * per_shard])
+            for n in range(len(shards))
+        ]
+        return StoredLabels(readers, head, self.desk.device)
+
+    def _reader(self, keys: list[str]) -> Callable[[int], LabelRows]:
+        """Return a function that reads one view of one image shard from its label shards."""
+        from distill_core.storage.labels import decode_labels
+
+        shelf = StageShelf(self.desk.run.store, "relabel")
+        markers = [require(shelf, key) for key in keys]
+        step = self.desk.config.relabel.views_per_shard
+        opened: dict[int, bytes] = {}
+
+        def read(view: int) -> LabelRows:
+            number = view // step
+            if number not in opened:
+                opened.clear()  # epochs read views in order: one label shard at a time is enough
+                opened[number] = shelf.load(markers[number], "parquet")
+            return decode_labels(opened[number], [view])
+
+        return read
+
+
+def _checkpoints(desk: Desk, job: Job) -> Checkpoints:
+    return Checkpoints(desk.run.store, desk.shelf.stage, job.key, new_token())
+
+
+def _joined(shards: list[ImageRows]) -> Labelled:
+    """Return the images of all shards, one after another."""
+    import numpy as np
+
+    from distill_core.supervised import Labelled
+
+    labels = [image.label for rows in shards for image in rows.images]
+    return Labelled(np.concatenate([rows.pixels for rows in shards]), np.array(labels, np.int64))

@@ -1,0 +1,91 @@
+"""Workers that do nothing, slowly, wrongly or fatally; importable, so that any process has them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from distill_core import errors
+from tasks.jobs import Job, Receipt
+
+
+class FakeWorker:
+    """Does what each job's payload says: sleep, raise, die, once or always.
+
+    Payload keys: `seconds` to sleep, in steps that `peek` shows; `error` to raise, by class name;
+    `die` by SIGKILL; `once`: a file that makes `error`, `die` and `hang` happen only the first time.
+    """
+
+    def __init__(self, *, log: str | None = None, broken: str | None = None) -> None:
+        if broken is not None:
+            raise make_error(broken, "cannot be built")
+        self.log = log
+        self.gauge: tuple[int, int] | None = None
+
+    def peek(self) -> tuple[int, int] | None:
+        """Return (steps done, steps in total)."""
+        return self.gauge
+
+    def run(self, job: Job) -> Receipt:
+        """Do what the payload says and note the job and the process in the log."""
+        if self.log is not None:
+            with open(self.log, "a") as log:
+                log.write(f"{job.shard} {os.getpid()}\n")
+        self.mischief(job)
+        for step in range(10):
+            self.gauge = (step, 10)
+            time.sleep(job.payload.get("seconds", 0.0) / 10)
+        return Receipt(job.key, job.shard, rows=1, summary={"pid": os.getpid()})
+
+    def mischief(self, job: Job) -> None:
+        """Raise, die or hang, if this is the time for it."""
+        once = job.payload.get("once")
+        if once is not None:
+            if Path(once).exists():
+                return
+            Path(once).touch()
+        if job.payload.get("die"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if name := job.payload.get("error"):
+            raise make_error(name, f"{job.shard} is poisoned")
+        time.sleep(job.payload.get("hang", 0.0))
+
+
+class GangWorker:
+    """Adds up something from every process of its torch.distributed group."""
+
+    def __init__(self) -> None:
+        import torch
+
+        torch.set_num_threads(1)
+
+    def peek(self) -> tuple[int, int]:
+        """Return some progress."""
+        return 1, 2
+
+    def run(self, job: Job) -> Receipt:
+        """Return the sum of rank + 1 over the group, or fail on one rank only."""
+        import torch
+        from torch import distributed
+
+        rank = distributed.get_rank()
+        if job.payload.get("error") and rank == 1:
+            raise make_error(job.payload["error"], f"{job.shard} is poisoned")
+        time.sleep(job.payload.get("seconds", 0.0))
+        total = torch.tensor([rank + 1.0])
+        distributed.all_reduce(total)
+        facts = {"sum": total.item(), "rank": rank, "size": distributed.get_world_size()}
+        return Receipt(job.key, job.shard, rows=int(total), summary=facts | {"cwd": os.getcwd()})
+
+
+def make_error(name: str, message: str) -> Exception:
+    """Return one of our errors, or a ValueError."""
+    kind: type[Exception] = getattr(errors, name, ValueError)
+    return kind(message)
+
+
+def make_jobs(count: int, **payload: object) -> list[Job]:
+    """Return jobs that all have the same payload."""
+    return [Job(f"k{n}", f"s{n}", dict(payload)) for n in range(count)]
