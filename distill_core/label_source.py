@@ -17,12 +17,12 @@ from torch import Tensor
 
 from distill_core.codec import dequantise
 from distill_core.config.schema import RelabelConfig
+from distill_core.describe import describe
 from distill_core.errors import DataError
 from distill_core.label_views import LabelView, sample_label_view
 from distill_core.mixing import Mix
 from distill_core.models.teacher import FrozenTeacher
 from distill_core.plan import ImageId
-from distill_core.relabel import describe
 from distill_core.storage.labels import LabelRows
 from distill_core.views import View
 
@@ -59,9 +59,7 @@ class StoredLabels:
             return Labels(drawn, lambda rows: self._tensor(every[rows].astype(np.float32)))
         features = np.concatenate([_decoded(part) for part in parts])
         weight, bias = self.head
-        return Labels(
-            drawn, lambda rows: self._tensor(features[rows]).to(weight) @ weight.T + bias
-        )
+        return Labels(drawn, lambda rows: self._tensor(features[rows]).to(weight) @ weight.T + bias)
 
     def _tensor(self, values: np.ndarray) -> Tensor:
         return torch.from_numpy(values).to(self.device)
@@ -84,7 +82,9 @@ class OnlineLabels:
             for (_, pixels), one in zip(self.shards, drawn, strict=True)
         ]
         logits = torch.cat(said)
-        return Labels(concatenate(drawn), lambda rows: logits[torch.from_numpy(rows).to(logits.device)])
+        return Labels(
+            concatenate(drawn), lambda rows: logits[torch.from_numpy(rows).to(logits.device)]
+        )
 
     def _draw(self, images: tuple[ImageId, ...], view: int) -> LabelView:
         side = self.teacher.spec.side
@@ -115,7 +115,9 @@ def concatenate(drawn: Sequence[LabelView]) -> LabelView:
     offsets = np.cumsum([0, *sizes[:-1]]).astype(np.int32)
     views, mixes = [one.view for one in drawn], [one.mix for one in drawn]
     return LabelView(
-        View(*(np.concatenate([getattr(v, f) for v in views]) for f in ("boxes", "flips", "rolls"))),
+        View(
+            *(np.concatenate([getattr(v, f) for v in views]) for f in ("boxes", "flips", "rolls"))
+        ),
         Mix(
             np.concatenate([m.partners + o for m, o in zip(mixes, offsets, strict=True)]),
             *(np.concatenate([getattr(m, f) for m in mixes]) for f in ("lam", "boxes", "colours")),

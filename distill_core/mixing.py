@@ -74,7 +74,7 @@ def _sample_mixup(rng: np.random.Generator, config: MixConfig, count: int, side:
 
 
 def _sample_cutmix(rng: np.random.Generator, config: MixConfig, count: int, side: int) -> Mix:
-    """Draw a box of area 1 - lambda around a uniform centre, clipped; lambda becomes what is left."""
+    """Draw a box of area 1 - lambda around a uniform centre, clipped; lambda is what is left."""
     share = rng.beta(config.alpha, config.alpha, count)
     partners = rng.permutation(count).astype(np.int32)
     length = np.floor(side * np.sqrt(1.0 - share)).astype(np.int64)

@@ -121,7 +121,12 @@ class _Trainee:
     """A student with its optimiser, its average and its judgements."""
 
     def __init__(
-        self, task: StudentTask, images: Labelled, test: Labelled, device: torch.device, world: World
+        self,
+        task: StudentTask,
+        images: Labelled,
+        test: Labelled,
+        device: torch.device,
+        world: World,
     ) -> None:
         self.task, self.test, self.device, self.world = task, test, device, world
         self.settings = task.run.posttrain
@@ -241,7 +246,9 @@ class _Trainee:
             mix = labels.drawn.mix.rows(rows)
             partners = self.labels[torch.from_numpy(mix.partners.astype(np.int64))]
             share = torch.from_numpy(mix.lam).to(student)
-            return mixed_cross_entropy(student, self.labels[torch.from_numpy(rows)], partners, share)
+            return mixed_cross_entropy(
+                student, self.labels[torch.from_numpy(rows)], partners, share
+            )
         return kl_soft_labels(
             student,
             labels.logits(rows).to(student),
@@ -253,5 +260,10 @@ class _Trainee:
     def _accuracy(self, model: nn.Module) -> Accuracy:
         data = self.task.run.data
         return evaluate(
-            model, self.test.pixels, self.test.labels, mean=data.mean, std=data.std, device=self.device
+            model,
+            self.test.pixels,
+            self.test.labels,
+            mean=data.mean,
+            std=data.std,
+            device=self.device,
         )

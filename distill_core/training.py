@@ -66,7 +66,9 @@ class World:
         return model if self.size == 1 else DistributedDataParallel(model)
 
 
-def build_optimizer(model: nn.Module, config: OptimizerConfig, *, nesterov: bool = False) -> Optimizer:
+def build_optimizer(
+    model: nn.Module, config: OptimizerConfig, *, nesterov: bool = False
+) -> Optimizer:
     """Return the optimiser; weight decay skips biases and norm parameters (1-D tensors)."""
     decayed = [p for p in model.parameters() if p.ndim > 1]
     plain = [p for p in model.parameters() if p.ndim <= 1]
@@ -117,7 +119,8 @@ class WeightEma:
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        self._average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
+        average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+        self._average = AveragedModel(model, multi_avg_fn=average)
 
     @property
     def model(self) -> nn.Module:
@@ -229,7 +232,9 @@ def evaluate(
         batch: images per forward pass.
     """
     dtype = next(model.parameters()).dtype
-    mean_, std_ = (torch.tensor(v, dtype=dtype, device=device).view(1, 3, 1, 1) for v in (mean, std))
+    mean_, std_ = (
+        torch.tensor(v, dtype=dtype, device=device).view(1, 3, 1, 1) for v in (mean, std)
+    )
     hits = torch.zeros(2, dtype=torch.int64, device=device)
     was_training = model.training
     model.eval()

@@ -52,7 +52,9 @@ class Desk:
         self.gauge = (0, 0)
         return self.shelf.marker(job.key)
 
-    def commit(self, job: Job, files: Mapping[str, bytes], *, since: float, **facts: Any) -> Receipt:
+    def commit(
+        self, job: Job, files: Mapping[str, bytes], *, since: float, **facts: Any
+    ) -> Receipt:
         """Publish a shard under a new token and report who won."""
         token = new_token()
         marker = self.shelf.commit(

@@ -40,7 +40,7 @@ class Execution(BaseModel):
         if value not in (0.0, 0.25, 0.5) and value != int(value):
             raise ValueError("use whole GPUs, 0.5 or 0.25: Ray does not pack other fractions")
         if cuda and value == 0 and not info.data.get("local"):
-            raise ValueError("Ray hides every GPU from a worker without num_gpus; use 0.25 or more")
+            raise ValueError("a worker on CUDA has to reserve a part of a GPU; use 0.25 or more")
         return value
 
     @property

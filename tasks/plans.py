@@ -22,10 +22,10 @@ from distill_core.keys import (
     relabel_key,
     squeeze_key,
 )
+from distill_core.models.spec import TeacherSpec
 from distill_core.plan import ClassShard, plan_shards
 from distill_core.storage.digest import file_sha256
 from distill_core.storage.manifest import Manifest, load_manifest
-from distill_core.models.spec import TeacherSpec
 from distill_core.storage.markers import Marker, StageShelf
 from tasks.jobs import Job
 from tasks.runs import Run

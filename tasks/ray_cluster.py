@@ -6,7 +6,6 @@ and the first one switches token authentication on for the rest of the process.
 
 from __future__ import annotations
 
-import functools
 import os
 import secrets
 import shutil
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray._raylet import AuthenticationTokenLoader, Config
 from ray.exceptions import AuthenticationError, RaySystemError
 
 from distill_core.errors import ClusterError, ConfigError
@@ -84,8 +84,8 @@ def started(*, num_cpus: int, num_gpus: int | None = None) -> Iterator[None]:
         {
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_AUTH_MODE": "token",
-            "RAY_AUTH_TOKEN": _token(),
-            "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+            "RAY_AUTH_TOKEN": secrets.token_hex(32),
+            "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray warns about the coming change
         }
     ):
         try:
@@ -178,12 +178,6 @@ def _totals(resources: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(resources.get(name, 0.0)) for name in ("CPU", "GPU")}
 
 
-@functools.cache
-def _token() -> str:
-    """Return the token of local clusters; one per process, as Ray reads it only once."""
-    return secrets.token_hex(32)
-
-
 def _short_folder() -> str:
     folder = tempfile.gettempdir()
     return folder if len(folder) <= SHORT else "/tmp"
@@ -194,12 +188,23 @@ def _environment(defaults: Mapping[str, str]) -> Iterator[None]:
     """Set variables that nobody has set, and restore the environment afterwards."""
     before = {name: os.environ.get(name) for name in defaults}
     os.environ.update({name: value for name, value in defaults.items() if before[name] is None})
+    _read_again()
     try:
         yield
     finally:
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)
+        _read_again()
+
+
+def _read_again() -> None:
+    """Make Ray see the environment; its core read it when it was imported.
+
+    Ray does the same in ``ray._private.authentication.authentication_token_setup``.
+    """
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
 
 
 @contextmanager
@@ -213,7 +218,9 @@ def _ours(where: str) -> Iterator[None]:
             f"RAY_AUTH_TOKEN_PATH to the cluster's own. {_first_line(error)}"
         ) from error
     except (ConnectionError, TimeoutError, RuntimeError, RaySystemError, ValueError) as error:
-        raise ClusterError(f"{where}: cannot be reached or started: {_first_line(error)}") from error
+        raise ClusterError(
+            f"{where}: cannot be reached or started: {_first_line(error)}"
+        ) from error
 
 
 def _first_line(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,11 +16,16 @@ from tasks.jobs import Job, Receipt, WorkerSpec
 from tasks.pool import Broken, Done, Event, Lost, OnProgress, Raised, Ready
 
 FETCH_SECONDS = 30.0  # for a result that is there already
+COLOURS = re.compile(r"\x1b\[\d*m")  # Ray colours the head of a traceback
 PEEK_SECONDS = 1.0  # between two looks at the same worker
 
 
 class RayHost(Host):
     """A host whose `peek` answers while `run` is busy, in a concurrency group of its own."""
+
+    def __init__(self, spec: WorkerSpec, **settings: Any) -> None:
+        super().__init__(spec)
+        self._settings = settings  # for subclasses
 
     @ray.method(max_task_retries=-1)  # waits while the actor restarts, instead of failing at once
     def ready(self) -> None:
@@ -41,7 +47,8 @@ class RayPool:
         num_cpus: Ray CPUs of each; without it Ray would reserve one in silence.
         num_gpus: Ray GPUs of each.
         env_vars: for processes that do not inherit ours.
-        host: what runs in the actor, built from `spec`.
+        host: what runs in the actor, built from `spec` and `settings`.
+        settings: of the host.
     """
 
     def __init__(
@@ -53,9 +60,10 @@ class RayPool:
         num_gpus: float,
         env_vars: Mapping[str, str] | None = None,
         host: type[RayHost] = RayHost,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         self.workers = workers
-        self._spec = spec
+        self._spec, self._settings = spec, dict(settings or {})
         # The worker's own name is what `ps` and the dashboard then show.
         actor_class = type(spec.name, (host,), {"__doc__": host.__doc__})
         self._actor = ray.remote(concurrency_groups={"peek": 1})(actor_class).options(
@@ -104,7 +112,7 @@ class RayPool:
         self._actors, self._refs, self._peeks = [], {}, {}
 
     def _start(self, worker: int) -> None:
-        self._actors[worker] = self._actor.remote(self._spec)
+        self._actors[worker] = self._actor.remote(self._spec, **self._settings)
         self._ask(worker)
 
     def _ask(self, worker: int) -> None:
@@ -117,27 +125,28 @@ class RayPool:
 
     def _collect(self, refs: Sequence[Any]) -> list[Event]:
         """Turn answers into events; what a worker finished before it was lost comes first."""
-        events = [event for ref in refs if (event := self._event(ref)) is not None]
+        asked = [self._refs.pop(ref) for ref in refs]
+        events = [self._event(ref, *what) for ref, what in zip(refs, asked, strict=True)]
         lost = {event.worker: event for event in events if isinstance(event, Lost)}
+        gone = {worker for worker, key in asked if key is None and worker in lost}
         for worker in lost:
-            self._come_back(worker)
+            # Ray restarts an actor by itself, but not one that it could not even start.
+            (self.restart if worker in gone else self._come_back)(worker)
         return [event for event in events if not isinstance(event, Lost)] + list(lost.values())
 
-    def _event(self, ref: Any) -> Event | None:
-        worker, key = self._refs.pop(ref)
+    def _event(self, ref: Any, worker: int, key: str | None) -> Event:
         try:
             receipt: Receipt | None = ray.get(ref, timeout=FETCH_SECONDS)
         except RayTaskError as error:
             cause = error.cause if isinstance(error.cause, Exception) else error
-            if key is None:
-                return Broken(worker, cause, str(error))
-            return Raised(worker, key, cause, str(error))
+            text = COLOURS.sub("", str(error))
+            return Broken(worker, cause, text) if key is None else Raised(worker, key, cause, text)
         except (RayError, GetTimeoutError) as error:
             return Lost(worker, _reason(error))
         return Ready(worker) if receipt is None else Done(worker, receipt)
 
     def _come_back(self, worker: int) -> None:
-        """Wait for an actor that Ray restarts, or start another where Ray has given up."""
+        """Ask for nothing but readiness until the actor is back."""
         self._drop(worker)
         self._ask(worker)
 

@@ -45,12 +45,23 @@ class StageStatus:
 class Observer(Protocol):
     """Who wants to see a stage run: progress bars, plain lines, event logs, Prefect artifacts."""
 
-    def stage_started(self, stage: str, total: int, done: int) -> None: ...
-    def job_progress(self, stage: str, shard: str, done: int, total: int) -> None: ...
-    def job_finished(self, stage: str, receipt: Receipt) -> None: ...
-    def job_retried(self, stage: str, shard: str, reason: str) -> None: ...
-    def job_failed(self, stage: str, shard: str, error: str) -> None: ...
-    def stage_finished(self, stage: str, seconds: float) -> None: ...
+    def stage_started(self, stage: str, total: int, done: int) -> None:
+        """A stage has `total` shards, `done` of them from before."""
+
+    def job_progress(self, stage: str, shard: str, done: int, total: int) -> None:
+        """A running shard is so far."""
+
+    def job_finished(self, stage: str, receipt: Receipt) -> None:
+        """A shard is committed."""
+
+    def job_retried(self, stage: str, shard: str, reason: str) -> None:
+        """A shard is tried again."""
+
+    def job_failed(self, stage: str, shard: str, error: str) -> None:
+        """A shard used up its attempts."""
+
+    def stage_finished(self, stage: str, seconds: float) -> None:
+        """A stage wrote its manifests, or stays incomplete."""
 
 
 def stage_status(run: Run, stage: str) -> StageStatus:
@@ -69,7 +80,9 @@ def stage_status(run: Run, stage: str) -> StageStatus:
     every = [job for part in jobs.values() for job in part]
     finished = {job.shard for job in every if job.key in done}
     failed = {s: why for s, why in _failures(run, stage).items() if s not in finished}
-    return StageStatus(stage, total=len(every), done=sum(j.key in done for j in every), failed=failed)
+    return StageStatus(
+        stage, total=len(every), done=sum(j.key in done for j in every), failed=failed
+    )
 
 
 def manifests(run: Run, stage: str) -> dict[str, Manifest]:

@@ -39,9 +39,7 @@ class RecoverWorker:
         if done := self.desk.begin(job):
             return receipt(done, won=False)
         since = time.perf_counter()
-        batches = [
-            tuple(ImageId(*image) for image in batch) for batch in job.payload["batches"]
-        ]
+        batches = [tuple(ImageId(*image) for image in batch) for batch in job.payload["batches"]]
         recovered = [self._recover(job, number, batches) for number in range(len(batches))]
         return self.desk.commit(
             job,
@@ -72,7 +70,7 @@ class RecoverWorker:
         )
 
     def _real_starts(self, batch: Batch) -> np.ndarray:
-        """Return one real image per synthetic one, (B, 3, S, S) uint8, none used twice in a class."""
+        """Return a real image per synthetic one, (B, 3, S, S) uint8, none twice in a class."""
         from distill_core.recover.start import choose_real_rows
 
         rows = choose_real_rows(batch, self._rows_by_label, seed=self.desk.config.seed)

@@ -67,11 +67,11 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
 
 def _no_duplicates(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> Tree:
-    keys = [loader.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+    keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
     for key in keys:
         if keys.count(key) > 1:
             raise yaml.YAMLError(f"duplicate key {key!r}")
-    return dict(loader.construct_mapping(node, deep=True))
+    return {str(key): value for key, value in loader.construct_mapping(node, deep=True).items()}
 
 
 _UniqueKeyLoader.add_constructor("tag:yaml.org,2002:map", _no_duplicates)
@@ -82,7 +82,7 @@ def parse_yaml(text: str, *, where: str) -> Any:
     if len(text) > MAX_YAML_BYTES or text.count("*") > 1000:
         raise ConfigError(f"{where}: {len(text)} bytes of YAML; a run needs less than a megabyte.")
     try:
-        return yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader subclass
+        return yaml.load(text, Loader=_UniqueKeyLoader)
     except yaml.YAMLError as error:
         raise ConfigError(f"{where}: not YAML that a run can use: {error}.") from None
 
@@ -111,7 +111,7 @@ def _read(name: str) -> str:
 
 
 def _merge(base: Tree, top: Tree) -> Tree:
-    """Lay `top` over `base`; mappings merge key by key, except `terms`: a method names all of its terms."""
+    """Lay `top` over `base`, key by key, except `terms`: a method names all of its terms."""
     merged = dict(base)
     for key, value in top.items():
         if isinstance(value, dict) and isinstance(merged.get(key), dict) and key != "terms":

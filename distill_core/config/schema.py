@@ -38,8 +38,8 @@ class DataConfig(Frozen):
     # squish: both sides to S; center_crop: the short side to `resize`, then the central S x S
     load: Literal["squish", "center_crop"] = "squish"
     resize: PositiveInt | None = None  # short side in pixels, for center_crop only
-    mean: Triple  # per channel, of pixels in [0, 1]; (0, 0, 0) with std (1, 1, 1) is no normalisation
-    std: Annotated[Triple, Field(description="per channel, of pixels in [0, 1]")]
+    mean: Triple  # per channel, of pixels in [0, 1]
+    std: Triple  # likewise; mean 0 with std 1 is no normalisation
     max_bad_fraction: Fraction = 0.0  # unreadable images tolerated before a dataset is refused
 
     @model_validator(mode="after")
@@ -55,7 +55,7 @@ class ModelConfig(Frozen):
     """A network of `distill_core.models`; teachers and students come from the same table."""
 
     name: Literal["resnet18_small", "resnet18", "resnet50", "mobilenet_v2", "convnet3", "convnet4"]
-    width: PositiveInt | None = None  # channels of the first layer; only resnet18_small and convnets
+    width: PositiveInt | None = None  # of the first layer; only resnet18_small and convnets
 
     @property
     def title(self) -> str:

@@ -1,4 +1,4 @@
-"""From the bytes of one image to a square uint8 tensor; whatever comes, one error says what is wrong."""
+"""From the bytes of one image to a square uint8 array; one error says what is wrong with it."""
 
 from __future__ import annotations
 
@@ -31,12 +31,20 @@ def decode_image(data: bytes, config: DataConfig, *, where: str = "image") -> np
         try:
             with Image.open(io.BytesIO(data)) as image:
                 if image.width * image.height > MAX_PIXELS:
-                    raise DataError(f"{where}: {image.width} x {image.height} pixels; 50 M at most.")
+                    raise DataError(
+                        f"{where}: {image.width} x {image.height} pixels; 50 M at most."
+                    )
                 square = _square(_rgb(image), config)
         except UnidentifiedImageError:
             raise DataError(f"{where}: {len(data)} bytes that are not an image.") from None
-        except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError,
-                Image.DecompressionBombWarning) as error:
+        except (
+            OSError,
+            ValueError,
+            SyntaxError,
+            EOFError,
+            Image.DecompressionBombError,
+            Image.DecompressionBombWarning,
+        ) as error:
             raise DataError(f"{where}: cannot be decoded ({error}).") from None
     return np.ascontiguousarray(np.moveaxis(np.asarray(square), -1, 0))
 

@@ -65,7 +65,9 @@ class DatasetIndex:
 
     @cached_property
     def _ok(self) -> dict[str, np.ndarray]:
-        return {s: np.array(getattr(self, s)["status"].to_pylist()) == "ok" for s in ("train", "test")}
+        return {
+            s: np.array(getattr(self, s)["status"].to_pylist()) == "ok" for s in ("train", "test")
+        }
 
     @cached_property
     def _labels(self) -> dict[str, np.ndarray]:
@@ -171,12 +173,13 @@ def _row(record: Record, reason: str, classes: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _check_split(
-    config: DataConfig, split: str, table: pa.Table, classes: Sequence[str]
-) -> None:
+def _check_split(config: DataConfig, split: str, table: pa.Table, classes: Sequence[str]) -> None:
     where = f"{config.path or config.format}: {split} split"
-    bad = [row for row in table.select(["uri", "offset", "status", "reason"]).to_pylist()
-           if row["status"] == "bad"]
+    bad = [
+        row
+        for row in table.select(["uri", "offset", "status", "reason"]).to_pylist()
+        if row["status"] == "bad"
+    ]
     if len(bad) > config.max_bad_fraction * table.num_rows:
         first = bad[0]
         row = f" row {first['offset']}" if config.format == "parquet" else ""
@@ -184,8 +187,11 @@ def _check_split(
             f"{where}: {len(bad)} of {table.num_rows} images cannot be used, the first is "
             f"{first['uri']}{row}: {first['reason']} Mend them, or raise data.max_bad_fraction."
         )
-    found = {row["label"] for row in table.select(["label", "status"]).to_pylist()
-             if row["status"] == "ok"}
+    found = {
+        row["label"]
+        for row in table.select(["label", "status"]).to_pylist()
+        if row["status"] == "ok"
+    }
     missing = [name for label, name in enumerate(classes) if label not in found]
     if (missing and split == "train") or not found:
         raise DataError(

@@ -67,8 +67,11 @@ def _folder_classes(config: DataConfig) -> tuple[str, ...]:
     folder = f"{root}/{config.train}"
     if not fs.isdir(folder):
         raise DataError(f"{config.path}/{config.train}: no such folder of classes. Say data.train.")
-    names = (posixpath.basename(e["name"].rstrip("/")) for e in fs.ls(folder, detail=True)
-             if e["type"] == "directory")
+    names = (
+        posixpath.basename(e["name"].rstrip("/"))
+        for e in fs.ls(folder, detail=True)
+        if e["type"] == "directory"
+    )
     return tuple(sorted(name for name in names if not name.startswith(".")))
 
 
@@ -144,7 +147,8 @@ def _parquet_records(config: DataConfig, split: str, classes: Sequence[str]) -> 
 
 def _parquet_fetch(config: DataConfig, uri: str, offsets: Sequence[int]) -> list[bytes]:
     column = _parquet_column(config, uri)
-    return column.take(pa.array(offsets)).to_pylist()
+    files: list[bytes] = column.take(pa.array(offsets)).to_pylist()
+    return files
 
 
 @lru_cache(maxsize=4)

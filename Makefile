@@ -1,0 +1,63 @@
+# Everything a developer or CI runs. `make setup` is implied by every target that needs it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+UV_HOME := $(VENV)/uv
+export DO_NOT_TRACK := 1
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+export RAY_USAGE_STATS_ENABLED := 0
+
+.PHONY: setup lock fmt check format lint types imports test test-slow golden demo bench clean
+
+setup: $(STAMP)
+
+# uv is used where it is installed; otherwise it gets a small environment of its own.
+$(STAMP): requirements.lock pyproject.toml
+	@command -v uv >/dev/null || test -x $(UV_HOME)/bin/uv || \
+	  { $(PYTHON) -m venv $(UV_HOME) && $(UV_HOME)/bin/pip install -q uv; }
+	@UV=$$(command -v uv || echo $(UV_HOME)/bin/uv); \
+	  test -x $(BIN)/python || $$UV venv -q --allow-existing --python $(PYTHON) $(VENV); \
+	  $$UV pip sync -q --require-hashes --python $(BIN)/python requirements.lock && \
+	  $$UV pip install -q --no-deps --python $(BIN)/python -e .
+	@touch $@
+
+# The lock names no index: hashes decide what is installed, not where it comes from.
+lock:
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --all-extras \
+	  --no-emit-index-url -o requirements.lock pyproject.toml
+
+fmt: setup
+	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+check: format lint types imports test
+
+format: setup
+	$(BIN)/ruff format --check .
+
+lint: setup
+	$(BIN)/ruff check .
+
+types: setup
+	$(BIN)/mypy
+
+imports: setup
+	$(BIN)/lint-imports
+
+test: setup
+	$(BIN)/pytest -q -m "not slow"
+
+test-slow: setup
+	$(BIN)/pytest -q -m slow
+
+golden: setup
+	$(BIN)/python -m tests.golden.update
+
+demo: setup
+	$(BIN)/distill demo
+
+bench: setup
+	$(BIN)/python -m benchmarks.bench_recover
+
+clean:
+	rm -rf $(VENV) out build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

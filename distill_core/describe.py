@@ -1,0 +1,49 @@
+"""What a teacher says of a view: shared by stored labels and by labels computed again.
+
+Axes: N images of a shard, D features, C classes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distill_core.config.schema import RelabelConfig
+from distill_core.label_views import LabelView, render
+from distill_core.models.teacher import FrozenTeacher, TeacherOutput
+
+# Images per teacher forward. Part of the numerics on a CPU: convolutions round differently at
+# another batch size, and a label must not depend on a memory setting.
+FORWARD_BATCH = 100
+
+
+@torch.no_grad()
+def describe(
+    teacher: FrozenTeacher, pixels: Tensor, drawn: LabelView, config: RelabelConfig
+) -> TeacherOutput:
+    """Return what the teacher says of one view of all N images of a shard.
+
+    Args:
+        teacher: frozen, on the device of `pixels`.
+        pixels: (N, 3, S, S) uint8.
+        drawn: draws for the N images.
+        config: says which mix was drawn.
+
+    Source: arXiv:2306.13092 (SRe2L), section 3.3 (FKD labels).
+    """
+    spec, dtype = teacher.spec, teacher.head.weight.dtype
+    outputs = [
+        teacher(
+            render(
+                pixels, rows, drawn, kind=config.mix.kind, mean=spec.mean, std=spec.std, dtype=dtype
+            )
+        )
+        for rows in np.split(
+            np.arange(len(pixels)), range(FORWARD_BATCH, len(pixels), FORWARD_BATCH)
+        )
+    ]
+    features, logits = (
+        torch.cat([getattr(o, name) for o in outputs]) for name in ("features", "logits")
+    )
+    return TeacherOutput(features, logits, ())
