@@ -1,8 +1,4 @@
 """Workers in spawned children of this process; one worker may be a group that shares each job.
-
-A child talks through a pipe of its own. It tells its progress, or just that it lives, several
-times a second, so that it ends by itself when nobody listens any more: a killed driver leaves
-no orphans.
 """
 
 from __future__ import annotations
@@ -28,27 +24,6 @@ if TYPE_CHECKING:
 
 BEAT_SECONDS = 0.5
 STOP_SECONDS = 5.0
-
-
-@dataclass(frozen=True)
-class Place:
-    """Which process a child is."""
-
-    rank: int  # within its group
-    size: int  # of its group
-    meeting: str  # file where the group meets
-    index: int  # among all children, to choose a GPU
-    device: str
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a child says when it was built (key None) or has ended a job."""
-
-    key: str | None
-    receipt: Receipt | None = None
-    error: Exception | None = None
-    traceback: str = ""
 
 
 @dataclass
@@ -132,7 +107,7 @@ class ProcessPool:
             index = worker * self._processes + rank
             place = Place(rank, self._processes, f"{meeting}/group", index, self._device)
             ours, theirs = context.Pipe()
-            child = context.Process(target=_child, args=(theirs, self._spec, place), daemon=True)
+            child = context.Process(target=serve, args=(theirs, self._spec, place), daemon=True)
             child.start()
             theirs.close()
             group.children.append(child)
@@ -193,64 +168,6 @@ class ProcessPool:
             self._groups[number].line = group.line
         self._begin(self._groups[number])
         return [raised]
-
-
-def _child(pipe: Connection, spec: WorkerSpec, place: Place) -> None:
-    """Build a worker, then do what comes through the pipe until it closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, who then stops us
-    host = Host(spec)
-    with ThreadPoolExecutor(1) as thread:  # every call in the same thread, beside the beats
-        try:
-            _converse(pipe, host, place, thread)
-        except (EOFError, OSError):
-            signal.raise_signal(signal.SIGKILL)  # the parent is gone: do not finish the job
-
-
-def _converse(pipe: Connection, host: Host, place: Place, thread: ThreadPoolExecutor) -> None:
-    def build() -> None:
-        _take_place(place)
-        host.ready()
-
-    pipe.send(_answer(pipe, host, None, thread, build))
-    while True:
-        job: Job = pipe.recv()
-        pipe.send(_answer(pipe, host, job.key, thread, lambda job=job: host.run(job)))
-
-
-def _answer(
-    pipe: Connection, host: Host, key: str | None, thread: ThreadPoolExecutor, call: Any
-) -> Answer:
-    """Run something in the thread, and tell how far it is until it ends."""
-    future = thread.submit(call)
-    while True:
-        with Catch() as caught:
-            return Answer(key, future.result(BEAT_SECONDS))
-        if future.done():
-            assert caught.error is not None
-            return Answer(key, None, portable(caught.error), caught.traceback)
-        pipe.send(host.peek())
-
-
-def _take_place(place: Place) -> None:
-    """Choose a GPU and meet the group, if there is one or the other to be chosen or met."""
-    if place.device == "cuda":
-        import torch
-
-        torch.cuda.set_device(place.index % torch.cuda.device_count())
-    if place.size > 1:
-        import torch.distributed
-
-        torch.distributed.init_process_group(
-            backend_for(place.device),
-            init_method=f"file://{place.meeting}",
-            rank=place.rank,
-            world_size=place.size,
-        )
-
-
-def backend_for(device: str) -> str:
-    """Return the torch.distributed backends for tensors on the CPU and on a device."""
-    return "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
 
 
 def _exit_code(child: SpawnProcess) -> int | None:

@@ -19,11 +19,13 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedErr
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from distill_core.errors import ClusterError
-from tasks.host import Catch, Host, Peek, sampled
+from tasks.dispatch import RemoteTraceback
+from tasks.host import Catch, Host, Peek, portable, sampled
 from tasks.jobs import Job, Receipt, WorkerSpec
 from tasks.process_pool import backend_for
 from tasks.ray_pool import RayHost, RayPool
 
+LEAST = {"CPU": 0.001}  # a placement group cannot be for nothing
 TELL_SECONDS = 30.0
 SAMPLE_SECONDS = 2.0
 
@@ -33,6 +35,7 @@ class GangHost(RayHost):
 
     receipt: Receipt | None = None
     error: Exception | None = None
+    traceback = ""
     seen: Peek | None = None
 
     @ray.method(max_task_retries=-1)
@@ -65,9 +68,10 @@ class GangHost(RayHost):
         self.receipt = receipt
 
     @ray.method(concurrency_group="peek")
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: Exception, traceback: str) -> None:
         """Take what a rank raised; the first one to fail knows why, the others only follow."""
-        self.error = self.error or error
+        if self.error is None:
+            self.error, self.traceback = error, traceback
 
 
 def gang_pool(
@@ -91,10 +95,11 @@ def gang_pool(
         env_vars: for processes that do not inherit ours.
         start_seconds: how long the ranks may take to be placed.
     """
+    resources = {"CPU": num_cpus, "GPU": num_gpus}
     settings = {
         "processes": processes,
         "backend": backend_for(device),
-        "resources": {"CPU": num_cpus, "GPU": num_gpus} if num_gpus else {"CPU": num_cpus},
+        "resources": {name: count for name, count in resources.items() if count} or LEAST,
         "env_vars": dict(env_vars),
     }
     return RayPool(
@@ -106,6 +111,7 @@ def gang_pool(
             **env_vars,
             "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": f"{start_seconds:g}",
             "RAY_CHDIR_TO_TRIAL_DIR": "0",  # a relative store stays where it is
+            "TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S": "5",  # a rank that waits for a failed one
         },
         host=GangHost,
         settings=settings,
@@ -158,7 +164,7 @@ def run_distributed(
             trainer.fit()
         except (TrainingFailedError, RayError) as error:
             if heard.error is not None:
-                raise heard.error from None
+                raise heard.error from RemoteTraceback(heard.traceback)
             raise ClusterError(
                 f"{job.shard}: its processes were lost: {_last_line(error)}"
             ) from None
@@ -170,12 +176,11 @@ def run_distributed(
 def _rank(config: dict[str, Any]) -> None:
     """Run the job as one of the ranks; the first one speaks."""
     home, host = config["home"], Host(config["spec"])
-    if (rank := get_context().get_world_rank()) > 0:
+    if get_context().get_world_rank() > 0:
         _work(host, config["job"], home)
         return
     with sampled(host.peek, home.tell.remote, seconds=SAMPLE_SECONDS):
         receipt = _work(host, config["job"], home)
-    assert rank == 0
     ray.get(home.finish.remote(receipt), timeout=TELL_SECONDS)
 
 
@@ -183,7 +188,7 @@ def _work(host: Host, job: Job, home: Any) -> Receipt:
     with Catch() as caught:
         return host.run(job)
     assert caught.error is not None
-    ray.get(home.fail.remote(caught.error), timeout=TELL_SECONDS)
+    ray.get(home.fail.remote(portable(caught.error), caught.traceback), timeout=TELL_SECONDS)
     raise caught.error
 
 

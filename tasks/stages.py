@@ -179,7 +179,10 @@ def _dispatch(
 ) -> DispatchResult:
     kwargs = {"run": run.config.model_dump_json(), "name": run.name, "store": run.store.url}
     spec = WorkerSpec(WORKERS[stage], kwargs | {"device": execution.device})
-    pool = pools.pool(spec, jobs=len(jobs), processes=_processes(run, stage))
+    processes = _processes(run, stage)
+    if processes > 1:
+        return pools.gang(spec, jobs, processes=processes, stage=stage, observer=observer)
+    pool = pools.pool(spec, jobs=len(jobs))
     return dispatch(jobs, pool, policy=execution.policy(), stage=stage, observer=observer)
 
 
