@@ -9,7 +9,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 NonNegativeFloat = Annotated[float, Field(ge=0.0)]
@@ -133,6 +141,12 @@ class RollConfig(Frozen):
 
     mode: Literal["one_sided", "symmetric", "off"]
     pixels: NonNegativeInt = 0  # one_sided: 0..pixels; symmetric: -pixels..pixels (both inclusive)
+
+    @field_validator("mode", mode="before")
+    @classmethod
+    def _yaml_off(cls, value: object) -> object:
+        """Take the word for what was written: YAML reads a bare `off` as false."""
+        return "off" if value is False else value
 
 
 class RecoverConfig(Frozen):

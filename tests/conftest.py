@@ -1,0 +1,24 @@
+"""What every test shares: telemetry off, one thread, and the way to real data."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.update(
+    DO_NOT_TRACK="1",
+    PREFECT_SERVER_ANALYTICS_ENABLED="false",
+    RAY_USAGE_STATS_ENABLED="0",
+)
+SIBLING = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def cifar10_path() -> Path:
+    """Return the folder of CIFAR-10 as Parquet; DISTILL_TEST_DATA names another parent folder."""
+    path = Path(os.environ.get("DISTILL_TEST_DATA", SIBLING)) / "cifar10"
+    if not (path / "train.parquet").is_file():
+        pytest.skip(f"no {path}/train.parquet; set DISTILL_TEST_DATA to run this test")
+    return path

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from distill_core.errors import ConfigError
+from distill_core.models.statistics import LayerStatistics
+from distill_core.models.teacher import TeacherOutput
+from distill_core.recover.terms import TERMS, Forward, bn_statistics, build_objective
+from tests.core.tiny import tiny_teacher
+
+
+def forward_of(statistics: tuple[LayerStatistics, ...], factor: float) -> Forward:
+    output = TeacherOutput(torch.zeros(1, 2), torch.zeros(1, 2), statistics)
+    return Forward(torch.zeros(1, 3, 2, 2), torch.zeros(1, dtype=torch.int64), output, factor)
+
+
+def layer(mean: list[float], var: list[float]) -> LayerStatistics:
+    """Return what a layer saw, beside running statistics of mean 0 and variance 1."""
+    zeros = torch.zeros(len(mean))
+    return LayerStatistics(torch.tensor(mean), torch.tensor(var), zeros, torch.ones(len(mean)))
+
+
+def test_bn_statistics_equals_a_value_computed_by_hand() -> None:
+    # First layer: ||(3, 4)|| = 5 and ||(1, 1) - (1, 3)|| = 2, ten times; second: 1 and 0.
+    statistics = (layer([3.0, 4.0], [1.0, 3.0]), layer([0.0, 1.0], [1.0, 1.0]))
+    assert bn_statistics(forward_of(statistics, 10.0)).item() == pytest.approx(10 * 7 + 1)
+    assert bn_statistics(forward_of(statistics, 1.0)).item() == pytest.approx(7 + 1)
+
+
+def test_bn_statistics_of_a_real_forward_equals_biased_batch_statistics() -> None:
+    teacher = tiny_teacher("float64")
+    x = torch.randn(5, 3, 16, 16, dtype=torch.float64)
+    output = teacher(x, statistics=True)
+    seen = x
+    first = output.statistics[0]
+    conv = next(m for m in teacher.backbone.modules() if isinstance(m, torch.nn.Conv2d))
+    seen = conv(x)
+    torch.testing.assert_close(first.mean, seen.mean((0, 2, 3)))
+    torch.testing.assert_close(first.var, seen.var((0, 2, 3), unbiased=False))
+
+
+@pytest.mark.parametrize("name", sorted(TERMS))
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_every_term_is_a_finite_scalar_whose_gradient_reaches_every_image(
+    name: str, precision: str
+) -> None:
+    teacher = tiny_teacher(precision)  # type: ignore[arg-type]
+    pixels = torch.randn(4, 3, 16, 16, dtype=teacher.head.weight.dtype, requires_grad=True)
+    output = teacher(pixels, statistics=True)
+    value = TERMS[name](Forward(pixels, torch.arange(4), output, 10.0))
+    assert value.shape == ()
+    assert math.isfinite(value.item())
+    (gradient,) = torch.autograd.grad(value, pixels)
+    assert (gradient.flatten(1).norm(dim=1) > 0).all()
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+
+
+def test_an_unknown_term_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match=r"'tvv'.*bn_statistics, cross_entropy"):
+        build_objective({"tvv": 1.0})
+
+
+def test_a_zero_weight_drops_the_term() -> None:
+    assert list(build_objective({"cross_entropy": 1.0, "bn_statistics": 0.0})) == ["cross_entropy"]

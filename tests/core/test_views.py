@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as tv
+
+from distill_core.config.schema import RollConfig
+from distill_core.errors import DataError
+from distill_core.seeds import generator
+from distill_core.views import View, apply_view, crop_matrices, sample_view
+
+SYMMETRIC = RollConfig(mode="symmetric", pixels=4)
+
+
+def view_of(boxes: list[list[int]], flips: list[bool], rolls: list[list[int]]) -> View:
+    return View(np.array(boxes, np.int32), np.array(flips), np.array(rolls, np.int32))
+
+
+def torchvision_view(image: torch.Tensor, view: View, n: int, out: int) -> torch.Tensor:
+    """Apply one draw the way the published loops do."""
+    top, left, height, width = view.boxes[n].tolist()
+    size = [out, out]
+    bilinear = InterpolationMode.BILINEAR
+    cut = tv.resized_crop(image, top, left, height, width, size, bilinear, antialias=False)
+    flipped = tv.hflip(cut) if view.flips[n] else cut
+    return torch.roll(flipped, tuple(view.rolls[n].tolist()), (-2, -1))
+
+
+@st.composite
+def draws(draw: st.DrawFn) -> tuple[View, int, int]:
+    side, out = draw(st.integers(2, 24)), draw(st.integers(1, 24))
+    boxes, flips, rolls = [], [], []
+    for _ in range(3):
+        height, width = draw(st.integers(1, side)), draw(st.integers(1, side))
+        top, left = draw(st.integers(0, side - height)), draw(st.integers(0, side - width))
+        boxes.append([top, left, height, width])
+        flips.append(draw(st.booleans()))
+        rolls.append([draw(st.integers(-5, 40)), draw(st.integers(-5, 40))])
+    return view_of(boxes, flips, rolls), side, out
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 2e-4)], ids=["f64", "f32"]
+)
+@settings(max_examples=60, deadline=None)
+@given(case=draws())
+def test_equals_torchvision_crop_then_flip_then_roll(
+    dtype: torch.dtype, tolerance: float, case: tuple[View, int, int]
+) -> None:
+    view, side, out = case
+    images = torch.randn(3, 3, side, side, dtype=dtype, generator=torch.Generator().manual_seed(0))
+    ours = apply_view(images, view, out=out)
+    for n in range(3):
+        torch.testing.assert_close(
+            ours[n], torchvision_view(images[n], view, n, out), atol=tolerance, rtol=0
+        )
+
+
+def test_the_gradient_equals_that_of_torchvision() -> None:
+    view = sample_view(
+        generator(1), count=2, side=16, scale=(0.08, 1.0), flip=True, roll=SYMMETRIC
+    )
+    images = torch.randn(2, 3, 16, 16, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(2, 3, 16, 16, dtype=torch.float64)
+    (ours,) = torch.autograd.grad((apply_view(images, view, out=16) * weight).sum(), images)
+    theirs = torch.stack([torchvision_view(images[n], view, n, 16) for n in range(2)])
+    (expected,) = torch.autograd.grad((theirs * weight).sum(), images)
+    torch.testing.assert_close(ours, expected, atol=1e-10, rtol=0)
+
+
+def test_the_same_draw_gives_the_same_pixels_and_another_step_another_draw() -> None:
+    first, again, later = (
+        sample_view(generator(7, step), count=4, side=32, scale=(0.08, 1.0), flip=True)
+        for step in (0, 0, 1)
+    )
+    assert np.array_equal(first.boxes, again.boxes)
+    assert not np.array_equal(first.boxes, later.boxes)
+
+
+def test_a_shared_view_is_one_draw_and_one_pair_of_matrices() -> None:
+    view = sample_view(
+        generator(3), count=5, side=32, scale=(0.08, 1), flip=True, roll=SYMMETRIC, shared=True
+    )
+    assert (view.boxes == view.boxes[:1]).all()
+    vertical, horizontal = crop_matrices(view, side=32, out=32)
+    assert vertical.shape == horizontal.shape == (1, 32, 32)
+
+
+def test_boxes_lie_inside_and_have_legal_areas_and_ratios() -> None:
+    boxes = sample_view(generator(0), count=5000, side=64, scale=(0.25, 0.5), flip=False).boxes
+    top, left, height, width = boxes.T
+    assert (top >= 0).all()
+    assert (left >= 0).all()
+    assert (top + height <= 64).all()
+    assert (left + width <= 64).all()
+    area, ratio = height * width / 64**2, width / height
+    assert 0.24 < area.min() < 0.27
+    assert 0.48 < area.max() < 0.52
+    assert 0.7 < ratio.min() < 0.78
+    assert 1.28 < ratio.max() < 1.4
+
+
+def test_without_crop_flip_and_roll_nothing_changes() -> None:
+    images = torch.randn(2, 3, 8, 8)
+    view = sample_view(generator(0), count=2, side=8, scale=None, flip=False)
+    assert torch.equal(apply_view(images, view, out=8), images)
+
+
+@pytest.mark.parametrize(
+    ("roll", "low", "high"),
+    [
+        (RollConfig(mode="one_sided", pixels=3), 0, 3),
+        (RollConfig(mode="symmetric", pixels=3), -3, 3),
+        (RollConfig(mode="off", pixels=3), 0, 0),
+    ],
+)
+def test_rolls_reach_both_ends_of_their_range(roll: RollConfig, low: int, high: int) -> None:
+    rolls = sample_view(generator(0), count=500, side=8, scale=None, flip=False, roll=roll).rolls
+    assert (rolls.min(), rolls.max()) == (low, high)
+
+
+def test_a_view_for_another_number_of_images_is_refused() -> None:
+    view = sample_view(generator(0), count=2, side=8, scale=None, flip=False)
+    with pytest.raises(DataError, match="drawn for 2 images, applied to 3"):
+        apply_view(torch.zeros(3, 3, 8, 8), view, out=8)

@@ -1,0 +1,39 @@
+"""Rewrite the golden files: `make golden`. Bump `NUMERICS` in distill_core/keys.py with them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+
+from distill_core.config.load import load_run, preset_names
+from tests.golden.numbers import GOLDEN, PRECISIONS
+
+FOLDER = Path(__file__).parent
+
+
+def number_file(name: str) -> Path:
+    """Return where a stage's golden numbers stand."""
+    return FOLDER / f"{name}.json"
+
+
+def preset_file(name: str) -> Path:
+    """Return where a preset's resolved tree stands."""
+    return FOLDER / "presets" / f"{name}.json"
+
+
+def main() -> None:
+    """Rewrite every file."""
+    torch.set_num_threads(1)
+    for name, make in GOLDEN.items():
+        numbers = {precision: make(precision) for precision in PRECISIONS}
+        number_file(name).write_text(json.dumps(numbers, indent=1) + "\n")
+    for name in preset_names():
+        tree = load_run(name).model_dump(mode="json")
+        preset_file(name).parent.mkdir(exist_ok=True)
+        preset_file(name).write_text(json.dumps(tree, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
