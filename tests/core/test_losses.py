@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from distill_core.losses import kl_soft_labels, mixed_cross_entropy
+from distill_core.metrics import count_hits, mean_and_spread
+
+
+def test_kl_equals_a_value_computed_by_hand() -> None:
+    student, teacher = torch.tensor([[0.0, 0.0]]), torch.tensor([[2 * math.log(3), 0.0]])
+    # At T = 2 the teacher says (3/4, 1/4), the student (1/2, 1/2).
+    by_hand = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
+    loss = kl_soft_labels(student, teacher, temperature=2.0, squared=False)
+    assert loss.item() == pytest.approx(by_hand)
+    squared = kl_soft_labels(student, teacher, temperature=2.0, squared=True)
+    assert squared.item() == pytest.approx(4 * by_hand)
+
+
+def test_logit_smoothing_only_scales_raw_logits() -> None:
+    student, teacher = torch.randn(5, 7), torch.randn(5, 7)
+    smoothed = kl_soft_labels(student, teacher, temperature=1.0, squared=False, smoothing=0.2)
+    scaled = kl_soft_labels(student, 0.8 * teacher, temperature=1.0, squared=False)
+    torch.testing.assert_close(smoothed, scaled)
+
+
+def test_mixed_cross_entropy_weighs_both_classes() -> None:
+    logits = torch.tensor([[2.0, 0.0, 1.0]])
+    own, other = (mixed(logits, label, label, 1.0) for label in (0, 1))
+    assert mixed(logits, 0, 1, 0.25) == pytest.approx(0.25 * own + 0.75 * other)
+
+
+def mixed(logits: torch.Tensor, label: int, partner: int, share: float) -> float:
+    labels, partners = torch.tensor([label]), torch.tensor([partner])
+    return mixed_cross_entropy(logits, labels, partners, torch.tensor([share])).item()
+
+
+def test_hits_at_one_and_five() -> None:
+    logits = torch.arange(8.0).repeat(3, 1)
+    assert count_hits(logits, torch.tensor([7, 3, 2])).tolist() == [1, 2]
+    assert count_hits(logits[:, :2], torch.tensor([1, 0, 0])).tolist() == [1, 3]
+
+
+def test_one_seed_has_no_spread() -> None:
+    assert mean_and_spread([90.0]) == (90.0, None)
+    assert mean_and_spread([90.0, 92.0]) == (91.0, pytest.approx(math.sqrt(2)))

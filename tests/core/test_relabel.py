@@ -1,0 +1,130 @@
+"""Labels belong to (image, view): stored, online, in any order and batch size, they are the same."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from distill_core.codec import dequantise
+from distill_core.config.schema import RelabelConfig
+from distill_core.describe import describe
+from distill_core.errors import DataError
+from distill_core.label_source import OnlineLabels, StoredLabels, ViewsOnly
+from distill_core.label_views import render, sample_label_view
+from distill_core.plan import ImageId
+from distill_core.relabel import relabel_shard
+from distill_core.storage.images import ImageRows
+from distill_core.storage.labels import LabelRows, decode_labels, encode_labels
+from tests.core.tiny import MEAN, SIDE, STD, tiny_batch, tiny_run, tiny_teacher
+from tests.golden.numbers import pixels
+
+SHARDS = [tiny_batch(0) + tiny_batch(1), tiny_batch(2)]
+VIEWS = range(3, 9)
+
+
+def settings(scheme: str, mix: str = "cutmix") -> RelabelConfig:
+    return tiny_run(
+        f"relabel.scheme={scheme}", f"relabel.mix.kind={mix}", "relabel.flip=true"
+    ).relabel
+
+
+def shard(number: int) -> ImageRows:
+    images = SHARDS[number]
+    return ImageRows(images, pixels(len(images), seed=number))
+
+
+def stored(number: int, scheme: str, mix: str = "cutmix") -> LabelRows:
+    rows = relabel_shard(
+        shard(number),
+        VIEWS,
+        config=settings(scheme, mix),
+        teacher=tiny_teacher(),
+        seed=0,
+        device="cpu",
+    )
+    return decode_labels(encode_labels(rows))
+
+
+def online(mix: str = "cutmix") -> OnlineLabels:
+    parts = [(shard(n).images, torch.from_numpy(shard(n).pixels)) for n in range(2)]
+    return OnlineLabels(parts, tiny_teacher(), settings("online", mix), 0)
+
+
+def from_storage(scheme: str, mix: str = "cutmix") -> StoredLabels:
+    teacher = tiny_teacher()
+    every = [encode_labels(stored(n, scheme, mix)) for n in range(2)]
+    readers = [lambda view, data=data: decode_labels(data, [view]) for data in every]
+    return StoredLabels(readers, (teacher.head.weight, teacher.head.bias), "cpu")
+
+
+@pytest.mark.parametrize("mix", ["none", "cutmix", "mixup", "cutout"])
+@pytest.mark.parametrize(("scheme", "tolerance"), [("logits", 1e-3), ("features", 2e-2)])
+def test_stored_and_online_labels_are_the_same_labels(
+    scheme: str, tolerance: float, mix: str
+) -> None:
+    rows = np.array([11, 0, 5, 8])
+    for view in (3, 8):
+        kept, asked = from_storage(scheme, mix).view(view), online(mix).view(view)
+        assert np.array_equal(kept.drawn.view.boxes, asked.drawn.view.boxes)
+        assert np.array_equal(kept.drawn.mix.partners, asked.drawn.mix.partners)
+        torch.testing.assert_close(
+            kept.logits(rows), asked.logits(rows), atol=tolerance, rtol=tolerance
+        )
+
+
+def test_partners_stay_inside_their_shard() -> None:
+    partners = online().view(4).drawn.mix.partners
+    assert sorted(partners[:8]) == list(range(8))
+    assert sorted(partners[8:]) == list(range(8, 12))
+
+
+def test_the_student_sees_exactly_what_the_teacher_saw() -> None:
+    teacher, labels = tiny_teacher(), online().view(5)
+    together = torch.from_numpy(np.concatenate([shard(0).pixels, shard(1).pixels]))
+    rows = np.array([9, 2])
+    seen = render(together, rows, labels.drawn, kind="cutmix", mean=MEAN, std=STD)
+    torch.testing.assert_close(teacher(seen).logits, labels.logits(rows), atol=1e-4, rtol=1e-4)
+
+
+def test_labels_do_not_depend_on_other_shards_or_on_the_range_of_views() -> None:
+    alone = relabel_shard(
+        shard(0),
+        [7],
+        config=settings("logits"),
+        teacher=tiny_teacher(),
+        seed=0,
+        device="cpu",
+    )
+    assert alone.values is not None
+    kept = stored(0, "logits").values
+    assert kept is not None
+    assert np.array_equal(alone.values[0], kept[VIEWS.index(7)])
+
+
+def test_features_become_the_teachers_logits() -> None:
+    teacher, rows = tiny_teacher(), stored(0, "features")
+    assert rows.values is not None
+    assert rows.affine is not None
+    drawn = sample_label_view(0, rows.images, VIEWS[0], settings("features"), side=SIDE)
+    said = describe(teacher, torch.from_numpy(shard(0).pixels), drawn, settings("features"))
+    features = torch.from_numpy(np.asarray(dequantise(rows.values[0], rows.affine)))
+    torch.testing.assert_close(features, said.features, atol=0.02, rtol=0.02)
+
+
+def test_online_stores_views_without_values() -> None:
+    rows = stored(0, "online")
+    assert rows.values is None
+    assert rows.boxes.shape == (len(VIEWS), 8, 4)
+
+
+def test_auto_chooses_the_smaller_scheme_for_the_teacher() -> None:
+    assert stored(0, "auto").scheme == "features"  # 8 features against 4 classes in fp16
+
+
+def test_hard_labels_need_no_teacher_and_get_none() -> None:
+    images: list[tuple[ImageId, ...]] = [tuple(part) for part in SHARDS]
+    labels = ViewsOnly(images, settings("features"), 0, SIDE).view(3)
+    assert np.array_equal(labels.drawn.view.boxes, online().view(3).drawn.view.boxes)
+    with pytest.raises(DataError, match="hard labels"):
+        labels.logits(np.array([0]))
