@@ -11,7 +11,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pydantic import ValidationError
-from tasks.pools import PoolProvider
 
 from distill_core.config.schema import RunConfig
 from distill_core.errors import ConfigError, StorageError
@@ -22,6 +21,7 @@ from flows.progress import Several, display
 from flows.report import write_report
 from flows.status import RunStatus, run_status
 from tasks.execution import Execution
+from tasks.pools import PoolProvider
 from tasks.runs import Run, create_run, default_name
 from tasks.stages import STAGES, Observer, run_stage
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
@@ -63,17 +63,20 @@ def _converse(pipe: Connection, host: Host, place: Place, thread: ThreadPoolExec
 
 
 def _answer(
-    pipe: Connection, host: Host, key: str | None, thread: ThreadPoolExecutor, call: Callable[[], Receipt | None]
+    pipe: Connection,
+    host: Host,
+    key: str | None,
+    thread: ThreadPoolExecutor,
+    call: Callable[[], Receipt | None],
 ) -> Answer:
     """Run something in the thread, and tell how far it is until it ends."""
     future = thread.submit(call)
-    while True:
-        with Catch() as caught:
-            return Answer(key, future.result(BEAT_SECONDS))
-        if future.done():
-            assert caught.error is not None
-            return Answer(key, None, portable(caught.error), caught.traceback)
+    while not wait([future], BEAT_SECONDS).done:
         pipe.send(host.peek())
+    with Catch() as caught:
+        return Answer(key, future.result())
+    assert caught.error is not None
+    return Answer(key, None, portable(caught.error), caught.traceback)
 
 
 def _take_place(place: Place) -> None:
@@ -96,5 +99,3 @@ def _take_place(place: Place) -> None:
 def backend_for(device: str) -> str:
     """Return the torch.distributed backends for tensors on the CPU and on a device."""
     return "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
-
-

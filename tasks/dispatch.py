@@ -14,17 +14,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from distill_core.errors import ClusterError, ConfigError, DistillError, DivergedError
+from tasks import outcomes
 from tasks.jobs import Job, Receipt
-from tasks.outcomes import (
-    DispatchResult,
-    Failure,
-    JobObserver,
-    Policy,
-    RemoteTraceback,
-    describe_error,
-)
+from tasks.outcomes import DispatchResult, Failure, JobObserver, Policy, describe_error
 from tasks.pool import Broken, Done, Event, Lost, Pool, Raised, Ready
 
+Clock = Callable[[], float]  # seconds, monotonic
 FINAL = (DivergedError, ConfigError)  # another attempt would end the same way
 
 
@@ -45,7 +40,7 @@ def dispatch(
     policy: Policy | None = None,
     stage: str = "jobs",
     observer: JobObserver | None = None,
-    clock: Callable[[], float] = time.monotonic,
+    clock: Clock = time.monotonic,
 ) -> DispatchResult:
     """Run jobs, in the order given as far as workers allow, until each is done or given up.
 
@@ -55,15 +50,13 @@ def dispatch(
         policy: limits and timeouts.
         stage: name for messages and for the observer.
         observer: told what happens.
-        clock: seconds, monotonic.
+        clock: tells the time.
 
     Raises:
         ClusterError: no worker became ready in time, or workers were lost too often.
         DistillError: a worker could not be built, for a reason that another try will not mend.
     """
-    return _Dispatcher(
-        jobs, pool, policy=policy or Policy(), stage=stage, observer=observer, clock=clock
-    ).run()
+    return _Dispatcher(jobs, pool, policy or Policy(), stage, observer, clock).run()
 
 
 class _Dispatcher:
@@ -71,14 +64,13 @@ class _Dispatcher:
         self,
         jobs: Sequence[Job],
         pool: Pool,
-        *,
         policy: Policy,
         stage: str,
         observer: JobObserver | None,
-        clock: Callable[[], float],
+        clock: Clock,
     ) -> None:
-        self.pool, self.policy, self.stage, self.clock = pool, policy, stage, clock
-        self.observer = observer
+        self.pool, self.policy, self.stage = pool, policy, stage
+        self.observer, self.clock = observer, clock
         self.queue = deque(jobs)
         self.seats = [_Seat(since=clock()) for _ in range(pool.workers)]
         self.attempts: Counter[str] = Counter()  # by job key
@@ -129,7 +121,7 @@ class _Dispatcher:
             case Raised(worker, key, error, traceback):
                 self._raised(worker, key, error, traceback)
             case Lost(worker, reason):
-                self._lost(worker, reason)
+                self._count_loss(self._clear(worker), reason)
 
     def _done(self, worker: int, receipt: Receipt) -> None:
         self._take(worker, receipt.key)
@@ -148,13 +140,9 @@ class _Dispatcher:
 
     def _broken(self, worker: int, error: Exception, traceback: str) -> None:
         if not (isinstance(error, DistillError) and error.retryable):
-            raise error from RemoteTraceback(traceback)
+            raise error from outcomes.RemoteTraceback(traceback)
         self._count_loss(None, str(error))
         self._restart(worker)
-
-    def _lost(self, worker: int, reason: str) -> None:
-        running = self._clear(worker)
-        self._count_loss(running, reason)
 
     def _clear(self, worker: int) -> Job | None:
         """Take everything from a worker, put back what was not running, return what was."""
@@ -166,6 +154,7 @@ class _Dispatcher:
         return jobs[0] if jobs else None
 
     def _count_loss(self, running: Job | None, reason: str) -> None:
+        """Count against the budget; `running` is the job that was at work, if any."""
         self.losses += 1
         self.budget_used += 1
         if running is not None:
@@ -178,9 +167,7 @@ class _Dispatcher:
             )
 
     def _requeue_lost(self, job: Job, reason: str) -> None:
-        """Put a job back uncounted; one that loses every worker is given up and gives back its
-        share of the budget.
-        """
+        """Put a job back uncounted; one that loses every worker is given up, and forgiven."""
         self.losses_of[job.key] += 1
         if (count := self.losses_of[job.key]) < self.policy.max_losses_per_job:
             self._retry(job, reason, self.queue.appendleft)

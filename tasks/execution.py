@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator
 from pydantic_core.core_schema import ValidationInfo
 
-from tasks.dispatch import Policy
+from tasks.outcomes import Policy
 
 NonNegativeFloat = Annotated[float, Field(ge=0.0)]
 

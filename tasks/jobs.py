@@ -55,4 +55,6 @@ class Worker(Protocol):
     from another thread while `run` is busy.
     """
 
-    def run(self, job: Job) -> Receipt: ...
+    def run(self, job: Job) -> Receipt:
+        """Do a job, commit its result, and return the receipt."""
+        ...

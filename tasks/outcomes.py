@@ -52,10 +52,17 @@ class DispatchResult:
 class JobObserver(Protocol):
     """Who is told about jobs."""
 
-    def job_progress(self, stage: str, shard: str, done: int, total: int) -> None: ...
-    def job_finished(self, stage: str, receipt: Receipt) -> None: ...
-    def job_retried(self, stage: str, shard: str, reason: str) -> None: ...
-    def job_failed(self, stage: str, shard: str, error: str) -> None: ...
+    def job_progress(self, stage: str, shard: str, done: int, total: int) -> None:
+        """Hear that a running job is that far."""
+
+    def job_finished(self, stage: str, receipt: Receipt) -> None:
+        """Hear that a job is done."""
+
+    def job_retried(self, stage: str, shard: str, reason: str) -> None:
+        """Hear that a job begins again."""
+
+    def job_failed(self, stage: str, shard: str, error: str) -> None:
+        """Hear that a job was given up."""
 
 
 class RemoteTraceback(Exception):

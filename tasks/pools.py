@@ -14,10 +14,11 @@ from contextlib import ExitStack, contextmanager
 from types import FrameType, TracebackType
 from typing import Self
 
-from tasks.dispatch import DispatchResult, JobObserver, dispatch
+from tasks.dispatch import dispatch
 from tasks.execution import Execution
 from tasks.jobs import Job, WorkerSpec
 from tasks.local_pool import local_pool
+from tasks.outcomes import DispatchResult, JobObserver
 from tasks.pool import Pool
 
 __all__ = ["PoolProvider", "WorkerSpec"]

@@ -1,28 +1,21 @@
-"""Workers in spawned children of this process; one worker may be a group that shares each job.
-"""
+"""Workers in spawned children of this process; one worker may be a group that shares each job."""
 
 from __future__ import annotations
 
 import multiprocessing
 import shutil
-import signal
 import tempfile
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from typing import TYPE_CHECKING, Any
 
-from tasks.host import Catch, Host, portable
+from tasks.child import Answer, Place, serve
+from tasks.host import Catch, Peek
 from tasks.jobs import Job, Receipt, WorkerSpec
 from tasks.pool import Broken, Done, Event, Lost, OnProgress, Raised, Ready
 
-if TYPE_CHECKING:
-    from tasks.host import Peek
-
-BEAT_SECONDS = 0.5
 STOP_SECONDS = 5.0
 
 
@@ -76,10 +69,9 @@ class ProcessPool:
             pipes = {pipe: n for n, group in enumerate(self._groups) for pipe in group.pipes}
             heard = wait(list(pipes), max(0.0, deadline - time.monotonic()))
             events: list[Event] = []
-            for pipe in heard:
-                number = pipes[pipe]  # type: ignore[index]
-                if pipe in self._groups[number].pipes:  # not replaced a moment ago
-                    events += self._listen(number, pipe, on_progress)  # type: ignore[arg-type]
+            for pipe, number in pipes.items():
+                if pipe in heard and pipe in self._groups[number].pipes:  # not just replaced
+                    events += self._listen(number, pipe, on_progress)
             if events or time.monotonic() >= deadline:
                 return events
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray._raylet import AuthenticationTokenLoader, Config
+from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 from ray.exceptions import AuthenticationError, RaySystemError
 
 from distill_core.errors import ClusterError, ConfigError
@@ -151,7 +151,8 @@ def preflight(demand: Resources, *, what: str = "workers") -> None:
 
 def describe() -> str:
     """Return what the cluster has, and what of it is free."""
-    total, free, nodes = _totals(ray.cluster_resources()), _free(), len(_nodes())
+    total, free = _totals(ray.cluster_resources()), _totals(ray.available_resources())
+    nodes = len(_nodes())
     return (
         f"{total['CPU']:g} CPUs and {total['GPU']:g} GPUs on {nodes} node{'s' * (nodes != 1)} "
         f"({free['CPU']:g} and {free['GPU']:g} free)"
@@ -168,10 +169,6 @@ def _fit(node: Mapping[str, float], num_cpus: float, num_gpus: float) -> int:
         int(node.get(name, 0.0) / amount + 1e-6) for name, amount in wanted.items() if amount > 0
     ]
     return min(counts, default=1_000_000)
-
-
-def _free() -> dict[str, float]:
-    return _totals(ray.available_resources())
 
 
 def _totals(resources: Mapping[str, Any]) -> dict[str, float]:
@@ -214,8 +211,8 @@ def _ours(where: str) -> Iterator[None]:
         yield
     except AuthenticationError as error:
         raise ConfigError(
-            f"{where}: the cluster refuses our token. Set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN or "
-            f"RAY_AUTH_TOKEN_PATH to the cluster's own. {_first_line(error)}"
+            f"{where}: the cluster refuses our token. Set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN "
+            f"or RAY_AUTH_TOKEN_PATH to the cluster's own. {_first_line(error)}"
         ) from error
     except (ConnectionError, TimeoutError, RuntimeError, RaySystemError, ValueError) as error:
         raise ClusterError(

@@ -27,12 +27,12 @@ class RayHost(Host):
         super().__init__(spec)
         self._settings = settings  # for subclasses
 
-    @ray.method(max_task_retries=-1)  # waits while the actor restarts, instead of failing at once
+    @ray.method(max_task_retries=-1)  # type: ignore[untyped-decorator]
     def ready(self) -> None:
-        """Build the worker."""
+        """Build the worker. While the actor restarts this waits, where `run` fails at once."""
         super().ready()
 
-    @ray.method(concurrency_group="peek")
+    @ray.method(concurrency_group="peek")  # type: ignore[untyped-decorator]
     def peek(self) -> Peek | None:
         """Return how far the running job is."""
         return super().peek()

@@ -19,10 +19,10 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedErr
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from distill_core.errors import ClusterError
-from tasks.dispatch import RemoteTraceback
+from tasks.child import backend_for
 from tasks.host import Catch, Host, Peek, portable, sampled
 from tasks.jobs import Job, Receipt, WorkerSpec
-from tasks.process_pool import backend_for
+from tasks.outcomes import RemoteTraceback
 from tasks.ray_pool import RayHost, RayPool
 
 LEAST = {"CPU": 0.001}  # a placement group cannot be for nothing
@@ -38,7 +38,7 @@ class GangHost(RayHost):
     traceback = ""
     seen: Peek | None = None
 
-    @ray.method(max_task_retries=-1)
+    @ray.method(max_task_retries=-1)  # type: ignore[untyped-decorator]
     def ready(self) -> None:
         """Build nothing: the gang does."""
 
@@ -52,22 +52,22 @@ class GangHost(RayHost):
         home = ray.get_runtime_context().current_actor
         return run_distributed(self._spec, job, self, home, **self._settings)
 
-    @ray.method(concurrency_group="peek")
+    @ray.method(concurrency_group="peek")  # type: ignore[untyped-decorator]
     def peek(self) -> Peek | None:
         """Return how far the first rank is."""
         return self.seen
 
-    @ray.method(concurrency_group="peek")
+    @ray.method(concurrency_group="peek")  # type: ignore[untyped-decorator]
     def tell(self, key: str, done: int, total: int) -> None:
         """Note the first rank's progress."""
         self.seen = key, done, total
 
-    @ray.method(concurrency_group="peek")
+    @ray.method(concurrency_group="peek")  # type: ignore[untyped-decorator]
     def finish(self, receipt: Receipt) -> None:
         """Take the first rank's receipt."""
         self.receipt = receipt
 
-    @ray.method(concurrency_group="peek")
+    @ray.method(concurrency_group="peek")  # type: ignore[untyped-decorator]
     def fail(self, error: Exception, traceback: str) -> None:
         """Take what a rank raised; the first one to fail knows why, the others only follow."""
         if self.error is None:

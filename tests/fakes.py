@@ -15,7 +15,7 @@ class FakeWorker:
     """Does what each job's payload says: sleep, raise, die, once or always.
 
     Payload keys: `seconds` to sleep, in steps that `peek` shows; `error` to raise, by class name;
-    `die` by SIGKILL; `once`: a file that makes `error`, `die` and `hang` happen only the first time.
+    `die` by SIGKILL; `once`: a file that lets `error`, `die` and `hang` happen one time only.
     """
 
     def __init__(self, *, log: str | None = None, broken: str | None = None) -> None:

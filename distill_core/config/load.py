@@ -84,7 +84,8 @@ def parse_yaml(text: str, *, where: str) -> Any:
     try:
         return yaml.load(text, Loader=_UniqueKeyLoader)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{where}: not YAML that a run can use: {error}.") from None
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{where}: not YAML that a run can use: {reason}.") from None
 
 
 def _resolve(name: str, *, seen: tuple[str, ...]) -> Tree:

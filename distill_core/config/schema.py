@@ -25,6 +25,7 @@ NonNegativeInt = Annotated[int, Field(ge=0)]
 Triple = tuple[float, float, float]
 Precision = Literal["float32", "float64", "bfloat16"]
 SetName = Literal["distilled", "random_real", "hard_labels"]
+TermName = Literal["cross_entropy", "bn_statistics"]  # the functions of recover/terms.py
 
 
 class Frozen(BaseModel):
@@ -159,7 +160,7 @@ class RecoverConfig(Frozen):
     steps: NonNegativeInt  # 0 keeps the start: `init: real` is then the random-real baseline
     lr: PositiveFloat
     betas: tuple[Fraction, Fraction]
-    terms: dict[str, NonNegativeFloat]  # weight by term name, see recover/terms.py
+    terms: dict[TermName, NonNegativeFloat] = Field(min_length=1)  # weight by name
     first_layer_factor: NonNegativeFloat  # multiplies the statistics gap of the first BN layer
     crop: CurriculumConfig | None  # None: no crop at all (SRe2L on CIFAR)
     flip: bool

@@ -25,9 +25,7 @@ def low(mode: str, step: int, milestone: float = 1.0) -> float:
         ("reverse", 0.08, 0.54, 1.0),
     ],
 )
-def test_values_at_start_middle_and_end(
-    mode: str, start: float, middle: float, end: float
-) -> None:
+def test_values_at_start_middle_and_end(mode: str, start: float, middle: float, end: float) -> None:
     values = [low(mode, step) for step in (0, STEPS // 2, STEPS)]
     assert values == pytest.approx([start, middle, end], abs=1e-12)
 

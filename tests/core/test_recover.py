@@ -31,7 +31,9 @@ def test_the_same_arguments_give_the_same_bytes_and_another_seed_others() -> Non
 @pytest.mark.parametrize("term", ["cross_entropy", "bn_statistics"])
 def test_recovery_lowers_each_term(term: str) -> None:
     terms = f"recover.terms={{{term}: 1.0}}"
-    trace = recover(terms, "recover.steps=60", "recover.crop=null", "recover.roll={mode: off}").trace
+    trace = recover(
+        terms, "recover.steps=60", "recover.crop=null", "recover.roll={mode: off}"
+    ).trace
     assert trace[-1][term] < 0.9 * trace[0][term]
 
 

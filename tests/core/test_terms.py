@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import pytest
 import torch
 
+from distill_core.config.schema import TermName
 from distill_core.errors import ConfigError
 from distill_core.models.statistics import LayerStatistics
 from distill_core.models.teacher import TeacherOutput
@@ -61,6 +63,10 @@ def test_every_term_is_a_finite_scalar_whose_gradient_reaches_every_image(
 def test_an_unknown_term_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ConfigError, match=r"'tvv'.*bn_statistics, cross_entropy"):
         build_objective({"tvv": 1.0})
+
+
+def test_the_schema_knows_exactly_the_terms_there_are() -> None:
+    assert set(get_args(TermName)) == set(TERMS)
 
 
 def test_a_zero_weight_drops_the_term() -> None:

@@ -61,9 +61,7 @@ def test_equals_torchvision_crop_then_flip_then_roll(
 
 
 def test_the_gradient_equals_that_of_torchvision() -> None:
-    view = sample_view(
-        generator(1), count=2, side=16, scale=(0.08, 1.0), flip=True, roll=SYMMETRIC
-    )
+    view = sample_view(generator(1), count=2, side=16, scale=(0.08, 1.0), flip=True, roll=SYMMETRIC)
     images = torch.randn(2, 3, 16, 16, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(2, 3, 16, 16, dtype=torch.float64)
     (ours,) = torch.autograd.grad((apply_view(images, view, out=16) * weight).sum(), images)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tasks.pools import PoolProvider
-
 from distill_core.config.load import load_run
 from distill_core.storage.manifest import Manifest, load_manifest
 from distill_core.storage.store import Store
 from tasks.execution import Execution
+from tasks.pools import PoolProvider
 from tasks.runs import Run, create_run
 from tasks.stages import STAGES, Observer, run_stage
 

@@ -1,0 +1,16 @@
+"""One small Ray for all tests of this folder; its GPUs are numbers, not hardware."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tasks.ray_cluster import started
+
+
+@pytest.fixture(scope="package")
+def ray_cluster() -> Iterator[None]:
+    """Start Ray once. It ends with this folder: later tests start their own."""
+    with started(num_cpus=2, num_gpus=2):
+        yield

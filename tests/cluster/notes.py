@@ -1,0 +1,29 @@
+"""An observer that writes down what it is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tasks.jobs import Receipt
+
+
+@dataclass
+class Notes:
+    """What happened to jobs, by kind, in order."""
+
+    progress: list[tuple[str, int, int]] = field(default_factory=list)
+    retried: list[tuple[str, str]] = field(default_factory=list)
+    failed: list[tuple[str, str]] = field(default_factory=list)
+    finished: list[str] = field(default_factory=list)
+
+    def job_progress(self, stage: str, shard: str, done: int, total: int) -> None:
+        self.progress.append((shard, done, total))
+
+    def job_finished(self, stage: str, receipt: Receipt) -> None:
+        self.finished.append(receipt.shard)
+
+    def job_retried(self, stage: str, shard: str, reason: str) -> None:
+        self.retried.append((shard, reason))
+
+    def job_failed(self, stage: str, shard: str, error: str) -> None:
+        self.failed.append((shard, error))

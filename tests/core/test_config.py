@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from distill_core.config.load import fingerprint, load_run, parse_yaml, to_yaml, validate_run
+from distill_core.config.schema import RunConfig
+from distill_core.errors import ConfigError
+
+
+def message(*overrides: str, name: str = "digits-demo") -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_run(name, overrides)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_overrides_reach_any_depth_and_are_read_as_yaml() -> None:
+    run = load_run("digits-demo", ["ipc=50", "recover.crop.low=0.2", "relabel.crop=null"])
+    assert run.ipc == 50
+    assert run.recover.crop is not None
+    assert run.recover.crop.low == 0.2
+    assert run.relabel.crop is None
+
+
+def test_terms_are_replaced_as_a_whole() -> None:
+    run = load_run("digits-demo", ["recover.terms={cross_entropy: 2}"])
+    assert run.recover.terms == {"cross_entropy": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("recover.lrr=1", ("recover.lrr", "no such key", "'lr'")),
+        ("recoverr.lr=1", ("recoverr", "no such key", "'recover'")),
+        ("recover.crop.lowe=1", ("recover.crop.lowe", "'low'")),
+        ("ipc=0", ("ipc = 0", "greater than 0")),
+        ("ipc=-1", ("ipc = -1", "greater than 0")),
+        ("ipc=ten", ("ipc = 'ten'", "integer")),
+        ("recover.lr=.nan", ("recover.lr", "finite")),
+        ("recover.terms={tvv: 1}", ("tvv", "cross_entropy", "bn_statistics")),
+        ("relabel.mix.kind=cutmixx", ("relabel.mix.kind", "cutmixx", "cutmix")),
+        ("ipc", ("'ipc'", "key=value")),
+        ("ipc.x=1", ("ipc is a value", "ipc.x")),
+        ("data.std=[1, 0, 1]", ("std must be positive",)),
+        ("data.resize=40", ("resize goes with load=center_crop",)),
+        ("squeeze.training=null", ("either checkpoint", "training")),
+    ],
+)
+def test_a_wrong_override_is_one_line_that_says_where_and_what(
+    override: str, words: tuple[str, ...]
+) -> None:
+    said = message(override)
+    for word in ("digits-demo", *words):
+        assert word in said
+
+
+def test_an_unknown_preset_gets_a_suggestion() -> None:
+    assert "Did you mean 'sre2l-in1k'" in message(name="srel2-in1k")
+    assert "`distill show` lists" in message(name="zzzz")
+
+
+def test_a_file_extends_a_preset(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("extends: cda-cifar10\nipc: 7\nrecover: {steps: 3}\n")
+    run, parent = load_run(str(path)), load_run("cda-cifar10")
+    assert (run.preset, run.ipc, run.recover.steps) == ("mine", 7, 3)
+    assert run.recover.crop == parent.recover.crop
+
+
+def test_files_that_extend_each_other_are_refused(tmp_path: Path) -> None:
+    one, two = tmp_path / "one.yaml", tmp_path / "two.yaml"
+    one.write_text(f"extends: {two}\n")
+    two.write_text(f"extends: {one}\n")
+    assert "extends itself" in message(name=str(one))
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("ipc: 1\nipc: 2", "duplicate key 'ipc'"),
+        ("ipc: !!python/object/apply:os.getcwd []", "not YAML that a run can use"),
+        ("{", "not YAML that a run can use"),
+        ("- 1", "a run is a YAML mapping, found list"),
+    ],
+)
+def test_dangerous_or_sloppy_yaml_is_refused(tmp_path: Path, text: str, word: str) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    assert word in " ".join(message(name=str(path)).split())
+
+
+def test_an_alias_bomb_is_refused_before_it_expands() -> None:
+    bomb = "a: &a [x]\n" + "".join(f"b{n}: [{'*a, ' * 50}]\n" for n in range(40))
+    with pytest.raises(ConfigError, match="bytes of YAML"):
+        parse_yaml(bomb, where="bomb")
+
+
+def test_the_tree_is_frozen() -> None:
+    run = load_run("digits-demo")
+    with pytest.raises(ValidationError):
+        run.ipc = 3  # type: ignore[misc]
+
+
+def test_what_show_prints_reads_back_as_the_same_run() -> None:
+    run = load_run("cda-in21kp", ["ipc=3"])
+    assert validate_run(yaml.safe_load(to_yaml(run)), where="shown") == run
+    assert RunConfig.model_validate_json(run.model_dump_json()) == run
+
+
+def test_the_fingerprint_differs_when_a_value_does() -> None:
+    assert fingerprint(load_run("digits-demo")) == fingerprint(load_run("digits-demo"))
+    assert fingerprint(load_run("digits-demo")) != fingerprint(load_run("digits-demo", ["seed=1"]))
+
+
+def test_the_random_real_baseline_is_a_start_that_stays() -> None:
+    run = load_run("digits-demo")
+    baseline = run.recover_for("random_real")
+    assert (baseline.init, baseline.steps) == ("real", 0)
+    assert run.recover_for("distilled") == run.recover

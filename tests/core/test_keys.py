@@ -1,0 +1,144 @@
+"""A key holds everything that decides a shard's bytes, and nothing else."""
+
+from __future__ import annotations
+
+import pytest
+
+from distill_core.config.load import load_run
+from distill_core.keys import ImageSet, posttrain_key, recover_key, relabel_key, squeeze_key
+from distill_core.plan import ClassEntry, plan_shards
+
+CLASSES = tuple(ClassEntry(n, f"n{n}") for n in range(12))
+FINGERPRINTS = {c.wnid: f"content of {c.wnid}" for c in CLASSES}
+
+
+def recover(
+    *overrides: str,
+    images: ImageSet = "distilled",
+    teacher: str = "t",
+    number: int = 0,
+    **content: str,
+) -> str:
+    run = load_run("digits-demo", overrides)
+    shards = plan_shards(
+        CLASSES,
+        ipc=run.ipc,
+        ipc_range=run.recover.ipc_range,
+        batch_size=run.recover.batch_size,
+        composition=run.recover.composition,
+    )
+    return recover_key(
+        run, images, shards[number], teachers=[teacher], fingerprints=FINGERPRINTS | content
+    )
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "recover.lr=0.1",
+        "recover.steps=7",
+        "recover.terms={cross_entropy: 1}",
+        "recover.crop.milestone=0.5",
+        "recover.encoding=jpeg",
+        "recover.ipc_range=1",
+        "recover.batch_size=5",
+        "seed=1",
+        "threads=2",
+        "precision=float64",
+        "data.side=16",
+        "data.mean=[0, 0, 0]",
+    ],
+)
+def test_what_decides_an_image_changes_its_key(override: str) -> None:
+    assert recover(override) != recover()
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "ipc=50",
+        "data.path=/elsewhere",
+        "data.name=other",
+        "relabel.views=7",
+        "posttrain.epochs=7",
+        "posttrain.sets=[distilled]",
+        "expected=something else entirely",
+    ],
+)
+def test_what_does_not_decide_an_image_leaves_its_key(override: str) -> None:
+    assert recover(override) == recover()
+
+
+def test_another_teacher_or_shard_is_another_key() -> None:
+    assert len({recover(), recover(teacher="u"), recover(number=1)}) == 3
+
+
+def test_content_counts_only_where_real_images_are_read() -> None:
+    assert recover(n3="changed") == recover()
+    assert recover("recover.init=real", n3="changed") != recover("recover.init=real")
+    real, changed = recover(images="random_real"), recover(images="random_real", n3="changed")
+    assert real != changed
+
+
+def test_the_random_real_baseline_ignores_how_images_are_optimised() -> None:
+    assert recover("recover.init=real", images="random_real") == recover(images="random_real")
+
+
+def test_a_label_key_follows_its_images_teacher_views_and_settings() -> None:
+    def key(*overrides: str, images: str = "i", teacher: str = "t", views: range = range(5)) -> str:
+        run = load_run("digits-demo", overrides)
+        return relabel_key(run, images=images, teachers=[teacher], views=views)
+
+    changed = {
+        key(),
+        key(images="j"),
+        key(teacher="u"),
+        key(views=range(5, 10)),
+        key("relabel.mix.kind=mixup"),
+        key("seed=1"),
+    }
+    assert len(changed) == 6
+    assert key("relabel.views=900", "relabel.views_per_shard=5") == key()
+
+
+def test_a_teacher_key_follows_data_only_when_it_is_trained() -> None:
+    def key(
+        *overrides: str, train: str = "a", test: str = "b", checkpoint: str | None = None
+    ) -> str:
+        run = load_run("digits-demo", overrides)
+        return squeeze_key(run, class_hash="c", train=train, test=test, checkpoint=checkpoint)
+
+    assert len({key(), key(train="x"), key(test="x"), key("squeeze.training.epochs=1")}) == 4
+    imported = key(checkpoint="sha")
+    assert imported == key("squeeze.training.epochs=1", train="x", checkpoint="sha")
+    assert imported != key(checkpoint="other")
+    assert key("recover.lr=9", "ipc=1") == key()
+
+
+def test_a_student_key_follows_its_set_seed_and_shards() -> None:
+    def key(*overrides: str, **changes: object) -> str:
+        run = load_run("digits-demo", overrides)
+        arguments = {
+            "student": run.posttrain.students[0],
+            "seed": 0,
+            "images_of": "distilled",
+            "images": ["i"],
+            "labels": ["l"],
+            "teachers": ["t"],
+            "class_hash": "c",
+            "test": "b",
+        }
+        return posttrain_key(run, **(arguments | changes))  # type: ignore[arg-type]
+
+    changed = {
+        key(),
+        key(seed=1),
+        key(images_of="hard_labels"),
+        key(images=["i", "j"]),
+        key(labels=[]),
+        key(test="x"),
+        key("posttrain.epochs=1"),
+        key("relabel.views=3"),
+    }
+    assert len(changed) == 8
+    assert key("recover.lr=9", "posttrain.seeds=[0, 1]") == key()
