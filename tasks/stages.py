@@ -16,9 +16,10 @@ from distill_core.data.index import ingest
 from distill_core.errors import ConfigError, DataError, ShardsFailed
 from distill_core.storage.manifest import Manifest, load_manifest, save_manifest
 from distill_core.storage.markers import StageShelf
-from tasks.dispatch import DispatchResult, dispatch
+from tasks.dispatch import dispatch
 from tasks.execution import Execution
 from tasks.jobs import Job, Receipt, WorkerSpec
+from tasks.outcomes import DispatchResult
 from tasks.plans import STAGES, JobPlan, Jobs, NotReady
 from tasks.pools import PoolProvider
 from tasks.runs import Run

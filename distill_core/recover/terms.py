@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.linalg import vector_norm
 from torch.nn import functional
 
+from distill_core.config.schema import TermName
 from distill_core.errors import ConfigError
 from distill_core.models.teacher import TeacherOutput
 
@@ -56,7 +57,7 @@ TERMS: Mapping[str, Term] = {t.__name__: t for t in (cross_entropy, bn_statistic
 NEEDS_STATISTICS = frozenset({"bn_statistics"})
 
 
-def build_objective(weights: Mapping[str, float]) -> Objective:
+def build_objective(weights: Mapping[TermName, float] | Mapping[str, float]) -> Objective:
     """Look up each named term; a zero weight drops the term instead of computing it.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Labels belong to (image, view): stored, online, in any order and batch size, they are the same."""
+"""Labels belong to (image, view): stored or online, in any order, they are the same."""
 
 from __future__ import annotations
 
