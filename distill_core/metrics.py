@@ -1,9 +1,7 @@
-"""How good a network is: top-1 and top-5 in percent, and their mean and spread over seeds."""
+"""How good a network is: top-1 and top-5 in percent."""
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import torch
@@ -32,9 +30,3 @@ def count_hits(logits: Tensor, labels: Tensor) -> Tensor:
     top = logits.topk(min(5, logits.shape[1]), dim=1).indices
     hits = top == labels[:, None]
     return torch.stack([hits[:, 0].sum(), hits.any(dim=1).sum()])
-
-
-def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
-    """Return the mean, and the sample standard deviation where there are two values or more."""
-    spread = statistics.stdev(values) if len(values) > 1 else None
-    return statistics.fmean(values), spread

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from ray.exceptions import AuthenticationError, RaySystemError
 from distill_core.errors import ClusterError, ConfigError
 
 OBJECT_STORE_BYTES = 128 * 2**20  # receipts are small; the default takes 30 % of the memory
+KNOCK_SECONDS = 10.0
 SHORT = 24  # characters of a temporary folder; sockets far below it have names of at most 107
 FORWARDED = ("AWS_", "FSSPEC_", "DO_NOT_TRACK")  # what a worker on another node must know
 
@@ -108,6 +110,7 @@ def started(*, num_cpus: int, num_gpus: int | None = None) -> Iterator[None]:
 
 @contextmanager
 def _joined(address: str) -> Iterator[None]:
+    _reach(address)
     token = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
     mode = "token" if token else "disabled"
     with _environment({"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": mode}):
@@ -117,6 +120,30 @@ def _joined(address: str) -> Iterator[None]:
             yield
         finally:
             ray.shutdown()
+
+
+def _reach(address: str) -> None:
+    """Knock first: `ray.init` itself tries for minutes where nobody answers.
+
+    Raises:
+        ConfigError: the address is none.
+        ClusterError: nobody answers.
+    """
+    if address == "auto":
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not (host and port.isdecimal()):
+        raise ConfigError(
+            f"ray_address={address}: expected host:port, ray://host:port or auto. Leave it out to "
+            "start a local cluster."
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), KNOCK_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise ClusterError(
+            f"ray_address={address}: cannot be reached: {error}. Is the head running, and the port "
+            "open from here?"
+        ) from error
 
 
 def forwarded(environment: Mapping[str, str]) -> dict[str, str]:

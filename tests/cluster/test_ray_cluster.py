@@ -1,4 +1,4 @@
-"""Starting and joining Ray, in processes of their own: each leaves the environment as it was."""
+"""Starting and joining Ray; what starts it runs in a process of its own."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ import subprocess
 import sys
 
 import pytest
+
+from distill_core.errors import ClusterError, ConfigError
+from tasks.execution import Execution
+from tasks.jobs import WorkerSpec
+from tasks.pools import PoolProvider
 
 pytestmark = pytest.mark.cluster
 
@@ -33,19 +38,6 @@ for _ in range(2):  # a second start must not trip over the first one's token
 print("fine")
 """
 
-JOINS_NOTHING = """
-from distill_core.errors import ClusterError
-from tasks.execution import Execution
-from tasks.jobs import WorkerSpec
-from tasks.pools import PoolProvider
-
-try:
-    with PoolProvider(Execution(store=".", ray_address="127.0.0.1:1")) as pools:
-        pools.pool(WorkerSpec("tests.fakes:FakeWorker"), jobs=3)
-except ClusterError as error:
-    print(error)
-"""
-
 
 def run(script: str) -> str:
     """Run a script without any variable that configures Ray."""
@@ -66,6 +58,18 @@ def test_ray_starts_on_first_use_and_stops_with_the_provider() -> None:
     assert run(STARTS_AND_STOPS).endswith("fine\n")
 
 
-@pytest.mark.slow
-def test_a_cluster_that_is_not_there_is_an_error_that_names_the_address() -> None:
-    assert run(JOINS_NOTHING).startswith("ray_address=127.0.0.1:1: cannot be reached")
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_a_cluster_that_is_not_there_is_an_error_that_names_the_address(scheme: str) -> None:
+    with (
+        pytest.raises(ClusterError, match=f"^ray_address={scheme}127.0.0.1:1: cannot be reached"),
+        PoolProvider(Execution(store=".", ray_address=f"{scheme}127.0.0.1:1")) as pools,
+    ):
+        pools.pool(WorkerSpec("tests.fakes:FakeWorker"), jobs=3)
+
+
+def test_an_address_without_a_port_is_refused() -> None:
+    with (
+        pytest.raises(ConfigError, match="expected host:port"),
+        PoolProvider(Execution(store=".", ray_address="head")) as pools,
+    ):
+        pools.pool(WorkerSpec("tests.fakes:FakeWorker"), jobs=3)

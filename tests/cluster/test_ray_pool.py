@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from distill_core.errors import ClusterError, ConfigError, StorageError
+from distill_core.errors import ClusterError, ConfigError
 from tasks import ray_cluster
 from tasks.dispatch import dispatch
 from tasks.execution import Execution
@@ -105,9 +106,8 @@ def test_a_worker_that_cannot_be_built_raises_its_own_error() -> None:
 def test_a_worker_that_never_reaches_storage_ends_the_stage() -> None:
     spec = WorkerSpec(FAKE, {"broken": "StorageError"})
     policy = Policy(losses_per_worker=1)
-    with actors(spec) as pool, pytest.raises(ClusterError, match="StorageError|cannot be built"):
+    with actors(spec) as pool, pytest.raises(ClusterError, match="cannot be built"):
         dispatch(make_jobs(3), pool, policy=policy)
-    assert StorageError.retryable
 
 
 def test_workers_that_find_no_room_time_out_instead_of_waiting_for_ever() -> None:
@@ -129,9 +129,10 @@ def test_a_demand_beyond_the_cluster_is_refused_with_both_numbers() -> None:
     how = Execution(store=".", workers=3, num_cpus=1, num_gpus=1)
     with PoolProvider(how) as pools, pytest.raises(ConfigError) as raised:
         pools.pool(WorkerSpec(FAKE), jobs=10)
-    assert str(raised.value) == (
+    message = re.sub(r"\(.* free\)", "(... free)", str(raised.value))
+    assert message == (
         "workers = 3: 3 x num_cpus=1 = 3 CPUs and 3 x num_gpus=1 = 3 GPUs are demanded, but the "
-        "cluster has 2 CPUs and 2 GPUs on 1 node (2 and 2 free), room for 2. Ask for fewer workers "
+        "cluster has 2 CPUs and 2 GPUs on 1 node (... free), room for 2. Ask for fewer workers "
         "or smaller num_cpus and num_gpus, or add nodes."
     )
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from distill_core.losses import kl_soft_labels, mixed_cross_entropy
-from distill_core.metrics import count_hits, mean_and_spread
+from distill_core.metrics import count_hits
 
 
 def test_kl_equals_a_value_computed_by_hand() -> None:
@@ -41,8 +41,3 @@ def test_hits_at_one_and_five() -> None:
     logits = torch.arange(8.0).repeat(3, 1)
     assert count_hits(logits, torch.tensor([7, 3, 2])).tolist() == [1, 2]
     assert count_hits(logits[:, :2], torch.tensor([1, 0, 0])).tolist() == [1, 3]
-
-
-def test_one_seed_has_no_spread() -> None:
-    assert mean_and_spread([90.0]) == (90.0, None)
-    assert mean_and_spread([90.0, 92.0]) == (91.0, pytest.approx(math.sqrt(2)))
