@@ -1,4 +1,4 @@
-"""The published recover loop, written from its description: hooks, torchvision crop, numpy-style clip.
+"""The published recover loop, written from its description: hooks, a batch crop, a clip loop.
 
 It exists to be measured against, and to prove that our step computes the same loss.
 """

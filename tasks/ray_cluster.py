@@ -123,12 +123,7 @@ def _joined(address: str) -> Iterator[None]:
 
 
 def _reach(address: str) -> None:
-    """Knock first: `ray.init` itself tries for minutes where nobody answers.
-
-    Raises:
-        ConfigError: the address is none.
-        ClusterError: nobody answers.
-    """
+    """Knock first: `ray.init` itself tries for minutes where nobody answers."""
     if address == "auto":
         return
     host, _, port = address.removeprefix("ray://").rpartition(":")

@@ -39,6 +39,12 @@ print("fine")
 """
 
 
+@pytest.fixture
+def no_ray_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide the Ray of other tests: one that runs is used, whatever the address."""
+    monkeypatch.setattr("tasks.ray_cluster.ray.is_initialized", lambda: False)
+
+
 def run(script: str) -> str:
     """Run a script without any variable that configures Ray."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
@@ -59,6 +65,7 @@ def test_ray_starts_on_first_use_and_stops_with_the_provider() -> None:
 
 
 @pytest.mark.parametrize("scheme", ["", "ray://"])
+@pytest.mark.usefixtures("no_ray_yet")
 def test_a_cluster_that_is_not_there_is_an_error_that_names_the_address(scheme: str) -> None:
     with (
         pytest.raises(ClusterError, match=f"^ray_address={scheme}127.0.0.1:1: cannot be reached"),
@@ -67,6 +74,7 @@ def test_a_cluster_that_is_not_there_is_an_error_that_names_the_address(scheme: 
         pools.pool(WorkerSpec("tests.fakes:FakeWorker"), jobs=3)
 
 
+@pytest.mark.usefixtures("no_ray_yet")
 def test_an_address_without_a_port_is_refused() -> None:
     with (
         pytest.raises(ConfigError, match="expected host:port"),

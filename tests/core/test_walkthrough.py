@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MENTION = re.compile(r"`([\w/]+\.py):([A-Za-z_][\w.]*)`")
+DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+
+
+def mentions(page: str) -> list[tuple[str, str]]:
+    return MENTION.findall((ROOT / "docs" / page).read_text(encoding="utf-8"))
+
+
+@cache
+def symbols(file: str) -> frozenset[str]:
+    tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
+    return frozenset(defined(tree.body))
+
+
+def defined(body: list[ast.stmt], prefix: str = "") -> Iterator[str]:
+    for node in body:
+        if isinstance(node, DEFINITIONS):
+            yield prefix + node.name
+        if isinstance(node, ast.ClassDef):
+            yield from defined(node.body, f"{prefix}{node.name}.")
+
+
+@pytest.mark.parametrize(("file", "symbol"), sorted(set(mentions("walkthrough.md"))))
+def test_every_hop_of_the_walkthrough_exists(file: str, symbol: str) -> None:
+    assert (ROOT / file).is_file(), f"docs/walkthrough.md names {file}, which is gone"
+    assert symbol in symbols(file), f"docs/walkthrough.md names {symbol}, which is not in {file}"
+
+
+def test_the_walkthrough_reaches_every_house() -> None:
+    houses = {file.split("/")[0] for file, _ in mentions("walkthrough.md")}
+    assert houses == {"flows", "tasks", "distill_core"}
+
+
+@pytest.mark.parametrize("page", sorted(path.name for path in (ROOT / "docs/decisions").glob("*")))
+def test_every_symbol_and_file_that_a_decision_names_exists(page: str) -> None:
+    for file, symbol in mentions(f"decisions/{page}"):
+        assert symbol in symbols(file), f"docs/decisions/{page} names {symbol}, not in {file}"
+    text = (ROOT / "docs/decisions" / page).read_text(encoding="utf-8")
+    for path in re.findall(r"`((?:distill_core|tasks|flows|tests|docs)/[\w/.-]+)`", text):
+        assert (ROOT / path).exists(), f"docs/decisions/{page} names {path}, which is gone"
+
+
+@pytest.mark.parametrize("page", sorted(path.name for path in (ROOT / "docs/decisions").glob("*")))
+def test_a_decision_has_its_five_parts_and_fits_a_page(page: str) -> None:
+    text = (ROOT / "docs/decisions" / page).read_text(encoding="utf-8")
+    headings = re.findall(r"^## (.+)$", text, flags=re.MULTILINE)
+    assert headings == ["Context", "Decision", "Rejected", "Consequences"]
+    assert re.search(r"^Status: \w+, \d{4}-\d{2}-\d{2}\.$", text, flags=re.MULTILINE)
+    assert len(text.splitlines()) <= 60
