@@ -25,7 +25,7 @@ class _Group:
 
     children: list[SpawnProcess]
     pipes: list[Connection]
-    meeting: str  # a folder
+    meeting: str  # a folder; none for a group of one
     built: bool = False
     line: list[Job] = field(default_factory=list)  # the first one is running, once built
     waiting: set[int] = field(default_factory=set)  # ranks that have not answered yet
@@ -92,7 +92,7 @@ class ProcessPool:
         self._groups = []
 
     def _start(self, worker: int) -> _Group:
-        meeting = tempfile.mkdtemp(prefix="distill-")
+        meeting = tempfile.mkdtemp(prefix="distill-") if self._processes > 1 else ""
         group = _Group([], [], meeting, waiting=set(range(self._processes)))
         context = multiprocessing.get_context("spawn")
         for rank in range(self._processes):
@@ -174,4 +174,5 @@ def _stop(group: _Group) -> None:
         child.join(STOP_SECONDS)
     for pipe in group.pipes:
         pipe.close()
-    shutil.rmtree(group.meeting, ignore_errors=True)
+    if group.meeting:
+        shutil.rmtree(group.meeting, ignore_errors=True)
