@@ -12,12 +12,15 @@ export RAY_USAGE_STATS_ENABLED := 0
 
 setup: $(STAMP)
 
-# uv is used where it is installed; otherwise it gets a small environment of its own.
+# uv is used where it works; otherwise it gets a small environment of its own.
 $(STAMP): requirements.lock pyproject.toml
-	@command -v uv >/dev/null || test -x $(UV_HOME)/bin/uv || \
-	  { $(PYTHON) -m venv $(UV_HOME) && $(UV_HOME)/bin/pip install -q uv; }
-	@UV=$$(command -v uv || echo $(UV_HOME)/bin/uv); \
-	  test -x $(BIN)/python || $$UV venv -q --allow-existing --python $(PYTHON) $(VENV); \
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+	  { echo "make: Python 3.11 to 3.13 is needed, $(PYTHON) is another; say make PYTHON=..." >&2; exit 1; }
+	@uv --version >/dev/null 2>&1 || test -x $(UV_HOME)/bin/uv || \
+	  { $(PYTHON) -m venv $(UV_HOME) >/dev/null && $(UV_HOME)/bin/pip install -q uv; } || \
+	  { echo "make: install uv, or python3-venv (Debian), and try again" >&2; exit 1; }
+	@UV=uv; uv --version >/dev/null 2>&1 || UV=$(UV_HOME)/bin/uv; \
+	  test -x $(BIN)/python || $$UV venv -q --allow-existing --python $(PYTHON) $(VENV) || exit 1; \
 	  $$UV pip sync -q --require-hashes --python $(BIN)/python requirements.lock && \
 	  $$UV pip install -q --no-deps --python $(BIN)/python -e .
 	@touch $@

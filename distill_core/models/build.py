@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
-from torchvision import models as torchvision_models
 
 from distill_core.config.schema import ModelConfig
 from distill_core.errors import ConfigError
@@ -34,17 +33,17 @@ def convnet4(num_classes: int, width: int | None) -> nn.Module:
 
 def resnet18(num_classes: int, width: int | None) -> nn.Module:
     """Return torchvision's ResNet-18, of one width."""
-    return _of_one_width(torchvision_models.resnet18(num_classes=num_classes), width)
+    return _from_torchvision("resnet18", num_classes, width)
 
 
 def resnet50(num_classes: int, width: int | None) -> nn.Module:
     """Return torchvision's ResNet-50, of one width."""
-    return _of_one_width(torchvision_models.resnet50(num_classes=num_classes), width)
+    return _from_torchvision("resnet50", num_classes, width)
 
 
 def mobilenet_v2(num_classes: int, width: int | None) -> nn.Module:
     """Return torchvision's MobileNetV2, of one width."""
-    return _of_one_width(torchvision_models.mobilenet_v2(num_classes=num_classes), width)
+    return _from_torchvision("mobilenet_v2", num_classes, width)
 
 
 MODELS: Mapping[str, Builder] = {
@@ -86,9 +85,12 @@ def skeleton(config: ModelConfig, num_classes: int) -> nn.Module:
             raise ConfigError(f"model {config.name}: {error}") from None
 
 
-def _of_one_width(model: nn.Module, width: int | None) -> nn.Module:
+def _from_torchvision(name: str, num_classes: int, width: int | None) -> nn.Module:
     if width is not None:
         raise ValueError(f"width = {width}, but this network has one width. Leave width out.")
+    from torchvision import models  # slower to import than torch, and most workers need none of it
+
+    model: nn.Module = getattr(models, name)(num_classes=num_classes)
     return model
 
 

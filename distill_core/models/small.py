@@ -7,7 +7,32 @@ variants (3x3 stem, no max-pool) load as they are.
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions around a shortcut, with torchvision's parameter names.
+
+    Written out because importing torchvision takes longer than importing torch, in every worker.
+    """
+
+    def __init__(self, channels: int, out: int, *, stride: int = 1) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, out, 3, stride=stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(out)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(out, out, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out)
+        self.downsample: nn.Module | None = None
+        if stride != 1 or channels != out:
+            convolution = nn.Conv2d(channels, out, 1, stride=stride, bias=False)
+            self.downsample = nn.Sequential(convolution, nn.BatchNorm2d(out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, out, H / stride, W / stride)."""
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = self.relu(self.bn1(self.conv1(x)))
+        y: Tensor = self.relu(self.bn2(self.conv2(x)) + shortcut)
+        return y
 
 
 class SmallResNet18(nn.Module):
@@ -39,11 +64,7 @@ class SmallResNet18(nn.Module):
 
 def _residual_stage(channels: int, out: int, *, stride: int) -> nn.Sequential:
     """Return two basic blocks; the first may halve the side."""
-    shortcut = None
-    if stride != 1 or channels != out:
-        convolution = nn.Conv2d(channels, out, 1, stride=stride, bias=False)
-        shortcut = nn.Sequential(convolution, nn.BatchNorm2d(out))
-    return nn.Sequential(BasicBlock(channels, out, stride, shortcut), BasicBlock(out, out))
+    return nn.Sequential(BasicBlock(channels, out, stride=stride), BasicBlock(out, out))
 
 
 class ConvNet(nn.Module):

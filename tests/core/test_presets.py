@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import json
+from importlib import resources
 
 import pytest
 
 from distill_core.config.load import load_run, preset_names
+from distill_core.config.schema import RollConfig
 from distill_core.recover.terms import build_objective
 from tests.golden.update import preset_file
 
+OPENING = ("arXiv:", "Command: distill run", "Hardware", "xpected")  # of the comment of each
 DATASETS = ("cifar10", "cifar100", "tiny", "in1k", "in21kp", "in21k")
 
 
@@ -47,3 +50,45 @@ def test_21k_lives_in_raw_pixels_with_cutout_views_without_flip() -> None:
     everything = load_run("cda-in21k")
     assert everything.data.num_classes == 21841
     assert everything.expected == "not published"
+
+
+@pytest.mark.parametrize("data", DATASETS)
+@pytest.mark.parametrize("method", ["sre2l", "cda"])
+def test_a_published_preset_opens_with_paper_command_hardware_and_number(
+    method: str, data: str
+) -> None:
+    name = f"{method}-{data}"
+    text = (resources.files("distill_core.presets") / f"{name}.yaml").read_text(encoding="utf-8")
+    opening = "".join(line for line in text.splitlines(keepends=True) if line.startswith("#"))
+    assert text.startswith("#")
+    assert all(words in opening for words in OPENING)
+    assert f"distill run {name} " in opening
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "pixels"),
+    [
+        ("sre2l-cifar100", "one_sided", 4),
+        ("sre2l-tiny", "symmetric", 4),
+        ("cda-tiny", "one_sided", 4),
+        ("sre2l-in1k", "one_sided", 32),
+        ("cda-in1k", "one_sided", 32),
+        ("cda-in21kp", "one_sided", 32),
+    ],
+)
+def test_the_roll_is_that_of_the_published_script(name: str, mode: str, pixels: int) -> None:
+    assert load_run(name).recover.roll == RollConfig.model_validate(
+        {"mode": mode, "pixels": pixels}
+    )
+
+
+def test_sre2l_on_cifar_shows_the_whole_image_unflipped() -> None:
+    recover = load_run("sre2l-cifar100").recover
+    assert (recover.crop, recover.flip) == (None, False)
+
+
+@pytest.mark.parametrize("name", ["sre2l-in1k", "cda-in1k"])
+def test_a_checkpoint_is_one_override_away(name: str) -> None:
+    run = load_run(name, ["squeeze.checkpoint=teacher.pth", "squeeze.training=null"])
+    assert (run.squeeze.checkpoint, run.squeeze.training) == ("teacher.pth", None)
+    assert load_run(name, ["squeeze.checkpoint=teacher.pth"]).squeeze.checkpoint == "teacher.pth"
