@@ -21,7 +21,7 @@ $(STAMP): requirements.lock pyproject.toml
 	  { echo "make: install uv, or python3-venv (Debian), and try again" >&2; exit 1; }
 	@UV=uv; uv --version >/dev/null 2>&1 || UV=$(UV_HOME)/bin/uv; \
 	  test -x $(BIN)/python || $$UV venv -q --allow-existing --python $(PYTHON) $(VENV) || exit 1; \
-	  $$UV pip sync -q --require-hashes --python $(BIN)/python requirements.lock && \
+	  $$UV pip sync -q --compile-bytecode --require-hashes --python $(BIN)/python requirements.lock && \
 	  $$UV pip install -q --no-deps --python $(BIN)/python -e .
 	@touch $@
 

@@ -55,6 +55,8 @@ class DataConfig(Frozen):
     def _consistent(self) -> Self:
         if (self.load == "center_crop") != (self.resize is not None):
             raise ValueError("resize goes with load=center_crop, and only with it")
+        if self.resize is not None and self.resize < self.side:
+            raise ValueError("resize must not be smaller than side, which is cut out of it")
         if min(self.std) <= 0:
             raise ValueError("std must be positive in every channel")
         return self

@@ -1,8 +1,10 @@
 """The index: what the input is. Built once; every later stage reads the index, not a folder.
 
-``datasets/<id>/index/{train,test}.parquet`` hold one row per image; ``index.json``, created last,
-holds the class list and the content fingerprints. The id is a hash of the content, so the same
-images give the same id wherever they lie.
+``datasets/<id>/index/`` holds one row per image of each split, ``datasets/<id>/index.json``,
+created last, the class list and the content fingerprints. Rows stand in the order of class, name
+and hash, so that a class's images have the same order wherever and however they are stored. The id
+is a hash of the rows and the classes, addresses relative to the dataset's folder included: moving
+the folder changes nothing, and one id never means two layouts.
 """
 
 from __future__ import annotations
@@ -10,50 +12,39 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from itertools import islice
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from distill_core.config.schema import DataConfig
-from distill_core.data.decode import decode_image
-from distill_core.data.readers import READERS, Record
+from distill_core.data.readers import open_reader
+from distill_core.data.records import Split
+from distill_core.data.survey import check_classes, check_split, read_split
 from distill_core.errors import DataError
 from distill_core.plan import ClassEntry, class_list_hash
 from distill_core.progress import Progress, silent
 from distill_core.storage.digest import sha256
+from distill_core.storage.parquet import open_parquet
 from distill_core.storage.store import Store
 
-SCHEMA = pa.schema(
-    [
-        pa.field("label", pa.int32(), nullable=False),
-        pa.field("wnid", pa.string(), nullable=False),
-        pa.field("uri", pa.string(), nullable=False),
-        pa.field("offset", pa.int64(), nullable=False),  # row in a Parquet file, else 0
-        pa.field("size", pa.int64(), nullable=False),  # bytes
-        pa.field("sha256", pa.string(), nullable=False),
-        pa.field("status", pa.string(), nullable=False),  # ok | bad
-        pa.field("reason", pa.string(), nullable=False),
-    ]
-)
-CHUNK = 512  # records decoded at a time
-THREADS = 2  # Pillow lets go of the interpreter while it decodes
+IDENTITY = ("label", "name", "uri", "offset", "size", "sha256", "status")  # reason is only words
+CONTENT = ("name", "size", "sha256")
 
 
 @dataclass(frozen=True)
 class DatasetIndex:
-    """What was ingested."""
+    """What was ingested; tables have the columns of `survey.SCHEMA`."""
 
     id: str
     classes: tuple[ClassEntry, ...]
-    fingerprints: Mapping[str, str]  # wnid -> hash over names, sizes and hashes of its train images
+    fingerprints: Mapping[str, str]  # wnid -> hash over names, sizes, hashes of its train images
     test_fingerprint: str
     train: pa.Table
     test: pa.Table
@@ -63,188 +54,176 @@ class DatasetIndex:
         """Return the identity of the label space."""
         return class_list_hash(self.classes)
 
-    @cached_property
-    def _ok(self) -> dict[str, np.ndarray]:
-        return {
-            s: np.array(getattr(self, s)["status"].to_pylist()) == "ok" for s in ("train", "test")
-        }
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Return the wnids of all classes, by id."""
+        return tuple(entry.wnid for entry in self.classes)
+
+    def table(self, split: Split) -> pa.Table:
+        """Return the rows of a split."""
+        return self.train if split == "train" else self.test
+
+    def rows_of(self, split: Split, label: int) -> np.ndarray:
+        """Return the rows of a class's readable images in a split, (n,) int64."""
+        rows = self._readable[split]
+        first, last = np.searchsorted(self._labels[split][rows], [label, label + 1])
+        return rows[first:last]
+
+    def readable(self, split: Split) -> np.ndarray:
+        """Return the rows of every readable image in a split, (n,) int64."""
+        return self._readable[split]
+
+    def duplicates(self) -> dict[str, int]:
+        """Return how many contents stand under several classes, and in both splits.
+
+        They are kept; a large number says that a dataset was put together wrongly.
+        """
+        train, test = (t.filter(pc.field("status") == "ok") for t in (self.train, self.test))
+        labels = train.group_by("sha256").aggregate([("label", "count_distinct")])
+        several = pc.sum(pc.greater(labels["label_count_distinct"], 1)).as_py() or 0
+        leaked = pc.sum(pc.is_in(pc.unique(test["sha256"]), train["sha256"])).as_py() or 0
+        return {"classes": several, "splits": leaked}
 
     @cached_property
-    def _labels(self) -> dict[str, np.ndarray]:
-        return {s: getattr(self, s)["label"].to_numpy() for s in ("train", "test")}
+    def _readable(self) -> dict[Split, np.ndarray]:
+        return {"train": _ok_rows(self.train), "test": _ok_rows(self.test)}
 
-    def rows_of(self, split: str, label: int) -> np.ndarray:
-        """Return the rows of a class's readable images in a split."""
-        return np.flatnonzero(self._ok[split] & (self._labels[split] == label))
-
-    def readable(self, split: str) -> np.ndarray:
-        """Return the rows of every readable image in a split."""
-        return np.flatnonzero(self._ok[split])
+    @cached_property
+    def _labels(self) -> dict[Split, np.ndarray]:
+        return {"train": self.train["label"].to_numpy(), "test": self.test["label"].to_numpy()}
 
 
 def ingest(config: DataConfig, store: Store, *, progress: Progress = silent) -> DatasetIndex:
     """Read, hash and decode-check every image, then commit the index; idempotent.
 
     Raises:
+        ConfigError: the dataset's address is wrong.
         DataError: a class without images, another class count, too many unreadable images.
     """
-    reader = READERS[config.format]
-    classes = reader.classes(config)
-    _check_classes(config, classes)
-    tables, names = {}, {}
-    for split, where in (("train", config.train), ("test", config.test)):
-        records = reader.records(config, where, classes)
-        tables[split], names[split] = _table(config, records, classes, progress)
-        _check_split(config, split, tables[split], classes)
-    index = _index(config, classes, tables, names)
+    reader = open_reader(config)
+    names = reader.classes()
+    check_classes(config, names)
+    counts = {"train": reader.count("train"), "test": reader.count("test")}
+    total = sum(counts.values())
+
+    def split_table(split: Split, before: int) -> pa.Table:
+        def moved(done: int, _: int) -> None:
+            progress(before + done, total)
+
+        table = read_split(reader, config, split, names, progress=moved)
+        check_split(config, split, table, names)
+        return table
+
+    train, test = split_table("train", 0), split_table("test", counts["train"])
+    index = _index(config.name, tuple(map(ClassEntry, range(len(names)), names)), train, test)
     _commit(store, index)
     return index
 
 
 def load_index(store: Store, dataset: str) -> DatasetIndex:
-    """Read a committed index."""
-    facts = json.loads(store.read(f"datasets/{dataset}/index.json"))
-    splits = {}
-    for split in ("train", "test"):
-        data = store.read(f"datasets/{dataset}/index/{split}.parquet")
-        if sha256(data) != facts["sha256"][split]:
-            raise DataError(
-                f"{store.uri(f'datasets/{dataset}/index/{split}.parquet')}: does not match "
-                "index.json. Delete the folder and ingest again."
-            )
-        splits[split] = pq.read_table(io.BytesIO(data))
-    return DatasetIndex(
-        id=dataset,
-        classes=tuple(ClassEntry(**entry) for entry in facts["classes"]),
-        fingerprints=facts["fingerprints"],
-        test_fingerprint=facts["test_fingerprint"],
-        **splits,
-    )
+    """Read a committed index.
 
-
-def _check_classes(config: DataConfig, classes: Sequence[str]) -> None:
-    where = config.path or config.format
-    if twice := [name for name, count in Counter(classes).items() if count > 1]:
-        raise DataError(f"{where}: two classes are named {twice[0]!r}. Rename one.")
-    if len(classes) != config.num_classes:
-        raise DataError(
-            f"{where}: {len(classes)} classes, data.num_classes says {config.num_classes}. "
-            "Correct one of them."
-        )
-
-
-def _table(
-    config: DataConfig, records: Iterator[Record], classes: Sequence[str], progress: Progress
-) -> tuple[pa.Table, list[str]]:
-    """Return the rows of one split, and the names of its images for the fingerprints."""
-    rows: list[dict[str, Any]] = []
-    names: list[str] = []
-    with ThreadPoolExecutor(THREADS) as pool:
-        while chunk := list(islice(records, CHUNK)):
-            reasons = pool.map(lambda record: _reason(config, record, classes), chunk)
-            rows += [_row(r, why, classes) for r, why in zip(chunk, reasons, strict=True)]
-            names += [record.name for record in chunk]
-            progress(len(rows), 0)
-    return pa.Table.from_pylist(rows, schema=SCHEMA), names
-
-
-def _reason(config: DataConfig, record: Record, classes: Sequence[str]) -> str:
-    """Return why an image cannot be used; empty when it can."""
-    if not 0 <= record.label < len(classes):
-        return f"label {record.label} is not one of {len(classes)} classes"
+    Raises:
+        DataError: there is none under that id, or it is damaged.
+    """
+    path = _facts_path(dataset)
     try:
-        decode_image(record.data, config)
-    except DataError as error:
-        return str(error).removeprefix("image: ")
-    return ""
-
-
-def _row(record: Record, reason: str, classes: Sequence[str]) -> dict[str, Any]:
-    known = 0 <= record.label < len(classes)
-    return {
-        "label": record.label,
-        "wnid": classes[record.label] if known else "",
-        "uri": record.uri,
-        "offset": record.offset,
-        "size": len(record.data),
-        "sha256": sha256(record.data),
-        "status": "bad" if reason else "ok",
-        "reason": reason,
-    }
-
-
-def _check_split(config: DataConfig, split: str, table: pa.Table, classes: Sequence[str]) -> None:
-    where = f"{config.path or config.format}: {split} split"
-    bad = [
-        row
-        for row in table.select(["uri", "offset", "status", "reason"]).to_pylist()
-        if row["status"] == "bad"
-    ]
-    if len(bad) > config.max_bad_fraction * table.num_rows:
-        first = bad[0]
-        row = f" row {first['offset']}" if config.format == "parquet" else ""
-        raise DataError(
-            f"{where}: {len(bad)} of {table.num_rows} images cannot be used, the first is "
-            f"{first['uri']}{row}: {first['reason']} Mend them, or raise data.max_bad_fraction."
+        facts = json.loads(store.read(path))
+        classes = tuple(ClassEntry(**entry) for entry in facts["classes"])
+        return DatasetIndex(
+            id=dataset,
+            classes=classes,
+            fingerprints=facts["fingerprints"],
+            test_fingerprint=facts["test_fingerprint"],
+            train=_load_table(store, dataset, facts["files"]["train"]),
+            test=_load_table(store, dataset, facts["files"]["test"]),
         )
-    found = {
-        row["label"]
-        for row in table.select(["label", "status"]).to_pylist()
-        if row["status"] == "ok"
-    }
-    missing = [name for label, name in enumerate(classes) if label not in found]
-    if (missing and split == "train") or not found:
+    except (ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"{where}: no readable image of class {missing[0]!r} ({len(missing)} such classes). "
-            "Add images, or leave the class out and lower data.num_classes."
-        )
+            f"{store.uri(path)}: not the description of a dataset ({error!r}). "
+            "Delete it and ingest again."
+        ) from error
 
 
 def _index(
-    config: DataConfig,
-    classes: Sequence[str],
-    tables: Mapping[str, pa.Table],
-    names: Mapping[str, Sequence[str]],
+    name: str, classes: tuple[ClassEntry, ...], train: pa.Table, test: pa.Table
 ) -> DatasetIndex:
-    by_class = _fingerprints(tables["train"], names["train"])
-    fingerprints = {name: by_class[name] for name in classes}
-    test = _hash(sorted(_fingerprints(tables["test"], names["test"]).items()))
-    entries = tuple(ClassEntry(label, name) for label, name in enumerate(classes))
-    content = _hash([class_list_hash(entries), sorted(fingerprints.items()), test])
+    by_class = [_digest(part, CONTENT) for part in _by_label(train, len(classes))]
+    tests = [_digest(part, CONTENT) for part in _by_label(test, len(classes))]
+    identity = [class_list_hash(classes), _digest(train, IDENTITY), _digest(test, IDENTITY)]
     return DatasetIndex(
-        id=f"{config.name}-{content[:12]}",
-        classes=entries,
-        fingerprints=fingerprints,
-        test_fingerprint=test,
-        train=tables["train"],
-        test=tables["test"],
+        id=f"{name}-{_hash(identity)[:12]}",
+        classes=classes,
+        fingerprints={entry.wnid: by_class[entry.id] for entry in classes},
+        test_fingerprint=_hash([[c.wnid, d] for c, d in zip(classes, tests, strict=True)]),
+        train=train,
+        test=test,
     )
 
 
-def _fingerprints(table: pa.Table, names: Sequence[str]) -> dict[str, str]:
-    """Return each class's hash over the names, sizes and hashes of its readable images."""
-    images: dict[str, list[list[Any]]] = defaultdict(list)
-    for row, name in zip(table.to_pylist(), names, strict=True):
-        if row["status"] == "ok":
-            images[row["wnid"]].append([name, row["size"], row["sha256"]])
-    return {wnid: _hash(sorted(of_class)) for wnid, of_class in images.items()}
-
-
 def _commit(store: Store, index: DatasetIndex) -> None:
-    hashes = {}
-    for split in ("train", "test"):
+    """Write the tables under names of their content, then the facts, unless they are there."""
+    if store.exists(_facts_path(index.id)):
+        return
+    files = {}
+    for split, table in (("train", index.train), ("test", index.test)):
         stream = io.BytesIO()
-        pq.write_table(getattr(index, split), stream, compression="zstd", write_page_checksum=True)
-        hashes[split] = sha256(stream.getvalue())
-        store.put(f"datasets/{index.id}/index/{split}.parquet", stream.getvalue())
+        pq.write_table(table, stream, compression="zstd", write_page_checksum=True)
+        digest = sha256(stream.getvalue())
+        # Another version of Arrow writes other bytes for the same rows: both may then lie here.
+        files[split] = {"file": f"{split}-{digest[:16]}.parquet", "sha256": digest}
+        store.put(_table_path(index.id, files[split]["file"]), stream.getvalue())
     facts = {
         "classes": [asdict(entry) for entry in index.classes],
+        "images": {"train": index.train.num_rows, "test": index.test.num_rows},
+        "duplicates": index.duplicates(),
         "fingerprints": dict(index.fingerprints),
         "test_fingerprint": index.test_fingerprint,
-        "sha256": hashes,
+        "files": files,
     }
-    store.create(f"datasets/{index.id}/index.json", json.dumps(facts, indent=1).encode())
+    store.create(_facts_path(index.id), json.dumps(facts, indent=1).encode())
+
+
+def _load_table(store: Store, dataset: str, file: Mapping[str, str]) -> pa.Table:
+    path = _table_path(dataset, file["file"])
+    data = store.read(path)
+    if sha256(data) != file["sha256"]:
+        raise DataError(
+            f"{store.uri(path)}: {len(data)} bytes that index.json does not describe. "
+            f"Delete the folder {store.uri(f'datasets/{dataset}')} and ingest again."
+        )
+    with open_parquet(data, where=store.uri(path), columns=IDENTITY) as opened:
+        return opened.read()
+
+
+def _facts_path(dataset: str) -> str:
+    return f"datasets/{dataset}/index.json"
+
+
+def _table_path(dataset: str, file: str) -> str:
+    return f"datasets/{dataset}/index/{file}"
+
+
+def _ok_rows(table: pa.Table) -> np.ndarray:
+    return np.flatnonzero(pc.equal(table["status"], "ok").to_numpy())
+
+
+def _by_label(table: pa.Table, count: int) -> Iterator[pa.Table]:
+    """Yield the readable images of each class, in the order of the index."""
+    readable = table.take(pa.array(_ok_rows(table)))
+    starts = np.searchsorted(readable["label"].to_numpy(), np.arange(count + 1))
+    for first, last in pairwise(starts):
+        yield readable.slice(first, last - first)
+
+
+def _digest(table: pa.Table, columns: tuple[str, ...]) -> str:
+    """Return a hash over some columns, row by row."""
+    digest = hashlib.sha256()
+    for batch in table.select(columns).to_batches(max_chunksize=4096):
+        for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            digest.update(json.dumps(row).encode())
+    return digest.hexdigest()
 
 
 def _hash(parts: Any) -> str:
-    return hashlib.sha256(json.dumps(parts, separators=(",", ":")).encode()).hexdigest()
+    return sha256(json.dumps(parts, separators=(",", ":")).encode())

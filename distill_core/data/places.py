@@ -1,0 +1,181 @@
+"""The folder a dataset lies in: on a local disk, or anywhere fsspec reaches.
+
+Paths are relative to the folder, with slashes, so that an index does not change when it moves.
+Hidden files and folders (.DS_Store, .ipynb_checkpoints) are never seen.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import fsspec
+import pyarrow as pa
+
+from distill_core.config.schema import DataConfig
+from distill_core.errors import ConfigError, DataError, StorageError
+from distill_core.storage.backends import OPTIONS, foreign_errors
+
+
+class Place(Protocol):
+    """A folder of files, read only."""
+
+    @property
+    def url(self) -> str:
+        """Return the address, for people."""
+
+    def is_folder(self, path: str) -> bool:
+        """Return whether a folder stands there; the empty path is the place itself."""
+
+    def folders(self, path: str) -> list[str]:
+        """Return the sorted names of the folders directly in a folder."""
+
+    def files(self, path: str) -> list[str]:
+        """Return the sorted paths of all files below a folder."""
+
+    def read(self, paths: Sequence[str]) -> list[bytes]:
+        """Return whole files."""
+
+    def open(self, path: str) -> AbstractContextManager[Any]:
+        """Open a file for random access."""
+
+
+@dataclass(frozen=True)
+class LocalPlace:
+    """A folder on a disk; links are followed, since subsets are often made of them."""
+
+    url: str
+
+    def is_folder(self, path: str) -> bool:
+        """Return whether a folder stands there."""
+        return Path(self.url, path).is_dir()
+
+    def folders(self, path: str) -> list[str]:
+        """Return the sorted names of the folders directly in a folder."""
+        with reading(f"{self.url}/{path}"), os.scandir(Path(self.url, path)) as found:
+            return sorted(e.name for e in found if e.is_dir() and not e.name.startswith("."))
+
+    def files(self, path: str) -> list[str]:
+        """Return the sorted paths of all files below a folder."""
+        found = []
+        for folder, folders, names in os.walk(Path(self.url, path), followlinks=True):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            below = os.path.relpath(folder, self.url).replace(os.sep, "/")
+            prefix = "" if below == "." else f"{below}/"
+            found += [f"{prefix}{name}" for name in names if not name.startswith(".")]
+        return sorted(found)
+
+    def read(self, paths: Sequence[str]) -> list[bytes]:
+        """Return whole files."""
+        found = []
+        for path in paths:
+            with reading(f"{self.url}/{path}"):
+                found.append(Path(self.url, path).read_bytes())
+        return found
+
+    def open(self, path: str) -> AbstractContextManager[Any]:
+        """Map a file into memory."""
+        with reading(f"{self.url}/{path}"):
+            opened: AbstractContextManager[Any] = pa.memory_map(str(Path(self.url, path)))
+            return opened
+
+
+@dataclass(frozen=True)
+class RemotePlace:
+    """A prefix in any file system of fsspec."""
+
+    url: str
+    fs: Any  # fsspec has no types
+    root: str
+
+    def is_folder(self, path: str) -> bool:
+        """Return whether anything lies below that prefix."""
+        with reading(f"{self.url}/{path}"):
+            return bool(self.fs.isdir(self._full(path)))
+
+    def folders(self, path: str) -> list[str]:
+        """Return the sorted names of the prefixes directly below a prefix."""
+        with reading(f"{self.url}/{path}"):
+            found = self.fs.ls(self._full(path), detail=True)
+        names = (e["name"].rstrip("/").rpartition("/")[2] for e in found if _is_folder(e))
+        return sorted(name for name in names if not name.startswith("."))
+
+    def files(self, path: str) -> list[str]:
+        """Return the sorted paths of all objects below a prefix."""
+        with reading(f"{self.url}/{path}"):
+            found = self.fs.find(self._full(path))
+        start = len(self.root.strip("/")) + 1 if self.root.strip("/") else 0
+        below = (name.strip("/")[start:] for name in found)
+        return sorted(name for name in below if not name.startswith(".") and "/." not in name)
+
+    def read(self, paths: Sequence[str]) -> list[bytes]:
+        """Return whole objects, many at a time where the file system can."""
+        full = [self._full(path) for path in paths]
+        # Not fs.cat: it would take the brackets in a file's name for a pattern.
+        found = self.fs.cat_ranges(full, None, None) if full else []
+        for path, data in zip(full, found, strict=True):
+            with reading(path):
+                if isinstance(data, Exception):
+                    raise data
+        return [bytes(data) for data in found]
+
+    def open(self, path: str) -> AbstractContextManager[Any]:
+        """Open an object for range requests."""
+        with reading(f"{self.url}/{path}"):
+            opened: AbstractContextManager[Any] = self.fs.open(self._full(path), "rb")
+            return opened
+
+    def _full(self, path: str) -> str:
+        return f"{self.root}/{path}".rstrip("/")
+
+
+def locate(config: DataConfig) -> Place:
+    """Return the folder of a dataset.
+
+    Raises:
+        ConfigError: no path is given, or nothing installed can open it.
+        DataError: there is no such folder.
+    """
+    if config.path is None:
+        raise ConfigError(f"data.path: not given, but {config.format} needs it. Say data.path=DIR.")
+    place = _open(config.path)
+    if not place.is_folder(""):
+        raise DataError(f"data.path: {config.path}: no such folder. Check the path.")
+    return place
+
+
+def _open(url: str) -> Place:
+    local = url.removeprefix("file://")
+    if "://" not in local:
+        return LocalPlace(os.path.abspath(os.path.expanduser(local)))
+    try:
+        fs, root = fsspec.core.url_to_fs(url, **OPTIONS.get(url.partition("://")[0], {}))
+    except (ImportError, ValueError) as error:
+        raise ConfigError(
+            f"data.path: {url}: cannot be opened ({error}). Use a folder or s3://bucket/prefix; "
+            "s3 needs `pip install 'distill[s3]'`."
+        ) from error
+    return RemotePlace(url.rstrip("/"), fs, str(root).rstrip("/"))
+
+
+def _is_folder(entry: dict[str, Any]) -> bool:
+    return bool(entry["type"] == "directory")
+
+
+@contextmanager
+def reading(where: str) -> Iterator[None]:
+    """Turn what a file system raises into our own errors."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        gone = error.filename or where
+        raise DataError(f"{gone}: no such file or folder. Was the dataset moved?") from error
+    except foreign_errors() as error:
+        raise StorageError(
+            f"{where}: cannot be read ({error}). Check the address and the permissions, then run "
+            "again."
+        ) from error
