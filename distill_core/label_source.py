@@ -138,9 +138,10 @@ def _stored(rows: LabelRows) -> np.ndarray:
 
 
 def _decoded(rows: LabelRows) -> np.ndarray:
+    codes = _stored(rows)[0]
     if rows.affine is None:
         raise DataError("label shard: features without their scale. Run `distill verify`.")
-    return np.asarray(dequantise(_stored(rows)[0], rows.affine))
+    return np.asarray(dequantise(codes, rows.affine))
 
 
 def _no_logits(rows: np.ndarray) -> Tensor:

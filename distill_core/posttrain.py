@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from distill_core.config.schema import ModelConfig, RunConfig, SetName
-from distill_core.errors import DivergedError
+from distill_core.errors import ConfigError, DivergedError
 from distill_core.label_source import Labels, LabelSource
 from distill_core.label_views import render
 from distill_core.losses import kl_soft_labels, mixed_cross_entropy
@@ -98,6 +98,7 @@ def train_student(
         The result (accuracies last, EMA, best, curve) as a JSON-able tree, and the student.
 
     Raises:
+        ConfigError: a batch is too small for so many processes.
         DivergedError: the loss stopped being finite.
 
     Source: arXiv:2306.13092 (SRe2L) section 3.3; EMA evaluation and zeta of arXiv:2404.13733 (EDC).
@@ -130,6 +131,7 @@ class _Trainee:
     ) -> None:
         self.task, self.test, self.device, self.world = task, test, device, world
         self.settings = task.run.posttrain
+        _check_share(min(self.settings.batch_size, len(images.labels)), world)
         self.pixels = torch.from_numpy(images.pixels).to(device)
         self.labels = torch.from_numpy(images.labels).to(device)
         self.dtype = torch.float64 if task.run.precision == "float64" else torch.float32
@@ -195,14 +197,14 @@ class _Trainee:
         }
 
     def _batches(self, epoch: int) -> Iterator[np.ndarray]:
-        """Yield the rows of each batch; a lone last image joins the batch before it.
+        """Yield the rows of each batch; a last batch too small to share joins the one before it.
 
-        Batch normalisation cannot train on one image of one pixel.
+        Every process needs two images: batch norm cannot train on one image of one pixel.
         """
         key = philox_key(self.seed, "posttrain", "order")
         order = generator(key, epoch).permutation(len(self.labels))
         cuts = list(range(self.settings.batch_size, len(order), self.settings.batch_size))
-        if cuts and len(order) - cuts[-1] == 1:
+        if cuts and len(order) - cuts[-1] < 2 * self.world.size:
             cuts.pop()
         yield from np.split(order, cuts)
 
@@ -217,14 +219,20 @@ class _Trainee:
         )
 
     def _step(self, rows: np.ndarray, labels: Labels) -> Tensor:
-        """Take one optimiser step; micro-batches add up to the batch's gradient."""
+        """Take one optimiser step; micro-batches and processes add up to the batch's gradient.
+
+        Batch norm apart: it sees one micro-batch of one process at a time.
+        """
         self.optimizer.zero_grad(set_to_none=True)
         mine = rows[self.world.share(len(rows))]
         size = self.settings.micro_batch or len(mine)
         total = torch.zeros((), device=self.device, dtype=self.dtype)
-        for part in np.split(mine, range(size, len(mine), size)):
-            loss = self._loss(part, labels) * (len(part) / len(mine))
-            loss.backward()  # type: ignore[no-untyped-call]
+        parts = np.split(mine, range(size, len(mine), size))
+        for number, part in enumerate(parts, start=1):
+            with self.world.exchange(self.parallel, now=number == len(parts)):
+                # Averaging over processes divides by their number, whatever each one's share is.
+                loss = self._loss(part, labels) * (self.world.size * len(part) / len(rows))
+                loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         self.optimizer.step()
         self.ema.update(self.model)
@@ -266,4 +274,13 @@ class _Trainee:
             mean=data.mean,
             std=data.std,
             device=self.device,
+        )
+
+
+def _check_share(count: int, world: World) -> None:
+    """Refuse a batch that leaves a process with nothing to average."""
+    if world.size > 1 and count < 2 * world.size:
+        raise ConfigError(
+            f"posttrain.processes = {world.size}: a batch has {count} images, at least "
+            f"{2 * world.size} expected. Use fewer processes or a larger posttrain.batch_size."
         )

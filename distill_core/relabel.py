@@ -43,7 +43,7 @@ def relabel_shard(
         progress: told after every view.
 
     Raises:
-        DivergedError: a label is not finite.
+        DivergedError: a label is not finite, or too large for the scheme.
     """
     spec = teacher.spec
     scheme = choose_scheme(config.scheme, features=spec.features, classes=spec.num_classes)
@@ -84,4 +84,11 @@ def _stored(
         raise DivergedError(f"relabel: {scheme} of the shard of {where} are not finite.")
     if scheme == "features":
         return quantise(values)
-    return values.astype(np.float16), None
+    with np.errstate(over="ignore"):
+        halves = values.astype(np.float16)
+    if not np.isfinite(halves).all():
+        raise DivergedError(
+            f"relabel: logits of the shard of {where} reach {np.abs(values).max():g}, at most "
+            f"{np.finfo(np.float16).max:g} fits float16. Set relabel.scheme to features."
+        )
+    return halves, None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -64,6 +65,15 @@ class World:
     def wrap(self, model: nn.Module) -> nn.Module:
         """Return the model with averaged gradients over processes, or as it is when alone."""
         return model if self.size == 1 else DistributedDataParallel(model)
+
+    def exchange(self, model: nn.Module, *, now: bool) -> AbstractContextManager[None]:
+        """Return a context for one backward pass of a wrapped model that averages now, or later.
+
+        Processes must average equally often, however many micro-batches each of them has.
+        """
+        if now or not isinstance(model, DistributedDataParallel):
+            return nullcontext()
+        return model.no_sync()
 
 
 def build_optimizer(

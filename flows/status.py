@@ -12,7 +12,7 @@ from distill_core.errors import ConfigError
 from distill_core.storage.markers import StageShelf
 from distill_core.storage.store import Store
 from flows import planning
-from tasks.plans import JobPlan
+from tasks.plans import JobPlan, shard_name
 from tasks.runs import Run, open_run
 from tasks.stages import STAGES, StageStatus, stage_status
 
@@ -124,7 +124,8 @@ def by_number(run: Run, text: str) -> Only:
             f"--shards {text}: the plan of {run.name} has shards 0 to {len(shards) - 1}, "
             f"not {beyond[0]}."
         )
-    names = [shards[number].name for number in numbers]
+    sets = JobPlan(run).image_sets
+    names = [shard_name(images, shards[number]) for number in numbers for images in sets]
     relabel = stage_status(run, "recover").complete
     return {"recover": names} | ({"relabel": _label_shards(run, names)} if relabel else {})
 

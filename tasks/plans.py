@@ -43,6 +43,11 @@ def manifest_name(stage: str, images: ImageSet) -> str:
     return stage if images == "distilled" else f"{stage}.{images}"
 
 
+def shard_name(images: ImageSet, shard: ClassShard) -> str:
+    """Return what people call a class shard of one set; unique within a stage."""
+    return shard.name if images == "distilled" else f"{shard.name}_{images}"
+
+
 class JobPlan:
     """The jobs of one run, read lazily: later stages are known once earlier ones are done."""
 
@@ -137,7 +142,7 @@ class JobPlan:
             fingerprints=self.index.fingerprints,
         )
         batches = [[[i.label, i.wnid, i.ipc_index] for i in batch] for batch in shard.batches]
-        return Job(key, shard.name, {"set": images, "batches": batches})
+        return Job(key, shard_name(images, shard), {"set": images, "batches": batches})
 
     def relabel(self) -> Jobs:
         """Return one job per image shard and range of views; none for online labels."""

@@ -29,10 +29,10 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, out, H / stride, W / stride)."""
+        y = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
         shortcut = x if self.downsample is None else self.downsample(x)
-        x = self.relu(self.bn1(self.conv1(x)))
-        y: Tensor = self.relu(self.bn2(self.conv2(x)) + shortcut)
-        return y
+        out: Tensor = self.relu(y + shortcut)
+        return out
 
 
 class SmallResNet18(nn.Module):

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from distill_core.losses import kl_soft_labels, mixed_cross_entropy
-from distill_core.metrics import count_hits
 
 
 def test_kl_equals_a_value_computed_by_hand() -> None:
@@ -35,9 +34,3 @@ def test_mixed_cross_entropy_weighs_both_classes() -> None:
 def mixed(logits: torch.Tensor, label: int, partner: int, share: float) -> float:
     labels, partners = torch.tensor([label]), torch.tensor([partner])
     return mixed_cross_entropy(logits, labels, partners, torch.tensor([share])).item()
-
-
-def test_hits_at_one_and_five() -> None:
-    logits = torch.arange(8.0).repeat(3, 1)
-    assert count_hits(logits, torch.tensor([7, 3, 2])).tolist() == [1, 2]
-    assert count_hits(logits[:, :2], torch.tensor([1, 0, 0])).tolist() == [1, 3]

@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import distributed
+from torch.nn.parallel import DistributedDataParallel
 
-from distill_core.errors import DivergedError
-from distill_core.label_source import OnlineLabels
-from distill_core.posttrain import StudentTask, train_student
+from distill_core.errors import ConfigError, DivergedError
+from distill_core.label_source import Labels, OnlineLabels, ViewsOnly
+from distill_core.posttrain import StudentTask, _Trainee, train_student
 from distill_core.supervised import Labelled
-from tests.core.tiny import tiny_batch, tiny_run, tiny_teacher
+from distill_core.training import World, set_lr
+from tests.core.tiny import SIDE, tiny_batch, tiny_run, tiny_teacher
 from tests.golden.numbers import labelled, pixels
 
 IMAGES = tiny_batch(0) + tiny_batch(1) + tiny_batch(2)
@@ -44,7 +49,8 @@ def train(
     run = tiny_run(*SETTINGS, *overrides)
     data = Labelled(pixels(len(IMAGES)), np.array([image.label for image in IMAGES]))
     shards = [(IMAGES, torch.from_numpy(data.pixels))]
-    labels = OnlineLabels(shards, tiny_teacher(), run.relabel, run.seed)
+    teacher_says = OnlineLabels(shards, tiny_teacher(), run.relabel, run.seed)
+    labels = changes.pop("labels", teacher_says)
     task = StudentTask(run, run.posttrain.students[0], changes.pop("seed", 0), images_of)  # type: ignore[arg-type]
     result, student = train_student(
         task, data, labels, labelled(24, seed=1), device="cpu", **changes
@@ -84,9 +90,12 @@ def test_seeds_give_different_students_and_the_same_seed_the_same() -> None:
 
 
 def test_hard_labels_never_ask_the_teacher() -> None:
-    _, soft = train()
-    _, hard = train(images_of="hard_labels")
-    assert not equal(soft, hard)
+    run = tiny_run(*SETTINGS)
+    views = ViewsOnly([IMAGES], run.relabel, run.seed, SIDE)  # raises when asked for logits
+    result, hard = train(images_of="hard_labels", labels=views)
+    assert result["set"] == "hard_labels"
+    assert equal(hard, train(images_of="hard_labels")[1])
+    assert not equal(hard, train()[1])
 
 
 @pytest.mark.parametrize("optimizer", ["{name: sgd, lr: 0.01}", "{name: adam, lr: 0.01}"])
@@ -99,11 +108,102 @@ def test_every_optimizer_and_schedule_trains(optimizer: str) -> None:
     assert np.isfinite([point["loss"] for point in result["curve"]]).all()
 
 
-def test_micro_batches_take_the_same_number_of_steps() -> None:
-    whole, _ = train()
-    parts, _ = train("posttrain.micro_batch=2")
-    assert parts["steps"] == whole["steps"]
-    assert parts["curve"][0]["loss"] == pytest.approx(whole["curve"][0]["loss"], rel=0.5)
+@pytest.mark.parametrize("optimizer", ["{name: sgd, lr: 0.01}", "{name: adam, lr: 0.01}"])
+def test_resuming_is_exact_for_every_optimizer_schedule_and_micro_batch(optimizer: str) -> None:
+    settings = (
+        f"posttrain.optimizer={optimizer}",
+        "posttrain.schedule={warmup_epochs: 1, per_step: true}",
+        "posttrain.micro_batch=2",
+    )
+    undisturbed, weights = train(*settings)
+    memory = Memory(crash_at=2)
+    with pytest.raises(KeyboardInterrupt):
+        train(*settings, checkpoints=memory)
+    memory.crash_at = None
+    resumed, again = train(*settings, checkpoints=memory)
+    assert equal(weights, again)
+    assert resumed == undisturbed
+
+
+def gradient(rows: int, *overrides: str, world: World = World()) -> torch.Tensor:
+    """Return the gradient of one process after one step, batch norm aside."""
+    trainee, labels = ready(world, *overrides)
+    set_lr(trainee.optimizer, 0.0)
+    trainee._step(np.arange(rows), labels)
+    return torch.cat([p.grad.flatten() for p in trainee.model.parameters() if p.grad is not None])
+
+
+def ready(world: World, *overrides: str) -> tuple[_Trainee, Labels]:
+    exact = ("precision=float64", "posttrain.temperature=1", "posttrain.batch_size=12")
+    run = tiny_run(*SETTINGS, *exact, *overrides)
+    data = Labelled(pixels(len(IMAGES)), np.array([image.label for image in IMAGES]))
+    shards = [(IMAGES, torch.from_numpy(data.pixels))]
+    labels = OnlineLabels(shards, tiny_teacher("float64"), run.relabel, run.seed).view(0)
+    task = StudentTask(run, run.posttrain.students[0], 0, "distilled")
+    trainee = _Trainee(task, data, labelled(4), torch.device("cpu"), world)
+    trainee.model.eval()  # batch norm sees one micro-batch of one process, as documented
+    return trainee, labels
+
+
+@pytest.mark.parametrize("size", [1, 2, 4, 9])
+def test_micro_batches_add_up_to_the_gradient_of_the_whole_batch(size: int) -> None:
+    torch.testing.assert_close(gradient(9, f"posttrain.micro_batch={size}"), gradient(9))
+
+
+@pytest.mark.parametrize("overrides", [(), ("posttrain.micro_batch=2",)])
+@pytest.mark.parametrize(("rows", "size"), [(8, 2), (9, 2), (11, 3)])
+def test_unequal_shares_average_to_the_gradient_of_the_whole_batch(
+    rows: int, size: int, overrides: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(World, "wrap", lambda self, model: model)  # averaged below instead
+    shares = [gradient(rows, *overrides, world=World(rank, size)) for rank in range(size)]
+    torch.testing.assert_close(torch.stack(shares).mean(0), gradient(rows))
+
+
+def note(seen: list[int], bucket: Any) -> torch.futures.Future[torch.Tensor]:
+    """Stand in for the exchange of a bucket of gradients."""
+    seen.append(bucket.index())
+    done: torch.futures.Future[torch.Tensor] = torch.futures.Future()
+    done.set_result(bucket.buffer())
+    return done
+
+
+@pytest.fixture
+def lonely_group(tmp_path: Path) -> Iterator[None]:
+    """Join a process group of one, so that a network can be wrapped as in a real gang."""
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1
+    )
+    yield
+    distributed.destroy_process_group()
+
+
+@pytest.mark.usefixtures("lonely_group")
+@pytest.mark.parametrize("rank", [0, 1])
+def test_processes_average_once_per_step_however_many_micro_batches_they_have(rank: int) -> None:
+    trainee, labels = ready(World(rank, 2), "posttrain.micro_batch=4")  # 4 | 4 + 1 of 9 rows
+    exchanged: list[int] = []
+    assert isinstance(trainee.parallel, DistributedDataParallel)
+    trainee.parallel.register_comm_hook(exchanged, lambda seen, bucket: note(seen, bucket))
+    trainee._step(np.arange(9), labels)
+    assert exchanged == [0]
+
+
+@pytest.mark.parametrize(
+    ("batch", "size", "batches"), [(5, 1, 3), (5, 2, 2), (4, 2, 3), (11, 1, 1)]
+)
+def test_every_process_of_every_batch_gets_two_images(batch: int, size: int, batches: int) -> None:
+    trainee, _ = ready(World(), f"posttrain.batch_size={batch}")
+    trainee.world = World(0, size)
+    parts = list(trainee._batches(0))
+    assert len(parts) == batches
+    assert sorted(np.concatenate(parts)) == list(range(12))
+    assert min(len(part) for part in parts) >= 2 * size
+
+
+def test_more_processes_than_a_batch_can_feed_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"posttrain.processes = 3: a batch has 5 images"):
+        train(world=World(0, 3))
 
 
 def test_a_diverging_student_is_said_to_diverge() -> None:

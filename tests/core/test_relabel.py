@@ -9,7 +9,7 @@ import torch
 from distill_core.codec import dequantise
 from distill_core.config.schema import RelabelConfig
 from distill_core.describe import describe
-from distill_core.errors import DataError
+from distill_core.errors import DataError, DivergedError
 from distill_core.label_source import OnlineLabels, StoredLabels, ViewsOnly
 from distill_core.label_views import render, sample_label_view
 from distill_core.plan import ImageId
@@ -116,6 +116,25 @@ def test_online_stores_views_without_values() -> None:
     rows = stored(0, "online")
     assert rows.values is None
     assert rows.boxes.shape == (len(VIEWS), 8, 4)
+
+
+def test_online_labels_are_never_read_from_a_shard() -> None:
+    head = tiny_teacher().head
+    labels = StoredLabels([lambda view: stored(0, "online")], (head.weight, head.bias), "cpu")
+    with pytest.raises(DataError, match="scheme online stores nothing"):
+        labels.view(VIEWS[0])
+
+
+@pytest.mark.parametrize(
+    ("bias", "message"), [(1e5, "set relabel.scheme to features"), (float("nan"), "not finite")]
+)
+def test_logits_that_float16_cannot_hold_are_refused(bias: float, message: str) -> None:
+    teacher = tiny_teacher()
+    teacher.head.bias[1] = bias
+    with pytest.raises(DivergedError, match=f"(?i){message}"):
+        relabel_shard(
+            shard(0), [0], config=settings("logits"), teacher=teacher, seed=0, device="cpu"
+        )
 
 
 def test_auto_chooses_the_smaller_scheme_for_the_teacher() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -10,6 +11,7 @@ from distill_core.training import (
     WeightEma,
     World,
     build_optimizer,
+    evaluate,
     lr_at,
     pack_state,
     unpack_state,
@@ -23,7 +25,7 @@ def network(seed: int = 0) -> nn.Module:
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
 def test_weight_decay_skips_biases_and_norms(name: str) -> None:
-    config = OptimizerConfig(name=name, lr=0.1, weight_decay=0.5)  # type: ignore[arg-type]
+    config = OptimizerConfig(name=name, lr=0.1, weight_decay=0.5)
     decayed, plain = build_optimizer(network(), config).param_groups
     assert [p.ndim for p in decayed["params"]] == [4, 2]
     assert [p.ndim for p in plain["params"]] == [1, 1, 1, 1]
@@ -53,7 +55,7 @@ def test_the_warm_up_rises_linearly_to_the_full_rate() -> None:
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
 def test_a_packed_state_comes_back_bit_for_bit(name: str) -> None:
-    config = OptimizerConfig(name=name, lr=0.1)  # type: ignore[arg-type]
+    config = OptimizerConfig(name=name, lr=0.1)
     model = network()
     optimizer, ema = build_optimizer(model, config), WeightEma(model, 0.9)
     step(model, optimizer)
@@ -102,3 +104,21 @@ def test_the_average_follows_the_weights_and_takes_over_buffers() -> None:
 def test_processes_share_a_batch_without_gap_or_overlap(count: int, size: int) -> None:
     parts = [range(count)[World(rank, size).share(count)] for rank in range(size)]
     assert [n for part in parts for n in part] == list(range(count))
+
+
+def test_an_evaluation_counts_percent_in_any_batch_and_puts_the_mode_back() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (7, 3, 4, 4), dtype=np.uint8)
+    model = network().train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with torch.no_grad():
+        said = model.eval()(torch.from_numpy(pixels) / 255).argmax(1).numpy()
+    labels = np.where(np.arange(7) < 5, said, 1 - said)  # five right, two wrong
+    model.train()
+    for batch in (1, 3, 500):
+        accuracy = evaluate(
+            model, pixels, labels, mean=(0, 0, 0), std=(1, 1, 1), device="cpu", batch=batch
+        )
+        assert accuracy.top1 == pytest.approx(100 * 5 / 7, abs=1e-4)
+        assert accuracy.top5 == 100.0
+    assert model.training
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
