@@ -77,14 +77,20 @@ class OnlineLabels:
     def view(self, view: int) -> Labels:
         """Ask the teacher about one view of every image."""
         drawn = [self._draw(images, view) for images, _ in self.shards]
-        said = [
-            describe(self.teacher, pixels, one, self.config).logits
-            for (_, pixels), one in zip(self.shards, drawn, strict=True)
-        ]
-        logits = torch.cat(said)
-        return Labels(
-            concatenate(drawn), lambda rows: logits[torch.from_numpy(rows).to(logits.device)]
+        # Features, not logits: at 21,841 classes the logits of a view would fill the memory.
+        features = torch.cat(
+            [
+                describe(self.teacher, pixels, one, self.config).features
+                for (_, pixels), one in zip(self.shards, drawn, strict=True)
+            ]
         )
+
+        @torch.no_grad()
+        def logits(rows: np.ndarray) -> Tensor:
+            chosen: Tensor = self.teacher.head(features[torch.from_numpy(rows).to(features.device)])
+            return chosen
+
+        return Labels(concatenate(drawn), logits)
 
     def _draw(self, images: tuple[ImageId, ...], view: int) -> LabelView:
         side = self.teacher.spec.side

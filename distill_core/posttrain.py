@@ -249,7 +249,10 @@ class _Trainee:
             std=run.data.std,
             dtype=self.dtype,
         )
-        student = self.parallel(views)
+        half = run.precision == "bfloat16"
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=half):
+            student = self.parallel(views)
+        student = student.to(self.dtype)  # losses and updates stay wide
         if self.task.images_of == "hard_labels":
             mix = labels.drawn.mix.rows(rows)
             partners = self.labels[torch.from_numpy(mix.partners.astype(np.int64))]

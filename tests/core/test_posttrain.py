@@ -10,8 +10,10 @@ import torch
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
+from distill_core.config.schema import SetName
 from distill_core.errors import ConfigError, DivergedError
 from distill_core.label_source import Labels, OnlineLabels, ViewsOnly
+from distill_core.label_views import render
 from distill_core.posttrain import StudentTask, _Trainee, train_student
 from distill_core.supervised import Labelled
 from distill_core.training import World, set_lr
@@ -98,6 +100,30 @@ def test_hard_labels_never_ask_the_teacher() -> None:
     assert not equal(hard, train()[1])
 
 
+def test_hard_labels_mix_both_classes_by_what_is_left_of_the_image() -> None:
+    trainee, labels = ready(World(), "relabel.mix.kind=mixup", images_of="hard_labels")
+    rows, mix = np.array([7, 0, 10]), labels.drawn.mix
+    data = trainee.task.run.data
+    views = render(
+        trainee.pixels,
+        rows,
+        labels.drawn,
+        kind="mixup",
+        mean=data.mean,
+        std=data.std,
+        dtype=torch.float64,
+    )
+    said = trainee.model(views).log_softmax(1)
+    by_hand = [
+        -lam * said[n, IMAGES[row].label] - (1 - lam) * said[n, IMAGES[partner].label]
+        for n, (row, partner, lam) in enumerate(
+            zip(rows, mix.partners[rows], mix.lam[rows].astype(float), strict=True)
+        )
+    ]
+    loss = trainee._loss(rows, labels)
+    torch.testing.assert_close(loss, torch.stack(by_hand).mean())
+
+
 @pytest.mark.parametrize("optimizer", ["{name: sgd, lr: 0.01}", "{name: adam, lr: 0.01}"])
 def test_every_optimizer_and_schedule_trains(optimizer: str) -> None:
     result, _ = train(
@@ -133,13 +159,15 @@ def gradient(rows: int, *overrides: str, world: World = World()) -> torch.Tensor
     return torch.cat([p.grad.flatten() for p in trainee.model.parameters() if p.grad is not None])
 
 
-def ready(world: World, *overrides: str) -> tuple[_Trainee, Labels]:
+def ready(
+    world: World, *overrides: str, images_of: SetName = "distilled"
+) -> tuple[_Trainee, Labels]:
     exact = ("precision=float64", "posttrain.temperature=1", "posttrain.batch_size=12")
     run = tiny_run(*SETTINGS, *exact, *overrides)
     data = Labelled(pixels(len(IMAGES)), np.array([image.label for image in IMAGES]))
     shards = [(IMAGES, torch.from_numpy(data.pixels))]
     labels = OnlineLabels(shards, tiny_teacher("float64"), run.relabel, run.seed).view(0)
-    task = StudentTask(run, run.posttrain.students[0], 0, "distilled")
+    task = StudentTask(run, run.posttrain.students[0], 0, images_of)
     trainee = _Trainee(task, data, labelled(4), torch.device("cpu"), world)
     trainee.model.eval()  # batch norm sees one micro-batch of one process, as documented
     return trainee, labels
