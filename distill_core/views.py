@@ -82,8 +82,7 @@ def apply_view(images: Tensor, view: View, *, out: int) -> Tensor:
     if len(view.boxes) != len(images):
         raise DataError(f"view: drawn for {len(view.boxes)} images, applied to {len(images)}.")
     vertical, horizontal = crop_matrices(view, side=images.shape[-1], out=out)
-    down = torch.from_numpy(vertical).to(images)
-    across = torch.from_numpy(horizontal).to(images).transpose(-1, -2)
+    down, across = _like(vertical, images), _like(horizontal, images).transpose(-1, -2)
     return down.unsqueeze(1) @ images @ across.unsqueeze(1)
 
 
@@ -101,6 +100,11 @@ def crop_matrices(view: View, *, side: int, out: int) -> tuple[np.ndarray, np.nd
     columns = np.where(flips[:, None], out - 1 - columns, columns)
     pick = np.arange(len(boxes))[:, None]
     return vertical[pick, rows], horizontal[pick, columns]
+
+
+def _like(matrices: np.ndarray, images: Tensor) -> Tensor:
+    """Return matrices with dtype and device of `images`, without a wait for what a GPU does."""
+    return torch.from_numpy(matrices).to(images.dtype).to(images.device, non_blocking=True)
 
 
 def _resize_matrices(start: np.ndarray, length: np.ndarray, *, side: int, out: int) -> np.ndarray:

@@ -10,8 +10,10 @@ from distill_core.curricula import cosine_lr, crop_low
 STEPS = 1000
 
 
-def low(mode: str, step: int, milestone: float = 1.0) -> float:
-    config = CurriculumConfig.model_validate({"mode": mode, "low": 0.08, "milestone": milestone})
+def low(mode: str, step: int, milestone: float = 1.0, high: float = 1.0) -> float:
+    config = CurriculumConfig.model_validate(
+        {"mode": mode, "low": 0.08, "high": high, "milestone": milestone}
+    )
     return crop_low(config, step, STEPS)
 
 
@@ -38,6 +40,30 @@ def test_with_milestone_zero_every_forward_curriculum_is_constant(mode: str) -> 
 def test_with_milestone_half_the_bound_stays_low_afterwards() -> None:
     assert low("cosine", 250, milestone=0.5) == pytest.approx(0.54)
     assert {low("cosine", step, milestone=0.5) for step in range(500, STEPS)} == {0.08}
+
+
+def test_reverse_stays_high_after_its_milestone() -> None:
+    assert {low("reverse", step, milestone=0.0) for step in range(0, STEPS, 50)} == {1.0}
+    assert low("reverse", 0, milestone=0.5) == pytest.approx(0.08)
+    assert low("reverse", 250, milestone=0.5) == pytest.approx(0.54)
+    assert {low("reverse", step, milestone=0.5) for step in range(500, STEPS)} == {1.0}
+
+
+@pytest.mark.parametrize(
+    ("mode", "start", "middle", "end"),
+    [
+        ("constant", 0.08, 0.08, 0.08),
+        ("step", 0.5, 0.5, 0.08),
+        ("linear", 0.5, 0.29, 0.08),
+        ("cosine", 0.5, 0.29, 0.08),
+        ("reverse", 0.08, 0.29, 0.5),
+    ],
+)
+def test_the_upper_bound_is_that_of_the_config(
+    mode: str, start: float, middle: float, end: float
+) -> None:
+    values = [low(mode, step, high=0.5) for step in (0, STEPS // 2, STEPS)]
+    assert values == pytest.approx([start, middle, end], abs=1e-12)
 
 
 @pytest.mark.parametrize("mode", ["step", "linear", "cosine"])

@@ -36,7 +36,6 @@ def test_bn_statistics_of_a_real_forward_equals_biased_batch_statistics() -> Non
     teacher = tiny_teacher("float64")
     x = torch.randn(5, 3, 16, 16, dtype=torch.float64)
     output = teacher(x, statistics=True)
-    seen = x
     first = output.statistics[0]
     conv = next(m for m in teacher.backbone.modules() if isinstance(m, torch.nn.Conv2d))
     seen = conv(x)

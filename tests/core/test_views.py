@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torchvision.transforms import InterpolationMode
+from torchvision.transforms import InterpolationMode, RandomResizedCrop
 from torchvision.transforms import functional as tv
 
 from distill_core.config.schema import RollConfig
@@ -86,6 +86,38 @@ def test_a_shared_view_is_one_draw_and_one_pair_of_matrices() -> None:
     assert (view.boxes == view.boxes[:1]).all()
     vertical, horizontal = crop_matrices(view, side=32, out=32)
     assert vertical.shape == horizontal.shape == (1, 32, 32)
+
+
+def test_equal_boxes_with_other_flips_or_rolls_are_not_one_draw() -> None:
+    image = torch.randn(3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    images = image.expand(3, 3, 8, 8)
+    view = view_of([[1, 2, 5, 4]] * 3, [False, True, False], [[0, 0], [0, 0], [2, 0]])
+    ours = apply_view(images, view, out=8)
+    for n in range(3):
+        torch.testing.assert_close(ours[n], torchvision_view(image, view, n, 8), atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("scale", [(0.08, 1.0), (0.5, 1.0), (1.0, 1.0)])
+def test_boxes_are_distributed_as_those_of_torchvision(scale: tuple[float, float]) -> None:
+    count, image = 2000, torch.empty(3, 64, 64)
+    ours = sample_view(generator(0), count=count, side=64, scale=scale, flip=False).boxes
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        draw = RandomResizedCrop.get_params
+        theirs = np.array([draw(image, list(scale), [3 / 4, 4 / 3]) for _ in range(count)])
+    # Five standard errors of a difference of means; the floor is for boxes that never vary.
+    error = 5 * np.sqrt((ours.var(0) + theirs.var(0)) / count) + 1e-9
+    assert (np.abs(ours.mean(0) - theirs.mean(0)) <= error).all()
+    assert (np.abs(ours.std(0) - theirs.std(0)) <= error).all()
+
+
+def test_boxes_reach_every_edge_of_the_image() -> None:
+    boxes = sample_view(generator(0), count=2000, side=16, scale=(0.2, 0.6), flip=False).boxes
+    top, left, height, width = boxes.T
+    assert (top.min(), left.min()) == (0, 0)
+    assert ((top + height).max(), (left + width).max()) == (16, 16)
+    fits = height < 16
+    assert (top + height == 16)[fits].any()
 
 
 def test_boxes_lie_inside_and_have_legal_areas_and_ratios() -> None:
