@@ -28,7 +28,10 @@ class PixelSpace:
     @classmethod
     def of(cls, mean: Triple, std: Triple, like: Tensor) -> PixelSpace:
         """Return the space of a teacher, with dtype and device of `like`."""
-        mean_, std_ = (torch.tensor(v).to(like).view(1, 3, 1, 1) for v in (mean, std))
+        mean_, std_ = (
+            torch.tensor(v, dtype=like.dtype, device=like.device).view(1, 3, 1, 1)
+            for v in (mean, std)
+        )
         return cls(mean_, std_)
 
     @property
