@@ -21,6 +21,7 @@ from distill_core.plan import ClassShard
 NUMERICS: Mapping[str, int] = {"squeeze": 1, "recover": 1, "relabel": 1, "posttrain": 1}
 
 ImageSet = Literal["distilled", "random_real"]
+VIEW_FIELDS = frozenset({"crop", "flip", "mix"})  # what decides a label view
 
 
 def content_fingerprint(fingerprints: Mapping[str, str]) -> str:
@@ -65,8 +66,13 @@ def recover_key(
         fingerprints: content fingerprint by wnid; enters only when the start is a real image.
     """
     config = run.recover_for(images)
-    # The batches below say what these three would only repeat.
-    settings = _dump(config, exclude={"batch_size", "composition", "ipc_range"})
+    # The batches below say what batch size, composition and range would only repeat; without a
+    # step only the start and how it is stored count.
+    settings = (
+        _dump(config, exclude={"batch_size", "composition", "ipc_range"})
+        if config.steps
+        else _dump(config, include={"init", "encoding", "first_layer_factor"})
+    )
     wnids = sorted({image.wnid for image in shard.images})
     parts = {
         "settings": settings,
@@ -78,18 +84,21 @@ def recover_key(
     return _key(run, "recover", parts)
 
 
-def relabel_key(run: RunConfig, *, images: str, teachers: Sequence[str], views: range) -> str:
+def relabel_key(
+    run: RunConfig, *, scheme: str, images: str, teachers: Sequence[str], views: range
+) -> str:
     """Return the key of one label shard.
 
     Args:
         run: the resolved run.
+        scheme: what is stored, `auto` resolved.
         images: key of the image shard it describes.
         teachers: sha256 of the teachers' weights.
         views: the view ids it covers.
     """
-    settings = _dump(run.relabel, exclude={"views", "views_per_shard"})
     parts = {
-        "settings": settings,
+        "settings": _dump(run.relabel, include=VIEW_FIELDS),
+        "scheme": scheme,
         "images": images,
         "teachers": list(teachers),
         "views": [views.start, views.stop],
@@ -125,7 +134,7 @@ def posttrain_key(
     """
     parts = {
         "settings": _dump(run.posttrain, exclude={"students", "seeds", "sets"}),
-        "views": _dump(run.relabel, exclude={"views_per_shard"}),
+        "views": _dump(run.relabel, include=VIEW_FIELDS | {"views"}),
         "student": _dump(student),
         "seed": [run.seed, seed],
         "set": images_of,

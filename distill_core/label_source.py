@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill_core.codec import dequantise
+from distill_core.codec import Affine
 from distill_core.config.schema import RelabelConfig
 from distill_core.describe import describe
 from distill_core.errors import DataError
@@ -57,9 +57,22 @@ class StoredLabels:
         if parts[0].scheme == "logits":
             every = np.concatenate([_stored(part)[0] for part in parts])
             return Labels(drawn, lambda rows: self._tensor(every[rows].astype(np.float32)))
-        features = np.concatenate([_decoded(part) for part in parts])
+        return Labels(drawn, self._of_features(parts))
+
+    def _of_features(self, parts: Sequence[LabelRows]) -> Callable[[np.ndarray], Tensor]:
+        """Return logits by row; codes stay uint8 until a batch asks for them."""
+        codes = np.concatenate([_stored(part)[0] for part in parts])
+        owner = np.repeat(np.arange(len(parts)), [len(part.images) for part in parts])
+        maps = [_affine(part) for part in parts]
+        scale, offset = (np.stack([getattr(m, name) for m in maps]) for name in ("scale", "offset"))
         weight, bias = self.head
-        return Labels(drawn, lambda rows: self._tensor(features[rows]).to(weight) @ weight.T + bias)
+
+        def logits(rows: np.ndarray) -> Tensor:
+            shard = owner[rows]
+            features = offset[shard] + scale[shard] * codes[rows].astype(np.float32)
+            return self._tensor(features).to(weight) @ weight.T + bias
+
+        return logits
 
     def _tensor(self, values: np.ndarray) -> Tensor:
         return torch.from_numpy(values).to(self.device)
@@ -143,11 +156,10 @@ def _stored(rows: LabelRows) -> np.ndarray:
     return rows.values
 
 
-def _decoded(rows: LabelRows) -> np.ndarray:
-    codes = _stored(rows)[0]
+def _affine(rows: LabelRows) -> Affine:
     if rows.affine is None:
         raise DataError("label shard: features without their scale. Run `distill verify`.")
-    return np.asarray(dequantise(codes, rows.affine))
+    return rows.affine
 
 
 def _no_logits(rows: np.ndarray) -> Tensor:

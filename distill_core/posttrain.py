@@ -36,6 +36,8 @@ from distill_core.training import (
     unpack_state,
 )
 
+CHECKPOINTS = 20  # of one training; a crash costs a twentieth of it at most
+
 
 @dataclass(frozen=True)
 class StudentTask:
@@ -79,7 +81,7 @@ def train_student(
     progress: Progress = silent,
     world: World = World(),
 ) -> tuple[dict[str, Any], nn.Module]:
-    """Train and judge one student; an interrupted training goes on after its last whole epoch.
+    """Train and judge one student; an interrupted training goes on from its last checkpoint.
 
     Every draw is named by (seed, epoch), so resuming ends with the bytes of an undisturbed
     training on one device kind. Epoch e reads view e mod views.
@@ -107,14 +109,16 @@ def train_student(
     trainee = _Trainee(task, images, test, torch.device(device), world)
     first = trainee.resume(checkpoints)
     settings = task.run.posttrain
-    for epoch in range(first, settings.epochs):
-        loss = trainee.epoch(epoch, labels.view(epoch % task.run.relabel.views))
-        done = epoch + 1
-        if done % settings.evaluate_every == 0 or done == settings.epochs:
-            trainee.judge(done, loss)
-            if checkpoints is not None and world.first:
+    gpus = [device] if torch.device(device).type == "cuda" else []
+    with torch.random.fork_rng(devices=gpus):  # the seeds of an epoch are for dropout alone
+        for epoch in range(first, settings.epochs):
+            loss = trainee.epoch(epoch, labels.view(epoch % task.run.relabel.views))
+            done = epoch + 1
+            if done % settings.evaluate_every == 0 or done == settings.epochs:
+                trainee.judge(done, loss)
+            if checkpoints is not None and world.first and _is_kept(done, settings.epochs):
                 checkpoints.save(done, trainee.state())
-        progress(done, settings.epochs)
+            progress(done, settings.epochs)
     return trainee.result(), trainee.model
 
 
@@ -158,7 +162,7 @@ class _Trainee:
 
     def epoch(self, epoch: int, labels: Labels) -> float:
         """Train on one view of every image; return the mean loss."""
-        torch.manual_seed(derive_seed(self.seed, "dropout", epoch))
+        torch.manual_seed(derive_seed(self.seed, "dropout", epoch, self.world.rank))
         self.model.train()
         total = torch.zeros((), device=self.device, dtype=self.dtype)
         batches = list(self._batches(epoch))
@@ -225,9 +229,11 @@ class _Trainee:
         """
         self.optimizer.zero_grad(set_to_none=True)
         mine = rows[self.world.share(len(rows))]
-        size = self.settings.micro_batch or len(mine)
+        cuts = list(range(size := self.settings.micro_batch or len(mine), len(mine), size))
+        if cuts and len(mine) - cuts[-1] < 2:
+            cuts.pop()  # batch norm cannot train on one image of one pixel
         total = torch.zeros((), device=self.device, dtype=self.dtype)
-        parts = np.split(mine, range(size, len(mine), size))
+        parts = np.split(mine, cuts)
         for number, part in enumerate(parts, start=1):
             with self.world.exchange(self.parallel, now=number == len(parts)):
                 # Averaging over processes divides by their number, whatever each one's share is.
@@ -278,6 +284,11 @@ class _Trainee:
             std=data.std,
             device=self.device,
         )
+
+
+def _is_kept(done: int, epochs: int) -> bool:
+    """Return whether the state after so many epochs is kept."""
+    return done % -(-epochs // CHECKPOINTS) == 0
 
 
 def _check_share(count: int, world: World) -> None:

@@ -159,7 +159,11 @@ class JobPlan:
 
     def _relabel_job(self, shard: str, images: str, views: range) -> Job:
         key = relabel_key(
-            self.run.config, images=images, teachers=self.teacher_digests, views=views
+            self.run.config,
+            scheme=self.scheme,
+            images=images,
+            teachers=self.teacher_digests,
+            views=views,
         )
         name = f"{shard}_v{views.start:04d}-{views.stop - 1:04d}"
         return Job(key, name, {"images": images, "views": [views.start, views.stop]})

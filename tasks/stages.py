@@ -7,9 +7,10 @@ it asks the markers, does what is missing, and writes the manifest last.
 from __future__ import annotations
 
 import json
+import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from distill_core.data.index import ingest
@@ -135,7 +136,8 @@ def run_stage(
     observer.stage_started(stage, every, every - len(todo))
     wanted = [job for job in todo if only is None or job.shard in only]
     if wanted:
-        result = _dispatch(run, stage, wanted, execution, observer, pools)
+        start = secrets.randbelow(len(wanted))  # several drivers share the work, not double it
+        result = _dispatch(run, stage, wanted[start:] + wanted[:start], execution, observer, pools)
         _settle(run, stage, result)
     if len(wanted) == len(todo):
         _write_manifests(run, stage, jobs)
@@ -215,7 +217,12 @@ def _write_manifests(run: Run, stage: str, jobs: Jobs) -> None:
     shelf = StageShelf(run.store, stage)
     for name, part in jobs.items():
         markers = [shelf.marker(job.key) for job in part]
-        present = [marker for marker in markers if marker is not None]
+        # A shared shard keeps the name its first run gave it; here it has this run's.
+        present = [
+            replace(marker, shard=job.shard)
+            for marker, job in zip(markers, part, strict=True)
+            if marker is not None
+        ]
         if len(present) < len(part):
             raise DataError(f"{shelf.store.uri(stage)}: markers vanished while the stage ran.")
         save_manifest(run.store, run.name, Manifest.of(name, present))

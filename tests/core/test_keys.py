@@ -80,14 +80,21 @@ def test_content_counts_only_where_real_images_are_read() -> None:
     assert real != changed
 
 
-def test_the_random_real_baseline_ignores_how_images_are_optimised() -> None:
-    assert recover("recover.init=real", images="random_real") == recover(images="random_real")
+@pytest.mark.parametrize("override", ["recover.init=real", "recover.lr=9", "recover.steps=5"])
+def test_the_random_real_baseline_ignores_how_images_are_optimised(override: str) -> None:
+    assert recover(override, images="random_real") == recover(images="random_real")
 
 
 def test_a_label_key_follows_its_images_teacher_views_and_settings() -> None:
-    def key(*overrides: str, images: str = "i", teacher: str = "t", views: range = range(5)) -> str:
+    def key(
+        *overrides: str,
+        scheme: str = "features",
+        images: str = "i",
+        teacher: str = "t",
+        views: range = range(5),
+    ) -> str:
         run = load_run("digits-demo", overrides)
-        return relabel_key(run, images=images, teachers=[teacher], views=views)
+        return relabel_key(run, scheme=scheme, images=images, teachers=[teacher], views=views)
 
     changed = {
         key(),
@@ -96,8 +103,10 @@ def test_a_label_key_follows_its_images_teacher_views_and_settings() -> None:
         key(views=range(5, 10)),
         key("relabel.mix.kind=mixup"),
         key("seed=1"),
+        key(scheme="logits"),
     }
-    assert len(changed) == 6
+    assert len(changed) == 7
+    assert key("relabel.scheme=auto") == key()
     assert key("relabel.views=900", "relabel.views_per_shard=5") == key()
 
 
