@@ -18,7 +18,7 @@ from tasks.runs import Run
 from tests.e2e.pipeline import execute, manifest, tiny_run
 from tests.e2e.test_same_bytes import same_teacher
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+pytestmark = pytest.mark.cluster
 
 # Eight shards per image set, each long enough to be hit in the middle.
 LONG = ("ipc=8", "recover.steps=80", 'posttrain.sets=["distilled"]')
