@@ -68,22 +68,6 @@ def dequantise(codes: np.ndarray, affine: Affine) -> np.ndarray:
     return features
 
 
-def features_to_logits(features: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
-    """Apply a linear head in float32.
-
-    Args:
-        features: (..., D).
-        weight: (C, D).
-        bias: (C,).
-
-    Returns:
-        (..., C) float32.
-    """
-    logits = np.asarray(features, np.float32) @ np.asarray(weight, np.float32).T
-    logits += np.asarray(bias, np.float32)
-    return logits
-
-
 def choose_scheme(
     scheme: Literal["auto", "features", "logits", "online"], *, features: int, classes: int
 ) -> Scheme:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill_core.codec import Affine
+from distill_core.codec import Affine, dequantise
 from distill_core.config.schema import RelabelConfig
 from distill_core.describe import describe
 from distill_core.errors import DataError
@@ -69,7 +69,7 @@ class StoredLabels:
 
         def logits(rows: np.ndarray) -> Tensor:
             shard = owner[rows]
-            features = offset[shard] + scale[shard] * codes[rows].astype(np.float32)
+            features = dequantise(codes[rows], Affine(scale[shard], offset[shard]))
             return self._tensor(features).to(weight) @ weight.T + bias
 
         return logits

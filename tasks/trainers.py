@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from distill_core.storage.images import ImageRows
     from distill_core.storage.labels import LabelRows
     from distill_core.supervised import Labelled
+    from distill_core.training import World
 
 
 class SqueezeWorker:
@@ -43,7 +44,7 @@ class SqueezeWorker:
             return receipt(done, won=False)
         since, world = time.perf_counter(), World.current()
         checkpoints = _checkpoints(self.desk, job)
-        teacher = self._teacher(checkpoints)
+        teacher = self._teacher(checkpoints, world)
         if not world.first:
             return Receipt(job.key, job.shard)
         committed = self.desk.commit(
@@ -63,12 +64,11 @@ class SqueezeWorker:
         checkpoints.clear()
         return committed
 
-    def _teacher(self, checkpoints: Checkpoints) -> SqueezedTeacher:
+    def _teacher(self, checkpoints: Checkpoints, world: World) -> SqueezedTeacher:
         import torch
 
         from distill_core.squeeze import import_teacher, train_teacher
         from distill_core.supervised import Labelled
-        from distill_core.training import World
 
         config, class_hash = self.desk.config, self.desk.plan.index.class_hash
         test = Labelled(*self.desk.split("test"))
@@ -81,7 +81,7 @@ class SqueezeWorker:
             run=config,
             class_hash=class_hash,
             device=self.desk.device,
-            world=World.current(),
+            world=world,
             checkpoints=checkpoints,
             progress=self.desk.progress,
         )
