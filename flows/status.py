@@ -91,7 +91,7 @@ def failures(status: RunStatus) -> list[str]:
     ]
 
 
-def failed_only(status: RunStatus) -> Only:
+def failed_only_of(status: RunStatus) -> Only:
     """Narrow the first incomplete stage to the shards that failed there.
 
     Raises:
@@ -128,6 +128,12 @@ def by_number(run: Run, text: str) -> Only:
     names = [shard_name(images, shards[number]) for number in numbers for images in sets]
     relabel = stage_status(run, "recover").complete
     return {"recover": names} | ({"relabel": _label_shards(run, names)} if relabel else {})
+
+
+def selection(run: Run, *, failed_only: bool, shards: str | None) -> Only:
+    """Return which shards a resume may run: all, those that failed, those with these numbers."""
+    only: Only = failed_only_of(run_status(run)) if failed_only else {}
+    return only if shards is None else narrowed(only, by_number(run, shards))
 
 
 def narrowed(one: Only, other: Only) -> Only:

@@ -9,6 +9,7 @@ from pydantic_core.core_schema import ValidationInfo
 
 from tasks.outcomes import Policy
 
+NonNegativeInt = Annotated[int, Field(ge=0)]
 NonNegativeFloat = Annotated[float, Field(ge=0.0)]
 
 
@@ -29,6 +30,7 @@ class Execution(BaseModel):
     max_attempts: PositiveInt = 3
     ready_timeout_seconds: PositiveFloat = 300.0
     job_timeout_seconds: PositiveFloat | None = None
+    allow_missing: NonNegativeInt = 0  # failed shards that later stages may go on without
 
     @field_validator("num_gpus")
     @classmethod

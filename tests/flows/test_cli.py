@@ -252,12 +252,12 @@ def test_anything_else_is_refused(text: str) -> None:
 def test_failed_only_narrows_the_first_incomplete_stage() -> None:
     done = StageStatus("squeeze", total=1, done=1, complete=True)
     failed = StageStatus("recover", total=3, done=1, failed={"b": {}, "a": {}})
-    assert status.failed_only(RunStatus("r", "p", (done, failed))) == {"recover": ["a", "b"]}
+    assert status.failed_only_of(RunStatus("r", "p", (done, failed))) == {"recover": ["a", "b"]}
     untouched = StageStatus("recover", total=3, done=1)
     with pytest.raises(ConfigError, match="no recover shard has failed"):
-        status.failed_only(RunStatus("r", "p", (done, untouched)))
+        status.failed_only_of(RunStatus("r", "p", (done, untouched)))
     with pytest.raises(ConfigError, match="complete"):
-        status.failed_only(RunStatus("r", "p", (done,)))
+        status.failed_only_of(RunStatus("r", "p", (done,)))
 
 
 def test_two_selections_allow_what_both_allow() -> None:

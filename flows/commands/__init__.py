@@ -1,0 +1,1 @@
+"""What each command does. Everything heavy is imported inside the functions."""

@@ -1,0 +1,106 @@
+"""Commands that only look: status, plan, show, verify, doctor, report."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from flows.options import DEFAULT_STORE, AsJson, Overrides, Preset, RunName, StoreUrl
+
+
+def show_status(
+    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Default: all.")] = None,
+    store: StoreUrl = DEFAULT_STORE,
+    as_json: AsJson = False,
+) -> None:
+    """Say what is done, from the store alone."""
+    from distill_core.storage.store import Store
+    from flows import status, terminal
+    from tasks.runs import open_run
+
+    if run is None:
+        every = status.every_run(Store(store))
+        terminal.show(status.overview(every), [one.to_json() for one in every], as_json=as_json)
+        return
+    one = status.run_status(open_run(Store(store), run))
+    terminal.show(status.details(one), one.to_json(), as_json=as_json)
+    if not as_json:
+        terminal.say(*status.failures(one))
+
+
+def plan(
+    preset: Preset,
+    overrides: Overrides = None,
+    rate: Annotated[
+        float | None,
+        typer.Option(min=1e-6, help="Image-iterations per second of one GPU."),
+    ] = None,
+    price: Annotated[float | None, typer.Option(min=0, help="USD per GPU-hour.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a run will cost before anything is spent."""
+    from distill_core.config.load import load_run
+    from flows import planning, terminal
+
+    config = load_run(preset, overrides or [])
+    made = planning.plan_run(config)
+    steps = config.recover.steps
+    spent = planning.cost(made, steps=steps, rate=rate, price=price) if rate else None
+    table = terminal.pairs(planning.lines(made, spent), title=config.preset)
+    terminal.show(table, planning.to_json(made, spent), as_json=as_json)
+
+
+def show(
+    preset: Annotated[
+        str | None, typer.Argument(metavar="[PRESET]", help="Default: list them.")
+    ] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Print a config with every default visible; without a preset, list the presets."""
+    from distill_core.config.load import load_run, preset_names, to_yaml
+    from flows import terminal
+
+    if preset is not None:
+        terminal.say(to_yaml(load_run(preset, overrides or [])).rstrip())
+        return
+    configs = [load_run(name) for name in preset_names()]
+    rows = [(config.preset, config.source, config.expected) for config in configs]
+    terminal.show(terminal.rows(("preset", "source", "expected"), rows))
+
+
+def verify(run: RunName, store: StoreUrl = DEFAULT_STORE) -> None:
+    """Read and hash every file of every manifest again; exit code 1 names what is damaged."""
+    from distill_core.storage.store import Store
+    from flows import terminal
+    from flows.verify import verify_with_progress
+    from tasks.runs import open_run
+
+    found = open_run(Store(store), run)
+    verdict = verify_with_progress(found)
+    terminal.say(
+        *(f"damaged: {damage}" for damage in verdict.damage),
+        verdict.summary(found.name),
+    )
+    raise typer.Exit(1 if verdict.damage else 0)
+
+
+def doctor(store: StoreUrl = DEFAULT_STORE) -> None:
+    """Check this machine and the store: OK, WARN or FAIL, and the fix."""
+    from flows import terminal
+    from flows.doctor import examine, worst
+
+    checks = examine(store)
+    terminal.say(*map(str, checks))
+    raise typer.Exit(1 if worst(checks) == "FAIL" else 0)
+
+
+def report(run: RunName, store: StoreUrl = DEFAULT_STORE) -> None:
+    """Write a run's HTML report anew, from its manifests."""
+    from distill_core.storage.store import Store
+    from flows import terminal
+    from flows.report import write_report
+    from tasks.runs import open_run
+
+    found = open_run(Store(store), run)
+    terminal.say(found.store.uri(write_report(found)))

@@ -1,0 +1,115 @@
+"""Commands that run stages: run, resume, demo."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated, Unpack
+
+import typer
+
+from distill_core.errors import ShardsFailed
+from flows.options import (
+    DEFAULT_STORE,
+    DryRun,
+    FailedOnly,
+    How,
+    Overrides,
+    Preset,
+    RunName,
+    ShardList,
+    StoreUrl,
+    execution,
+    with_how,
+)
+
+if TYPE_CHECKING:
+    from distill_core.config.schema import RunConfig
+    from flows.status import Only
+    from tasks.execution import Execution
+    from tasks.runs import Run
+
+
+@with_how
+def run(
+    preset: Preset,
+    overrides: Overrides = None,
+    store: StoreUrl = DEFAULT_STORE,
+    name: Annotated[str | None, typer.Option(help="Default: preset and config hash.")] = None,
+    dry_run: DryRun = False,
+    **how: Unpack[How],
+) -> None:
+    """Distil a dataset, e.g. `distill run digits-demo ipc=10 --local`."""
+    from distill_core.config.load import load_run
+    from distill_core.storage.store import Store
+    from tasks.runs import Run, default_name
+
+    config, execution_ = load_run(preset, overrides or []), execution(store, how)
+    if dry_run:
+        say_what_is_missing(Run(name or default_name(config), config, Store(store)), {})
+        return
+    start(config, name, execution_)
+
+
+@with_how
+def resume(
+    run: RunName,
+    store: StoreUrl = DEFAULT_STORE,
+    failed_only: FailedOnly = False,
+    shards: ShardList = None,
+    dry_run: DryRun = False,
+    **how: Unpack[How],
+) -> None:
+    """Do what a run lacks, and nothing else, e.g. `distill resume RUN --failed-only`."""
+    from distill_core.storage.store import Store
+    from flows.status import selection
+    from tasks.runs import open_run
+
+    execution_, found = execution(store, how), open_run(Store(store), run)
+    only = selection(found, failed_only=failed_only, shards=shards)
+    if dry_run:
+        say_what_is_missing(found, only)
+        return
+    proceed(found, execution_, only)
+
+
+def demo(store: StoreUrl = "./out/demo") -> None:
+    """Run everything once, Prefect and Ray included, on real images that need no download."""
+    from distill_core.config.load import load_run
+    from flows import summary, terminal
+
+    config = load_run("digits-demo")
+    terminal.say(*summary.demo_opening(config))
+    workers = min(2, os.cpu_count() or 1)
+    made = start(config, None, execution(store, {"workers": workers, "device": "cpu"}))
+    terminal.say(*summary.demo_closing(made))
+
+
+def start(config: RunConfig, name: str | None, how: Execution) -> Run:
+    """Register a run and complete it."""
+    from distill_core.storage.store import Store
+    from flows import pipeline
+
+    made = pipeline.prepare(config, Store(how.store), name=name, single_writer=how.single_writer)
+    return proceed(made, how, {})
+
+
+def proceed(made: Run, how: Execution, only: Only) -> Run:
+    """Complete a run, and show the accuracy table or what is still missing."""
+    from flows import pipeline, status, summary
+
+    try:
+        reached = pipeline.complete_run(made, how, only)
+    except ShardsFailed:
+        print(*status.failures(status.run_status(made)), sep="\n", file=sys.stderr)
+        raise
+    summary.outcome(made, reached)
+    return made
+
+
+def say_what_is_missing(made: Run, only: Only) -> None:
+    """Show how far a run is and which shards would run."""
+    from flows import status, terminal
+
+    terminal.show(status.details(status.run_status(made)))
+    terminal.say(*status.dry_run(made, only))
