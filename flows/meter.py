@@ -32,16 +32,18 @@ class Meter:
         self._running: dict[str, float] = {}  # shard -> share done
         self._units: dict[str, int] = {}  # shard -> units done
         self._banked = 0  # units of finished jobs
+        self._whole = 0  # units of the last job that told; short ones end before they do
 
     def advance(self, shard: str, done: int, total: int) -> None:
         """Note how far a running job is."""
         self._running[shard] = min(1.0, done / total) if total else 0.0
-        self._units[shard] = done
+        self._units[shard], self._whole = done, total
 
     def finish(self, shard: str) -> None:
         """Note a finished job."""
         self._running.pop(shard, None)
-        self._banked += self._units.pop(shard, 0)
+        self._units.pop(shard, None)
+        self._banked += self._whole
         self.finished += 1
 
     def restart(self, shard: str) -> None:

@@ -38,8 +38,8 @@ class DataConfig(Frozen):
     """The labelled image dataset, and how one real image becomes a square tensor."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
-    format: Literal["digits", "imagefolder", "parquet"]
-    path: str | None = None  # folder or fsspec URL that holds both splits; digits need none
+    format: Literal["digits", "imagefolder", "parquet", "patterns"]
+    path: str | None = None  # folder or URL of both splits; digits and patterns need none
     train: str = "train"  # folder, file or glob below `path`
     test: str = "test"
     num_classes: PositiveInt  # a guard: the index must find exactly this many

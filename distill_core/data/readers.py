@@ -8,12 +8,14 @@ from distill_core.config.schema import DataConfig
 from distill_core.data.digits import DigitsReader
 from distill_core.data.imagefolder import ImageFolderReader
 from distill_core.data.parquet import ParquetReader
+from distill_core.data.patterns import PatternsReader
 from distill_core.data.records import Reader
 
 READERS: Mapping[str, Callable[[DataConfig], Reader]] = {
     "digits": DigitsReader,
     "imagefolder": ImageFolderReader,
     "parquet": ParquetReader,
+    "patterns": PatternsReader,
 }
 
 

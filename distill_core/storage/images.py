@@ -74,7 +74,14 @@ def encode_images(
     compression = {
         name: "none" if name.startswith("image.") else "zstd" for name in _leaves(schema)
     }
-    return write_row_groups(schema, _by_class(table, rows.images), compression=compression)
+    # The smallest and the largest image of a row group would be kept as its statistics, twice.
+    return write_row_groups(
+        schema,
+        _by_class(table, rows.images),
+        compression=compression,
+        use_dictionary=["label", "wnid"],
+        write_statistics=["label", "wnid", "ipc_index"],
+    )
 
 
 def decode_images(data: bytes, *, where: str = "image shard") -> ImageRows:

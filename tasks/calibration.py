@@ -1,0 +1,162 @@
+"""How fast this very hardware is on a config: a few steps under a teacher of random weights.
+
+Time depends on shapes, not on values: neither the data nor a trained teacher is needed.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, cast
+
+from distill_core.config.schema import RunConfig
+from distill_core.errors import ClusterError
+from tasks.dispatch import dispatch
+from tasks.execution import Execution
+from tasks.jobs import Job, Receipt, WorkerSpec
+from tasks.pools import PoolProvider
+
+if TYPE_CHECKING:
+    from distill_core.models.teacher import FrozenTeacher
+    from distill_core.plan import Batch
+
+STEPS = 10  # of the first, shorter measurement; the second takes as many as fit
+SECONDS = 5.0  # about what one measurement may take
+VIEWS = 3
+
+
+def calibrate(config: RunConfig, execution: Execution) -> dict[str, float]:
+    """Measure one worker where the run would have its workers.
+
+    Returns:
+        ``recover``: image-iterations per second; ``relabel``: views of one image per second.
+
+    Raises:
+        ClusterError: the worker was lost, or there is no cluster.
+        ConfigError: the cluster has no room for it.
+    """
+    spec = WorkerSpec(
+        "tasks.calibration:CalibrationWorker",
+        {"run": config.model_dump_json(), "device": execution.device},
+    )
+    job = Job("calibration", "calibration")
+    with PoolProvider(execution) as pools:
+        result = dispatch([job], pools.pool(spec, jobs=1), policy=execution.policy())
+    for failure in result.failed.values():
+        raise failure.error
+    if not result.receipts:
+        raise ClusterError("calibration: no worker answered. Look after the cluster, try again.")
+    return result.receipts[0].summary
+
+
+class CalibrationWorker:
+    """Times recover and relabel on one batch."""
+
+    def __init__(self, *, run: str, device: str) -> None:
+        self._config = RunConfig.model_validate_json(run)
+        self._device = device
+
+    def run(self, job: Job) -> Receipt:
+        """Return the rates in the receipt's summary."""
+        import torch
+
+        torch.set_num_threads(self._config.threads)
+        teacher, batch = self._teacher(), self._batch()
+        rates = {"recover": self._recover(teacher, batch), "relabel": self._relabel(teacher, batch)}
+        return Receipt(job.key, job.shard, summary=rates)
+
+    def _recover(self, teacher: FrozenTeacher, batch: Batch) -> float:
+        """Return image-iterations per second; what happens once per batch cancels out."""
+        if not self._config.recover.steps:
+            return 0.0
+        self._optimise(teacher, batch, 2)  # memory, caches
+        once, few = self._optimise(teacher, batch, 1), self._optimise(teacher, batch, 1 + STEPS)
+        per_step = max(few - once, 1e-6) / STEPS
+        steps = max(STEPS, min(self._config.recover.steps, round(SECONDS / per_step)))
+        many = self._optimise(teacher, batch, 1 + steps)
+        return len(batch) * steps / max(many - once, 1e-9)
+
+    def _optimise(self, teacher: FrozenTeacher, batch: Batch, steps: int) -> float:
+        """Return the seconds that some steps on one batch take."""
+        from distill_core.recover.engine import recover_batch
+
+        config = self._config.recover.model_copy(update={"steps": steps, "init": "gaussian"})
+        since = time.perf_counter()
+        recover_batch(
+            batch,
+            config=config,
+            teacher=teacher,
+            seed=self._config.seed,
+            start=None,
+            device=self._device,
+        )
+        return time.perf_counter() - since
+
+    def _relabel(self, teacher: FrozenTeacher, batch: Batch) -> float:
+        """Return views of one image per second."""
+        import numpy as np
+
+        from distill_core.relabel import relabel_shard
+        from distill_core.storage.images import ImageRows
+
+        side = self._config.data.side
+        rows = ImageRows(batch, np.zeros((len(batch), 3, side, side), np.uint8))
+
+        def describe(count: int) -> float:
+            since = time.perf_counter()
+            relabel_shard(
+                rows,
+                range(count),
+                config=self._config.relabel,
+                teacher=teacher,
+                seed=self._config.seed,
+                device=self._device,
+            )
+            return time.perf_counter() - since
+
+        once = describe(1)
+        return len(batch) * VIEWS / max(describe(1 + VIEWS) - min(once, describe(1)), 1e-9)
+
+    def _batch(self) -> Batch:
+        """Return the first batch of the run's plan."""
+        from distill_core.plan import ClassEntry, plan_shards
+
+        config = self._config.recover
+        names = range(self._config.data.num_classes)
+        shards = plan_shards(
+            [ClassEntry(number, f"class_{number}") for number in names],
+            ipc=min(self._config.ipc, config.ipc_range),
+            ipc_range=config.ipc_range,
+            batch_size=config.batch_size,
+            composition=config.composition,
+        )
+        return shards[0].batches[0]
+
+    def _teacher(self) -> FrozenTeacher:
+        """Return a teacher of the right shape."""
+        from torch import nn
+
+        from distill_core.models.build import build_model
+        from distill_core.models.files import load_teacher, teacher_files
+        from distill_core.models.heads import head_name
+        from distill_core.models.spec import TeacherSpec
+
+        data, name = self._config.data, self._config.squeeze.model
+        model = build_model(name, data.num_classes, seed=self._config.seed)
+        head = cast("nn.Linear", model.get_submodule(head_name(model)))
+        spec = TeacherSpec(
+            model=name,
+            num_classes=data.num_classes,
+            class_hash="calibration",
+            mean=data.mean,
+            std=data.std,
+            side=data.side,
+            features=head.in_features,
+            origin="random weights",
+        )
+        files = teacher_files(model, spec)
+        return load_teacher(
+            files["safetensors"],
+            files["json"],
+            device=self._device,
+            precision=self._config.precision,
+        )

@@ -1,0 +1,155 @@
+"""The rehearsal itself: through Prefect and Ray as a user runs it, then again, then with losses."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from distill_core.config.load import load_run
+from distill_core.storage.markers import StageShelf
+from distill_core.storage.store import Store
+from tasks.runs import Run, default_name
+from tests.hardware import hardware
+from tests.rehearsal import checks
+
+PRESET = "rehearsal-21k"
+WORKERS = 2
+LOST = 7  # markers that are deleted
+Stamps = dict[Path, int]  # file -> time of its last change, in nanoseconds
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One command: how long it took, and how much memory its own process held at most."""
+
+    said: str
+    seconds: float
+    peak_bytes: int
+
+
+@dataclass
+class Facts:
+    """What a rehearsal found out."""
+
+    run: Run
+    command: str
+    first: Pass
+    again: Pass
+    healed: Pass
+    rows: list[tuple[str, str]] = field(default_factory=list)
+
+
+def rehearse(store: Path, overrides: Sequence[str] = ()) -> Facts:
+    """Run everything, check everything; an assertion says what does not hold.
+
+    Args:
+        store: an empty folder.
+        overrides: changes to the preset.
+    """
+    torch.set_num_threads(1)
+    config = load_run(PRESET, overrides)
+    run = Run(default_name(config), config, Store(str(store)))
+    command = ("run", PRESET, *overrides, "--store", str(store), "--workers", str(WORKERS))
+    first = distill(*command)
+    facts = Facts(run, f"distill {' '.join(command)}", first, first, first)
+    facts.rows = [
+        ("class shards", str(len(checks.manifest(run, "recover").entries))),
+        ("class ids right in images and labels", f"{checks.every_class_id(run):,}"),
+        ("images whose labels were made again", str(checks.labels_made_again(run))),
+        ("waiting between shards, recover", _percent(checks.idle_share(run, "recover", workers=2))),
+    ]
+    before = stamps(store)
+    facts.again = distill(*command)
+    assert stamps(store) == before, "a second run touched something"
+    facts.healed = _heal(run, store)
+    return facts
+
+
+def _heal(run: Run, store: Path) -> Pass:
+    """Delete some markers; a resume must make those shards, with the same bytes, and no other."""
+    entries = checks.manifest(run, "recover").entries
+    lost = [entries[n * len(entries) // LOST].key for n in range(LOST)]
+    shelf = StageShelf(run.store, "recover")
+    for key in lost:
+        run.store.delete(shelf.marker_path(key))
+    before = stamps(store / "recover" / "_done")
+    done = distill("resume", run.name, "--store", str(store), "--workers", str(WORKERS))
+    after = stamps(store / "recover" / "_done")
+    made = {path.stem for path in after.keys() - before.keys()}
+    assert made == set(lost), f"{len(made)} shards ran, {LOST} expected"
+    assert {path: after[path] for path in before} == before, "a resume touched what was done"
+    assert checks.manifest(run, "recover").entries == entries, "other bytes than before"
+    return done
+
+
+def distill(*arguments: str) -> Pass:
+    """Run the command line as a process of its own; it must succeed."""
+    began = time.monotonic()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flows.cli", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    said = process.stdout.read()
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0, said
+    return Pass(said, time.monotonic() - began, used.ru_maxrss * 1024)
+
+
+def stamps(folder: Path) -> Stamps:
+    """Return when each file below a folder was changed."""
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def write(facts: Facts, out: Path | None) -> None:
+    """Print the result as Markdown, and keep it if there is a place for it."""
+    text = "\n".join(_lines(facts)) + "\n"
+    print(text)
+    if out is not None:
+        out.write_text(text)
+
+
+def _lines(facts: Facts) -> list[str]:
+    rows = [
+        ("whole command, Prefect and Ray included", _minutes(facts.first.seconds)),
+        ("peak memory of the driver's process", f"{facts.first.peak_bytes / 1e6:,.0f} MB"),
+        *facts.rows,
+        ("the same command again", f"{_minutes(facts.again.seconds)}, nothing touched"),
+        (
+            f"resume after {LOST} markers were deleted",
+            f"{_minutes(facts.healed.seconds)}, {LOST} shards ran",
+        ),
+    ]
+    return [
+        f"# {PRESET}, {datetime.now(UTC):%Y-%m-%d}",
+        "",
+        f"Command: `{facts.command}` on {hardware()}, torch {torch.__version__}; seed "
+        f"{facts.run.config.seed}, one run. Written by `python -m tests.rehearsal`.",
+        "",
+        "| what | measured |",
+        "| --- | --- |",
+        *(f"| {what} | {how} |" for what, how in rows),
+        "",
+        "```",
+        *(line.rstrip() for line in facts.first.said.splitlines() if "shards  " not in line),
+        "```",
+    ]
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 60 else f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f} %"
