@@ -13,7 +13,7 @@ from typing import Any
 from distill_core.codec import choose_scheme
 from distill_core.config.schema import ModelConfig, RunConfig
 from distill_core.plan import ClassEntry, ClassShard, plan_shards
-from flows import units
+from flows import sizes, units
 
 SHARD_SECONDS = (
     300,
@@ -23,11 +23,6 @@ PASSES = {
     "relabel": 0.5,
     "posttrain": 1.5,
 }  # in image-iterations: 1 and 3 of recover's 2 passes
-DRAW_BYTES = 28  # box, flip, partner, mix of one view of one image, uncompressed
-PIXEL_BYTES: Mapping[str, float] = {
-    "png": 3.0,
-    "jpeg": 1.0,
-}  # per pixel; recovered PNGs hardly shrink
 FEATURES: Mapping[str, int] = {"resnet18": 512, "resnet50": 2048, "mobilenet_v2": 1280}
 CONVNETS = ("convnet3", "convnet4")
 
@@ -81,10 +76,12 @@ class Plan:
 def plan_run(config: RunConfig) -> Plan:
     """Count the work of a run from its config alone, as if no class were missing."""
     shards = _shards(config)
-    images = sum(len(shard.images) for shard in shards)
+    shapes = sizes.shapes_of(shards)
+    images = sum(shape.images * count for shape, count in shapes.items())
     sets = 2 if "random_real" in config.posttrain.sets else 1
     views = images * config.relabel.views * sets
-    scheme, per_view = _labels(config)
+    scheme, width = _labels(config)
+    pictures = [sizes.image_bytes(config, shapes, real=real) for real in (False, True)[:sets]]
     post = config.posttrain
     students = len(post.students) * len(post.seeds) * len(post.sets)
     stored = sets * len(shards) if scheme != "online" else 0
@@ -95,16 +92,16 @@ def plan_run(config: RunConfig) -> Plan:
         images=images,
         shards=len(shards),
         image_sets=sets,
-        images_per_shard=max(len(shard.images) for shard in shards),
-        classes_per_shard=max(len(shard.labels) for shard in shards),
-        batches=sum(len(shard.batches) for shard in shards),
+        images_per_shard=max(shape.images for shape in shapes),
+        classes_per_shard=max(shape.classes for shape in shapes),
+        batches=sum(shape.batches * count for shape, count in shapes.items()),
         image_iterations=images * config.recover.steps,
         views=views,
         label_shards=stored * -(-config.relabel.views // config.relabel.views_per_shard),
         students=students,
         student_images=students * images * post.epochs,
-        image_bytes=round(images * config.data.side**2 * PIXEL_BYTES[config.recover.encoding]),
-        label_bytes=views * per_view,
+        image_bytes=sum(pictures),
+        label_bytes=sets * sizes.label_bytes(config, shapes, scheme=scheme, width=width),
         scheme=scheme,
     )
 
@@ -120,22 +117,53 @@ def shards_by_stage(plan: Plan) -> dict[str, int]:
     }
 
 
-def cost(plan: Plan, *, steps: int, rate: float, price: float | None = None) -> Cost:
+def cost(
+    plan: Plan,
+    *,
+    steps: int,
+    rate: float,
+    label_rate: float | None = None,
+    price: float | None = None,
+) -> Cost:
     """Turn a plan into GPU-hours.
 
     Args:
         plan: of one run.
         steps: optimisation steps of recover.
         rate: image-iterations per second of one GPU on this config; measure it, do not guess.
+        label_rate: views of one image per second; None: as many passes as `PASSES` says.
         price: USD per GPU-hour.
     """
+    per_view = 1 / label_rate if label_rate else PASSES["relabel"] / rate
     return Cost(
         rate=rate,
         recover_hours=plan.image_iterations / rate / 3600,
-        relabel_hours=PASSES["relabel"] * plan.views / rate / 3600,
+        relabel_hours=per_view * plan.views / 3600,
         posttrain_hours=PASSES["posttrain"] * plan.student_images / rate / 3600,
         shard_seconds=plan.images_per_shard * steps / rate,
         ipc_range=_ipc_range(plan, steps, rate),
+        price=price,
+    )
+
+
+def cost_at(
+    plan: Plan, config: RunConfig, rates: Mapping[str, float], *, price: float | None
+) -> Cost | None:
+    """Return what a plan costs at measured rates; None without the rate of recover.
+
+    Args:
+        plan: of one run.
+        config: of that run.
+        rates: ``recover``: image-iterations, ``relabel``: views of one image, per second of a GPU.
+        price: USD per GPU-hour.
+    """
+    if not rates.get("recover"):
+        return None
+    return cost(
+        plan,
+        steps=config.recover.steps,
+        rate=rates["recover"],
+        label_rate=rates.get("relabel"),
         price=price,
     )
 
@@ -167,8 +195,8 @@ def lines(plan: Plan, cost: Cost | None) -> list[tuple[str, str]]:
             "post-train",
             f"{plan.students:,} students, {plan.student_images:,} images seen",
         ),
-        ("image bytes", f"at most {units.size(plan.image_bytes)}"),
-        ("label bytes", f"about {units.size(plan.label_bytes)} before compression"),
+        ("image bytes", f"about {units.size(plan.image_bytes)}, every set"),
+        ("label bytes", f"about {units.size(plan.label_bytes)}, every set"),
     ]
     return work if cost is None else work + _cost_lines(cost)
 
@@ -182,10 +210,10 @@ def _cost_lines(cost: Cost) -> list[tuple[str, str]]:
             f"{cost.hours:,.2f} at {cost.rate:,.0f} image-iterations/s, start-up aside",
         ),
         ("  recover", _hours(cost.recover_hours)),
-        ("  relabel", f"{_hours(cost.relabel_hours)} (rough: one pass instead of two)"),
+        ("  relabel", _hours(cost.relabel_hours)),
         (
             "  post-train",
-            f"{_hours(cost.posttrain_hours)} (rough: three passes instead of two)",
+            f"{_hours(cost.posttrain_hours)} (rough: three passes where recover has two)",
         ),
         (
             "one shard",
@@ -218,12 +246,11 @@ def _ipc_range(plan: Plan, steps: int, rate: float) -> int:
 
 
 def _labels(config: RunConfig) -> tuple[str, int]:
-    """Return the label scheme and its bytes per view of one image."""
+    """Return the label scheme and how many values it stores per view of one image."""
     features = feature_width(config.squeeze.model)
     classes = config.data.num_classes
     scheme = choose_scheme(config.relabel.scheme, features=features, classes=classes)
-    values = {"features": features, "logits": 2 * classes}
-    return scheme, values[scheme] + DRAW_BYTES if scheme in values else 0
+    return scheme, classes if scheme == "logits" else features
 
 
 def feature_width(model: ModelConfig) -> int:

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Unpack
 
 import typer
 
-from flows.options import DEFAULT_STORE, AsJson, Overrides, Preset, RunName, StoreUrl
+from flows.options import (
+    DEFAULT_STORE,
+    AsJson,
+    How,
+    Overrides,
+    Preset,
+    RunName,
+    StoreUrl,
+    execution,
+    with_how,
+)
 
 
 def show_status(
@@ -29,6 +39,7 @@ def show_status(
         terminal.say(*status.failures(one))
 
 
+@with_how
 def plan(
     preset: Preset,
     overrides: Overrides = None,
@@ -36,17 +47,24 @@ def plan(
         float | None,
         typer.Option(min=1e-6, help="Image-iterations per second of one GPU."),
     ] = None,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Measure the rate on a worker, in seconds.")
+    ] = False,
     price: Annotated[float | None, typer.Option(min=0, help="USD per GPU-hour.")] = None,
     as_json: AsJson = False,
+    **how: Unpack[How],
 ) -> None:
     """Say what a run will cost before anything is spent."""
     from distill_core.config.load import load_run
     from flows import planning, terminal
+    from tasks.calibration import calibrate as measure
 
     config = load_run(preset, overrides or [])
+    rates = {"recover": rate} if rate else {}
+    if calibrate:
+        rates = {**measure(config, execution(DEFAULT_STORE, how))}
     made = planning.plan_run(config)
-    steps = config.recover.steps
-    spent = planning.cost(made, steps=steps, rate=rate, price=price) if rate else None
+    spent = planning.cost_at(made, config, rates, price=price)
     table = terminal.pairs(planning.lines(made, spent), title=config.preset)
     terminal.show(table, planning.to_json(made, spent), as_json=as_json)
 

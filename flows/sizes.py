@@ -1,0 +1,185 @@
+"""How many bytes a run will store: stand-ins through the run's own writers, then straight lines.
+
+Formats have overhead that no formula of pixels and classes knows: a footer per file, a header per
+row group, a checksum per page. So a few stand-in shards are written in memory, and what a shard
+costs is extrapolated along its row groups and rows. Only the stand-ins' content is assumed:
+optimised pixels are almost noise, feature codes almost as spread; see `Content`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from distill_core.codec import Affine
+from distill_core.config.schema import RunConfig
+from distill_core.plan import ClassShard, ImageId
+from distill_core.storage.images import Encoding, ImageRows, encode_images, encode_pixels
+from distill_core.storage.labels import LabelRows, encode_labels
+
+ROWS = 40  # images in the larger stand-in of a label shard
+TRACE_POINTS = 50  # of a batch's loss curve, as recover keeps them
+SNAPSHOTS = 5
+TERM_LOSSES = ("bn_statistics", "cross_entropy")  # stored with every image
+
+
+@dataclass(frozen=True)
+class Content:
+    """What is assumed of content, by what it was measured on (see docs/decisions/0014)."""
+
+    pixel_spread: float = 70.0  # standard deviation of pixels in 0..255; noise hardly compresses
+    real_png: float = 0.75  # bytes of a small photograph as PNG, relative to noise
+    code_spread: float = 30.0  # of 8-bit features
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The size of one class shard."""
+
+    classes: int
+    images: int
+    batches: int
+
+
+Shapes = Counter[Shape]
+CONTENT = Content()
+
+
+def shapes_of(shards: Sequence[ClassShard]) -> Shapes:
+    """Return how many shards there are of each size."""
+    sizes = ((len(s.labels), sum(map(len, s.batches)), len(s.batches)) for s in shards)
+    return Counter(Shape(*size) for size in sizes)
+
+
+def image_bytes(config: RunConfig, shapes: Shapes, *, real: bool) -> int:
+    """Return the bytes of all image shards of one set, loss curves included.
+
+    Args:
+        config: encoding, side, steps.
+        shapes: of the plan's shards.
+        real: whether these are real images, unchanged.
+    """
+    side, encoding = config.data.side, config.recover.encoding
+    base = _image_shard(side, encoding, real, 1, 1)
+    per_class = _image_shard(side, encoding, real, 2, 1) - base  # with its image
+    per_image = _image_shard(side, encoding, real, 1, 2) - base
+    steps, total = 0 if real else config.recover.steps, 0
+    for shape, count in shapes.items():
+        rows = (shape.classes - 1) * per_class + (shape.images - shape.classes) * per_image
+        total += count * (base + rows + _trace(config, shape, steps=steps))
+    return total
+
+
+def label_bytes(config: RunConfig, shapes: Shapes, *, scheme: str, width: int) -> int:
+    """Return the bytes of all label shards of one set.
+
+    Args:
+        config: views, mix and crop.
+        shapes: of the plan's image shards.
+        scheme: `auto` resolved; online labels cost nothing.
+        width: values per label, D or C.
+    """
+    if scheme == "online":
+        return 0
+    views, step = config.relabel.views, config.relabel.views_per_shard
+    files = Counter(min(step, views - start) for start in range(0, views, step))
+    mix, side = config.relabel.mix.kind, config.data.side
+    total = 0.0
+    for shape, shards in shapes.items():
+        for count, each in files.items():
+            size = _label_shard(scheme, mix, side, width, shape.images, count)
+            total += shards * each * size
+    return round(total)
+
+
+def _label_shard(scheme: str, mix: str, side: int, width: int, images: int, views: int) -> float:
+    """Return the bytes of one label shard."""
+    few = min(images, ROWS // 2)
+    one = _label_sample(scheme, mix, side, width, few, 1)
+    per_view = _label_sample(scheme, mix, side, width, few, 2) - one
+    if images > few:
+        many = min(images, ROWS)
+        larger = _label_sample(scheme, mix, side, width, many, 2) - _label_sample(
+            scheme, mix, side, width, many, 1
+        )
+        head = one - per_view
+        return head + views * (per_view + (images - few) * (larger - per_view) / (many - few))
+    return one + (views - 1) * per_view
+
+
+@lru_cache(maxsize=256)
+def _image_shard(side: int, encoding: Encoding, real: bool, classes: int, each: int) -> int:
+    """Return the bytes of a stand-in image shard."""
+    images = _names(classes, each)
+    pixels = _pixels(len(images), side, real=real)
+    losses = {name: np.linspace(1, 2, len(images), dtype=np.float32) for name in TERM_LOSSES}
+    return len(encode_images(ImageRows(images, pixels), encoding=encoding, losses=losses))
+
+
+@lru_cache(maxsize=256)
+def _label_sample(scheme: str, mix: str, side: int, width: int, images: int, views: int) -> int:
+    """Return the bytes of a stand-in label shard."""
+    rng, shape = np.random.default_rng(0), (views, images)
+    boxes = rng.integers(0, side, (*shape, 4), dtype=np.int32)
+    partners = np.tile(np.arange(images, dtype=np.int32), (views, 1))
+    lam = np.ones(shape, np.float32)
+    if mix in ("cutmix", "mixup"):
+        partners, lam = rng.permuted(partners, axis=1), rng.random(shape).astype(np.float32)
+    values, affine = _values(rng, (*shape, width), scheme)
+    rows = LabelRows(
+        scheme=scheme,
+        teacher="0" * 64,
+        images=_names(images, 1),
+        views=tuple(range(views)),
+        boxes=boxes,
+        flips=rng.random(shape) < 0.5,
+        mix_kind=mix,
+        partners=partners,
+        lam=lam,
+        mix_boxes=rng.permuted(boxes, axis=1),
+        colours=rng.random((*shape, 3)).astype(np.float32),
+        values=values,
+        affine=affine,
+    )
+    return len(encode_labels(rows))
+
+
+def _values(
+    rng: np.random.Generator, shape: tuple[int, ...], scheme: str
+) -> tuple[np.ndarray, Affine | None]:
+    """Return stand-ins for what a teacher says, as it is stored."""
+    if scheme == "logits":
+        return rng.normal(size=shape).astype(np.float16), None
+    codes = rng.normal(110, CONTENT.code_spread, shape).clip(0, 255).astype(np.uint8)
+    scale, offset = rng.normal(size=(2, shape[-1])).astype(np.float32)
+    return codes, Affine(scale, offset)
+
+
+def _trace(config: RunConfig, shape: Shape, *, steps: int) -> int:
+    """Return the bytes of a shard's loss curves and snapshots."""
+    every = max(1, steps // TRACE_POINTS)
+    points = len({*range(0, steps, every), steps - 1}) if steps else 0
+    values = dict.fromkeys(("low", "lr", *config.recover.terms, "total"), 0.12345678901234567)
+    point = len(json.dumps({"step": steps, **values}, separators=(",", ":"))) + 1
+    names = shape.images * len('["n00000000",0],')
+    picture = encode_pixels(_pixels(1, config.data.side, real=False)[0], "png")
+    shown = (SNAPSHOTS if steps else 0) * (len(picture) * 4 // 3 + 80)
+    return shape.batches * (points * point + 25) + names + shown + 40
+
+
+def _names(classes: int, each: int) -> tuple[ImageId, ...]:
+    return tuple(ImageId(n, f"n{n:08d}", i) for n in range(classes) for i in range(each))
+
+
+def _pixels(count: int, side: int, *, real: bool) -> np.ndarray:
+    """Return stand-ins for images, (count, 3, S, S) uint8."""
+    rng = np.random.default_rng(0)
+    noise = rng.normal(128, CONTENT.pixel_spread, (count, 3, side, side))
+    if real:  # part of the rows are flat, so that the whole compresses as photographs do
+        noise[:, :, round(side * CONTENT.real_png) :] = 128
+    return noise.round().clip(0, 255).astype(np.uint8)
