@@ -16,12 +16,14 @@ import torch
 from distill_core.config.load import load_run
 from distill_core.storage.markers import StageShelf
 from distill_core.storage.store import Store
+from flows.planning import plan_run
 from tasks.runs import Run, default_name
 from tests.hardware import hardware
 from tests.rehearsal import checks
 
 PRESET = "rehearsal-21k"
 WORKERS = 2
+BYTES_TOLERANCE = 0.15  # of what `distill plan` predicts
 LOST = 7  # markers that are deleted
 Stamps = dict[Path, int]  # file -> time of its last change, in nanoseconds
 
@@ -66,11 +68,25 @@ def rehearse(store: Path, overrides: Sequence[str] = ()) -> Facts:
         ("images whose labels were made again", str(checks.labels_made_again(run))),
         ("waiting between shards, recover", _percent(checks.idle_share(run, "recover", workers=2))),
     ]
+    facts.rows += _prediction(run)
     before = stamps(store)
     facts.again = distill(*command)
     assert stamps(store) == before, "a second run touched something"
     facts.healed = _heal(run, store)
     return facts
+
+
+def _prediction(run: Run) -> list[tuple[str, str]]:
+    """Hold what `distill plan` said against what was written."""
+    plan, sets = plan_run(run.config), ("", ".random_real")
+    rows = []
+    for stage, bytes_ in (("recover", plan.image_bytes), ("relabel", plan.label_bytes)):
+        found = [checks.manifest(run, stage + name) for name in sets[: plan.image_sets]]
+        files = [file for one in found for entry in one.entries for file in entry.files]
+        share = bytes_ / sum(size for _, size, _ in files)
+        assert abs(share - 1) < BYTES_TOLERANCE, f"{stage}: predicted {share:.2f} of what it wrote"
+        rows.append((f"bytes of {stage}, predicted / written", f"{share:.3f}"))
+    return rows
 
 
 def _heal(run: Run, store: Path) -> Pass:
