@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,7 @@ def test_every_credential_comes_from_the_environment(name: str) -> None:
 
 
 def test_no_literal_credential_stands_in_a_file() -> None:
-    for path in DEPLOY.iterdir():
+    for path in filter(Path.is_file, DEPLOY.rglob("*")):
         text = FROM_ENVIRONMENT.sub("", path.read_text(encoding="utf-8"))
         assert not re.search(r"://[^/\s:@]*:[^/\s@]+@", text), f"{path.name}: a password in a URL"
         assert not re.search(r"AKIA[0-9A-Z]{16}|-----BEGIN", text), f"{path.name}: a key"
@@ -108,3 +109,51 @@ def test_what_the_image_copies_is_sent_to_the_build_and_exists() -> None:
 def test_every_variable_of_the_compose_file_is_explained() -> None:
     for name in sorted(set(re.findall(r"\$\{([A-Z0-9_]+)", read("compose.yaml")))):
         assert f"`{name}`" in read("README.md"), f"deploy/README.md does not explain {name}"
+
+
+POLICIES = ("collector.json", "driver-and-workers.json", "reader.json")
+
+
+def actions(policy: str) -> set[str]:
+    """Return everything a policy allows."""
+    return {
+        a
+        for statement in json.loads(read(f"s3/{policy}"))["Statement"]
+        for a in statement["Action"]
+    }
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_no_policy_allows_more_than_its_store(policy: str) -> None:
+    for statement in json.loads(read(f"s3/{policy}"))["Statement"]:
+        resources = statement["Resource"]
+        for resource in [resources] if isinstance(resources, str) else resources:
+            assert resource == "arn:aws:s3:::BUCKET" or resource.startswith(
+                "arn:aws:s3:::BUCKET/PREFIX/"
+            )
+        assert not any("*" in action for action in statement["Action"])
+
+
+def test_only_the_collector_may_delete_markers() -> None:
+    assert "s3:DeleteObject" not in actions("reader.json")
+    writer = json.loads(read("s3/driver-and-workers.json"))["Statement"]
+    deletes = next(s for s in writer if s["Action"] == ["s3:DeleteObject"])
+    assert not any(resource.endswith(("/PREFIX/*", "_done/*")) for resource in deletes["Resource"])
+    assert "s3:DeleteObject" in actions("collector.json")
+
+
+def test_the_ray_job_keeps_the_head_free_of_workers_and_its_secrets_outside() -> None:
+    job = yaml.safe_load(read("kuberay/rayjob.yaml"))
+    cluster = job["spec"]["rayClusterSpec"]
+    assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+    assert cluster["authOptions"] == {"mode": "token"}
+    pods = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    for container in (c for pod in pods for c in pod["template"]["spec"]["containers"]):
+        assert container["envFrom"] == [{"secretRef": {"name": "distill-store"}}]
+        assert not any(SECRET.search(each["name"]) for each in container.get("env", ()))
+
+
+def test_the_ray_job_asks_for_the_ray_that_is_installed() -> None:
+    version = yaml.safe_load(read("kuberay/rayjob.yaml"))["spec"]["rayClusterSpec"]["rayVersion"]
+    lock = (DEPLOY.parent / "requirements.lock").read_text(encoding="utf-8")
+    assert re.search(rf"^ray\[?.*=={re.escape(version)}", lock, re.MULTILINE)
