@@ -71,14 +71,14 @@ def recover_key(
     settings = (
         _dump(config, exclude={"batch_size", "composition", "ipc_range"})
         if config.steps
-        else _dump(config, include={"init", "encoding", "first_layer_factor"})
+        else _dump(config, include={"init", "mosaic", "encoding", "first_layer_factor"})
     )
     wnids = sorted({image.wnid for image in shard.images})
     parts = {
         "settings": settings,
         "teachers": list(teachers),
         "batches": [[[i.label, i.wnid, i.ipc_index] for i in batch] for batch in shard.batches],
-        "content": [fingerprints[w] for w in wnids] if config.init == "real" else None,
+        "content": [fingerprints[w] for w in wnids] if config.reads_real_images else None,
         "seed": run.seed,
     }
     return _key(run, "recover", parts)

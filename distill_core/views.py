@@ -44,6 +44,7 @@ def sample_view(
     flip: bool,
     roll: RollConfig | None = None,
     shared: bool = False,
+    ratio: tuple[float, float] = RATIO,
 ) -> View:
     """Draw a view for `count` images of `side` x `side` pixels.
 
@@ -55,9 +56,10 @@ def sample_view(
         flip: flip horizontally with probability 1/2.
         roll: circular shift; None is none.
         shared: one draw for all images, as the published batch transforms do.
+        ratio: bounds of the crop's width over its height.
     """
     draws = 1 if shared else count
-    boxes = _whole(draws, side) if scale is None else _boxes(rng, draws, side, scale)
+    boxes = _whole(draws, side) if scale is None else _boxes(rng, draws, side, scale, ratio)
     flips = rng.random(draws) < 0.5 if flip else np.zeros(draws, bool)
     rolls = _rolls(rng, draws, roll)
     if shared:
@@ -122,11 +124,15 @@ def _resize_matrices(start: np.ndarray, length: np.ndarray, *, side: int, out: i
 
 
 def _boxes(
-    rng: np.random.Generator, count: int, side: int, scale: tuple[float, float]
+    rng: np.random.Generator,
+    count: int,
+    side: int,
+    scale: tuple[float, float],
+    bounds: tuple[float, float],
 ) -> np.ndarray:
     """Draw boxes as torchvision's RandomResizedCrop.get_params does, all images at once."""
     area = side * side * rng.uniform(scale[0], scale[1], (count, TRIES))
-    ratio = np.exp(rng.uniform(np.log(RATIO[0]), np.log(RATIO[1]), (count, TRIES)))
+    ratio = np.exp(rng.uniform(np.log(bounds[0]), np.log(bounds[1]), (count, TRIES)))
     width = np.rint(np.sqrt(area * ratio)).astype(np.int64)
     height = np.rint(np.sqrt(area / ratio)).astype(np.int64)
     fits = (width > 0) & (width <= side) & (height > 0) & (height <= side)

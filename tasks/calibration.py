@@ -79,7 +79,9 @@ class CalibrationWorker:
         """Return the seconds that some steps on one batch take."""
         from distill_core.recover.engine import recover_batch
 
-        config = self._config.recover.model_copy(update={"steps": steps, "init": "gaussian"})
+        config = self._config.recover.model_copy(
+            update={"steps": steps, "init": "gaussian", "mosaic": None}
+        )
         since = time.perf_counter()
         recover_batch(
             batch,

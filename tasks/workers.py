@@ -21,6 +21,7 @@ from tasks.jobs import Job, Receipt
 if TYPE_CHECKING:
     import numpy as np
 
+    from distill_core.config.schema import RecoverConfig
     from distill_core.recover.engine import RecoveredBatch
 
 
@@ -29,6 +30,7 @@ class RecoverWorker:
 
     def __init__(self, **desk: str) -> None:
         self.desk = Desk("recover", **desk)
+        self._ranked: dict[int, np.ndarray] = {}  # crops by class, of the current job
 
     def peek(self) -> tuple[int, int]:
         """Return (steps done, steps in total) of the current job."""
@@ -38,7 +40,7 @@ class RecoverWorker:
         """Write one image shard and return its receipt."""
         if done := self.desk.begin(job):
             return receipt(done, won=False)
-        since = time.perf_counter()
+        since, self._ranked = time.perf_counter(), {}
         batches = [tuple(ImageId(*image) for image in batch) for batch in job.payload["batches"]]
         recovered = [self._recover(job, number, batches) for number in range(len(batches))]
         return self.desk.commit(
@@ -58,7 +60,7 @@ class RecoverWorker:
         def progress(done: int, total: int) -> None:
             self.desk.progress(number * total + done, len(batches) * total)
 
-        start = self._real_starts(batches[number]) if config.init == "real" else None
+        start = self._start(batches[number], config) if config.reads_real_images else None
         return recover_batch(
             batches[number],
             config=config,
@@ -68,6 +70,37 @@ class RecoverWorker:
             device=self.desk.device,
             progress=progress,
         )
+
+    def _start(self, batch: Batch, config: RecoverConfig) -> np.ndarray:
+        """Return a start per synthetic image, (B, 3, S, S) uint8: a real one, or a mosaic."""
+        if config.mosaic is None:
+            return self._real_starts(batch)
+        import numpy as np
+
+        from distill_core.recover.mosaic import stitch
+
+        factor = config.mosaic.factor
+        crops = {image.label: self._crops(image.label, image.wnid) for image in batch}
+        return np.stack([stitch(crops[i.label], i.ipc_index, factor=factor) for i in batch])
+
+    def _crops(self, label: int, wnid: str) -> np.ndarray:
+        """Return the crops of a class, best first; scored once for all batches of a shard."""
+        from distill_core.recover.mosaic import choose_candidates, rank_crops
+
+        mosaic, seed = self.desk.config.recover.mosaic, self.desk.config.seed
+        assert mosaic is not None
+        if label not in self._ranked:
+            rows = choose_candidates(self._rows_by_label(label), wnid, mosaic, seed=seed)
+            self._ranked[label] = rank_crops(
+                self._train.pixels(rows),
+                label,
+                wnid,
+                config=mosaic,
+                teacher=self.desk.teacher,
+                seed=seed,
+                device=self.desk.device,
+            )
+        return self._ranked[label]
 
     def _real_starts(self, batch: Batch) -> np.ndarray:
         """Return a real image per synthetic one, (B, 3, S, S) uint8, none twice in a class."""

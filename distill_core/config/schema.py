@@ -152,10 +152,20 @@ class RollConfig(Frozen):
         return "off" if value is False else value
 
 
+class MosaicConfig(Frozen):
+    """Mosaics of scored real crops (RDED)."""
+
+    images: PositiveInt = 300  # real images of a class that are looked at
+    crops: PositiveInt = 5  # of each; the one most like its class is kept
+    factor: PositiveInt  # tiles per side of a mosaic
+    scale: tuple[Fraction, Fraction] = (0.08, 1.0)  # area of a crop
+
+
 class RecoverConfig(Frozen):
     """How images are made from a frozen teacher."""
 
-    init: Literal["gaussian", "real"]
+    init: Literal["gaussian", "real", "mosaic"]
+    mosaic: MosaicConfig | None = None  # goes with init: mosaic
     batch_size: PositiveInt
     composition: Literal["one_per_class", "class_major", "one_class"] = "one_per_class"
     ipc_range: PositiveInt = 10  # images per class in one class shard
@@ -169,6 +179,17 @@ class RecoverConfig(Frozen):
     roll: RollConfig
     shared_view: bool = True  # one draw for the whole batch, as published; False: one per image
     encoding: Literal["png", "jpeg"] = "png"  # jpeg is quality 95, 4:4:4
+
+    @model_validator(mode="after")
+    def _mosaic_is_described(self) -> Self:
+        if (self.init == "mosaic") != (self.mosaic is not None):
+            raise ValueError("mosaic goes with init=mosaic, and only with it")
+        return self
+
+    @property
+    def reads_real_images(self) -> bool:
+        """Return whether the start is made of real images, whose content then counts."""
+        return self.init != "gaussian"
 
 
 class MixConfig(Frozen):
@@ -229,4 +250,13 @@ class RunConfig(Frozen):
         """Return how the images of one set are made; random real images are a start, unchanged."""
         if images == "distilled":
             return self.recover
-        return self.recover.model_copy(update={"init": "real", "steps": 0})
+        return self.recover.model_copy(update={"init": "real", "mosaic": None, "steps": 0})
+
+    @model_validator(mode="after")
+    def _tiles_fit(self) -> Self:
+        mosaic = self.recover.mosaic
+        if mosaic is not None and self.data.side % mosaic.factor:
+            raise ValueError(
+                f"recover.mosaic.factor = {mosaic.factor} must divide data.side = {self.data.side}"
+            )
+        return self
