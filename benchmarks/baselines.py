@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tv
 
-from distill_core.recover.start import PixelSpace
+from distill_core.pixel_space import PixelSpace
 from distill_core.views import View
 
 

@@ -23,8 +23,8 @@ from distill_core.config.schema import ModelConfig, RollConfig
 from distill_core.models.build import build_model
 from distill_core.models.files import load_teacher, teacher_files
 from distill_core.models.spec import TeacherSpec
+from distill_core.pixel_space import PixelSpace
 from distill_core.recover.engine import recover_step
-from distill_core.recover.start import PixelSpace
 from distill_core.recover.terms import build_objective
 from distill_core.seeds import generator
 from distill_core.views import View, sample_view

@@ -18,7 +18,13 @@ from distill_core.config.schema import DataConfig, ModelConfig, RunConfig, SetNa
 from distill_core.plan import ClassShard
 
 # Bumped on purpose when a stage's numerics change; golden tests fail when they change unannounced.
-NUMERICS: Mapping[str, int] = {"squeeze": 1, "recover": 2, "relabel": 1, "posttrain": 1}
+NUMERICS: Mapping[str, int] = {
+    "squeeze": 1,
+    "statistics": 1,
+    "recover": 2,
+    "relabel": 1,
+    "posttrain": 1,
+}
 
 ImageSet = Literal["distilled", "random_real"]
 VIEW_FIELDS = frozenset({"crop", "flip", "mix"})  # what decides a label view
@@ -48,6 +54,25 @@ def squeeze_key(
     return _key(run, "squeeze", parts | {"training": training, "train": train, "seed": run.seed})
 
 
+def statistics_key(
+    run: RunConfig,
+    wnids: Sequence[str],
+    *,
+    teachers: Sequence[str],
+    fingerprints: Mapping[str, str],
+) -> str:
+    """Return the key of the class statistics of one block of classes.
+
+    Args:
+        run: the resolved run.
+        wnids: the classes, in order.
+        teachers: sha256 of the teachers' weights.
+        fingerprints: content fingerprint by wnid.
+    """
+    content = [[wnid, fingerprints[wnid]] for wnid in wnids]
+    return _key(run, "statistics", {"teachers": list(teachers), "content": content})
+
+
 def recover_key(
     run: RunConfig,
     images: ImageSet,
@@ -55,6 +80,7 @@ def recover_key(
     *,
     teachers: Sequence[str],
     fingerprints: Mapping[str, str],
+    statistics: str | None = None,
 ) -> str:
     """Return the key of one image shard.
 
@@ -64,6 +90,7 @@ def recover_key(
         shard: its batches name every (class id, wnid, ipc_index).
         teachers: sha256 of the teachers' weights.
         fingerprints: content fingerprint by wnid; enters only when the start is a real image.
+        statistics: key of the class statistics it reads, if it does.
     """
     config = run.recover_for(images)
     # The batches below say what batch size, composition and range would only repeat; without a
@@ -79,6 +106,7 @@ def recover_key(
         "teachers": list(teachers),
         "batches": [[[i.label, i.wnid, i.ipc_index] for i in batch] for batch in shard.batches],
         "content": [fingerprints[w] for w in wnids] if config.reads_real_images else None,
+        "statistics": statistics,
         "seed": run.seed,
     }
     return _key(run, "recover", parts)

@@ -10,6 +10,7 @@ from flows import units
 UNITS: Mapping[str, str] = {
     "ingest": "images",
     "squeeze": "epochs",
+    "statistics": "classes",
     "recover": "steps",
     "relabel": "views",
     "posttrain": "epochs",

@@ -63,6 +63,7 @@ class Plan:
     images_per_shard: int  # of the largest
     classes_per_shard: int  # of the widest
     batches: int
+    statistics_shards: int  # 0 unless a term compares with class statistics
     image_iterations: int  # of recover
     views: int  # label views over all images and sets
     label_shards: int
@@ -95,6 +96,9 @@ def plan_run(config: RunConfig) -> Plan:
         images_per_shard=max(shape.images for shape in shapes),
         classes_per_shard=max(shape.classes for shape in shapes),
         batches=sum(shape.batches * count for shape, count in shapes.items()),
+        statistics_shards=len({shard.labels for shard in shards})
+        if config.recover.needs_class_statistics
+        else 0,
         image_iterations=images * config.recover.steps,
         views=views,
         label_shards=stored * -(-config.relabel.views // config.relabel.views_per_shard),
@@ -111,6 +115,7 @@ def shards_by_stage(plan: Plan) -> dict[str, int]:
     return {
         "ingest": 1,
         "squeeze": 1,
+        "statistics": plan.statistics_shards,
         "recover": plan.shards * plan.image_sets,
         "relabel": plan.label_shards,
         "posttrain": plan.students,

@@ -60,6 +60,12 @@ def squeeze(work: Work) -> None:
 
 
 @task(**ONCE_MORE)
+def statistics(work: Work) -> None:
+    """Measure what each class of real images does to the teacher, if a term asks."""
+    work.do("statistics")
+
+
+@task(**ONCE_MORE)
 def recover(work: Work) -> None:
     """Make the images under the teacher."""
     work.do("recover")
@@ -108,6 +114,7 @@ def distill(
     with pipeline.opened(made, where, only or {}, observers=[StageArtifacts(made.name)]) as work:
         ingest(work)
         squeeze(work)
+        statistics(work)
         recover(work)
         relabel(work)
         posttrain(work)

@@ -22,6 +22,7 @@ from tasks.runs import Run
 if TYPE_CHECKING:
     import numpy as np
 
+    from distill_core.data.real import RealImages
     from distill_core.models.teacher import FrozenTeacher
     from distill_core.storage.images import ImageRows
 
@@ -80,6 +81,13 @@ class Desk:
             device=self.device,
             precision=self.config.precision,
         )
+
+    @cached_property
+    def real(self) -> RealImages:
+        """Return the real training images, read as they are asked for."""
+        from distill_core.data.real import RealImages
+
+        return RealImages(self.config.data, self.plan.index, "train")
 
     def images(self, key: str) -> ImageRows:
         """Return a committed image shard, decoded."""

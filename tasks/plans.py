@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from functools import cached_property
+from typing import Any
 
 from distill_core.codec import choose_scheme
 from distill_core.config.schema import SetName
@@ -21,16 +22,17 @@ from distill_core.keys import (
     recover_key,
     relabel_key,
     squeeze_key,
+    statistics_key,
 )
 from distill_core.models.spec import TeacherSpec
-from distill_core.plan import ClassShard, plan_shards
+from distill_core.plan import ClassShard, ImageId, plan_shards
 from distill_core.storage.digest import file_sha256
 from distill_core.storage.manifest import Manifest, load_manifest
 from distill_core.storage.markers import Marker, StageShelf
 from tasks.jobs import Job
 from tasks.runs import Run
 
-STAGES = ("ingest", "squeeze", "recover", "relabel", "posttrain")
+STAGES = ("ingest", "squeeze", "statistics", "recover", "relabel", "posttrain")
 Jobs = Mapping[str, tuple[Job, ...]]  # manifest name -> its jobs in plan order
 
 
@@ -124,6 +126,31 @@ class JobPlan:
         )
         return {"squeeze": (Job(key, config.squeeze.model.title, {}),)}
 
+    def statistics(self) -> Jobs:
+        """Return one job per block of classes, if a term reads class statistics; else none."""
+        if not self.run.config.recover.needs_class_statistics:
+            return {}
+        return {
+            "statistics": tuple(
+                Job(key, f"c{block[0].label:05d}-{block[-1].label:05d}", _named(block))
+                for block, key in self._statistics.items()
+            )
+        }
+
+    @cached_property
+    def _statistics(self) -> dict[tuple[ImageId, ...], str]:
+        """Return the key of each block's class statistics, by the block's first images."""
+        blocks = dict.fromkeys(first_images(shard) for shard in self.shards)
+        return {
+            block: statistics_key(
+                self.run.config,
+                [image.wnid for image in block],
+                teachers=self.teacher_digests,
+                fingerprints=self.index.fingerprints,
+            )
+            for block in blocks
+        }
+
     def recover(self) -> Jobs:
         """Return one job per class shard and image set."""
         return {
@@ -134,15 +161,19 @@ class JobPlan:
         }
 
     def _recover_job(self, images: ImageSet, shard: ClassShard) -> Job:
+        needed = self.run.config.recover_for(images).needs_class_statistics
+        statistics = self._statistics[first_images(shard)] if needed else None
         key = recover_key(
             self.run.config,
             images,
             shard,
             teachers=self.teacher_digests,
             fingerprints=self.index.fingerprints,
+            statistics=statistics,
         )
         batches = [[[i.label, i.wnid, i.ipc_index] for i in batch] for batch in shard.batches]
-        return Job(key, shard_name(images, shard), {"set": images, "batches": batches})
+        payload = {"set": images, "batches": batches, "statistics": statistics}
+        return Job(key, shard_name(images, shard), payload)
 
     def relabel(self) -> Jobs:
         """Return one job per image shard and range of views; none for online labels."""
@@ -224,10 +255,21 @@ class JobPlan:
 
 JOBS = {
     "squeeze": JobPlan.squeeze,
+    "statistics": JobPlan.statistics,
     "recover": JobPlan.recover,
     "relabel": JobPlan.relabel,
     "posttrain": JobPlan.posttrain,
 }
+
+
+def first_images(shard: ClassShard) -> tuple[ImageId, ...]:
+    """Return image 0 of every class of a shard: its block of classes, whatever its range."""
+    names = {image.label: image.wnid for batch in shard.batches for image in batch}
+    return tuple(ImageId(label, names[label], 0) for label in sorted(names))
+
+
+def _named(block: tuple[ImageId, ...]) -> dict[str, Any]:
+    return {"classes": [[image.label, image.wnid] for image in block]}
 
 
 def dataset_of(run: Run) -> str:

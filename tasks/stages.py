@@ -27,6 +27,7 @@ from tasks.runs import Run
 
 WORKERS: Mapping[str, str] = {
     "squeeze": "tasks.trainers:SqueezeWorker",
+    "statistics": "tasks.workers:StatisticsWorker",
     "recover": "tasks.workers:RecoverWorker",
     "relabel": "tasks.workers:RelabelWorker",
     "posttrain": "tasks.trainers:PosttrainWorker",
@@ -71,6 +72,8 @@ def stage_status(run: Run, stage: str) -> StageStatus:
     if stage == "ingest":
         complete = run.store.exists(run.path("ingest.json"))
         return StageStatus(stage, total=1, done=int(complete), complete=complete)
+    if not manifest_names(run, stage):
+        return StageStatus(stage, total=0, done=0, complete=True)
     if found := manifests(run, stage):
         rows = sum(len(manifest.entries) for manifest in found.values())
         return StageStatus(stage, total=rows, done=rows, complete=True)
@@ -96,6 +99,8 @@ def manifests(run: Run, stage: str) -> dict[str, Manifest]:
 
 def manifest_names(run: Run, stage: str) -> tuple[str, ...]:
     """Return the names of the manifests that a stage of this run writes."""
+    if stage == "statistics" and not run.config.recover.needs_class_statistics:
+        return ()
     baseline = "random_real" in run.config.posttrain.sets
     if stage in ("recover", "relabel") and baseline:
         return (stage, f"{stage}.random_real")

@@ -10,19 +10,19 @@ from __future__ import annotations
 import base64
 import json
 import time
-from functools import cached_property
 from typing import TYPE_CHECKING
 
-from distill_core.data.real import RealImages
 from distill_core.plan import Batch, ImageId
-from tasks.desk import Desk, receipt
+from distill_core.storage.markers import StageShelf
+from tasks.desk import Desk, receipt, require
 from tasks.jobs import Job, Receipt
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from distill_core.class_statistics import ClassStatistics
     from distill_core.config.schema import RecoverConfig
-    from distill_core.recover.engine import RecoveredBatch
+    from distill_core.recover.engine import Moments, RecoveredBatch
 
 
 class RecoverWorker:
@@ -31,6 +31,7 @@ class RecoverWorker:
     def __init__(self, **desk: str) -> None:
         self.desk = Desk("recover", **desk)
         self._ranked: dict[int, np.ndarray] = {}  # crops by class, of the current job
+        self._statistics: tuple[str, ClassStatistics] | None = None  # of the last block, by key
 
     def peek(self) -> tuple[int, int]:
         """Return (steps done, steps in total) of the current job."""
@@ -68,8 +69,21 @@ class RecoverWorker:
             seed=self.desk.config.seed,
             start=start,
             device=self.desk.device,
+            class_moments=self._moments(batches[number], job.payload["statistics"]),
             progress=progress,
         )
+
+    def _moments(self, batch: Batch, key: str | None) -> Moments:
+        """Return what real images of the batch's classes do to the teacher, if a term asks."""
+        if key is None:
+            return ()
+        from distill_core.class_statistics import decode_statistics
+
+        if self._statistics is None or self._statistics[0] != key:
+            shelf = StageShelf(self.desk.run.store, "statistics")
+            file = shelf.load(require(shelf, key), "safetensors")
+            self._statistics = key, decode_statistics(file)
+        return self._statistics[1].of([image.wnid for image in batch])
 
     def _start(self, batch: Batch, config: RecoverConfig) -> np.ndarray:
         """Return a start per synthetic image, (B, 3, S, S) uint8: a real one, or a mosaic."""
@@ -92,7 +106,7 @@ class RecoverWorker:
         if label not in self._ranked:
             rows = choose_candidates(self._rows_by_label(label), wnid, mosaic, seed=seed)
             self._ranked[label] = rank_crops(
-                self._train.pixels(rows),
+                self.desk.real.pixels(rows),
                 label,
                 wnid,
                 config=mosaic,
@@ -107,11 +121,7 @@ class RecoverWorker:
         from distill_core.recover.start import choose_real_rows
 
         rows = choose_real_rows(batch, self._rows_by_label, seed=self.desk.config.seed)
-        return self._train.pixels(rows)
-
-    @cached_property
-    def _train(self) -> RealImages:
-        return RealImages(self.desk.config.data, self.desk.plan.index, "train")
+        return self.desk.real.pixels(rows)
 
     def _rows_by_label(self, label: int) -> np.ndarray:
         return self.desk.plan.index.rows_of("train", label)
@@ -133,6 +143,34 @@ class RecoverWorker:
             rows,
             encoding=self.desk.config.recover.encoding,
             losses={name: values[order] for name, values in losses.items()},
+        )
+
+
+class StatisticsWorker:
+    """Measures what each class of real images does to the teacher, for one block of classes."""
+
+    def __init__(self, **desk: str) -> None:
+        self.desk = Desk("statistics", **desk)
+
+    def peek(self) -> tuple[int, int]:
+        """Return (classes done, classes in total) of the current job."""
+        return self.desk.gauge
+
+    def run(self, job: Job) -> Receipt:
+        """Write the statistics of one block and return the receipt."""
+        from distill_core.class_statistics import encode_statistics, measure_class
+
+        if done := self.desk.begin(job):
+            return receipt(done, won=False)
+        since, classes = time.perf_counter(), job.payload["classes"]
+        measured = []
+        for number, (label, _) in enumerate(classes):
+            pixels = self.desk.real.pixels(self.desk.plan.index.rows_of("train", label))
+            measured.append(measure_class(pixels, self.desk.teacher, device=self.desk.device))
+            self.desk.progress(number + 1, len(classes))
+        file = encode_statistics([wnid for _, wnid in classes], measured)
+        return self.desk.commit(
+            job, {"safetensors": file}, since=since, rows=len(classes), classes=len(classes)
         )
 
 

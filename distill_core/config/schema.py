@@ -25,7 +25,9 @@ NonNegativeInt = Annotated[int, Field(ge=0)]
 Triple = tuple[float, float, float]
 Precision = Literal["float32", "float64", "bfloat16"]
 SetName = Literal["distilled", "random_real", "hard_labels"]
-TermName = Literal["cross_entropy", "bn_statistics"]  # the functions of recover/terms.py
+TermName = Literal[
+    "cross_entropy", "bn_statistics", "class_bn_statistics"
+]  # the functions of recover/terms.py
 
 
 class Frozen(BaseModel):
@@ -185,6 +187,11 @@ class RecoverConfig(Frozen):
         if (self.init == "mosaic") != (self.mosaic is not None):
             raise ValueError("mosaic goes with init=mosaic, and only with it")
         return self
+
+    @property
+    def needs_class_statistics(self) -> bool:
+        """Return whether a term compares with the statistics of each class's real images."""
+        return self.steps > 0 and self.terms.get("class_bn_statistics", 0.0) > 0
 
     @property
     def reads_real_images(self) -> bool:

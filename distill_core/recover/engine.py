@@ -8,7 +8,7 @@ Axes: B images, 3 channels, S x S pixels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,9 +20,10 @@ from distill_core.config.schema import RecoverConfig
 from distill_core.curricula import cosine_lr, crop_low
 from distill_core.errors import ConfigError, DivergedError
 from distill_core.models.teacher import FrozenTeacher
+from distill_core.pixel_space import PixelSpace
 from distill_core.plan import Batch
 from distill_core.progress import Progress, silent
-from distill_core.recover.start import PixelSpace, gaussian
+from distill_core.recover.start import gaussian
 from distill_core.recover.terms import (
     NEEDS_STATISTICS,
     Forward,
@@ -33,6 +34,7 @@ from distill_core.recover.terms import (
 from distill_core.seeds import generator, philox_key
 from distill_core.views import View, apply_view, sample_view
 
+Moments = Sequence[tuple[np.ndarray, np.ndarray]]  # (mean, variance), each (ch,), by layer
 TRACE_POINTS = 50  # loss values kept per batch
 SNAPSHOTS = (0.0, 0.05, 0.25, 0.5, 1.0)  # fractions of the steps shown in the evolution strip
 
@@ -55,6 +57,7 @@ def recover_batch(
     seed: int,
     start: np.ndarray | None,
     device: str | torch.device,
+    class_moments: Moments = (),
     progress: Progress = silent,
 ) -> RecoveredBatch:
     """Make the images of one batch; the same arguments give the same bytes on a CPU.
@@ -66,6 +69,7 @@ def recover_batch(
         seed: the run's seed.
         start: (B, 3, S, S) uint8 real images, or None for gaussian noise.
         device: where to compute.
+        class_moments: what `class_bn_statistics` holds the batch against, by layer.
         progress: told after every traced step.
 
     Raises:
@@ -82,7 +86,7 @@ def recover_batch(
             f"recover.terms: {teacher.spec.model.title} has no batch norm layer, bn_statistics "
             "needs one. Use a teacher with batch norm, or drop the term."
         )
-    run = _Loop(batch, config, teacher, objective, seed, torch.device(device))
+    run = _Loop(batch, config, teacher, objective, seed, torch.device(device), class_moments)
     images = run.start(start)
     if config.steps:
         run.optimise(images, progress)
@@ -99,6 +103,7 @@ def recover_step(
     view: View,
     first_layer_factor: float,
     space: PixelSpace,
+    class_moments: tuple[tuple[Tensor, Tensor], ...] = (),
 ) -> Tensor:
     """Take one gradient step on `images`, in place, and project onto the valid box.
 
@@ -108,7 +113,7 @@ def recover_step(
     optimizer.zero_grad(set_to_none=True)
     pixels = apply_view(images, view, out=images.shape[-1])
     output = teacher(pixels, statistics=bool(objective.keys() & NEEDS_STATISTICS))
-    forward = Forward(pixels, targets, output, first_layer_factor)
+    forward = Forward(pixels, targets, output, first_layer_factor, class_moments)
     losses = [term(forward) for _, term in objective.values()]
     total = torch.stack([w * x for (w, _), x in zip(objective.values(), losses, strict=True)]).sum()
     total.backward()  # type: ignore[no-untyped-call]
@@ -129,6 +134,7 @@ class _Loop:
         objective: Objective,
         seed: int,
         device: torch.device,
+        class_moments: Moments,
     ) -> None:
         self.batch, self.config, self.teacher = batch, config, teacher
         self.objective, self.seed, self.device = objective, seed, device
@@ -138,6 +144,9 @@ class _Loop:
         like = torch.empty(0, dtype=self.dtype, device=device)
         self.space = PixelSpace.of(teacher.spec.mean, teacher.spec.std, like)
         self.views = philox_key(seed, "recover", "views", batch)
+        self.class_moments = tuple(
+            (like.new_tensor(mean), like.new_tensor(var)) for mean, var in class_moments
+        )
         self.trace: list[tuple[int, Tensor]] = []
         self.snapshots: list[tuple[int, float, np.ndarray]] = []
 
@@ -187,6 +196,7 @@ class _Loop:
                 view=self.view(step),
                 first_layer_factor=self.config.first_layer_factor,
                 space=self.space,
+                class_moments=self.class_moments,
             )
             if step % every == 0 or step == steps - 1:
                 self.trace.append((step, values))

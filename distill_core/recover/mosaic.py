@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy, pad
 
 from distill_core.config.schema import MosaicConfig
 from distill_core.models.teacher import FrozenTeacher
-from distill_core.recover.start import PixelSpace
+from distill_core.pixel_space import PixelSpace
 from distill_core.seeds import generator, philox_key
 from distill_core.views import apply_view, sample_view
 

@@ -26,6 +26,7 @@ class Forward:
     targets: Tensor  # (B,) int64
     teacher: TeacherOutput
     first_layer_factor: float
+    class_moments: tuple[tuple[Tensor, Tensor], ...] = ()  # (mean, var), each (ch,), by layer
 
 
 Term = Callable[[Forward], Tensor]
@@ -53,8 +54,27 @@ def bn_statistics(forward: Forward) -> Tensor:
     return torch.stack(gaps).sum()
 
 
-TERMS: Mapping[str, Term] = {t.__name__: t for t in (cross_entropy, bn_statistics)}
-NEEDS_STATISTICS = frozenset({"bn_statistics"})
+def class_bn_statistics(forward: Forward) -> Tensor:
+    """Return how far batch statistics are from those of the batch's classes, summed over layers.
+
+    As `bn_statistics`, with the mean and variance that real images of the classes have at each
+    layer in place of the running ones; those of several classes are averaged.
+
+    Source: LPLD (NeurIPS 2024), class-wise supervision, where a batch is of one class. Differs
+    from its code: batches of several classes are allowed.
+    """
+    gaps = [
+        vector_norm(mean - s.mean) + vector_norm(var - s.var)
+        for s, (mean, var) in zip(forward.teacher.statistics, forward.class_moments, strict=True)
+    ]
+    gaps[0] = gaps[0] * forward.first_layer_factor
+    return torch.stack(gaps).sum()
+
+
+TERMS: Mapping[str, Term] = {
+    t.__name__: t for t in (cross_entropy, bn_statistics, class_bn_statistics)
+}
+NEEDS_STATISTICS = frozenset({"bn_statistics", "class_bn_statistics"})
 
 
 def build_objective(weights: Mapping[TermName, float] | Mapping[str, float]) -> Objective:

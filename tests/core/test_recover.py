@@ -8,8 +8,9 @@ import torch
 
 from distill_core.curricula import crop_low
 from distill_core.errors import ConfigError, DataError, DivergedError
+from distill_core.pixel_space import PixelSpace
 from distill_core.recover.engine import RecoveredBatch, recover_batch, recover_step
-from distill_core.recover.start import PixelSpace, choose_real_rows, gaussian
+from distill_core.recover.start import choose_real_rows, gaussian
 from distill_core.recover.terms import Forward, bn_statistics, build_objective
 from distill_core.seeds import generator, philox_key
 from distill_core.views import sample_view

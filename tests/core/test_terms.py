@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -10,7 +11,13 @@ from distill_core.config.schema import TermName
 from distill_core.errors import ConfigError
 from distill_core.models.statistics import LayerStatistics
 from distill_core.models.teacher import TeacherOutput
-from distill_core.recover.terms import TERMS, Forward, bn_statistics, build_objective
+from distill_core.recover.terms import (
+    TERMS,
+    Forward,
+    bn_statistics,
+    build_objective,
+    class_bn_statistics,
+)
 from tests.core.tiny import tiny_teacher
 
 
@@ -51,12 +58,21 @@ def test_every_term_is_a_finite_scalar_whose_gradient_reaches_every_image(
     teacher = tiny_teacher(precision)  # type: ignore[arg-type]
     pixels = torch.randn(4, 3, 16, 16, dtype=teacher.head.weight.dtype, requires_grad=True)
     output = teacher(pixels, statistics=True)
-    value = TERMS[name](Forward(pixels, torch.arange(4), output, 10.0))
+    moments = tuple((s.running_mean + 1, s.running_var + 1) for s in output.statistics)
+    value = TERMS[name](Forward(pixels, torch.arange(4), output, 10.0, moments))
     assert value.shape == ()
     assert math.isfinite(value.item())
     (gradient,) = torch.autograd.grad(value, pixels)
     assert (gradient.flatten(1).norm(dim=1) > 0).all()
     assert all(parameter.grad is None for parameter in teacher.parameters())
+
+
+def test_class_statistics_take_the_place_of_the_running_ones() -> None:
+    # ||(3, 4) - (3, 3)|| = 1 and ||(1, 1) - (1, 4)|| = 3, twice for the first layer.
+    statistics = (layer([3.0, 4.0], [1.0, 1.0]),)
+    moments = ((torch.tensor([3.0, 3.0]), torch.tensor([1.0, 4.0])),)
+    forward = replace(forward_of(statistics, 2.0), class_moments=moments)
+    assert class_bn_statistics(forward).item() == pytest.approx(2 * 4)
 
 
 def test_an_unknown_term_is_refused_with_the_known_ones() -> None:

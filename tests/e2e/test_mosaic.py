@@ -1,4 +1,4 @@
-"""Mosaics are selected shard by shard, as images are recovered: the same machinery, the same bytes."""
+"""Mosaics are selected shard by shard, as images are recovered, with the same bytes."""
 
 from __future__ import annotations
 

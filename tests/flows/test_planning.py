@@ -29,6 +29,7 @@ def test_counts_follow_from_the_config(tiny: RunConfig) -> None:
     assert planning.shards_by_stage(plan) == {
         "ingest": 1,
         "squeeze": 1,
+        "statistics": 0,
         "recover": 2,
         "relabel": 2,
         "posttrain": 6,
