@@ -74,14 +74,15 @@ def stage_status(run: Run, stage: str) -> StageStatus:
         return StageStatus(stage, total=1, done=int(complete), complete=complete)
     if not manifest_names(run, stage):
         return StageStatus(stage, total=0, done=0, complete=True)
-    if found := manifests(run, stage):
-        rows = sum(len(manifest.entries) for manifest in found.values())
-        return StageStatus(stage, total=rows, done=rows, complete=True)
+    found, done = manifests(run, stage), StageShelf(run.store, stage).done()
+    listed = [entry.key for manifest in found.values() for entry in manifest.entries]
+    # A manifest alone is not enough: a marker that was deleted since asks for its shard again.
+    if found and done.issuperset(listed):
+        return StageStatus(stage, total=len(listed), done=len(listed), complete=True)
     try:
         jobs = JobPlan(run).jobs(stage)
     except NotReady:
         return StageStatus(stage, total=None, done=0)
-    done = StageShelf(run.store, stage).done()
     every = [job for part in jobs.values() for job in part]
     finished = {job.shard for job in every if job.key in done}
     failed = {s: why for s, why in _failures(run, stage).items() if s not in finished}

@@ -1,0 +1,130 @@
+"""What planning the jobs of a run needs to know; read lazily, once each.
+
+A stage may write several manifests: the random-real baseline has image and label shards of its
+own (``recover.random_real``) beside the distilled ones (``recover``).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cached_property
+
+from distill_core.codec import choose_scheme
+from distill_core.data.index import DatasetIndex, load_index
+from distill_core.errors import ConfigError
+from distill_core.keys import ImageSet
+from distill_core.models.spec import TeacherSpec
+from distill_core.plan import ClassShard, plan_shards
+from distill_core.storage.manifest import Manifest, load_manifest
+from distill_core.storage.markers import Marker, StageShelf
+from tasks.jobs import Job
+from tasks.runs import Run
+
+Jobs = Mapping[str, tuple[Job, ...]]  # manifest name -> its jobs in plan order
+
+
+class NotReady(ConfigError):
+    """A stage was asked for before the one it reads was done."""
+
+
+def manifest_name(stage: str, images: ImageSet) -> str:
+    """Return where a stage's shards of one set are listed."""
+    return stage if images == "distilled" else f"{stage}.{images}"
+
+
+def shard_name(images: ImageSet, shard: ClassShard) -> str:
+    """Return what people call a class shard of one set; unique within a stage."""
+    return shard.name if images == "distilled" else f"{shard.name}_{images}"
+
+
+class PlanFacts:
+    """The index, the class shards, the teacher and the manifests of one run."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    @cached_property
+    def index(self) -> DatasetIndex:
+        """Return the index that the ingest stage committed."""
+        return load_index(self.run.store, self.dataset)
+
+    @cached_property
+    def dataset(self) -> str:
+        """Return the id of the ingested dataset."""
+        return dataset_of(self.run)
+
+    @cached_property
+    def teacher(self) -> Marker:
+        """Return the marker of the teacher."""
+        manifest = self.manifest("squeeze")
+        return _marker(StageShelf(self.run.store, "squeeze"), manifest.entries[0].key)
+
+    @cached_property
+    def teacher_digests(self) -> tuple[str, ...]:
+        """Return the sha256 of each teacher's weights."""
+        return tuple(f.sha256 for f in self.teacher.files if f.suffix == "safetensors")
+
+    @cached_property
+    def shards(self) -> tuple[ClassShard, ...]:
+        """Return the class shards of the run."""
+        config = self.run.config
+        return plan_shards(
+            self.index.classes,
+            ipc=config.ipc,
+            ipc_range=config.recover.ipc_range,
+            batch_size=config.recover.batch_size,
+            composition=config.recover.composition,
+        )
+
+    @property
+    def image_sets(self) -> tuple[ImageSet, ...]:
+        """Return the image sets that the run's post-train sets need."""
+        if "random_real" in self.run.config.posttrain.sets:
+            return ("distilled", "random_real")
+        return ("distilled",)
+
+    @cached_property
+    def scheme(self) -> str:
+        """Return the label scheme, `auto` resolved for this teacher."""
+        shelf = StageShelf(self.run.store, "squeeze")
+        spec = TeacherSpec.from_json(shelf.load(self.teacher, "json"))
+        return choose_scheme(
+            self.run.config.relabel.scheme, features=spec.features, classes=spec.num_classes
+        )
+
+    def keys(self, name: str) -> list[str]:
+        """Return the keys of a manifest, in plan order."""
+        return [entry.key for entry in self.manifest(name).entries]
+
+    def manifest(self, name: str) -> Manifest:
+        """Return a manifest of this run.
+
+        Raises:
+            NotReady: it does not exist yet.
+        """
+        manifest = load_manifest(self.run.store, self.run.name, name)
+        if manifest is None:
+            raise NotReady(
+                f"runs/{self.run.name}: stage {name.split('.')[0]} is not done yet. "
+                f"`distill resume {self.run.name}` runs what is missing, in order."
+            )
+        return manifest
+
+
+def dataset_of(run: Run) -> str:
+    """Return the dataset id that the ingest stage wrote down for this run."""
+    path = run.path("ingest.json")
+    if not run.store.exists(path):
+        raise NotReady(f"runs/{run.name}: the dataset is not ingested yet.")
+    return str(json.loads(run.store.read(path))["dataset"])
+
+
+def _marker(shelf: StageShelf, key: str) -> Marker:
+    marker = shelf.marker(key)
+    if marker is None:
+        raise NotReady(
+            f"{shelf.store.uri(f'{shelf.stage}/_done/{key}.json')}: a manifest names this marker, "
+            "but it is gone. `distill resume` makes the shard again."
+        )
+    return marker

@@ -1,0 +1,101 @@
+"""The jobs that make images: the teacher, class statistics, recovery."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from distill_core.keys import (
+    ImageSet,
+    content_fingerprint,
+    recover_key,
+    squeeze_key,
+    statistics_key,
+)
+from distill_core.plan import ClassShard, ImageId
+from distill_core.storage.digest import file_sha256
+from tasks.jobs import Job
+from tasks.plans.facts import Jobs, PlanFacts, manifest_name, shard_name
+
+
+def squeeze_jobs(plan: PlanFacts) -> Jobs:
+    """Return the one job that trains or imports the teacher."""
+    config, index = plan.run.config, plan.index
+    checkpoint = config.squeeze.checkpoint
+    key = squeeze_key(
+        config,
+        class_hash=index.class_hash,
+        train=content_fingerprint(index.fingerprints),
+        test=index.test_fingerprint,
+        checkpoint=None if checkpoint is None else file_sha256(checkpoint),
+    )
+    return {"squeeze": (Job(key, config.squeeze.model.title, {}),)}
+
+
+def statistics_jobs(plan: PlanFacts) -> Jobs:
+    """Return one job per block of classes, if a term reads class statistics; else none."""
+    if not plan.run.config.recover.needs_class_statistics:
+        return {}
+    return {
+        "statistics": tuple(
+            Job(key, f"c{block[0].label:05d}-{block[-1].label:05d}", _named(block))
+            for block, key in statistics_keys(plan).items()
+        )
+    }
+
+
+def statistics_keys(plan: PlanFacts) -> dict[tuple[ImageId, ...], str]:
+    """Return the key of each block's class statistics, by the block's first images."""
+    blocks = dict.fromkeys(first_images(shard) for shard in plan.shards)
+    return {
+        block: statistics_key(
+            plan.run.config,
+            [image.wnid for image in block],
+            teachers=plan.teacher_digests,
+            fingerprints=plan.index.fingerprints,
+        )
+        for block in blocks
+    }
+
+
+def recover_jobs(plan: PlanFacts) -> Jobs:
+    """Return one job per class shard and image set."""
+    needed = plan.run.config.recover.needs_class_statistics
+    statistics = statistics_keys(plan) if needed else {}
+    return {
+        manifest_name("recover", images): tuple(
+            _recover_job(plan, images, shard, statistics) for shard in plan.shards
+        )
+        for images in plan.image_sets
+    }
+
+
+def _recover_job(
+    plan: PlanFacts,
+    images: ImageSet,
+    shard: ClassShard,
+    statistics_of: Mapping[tuple[ImageId, ...], str],
+) -> Job:
+    needed = plan.run.config.recover_for(images).needs_class_statistics
+    statistics = statistics_of[first_images(shard)] if needed else None
+    key = recover_key(
+        plan.run.config,
+        images,
+        shard,
+        teachers=plan.teacher_digests,
+        fingerprints=plan.index.fingerprints,
+        statistics=statistics,
+    )
+    batches = [[[i.label, i.wnid, i.ipc_index] for i in batch] for batch in shard.batches]
+    payload = {"set": images, "batches": batches, "statistics": statistics}
+    return Job(key, shard_name(images, shard), payload)
+
+
+def first_images(shard: ClassShard) -> tuple[ImageId, ...]:
+    """Return image 0 of every class of a shard: its block of classes, whatever its range."""
+    names = {image.label: image.wnid for batch in shard.batches for image in batch}
+    return tuple(ImageId(label, names[label], 0) for label in sorted(names))
+
+
+def _named(block: tuple[ImageId, ...]) -> dict[str, Any]:
+    return {"classes": [[image.label, image.wnid] for image in block]}

@@ -1,0 +1,38 @@
+"""The jobs that describe images: one per image shard and range of views."""
+
+from __future__ import annotations
+
+from distill_core.keys import relabel_key
+from tasks.jobs import Job
+from tasks.plans.facts import Jobs, PlanFacts, manifest_name
+
+
+def relabel_jobs(plan: PlanFacts) -> Jobs:
+    """Return one job per image shard and range of views; none for online labels."""
+    if plan.scheme == "online":
+        return {manifest_name("relabel", images): () for images in plan.image_sets}
+    return {
+        manifest_name("relabel", images): tuple(
+            _relabel_job(plan, entry.shard, entry.key, views)
+            for entry in plan.manifest(manifest_name("recover", images)).entries
+            for views in _view_ranges(plan)
+        )
+        for images in plan.image_sets
+    }
+
+
+def _relabel_job(plan: PlanFacts, shard: str, images: str, views: range) -> Job:
+    key = relabel_key(
+        plan.run.config,
+        scheme=plan.scheme,
+        images=images,
+        teachers=plan.teacher_digests,
+        views=views,
+    )
+    name = f"{shard}_v{views.start:04d}-{views.stop - 1:04d}"
+    return Job(key, name, {"images": images, "views": [views.start, views.stop]})
+
+
+def _view_ranges(plan: PlanFacts) -> list[range]:
+    total, step = plan.run.config.relabel.views, plan.run.config.relabel.views_per_shard
+    return [range(start, min(start + step, total)) for start in range(0, total, step)]

@@ -1,0 +1,22 @@
+"""A marker that was deleted from a complete run asks for its shard again, and for no other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from distill_core.storage.markers import StageShelf
+from tasks.stages import stage_status
+from tests.e2e.pipeline import execute, manifest, tiny_run
+
+
+def test_a_deleted_marker_makes_exactly_its_shard_again(tmp_path: Path) -> None:
+    run = tiny_run(tmp_path, "recover.steps=1", "posttrain.epochs=1", "posttrain.evaluate_every=1")
+    execute(run)
+    before = manifest(run, "recover")
+    lost = before.entries[1]
+    run.store.delete(StageShelf(run.store, "recover").marker_path(lost.key))
+    status = stage_status(run, "recover")
+    assert (status.complete, status.total, status.done) == (False, 4, 3)
+    assert execute(run).ran == [("recover", lost.shard)]
+    assert manifest(run, "recover") == before
+    assert stage_status(run, "recover").complete
