@@ -6,6 +6,7 @@ import contextvars
 import importlib
 import pickle
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,12 +35,13 @@ class Host:
             self._worker = build(self._spec)
 
     def run(self, job: Job) -> Receipt:
-        """Run one job; raises what the worker raises."""
+        """Run one job and time it, storage included; raises what the worker raises."""
         self.ready()
         assert self._worker is not None
-        self._key = job.key
+        self._key, since = job.key, time.perf_counter()
         try:
-            return _small(self._worker.run(job))
+            receipt = self._worker.run(job)
+            return _small(replace(receipt, seconds=time.perf_counter() - since))
         finally:
             self._key = None
 

@@ -25,7 +25,7 @@ class Receipt:
 
     key: str
     shard: str
-    seconds: float = 0.0
+    seconds: float = 0.0  # on the worker, storage included
     won: bool = True  # False: another worker had committed it already
     rows: int = 0
     summary: dict[str, Any] = field(default_factory=dict)

@@ -110,10 +110,7 @@ def _same_labels(
 
 
 def idle_share(run: Run, stage: str, *, workers: int) -> float:
-    """Return the share of a stage in which a worker waited, from its first shard to its last.
-
-    That is everything between two shards: the driver's turn, and the marker's way to the store.
-    """
+    """Return the share of a stage, from its first shard to its last, in which workers waited."""
     ends, seconds = [], []
     for name in run.store.names(run.path("events")):
         for line in run.store.read(run.path("events", name)).decode().splitlines():

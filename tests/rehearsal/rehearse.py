@@ -158,9 +158,14 @@ def _lines(facts: Facts) -> list[str]:
         *(f"| {what} | {how} |" for what, how in rows),
         "",
         "```",
-        *(line.rstrip() for line in facts.first.said.splitlines() if "shards  " not in line),
+        *(line.rstrip() for line in facts.first.said.splitlines() if _is_kept(line)),
         "```",
     ]
+
+
+def _is_kept(line: str) -> bool:
+    """Leave out intermediate progress, and the report's address on the machine that ran it."""
+    return "shards  " not in line and not line.startswith("report:")
 
 
 def _minutes(seconds: float) -> str:
