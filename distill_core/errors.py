@@ -10,6 +10,7 @@ DistillError            retryable = False
 ├── DataError           input missing, truncated or of another shape: fix the data
 │   └── ShardError      a stored shard does not match its marker
 ├── DivergedError       a loss stopped being finite; the same seed will do it again
+├── OutOfMemoryError    a device had no room for a job; half as much at once may fit
 ├── ShardsFailed        some shards used up their attempts; the others are done
 ├── StorageError        retryable: the object store refused or timed out
 └── ClusterError        retryable: a node, actor or worker process was lost, or never came
@@ -36,6 +37,10 @@ class ShardError(DataError):
 
 class DivergedError(DistillError):
     """A loss stopped being finite."""
+
+
+class OutOfMemoryError(DistillError):
+    """A device had no room for what a job computes at once."""
 
 
 class ShardsFailed(DistillError):

@@ -1,9 +1,10 @@
 """Which job runs on which worker now, and what happens when something breaks. Pure logic.
 
 Two kinds of failure are kept apart. What our own code raises counts as an attempt of that job.
-What befalls a worker (its process, its node) counts against a budget of the whole stage and costs
-the job nothing, except that a job which keeps losing its worker is given up, too: a shard that
-crashes every process must not take the stage with it.
+What befalls a worker (its process, its node) counts against a budget of the whole stage, which is
+renewed whenever a job is finished, and costs the job nothing, except that a job which keeps losing
+its worker is given up, too: a shard that crashes every process must not take the stage with it.
+A full device is neither: the job comes back once, to be computed in halves.
 """
 
 from __future__ import annotations
@@ -11,9 +12,15 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from distill_core.errors import ClusterError, ConfigError, DistillError, DivergedError
+from distill_core.errors import (
+    ClusterError,
+    ConfigError,
+    DistillError,
+    DivergedError,
+    OutOfMemoryError,
+)
 from tasks import outcomes
 from tasks.jobs import Job, Receipt
 from tasks.outcomes import DispatchResult, Failure, JobObserver, Policy, describe_error
@@ -21,6 +28,10 @@ from tasks.pool import Broken, Done, Event, Lost, Pool, Raised, Ready
 
 Clock = Callable[[], float]  # seconds, monotonic
 FINAL = (DivergedError, ConfigError)  # another attempt would end the same way
+NO_ROOM = (
+    "Half as much at once did not fit either. Give each worker more of a GPU (num_gpus), use a "
+    "larger one, or lower the stage's batch size (posttrain: micro_batch); that is another result."
+)
 
 
 @dataclass
@@ -75,7 +86,8 @@ class _Dispatcher:
         self.seats = [_Seat(since=clock()) for _ in range(pool.workers)]
         self.attempts: Counter[str] = Counter()  # by job key
         self.losses_of: Counter[str] = Counter()  # by key of the job that was running
-        self.losses = self.budget_used = 0
+        self.losses = 0
+        self.losses_in_vain = 0  # since a job was last finished
         self.progress: dict[str, tuple[int, int]] = {}
         self.receipts: list[Receipt] = []
         self.failed: dict[str, Failure] = {}
@@ -125,7 +137,7 @@ class _Dispatcher:
 
     def _done(self, worker: int, receipt: Receipt) -> None:
         self._take(worker, receipt.key)
-        self.seats[worker].failures_in_row = 0
+        self.seats[worker].failures_in_row = self.losses_in_vain = 0
         self.receipts.append(receipt)
         if self.observer:
             self.observer.job_finished(self.stage, receipt)
@@ -134,6 +146,10 @@ class _Dispatcher:
         job = self._take(worker, key)
         if isinstance(error, ClusterError):  # a gang's: nothing that the job did
             self._count_loss(job, str(error))
+            return
+        if isinstance(error, OutOfMemoryError):
+            self._split(job, error, traceback)
+            self._restart(worker)  # the memory of its process is in pieces
             return
         self.seats[worker].failures_in_row += 1
         self._count_attempt(job, error, traceback)
@@ -156,14 +172,14 @@ class _Dispatcher:
     def _count_loss(self, running: Job | None, reason: str) -> None:
         """Count against the budget; `running` is the job that was at work, if any."""
         self.losses += 1
-        self.budget_used += 1
+        self.losses_in_vain += 1
         if running is not None:
             self._requeue_lost(running, reason)
-        if self.budget_used > (budget := self.policy.losses_per_worker * len(self.seats)):
+        if self.losses_in_vain > (budget := self.policy.losses_per_worker * len(self.seats)):
             raise ClusterError(
-                f"{self.stage}: workers were lost {self.budget_used} times, more than the {budget} "
-                f"that are put up with; the last time: {reason} What is done is kept; look after "
-                "the cluster, then resume."
+                f"{self.stage}: workers were lost {self.losses_in_vain} times, more than the "
+                f"{budget} that are put up with while no job is finished; the last time: {reason} "
+                "What is done is kept; look after the cluster, then resume."
             )
 
     def _requeue_lost(self, job: Job, reason: str) -> None:
@@ -172,7 +188,7 @@ class _Dispatcher:
         if (count := self.losses_of[job.key]) < self.policy.max_losses_per_job:
             self._retry(job, reason, self.queue.appendleft)
             return
-        self.budget_used -= count
+        self.losses_in_vain = max(0, self.losses_in_vain - count)
         message = f"{job.shard}: its worker was lost {count} times; the last time: {reason}"
         self._fail(job, Failure(count, ClusterError(message), ""))
 
@@ -183,6 +199,15 @@ class _Dispatcher:
             self._retry(job, describe_error(error), self.queue.append)
             return
         self._fail(job, Failure(count, error, traceback))
+
+    def _split(self, job: Job, error: Exception, traceback: str) -> None:
+        """Let a job be computed in halves; give it up if it is already."""
+        self.attempts[job.key] += 1
+        if job.split == 1:
+            self._retry(replace(job, split=2), describe_error(error), self.queue.append)
+            return
+        hint = OutOfMemoryError(f"{error} {NO_ROOM}")
+        self._fail(job, Failure(self.attempts[job.key], hint, traceback))
 
     def _retry(self, job: Job, reason: str, requeue: Callable[[Job], None]) -> None:
         self.progress.pop(job.key, None)

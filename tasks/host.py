@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import importlib
 import pickle
+import sys
 import threading
 import time
 import traceback
@@ -15,6 +16,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any
 
+from distill_core.errors import OutOfMemoryError
 from tasks.jobs import Job, Receipt, Worker, WorkerSpec
 
 RECEIPT_BYTES = 10_000  # what goes through Ray or a pipe stays small; the marker has it all
@@ -35,12 +37,16 @@ class Host:
             self._worker = build(self._spec)
 
     def run(self, job: Job) -> Receipt:
-        """Run one job and time it, storage included; raises what the worker raises."""
+        """Run one job and time it, storage included.
+
+        Raises what the worker raises; a full device is an `OutOfMemoryError` of ours.
+        """
         self.ready()
         assert self._worker is not None
         self._key, since = job.key, time.perf_counter()
         try:
-            receipt = self._worker.run(job)
+            with _full_device_named(job):
+                receipt = self._worker.run(job)
             return _small(replace(receipt, seconds=time.perf_counter() - since))
         finally:
             self._key = None
@@ -114,6 +120,19 @@ def sampled(
     finally:
         stop.set()
         thread.join()
+
+
+@contextmanager
+def _full_device_named(job: Job) -> Iterator[None]:
+    """Turn torch's error into ours, which a driver without torch can read."""
+    try:
+        yield
+    except Exception as error:
+        torch = sys.modules.get("torch")
+        if torch is None or not isinstance(error, torch.OutOfMemoryError):
+            raise
+        traceback.clear_frames(error.__traceback__)  # they hold what fills the device
+        raise OutOfMemoryError(f"{job.shard}: {(str(error).splitlines() or [''])[0]}") from error
 
 
 def _small(receipt: Receipt) -> Receipt:

@@ -16,7 +16,7 @@ class Policy:
     max_attempts: int = 3  # of one job, ended by an exception of its own or by the deadline
     ready_timeout_seconds: float = 300.0
     job_timeout_seconds: float | None = None  # from its start on a worker; None: no deadline
-    losses_per_worker: int = 5  # the budget of a stage is this times its workers
+    losses_per_worker: int = 5  # times the workers: the budget between two finished jobs
     max_losses_per_job: int = 4  # of the worker that was running it
     max_failures_in_row: int = 2  # of one worker, then it is built anew: its device may be sick
     tick_seconds: float = 1.0

@@ -9,7 +9,14 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from distill_core.errors import ClusterError, ConfigError, DataError, DivergedError, StorageError
+from distill_core.errors import (
+    ClusterError,
+    ConfigError,
+    DataError,
+    DivergedError,
+    OutOfMemoryError,
+    StorageError,
+)
 from tasks.dispatch import dispatch
 from tasks.jobs import Job, Receipt
 from tasks.outcomes import DispatchResult, Policy
@@ -250,6 +257,49 @@ def test_too_many_lost_workers_end_the_stage() -> None:
 
     with pytest.raises(ClusterError, match="recover: workers were lost 11 times, more than the 10"):
         run(make_jobs(50), FakePool(2, play), max_losses_per_job=100)
+
+
+def test_lost_workers_are_put_up_with_as_long_as_jobs_finish() -> None:
+    lost: set[str] = set()
+
+    def play(worker: int, job: Job) -> Event | None:
+        if job.shard in lost:
+            return succeed(worker, job)
+        lost.add(job.shard)
+        return Lost(worker, "it was killed.")
+
+    result = run(make_jobs(50), FakePool(2, play))  # 50 losses, five times what is put up with
+    assert len(result.receipts) == result.losses == 50
+
+
+def test_a_job_that_fills_its_device_comes_back_in_halves_on_a_new_worker() -> None:
+    notes, splits = Notes(), []
+
+    def play(worker: int, job: Job) -> Event | None:
+        if job.shard == "s1":
+            splits.append(job.split)
+            if job.split == 1:
+                return Raised(worker, job.key, OutOfMemoryError("s1: 2 GiB wanted"), "")
+        return succeed(worker, job)
+
+    pool = FakePool(1, play)
+    result = run(make_jobs(4), pool, notes, max_attempts=1)
+    assert len(result.receipts) == 4
+    assert splits == [1, 2]
+    assert pool.restarted == [0]
+    assert notes.retried == [("s1", "OutOfMemoryError: s1: 2 GiB wanted")]
+    assert result.losses == 0
+
+
+def test_a_job_that_fills_its_device_in_halves_too_fails_and_says_what_to_set() -> None:
+    error = OutOfMemoryError("s1: 2 GiB wanted")
+    result = run(make_jobs(4), FakePool(2, fail_with(error, "s1")))
+    failure = result.failed["s1"]
+    assert failure.attempts == 2
+    assert isinstance(failure.error, OutOfMemoryError)
+    assert "s1: 2 GiB wanted Half as much" in str(failure.error)
+    assert "num_gpus" in str(failure.error)
+    assert len(result.receipts) == 3
 
 
 def test_an_infrastructure_error_of_a_gang_is_not_the_jobs_fault() -> None:
