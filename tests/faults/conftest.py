@@ -1,0 +1,33 @@
+"""Orders for stand-ins, and what a run that nobody troubled looks like."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from distill_core.storage.manifest import Manifest
+from tests.e2e.pipeline import manifest
+from tests.faults.runs import planned_run, recover
+from tests.faults.stand_in import ORDERS, Notebook, Orders
+
+SHARDS = 12
+
+
+@pytest.fixture(scope="module")
+def notebook(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Notebook]:
+    """Return the folder of orders, known to every process that is started from here on."""
+    notebook = Notebook(tmp_path_factory.mktemp("orders"))
+    notebook.order(Orders())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(ORDERS, str(notebook.orders))
+        yield notebook
+
+
+@pytest.fixture(scope="module")
+def untroubled(tmp_path_factory: pytest.TempPathFactory, notebook: Notebook) -> Manifest:
+    """Return the manifest of a run that nobody troubled, made in this process."""
+    run = planned_run(str(tmp_path_factory.mktemp("untroubled")), shards=SHARDS)
+    recover(run, local=True)
+    notebook.forget()
+    return manifest(run, "recover")

@@ -1,0 +1,277 @@
+"""A cluster of two nodes, real actors, real SIGKILLs: every kind of trouble in one stage.
+
+Each shard of one run meets its own trouble; the tests look at what became of it. A whole node that
+goes is in tests/cluster/test_node_loss.py.
+"""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray.cluster_utils import Cluster
+
+from distill_core.errors import ClusterError, ConfigError, ShardsFailed
+from distill_core.storage.manifest import Manifest
+from distill_core.storage.markers import Marker, StageShelf
+from distill_core.storage.store import Store
+from tasks import ray_cluster
+from tasks.dispatch import dispatch
+from tasks.host import RECEIPT_BYTES
+from tasks.jobs import WorkerSpec
+from tasks.outcomes import Policy
+from tasks.ray_pool import RayPool
+from tasks.runs import Run
+from tasks.stages import stage_status
+from tests.e2e.pipeline import manifest
+from tests.e2e.test_kill import wait_until
+from tests.fakes import make_jobs
+from tests.faults.conftest import SHARDS
+from tests.faults.runs import Watch, planned_run, recover, start_driver
+from tests.faults.stand_in import Attempt, Notebook, Orders
+
+pytestmark = pytest.mark.cluster
+
+NODE = {"num_cpus": 2, "num_gpus": 1, "object_store_memory": 100 * 2**20}
+ON_RAY = {"workers": 2, "num_cpus": 0.5, "num_gpus": 0.5}
+OVERDUE_SECONDS = 12.0
+TROUBLE = {
+    "is killed before it begins": ["die before"],
+    "is killed before its marker": ["die between"],
+    "is killed after its marker": ["die after"],
+    "meets a slow disk twice": ["raise OSError"] * 2,
+    "fills its device once": ["room 50"] * 9,
+    "hangs once": ["hang"],
+    "fills any device": ["room 1"] * 9,
+    "kills every worker": ["die before"] * 9,
+    "is poisoned": ["raise ValueError"] * 9,
+    "diverges": ["raise DivergedError"] * 9,
+}
+SURVIVES = list(TROUBLE)[:6]
+FAILS = list(TROUBLE)[6:]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster(notebook: Notebook) -> Iterator[str]:
+    """Start two nodes with a logical GPU each, connect, and return the address."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "disabled")
+        nodes = Cluster(initialize_head=True, head_node_args=NODE | {"include_dashboard": False})
+        nodes.add_node(**NODE)
+        nodes.wait_for_nodes()
+        with ray_cluster.connected(nodes.address):
+            yield nodes.address
+        nodes.shutdown()
+
+
+@dataclass(frozen=True)
+class Aftermath:
+    """What a stage left behind, and what it took; a shard goes by its trouble."""
+
+    run: Run
+    error: ShardsFailed
+    watch: Watch
+    attempts: Mapping[str, list[Attempt]]  # by shard
+    failed: Mapping[str, dict[str, Any]]  # records, by shard
+    shards: Mapping[str, str]  # their names by trouble
+
+    @cached_property
+    def markers(self) -> list[Marker]:
+        """Return the marker of every shard that is done."""
+        return markers_of(StageShelf(self.run.store, "recover"))
+
+    def tries(self, trouble: str) -> list[Attempt]:
+        """Return every attempt at a shard."""
+        return self.attempts[self.shards[trouble]]
+
+    def record(self, trouble: str) -> dict[str, Any]:
+        """Return what is kept of a shard that failed."""
+        return self.failed[self.shards[trouble]]
+
+    def reasons(self, trouble: str) -> list[str]:
+        """Return why a shard was tried again."""
+        return [why for shard, why in self.watch.retried if shard == self.shards[trouble]]
+
+
+@pytest.fixture(scope="module")
+def aftermath(
+    notebook: Notebook, untroubled: Manifest, tmp_path_factory: pytest.TempPathFactory
+) -> Aftermath:
+    """Run a stage in which everything goes wrong, each in a shard of its own.
+
+    One job in flight: a worker that goes takes no neighbour along, so starts can be counted.
+    """
+    run = planned_run(str(tmp_path_factory.mktemp("troubled")), shards=SHARDS)
+    names = [entry.shard for entry in untroubled.entries]
+    shards = dict(zip(TROUBLE, names, strict=False))
+    notebook.order(Orders({shards[trouble]: fates for trouble, fates in TROUBLE.items()}))
+    watch = Watch()
+    with pytest.raises(ShardsFailed) as raised:
+        recover(run, watch, **ON_RAY, in_flight=1, job_timeout_seconds=OVERDUE_SECONDS)
+    failed = stage_status(run, "recover").failed
+    attempts = notebook.attempts()
+    notebook.order(Orders())
+    notebook.forget()
+    return Aftermath(run, raised.value, watch, attempts, failed, shards)
+
+
+def test_only_shards_that_always_fail_fail_and_the_error_lists_them(aftermath: Aftermath) -> None:
+    expected = {aftermath.shards[trouble] for trouble in FAILS}
+    assert set(aftermath.failed) == expected == {shard for shard, _ in aftermath.watch.failed}
+    assert "4 of the recover shards failed" in str(aftermath.error)
+    assert all(shard in str(aftermath.error) for shard in expected)
+    assert len(aftermath.watch.finished) == SHARDS - len(FAILS)
+
+
+def test_what_survives_its_trouble_has_the_bytes_of_an_untroubled_run(
+    aftermath: Aftermath, untroubled: Manifest
+) -> None:
+    made = Manifest.of("recover", aftermath.markers).entries
+    expected = [entry for entry in untroubled.entries if entry.shard not in aftermath.failed]
+    assert sorted(made, key=lambda entry: entry.shard) == expected
+
+
+def test_only_a_death_before_the_marker_leaves_data_that_nobody_names(aftermath: Aftermath) -> None:
+    written = {f"recover/data/{name}" for name in aftermath.run.store.names("recover/data")}
+    named = {info.path: marker.shard for marker in aftermath.markers for info in marker.files}
+    assert named.keys() <= written
+    (orphan,) = written - named.keys()
+    (twin,) = (path for path in named if path.partition("-")[0] == orphan.partition("-")[0])
+    assert named[twin] == aftermath.shards["is killed before its marker"]
+
+
+@pytest.mark.parametrize("trouble", [name for name in SURVIVES if "killed" in name])
+def test_a_killed_actor_costs_its_shard_one_more_start(aftermath: Aftermath, trouble: str) -> None:
+    first, second = aftermath.tries(trouble)
+    assert first.pid != second.pid
+    assert len(aftermath.reasons(trouble)) == 1
+
+
+def test_an_actor_killed_after_its_marker_is_told_of_once(aftermath: Aftermath) -> None:
+    name = aftermath.shards["is killed after its marker"]
+    assert aftermath.watch.finished.count(name) == 1
+    assert [marker.shard for marker in aftermath.markers].count(name) == 1
+
+
+def test_a_slow_disk_is_tried_again(aftermath: Aftermath) -> None:
+    assert len(aftermath.tries("meets a slow disk twice")) == 3
+    assert aftermath.reasons("meets a slow disk twice") == ["OSError: the disk is slow today"] * 2
+
+
+def test_a_shard_that_fills_its_device_is_made_in_halves(aftermath: Aftermath) -> None:
+    assert [a.split for a in aftermath.tries("fills its device once")] == [1, 2]
+    (reason,) = aftermath.reasons("fills its device once")
+    assert reason.startswith("OutOfMemoryError: ")
+    assert reason.endswith("CUDA out of memory: 100 images.")
+
+
+def test_a_shard_that_fills_any_device_fails_and_says_what_to_set(aftermath: Aftermath) -> None:
+    assert [a.split for a in aftermath.tries("fills any device")] == [1, 2]
+    record = aftermath.record("fills any device")
+    assert "CUDA out of memory: 50 images. Half as much at once did not fit" in record["error"]
+    assert "num_gpus" in record["error"]
+    assert "torch.OutOfMemoryError" in record["traceback"]
+
+
+def test_an_overdue_shard_is_killed_and_made_by_another_process(aftermath: Aftermath) -> None:
+    first, second = aftermath.tries("hangs once")
+    assert first.pid != second.pid
+    assert f"ran for more than {OVERDUE_SECONDS:g} s" in aftermath.reasons("hangs once")[0]
+
+
+def test_a_shard_that_kills_every_worker_is_quarantined(aftermath: Aftermath) -> None:
+    assert len(aftermath.tries("kills every worker")) == Policy().max_losses_per_job
+    assert "its worker was lost 4 times" in aftermath.record("kills every worker")["error"]
+
+
+def test_a_poisoned_shard_is_quarantined_after_three_attempts_with_its_exception(
+    aftermath: Aftermath,
+) -> None:
+    assert len(aftermath.tries("is poisoned")) == 3
+    record = aftermath.record("is poisoned")
+    assert (record["type"], record["attempts"]) == ("ValueError", 3)
+    assert record["error"] == "ValueError: a poisoned shard"
+    assert "in suffer" in record["traceback"]
+
+
+def test_a_shard_that_diverges_is_not_tried_again_and_leaves_nothing(aftermath: Aftermath) -> None:
+    assert len(aftermath.tries("diverges")) == 1
+    assert aftermath.record("diverges")["type"] == "DivergedError"
+
+
+def test_after_mending_only_what_failed_is_made_and_the_manifest_is_that_of_peace(
+    aftermath: Aftermath, untroubled: Manifest, notebook: Notebook, tmp_path: Path
+) -> None:
+    shutil.copytree(aftermath.run.store.url, tmp_path / "mended")
+    run = replace(aftermath.run, store=Store(str(tmp_path / "mended")))
+    recover(run, **ON_RAY)
+    attempts = notebook.attempts()
+    notebook.forget()
+    assert {shard: len(tries) for shard, tries in attempts.items()} == dict.fromkeys(
+        aftermath.failed, 1
+    )
+    assert manifest(run, "recover") == untroubled
+    assert not stage_status(run, "recover").failed
+
+
+def test_a_killed_driver_leaves_what_is_done_to_the_next_one(
+    cluster: str, untroubled: Manifest, notebook: Notebook, tmp_path: Path
+) -> None:
+    run = planned_run(str(tmp_path), shards=SHARDS)
+    shelf = StageShelf(run.store, "recover")
+    notebook.order(Orders(seconds=0.5))
+    driver = start_driver(run, ray_address=cluster, **ON_RAY)
+    wait_until(lambda: len(shelf.done()) >= 3, "three shards")
+    driver.kill()
+    driver.wait()
+    before = {marker.shard: marker.token for marker in markers_of(shelf)}
+    assert 3 <= len(before) < SHARDS
+    notebook.forget()
+    notebook.order(Orders())
+    recover(run, **ON_RAY)
+    assert manifest(run, "recover") == untroubled
+    after = {marker.shard: marker.token for marker in markers_of(shelf)}
+    assert before.items() <= after.items()
+    assert not before.keys() & notebook.attempts().keys()
+
+
+def test_more_gpus_than_any_node_has_are_refused_with_both_numbers(tmp_path: Path) -> None:
+    run = planned_run(str(tmp_path), shards=1)
+    with pytest.raises(ConfigError) as raised:
+        recover(run, workers=1, num_gpus=2)
+    assert "1 x num_gpus=2 = 2 GPUs are demanded" in str(raised.value)
+    assert "4 CPUs and 2 GPUs on 2 nodes" in str(raised.value)
+    assert "room for 0" in str(raised.value)
+
+
+def test_gpus_that_others_hold_are_waited_for_and_then_named(tmp_path: Path) -> None:
+    run = planned_run(str(tmp_path), shards=1)
+    other = RayPool(WorkerSpec("tests.fakes:FakeWorker"), workers=2, num_cpus=0, num_gpus=1)
+    try:
+        dispatch(make_jobs(4), other)
+        with pytest.raises(ClusterError, match=r"not ready within 3 s .* 0 free\)\)\. Free or add"):
+            recover(run, workers=1, num_gpus=1, ready_timeout_seconds=3)
+    finally:
+        other.close()
+
+
+def test_a_receipt_stays_small_on_its_way_through_ray() -> None:
+    spec = WorkerSpec("tests.cluster.test_local_pool:Talkative")
+    pool = RayPool(spec, workers=1, num_cpus=0, num_gpus=0)
+    try:
+        (receipt,) = dispatch(make_jobs(1), pool).receipts
+    finally:
+        pool.close()
+    assert len(pickle.dumps(receipt)) < RECEIPT_BYTES
+    assert receipt.rows == 5
+
+
+def markers_of(shelf: StageShelf) -> list[Marker]:
+    """Return the marker of every shard that is done."""
+    return [marker for key in shelf.done() if (marker := shelf.marker(key)) is not None]
