@@ -37,6 +37,10 @@ class EventLog:
         """Note how much there is to do."""
         self._note("stage_started", stage=stage, total=total, done=done)
 
+    def job_started(self, stage: str, shard: str) -> None:
+        """Note when a worker began a shard; without an end, it was lost there."""
+        self._note("job_started", stage=stage, shard=shard)
+
     def job_progress(self, stage: str, shard: str, done: int, total: int) -> None:
         """Ignore: too many, and the marker tells the outcome."""
 

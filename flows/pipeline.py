@@ -21,6 +21,7 @@ from flows.progress import Several, display
 from flows.report import write_report
 from flows.status import RunStatus, run_status
 from tasks.execution import Execution
+from tasks.heartbeat import Heartbeat
 from tasks.pools import PoolProvider
 from tasks.runs import Run, create_run, default_name
 from tasks.stages import STAGES, Observer, run_stage
@@ -114,9 +115,13 @@ def opened(
     run: Run, execution: Execution, only: Only, *, observers: Sequence[Observer] = ()
 ) -> Iterator[Work]:
     """Yield the work of one pass; workers start on first use and are gone afterwards."""
-    log = EventLog(run)
-    with PoolProvider(execution) as pools, display() as shown:
-        observer = Several(shown, log, *observers)
+    with (
+        PoolProvider(execution) as pools,
+        display() as shown,
+        Heartbeat(run, execution, workers=lambda: pools.workers) as heart,
+    ):
+        log = EventLog(run, driver=heart.id)
+        observer = Several(shown, log, heart, *observers)
         try:
             yield Work(run, execution=execution, observer=observer, pools=pools, only=only)
         finally:

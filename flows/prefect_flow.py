@@ -141,6 +141,9 @@ class StageArtifacts:
             )
             self._artifact = cast("UUID", made)  # a coroutine only inside an event loop
 
+    def job_started(self, stage: str, shard: str) -> None:
+        """Say nothing: one line per shard is enough."""
+
     def job_progress(self, stage: str, shard: str, done: int, total: int) -> None:
         """Note progress."""
         self._meter.advance(shard, done, total)

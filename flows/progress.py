@@ -50,6 +50,9 @@ class Lines:
         before = f", {done} done before" if done else ""
         self._write(f"{stage}: started, {_shards(total)}{before}")
 
+    def job_started(self, stage: str, shard: str) -> None:
+        """Say nothing: progress and ends are enough."""
+
     def job_progress(self, stage: str, shard: str, done: int, total: int) -> None:
         """Note progress; a line when the last one is old enough."""
         self._meters[stage].advance(shard, done, total)
@@ -94,6 +97,9 @@ class Bars:
         task = self._bars.add_task(f"{stage:<9}", total=1.0, facts="")
         self._stages[stage] = (task, Meter(total, done, clock=self._clock))
         self._show(stage)
+
+    def job_started(self, stage: str, shard: str) -> None:
+        """Show nothing: progress and ends are enough."""
 
     def job_progress(self, stage: str, shard: str, done: int, total: int) -> None:
         """Move the bar within a job."""
@@ -141,6 +147,11 @@ class Several:
         """Pass it on."""
         for observer in self._observers:
             observer.stage_started(stage, total, done)
+
+    def job_started(self, stage: str, shard: str) -> None:
+        """Pass it on."""
+        for observer in self._observers:
+            observer.job_started(stage, shard)
 
     def job_progress(self, stage: str, shard: str, done: int, total: int) -> None:
         """Pass it on."""

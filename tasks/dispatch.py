@@ -117,10 +117,16 @@ class _Dispatcher:
 
     def _submit(self, worker: int, job: Job) -> None:
         seat = self.seats[worker]
-        if not seat.line:
-            seat.since = self.clock()
         seat.line.append(job)
+        if len(seat.line) == 1:
+            self._begin(seat)
         self.pool.submit(worker, job)
+
+    def _begin(self, seat: _Seat) -> None:
+        """Start the clock of the first job in a line."""
+        seat.since = self.clock()
+        if self.observer and seat.line:
+            self.observer.job_started(self.stage, seat.line[0].shard)
 
     def _handle(self, event: Event) -> None:
         match event:
@@ -225,7 +231,7 @@ class _Dispatcher:
         seat = self.seats[worker]
         job = next(job for job in seat.line if job.key == key)
         seat.line.remove(job)
-        seat.since = self.clock()
+        self._begin(seat)
         return job
 
     def _restart(self, worker: int) -> None:

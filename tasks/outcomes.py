@@ -52,6 +52,9 @@ class DispatchResult:
 class JobObserver(Protocol):
     """Who is told about jobs."""
 
+    def job_started(self, stage: str, shard: str) -> None:
+        """Hear that a worker begins a job, or begins it again."""
+
     def job_progress(self, stage: str, shard: str, done: int, total: int) -> None:
         """Hear that a running job is that far."""
 

@@ -46,6 +46,11 @@ class PoolProvider:
         with self._stack:  # Ray stops even where a worker does not
             self.release()
 
+    @property
+    def workers(self) -> int:
+        """Return how many workers there are now."""
+        return 0 if self._pool is None else self._pool.workers
+
     def release(self) -> None:
         """Stop the workers of the current pool."""
         pool, self._pool = self._pool, None

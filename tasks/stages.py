@@ -51,6 +51,9 @@ class Observer(Protocol):
     def stage_started(self, stage: str, total: int, done: int) -> None:
         """A stage has `total` shards, `done` of them from before."""
 
+    def job_started(self, stage: str, shard: str) -> None:
+        """A worker begins a shard, or begins it again."""
+
     def job_progress(self, stage: str, shard: str, done: int, total: int) -> None:
         """A running shard is so far."""
 
@@ -157,6 +160,7 @@ def _run_ingest(run: Run, observer: Observer) -> StageStatus:
         return status
     started = time.monotonic()
     observer.stage_started("ingest", 1, 0)
+    observer.job_started("ingest", run.config.data.name)
 
     def progress(done: int, total: int) -> None:
         observer.job_progress("ingest", run.config.data.name, done, total)
@@ -188,14 +192,14 @@ def _dispatch(
 ) -> DispatchResult:
     kwargs = {"run": run.config.model_dump_json(), "name": run.name, "store": run.store.url}
     spec = WorkerSpec(WORKERS[stage], kwargs | {"device": execution.device})
-    processes = _processes(run, stage)
+    processes = processes_of(run, stage)
     if processes > 1:
         return pools.gang(spec, jobs, processes=processes, stage=stage, observer=observer)
     pool = pools.pool(spec, jobs=len(jobs))
     return dispatch(jobs, pool, policy=execution.policy(), stage=stage, observer=observer)
 
 
-def _processes(run: Run, stage: str) -> int:
+def processes_of(run: Run, stage: str) -> int:
     """Return how many processes share one job of a stage."""
     if stage == "squeeze" and run.config.squeeze.training is not None:
         return run.config.squeeze.training.processes

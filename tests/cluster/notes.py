@@ -11,10 +11,14 @@ from tasks.jobs import Receipt
 class Notes:
     """What happened to jobs, by kind, in order."""
 
+    started: list[str] = field(default_factory=list)
     progress: list[tuple[str, int, int]] = field(default_factory=list)
     retried: list[tuple[str, str]] = field(default_factory=list)
     failed: list[tuple[str, str]] = field(default_factory=list)
     finished: list[str] = field(default_factory=list)
+
+    def job_started(self, stage: str, shard: str) -> None:
+        self.started.append(shard)
 
     def job_progress(self, stage: str, shard: str, done: int, total: int) -> None:
         self.progress.append((shard, done, total))

@@ -36,6 +36,9 @@ class Recorder(Observer):
     def stage_started(self, stage: str, total: int, done: int) -> None:
         """Ignore."""
 
+    def job_started(self, stage: str, shard: str) -> None:
+        """Ignore."""
+
     def job_progress(self, stage: str, shard: str, done: int, total: int) -> None:
         """Ignore."""
 
