@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -20,7 +19,6 @@ from tasks.stages import STAGES, manifests
 
 T = TypeVar("T")
 
-READERS = 16  # markers are read in parallel: a large run has thousands
 REPORT = "report/index.html"
 
 
@@ -132,9 +130,8 @@ def spread(items: Sequence[T], limit: int) -> list[T]:
 
 def _markers(run: Run, name: str, manifest: Manifest) -> tuple[Marker, ...]:
     shelf = StageShelf(run.store, name.split(".")[0])
-    with ThreadPoolExecutor(READERS) as pool:
-        found = pool.map(shelf.marker, [entry.key for entry in manifest.entries])
-        return tuple(marker for marker in found if marker is not None)
+    found = shelf.markers([entry.key for entry in manifest.entries])
+    return tuple(marker for marker in found if marker is not None)
 
 
 def _teacher(marker: Marker | None) -> str:

@@ -1,4 +1,4 @@
-"""What is done: runs, stages, failed shards; from markers and manifests alone."""
+"""How far runs are: from markers and manifests alone, with who is at work by the drivers' files."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from rich.console import Group, RenderableType
 from rich.table import Table
 
-from distill_core.errors import ConfigError
-from distill_core.storage.markers import StageShelf
 from distill_core.storage.store import Store
-from flows import planning
-from tasks.plans import JobPlan, shard_name
+from flows import units
+from flows.activity import Activity, RunActivity
+from tasks.drivers import DriverRecord, moment
 from tasks.runs import Run, open_run
 from tasks.stages import STAGES, StageStatus, stage_status
 
-Only = dict[str, list[str]]  # stage -> the shards to run; a stage that is not named runs whole
+VERSION = 1  # of the JSON
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class RunStatus:
 
     run: str
     preset: str
-    stages: tuple[StageStatus, ...]
+    stages: tuple[StageStatus, ...]  # without those that have no shards
 
     @property
     def complete(self) -> bool:
@@ -37,19 +37,11 @@ class RunStatus:
         """Return the first stage that lacks something."""
         return next((stage for stage in self.stages if not stage.complete), None)
 
-    def to_json(self) -> dict[str, Any]:
-        """Return a JSON-able tree."""
-        return {
-            "run": self.run,
-            "preset": self.preset,
-            "complete": self.complete,
-            "stages": [asdict(stage) for stage in self.stages],
-        }
-
 
 def run_status(run: Run) -> RunStatus:
     """Return how far a run is; a run that was never started is simply empty."""
-    stages = tuple(stage_status(run, stage) for stage in STAGES)
+    every = (stage_status(run, stage) for stage in STAGES)
+    stages = tuple(stage for stage in every if stage.total != 0 or not stage.complete)
     return RunStatus(run.name, run.config.preset, stages)
 
 
@@ -58,28 +50,48 @@ def every_run(store: Store) -> tuple[RunStatus, ...]:
     return tuple(run_status(open_run(store, name)) for name in store.folders("runs"))
 
 
+def to_json(status: RunStatus, seen: RunActivity | None = None) -> dict[str, Any]:
+    """Return a JSON-able tree, with who is at work where that was looked up."""
+    activities = {} if seen is None else seen.stages
+    tree = {
+        "version": VERSION,
+        "run": status.run,
+        "preset": status.preset,
+        "complete": status.complete,
+        "stages": [_stage_json(stage, activities.get(stage.stage)) for stage in status.stages],
+    }
+    if seen is None:
+        return tree
+    drivers = [asdict(one) | {"at_work": one.beats(seen.now)} for one in seen.drivers]
+    return tree | {"gpu_hours": round(seen.gpu_hours, 4), "drivers": drivers}
+
+
 def overview(statuses: Sequence[RunStatus]) -> Table:
     """Return one row per run."""
     table = Table("run", "preset", *STAGES)
     for status in statuses:
-        table.add_row(status.run, status.preset, *(_cell(stage) for stage in status.stages))
+        stages = {stage.stage: stage for stage in status.stages}
+        cells = (_cell(stages[name]) if name in stages else "-" for name in STAGES)
+        table.add_row(status.run, status.preset, *cells)
     return table
 
 
-def details(status: RunStatus) -> Table:
-    """Return one row per stage of one run."""
-    table = Table("stage", "done", "total", "failed", "state", title=status.run)
+def details(status: RunStatus, seen: RunActivity | None = None) -> RenderableType:
+    """Return one row per stage of one run, and below it the drivers that matter now."""
+    live = () if seen is None else ("running", "orphaned", "rate", "ETA", "GPU-h")
+    table = Table("stage", "total", "done", "failed", *live, "state", title=status.run)
     table.title_justify = "left"
     for stage in status.stages:
-        total = "?" if stage.total is None else f"{stage.total:,}"
+        activity = None if seen is None else seen.stages[stage.stage]
         table.add_row(
             stage.stage,
+            "?" if stage.total is None else f"{stage.total:,}",
             f"{stage.done:,}",
-            total,
             str(len(stage.failed) or "-"),
-            _state(stage),
+            *(() if activity is None else _live_cells(activity)),
+            _state(stage, activity),
         )
-    return table
+    return table if seen is None else Group(table, _drivers(seen))
 
 
 def failures(status: RunStatus) -> list[str]:
@@ -91,105 +103,59 @@ def failures(status: RunStatus) -> list[str]:
     ]
 
 
-def failed_only_of(status: RunStatus) -> Only:
-    """Narrow the first incomplete stage to the shards that failed there.
-
-    Raises:
-        ConfigError: nothing failed there.
-    """
-    stage = status.first_missing
-    if stage is None or not stage.failed:
-        where = "the run is complete" if stage is None else f"no {stage.stage} shard has failed"
-        raise ConfigError(
-            f"runs/{status.run}: {where}, so --failed-only has nothing to do. "
-            f"`distill resume {status.run}` runs what is missing."
-        )
-    return {stage.stage: sorted(stage.failed)}
+def _stage_json(stage: StageStatus, activity: Activity | None) -> dict[str, Any]:
+    tree = {
+        "stage": stage.stage,
+        "total": stage.total,
+        "done": stage.done,
+        "complete": stage.complete,
+        "failed": stage.failed,
+    }
+    return tree if activity is None else tree | asdict(activity)
 
 
-def by_number(run: Run, text: str) -> Only:
-    """Narrow recover and relabel to class shards named by their numbers in the plan.
-
-    Args:
-        run: its dataset must be ingested: the classes decide the plan.
-        text: e.g. ``3,17-20``.
-
-    Raises:
-        ConfigError: not of that form, or no such shard.
-    """
-    shards = JobPlan(run).shards
-    numbers = parse_numbers(text)
-    if beyond := [number for number in numbers if number >= len(shards)]:
-        raise ConfigError(
-            f"--shards {text}: the plan of {run.name} has shards 0 to {len(shards) - 1}, "
-            f"not {beyond[0]}."
-        )
-    sets = JobPlan(run).image_sets
-    names = [shard_name(images, shards[number]) for number in numbers for images in sets]
-    relabel = stage_status(run, "recover").complete
-    return {"recover": names} | ({"relabel": _label_shards(run, names)} if relabel else {})
+def _live_cells(activity: Activity) -> tuple[str, ...]:
+    rate, eta = activity.shards_per_hour, activity.eta_seconds
+    return (
+        str(activity.running_shards or "-"),
+        str(len(activity.orphaned) or "-"),
+        "-" if rate is None else units.rate(rate / 3600, "shards"),
+        "-" if eta is None else units.duration(eta),
+        f"{activity.gpu_hours:,.2f}" if activity.gpu_hours else "-",
+    )
 
 
-def selection(run: Run, *, failed_only: bool, shards: str | None) -> Only:
-    """Return which shards a resume may run: all, those that failed, those with these numbers."""
-    only: Only = failed_only_of(run_status(run)) if failed_only else {}
-    return only if shards is None else narrowed(only, by_number(run, shards))
-
-
-def narrowed(one: Only, other: Only) -> Only:
-    """Return the shards that both selections allow."""
-    both = {stage: sorted(set(one[stage]) & set(other[stage])) for stage in one.keys() & other}
-    return one | other | both
-
-
-def dry_run(run: Run, only: Only) -> list[str]:
-    """Return one line per stage that would run: which shards, or how many by the plan."""
-    return [
-        line
-        for stage in run_status(run).stages
-        if not stage.complete
-        for line in _would_run(run, stage, only.get(stage.stage))
+def _drivers(seen: RunActivity) -> RenderableType:
+    """Return the drivers that are at work, or fell silent over a shard that nobody took up."""
+    orphaned = {shard for stage in seen.stages.values() for shard in stage.orphaned}
+    shown = [
+        driver
+        for driver in seen.drivers
+        if driver.beats(seen.now) or orphaned & {named.shard for named in driver.running}
     ]
+    others = len(seen.drivers) - len(shown)
+    if not shown:
+        return f"no driver at work; {others} before"
+    table = Table("driver", "where", "state", "stage", "running", "done", "workers", "work")
+    table.caption, table.caption_justify = f"{others} drivers before" if others else "", "left"
+    for driver in shown:
+        table.add_row(*_driver_cells(driver, seen))
+    return table
 
 
-def parse_numbers(text: str) -> list[int]:
-    """Read ``3,17-20`` as [3, 17, 18, 19, 20].
-
-    Raises:
-        ConfigError: anything else.
-    """
-    numbers: set[int] = set()
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise ConfigError(f"--shards {text}: {part!r} is not a number or a range such as 3-7.")
-        numbers.update(range(int(first), int(last or first) + 1))
-    return sorted(numbers)
-
-
-def _would_run(run: Run, stage: StageStatus, only: list[str] | None) -> list[str]:
-    if stage.total is None or stage.stage == "ingest":
-        planned = planning.shards_by_stage(planning.plan_run(run.config))[stage.stage]
-        return [f"{stage.stage}: {planned} by the plan, fewer if the store has some already"]
-    missing = missing_shards(run, stage.stage)
-    chosen = missing if only is None else [shard for shard in missing if shard in only]
-    return [
-        f"{stage.stage}: {len(chosen)} of {stage.total}",
-        *(f"  {s}" for s in chosen),
-    ]
-
-
-def missing_shards(run: Run, stage: str) -> list[str]:
-    """Return the shards of a stage that have no marker, each once, in plan order."""
-    done = StageShelf(run.store, stage).done()
-    jobs = (job for part in JobPlan(run).jobs(stage).values() for job in part)
-    return list(dict.fromkeys(job.shard for job in jobs if job.key not in done))
-
-
-def _label_shards(run: Run, images: Sequence[str]) -> list[str]:
-    """Return the label shards that describe some image shards."""
-    jobs = (job for part in JobPlan(run).jobs("relabel").values() for job in part)
-    return sorted({job.shard for job in jobs if job.shard.startswith(tuple(images))})
+def _driver_cells(driver: DriverRecord, seen: RunActivity) -> tuple[str, ...]:
+    silence = units.duration((seen.now - moment(driver.updated)).total_seconds())
+    gpus = f" x {driver.gpus_per_worker:g} GPU" if driver.gpus_per_worker else ""
+    return (
+        driver.id,
+        f"{driver.host}, pid {driver.pid}",
+        "at work" if driver.beats(seen.now) else f"silent for {silence}",
+        driver.stage or "-",
+        ", ".join(named.shard for named in driver.running) or "-",
+        f"{driver.done:,}",
+        f"{driver.workers}{gpus}",
+        units.duration(driver.worker_seconds),
+    )
 
 
 def _cell(stage: StageStatus) -> str:
@@ -198,9 +164,11 @@ def _cell(stage: StageStatus) -> str:
     return "done" if stage.complete else f"{stage.done}/{total}{failed}"
 
 
-def _state(stage: StageStatus) -> str:
+def _state(stage: StageStatus, activity: Activity | None) -> str:
     if stage.complete:
         return "done"
+    if activity is not None and activity.running:
+        return "running"
     if stage.failed:
         return "failed shards"
     return "started" if stage.done else "not started"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import asdict
+from typing import Any
 
 from distill_core.config.schema import RunConfig
 from flows import facts, planning, status, tables, terminal
@@ -27,6 +29,19 @@ def outcome(made: Run, reached: RunStatus) -> None:
         f"expected: {made.config.expected}",
         f"report: {_place(made, found.report)}",
     )
+
+
+def outcome_json(made: Run, reached: RunStatus) -> dict[str, Any]:
+    """Return what a pass has led to as a JSON-able tree: the status, the accuracies, the report.
+
+    `accuracy` is null before every stage is done; a row has the fields of `tables.AccuracyRow`.
+    """
+    tree = status.to_json(reached) | {"accuracy": None, "report": None}
+    if not reached.complete:
+        return tree
+    found = facts.gather(made)
+    rows = [asdict(row) for row in found.accuracy]
+    return tree | {"accuracy": rows, "report": made.store.uri(found.report)}
 
 
 def demo_opening(config: RunConfig) -> list[str]:

@@ -19,10 +19,15 @@ def say(*lines: str) -> None:
         print(line)
 
 
+def say_json(tree: Any) -> None:
+    """Print a tree as JSON."""
+    print(json.dumps(tree, indent=1))
+
+
 def show(table: RenderableType, tree: Any = None, *, as_json: bool = False) -> None:
     """Print a table, or instead of it the same as JSON."""
     if as_json:
-        print(json.dumps(tree, indent=1))
+        say_json(tree)
         return
     console = Console() if sys.stdout.isatty() else Console(width=PIPE_WIDTH)
     console.print(table, markup=False, highlight=False)

@@ -22,6 +22,7 @@ from tasks.runs import Run
 from tasks.stages import processes_of
 
 BEAT_SECONDS = 10.0
+GATHER_SECONDS = 1.0  # after a stage began: its first shards are about to
 STOP_SECONDS = 10.0  # that the last word may take; the work is over then
 Clock = Callable[[], datetime]  # in UTC
 
@@ -74,7 +75,7 @@ class Heartbeat:
             updated=now,
         )
         self._tally, self._lock = _Tally(), threading.Lock()
-        self._news, self._ended = threading.Event(), False
+        self._news, self._closing = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
     @property
@@ -83,7 +84,6 @@ class Heartbeat:
         return self._base.id
 
     def __enter__(self) -> Self:
-        self._news.set()
         self._thread.start()
         return self
 
@@ -99,7 +99,7 @@ class Heartbeat:
             ending: Literal["finished", "stopped"] = "finished" if kind is None else "stopped"
             reason = "" if kind is None else kind.__name__
             self._base = replace(self._base, state=ending, reason=reason)
-        self._ended = True
+        self._closing.set()
         self._news.set()
         self._thread.join(STOP_SECONDS)
 
@@ -169,13 +169,13 @@ class Heartbeat:
             self._run.store.put(driver_path(self._run, self.id), self.record().to_json())
 
     def _beat(self) -> None:
-        while True:
-            self._news.wait(self._seconds)
-            self._news.clear()
-            last = self._ended
+        self.write()
+        while not self._closing.is_set():
+            if self._news.wait(self._seconds):
+                self._closing.wait(GATHER_SECONDS)
+                self._news.clear()
             self.write()
-            if last:
-                return
+        self.write()  # the one before may have begun too early for the last word
 
     def _end(self, shard: str) -> None:
         """Bank the time of a shard that no worker has any more."""

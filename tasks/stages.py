@@ -10,20 +10,21 @@ import json
 import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Protocol
 
 from distill_core.data.index import ingest
 from distill_core.errors import ConfigError, DataError, ShardsFailed
-from distill_core.storage.manifest import Manifest, load_manifest, save_manifest
+from distill_core.storage.manifest import Manifest, save_manifest
 from distill_core.storage.markers import StageShelf
 from tasks.dispatch import dispatch
 from tasks.execution import Execution
 from tasks.jobs import Job, Receipt, WorkerSpec
 from tasks.outcomes import DispatchResult
-from tasks.plans import STAGES, JobPlan, Jobs, NotReady
+from tasks.plans import STAGES, JobPlan, Jobs
 from tasks.pools import PoolProvider
 from tasks.runs import Run
+from tasks.stage_status import StageStatus, manifest_names, manifests, stage_status
 
 WORKERS: Mapping[str, str] = {
     "squeeze": "tasks.trainers:SqueezeWorker",
@@ -32,17 +33,6 @@ WORKERS: Mapping[str, str] = {
     "relabel": "tasks.workers:RelabelWorker",
     "posttrain": "tasks.trainers:PosttrainWorker",
 }
-
-
-@dataclass(frozen=True)
-class StageStatus:
-    """What the store says of one stage."""
-
-    stage: str
-    total: int | None  # None: not known before an earlier stage is done
-    done: int
-    failed: dict[str, dict[str, Any]] = field(default_factory=dict)  # by shard, not done since
-    complete: bool = False  # its manifests exist
 
 
 class Observer(Protocol):
@@ -68,47 +58,6 @@ class Observer(Protocol):
 
     def stage_finished(self, stage: str, seconds: float) -> None:
         """A stage wrote its manifests, or stays incomplete."""
-
-
-def stage_status(run: Run, stage: str) -> StageStatus:
-    """Return how far a stage is, from markers and manifests alone."""
-    if stage == "ingest":
-        complete = run.store.exists(run.path("ingest.json"))
-        return StageStatus(stage, total=1, done=int(complete), complete=complete)
-    if not manifest_names(run, stage):
-        return StageStatus(stage, total=0, done=0, complete=True)
-    found, done = manifests(run, stage), StageShelf(run.store, stage).done()
-    listed = [entry.key for manifest in found.values() for entry in manifest.entries]
-    # A manifest alone is not enough: a marker that was deleted since asks for its shard again.
-    if found and done.issuperset(listed):
-        return StageStatus(stage, total=len(listed), done=len(listed), complete=True)
-    try:
-        jobs = JobPlan(run).jobs(stage)
-    except NotReady:
-        return StageStatus(stage, total=None, done=0)
-    every = [job for part in jobs.values() for job in part]
-    finished = {job.shard for job in every if job.key in done}
-    failed = {s: why for s, why in _failures(run, stage).items() if s not in finished}
-    return StageStatus(
-        stage, total=len(every), done=sum(j.key in done for j in every), failed=failed
-    )
-
-
-def manifests(run: Run, stage: str) -> dict[str, Manifest]:
-    """Return the manifests of a stage by name; empty unless every one of them exists."""
-    found = {name: load_manifest(run.store, run.name, name) for name in manifest_names(run, stage)}
-    complete = {name: manifest for name, manifest in found.items() if manifest is not None}
-    return complete if len(complete) == len(found) else {}
-
-
-def manifest_names(run: Run, stage: str) -> tuple[str, ...]:
-    """Return the names of the manifests that a stage of this run writes."""
-    if stage == "statistics" and not run.config.recover.needs_class_statistics:
-        return ()
-    baseline = "random_real" in run.config.posttrain.sets
-    if stage in ("recover", "relabel") and baseline:
-        return (stage, f"{stage}.random_real")
-    return (stage,)
 
 
 def run_stage(
@@ -226,7 +175,7 @@ def _settle(run: Run, stage: str, result: DispatchResult) -> None:
 def _write_manifests(run: Run, stage: str, jobs: Jobs) -> None:
     shelf = StageShelf(run.store, stage)
     for name, part in jobs.items():
-        markers = [shelf.marker(job.key) for job in part]
+        markers = shelf.markers([job.key for job in part])
         # A shared shard keeps the name its first run gave it; here it has this run's.
         present = [
             replace(marker, shard=job.shard)
@@ -238,11 +187,12 @@ def _write_manifests(run: Run, stage: str, jobs: Jobs) -> None:
         save_manifest(run.store, run.name, Manifest.of(name, present))
 
 
-def _failures(run: Run, stage: str) -> dict[str, dict[str, Any]]:
-    prefix = f"{stage}."
-    names = [n for n in run.store.names(run.path("failed")) if n.startswith(prefix)]
-    records = (json.loads(run.store.read(run.path("failed", name))) for name in names)
-    return {record["shard"]: record for record in records}
-
-
-__all__ = ["STAGES", "Observer", "StageStatus", "manifest_names", "manifests", "run_stage"]
+__all__ = [
+    "STAGES",
+    "Observer",
+    "StageStatus",
+    "manifest_names",
+    "manifests",
+    "run_stage",
+    "stage_status",
+]

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import secrets
 import socket
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ from distill_core.storage.store import Store
 
 CREATE_ATTEMPTS = 3  # beyond the client's own retries: losing a finished shard costs minutes
 MARKER_SUFFIX = ".json"
+READERS = 16  # markers that are read at once
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,11 @@ class StageShelf:
         except DataError:
             return None
         return Marker.from_json(data, where=self.store.uri(path))
+
+    def markers(self, keys: Sequence[str]) -> tuple[Marker | None, ...]:
+        """Return the markers of many keys, in their order; a large run has thousands."""
+        with ThreadPoolExecutor(READERS) as pool:
+            return tuple(pool.map(self.marker, keys))
 
     def marker_path(self, key: str) -> str:
         """Return where the marker of a key stands."""

@@ -24,17 +24,22 @@ def show_status(
     store: StoreUrl = DEFAULT_STORE,
     as_json: AsJson = False,
 ) -> None:
-    """Say what is done, from the store alone."""
+    """Say what is done, from the store alone; of one run also who is at work, and how fast."""
+    from distill_core.storage.markers import utc_now
     from distill_core.storage.store import Store
     from flows import status, terminal
+    from flows.activity import run_activity
     from tasks.runs import open_run
 
     if run is None:
         every = status.every_run(Store(store))
-        terminal.show(status.overview(every), [one.to_json() for one in every], as_json=as_json)
+        trees = [status.to_json(one) for one in every]
+        terminal.show(status.overview(every), trees, as_json=as_json)
         return
-    one = status.run_status(open_run(Store(store), run))
-    terminal.show(status.details(one), one.to_json(), as_json=as_json)
+    found = open_run(Store(store), run)
+    one = status.run_status(found)
+    seen = run_activity(found, one.stages, now=utc_now())
+    terminal.show(status.details(one, seen), status.to_json(one, seen), as_json=as_json)
     if not as_json:
         terminal.say(*status.failures(one))
 

@@ -11,6 +11,7 @@ import typer
 from distill_core.errors import ShardsFailed
 from flows.options import (
     DEFAULT_STORE,
+    AsJson,
     DryRun,
     FailedOnly,
     How,
@@ -25,7 +26,7 @@ from flows.options import (
 
 if TYPE_CHECKING:
     from distill_core.config.schema import RunConfig
-    from flows.status import Only
+    from flows.selection import Only
     from tasks.execution import Execution
     from tasks.runs import Run
 
@@ -58,19 +59,20 @@ def resume(
     failed_only: FailedOnly = False,
     shards: ShardList = None,
     dry_run: DryRun = False,
+    as_json: AsJson = False,
     **how: Unpack[How],
 ) -> None:
     """Do what a run lacks, and nothing else, e.g. `distill resume RUN --failed-only`."""
     from distill_core.storage.store import Store
-    from flows.status import selection
+    from flows.selection import selection
     from tasks.runs import open_run
 
     execution_, found = execution(store, how), open_run(Store(store), run)
     only = selection(found, failed_only=failed_only, shards=shards)
     if dry_run:
-        say_what_is_missing(found, only)
+        say_what_is_missing(found, only, as_json=as_json)
         return
-    proceed(found, execution_, only)
+    proceed(found, execution_, only, as_json=as_json)
 
 
 def demo(store: StoreUrl = "./out/demo") -> None:
@@ -94,22 +96,33 @@ def start(config: RunConfig, name: str | None, how: Execution) -> Run:
     return proceed(made, how, {})
 
 
-def proceed(made: Run, how: Execution, only: Only) -> Run:
+def proceed(made: Run, how: Execution, only: Only, *, as_json: bool = False) -> Run:
     """Complete a run, and show the accuracy table or what is still missing."""
-    from flows import pipeline, status, summary
+    from flows import pipeline, status, summary, terminal
 
     try:
         reached = pipeline.complete_run(made, how, only)
     except ShardsFailed:
-        print(*status.failures(status.run_status(made)), sep="\n", file=sys.stderr)
+        reached = status.run_status(made)
+        if as_json:
+            terminal.say_json(summary.outcome_json(made, reached))
+        print(*status.failures(reached), sep="\n", file=sys.stderr)
         raise
-    summary.outcome(made, reached)
+    if as_json:
+        terminal.say_json(summary.outcome_json(made, reached))
+    else:
+        summary.outcome(made, reached)
     return made
 
 
-def say_what_is_missing(made: Run, only: Only) -> None:
+def say_what_is_missing(made: Run, only: Only, *, as_json: bool = False) -> None:
     """Show how far a run is and which shards would run."""
-    from flows import status, terminal
+    from flows import selection, status, terminal
 
-    terminal.show(status.details(status.run_status(made)))
-    terminal.say(*status.dry_run(made, only))
+    reached = status.run_status(made)
+    intents = selection.intents(made, reached, only)
+    if as_json:
+        terminal.say_json(selection.intents_to_json(made, intents))
+        return
+    terminal.show(status.details(reached))
+    terminal.say(*(line for intent in intents for line in intent.lines()))

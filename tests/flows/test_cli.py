@@ -12,7 +12,7 @@ import pytest
 
 from distill_core.errors import ConfigError, ShardsFailed, StorageError
 from distill_core.storage.store import Store
-from flows import cli, pipeline, status
+from flows import cli, pipeline, selection, status
 from flows.status import RunStatus
 from tasks.runs import Run
 from tasks.stages import StageStatus
@@ -193,7 +193,7 @@ def test_status_lists_runs_and_stages_as_text_and_json(distill: Distill, run: Ru
     every = json.loads(distill("status", "--json", "--store", run.store.url).out)
     assert [(one["run"], one["complete"]) for one in every] == [("tiny", True)]
     one = json.loads(distill("status", "tiny", "--json", "--store", run.store.url).out)
-    assert [stage["done"] for stage in one["stages"]] == [1, 1, 0, 2, 2, 6]
+    assert [stage["done"] for stage in one["stages"]] == [1, 1, 2, 2, 6]
     assert "posttrain" in distill("status", "tiny", "--store", run.store.url).out
 
 
@@ -240,29 +240,29 @@ def test_show_without_a_preset_lists_them(distill: Distill) -> None:
     ("text", "numbers"), [("3", [3]), ("3,17-20", [3, 17, 18, 19, 20]), ("2-2, 1", [1, 2])]
 )
 def test_shard_numbers_are_read(text: str, numbers: list[int]) -> None:
-    assert status.parse_numbers(text) == numbers
+    assert selection.parse_numbers(text) == numbers
 
 
 @pytest.mark.parametrize("text", ["", "a", "3-", "-3", "1;2", "1,,2"])
 def test_anything_else_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="--shards"):
-        status.parse_numbers(text)
+        selection.parse_numbers(text)
 
 
 def test_failed_only_narrows_the_first_incomplete_stage() -> None:
     done = StageStatus("squeeze", total=1, done=1, complete=True)
     failed = StageStatus("recover", total=3, done=1, failed={"b": {}, "a": {}})
-    assert status.failed_only_of(RunStatus("r", "p", (done, failed))) == {"recover": ["a", "b"]}
+    assert selection.failed_only_of(RunStatus("r", "p", (done, failed))) == {"recover": ["a", "b"]}
     untouched = StageStatus("recover", total=3, done=1)
     with pytest.raises(ConfigError, match="no recover shard has failed"):
-        status.failed_only_of(RunStatus("r", "p", (done, untouched)))
+        selection.failed_only_of(RunStatus("r", "p", (done, untouched)))
     with pytest.raises(ConfigError, match="complete"):
-        status.failed_only_of(RunStatus("r", "p", (done,)))
+        selection.failed_only_of(RunStatus("r", "p", (done,)))
 
 
 def test_two_selections_allow_what_both_allow() -> None:
     one, other = {"recover": ["a", "b"]}, {"recover": ["b", "c"], "relabel": ["d"]}
-    assert status.narrowed(one, other) == {"recover": ["b"], "relabel": ["d"]}
+    assert selection.narrowed(one, other) == {"recover": ["b"], "relabel": ["d"]}
 
 
 def test_a_run_that_was_never_started_has_no_stage_done(run: Run, tmp_path: Path) -> None:

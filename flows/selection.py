@@ -1,0 +1,123 @@
+"""Which shards a resume may run: all that are missing, those that failed, those with numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from distill_core.errors import ConfigError
+from flows import planning
+from flows.status import RunStatus, run_status
+from tasks.plans import JobPlan, shard_name
+from tasks.runs import Run
+from tasks.stages import StageStatus, stage_status
+
+Only = dict[str, list[str]]  # stage -> the shards to run; a stage that is not named runs whole
+
+
+@dataclass(frozen=True)
+class Intent:
+    """What a resume would do in one stage."""
+
+    stage: str
+    count: int  # of shards; at most so many where they are not known yet
+    total: int | None
+    shards: tuple[str, ...] | None  # None: not known before earlier stages are done
+
+    def lines(self) -> list[str]:
+        """Return the stage, and one line per shard."""
+        if self.shards is None:
+            return [f"{self.stage}: {self.count} by the plan, fewer if the store has some already"]
+        return [f"{self.stage}: {self.count} of {self.total}", *(f"  {s}" for s in self.shards)]
+
+
+def selection(run: Run, *, failed_only: bool, shards: str | None) -> Only:
+    """Return which shards a resume may run: all, those that failed, those with these numbers."""
+    only: Only = failed_only_of(run_status(run)) if failed_only else {}
+    return only if shards is None else narrowed(only, by_number(run, shards))
+
+
+def failed_only_of(status: RunStatus) -> Only:
+    """Narrow the first incomplete stage to the shards that failed there.
+
+    Raises:
+        ConfigError: nothing failed there.
+    """
+    stage = status.first_missing
+    if stage is None or not stage.failed:
+        where = "the run is complete" if stage is None else f"no {stage.stage} shard has failed"
+        raise ConfigError(
+            f"runs/{status.run}: {where}, so --failed-only has nothing to do. "
+            f"`distill resume {status.run}` runs what is missing."
+        )
+    return {stage.stage: sorted(stage.failed)}
+
+
+def by_number(run: Run, text: str) -> Only:
+    """Narrow recover and relabel to class shards named by their numbers in the plan.
+
+    Args:
+        run: its dataset must be ingested: the classes decide the plan.
+        text: e.g. ``3,17-20``.
+
+    Raises:
+        ConfigError: not of that form, or no such shard.
+    """
+    shards = JobPlan(run).shards
+    numbers = parse_numbers(text)
+    if beyond := [number for number in numbers if number >= len(shards)]:
+        raise ConfigError(
+            f"--shards {text}: the plan of {run.name} has shards 0 to {len(shards) - 1}, "
+            f"not {beyond[0]}."
+        )
+    sets = JobPlan(run).image_sets
+    names = [shard_name(images, shards[number]) for number in numbers for images in sets]
+    relabel = stage_status(run, "recover").complete
+    return {"recover": names} | ({"relabel": _label_shards(run, names)} if relabel else {})
+
+
+def narrowed(one: Only, other: Only) -> Only:
+    """Return the shards that both selections allow."""
+    both = {stage: sorted(set(one[stage]) & set(other[stage])) for stage in one.keys() & other}
+    return one | other | both
+
+
+def parse_numbers(text: str) -> list[int]:
+    """Read ``3,17-20`` as [3, 17, 18, 19, 20].
+
+    Raises:
+        ConfigError: anything else.
+    """
+    numbers: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise ConfigError(f"--shards {text}: {part!r} is not a number or a range such as 3-7.")
+        numbers.update(range(int(first), int(last or first) + 1))
+    return sorted(numbers)
+
+
+def intents(run: Run, status: RunStatus, only: Only) -> list[Intent]:
+    """Return what each stage that lacks something would run, in order."""
+    lacking = [stage for stage in status.stages if not stage.complete]
+    return [_intent(run, stage, only.get(stage.stage)) for stage in lacking]
+
+
+def intents_to_json(run: Run, found: Sequence[Intent]) -> dict[str, Any]:
+    """Return a JSON-able tree; `shards` is null where they are not known yet."""
+    return {"run": run.name, "would_run": [asdict(intent) for intent in found]}
+
+
+def _intent(run: Run, stage: StageStatus, only: Sequence[str] | None) -> Intent:
+    if stage.total is None or stage.stage == "ingest":
+        planned = planning.shards_by_stage(planning.plan_run(run.config))[stage.stage]
+        return Intent(stage.stage, planned, stage.total, None)
+    chosen = tuple(shard for shard in stage.pending if only is None or shard in only)
+    return Intent(stage.stage, len(chosen), stage.total, chosen)
+
+
+def _label_shards(run: Run, images: Sequence[str]) -> list[str]:
+    """Return the label shards that describe some image shards."""
+    jobs = (job for part in JobPlan(run).jobs("relabel").values() for job in part)
+    return sorted({job.shard for job in jobs if job.shard.startswith(tuple(images))})
