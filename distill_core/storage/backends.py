@@ -23,7 +23,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
 
-PARTIAL = ".partial"  # hidden siblings of files being written; never listed
+from distill_core.storage.listing import PARTIAL, Lists, ListsDisk, ListsObjects
+
 MAX_CREATE_BYTES = 64 * 2**20  # s3fs goes multipart at 100 MiB, where some stores ignore conditions
 
 # A listing cache would hide what another machine has just committed; and the checksums that newer
@@ -55,7 +56,7 @@ FOREIGN_ERRORS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 
 
-class Backend(Protocol):
+class Backend(Lists, Protocol):
     """What a store needs; paths are relative to its root."""
 
     def read(self, path: str) -> bytes:
@@ -78,7 +79,7 @@ class Backend(Protocol):
 
 
 @dataclass(frozen=True)
-class LocalBackend:
+class LocalBackend(ListsDisk):
     """A folder on a disk that supports hard links."""
 
     root: str
@@ -144,7 +145,7 @@ class LocalBackend:
 
 
 @dataclass(frozen=True)
-class ObjectBackend:
+class ObjectBackend(ListsObjects):
     """A bucket and prefix, or any other fsspec file system that publishes whole objects."""
 
     fs: Any  # fsspec has no types

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from distill_core.errors import ConfigError, DataError, StorageError
 from distill_core.storage.backends import Backend, foreign_errors, open_backend
+from distill_core.storage.listing import StoredFile, Upload
 
 
 @dataclass(frozen=True)
@@ -36,15 +37,25 @@ class Store:
             DataError: there is no such object.
             StorageError: the store refused.
         """
-        with self._translated(path, "cannot be read"):
-            try:
-                return self._backend.read(path)
-            except FileNotFoundError:
-                pass
-        raise DataError(
-            f"{self.uri(path)}: no such object, though one was expected. "
-            f"Check the store's address, or run the stage that writes it."
-        )
+        with self._translated(path, "cannot be read"), self._expected(path):
+            return self._backend.read(path)
+
+    def read_range(self, path: str, start: int, length: int) -> bytes:
+        """Return `length` bytes of an object from byte `start`, fewer where it ends before.
+
+        Args:
+            path: of the object.
+            start: 0 up to the size of the object, not including it.
+            length: 1 or more.
+
+        Raises:
+            DataError: there is no such object.
+            StorageError: the store refused.
+        """
+        if start < 0 or length < 1:
+            raise ValueError(f"{path}: {length} bytes from {start} are no range")
+        with self._translated(path, "cannot be read"), self._expected(path):
+            return self._backend.read_range(path, start, length)
 
     def exists(self, path: str) -> bool:
         """Return whether an object stands at a path; a folder is none."""
@@ -58,6 +69,27 @@ class Store:
     def folders(self, folder: str) -> tuple[str, ...]:
         """Return the sorted names of the folders directly in a folder; none if it is missing."""
         return self._entries(folder, folders=True)
+
+    def files(self, folder: str, *, partial: bool = False) -> tuple[StoredFile, ...]:
+        """Return every object below a folder at any depth, sorted by path; none if it is missing.
+
+        Args:
+            folder: relative, or empty for the whole store.
+            partial: also the hidden files that writers on a local disk have not finished.
+        """
+        with self._translated(folder, "cannot be listed"):
+            found = self._backend.files(folder, partial=partial)
+            return tuple(sorted(found, key=lambda file: file.path))
+
+    def uploads(self) -> tuple[Upload, ...]:
+        """Return the multipart uploads that were begun and never ended; none but in a bucket."""
+        with self._translated("", "its uploads cannot be listed"):
+            return tuple(self._backend.uploads())
+
+    def abort(self, upload: Upload) -> None:
+        """Drop the parts of an unfinished upload; one that is gone is fine."""
+        with self._translated(upload.path, "its upload cannot be aborted"):
+            self._backend.abort(upload)
 
     def put(self, path: str, data: bytes) -> None:
         """Make a whole object appear in one move, replacing what was there."""
@@ -97,6 +129,16 @@ class Store:
                 f"{self.url}: cannot be opened ({error}). Use a folder or s3://bucket/prefix; "
                 f"s3 needs `pip install 'distill[s3]'`."
             ) from error
+
+    @contextmanager
+    def _expected(self, path: str) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError:
+            raise DataError(
+                f"{self.uri(path)}: no such object, though one was expected. "
+                f"Check the store's address, or run the stage that writes it."
+            ) from None
 
     @contextmanager
     def _translated(self, path: str, what: str) -> Iterator[None]:

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
@@ -58,7 +59,7 @@ class BrokenBackend:
     def __getattr__(self, _name: str) -> Callable[..., object]:
         """Answer every method."""
 
-        def refuse(*_arguments: object) -> object:
+        def refuse(*_arguments: object, **_options: object) -> object:
             raise self.error
 
         return refuse
@@ -108,6 +109,50 @@ def test_names_see_what_came_since_the_last_listing(store: Store) -> None:
     assert store.names("f") == ("a", "b")
     store.delete("f/a")
     assert store.names("f") == ("b",)
+
+
+def test_files_are_everything_below_a_folder_with_size_and_age(store: Store) -> None:
+    before = datetime.now(UTC) - timedelta(seconds=5)
+    for path in ("f/b", "f/deeper/still/c", "f/a", "fa", "g"):
+        store.put(path, path.encode())
+    found = store.files("f")
+    assert [file.path for file in found] == ["f/a", "f/b", "f/deeper/still/c"]
+    assert [file.bytes for file in found] == [3, 3, 16]
+    assert all(before < file.modified < datetime.now(UTC) + timedelta(seconds=5) for file in found)
+    assert [file.path for file in store.files("")] == [*(f.path for f in found), "fa", "g"]
+    assert store.files("missing") == store.files("f/a") == ()
+
+
+def test_files_see_what_was_replaced_and_deleted(store: Store) -> None:
+    store.put("f/a", b"x")
+    store.put("f/b", b"x")
+    assert len(store.files("f")) == 2
+    Store(store.url).put("f/b", b"longer")
+    store.delete("f/a")
+    assert [(file.path, file.bytes) for file in store.files("f")] == [("f/b", 6)]
+
+
+def test_only_disks_keep_partial_files_and_only_buckets_unfinished_uploads(store: Store) -> None:
+    store.put("a", b"x")
+    assert store.uploads() == ()
+    assert store.files("", partial=True) == store.files("")
+
+
+def test_a_range_is_that_part_of_the_object(store: Store) -> None:
+    store.put("f/x", bytes(range(100)))
+    assert store.read_range("f/x", 0, 1) == b"\x00"
+    assert store.read_range("f/x", 10, 5) == bytes(range(10, 15))
+    assert store.read_range("f/x", 90, 500) == bytes(range(90, 100))
+    for path in ("f/no", "f", "f/x/y"):
+        with pytest.raises(DataError, match=f"{path}: no such object"):
+            store.read_range(path, 0, 1)
+
+
+@pytest.mark.parametrize(("start", "length"), [(-1, 2), (0, 0), (3, -1)])
+def test_what_is_no_range_is_a_bug(store: Store, start: int, length: int) -> None:
+    store.put("x", b"0123")
+    with pytest.raises(ValueError, match="no range"):
+        store.read_range("x", start, length)
 
 
 def test_deleting_twice_is_fine(store: Store) -> None:
@@ -219,6 +264,8 @@ def test_what_a_killed_process_left_beside_is_never_listed(tmp_path: Path) -> No
     store.put("_done/a.json", b"x")
     Path(store.url, "_done", f".b.json.0123{backends.PARTIAL}").write_bytes(b"half")
     assert store.names("_done") == ("a.json",)
+    assert [file.path for file in store.files("")] == ["_done/a.json"]
+    assert [file.bytes for file in store.files("_done", partial=True)] == [4, 1]
 
 
 def test_spellings_of_one_folder_are_one_store(
@@ -238,12 +285,15 @@ def test_an_unknown_protocol_is_a_config_error() -> None:
     "error",
     [PermissionError(13, "Permission denied"), TimeoutError(), OSError(28, "No space left")],
 )
-@pytest.mark.parametrize("call", ["read", "exists", "names", "folders", "put", "create", "delete"])
+@pytest.mark.parametrize(
+    "call",
+    ["read", "read_range", "exists", "names", "folders", "files", "put", "create", "delete"],
+)
 def test_foreign_errors_end_here(
     monkeypatch: pytest.MonkeyPatch, error: Exception, call: str
 ) -> None:
     monkeypatch.setattr(store_module, "open_backend", lambda _url: BrokenBackend(error))
-    arguments = (b"data",) if call in ("put", "create") else ()
+    arguments = {"put": (b"data",), "create": (b"data",), "read_range": (0, 1)}.get(call, ())
     with pytest.raises(StorageError, match="s3://bucket/x/a: cannot be") as caught:
         getattr(Store("s3://bucket/x"), call)("a", *arguments)
     assert caught.value.retryable
