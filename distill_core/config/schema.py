@@ -44,7 +44,7 @@ class DataConfig(Frozen):
     path: str | None = None  # folder or URL of both splits; digits and patterns need none
     train: str = "train"  # folder, file or glob below `path`
     test: str = "test"
-    num_classes: PositiveInt  # a guard: the index must find exactly this many
+    num_classes: PositiveInt  # ids, those of removed classes included; the index must find as many
     side: PositiveInt  # S, in pixels
     # squish: both sides to S; center_crop: the short side to `resize`, then the central S x S
     load: Literal["squish", "center_crop"] = "squish"

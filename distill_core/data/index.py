@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from distill_core.config.schema import DataConfig
+from distill_core.data.numbering import number_classes
 from distill_core.data.readers import open_reader
 from distill_core.data.records import Split
 from distill_core.data.survey import check_classes, check_split, read_split
@@ -43,7 +44,7 @@ class DatasetIndex:
     """What was ingested; tables have the columns of `survey.SCHEMA`."""
 
     id: str
-    classes: tuple[ClassEntry, ...]
+    classes: tuple[ClassEntry, ...]  # by id, holes included
     fingerprints: Mapping[str, str]  # wnid -> hash over names, sizes, hashes of its train images
     test_fingerprint: str
     train: pa.Table
@@ -93,8 +94,20 @@ class DatasetIndex:
         return {"train": self.train["label"].to_numpy(), "test": self.test["label"].to_numpy()}
 
 
-def ingest(config: DataConfig, store: Store, *, progress: Progress = silent) -> DatasetIndex:
+def ingest(
+    config: DataConfig,
+    store: Store,
+    previous: DatasetIndex | None = None,
+    *,
+    progress: Progress = silent,
+) -> DatasetIndex:
     """Read, hash and decode-check every image, then commit the index; idempotent.
+
+    Args:
+        config: of the dataset.
+        store: where the index is kept.
+        previous: the version before, whose class ids go on; see `number_classes`.
+        progress: told (images read, images in total).
 
     Raises:
         ConfigError: the dataset's address is wrong.
@@ -102,7 +115,10 @@ def ingest(config: DataConfig, store: Store, *, progress: Progress = silent) -> 
     """
     reader = open_reader(config)
     names = reader.classes()
-    check_classes(config, names)
+    classes = number_classes(names, () if previous is None else previous.classes)
+    check_classes(config, names, classes)
+    by_name = {entry.wnid: entry for entry in classes}
+    there = [by_name[name] for name in names]
     counts = {"train": reader.count("train"), "test": reader.count("test")}
     total = sum(counts.values())
 
@@ -110,12 +126,12 @@ def ingest(config: DataConfig, store: Store, *, progress: Progress = silent) -> 
         def moved(done: int, _: int) -> None:
             progress(before + done, total)
 
-        table = read_split(reader, config, split, names, progress=moved)
-        check_split(config, split, table, names)
+        table = read_split(reader, config, split, there, progress=moved)
+        check_split(config, split, table, there)
         return table
 
     train, test = split_table("train", 0), split_table("test", counts["train"])
-    index = _index(config.name, tuple(map(ClassEntry, range(len(names)), names)), train, test)
+    index = _index(config.name, classes, train, test)
     _commit(store, index)
     return index
 
@@ -150,12 +166,13 @@ def _index(
 ) -> DatasetIndex:
     by_class = [_digest(part, CONTENT) for part in _by_label(train, len(classes))]
     tests = [_digest(part, CONTENT) for part in _by_label(test, len(classes))]
-    identity = [class_list_hash(classes), _digest(train, IDENTITY), _digest(test, IDENTITY)]
+    entries = [list(asdict(entry).values()) for entry in classes]
+    identity = [entries, _digest(train, IDENTITY), _digest(test, IDENTITY)]
     return DatasetIndex(
         id=f"{name}-{_hash(identity)[:12]}",
         classes=classes,
-        fingerprints={entry.wnid: by_class[entry.id] for entry in classes},
-        test_fingerprint=_hash([[c.wnid, d] for c, d in zip(classes, tests, strict=True)]),
+        fingerprints={c.wnid: by_class[c.id] for c in classes if not c.removed},
+        test_fingerprint=_hash([[c.wnid, tests[c.id]] for c in classes if not c.removed]),
         train=train,
         test=test,
     )

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -15,12 +15,13 @@ from distill_core.config.schema import DataConfig
 from distill_core.data.decode import decode_image
 from distill_core.data.records import Reader, Record, Split
 from distill_core.errors import DataError
+from distill_core.plan import ClassEntry
 from distill_core.progress import Progress, silent
 from distill_core.storage.digest import sha256
 
 COLUMNS = (
-    ("label", pa.int32()),  # -1 where the file gives none
-    ("wnid", pa.string()),  # empty where the label is of no class
+    ("label", pa.int32()),  # id of the class; -1 where the image is of none
+    ("wnid", pa.string()),  # empty where the image is of no class
     ("name", pa.string()),  # what the image is called within its class; may be empty
     ("uri", pa.string()),  # of its file, relative to the dataset's folder
     ("offset", pa.int64()),  # row in a Parquet file, else 0
@@ -39,12 +40,21 @@ def read_split(
     reader: Reader,
     config: DataConfig,
     split: Split,
-    classes: Sequence[str],
+    classes: Sequence[ClassEntry],
     *,
     progress: Progress = silent,
 ) -> pa.Table:
-    """Read, hash and decode every image of a split; return a row for each, in index order."""
-    records, total, done = reader.records(split, classes), reader.count(split), 0
+    """Read, hash and decode every image of a split; return a row for each, in index order.
+
+    Args:
+        reader: its labels are places in `classes`.
+        config: of the dataset.
+        split: which one.
+        classes: those that are there, in the order of the reader.
+        progress: told (images read, images in total).
+    """
+    names = [entry.wnid for entry in classes]
+    records, total, done = reader.records(split, names), reader.count(split), 0
     parts: list[pa.RecordBatch] = []
     with ThreadPoolExecutor(THREADS) as pool:
         while chunk := list(islice(records, CHUNK)):
@@ -57,33 +67,37 @@ def read_split(
     return table.sort_by([(name, "ascending") for name in ORDER]).combine_chunks()
 
 
-def _rows(records: Sequence[Record], config: DataConfig, classes: Sequence[str]) -> pa.RecordBatch:
-    reasons = [_reason(record, config, classes) for record in records]
-    rows = [
-        (
-            record.label,
-            classes[record.label] if 0 <= record.label < len(classes) else "",
-            record.name,
-            record.uri,
-            record.offset,
-            len(record.data),
-            sha256(record.data),
-            "bad" if reason else "ok",
-            reason,
-        )
-        for record, reason in zip(records, reasons, strict=True)
-    ]
+def _rows(
+    records: Sequence[Record], config: DataConfig, classes: Sequence[ClassEntry]
+) -> pa.RecordBatch:
+    rows = [_row(record, config, classes) for record in records]
     columns = zip(*rows, strict=True)
     arrays = [pa.array(c, kind) for c, kind in zip(columns, SCHEMA.types, strict=True)]
     return pa.RecordBatch.from_arrays(arrays, schema=SCHEMA)
 
 
-def _reason(record: Record, config: DataConfig, classes: Sequence[str]) -> str:
-    """Return why an image cannot be used, as a sentence; empty when it can."""
-    if record.problem:
-        return record.problem
-    if not 0 <= record.label < len(classes):
-        return f"its label {record.label} is not one of {len(classes)} classes."
+def _row(record: Record, config: DataConfig, classes: Sequence[ClassEntry]) -> tuple[Any, ...]:
+    known = 0 <= record.label < len(classes)
+    label, wnid = (classes[record.label].id, classes[record.label].wnid) if known else (-1, "")
+    reason = record.problem
+    if not reason and not known:
+        reason = f"its label {record.label} is not one of {len(classes)} classes."
+    reason = reason or _undecodable(record, config)
+    return (
+        label,
+        wnid,
+        record.name,
+        record.uri,
+        record.offset,
+        len(record.data),
+        sha256(record.data),
+        "bad" if reason else "ok",
+        reason,
+    )
+
+
+def _undecodable(record: Record, config: DataConfig) -> str:
+    """Return why an image cannot be decoded, as a sentence; empty when it can."""
     try:
         decode_image(record.data, config, where="")
     except DataError as error:
@@ -91,24 +105,41 @@ def _reason(record: Record, config: DataConfig, classes: Sequence[str]) -> str:
     return ""
 
 
-def check_classes(config: DataConfig, classes: Sequence[str]) -> None:
+def check_classes(config: DataConfig, names: Sequence[str], classes: Sequence[ClassEntry]) -> None:
     """Refuse a class list that the configuration does not describe.
 
+    Args:
+        config: of the dataset.
+        names: the classes that are there.
+        classes: every class by id, holes included.
+
     Raises:
-        DataError: two classes of one name, or another number of them.
+        DataError: none is there, two have one name, or there is another number of ids.
     """
     where = config.path or config.format
-    if twice := [name for name, count in Counter(classes).items() if count > 1]:
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise DataError(f"{where}: two classes are named {twice[0]!r}. Rename one.")
+    if not names:
+        raise DataError(f"{where}: no class at all, expected {config.num_classes}. Check the path.")
     if len(classes) != config.num_classes:
+        holes = len(classes) - len(names)
+        before = f" and {holes} removed before, whose ids stay taken" if holes else ""
         raise DataError(
-            f"{where}: {len(classes)} classes, data.num_classes says {config.num_classes}. "
+            f"{where}: {len(names)} classes{before}, data.num_classes says {config.num_classes}. "
             "Correct one of them."
         )
 
 
-def check_split(config: DataConfig, split: Split, table: pa.Table, classes: Sequence[str]) -> None:
+def check_split(
+    config: DataConfig, split: Split, table: pa.Table, classes: Sequence[ClassEntry]
+) -> None:
     """Refuse a split with too many bad images, or with a class to train on that has none.
+
+    Args:
+        config: of the dataset.
+        split: which one.
+        table: its rows.
+        classes: those that are there.
 
     Raises:
         DataError: naming the first bad image or the first empty class.
@@ -123,11 +154,11 @@ def check_split(config: DataConfig, split: Split, table: pa.Table, classes: Sequ
             f"data.max_bad_fraction = {config.max_bad_fraction} allows. The first is "
             f"{first['uri']}{row}: {first['reason']} Mend or remove them, or allow more."
         )
-    found = pc.unique(table.filter(pc.field("status") == "ok")["label"]).to_numpy()
-    missing = np.setdiff1d(np.arange(len(classes)), found)
-    if len(missing) and (split == "train" or len(found) == 0):
+    found = set(pc.unique(table.filter(pc.field("status") == "ok")["label"]).to_pylist())
+    missing = [entry for entry in classes if entry.id not in found]
+    if missing and (split == "train" or len(missing) == len(classes)):
         raise DataError(
-            f"{where}: no readable image of class {classes[missing[0]]!r} ({len(missing)} such "
+            f"{where}: no readable image of class {missing[0].wnid!r} ({len(missing)} such "
             f"classes of {len(classes)}). Add images, or leave the class out and lower "
             "data.num_classes."
         )
