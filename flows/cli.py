@@ -12,6 +12,7 @@ import typer
 
 from distill_core.errors import DistillError, ShardsFailed
 from flows.commands import looking, running
+from tasks.interrupts import terminable
 
 app = typer.Typer(
     help="Distil a labelled image dataset into a few images per class, with soft labels.",
@@ -30,7 +31,8 @@ app.command()(running.demo)
 def main() -> None:
     """Run the command line; the entry point of `distill`."""
     try:
-        app(prog_name="distill")
+        with terminable():
+            app(prog_name="distill")
     except ShardsFailed as error:
         print(f"distill: {error}", file=sys.stderr)
         sys.exit(1)

@@ -115,17 +115,15 @@ def opened(
     run: Run, execution: Execution, only: Only, *, observers: Sequence[Observer] = ()
 ) -> Iterator[Work]:
     """Yield the work of one pass; workers start on first use and are gone afterwards."""
-    with (
-        PoolProvider(execution) as pools,
-        display() as shown,
-        Heartbeat(run, execution, workers=lambda: pools.workers) as heart,
-    ):
+    pools = PoolProvider(execution)
+    with Heartbeat(run, execution, workers=lambda: pools.workers) as heart:
         log = EventLog(run, driver=heart.id)
-        observer = Several(shown, log, heart, *observers)
         try:
-            yield Work(run, execution=execution, observer=observer, pools=pools, only=only)
+            with pools, display() as shown:
+                observer = Several(shown, log, heart, *observers)
+                yield Work(run, execution=execution, observer=observer, pools=pools, only=only)
         finally:
-            log.flush()
+            log.flush()  # after the workers: a store that answers late must not keep them
 
 
 def run_local(run: Run, execution: Execution, only: Only) -> None:

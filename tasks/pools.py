@@ -6,16 +6,14 @@ memory, so the workers of the last one go first.
 
 from __future__ import annotations
 
-import signal
-import sys
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from types import FrameType, TracebackType
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from types import TracebackType
 from typing import Self
 
 from tasks.dispatch import dispatch
 from tasks.execution import Execution
+from tasks.interrupts import terminable
 from tasks.jobs import Job, WorkerSpec
 from tasks.local_pool import local_pool
 from tasks.outcomes import DispatchResult, JobObserver
@@ -34,7 +32,7 @@ class PoolProvider:
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        self._stack.enter_context(_terminable())
+        self._stack.enter_context(terminable())
         return self
 
     def __exit__(
@@ -148,24 +146,3 @@ class PoolProvider:
                 ray_cluster.connected(how.ray_address, num_cpus=cpus)
             )
         return self._ray
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Let SIGTERM end the block as an exception, so that workers are stopped on the way out."""
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        sys.exit(128 + number)
-
-    ours = (
-        threading.current_thread() is threading.main_thread()
-        and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    )
-    if not ours:
-        yield
-        return
-    signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -21,6 +21,7 @@ from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-d
 from ray.exceptions import AuthenticationError, RaySystemError
 
 from distill_core.errors import ClusterError, ConfigError
+from tasks.interrupts import kept_handlers
 
 OBJECT_STORE_BYTES = 128 * 2**20  # receipts are small; the default takes 30 % of the memory
 KNOCK_SECONDS = 10.0
@@ -91,7 +92,7 @@ def started(*, num_cpus: int, num_gpus: int | None = None) -> Iterator[None]:
         }
     ):
         try:
-            with _ours("a local Ray cluster"):
+            with kept_handlers(), _ours("a local Ray cluster"):
                 ray.init(
                     address="local",
                     num_cpus=num_cpus,
@@ -115,7 +116,7 @@ def _joined(address: str) -> Iterator[None]:
     mode = "token" if token else "disabled"
     with _environment({"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": mode}):
         try:
-            with _ours(f"ray_address={address}"):
+            with kept_handlers(), _ours(f"ray_address={address}"):
                 ray.init(address=address, log_to_driver=False, logging_level="error")
             yield
         finally:

@@ -1,0 +1,134 @@
+"""Signals end a block once, in order, and within a bounded time."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from tasks.interrupts import kept_handlers, terminable
+
+
+@pytest.fixture(autouse=True)
+def _handlers() -> Iterator[None]:
+    """Put back what a test leaves behind."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def kill_us(number: signal.Signals) -> None:
+    os.kill(os.getpid(), number)
+
+
+def test_sigterm_without_a_handler_leaves_with_143() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    with pytest.raises(SystemExit) as end, terminable():
+        kill_us(signal.SIGTERM)
+    assert end.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_an_interrupt_stays_a_keyboard_interrupt() -> None:
+    with pytest.raises(KeyboardInterrupt), terminable():
+        kill_us(signal.SIGINT)
+
+
+def test_the_handler_that_was_there_decides_what_is_raised() -> None:
+    def mine(number: int, frame: object) -> None:
+        raise ZeroDivisionError
+
+    signal.signal(signal.SIGTERM, mine)
+    with pytest.raises(ZeroDivisionError), terminable():
+        kill_us(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is mine
+
+
+def test_a_second_signal_does_not_disturb_the_unwinding() -> None:
+    unwound = []
+
+    def interrupted() -> None:
+        try:
+            kill_us(signal.SIGINT)
+        finally:
+            kill_us(signal.SIGINT)
+            kill_us(signal.SIGTERM)
+            unwound.append(True)
+
+    with pytest.raises(KeyboardInterrupt), terminable():
+        interrupted()
+    assert unwound == [True]
+
+
+def test_what_does_not_unwind_in_time_is_ended() -> None:
+    ended, codes = threading.Event(), []
+
+    def end(code: int) -> None:
+        codes.append(code)
+        ended.set()
+
+    def hanging() -> None:
+        try:
+            kill_us(signal.SIGINT)
+        finally:
+            assert ended.wait(30)
+
+    with pytest.raises(KeyboardInterrupt), terminable(0.01, end=end):
+        hanging()
+    assert codes == [130]
+
+
+def test_a_process_that_hangs_while_unwinding_ends_with_143() -> None:
+    code = """
+import os, signal, threading
+from tasks.interrupts import terminable
+with terminable(0.2):
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        threading.Event().wait()
+"""
+    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 143
+
+
+def test_what_unwinds_in_time_is_not_ended() -> None:
+    ended: list[int] = []
+    with pytest.raises(KeyboardInterrupt), terminable(60, end=ended.append):
+        kill_us(signal.SIGINT)
+    timers = [one for one in threading.enumerate() if isinstance(one, threading.Timer)]
+    for timer in timers:
+        timer.join(30)
+    assert ended == []
+
+
+def test_a_signal_that_is_ignored_stays_ignored() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with terminable():
+        kill_us(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+
+
+def test_handlers_survive_a_library_that_replaces_them() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with kept_handlers():
+        signal.signal(signal.SIGTERM, lambda *_: None)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_outside_the_main_thread_nothing_changes() -> None:
+    seen = []
+
+    def inside() -> None:
+        with terminable(), kept_handlers():
+            seen.append(True)
+
+    thread = threading.Thread(target=inside)
+    thread.start()
+    thread.join(30)
+    assert seen == [True]
