@@ -93,10 +93,11 @@ def recover_key(
         statistics: key of the class statistics it reads, if it does.
     """
     config = run.recover_for(images)
-    # The batches below say what batch size, composition and range would only repeat; without a
-    # step only the start and how it is stored count.
+    # The batches below say what batch size, composition and range would only repeat, unless groups
+    # divide that range; without a step only the start and how it is stored count.
+    repeated = {"batch_size", "composition"} | ({"ipc_range"} if config.late_groups == 1 else set())
     settings = (
-        _dump(config, exclude={"batch_size", "composition", "ipc_range"})
+        _dump(config, exclude=repeated)
         if config.steps
         else _dump(config, include={"init", "mosaic", "encoding", "first_layer_factor"})
     )

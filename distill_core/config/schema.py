@@ -25,9 +25,14 @@ NonNegativeInt = Annotated[int, Field(ge=0)]
 Triple = tuple[float, float, float]
 Precision = Literal["float32", "float64", "bfloat16"]
 SetName = Literal["distilled", "random_real", "hard_labels"]
-TermName = Literal[
-    "cross_entropy", "bn_statistics", "class_bn_statistics"
-]  # the functions of recover/terms.py
+TermName = Literal[  # the functions of recover/terms.py
+    "cross_entropy",
+    "bn_statistics",
+    "class_bn_statistics",
+    "start_distance",
+    "flatness",
+    "density",
+]
 
 
 class Frozen(BaseModel):
@@ -161,6 +166,29 @@ class MosaicConfig(Frozen):
     crops: PositiveInt = 5  # of each; the one most like its class is kept
     factor: PositiveInt  # tiles per side of a mosaic
     scale: tuple[Fraction, Fraction] = (0.08, 1.0)  # area of a crop
+    # easiest: the crops most like their class first; median: those of median probability first
+    order: Literal["easiest", "median"] = "easiest"
+
+
+class SegmentConfig(Frozen):
+    """A part of a recovery with its own resolution; the optimiser starts afresh in each (FADRM)."""
+
+    steps: PositiveInt
+    side: PositiveInt | None = None  # in pixels; None: that of the data
+
+
+class PerturbConfig(Frozen):
+    """The teacher's weights, moved uphill anew for every batch (DWA)."""
+
+    steps: PositiveInt
+    radius: PositiveFloat  # L2 length of the whole move
+
+
+class FlatnessConfig(Frozen):
+    """What the term `flatness` compares with (EDC)."""
+
+    decay: Fraction  # of the running average of the images, per step
+    temperature: PositiveFloat
 
 
 class RecoverConfig(Frozen):
@@ -180,12 +208,27 @@ class RecoverConfig(Frozen):
     flip: bool
     roll: RollConfig
     shared_view: bool = True  # one draw for the whole batch, as published; False: one per image
+    segments: tuple[SegmentConfig, ...] = ()  # add up to `steps`; none: one, at the data's side
+    residual: Fraction = 0.0  # share of the start that is mixed in between two segments (FADRM)
+    late_groups: PositiveInt = 1  # of a shard's images; group g joins at g/late_groups (DELT)
+    perturb: PerturbConfig | None = None
+    flatness: FlatnessConfig | None = None  # goes with the term of that name
+    variance_factor: NonNegativeFloat = 1.0  # multiplies the variance gaps of bn_statistics (DWA)
     encoding: Literal["png", "jpeg"] = "png"  # jpeg is quality 95, 4:4:4
 
     @model_validator(mode="after")
     def _mosaic_is_described(self) -> Self:
         if (self.init == "mosaic") != (self.mosaic is not None):
             raise ValueError("mosaic goes with init=mosaic, and only with it")
+        return self
+
+    @model_validator(mode="after")
+    def _steps_add_up(self) -> Self:
+        total = sum(segment.steps for segment in self.segments)
+        if self.segments and self.steps not in (0, total):
+            raise ValueError(f"steps = {self.steps}, but the segments add up to {total}")
+        if (self.terms.get("flatness", 0.0) > 0) != (self.flatness is not None):
+            raise ValueError("flatness goes with the term of that name, and only with it")
         return self
 
     @property

@@ -1,7 +1,7 @@
 """Recover: optimise the pixels of one batch through a frozen teacher.
 
-One step is one function; everything it reads is an argument, and nothing in it waits for the
-device. Which images share a batch is decided by the plan, because statistics pool over the batch.
+A step is one function (`recover.step`); here are the loop over steps, the schedules and what is
+kept of them. Which images share a batch is decided by the plan, because statistics pool over it.
 
 Axes: B images, 3 channels, S x S pixels.
 """
@@ -9,28 +9,26 @@ Axes: B images, 3 channels, S x S pixels.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, interpolate
 
-from distill_core.config.schema import RecoverConfig
+from distill_core.config.schema import PerturbConfig, RecoverConfig
 from distill_core.curricula import cosine_lr, crop_low
 from distill_core.errors import ConfigError, DivergedError
 from distill_core.models.teacher import FrozenTeacher
 from distill_core.pixel_space import PixelSpace
 from distill_core.plan import Batch
 from distill_core.progress import Progress, silent
+from distill_core.recover.leaves import Leaves
+from distill_core.recover.perturb import perturbed
+from distill_core.recover.schedule import Segment, segments_of
 from distill_core.recover.start import gaussian
-from distill_core.recover.terms import (
-    NEEDS_STATISTICS,
-    Forward,
-    Objective,
-    bn_statistics,
-    build_objective,
-)
+from distill_core.recover.step import Goal
+from distill_core.recover.terms import NEEDS_STATISTICS, Forward, bn_statistics, build_objective
 from distill_core.seeds import generator, philox_key
 from distill_core.views import View, apply_view, sample_view
 
@@ -76,51 +74,17 @@ def recover_batch(
         ConfigError: a term needs batch norm statistics and the teacher has none.
         DivergedError: a loss stopped being finite.
 
-    Source: arXiv:2306.13092 (SRe2L) section 3.2; arXiv:2311.18838 (CDA) section 3.
+    Source: arXiv:2306.13092 (SRe2L) section 3.2; arXiv:2311.18838 (CDA) section 3; segments and
+    residuals of FADRM (NeurIPS 2025), section 3; late groups of arXiv:2412.09959 (DELT).
     Differs from the published code: the last iterate is kept and called so; no image priors; the
-    random window of a step is drawn from counters, not from a global generator.
+    random window of a step is drawn from counters, not from a global generator; a late group has
+    an optimiser state of its own, so its first steps are corrected for bias.
     """
-    objective = build_objective(config.terms)
-    if objective.keys() & NEEDS_STATISTICS and not teacher.num_statistics:
-        raise ConfigError(
-            f"recover.terms: {teacher.spec.model.title} has no batch norm layer, bn_statistics "
-            "needs one. Use a teacher with batch norm, or drop the term."
-        )
-    run = _Loop(batch, config, teacher, objective, seed, torch.device(device), class_moments)
+    run = _Loop(batch, config, teacher, seed, torch.device(device), class_moments)
     images = run.start(start)
     if config.steps:
-        run.optimise(images, progress)
+        images = run.optimise(images, progress)
     return run.result(images)
-
-
-def recover_step(
-    images: Tensor,
-    targets: Tensor,
-    *,
-    teacher: FrozenTeacher,
-    optimizer: torch.optim.Optimizer,
-    objective: Objective,
-    view: View,
-    first_layer_factor: float,
-    space: PixelSpace,
-    class_moments: tuple[tuple[Tensor, Tensor], ...] = (),
-) -> Tensor:
-    """Take one gradient step on `images`, in place, and project onto the valid box.
-
-    Returns:
-        The terms' values in the objective's order, then their weighted sum; detached, on device.
-    """
-    optimizer.zero_grad(set_to_none=True)
-    pixels = apply_view(images, view, out=images.shape[-1])
-    output = teacher(pixels, statistics=bool(objective.keys() & NEEDS_STATISTICS))
-    forward = Forward(pixels, targets, output, first_layer_factor, class_moments)
-    losses = [term(forward) for _, term in objective.values()]
-    total = torch.stack([w * x for (w, _), x in zip(objective.values(), losses, strict=True)]).sum()
-    total.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
-    with torch.no_grad():
-        torch.clamp(images, space.low, space.high, out=images)
-    return torch.stack([*losses, total]).detach()
 
 
 class _Loop:
@@ -131,108 +95,132 @@ class _Loop:
         batch: Batch,
         config: RecoverConfig,
         teacher: FrozenTeacher,
-        objective: Objective,
         seed: int,
         device: torch.device,
         class_moments: Moments,
     ) -> None:
-        self.batch, self.config, self.teacher = batch, config, teacher
-        self.objective, self.seed, self.device = objective, seed, device
-        self.dtype = teacher.head.weight.dtype
+        self.batch, self.config, self.seed, self.device = batch, config, seed, device
         self.side = teacher.spec.side
-        self.targets = torch.tensor([image.label for image in batch], device=device)
-        like = torch.empty(0, dtype=self.dtype, device=device)
-        self.space = PixelSpace.of(teacher.spec.mean, teacher.spec.std, like)
+        self.like = torch.empty(0, dtype=teacher.head.weight.dtype, device=device)
         self.views = philox_key(seed, "recover", "views", batch)
-        self.class_moments = tuple(
-            (like.new_tensor(mean), like.new_tensor(var)) for mean, var in class_moments
-        )
+        self.goal = self._goal(teacher, class_moments)
         self.trace: list[tuple[int, Tensor]] = []
         self.snapshots: list[tuple[int, float, np.ndarray]] = []
 
-    def start(self, real: np.ndarray | None) -> Tensor:
-        """Return the leaf (B, 3, S, S) in normalised space."""
-        if real is not None:
-            images = self.space.normalise(torch.from_numpy(real).to(self.device))
-        else:
-            noise = gaussian(self.batch, self.side, seed=self.seed)
-            images = torch.from_numpy(noise).to(self.device, self.dtype)
-        return images.requires_grad_(True)
-
-    def low(self, step: int) -> float:
-        """Return the lower bound of the crop area; 1 without a crop."""
-        crop = self.config.crop
-        return 1.0 if crop is None else crop_low(crop, step, self.config.steps)
-
-    def view(self, step: int) -> View:
-        """Draw the view of a step."""
-        crop = self.config.crop
-        return sample_view(
-            generator(self.views, step),
-            count=len(self.batch),
-            side=self.side,
-            scale=None if crop is None else (self.low(step), crop.high),
-            flip=self.config.flip,
-            roll=self.config.roll,
-            shared=self.config.shared_view,
+    def _goal(self, teacher: FrozenTeacher, class_moments: Moments) -> Goal:
+        config, objective = self.config, build_objective(self.config.terms)
+        if objective.keys() & NEEDS_STATISTICS and not teacher.num_statistics:
+            raise ConfigError(
+                f"recover.terms: {teacher.spec.model.title} has no batch norm layer, bn_statistics "
+                "needs one. Use a teacher with batch norm, or drop the term."
+            )
+        return Goal(
+            torch.tensor([image.label for image in self.batch], device=self.device),
+            teacher,
+            objective,
+            PixelSpace.of(teacher.spec.mean, teacher.spec.std, self.like),
+            first_layer_factor=config.first_layer_factor,
+            variance_factor=config.variance_factor,
+            temperature=1.0 if config.flatness is None else config.flatness.temperature,
+            class_moments=tuple(
+                (self.like.new_tensor(mean), self.like.new_tensor(var))
+                for mean, var in class_moments
+            ),
         )
 
-    def optimise(self, images: Tensor, progress: Progress) -> None:
-        """Take every step; the last iterate stays in `images`."""
-        steps, every = self.config.steps, max(1, self.config.steps // TRACE_POINTS)
+    def start(self, real: np.ndarray | None) -> Tensor:
+        """Return the images before the first step, (B, 3, S, S) in normalised space."""
+        if real is not None:
+            return self.goal.space.normalise(torch.from_numpy(real).to(self.device))
+        noise = gaussian(self.batch, self.side, seed=self.seed)
+        return torch.from_numpy(noise).to(self.device, self.like.dtype)
+
+    def optimise(self, start: Tensor, progress: Progress) -> Tensor:
+        """Take every step; return the last iterate, (B, 3, S, S)."""
+        images = start
+        if self.config.perturb is not None:
+            self._perturb(start, self.config.perturb)
+        for number, segment in enumerate(segments_of(self.config, self.side)):
+            anchor = resized(start, segment.side)
+            images = resized(images, segment.side)
+            if number and self.config.residual:
+                images = torch.lerp(images, anchor, self.config.residual)
+            images = self._segment(segment, images, anchor, progress)
+        images = resized(images, self.side)
+        self._snapshot(images, self.config.steps)
+        return images
+
+    def _segment(
+        self, segment: Segment, images: Tensor, anchor: Tensor, progress: Progress
+    ) -> Tensor:
+        config, steps = self.config, self.config.steps
+        every = max(1, steps // TRACE_POINTS)
         shown = {round(share * steps) for share in SNAPSHOTS}
-        optimizer = torch.optim.Adam([images], lr=self.config.lr, betas=self.config.betas)
-        for step in range(steps):
+        leaves = Leaves(images, anchor, self.batch, self.goal, config)
+        for step in range(segment.first, segment.stop):
             if step in shown:
-                self._snapshot(images, step)
-            for group in optimizer.param_groups:
-                group["lr"] = cosine_lr(self.config.lr, step, steps)
-            values = recover_step(
-                images,
-                self.targets,
-                teacher=self.teacher,
-                optimizer=optimizer,
-                objective=self.objective,
-                view=self.view(step),
-                first_layer_factor=self.config.first_layer_factor,
-                space=self.space,
-                class_moments=self.class_moments,
-            )
+                self._snapshot(resized(leaves.images(), self.side), step)
+            values = leaves.step(step, view=self._view(step, segment.side), lr=self._lr(step))
             if step % every == 0 or step == steps - 1:
                 self.trace.append((step, values))
                 self._check(step, values)
                 progress(step + 1, steps)
-        self._snapshot(images, steps)
+        return leaves.images()
 
     def result(self, images: Tensor) -> RecoveredBatch:
         """Round to pixels, and judge the unaugmented images once."""
-        pixels = self.space.quantise(images.detach())
-        names = (*self.objective, "total")
+        pixels = self.goal.space.quantise(images.detach())
+        names = (*self.goal.objective, "total")
         trace = tuple(
-            {"step": step, "low": self.low(step), "lr": self._lr(step)}
+            {"step": step, "low": self._low(step), "lr": self._lr(step)}
             | dict(zip(names, values.tolist(), strict=True))
             for step, values in self.trace
         )
         losses = self._final_losses(pixels)
         return RecoveredBatch(pixels.cpu().numpy(), losses, trace, tuple(self.snapshots))
 
-    @torch.no_grad()
-    def _final_losses(self, pixels: Tensor) -> dict[str, np.ndarray]:
-        """Return each image's cross-entropy, and the batch's statistics gap where there is one."""
-        measured = bool(self.teacher.num_statistics)
-        output = self.teacher(self.space.normalise(pixels), statistics=measured)
-        losses = {"cross_entropy": cross_entropy(output.logits, self.targets, reduction="none")}
-        if measured:
-            forward = Forward(pixels, self.targets, output, self.config.first_layer_factor)
-            losses["bn_statistics"] = bn_statistics(forward).expand(len(self.batch))
-        return {name: values.float().cpu().numpy() for name, values in losses.items()}
+    def _perturb(self, start: Tensor, config: PerturbConfig) -> None:
+        """Move the teacher uphill on the first view of the batch; the stored one stays."""
+        pixels = apply_view(start, self._view(0, self.side), out=self.side)
+        moved = perturbed(self.goal.teacher, pixels, self.goal.targets, config)
+        self.goal = replace(self.goal, teacher=moved)
+
+    def _low(self, step: int) -> float:
+        """Return the lower bound of the crop area; 1 without a crop."""
+        crop = self.config.crop
+        return 1.0 if crop is None else crop_low(crop, step, self.config.steps)
 
     def _lr(self, step: int) -> float:
         return cosine_lr(self.config.lr, step, self.config.steps)
 
+    def _view(self, step: int, side: int) -> View:
+        """Draw the view of a step for the whole batch."""
+        crop = self.config.crop
+        return sample_view(
+            generator(self.views, step),
+            count=len(self.batch),
+            side=side,
+            scale=None if crop is None else (self._low(step), crop.high),
+            flip=self.config.flip,
+            roll=self.config.roll,
+            shared=self.config.shared_view,
+        )
+
+    @torch.no_grad()
+    def _final_losses(self, pixels: Tensor) -> dict[str, np.ndarray]:
+        """Return each image's cross-entropy, and the batch's statistics gap where there is one."""
+        teacher, targets = self.goal.teacher, self.goal.targets
+        measured = bool(teacher.num_statistics)
+        output = teacher(self.goal.space.normalise(pixels), statistics=measured)
+        losses = {"cross_entropy": cross_entropy(output.logits, targets, reduction="none")}
+        if measured:
+            forward = Forward(pixels, targets, output, self.config.first_layer_factor)
+            losses["bn_statistics"] = bn_statistics(forward).expand(len(self.batch))
+        return {name: values.float().cpu().numpy() for name, values in losses.items()}
+
     def _snapshot(self, images: Tensor, step: int) -> None:
-        first = self.space.quantise(images.detach()[:1])[0].cpu().numpy()
-        self.snapshots.append((step, self.low(min(step, self.config.steps)), first))
+        first = self.goal.space.quantise(images.detach()[:1])[0].cpu().numpy()
+        self.snapshots.append((step, self._low(min(step, self.config.steps)), first))
 
     def _check(self, step: int, values: Tensor) -> None:
         if not bool(values.isfinite().all()):
@@ -242,3 +230,10 @@ class _Loop:
                 f"{first.ipc_index} .. {last.wnid}/{last.ipc_index} is not finite. "
                 "Lower recover.lr; the same seed will do it again."
             )
+
+
+def resized(images: Tensor, side: int) -> Tensor:
+    """Return (B, 3, side, side), bilinear without antialiasing; the same tensor if it fits."""
+    if images.shape[-1] == side:
+        return images
+    return interpolate(images, size=(side, side), mode="bilinear", align_corners=False)

@@ -10,6 +10,8 @@ Axes: n real images of a class, k crops of each, S side, f tiles per side, s = S
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -43,7 +45,7 @@ def rank_crops(
     seed: int,
     device: str | torch.device,
 ) -> np.ndarray:
-    """Return the best crop of each image, the one most like its class first.
+    """Return the best crop of each image, in the order in which they are used.
 
     Args:
         pixels: (n, 3, S, S) uint8, the candidates of one class.
@@ -55,7 +57,7 @@ def rank_crops(
         device: where to compute.
 
     Returns:
-        (n, 3, s, s) uint8.
+        (n, 3, s, s) uint8; the crop most like its class first, or that of median probability.
     """
     side, rng = pixels.shape[-1], generator(philox_key(seed, "recover", f"crops/{wnid}"))
     small = side // config.factor
@@ -69,7 +71,7 @@ def rank_crops(
     best = crops.view(-1, config.crops, 3, small, small)[
         torch.arange(len(scores)), scores.argmin(dim=1)
     ]
-    order = torch.argsort(scores.amin(dim=1), stable=True)
+    order = torch.argsort(_turn(scores.amin(dim=1), config.order), stable=True)
     found: np.ndarray = best[order].cpu().numpy()
     return found
 
@@ -90,6 +92,17 @@ def stitch(crops: np.ndarray, ipc_index: int, *, factor: int) -> np.ndarray:
     tiles = crops[turn].reshape(factor, factor, *crops.shape[1:])
     side = factor * crops.shape[-1]
     return np.ascontiguousarray(tiles.transpose(2, 0, 3, 1, 4)).reshape(3, side, side)
+
+
+def _turn(scores: Tensor, order: Literal["easiest", "median"]) -> Tensor:
+    """Return what decides the order of crops, (n,), low first.
+
+    Source of `median`: arXiv:2412.09959 (DELT), section 3.2, and its published selector.
+    """
+    if order == "easiest":
+        return scores
+    probability = torch.exp(-scores)
+    return (probability - probability.median()).abs()
 
 
 def _scores(crops: Tensor, label: int, teacher: FrozenTeacher, side: int) -> Tensor:

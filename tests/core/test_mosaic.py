@@ -57,6 +57,14 @@ def test_the_kept_crop_is_the_one_most_like_its_class() -> None:
     assert scores(ranked(), 1).mean() < scores(one_each, 1).mean()
 
 
+def test_the_median_order_begins_in_the_middle_and_ends_at_an_extreme() -> None:
+    crops = ranked(MOSAIC.model_copy(update={"order": "median"}))
+    found = np.exp(-scores(crops, 1))
+    middle = np.sort(found)[(len(found) - 1) // 2]
+    assert found[0] == pytest.approx(middle)
+    assert np.all(np.diff(np.abs(found - middle)) >= -1e-6)
+
+
 def test_the_same_seed_gives_the_same_crops_and_another_seed_others() -> None:
     assert np.array_equal(ranked(), ranked())
     assert not np.array_equal(ranked(), ranked(seed=1))

@@ -58,8 +58,17 @@ def test_every_term_is_a_finite_scalar_whose_gradient_reaches_every_image(
     teacher = tiny_teacher(precision)  # type: ignore[arg-type]
     pixels = torch.randn(4, 3, 16, 16, dtype=teacher.head.weight.dtype, requires_grad=True)
     output = teacher(pixels, statistics=True)
-    moments = tuple((s.running_mean + 1, s.running_var + 1) for s in output.statistics)
-    value = TERMS[name](Forward(pixels, torch.arange(4), output, 10.0, moments))
+    forward = Forward(
+        pixels,
+        torch.tensor([0, 0, 1, 1]),
+        output,
+        10.0,
+        tuple((s.running_mean + 1, s.running_var + 1) for s in output.statistics),
+        start=torch.randn_like(pixels),
+        smoothed_logits=torch.randn_like(output.logits),
+        temperature=4.0,
+    )
+    value = TERMS[name](forward)
     assert value.shape == ()
     assert math.isfinite(value.item())
     (gradient,) = torch.autograd.grad(value, pixels)
@@ -76,7 +85,7 @@ def test_class_statistics_take_the_place_of_the_running_ones() -> None:
 
 
 def test_an_unknown_term_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match=r"'tvv'.*bn_statistics, cross_entropy"):
+    with pytest.raises(ConfigError, match=r"'tvv'.*cross_entropy, density"):
         build_objective({"tvv": 1.0})
 
 

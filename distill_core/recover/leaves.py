@@ -1,0 +1,74 @@
+"""The pixels of one batch as leaves of an optimiser, group by group.
+
+Images of a late group take no part before it joins: they are not looked at, so they do not count
+in the batch's statistics, and no step is taken on them.
+
+Axes: B images, 3 channels, S x S pixels.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distill_core.config.schema import RecoverConfig
+from distill_core.plan import Batch
+from distill_core.recover.schedule import joins_at, late_groups
+from distill_core.recover.step import Goal, recover_step
+from distill_core.views import View
+
+
+class Leaves:
+    """The images of a batch during one segment.
+
+    Args:
+        images: (B, 3, S, S) normalised, where the segment starts.
+        anchor: (B, 3, S, S), the start of the recovery at this resolution.
+        batch: which images.
+        goal: what they are to become.
+        config: update, late groups, flatness.
+    """
+
+    def __init__(
+        self, images: Tensor, anchor: Tensor, batch: Batch, goal: Goal, config: RecoverConfig
+    ) -> None:
+        groups = late_groups(batch, config)
+        self._joins = joins_at(groups, config.steps)
+        self._order = np.concatenate([np.array(group) for group in groups])
+        self._ends = np.cumsum([len(group) for group in groups])
+        ordered = images[self._order].detach()
+        self._leaves = [
+            part.clone().requires_grad_()
+            for part in torch.split(ordered, [len(group) for group in groups])
+        ]
+        # A leaf without a gradient is left alone, its count of steps included.
+        self._adam = torch.optim.Adam(self._leaves, lr=config.lr, betas=config.betas)
+        self._goals = [goal.of(torch.from_numpy(self._order[:end])) for end in self._ends]
+        self._anchor = anchor[self._order] if "start_distance" in goal.objective else None
+        self._decay = None if config.flatness is None else config.flatness.decay
+        self._average = ordered.clone() if self._decay is not None else None
+
+    def step(self, step: int, *, view: View, lr: float) -> Tensor:
+        """Take one step on the images whose turn it is; return the losses, see `recover_step`."""
+        active = sum(join <= step for join in self._joins)
+        count = int(self._ends[active - 1])
+        for group in self._adam.param_groups:
+            group["lr"] = lr
+        values = recover_step(
+            self._leaves[:active],
+            self._goals[active - 1],
+            optimizer=self._adam,
+            view=view.rows(self._order[:count]),
+            start=None if self._anchor is None else self._anchor[:count],
+            smoothed=None if self._average is None else self._average[:count],
+        )
+        if self._average is not None and self._decay is not None:
+            now = torch.cat([leaf.detach() for leaf in self._leaves])
+            self._average.lerp_(now, 1 - self._decay)
+        return values
+
+    def images(self) -> Tensor:
+        """Return the images in the batch's order, detached."""
+        back = np.argsort(self._order)
+        return torch.cat([leaf.detach() for leaf in self._leaves])[back]

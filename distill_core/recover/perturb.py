@@ -1,0 +1,43 @@
+"""A teacher whose weights were moved uphill, so that each batch is made under another one.
+
+Source: arXiv:2409.17612 (DWA), section 3.2, and its published code. Differs from the code: the move
+starts from the stored weights for every batch, where the code lets moves accumulate over batches,
+which makes images depend on the order of the classes; batch norm's own parameters stay.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from distill_core.config.schema import PerturbConfig
+from distill_core.models.teacher import FrozenTeacher
+
+
+def perturbed(
+    teacher: FrozenTeacher, pixels: Tensor, targets: Tensor, config: PerturbConfig
+) -> FrozenTeacher:
+    """Return a copy of a teacher that is `config.radius` away, where its loss on a batch is higher.
+
+    Args:
+        teacher: frozen; stays as it is.
+        pixels: (B, 3, S, S) normalised, one view of the batch.
+        targets: (B,) int64.
+        config: number of moves, and their length together (L2, over all weights).
+    """
+    moved = deepcopy(teacher)
+    weights = list(moved.parameters())
+    for weight in weights:
+        weight.requires_grad_(True)
+    for _ in range(config.steps):
+        loss = cross_entropy(moved(pixels).logits, targets)
+        slopes = torch.autograd.grad(loss, weights)
+        length = torch.stack([slope.float().norm() for slope in slopes]).norm()
+        with torch.no_grad():
+            for weight, slope in zip(weights, slopes, strict=True):
+                weight.add_(slope / length, alpha=config.radius / config.steps)
+    moved.requires_grad_(False)
+    return moved

@@ -1,0 +1,191 @@
+"""Segments, residuals, late groups, moved teachers, and terms that compare with other images."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from distill_core.errors import ConfigError
+from distill_core.models.teacher import FrozenTeacher
+from distill_core.plan import Batch, ImageId
+from distill_core.recover.engine import RecoveredBatch, recover_batch, resized
+from distill_core.recover.perturb import perturbed
+from distill_core.recover.schedule import joins_at, late_groups, segments_of
+from distill_core.recover.terms import Forward, density, flatness, start_distance
+from tests.core.tiny import SIDE, tiny_batch, tiny_recover, tiny_teacher
+
+REAL = (np.arange(4 * 3 * SIDE * SIDE, dtype=np.int64) * 7 % 256).astype(np.uint8)
+STILL = ("recover.crop=null", "recover.flip=false", "recover.roll={mode: off}")
+
+
+def recover(*overrides: str, batch: Batch | None = None, **changes: object) -> RecoveredBatch:
+    arguments = {
+        "config": tiny_recover(*overrides),
+        "teacher": tiny_teacher(),
+        "seed": 0,
+        "start": None,
+        "device": "cpu",
+    } | changes
+    return recover_batch(batch or tiny_batch(), **arguments)  # type: ignore[arg-type]
+
+
+def real() -> np.ndarray:
+    return REAL.reshape(4, 3, SIDE, SIDE)
+
+
+def two_per_class() -> Batch:
+    return tuple(ImageId(label, f"class_{label}", n) for label in range(2) for n in range(2))
+
+
+def forward(pixels: torch.Tensor, targets: list[int], **more: object) -> Forward:
+    teacher = tiny_teacher()
+    said = teacher(pixels, statistics=True)
+    return Forward(pixels, torch.tensor(targets), said, 1.0, **more)  # type: ignore[arg-type]
+
+
+def test_segments_follow_each_other_and_fall_back_to_the_side_of_the_data() -> None:
+    config = tiny_recover("recover.segments=[{steps: 12, side: 12}, {steps: 8}]")
+    first, second = segments_of(config, SIDE)
+    assert (first.first, first.stop, first.side) == (0, 12, 12)
+    assert (second.first, second.stop, second.side) == (12, 20, SIDE)
+
+
+def test_segments_must_add_up_to_the_steps() -> None:
+    with pytest.raises(ConfigError, match="steps = 20, but the segments add up to 19"):
+        tiny_recover("recover.segments=[{steps: 19}]")
+
+
+def test_one_segment_is_no_segment() -> None:
+    assert np.array_equal(recover().pixels, recover("recover.segments=[{steps: 20}]").pixels)
+
+
+def test_a_new_segment_starts_the_optimiser_afresh() -> None:
+    halves = recover("recover.segments=[{steps: 10}, {steps: 10}]")
+    assert not np.array_equal(recover().pixels, halves.pixels)
+    assert halves.trace[:11] == recover().trace[:11]  # the first loss after the cut is the same
+
+
+def test_images_leave_with_the_side_of_the_data_whatever_sides_they_passed() -> None:
+    made = recover("recover.segments=[{steps: 12, side: 12}, {steps: 8, side: 24}]")
+    assert made.pixels.shape == (4, 3, SIDE, SIDE)
+    assert {pixels.shape for _, _, pixels in made.snapshots} == {(3, SIDE, SIDE)}
+
+
+def test_a_residual_of_one_brings_the_start_back_between_segments() -> None:
+    settings = ("recover.init=real", *STILL, "recover.segments=[{steps: 10}, {steps: 10}]")
+    last_half = recover(*settings, "recover.residual=1.0", start=real())
+    losses = [point["cross_entropy"] for point in last_half.trace]
+    assert losses[10] == pytest.approx(losses[0], rel=1e-6)
+
+
+def test_groups_follow_from_the_place_in_the_range_not_from_the_batch() -> None:
+    batch = tuple(ImageId(0, "class_0", n) for n in (10, 14, 15, 19))
+    config = tiny_recover("recover.ipc_range=10", "recover.late_groups=2")
+    assert late_groups(batch, config) == ((0, 1), (2, 3))
+    assert joins_at((1, 2, 3, 4), 20) == (0, 5, 10, 15)
+
+
+def test_before_a_late_group_joins_the_early_one_is_alone() -> None:
+    settings = ("recover.ipc_range=2", "recover.init=real", *STILL)
+    first = np.array([image.ipc_index == 0 for image in two_per_class()])
+    early = tuple(image for image in two_per_class() if image.ipc_index == 0)
+    late = recover(*settings, "recover.late_groups=2", batch=two_per_class(), start=real())
+    alone = recover(*settings, batch=early, start=real()[first])
+    together = recover(*settings, batch=two_per_class(), start=real())
+    assert late.trace[:10] == alone.trace[:10]
+    assert late.trace[10] != alone.trace[10]
+    moved = np.abs(late.pixels.astype(int) - real()).mean(axis=(1, 2, 3))
+    whole = np.abs(together.pixels.astype(int) - real()).mean(axis=(1, 2, 3))
+    assert (moved[~first] > 0).all()
+    assert (moved[~first] < whole[~first]).all()  # half of the steps, the smaller ones
+
+
+def test_start_distance_is_taken_under_the_same_view() -> None:
+    """Crops, flips and rolls that differed would leave a distance at the first step."""
+    made = recover("recover.terms={start_distance: 1.0}", "recover.init=real", start=real())
+    assert [point["start_distance"] for point in made.trace] == [0.0] * 20
+
+
+def test_start_distance_holds_images_near_their_start() -> None:
+    far = recover("recover.init=real", *STILL, start=real())
+    near = recover(
+        "recover.init=real",
+        *STILL,
+        "recover.terms={cross_entropy: 1.0, bn_statistics: 0.01, start_distance: 1000.0}",
+        start=real(),
+    )
+
+    def distance(made: RecoveredBatch) -> float:
+        return float(np.abs(made.pixels.astype(int) - real()).mean())
+
+    assert distance(near) < 0.5 * distance(far)
+
+
+def test_flatness_needs_its_settings_and_is_zero_at_the_first_step() -> None:
+    with pytest.raises(ConfigError, match="flatness goes with the term"):
+        tiny_recover("recover.terms={cross_entropy: 1.0, flatness: 0.25}")
+    made = recover(
+        "recover.terms={cross_entropy: 1.0, flatness: 0.25}",
+        "recover.flatness={decay: 0.9, temperature: 4}",
+    )
+    values = [point["flatness"] for point in made.trace]
+    assert values[0] == pytest.approx(0.0, abs=1e-6)
+    assert max(values) > 1e-5
+
+
+def test_flatness_equals_the_divergence_written_out() -> None:
+    pixels, other = torch.randn(2, 3, SIDE, SIDE), torch.randn(2, 4)
+    seen = forward(pixels, [0, 1], smoothed_logits=other, temperature=4.0)
+    here = (seen.teacher.logits / 4).softmax(1)
+    there = (other / 4).softmax(1)
+    expected = (here * (here / there).log()).sum(1).mean()
+    assert flatness(seen).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_density_is_zero_for_single_images_and_prefers_different_ones() -> None:
+    noise = torch.randn(4, 3, SIDE, SIDE)
+    alike = noise[:1].expand(4, -1, -1, -1) * torch.tensor([1.0, 1.1, 0.9, 1.05]).view(4, 1, 1, 1)
+    assert density(forward(noise, [0, 1, 2, 3])).item() == 0.0
+    assert density(forward(noise, [0] * 4)).item() < density(forward(alike, [0] * 4)).item()
+
+
+def test_start_distance_is_the_mean_square() -> None:
+    pixels = torch.zeros(2, 3, SIDE, SIDE)
+    assert start_distance(forward(pixels, [0, 1], start=pixels + 2)).item() == pytest.approx(4.0)
+
+
+def weights(teacher: FrozenTeacher) -> torch.Tensor:
+    return torch.cat([value.flatten() for value in teacher.parameters()])
+
+
+def test_a_moved_teacher_is_as_far_away_as_asked_and_the_stored_one_stays() -> None:
+    config = tiny_recover("recover.perturb={steps: 3, radius: 0.05}").perturb
+    assert config is not None
+    teacher, pixels, targets = tiny_teacher(), torch.randn(4, 3, SIDE, SIDE), torch.arange(4)
+    before = weights(teacher).clone()
+    moved = perturbed(teacher, pixels, targets, config)
+    assert torch.equal(weights(teacher), before)
+    assert not any(p.requires_grad for p in (*moved.parameters(), *teacher.parameters()))
+    length = (weights(moved) - before).norm().item()
+    assert 0.04 < length <= 0.05 + 1e-6  # three moves, nearly in one direction
+
+    def loss(network: FrozenTeacher) -> float:
+        return torch.nn.functional.cross_entropy(network(pixels).logits, targets).item()
+
+    assert loss(moved) > loss(teacher)
+
+
+def test_a_batch_under_a_moved_teacher_does_not_depend_on_the_one_before() -> None:
+    teacher, move = tiny_teacher(), "recover.perturb={steps: 3, radius: 0.5}"
+    first = recover(move, teacher=teacher)
+    recover(move, teacher=teacher, batch=tiny_batch(1))
+    again = recover(move, teacher=teacher)
+    assert np.array_equal(first.pixels, again.pixels)
+    assert not np.array_equal(first.pixels, recover(teacher=teacher).pixels)
+
+
+def test_resizing_to_the_same_side_is_nothing() -> None:
+    images = torch.randn(1, 3, SIDE, SIDE)
+    assert resized(images, SIDE) is images
+    assert resized(images, 8).shape == (1, 3, 8, 8)
