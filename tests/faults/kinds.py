@@ -1,0 +1,127 @@
+"""What can happen to a request on its way to an S3 server and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A response as it goes over the wire; the declared length may differ from the body's."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+    length: str | None  # of Content-Length; None: not said
+
+
+class Exchange(Protocol):
+    """One request, in the hands of a fault."""
+
+    method: str
+    path: str  # with the query
+    headers: list[tuple[str, str]]
+
+    def forward(self) -> Answer:
+        """Let the server carry the request out, and return its answer."""
+
+    def send(self, answer: Answer) -> None:
+        """Answer the client."""
+
+    def cut(self) -> None:
+        """End the connection after what was sent."""
+
+    def reset(self) -> None:
+        """Drop the connection so that the client reads a reset, not an end."""
+
+    def wait(self, seconds: float) -> None:
+        """Do nothing for a while, or until the proxy closes."""
+
+
+Fault = Callable[[Exchange], None]
+
+
+def error(code: str, status: int) -> Fault:
+    """Refuse with an S3 error; the server never hears of the request."""
+
+    def refuse(exchange: Exchange) -> None:
+        exchange.send(refusal(code, status))
+
+    refuse.__name__ = code
+    return refuse
+
+
+def refusal(code: str, status: int) -> Answer:
+    """Return an S3 error as XML."""
+    body = (
+        f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{code}</Code>'
+        f"<Message>The proxy says {code}.</Message><RequestId>proxy</RequestId></Error>"
+    ).encode()
+    return Answer(status, (("Content-Type", "application/xml"),), body, str(len(body)))
+
+
+slow_down = error("SlowDown", 503)
+internal_error = error("InternalError", 500)
+
+
+def reset_before(exchange: Exchange) -> None:
+    """Reset the connection; the server never hears of the request."""
+    exchange.reset()
+
+
+def reset_after(exchange: Exchange) -> None:
+    """Let the server carry the request out, then reset the connection."""
+    exchange.forward()
+    exchange.reset()
+
+
+def applied_but_500(exchange: Exchange) -> None:
+    """Let the server carry the request out, then say that it failed."""
+    exchange.forward()
+    exchange.send(refusal("InternalError", 500))
+
+
+def truncated(exchange: Exchange) -> None:
+    """Send half of the body the headers announce, then end the connection."""
+    answer = exchange.forward()
+    half = answer.body[: len(answer.body) // 2]
+    exchange.send(Answer(answer.status, answer.headers, half, answer.length))
+    exchange.cut()
+
+
+def flipped_bit(exchange: Exchange) -> None:
+    """Change one bit in the middle of the body."""
+    answer = exchange.forward()
+    body = bytearray(answer.body)
+    if body:
+        body[len(body) // 2] ^= 1
+    exchange.send(Answer(answer.status, answer.headers, bytes(body), answer.length))
+
+
+def without_condition(exchange: Exchange) -> None:
+    """Hide ``If-None-Match`` from the server, as stores do that ignore it."""
+    exchange.headers = [(n, v) for n, v in exchange.headers if n.lower() != "if-none-match"]
+    exchange.send(exchange.forward())
+
+
+def delayed(seconds: float) -> Fault:
+    """Pass the request on after a while."""
+
+    def wait(exchange: Exchange) -> None:
+        exchange.wait(seconds)
+        exchange.send(exchange.forward())
+
+    wait.__name__ = f"delayed {seconds} s"
+    return wait
+
+
+# What a rate draws from: faults that a patient client survives without noticing.
+PASSING: tuple[Fault, ...] = (
+    slow_down,
+    internal_error,
+    reset_before,
+    reset_after,
+    applied_but_500,
+)
