@@ -116,7 +116,13 @@ def _joined(address: str) -> Iterator[None]:
     mode = "token" if token else "disabled"
     with _environment({"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": mode}):
         try:
-            with kept_handlers(), _ours(f"ray_address={address}"):
+            # The port answers, so a refused token is likely; Ray itself only logs that.
+            held = "the one set here is refused" if token else "none is set here"
+            hint = (
+                " Is a Ray head of our version listening there? If it asks for a token, set "
+                f"RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's own; {held}."
+            )
+            with kept_handlers(), _ours(f"ray_address={address}", hint):
                 ray.init(address=address, log_to_driver=False, logging_level="error")
             yield
         finally:
@@ -228,7 +234,7 @@ def _read_again() -> None:
 
 
 @contextmanager
-def _ours(where: str) -> Iterator[None]:
+def _ours(where: str, hint: str = "") -> Iterator[None]:
     """Turn what Ray raises while connecting into our errors."""
     try:
         yield
@@ -239,7 +245,7 @@ def _ours(where: str) -> Iterator[None]:
         ) from error
     except (ConnectionError, TimeoutError, RuntimeError, RaySystemError, ValueError) as error:
         raise ClusterError(
-            f"{where}: cannot be reached or started: {_first_line(error)}"
+            f"{where}: cannot be reached or started: {_first_line(error)}.{hint}"
         ) from error
 
 

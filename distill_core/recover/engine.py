@@ -72,7 +72,7 @@ def recover_batch(
 
     Raises:
         ConfigError: a term needs batch norm statistics and the teacher has none.
-        DivergedError: a loss stopped being finite.
+        DivergedError: a loss or an image stopped being finite.
 
     Source: arXiv:2306.13092 (SRe2L) section 3.2; arXiv:2311.18838 (CDA) section 3; segments and
     residuals of FADRM (NeurIPS 2025), section 3; late groups of arXiv:2412.09959 (DELT).
@@ -147,6 +147,7 @@ class _Loop:
                 images = torch.lerp(images, anchor, self.config.residual)
             images = self._segment(segment, images, anchor, progress)
         images = resized(images, self.side)
+        self._check("image after the last step", images)  # the last loss came before it
         self._snapshot(images, self.config.steps)
         return images
 
@@ -163,7 +164,7 @@ class _Loop:
             values = leaves.step(step, view=self._view(step, segment.side), lr=self._lr(step))
             if step % every == 0 or step == steps - 1:
                 self.trace.append((step, values))
-                self._check(step, values)
+                self._check(f"loss at step {step}", values)
                 progress(step + 1, steps)
         return leaves.images()
 
@@ -216,20 +217,23 @@ class _Loop:
         if measured:
             forward = Forward(pixels, targets, output, self.config.first_layer_factor)
             losses["bn_statistics"] = bn_statistics(forward).expand(len(self.batch))
+        for name, values in losses.items():
+            self._check(f"final {name}", values)
         return {name: values.float().cpu().numpy() for name, values in losses.items()}
 
     def _snapshot(self, images: Tensor, step: int) -> None:
         first = self.goal.space.quantise(images.detach()[:1])[0].cpu().numpy()
         self.snapshots.append((step, self._low(min(step, self.config.steps)), first))
 
-    def _check(self, step: int, values: Tensor) -> None:
-        if not bool(values.isfinite().all()):
-            first, last = self.batch[0], self.batch[-1]
-            raise DivergedError(
-                f"recover: loss {values.tolist()} at step {step} of the batch {first.wnid}/"
-                f"{first.ipc_index} .. {last.wnid}/{last.ipc_index} is not finite. "
-                "Lower recover.lr; the same seed will do it again."
-            )
+    def _check(self, what: str, values: Tensor) -> None:
+        if bool(values.isfinite().all()):
+            return
+        first, last = self.batch[0], self.batch[-1]
+        raise DivergedError(
+            f"recover: the {what} of the batch {first.wnid}/{first.ipc_index} .. "
+            f"{last.wnid}/{last.ipc_index} is not finite. "
+            "Lower recover.lr; the same seed will do it again."
+        )
 
 
 def resized(images: Tensor, side: int) -> Tensor:

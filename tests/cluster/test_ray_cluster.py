@@ -39,6 +39,26 @@ print("fine")
 """
 
 
+JOINS_WITH_A_WRONG_TOKEN = """
+import os, subprocess, sys, ray
+from tasks import ray_cluster
+
+JOIN = "import sys; from tasks import ray_cluster as r; r.connected(sys.argv[1]).__enter__()"
+with ray_cluster.started(num_cpus=1):
+    address = ray.get_runtime_context().gcs_address
+    ours = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    joining = [
+        subprocess.Popen(
+            [sys.executable, "-c", JOIN, address],
+            env=ours | token, stderr=subprocess.PIPE, text=True,
+        )
+        for token in ({}, {"RAY_AUTH_TOKEN": "0" * 64})
+    ]
+    for one in joining:
+        print(one.communicate()[1].splitlines()[-1].partition(address + ": ")[2])
+"""
+
+
 @pytest.fixture
 def no_ray_yet(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hide the Ray of other tests: one that runs is used, whatever the address."""
@@ -62,6 +82,16 @@ def run(script: str) -> str:
 
 def test_ray_starts_on_first_use_and_stops_with_the_provider() -> None:
     assert run(STARTS_AND_STOPS).endswith("fine\n")
+
+
+@pytest.mark.slow
+def test_a_cluster_that_refuses_our_token_is_an_error_that_names_the_setting() -> None:
+    without, wrong = run(JOINS_WITH_A_WRONG_TOKEN).splitlines()
+    for said in (without, wrong):
+        assert said.startswith("cannot be reached or started")
+        assert "set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's own" in said
+    assert without.endswith("none is set here.")
+    assert wrong.endswith("the one set here is refused.")
 
 
 @pytest.mark.parametrize("scheme", ["", "ray://"])

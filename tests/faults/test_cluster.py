@@ -241,6 +241,20 @@ def test_a_killed_driver_leaves_what_is_done_to_the_next_one(
     assert not before.keys() & notebook.attempts().keys()
 
 
+def test_a_fault_in_the_config_is_not_tried_again_and_ends_the_stage_as_itself(
+    untroubled: Manifest, notebook: Notebook, tmp_path: Path
+) -> None:
+    run, shard = planned_run(str(tmp_path), shards=SHARDS), untroubled.entries[3].shard
+    notebook.order(Orders({shard: ["raise ConfigError"] * 9}))
+    with pytest.raises(ConfigError, match="a poisoned shard"):
+        recover(run, **ON_RAY, in_flight=1)
+    attempts = notebook.attempts()
+    notebook.order(Orders())
+    notebook.forget()
+    assert len(attempts[shard]) == 1
+    assert len(StageShelf(run.store, "recover").done()) == SHARDS - 1
+
+
 def test_more_gpus_than_any_node_has_are_refused_with_both_numbers(tmp_path: Path) -> None:
     run = planned_run(str(tmp_path), shards=1)
     with pytest.raises(ConfigError) as raised:

@@ -1,0 +1,57 @@
+"""A loss or an image that stops being finite is never committed, at whatever step it does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import Tensor
+
+from distill_core.errors import ShardsFailed
+from distill_core.recover import engine
+from distill_core.storage.markers import StageShelf
+from tasks.runs import Run
+from tasks.stages import stage_status
+from tests.e2e.pipeline import execute, tiny_run
+from tests.e2e.test_same_bytes import same_teacher
+
+STEPS = 102  # every second one is traced and checked
+OVERRIDES = ("ipc=1", f"recover.steps={STEPS}", "posttrain.sets=[distilled]")
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Return a run with a teacher."""
+    run = tiny_run(tmp_path_factory.mktemp("taught"), *OVERRIDES)
+    execute(run, "ingest", "squeeze")
+    return run
+
+
+@pytest.mark.parametrize(
+    ("step", "what"),
+    [(0, "loss at step 0"), (7, "loss at step 8"), (STEPS - 1, "image after the last step")],
+)
+def test_nothing_of_a_shard_that_diverges_is_kept(
+    taught: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, what: str
+) -> None:
+    taken: list[Tensor] = []
+
+    def poisoned(images: Tensor, targets: Tensor, **how: Any) -> Tensor:
+        taken.append(take_step(images, targets, **how))
+        if len(taken) == step + 1:
+            images.data[0, 0, 0, 0] = float("nan")  # one pixel is enough
+            return taken[-1] if step == STEPS - 1 else taken[-1] * float("nan")
+        return taken[-1]
+
+    take_step = engine.recover_step
+    monkeypatch.setattr(engine, "recover_step", poisoned)
+    run = same_teacher(taught, tmp_path, *OVERRIDES)
+    with pytest.raises(ShardsFailed, match="1 of the recover shards failed"):
+        execute(run, "recover")
+
+    (failure,) = stage_status(run, "recover").failed.values()
+    assert (failure["type"], failure["attempts"]) == ("DivergedError", 1)
+    assert f"the {what} of the batch" in failure["error"]
+    assert not StageShelf(run.store, "recover").done()
+    assert not run.store.names("recover/data")
