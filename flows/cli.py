@@ -11,8 +11,7 @@ import sys
 import typer
 
 from distill_core.errors import DistillError, ShardsFailed
-from flows.commands import looking, running
-from tasks.interrupts import terminable
+from flows.commands import looking, running, scheduling, triggering
 
 app = typer.Typer(
     help="Distil a labelled image dataset into a few images per class, with soft labels.",
@@ -25,14 +24,16 @@ for command in (running.run, running.resume):
 app.command("status")(looking.show_status)
 for command in (looking.plan, looking.show, looking.verify, looking.doctor, looking.report):
     app.command()(command)
+for command in (triggering.trigger, triggering.serve):
+    app.command()(command)
+app.add_typer(scheduling.app, name="schedule")
 app.command()(running.demo)
 
 
 def main() -> None:
     """Run the command line; the entry point of `distill`."""
     try:
-        with terminable():
-            app(prog_name="distill")
+        app(prog_name="distill")
     except ShardsFailed as error:
         print(f"distill: {error}", file=sys.stderr)
         sys.exit(1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, TypedDict, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict, get_type_hints
 
 import typer
 
@@ -29,6 +29,17 @@ ShardList = Annotated[
     str | None, typer.Option(metavar="LIST", help="Class shards by number: 3,17-20.")
 ]
 DEFAULT_STORE = "./out"
+DEFAULT_DEPLOYMENT = "default"
+Policy = Literal["keep", "fine_tune", "squeeze_again"]  # for a teacher whose dataset has changed
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="A change to the config, like KEY=VALUE."),
+]
+DeployedStore = Annotated[
+    str | None,
+    typer.Option("--store", help="Default: the deployment's own store."),
+]
+DeploymentName = Annotated[str, typer.Option("--deployment", help="Name of the deployments.")]
 
 
 class How(TypedDict, total=False):

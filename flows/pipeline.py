@@ -8,20 +8,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
 from distill_core.config.schema import RunConfig
 from distill_core.errors import ConfigError, StorageError
 from distill_core.storage.store import Store, probe
+from flows.addresses import check_address, check_config
 from flows.events import EventLog
 from flows.facts import REPORT
 from flows.progress import Several, display
 from flows.report import write_report
+from flows.selection import narrowed
 from flows.status import RunStatus, run_status
 from tasks.execution import Execution
 from tasks.heartbeat import Heartbeat
+from tasks.interrupts import terminable
 from tasks.pools import PoolProvider
 from tasks.runs import Run, create_run, default_name
 from tasks.stages import STAGES, Observer, run_stage
@@ -60,6 +62,10 @@ class Work:
         )
         self.stopped = not status.complete
 
+    def narrow(self, only: Only) -> None:
+        """Leave out what another selection does not allow either."""
+        self._only = narrowed(self._only, only)
+
     def report(self) -> None:
         """Write the report, unless the run is not that far."""
         if not self.stopped:
@@ -70,9 +76,10 @@ def prepare(config: RunConfig, store: Store, *, name: str | None, single_writer:
     """Register a run, in a store that has shown it can arbitrate between drivers.
 
     Raises:
-        ConfigError: another config stands under this name.
+        ConfigError: another config stands under this name, or the config holds credentials.
         StorageError: the store cannot be written, or lets two drivers create the same object.
     """
+    check_config(config)
     if not run_status(Run(name or default_name(config), config, store)).complete:
         check_store(store, single_writer=single_writer)
     return create_run(config, store, name)
@@ -82,13 +89,9 @@ def execution_of(tree: Mapping[str, Any]) -> Execution:
     """Check a plain tree of execution settings and freeze it.
 
     Raises:
-        ConfigError: an unknown key, a value out of range, or credentials in the store's address.
+        ConfigError: an unknown key, a value out of range, or an address that cannot be a store.
     """
-    if "@" in urlsplit(str(tree["store"])).netloc:
-        raise ConfigError(
-            "store: the address contains credentials, which would be stored with every run. "
-            "Leave them to the environment (AWS_ACCESS_KEY_ID, ...) or to your cloud's roles."
-        )
+    check_address(str(tree["store"]))
     try:
         return Execution.model_validate(dict(tree))
     except ValidationError as error:
@@ -145,7 +148,7 @@ def run_with_prefect(run: Run, execution: Execution, only: Only) -> None:
             "config": run.config.model_dump(mode="json"),
             "store": run.store.url,
             "run": run.name,
-            "execution": execution.model_dump(mode="json"),
+            "execution": execution.model_dump(mode="json", exclude={"store"}),
             "only": {stage: list(shards) for stage, shards in only.items()},
         }
         distill(**parameters)
@@ -156,7 +159,8 @@ def complete_run(run: Run, execution: Execution, only: Only | None = None) -> Ru
     status = run_status(run)
     if not status.complete:
         start = run_local if execution.local else run_with_prefect
-        start(run, execution, only or {})
+        with terminable():
+            start(run, execution, only or {})
         status = run_status(run)
     if status.complete and not run.store.exists(run.path(REPORT)):
         write_report(run)

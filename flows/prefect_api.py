@@ -5,10 +5,16 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
-from distill_core.errors import ClusterError
+from distill_core.errors import ClusterError, ConfigError
+
+if TYPE_CHECKING:
+    from httpx import HTTPStatusError
+    from prefect.client.orchestration import SyncPrefectClient
 
 STARTUP_SECONDS = 120  # a cold database on a busy laptop takes 20 s
 
@@ -68,6 +74,52 @@ def connected() -> Iterator[None]:
     finally:
         server.stop()
         log.unlink(missing_ok=True)
+
+
+@contextmanager
+def client() -> Iterator[SyncPrefectClient]:
+    """Talk to the server of PREFECT_API_URL; there is no temporary one for what outlives us.
+
+    Raises:
+        ConfigError: no server is named, it refuses us, or it refuses what was asked of it.
+        ClusterError: it cannot be reached.
+    """
+    set_defaults()
+    from httpx import HTTPStatusError, TransportError
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_URL
+
+    url = PREFECT_API_URL.value()
+    if not url:
+        raise ConfigError(
+            "Prefect: no server is named. Start one (`prefect server start`) and set "
+            "PREFECT_API_URL, e.g. http://127.0.0.1:4200/api."
+        )
+    try:
+        with get_client(sync_client=True) as found:
+            yield found
+    except HTTPStatusError as error:
+        raise ConfigError(f"Prefect: {_refusal(error)}") from None
+    except TransportError as error:
+        raise ClusterError(
+            f"Prefect: no answer from {urlsplit(url).hostname}:{urlsplit(url).port} ({error}). "
+            "Is the server of PREFECT_API_URL running, and the port open from here?"
+        ) from None
+
+
+def _refusal(error: HTTPStatusError) -> str:
+    """Say why a server refused, in its own words where it has some."""
+    code = error.response.status_code
+    if code in (401, 403):
+        return (
+            f"the server refuses us ({code}). Set PREFECT_API_AUTH_STRING to its user:password; "
+            "it is read from the environment alone."
+        )
+    with suppress(ValueError):
+        said = error.response.json()
+        detail = said.get("detail") or said.get("exception_detail") or said
+        return f"the server refuses the request ({code}): {detail}"
+    return f"the server answers {code} to {error.request.method} {error.request.url.path}."
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from tasks.plans import JobPlan, shard_name
 from tasks.runs import Run
 from tasks.stages import StageStatus, stage_status
 
+Selection = Mapping[str, Sequence[str]]
 Only = dict[str, list[str]]  # stage -> the shards to run; a stage that is not named runs whole
 
 
@@ -77,10 +78,10 @@ def by_number(run: Run, text: str) -> Only:
     return {"recover": names} | ({"relabel": _label_shards(run, names)} if relabel else {})
 
 
-def narrowed(one: Only, other: Only) -> Only:
+def narrowed(one: Selection, other: Selection) -> Only:
     """Return the shards that both selections allow."""
     both = {stage: sorted(set(one[stage]) & set(other[stage])) for stage in one.keys() & other}
-    return one | other | both
+    return {stage: list(shards) for stage, shards in {**one, **other, **both}.items()}
 
 
 def parse_numbers(text: str) -> list[int]:
@@ -94,6 +95,8 @@ def parse_numbers(text: str) -> list[int]:
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
             raise ConfigError(f"--shards {text}: {part!r} is not a number or a range such as 3-7.")
+        if int(last or first) < int(first):
+            raise ConfigError(f"--shards {text}: {part!r} runs backwards; write {last}-{first}.")
         numbers.update(range(int(first), int(last or first) + 1))
     return sorted(numbers)
 

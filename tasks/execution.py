@@ -13,18 +13,17 @@ NonNegativeInt = Annotated[int, Field(ge=0)]
 NonNegativeFloat = Annotated[float, Field(ge=0.0)]
 
 
-class Execution(BaseModel):
-    """Settings of one pass over a run; immutable, and strict about unknown keys."""
+class Placement(BaseModel):
+    """Settings of one pass over a run in any store; immutable, and strict about unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    store: str  # folder or URL
     local: bool = False  # neither Prefect nor Ray
     single_writer: bool = False  # accept a store without conditional create
     workers: PositiveInt | None = None  # None: as many as the cluster holds; one if local
     device: Literal["cpu", "cuda"] = "cpu"
     num_cpus: NonNegativeFloat = 1.0  # Ray CPUs per worker; bookkeeping, not a limit
-    num_gpus: NonNegativeFloat | None = Field(default=None, validate_default=True)  # per worker
+    num_gpus: NonNegativeFloat | None = None  # per worker; None: one on CUDA, else none
     ray_address: str | None = None  # host:port or ray://...; None: start a local cluster
     in_flight: PositiveInt = 2
     max_attempts: PositiveInt = 3
@@ -32,23 +31,30 @@ class Execution(BaseModel):
     job_timeout_seconds: PositiveFloat | None = None
     allow_missing: NonNegativeInt = 0  # failed shards that later stages may go on without
 
+    @field_validator("ray_address", mode="before")
+    @classmethod
+    def _nothing(cls, value: object) -> object:
+        """Take an empty field of a form, or an empty variable, for nothing said."""
+        return None if value == "" else value
+
     @field_validator("num_gpus")
     @classmethod
-    def _schedulable(cls, value: float | None, info: ValidationInfo) -> float:
-        """Resolve the default, and refuse what would hang: other fractions do not pack."""
-        cuda = info.data.get("device") == "cuda"
+    def _schedulable(cls, value: float | None, info: ValidationInfo) -> float | None:
+        """Refuse what would hang: other fractions do not pack."""
         if value is None:
-            return 1.0 if cuda else 0.0
+            return None
         if value not in (0.0, 0.25, 0.5) and value != int(value):
             raise ValueError("use whole GPUs, 0.5 or 0.25: Ray does not pack other fractions")
-        if cuda and value == 0 and not info.data.get("local"):
+        if info.data.get("device") == "cuda" and value == 0 and not info.data.get("local"):
             raise ValueError("a worker on CUDA has to reserve a part of a GPU; use 0.25 or more")
         return value
 
     @property
     def gpus(self) -> float:
         """Return the Ray GPUs per worker, the default resolved."""
-        return self.num_gpus or 0.0
+        if self.num_gpus is None:
+            return 1.0 if self.device == "cuda" else 0.0
+        return self.num_gpus
 
     def policy(self) -> Policy:
         """Return what the dispatcher needs to know."""
@@ -58,3 +64,9 @@ class Execution(BaseModel):
             ready_timeout_seconds=self.ready_timeout_seconds,
             job_timeout_seconds=self.job_timeout_seconds,
         )
+
+
+class Execution(Placement):
+    """Settings of one pass over a run."""
+
+    store: str  # folder or URL

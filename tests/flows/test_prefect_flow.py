@@ -8,7 +8,7 @@ import pytest
 from prefect.cache_policies import NO_CACHE
 
 from distill_core.errors import ClusterError, ConfigError, ShardsFailed, StorageError
-from flows import prefect_flow
+from flows import prefect_artifacts, prefect_flow
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_every_stage_is_a_task_without_cache_or_results() -> None:
 
 def test_a_deployment_validates_the_whole_config() -> None:
     schema = prefect_flow.distill.parameters
-    assert schema.required == ["config", "store"]
+    assert schema.required == ["store"]
     assert "RecoverConfig" in schema.definitions
 
 
@@ -43,4 +43,4 @@ def test_a_deployment_validates_the_whole_config() -> None:
     ("names", "key"), [(("Run_1", "recover"), "run-1-recover"), (("a.b", "x"), "a-b-x")]
 )
 def test_artifact_keys_are_lowercase_with_dashes(names: tuple[str, ...], key: str) -> None:
-    assert prefect_flow.artifact_key(*names) == key
+    assert prefect_artifacts.artifact_key(*names) == key

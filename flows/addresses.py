@@ -1,0 +1,70 @@
+"""Addresses of stores, checked as text before anything is opened or sent anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import SplitResult, urlsplit
+
+from distill_core.config.schema import RunConfig
+from distill_core.errors import ConfigError
+
+FOLDERS = ("", "file", "local", "memory")
+BUCKETS = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az")  # they create an object only once
+
+# What a form takes: an absolute folder, or a bucket without credentials in front of it.
+PATTERN = rf"^(/.*|({'|'.join(BUCKETS)})://[^/@]+(/.*)?)$"
+
+
+def check_address(url: str) -> None:
+    """Refuse what cannot be a store.
+
+    Raises:
+        ConfigError: credentials, no bucket, or an address of another kind.
+    """
+    parts = _split("store", url)
+    if parts.scheme not in (*FOLDERS, *BUCKETS):
+        raise ConfigError(
+            f"store = {url!r}: expected a folder or s3://bucket/prefix (also gs://, abfs://): "
+            f"{parts.scheme}:// cannot promise to create an object only once."
+        )
+    if parts.scheme in BUCKETS and not parts.netloc:
+        raise ConfigError(f"store = {url!r}: no bucket. Expected {parts.scheme}://bucket/prefix.")
+    if parts.scheme in BUCKETS and ".." in parts.path.split("/"):
+        raise ConfigError(f"store = {url!r}: `..` is a name like any other there. Leave it out.")
+
+
+def check_config(config: RunConfig) -> None:
+    """Refuse credentials anywhere in a config: it is stored with every run.
+
+    Raises:
+        ConfigError: names the key, not the credentials.
+    """
+    for key, text in _texts(config.model_dump(mode="json")):
+        if "://" in text:
+            _split(key, text)
+
+
+def _split(key: str, url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise ConfigError(f"{key} = {url!r}: not an address: {error}.") from None
+    if "@" in parts.netloc:
+        raise ConfigError(
+            f"{key}: the address contains credentials, which would be stored with every run. "
+            "Leave them to the environment (AWS_ACCESS_KEY_ID, ...) or to your cloud's roles."
+        )
+    return parts
+
+
+def _texts(tree: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the key and the value of every text in a tree."""
+    if isinstance(tree, str):
+        yield path, tree
+    elif isinstance(tree, dict):
+        for key, value in tree.items():
+            yield from _texts(value, f"{path}.{key}" if path else str(key))
+    elif isinstance(tree, list):
+        for value in tree:
+            yield from _texts(value, path)

@@ -1,0 +1,122 @@
+"""What a flow run shows in Prefect: progress by stage, a line per shard, the accuracy table."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, cast
+from uuid import UUID
+
+from prefect import get_run_logger
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+
+from flows import facts, tables
+from flows.meter import UNITS, Meter, describe
+
+if TYPE_CHECKING:
+    from tasks.jobs import Receipt
+
+UPDATE_SECONDS = 1.0  # the driver alone writes progress, at most this often
+
+
+class StageArtifacts:
+    """Shows a stage's progress in Prefect, and logs one line per shard."""
+
+    def __init__(self, run: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._run, self._clock = run, clock
+        self._meter = Meter(0, 0, clock=clock)
+        self._artifact: UUID | None = None
+        self._last = 0.0
+
+    def stage_started(self, stage: str, total: int, done: int) -> None:
+        """Create the stage's progress artifact."""
+        self._meter, self._last = Meter(total, done, clock=self._clock), self._clock()
+        with _Advisory():
+            made = create_progress_artifact(
+                100 * self._meter.fraction,
+                key=artifact_key(self._run, stage),
+                description=f"{stage} of {self._run}",
+            )
+            self._artifact = cast("UUID", made)  # a coroutine only inside an event loop
+
+    def job_started(self, stage: str, shard: str) -> None:
+        """Say nothing: one line per shard is enough."""
+
+    def job_progress(self, stage: str, shard: str, done: int, total: int) -> None:
+        """Note progress."""
+        self._meter.advance(shard, done, total)
+        if self._clock() - self._last >= UPDATE_SECONDS:
+            self._update(stage)
+
+    def job_finished(self, stage: str, receipt: Receipt) -> None:
+        """Note and log a finished shard."""
+        self._meter.finish(receipt.shard)
+        get_run_logger().info(
+            "%s: %s: %d rows in %.1f s",
+            stage,
+            receipt.shard,
+            receipt.rows,
+            receipt.seconds,
+        )
+        if self._clock() - self._last >= UPDATE_SECONDS:
+            self._update(stage)
+
+    def job_retried(self, stage: str, shard: str, reason: str) -> None:
+        """Log a new attempt."""
+        self._meter.restart(shard)
+        get_run_logger().warning("%s: %s: again, because %s", stage, shard, reason)
+
+    def job_failed(self, stage: str, shard: str, error: str) -> None:
+        """Log a shard that used up its attempts."""
+        self._meter.restart(shard)
+        get_run_logger().error("%s: %s: failed: %s", stage, shard, error)
+
+    def stage_finished(self, stage: str, seconds: float) -> None:
+        """Show the final state."""
+        self._update(stage)
+
+    def _update(self, stage: str) -> None:
+        self._last = self._clock()
+        if self._artifact is None:
+            return
+        text = describe(self._meter, UNITS.get(stage, "steps"))
+        with _Advisory():
+            update_progress_artifact(self._artifact, 100 * self._meter.fraction, f"{stage}: {text}")
+
+
+class _Advisory:
+    """Lets nothing of what only informs stop the work: the API may be slow or gone."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> bool:
+        lost = kind is not None and issubclass(kind, Exception)
+        if lost:
+            get_run_logger().warning("an artifact could not be written: %s", error)
+        return lost
+
+
+def artifact_key(*names: str) -> str:
+    """Return a key of lowercase letters, digits and dashes, as Prefect wants it."""
+    return re.sub(r"[^a-z0-9]+", "-", "-".join(names).lower()).strip("-")
+
+
+def publish(found: facts.Facts) -> None:
+    """Show a run's accuracy table and report."""
+    rows = [dict(zip(tables.HEADER, cells, strict=True)) for cells in found.cells]
+    name = found.run.name
+    header = tables.markdown_table(("", name), facts.header(found))
+    accuracy = tables.markdown_table(tables.HEADER, found.cells)
+    where = found.run.store.uri(found.report)
+    parts = (f"# {name}", header, "## Accuracy", accuracy, tables.NOTE, f"Report: {where}")
+    text = "\n\n".join(parts)
+    with _Advisory():
+        create_table_artifact(rows, key=artifact_key(name, "accuracy"), description=tables.NOTE)
+        create_markdown_artifact(text, key=artifact_key(name, "report"), description=name)

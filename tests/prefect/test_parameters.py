@@ -1,0 +1,118 @@
+"""Parameters of the flows: refused before a store is touched, in the words of the form."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from distill_core.config.load import load_run, preset_names
+from distill_core.errors import ConfigError
+from flows import addresses, parameters, prefect_flow
+from flows.addresses import check_address, check_config
+from tasks.execution import Placement
+
+STORES = ("/data/runs", "/data/a folder/ü", "s3://bucket", "s3://bucket/a/b", "gs://bucket/a@b")
+NO_STORES = {
+    "ftp://host/runs": "ftp",
+    "http://host/runs": "http",
+    "s3://": "no bucket",
+    "s3:///prefix": "no bucket",
+    "s3://bucket/../other": r"`\.\.`",
+    "s3://key:hush@bucket/prefix": "credentials",
+    "s3://[bucket": "not an address",
+}
+
+
+def schema(flow: str) -> dict[str, Any]:
+    """Return the schema that Prefect's page shows as a form."""
+    found: dict[str, Any] = getattr(prefect_flow, flow).parameters.model_dump()
+    return found
+
+
+@pytest.mark.parametrize("url", [*STORES, "/data/../runs", "./out", "memory://here"])
+def test_a_store_is_a_folder_or_a_bucket(url: str) -> None:
+    check_address(url)
+
+
+@pytest.mark.parametrize(("url", "why"), NO_STORES.items())
+def test_anything_else_is_refused_without_repeating_a_secret(url: str, why: str) -> None:
+    with pytest.raises(ConfigError, match=why) as refused:
+        check_address(url)
+    assert "hush" not in str(refused.value)
+
+
+@pytest.mark.parametrize("flow", ["distill", "resume", "redistill"])
+def test_the_form_itself_refuses_what_cannot_be_a_store(flow: str) -> None:
+    pattern = schema(flow)["properties"]["store"]["pattern"]
+    assert pattern == addresses.PATTERN
+    assert all(re.search(pattern, url) for url in STORES)
+    kept_back = [url for url in NO_STORES if ".." not in url and "[" not in url]
+    assert not any(re.search(pattern, url) for url in [*kept_back, "./out", "out"])
+
+
+def test_the_form_offers_the_presets_and_says_what_each_field_is() -> None:
+    fields = schema("distill")["properties"]
+    assert fields["preset"]["anyOf"][0]["enum"] == list(preset_names())
+    assert all(field["description"] for field in fields.values())
+    assert schema("distill")["required"] == ["store"]
+    assert schema("resume")["required"] == ["run", "store"]
+
+
+@pytest.mark.parametrize("text", ["3", "3,17-20", "3, 4"])
+def test_the_form_takes_lists_of_shards(text: str) -> None:
+    assert re.search(schema("resume")["properties"]["shards"]["anyOf"][0]["pattern"], text)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"preset": None}, "say a preset"),
+        ({"preset": "sre2l-cifar11"}, "no such preset"),
+        ({"overrides": ["ipc=0"]}, "ipc = 0"),
+        ({"overrides": ["ipc=-1"]}, "ipc = -1"),
+        ({"overrides": ["recover.lrr=1"]}, "no such key"),
+        ({"overrides": ["data.path=s3://key:hush@bucket/images"]}, "data.path"),
+    ],
+)
+def test_a_wrong_description_is_refused(wrong: dict[str, Any], words: str) -> None:
+    said: dict[str, Any] = {"preset": "digits-demo", "overrides": [], **wrong}
+    with pytest.raises(ConfigError, match=words) as refused:
+        parameters.resolved(said["preset"], said["overrides"])
+    assert "hush" not in str(refused.value)
+
+
+def test_a_config_wins_over_a_preset() -> None:
+    config = load_run("digits-demo", ["ipc=3"])
+    assert parameters.resolved("cda-in1k", ["ipc=7"], config) == config
+
+
+def test_credentials_in_a_config_are_refused_by_key() -> None:
+    config = load_run("digits-demo", ["squeeze.checkpoint=https://me:hush@host/teacher.pth"])
+    with pytest.raises(ConfigError, match=r"^squeeze\.checkpoint: .*credentials"):
+        check_config(config)
+
+
+def test_a_relative_store_is_refused_where_nobody_knows_what_it_is_relative_to() -> None:
+    with pytest.raises(ConfigError, match="relative folder"):
+        parameters.placed("out", Placement())
+    assert parameters.placed("/out", Placement(workers=2)).workers == 2
+
+
+@pytest.mark.parametrize("shards", ["5-2", "a", "1,,2"])
+def test_wrong_shards_are_refused(shards: str) -> None:
+    with pytest.raises(ConfigError, match="--shards"):
+        parameters.placed("/out", Placement(), shards=shards)
+
+
+@pytest.mark.parametrize(
+    ("device", "num_gpus", "reserved"),
+    [("cpu", None, 0.0), ("cuda", None, 1.0), ("cuda", 0.5, 0.5)],
+)
+def test_the_share_of_a_gpu_follows_the_device_unless_it_is_said(
+    device: str, num_gpus: float | None, reserved: float
+) -> None:
+    said = Placement.model_validate({"device": device, "num_gpus": num_gpus, "ray_address": ""})
+    assert said.gpus == reserved
+    assert said.ray_address is None
