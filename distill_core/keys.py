@@ -24,6 +24,7 @@ NUMERICS: Mapping[str, int] = {
     "recover": 2,
     "relabel": 1,
     "posttrain": 1,
+    "validate": 1,
 }
 
 ImageSet = Literal["distilled", "random_real"]
@@ -147,6 +148,7 @@ def posttrain_key(
     teachers: Sequence[str],
     class_hash: str,
     test: str,
+    judged_on: int | None = None,
 ) -> str:
     """Return the key of one trained and judged student.
 
@@ -160,9 +162,10 @@ def posttrain_key(
         teachers: sha256 of the teachers' weights.
         class_hash: identity of the label space.
         test: content fingerprint of the split it is judged on.
+        judged_on: how many images of the split judge it while it trains; None: all of them.
     """
     parts = {
-        "settings": _dump(run.posttrain, exclude={"students", "seeds", "sets"}),
+        "settings": _dump(run.posttrain, exclude={"students", "seeds", "sets", "validation_shard"}),
         "views": _dump(run.relabel, include=VIEW_FIELDS | {"views"}),
         "student": _dump(student),
         "seed": [run.seed, seed],
@@ -173,7 +176,19 @@ def posttrain_key(
         "classes": class_hash,
         "test": test,
     }
-    return _key(run, "posttrain", parts)
+    part = {} if judged_on is None else {"judged_on": judged_on}
+    return _key(run, "posttrain", parts | part)
+
+
+def validate_key(run: RunConfig, *, student: str, rows: range) -> str:
+    """Return the key of the final judgement of one student on one block of test images.
+
+    Args:
+        run: the resolved run.
+        student: key of the trained student; it names the test split's content, too.
+        rows: the block, among the readable images of the test split.
+    """
+    return _key(run, "validate", {"student": student, "rows": [rows.start, rows.stop]})
 
 
 def _key(run: RunConfig, stage: str, parts: Mapping[str, Any]) -> str:

@@ -9,9 +9,9 @@ from pathlib import PurePosixPath
 import torch
 from torch import nn
 
+from distill_core.accuracy import Accuracy
 from distill_core.config.schema import RunConfig
 from distill_core.errors import ConfigError
-from distill_core.metrics import Accuracy
 from distill_core.models.files import teacher_files
 from distill_core.models.heads import head_name
 from distill_core.models.importing import import_model, read_description
@@ -19,7 +19,8 @@ from distill_core.models.spec import TeacherSpec, check_teacher
 from distill_core.progress import Progress, silent
 from distill_core.seeds import derive_seed
 from distill_core.supervised import Labelled, Resident, Trainee, judge, train_epoch
-from distill_core.training import CheckpointPort, World, pack_state, unpack_state
+from distill_core.training_state import CheckpointPort, pack_state, unpack_state
+from distill_core.world import World
 
 EVALUATIONS = 20  # points of the accuracy curve, about
 ALONE = World()

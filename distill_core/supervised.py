@@ -14,13 +14,15 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
+from distill_core.accuracy import Accuracy, total
 from distill_core.augment import apply_augmentation, sample_augmentation
 from distill_core.config.schema import RunConfig, TrainingConfig
 from distill_core.errors import DivergedError
-from distill_core.metrics import Accuracy
+from distill_core.metrics import count_hits
 from distill_core.models.build import build_model
 from distill_core.seeds import derive_seed, generator, philox_key
-from distill_core.training import World, build_optimizer, evaluate, lr_at, set_lr
+from distill_core.training import build_optimizer, lr_at, set_lr
+from distill_core.world import World
 
 
 @dataclass(frozen=True)
@@ -177,8 +179,11 @@ def train_step(
     return loss.detach()
 
 
-def judge(model: nn.Module, test: Labelled, run: RunConfig, *, device: str) -> Accuracy:
+def judge(
+    model: nn.Module, test: Labelled, run: RunConfig, *, device: str | torch.device
+) -> Accuracy:
     """Return the accuracy of a network on a split, in percent."""
-    return evaluate(
+    counted = count_hits(
         model, test.pixels, test.labels, mean=run.data.mean, std=run.data.std, device=device
     )
+    return total(counted).accuracy

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from distill_core.config.load import fingerprint
 from distill_core.storage.manifest import Manifest
 from distill_core.storage.markers import Marker, StageShelf
-from flows import units
+from flows import tables, units
 from flows.charts import Span
 from flows.tables import AccuracyRow, accuracy_cells, accuracy_rows
 from tasks.runs import Run
@@ -37,8 +37,15 @@ class Facts:
 
     @property
     def results(self) -> list[Mapping[str, Any]]:
-        """Return the summary of every student."""
-        return [marker.summary for marker in self.markers.get("posttrain", ())]
+        """Return the summary of every student, as finally judged."""
+        students = {m.key: m.summary for m in self.markers.get("posttrain", ())}
+        blocks = [marker.summary for marker in self.markers.get("validate", ())]
+        return tables.final_results(students, blocks)
+
+    @property
+    def note(self) -> str:
+        """Return what the columns of the accuracy table mean."""
+        return tables.note(self.results)
 
     @property
     def accuracy(self) -> tuple[AccuracyRow, ...]:

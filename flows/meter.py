@@ -14,6 +14,7 @@ UNITS: Mapping[str, str] = {
     "recover": "steps",
     "relabel": "views",
     "posttrain": "epochs",
+    "validate": "images",
     "verify": "bytes",
 }
 

@@ -12,6 +12,8 @@ from typing import Any
 
 from distill_core.codec import choose_scheme
 from distill_core.config.schema import ModelConfig, RunConfig
+from distill_core.errors import DistillError
+from distill_core.judging import validation_blocks
 from distill_core.plan import ClassEntry, ClassShard, plan_shards
 from flows import sizes, units
 
@@ -68,14 +70,20 @@ class Plan:
     views: int  # label views over all images and sets
     label_shards: int
     students: int  # students x seeds x sets
+    validation_shards: int | None  # 0 if training judges on the whole split; None: not known yet
     student_images: int  # images seen in all post-train epochs together
     image_bytes: int
     label_bytes: int
     scheme: str  # label scheme, `auto` resolved
 
 
-def plan_run(config: RunConfig) -> Plan:
-    """Count the work of a run from its config alone, as if no class were missing."""
+def plan_run(config: RunConfig, *, test_images: int | None = None) -> Plan:
+    """Count the work of a run from its config alone, as if no class were missing.
+
+    Args:
+        config: of the run.
+        test_images: in the real test split; None: not known.
+    """
     shards = _shards(config)
     shapes = sizes.shapes_of(shards)
     images = sum(shape.images * count for shape, count in shapes.items())
@@ -103,6 +111,9 @@ def plan_run(config: RunConfig) -> Plan:
         views=views,
         label_shards=stored * -(-config.relabel.views // config.relabel.views_per_shard),
         students=students,
+        validation_shards=None
+        if test_images is None
+        else students * len(validation_blocks(test_images, post.validation_shard)),
         student_images=students * images * post.epochs,
         image_bytes=sum(pictures),
         label_bytes=sets * sizes.label_bytes(config, shapes, scheme=scheme, width=width),
@@ -110,8 +121,23 @@ def plan_run(config: RunConfig) -> Plan:
     )
 
 
-def shards_by_stage(plan: Plan) -> dict[str, int]:
-    """Return how many shards each stage has."""
+def count_test_images(config: RunConfig) -> int | None:
+    """Return how many images the test split has, if it lies on this machine; unreadable ones too.
+
+    A bucket is not listed for a plan: that can take minutes.
+    """
+    from distill_core.data.readers import open_reader
+
+    if "://" in (config.data.path or ""):
+        return None
+    try:
+        return open_reader(config.data).count("test")
+    except DistillError:
+        return None
+
+
+def shards_by_stage(plan: Plan) -> dict[str, int | None]:
+    """Return how many shards each stage has; None where the dataset has to be known first."""
     return {
         "ingest": 1,
         "squeeze": 1,
@@ -119,6 +145,7 @@ def shards_by_stage(plan: Plan) -> dict[str, int]:
         "recover": plan.shards * plan.image_sets,
         "relabel": plan.label_shards,
         "posttrain": plan.students,
+        "validate": plan.validation_shards,
     }
 
 
@@ -200,10 +227,21 @@ def lines(plan: Plan, cost: Cost | None) -> list[tuple[str, str]]:
             "post-train",
             f"{plan.students:,} students, {plan.student_images:,} images seen",
         ),
+        ("validate", _validation(plan)),
         ("image bytes", f"about {units.size(plan.image_bytes)}, every set"),
         ("label bytes", f"about {units.size(plan.label_bytes)}, every set"),
     ]
     return work if cost is None else work + _cost_lines(cost)
+
+
+def _validation(plan: Plan) -> str:
+    match plan.validation_shards:
+        case None:
+            return "not known before the test split is ingested or lies on this machine"
+        case 0:
+            return "within post-train: the test split fits one shard"
+        case shards:
+            return f"{shards:,} shards"
 
 
 def _cost_lines(cost: Cost) -> list[tuple[str, str]]:

@@ -115,8 +115,8 @@ def publish(found: facts.Facts) -> None:
     header = tables.markdown_table(("", name), facts.header(found))
     accuracy = tables.markdown_table(tables.HEADER, found.cells)
     where = found.run.store.uri(found.report)
-    parts = (f"# {name}", header, "## Accuracy", accuracy, tables.NOTE, f"Report: {where}")
+    parts = (f"# {name}", header, "## Accuracy", accuracy, found.note, f"Report: {where}")
     text = "\n\n".join(parts)
     with _Advisory():
-        create_table_artifact(rows, key=artifact_key(name, "accuracy"), description=tables.NOTE)
+        create_table_artifact(rows, key=artifact_key(name, "accuracy"), description=found.note)
         create_markdown_artifact(text, key=artifact_key(name, "report"), description=name)

@@ -69,8 +69,14 @@ def relabel(work: Work) -> None:
 
 @task(**ONCE_MORE)
 def posttrain(work: Work) -> None:
-    """Train and judge students."""
+    """Train students, and judge them as they learn."""
     work.do("posttrain")
+
+
+@task(**ONCE_MORE)
+def validate(work: Work) -> None:
+    """Judge every student on the whole test split, where post-train saw a part of it."""
+    work.do("validate")
 
 
 @task(**ONCE_MORE)
@@ -201,6 +207,6 @@ def run_stages(
         ingest(work)
         if shards is not None:
             work.narrow(selection.by_number(made, shards))
-        for stage in (squeeze, statistics, recover, relabel, posttrain, report):
+        for stage in (squeeze, statistics, recover, relabel, posttrain, validate, report):
             stage(work)
     return status.run_status(made)

@@ -50,7 +50,7 @@ def render(found: Facts) -> str:
         shards=len(found.markers.get("recover", ())),
         accuracy=found.cells,
         columns=tables.HEADER,
-        note=tables.NOTE,
+        note=found.note,
         timeline=_timeline(found),
         costs=facts.costs(found),
         command=reproduce.command(found.run),

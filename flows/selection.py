@@ -9,7 +9,7 @@ from typing import Any
 from distill_core.errors import ConfigError
 from flows import planning
 from flows.status import RunStatus, run_status
-from tasks.plans import JobPlan, shard_name
+from tasks.plans import JobPlan, NotReady, shard_name, test_images_of
 from tasks.runs import Run
 from tasks.stages import StageStatus, stage_status
 
@@ -22,12 +22,14 @@ class Intent:
     """What a resume would do in one stage."""
 
     stage: str
-    count: int  # of shards; at most so many where they are not known yet
+    count: int | None  # of shards; at most so many before they are known; None: nobody can say yet
     total: int | None
     shards: tuple[str, ...] | None  # None: not known before earlier stages are done
 
     def lines(self) -> list[str]:
         """Return the stage, and one line per shard."""
+        if self.count is None:
+            return [f"{self.stage}: not known before the dataset is ingested"]
         if self.shards is None:
             return [f"{self.stage}: {self.count} by the plan, fewer if the store has some already"]
         return [f"{self.stage}: {self.count} of {self.total}", *(f"  {s}" for s in self.shards)]
@@ -114,10 +116,18 @@ def intents_to_json(run: Run, found: Sequence[Intent]) -> dict[str, Any]:
 
 def _intent(run: Run, stage: StageStatus, only: Sequence[str] | None) -> Intent:
     if stage.total is None or stage.stage == "ingest":
-        planned = planning.shards_by_stage(planning.plan_run(run.config))[stage.stage]
+        planned = planning.shards_by_stage(_plan(run))[stage.stage]
         return Intent(stage.stage, planned, stage.total, None)
     chosen = tuple(shard for shard in stage.pending if only is None or shard in only)
     return Intent(stage.stage, len(chosen), stage.total, chosen)
+
+
+def _plan(run: Run) -> planning.Plan:
+    try:
+        images: int | None = test_images_of(run)
+    except NotReady:
+        images = planning.count_test_images(run.config)
+    return planning.plan_run(run.config, test_images=images)
 
 
 def _label_shards(run: Run, images: Sequence[str]) -> list[str]:

@@ -25,7 +25,7 @@ def outcome(made: Run, reached: RunStatus) -> None:
     found = facts.gather(made)
     terminal.show(tables.terminal_table(found.cells, title=made.name))
     terminal.say(
-        tables.NOTE,
+        found.note,
         f"expected: {made.config.expected}",
         f"report: {_place(made, found.report)}",
     )

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.table import Table
+
+from distill_core.accuracy import Hits
 
 Summary = Mapping[str, Any]
 
@@ -34,6 +36,41 @@ NOTE = (
     "Top-1 accuracy on the real test split in percent, mean ± standard deviation over seeds. "
     "`last` is the last epoch; `best-on-test` picks the epoch by test accuracy and flatters."
 )
+
+
+def final_results(students: Mapping[str, Summary], blocks: Iterable[Summary]) -> list[Summary]:
+    """Return the result of every student, its last and EMA accuracy on the whole test split.
+
+    A student whose blocks are not all there keeps what its training says.
+
+    Args:
+        students: what training says, by the key of its weights.
+        blocks: what the stage `validate` counted on every block; none where training judged all.
+    """
+    by_student: dict[str, list[Summary]] = {}
+    for block in blocks:
+        by_student.setdefault(block["weights"], []).append(block)
+    return [{**result, **_whole_split(by_student.get(key, []))} for key, result in students.items()]
+
+
+def _whole_split(blocks: Sequence[Summary]) -> Summary:
+    """Return what a student's blocks say together, if they are all of the test split."""
+    sums = {which: sum((Hits(**b[which]) for b in blocks), Hits()) for which in ("last", "ema")}
+    if not blocks or sums["last"].images != blocks[0]["of"]:
+        return {}
+    judged = {which: asdict(hits.accuracy) for which, hits in sums.items()}
+    return {**judged, "validated": sums["last"].images}
+
+
+def note(results: Sequence[Summary]) -> str:
+    """Return what the columns of the table mean, and on which part of the test split."""
+    partly = [result["judged_on"] for result in results if "judged_on" in result]
+    if not partly:
+        return NOTE
+    final = all("validated" in result for result in results)
+    what = "`best-on-test` is" if final else "Accuracies of students that are not validated yet are"
+    images, whole = partly[0]["images"], partly[0]["of"]
+    return f"{NOTE} {what} on {images:,} of {whole:,} test images, evenly spaced."
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ and has no torch.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -96,12 +96,21 @@ class Desk:
         shelf = StageShelf(self.run.store, "recover")
         return decode_images(shelf.load(require(shelf, key), "parquet"))
 
-    def split(self, name: Literal["train", "test"]) -> tuple[np.ndarray, np.ndarray]:
-        """Return the pixels and labels of every readable real image of a split."""
+    def split(
+        self, name: Literal["train", "test"], rows: Sequence[int] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the pixels and labels of real images of a split.
+
+        Args:
+            name: which split.
+            rows: places among its readable images; None: all of them.
+        """
         from distill_core.data.real import RealImages  # reads nothing before it is asked
 
         images = RealImages(self.config.data, self.plan.index, name)
-        return images.resident(), images.labels
+        if rows is None:
+            return images.resident(), images.labels
+        return images.pixels(self.plan.index.readable(name)[list(rows)]), images.labels[list(rows)]
 
 
 def receipt(marker: Marker, *, won: bool) -> Receipt:

@@ -8,7 +8,7 @@ from typing import Any
 
 from distill_core.storage.manifest import Manifest, load_manifest
 from distill_core.storage.markers import StageShelf
-from tasks.plans import JobPlan, NotReady
+from tasks.plans import JobPlan, NotReady, judged_in_blocks
 from tasks.runs import Run
 
 
@@ -66,6 +66,8 @@ def manifests(run: Run, stage: str) -> dict[str, Manifest]:
 def manifest_names(run: Run, stage: str) -> tuple[str, ...]:
     """Return the names of the manifests that a stage of this run writes."""
     if stage == "statistics" and not run.config.recover.needs_class_statistics:
+        return ()
+    if stage == "validate" and not judged_in_blocks(run):
         return ()
     baseline = "random_real" in run.config.posttrain.sets
     if stage in ("recover", "relabel") and baseline:

@@ -32,6 +32,7 @@ WORKERS: Mapping[str, str] = {
     "recover": "tasks.workers:RecoverWorker",
     "relabel": "tasks.workers:RelabelWorker",
     "posttrain": "tasks.trainers:PosttrainWorker",
+    "validate": "tasks.validators:ValidateWorker",
 }
 
 
@@ -115,7 +116,8 @@ def _run_ingest(run: Run, observer: Observer) -> StageStatus:
         observer.job_progress("ingest", run.config.data.name, done, total)
 
     index = ingest(run.config.data, run.store, progress=progress)
-    run.store.put(run.path("ingest.json"), json.dumps({"dataset": index.id}).encode())
+    facts = {"dataset": index.id, "test_images": len(index.readable("test"))}
+    run.store.put(run.path("ingest.json"), json.dumps(facts).encode())
     rows = index.train.num_rows + index.test.num_rows
     seconds = time.monotonic() - started
     observer.job_finished(

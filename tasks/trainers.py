@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from distill_core.judging import rows_in_training
 from distill_core.storage.checkpoints import Checkpoints
 from distill_core.storage.markers import StageShelf, new_token
 from tasks.desk import Desk, receipt, require
@@ -18,12 +19,12 @@ from tasks.jobs import Job, Receipt
 
 if TYPE_CHECKING:
     from distill_core.label_source import LabelSource
-    from distill_core.posttrain import StudentTask
     from distill_core.squeeze import SqueezedTeacher
     from distill_core.storage.images import ImageRows
     from distill_core.storage.labels import LabelRows
+    from distill_core.student import StudentTask
     from distill_core.supervised import Labelled
-    from distill_core.training import World
+    from distill_core.world import World
 
 
 class SqueezeWorker:
@@ -38,7 +39,7 @@ class SqueezeWorker:
 
     def run(self, job: Job) -> Receipt:
         """Write the teacher's files and return their receipt."""
-        from distill_core.training import World
+        from distill_core.world import World
 
         if done := self.desk.begin(job):
             return receipt(done, won=False)
@@ -88,7 +89,7 @@ class SqueezeWorker:
 
 
 class PosttrainWorker:
-    """Trains and judges one student on one set."""
+    """Trains one student on one set, and judges it as it learns."""
 
     def __init__(self, **desk: str) -> None:
         self.desk = Desk("posttrain", **desk)
@@ -98,22 +99,25 @@ class PosttrainWorker:
         return self.desk.gauge
 
     def run(self, job: Job) -> Receipt:
-        """Write one student's result and weights and return their receipt."""
+        """Write one student's result, last and averaged weights and return their receipt."""
         from distill_core.models.files import save_weights
         from distill_core.posttrain import train_student
         from distill_core.supervised import Labelled
-        from distill_core.training import World
+        from distill_core.world import World
 
         if done := self.desk.begin(job):
             return receipt(done, won=False)
         since, world = time.perf_counter(), World.current()
         shards = [self.desk.images(key) for key in job.payload["images"]]
         checkpoints = _checkpoints(self.desk, job)
-        result, student = train_student(
+        rows = rows_in_training(
+            self.desk.plan.test_images, self.desk.config.posttrain.validation_shard
+        )
+        student = train_student(
             self._task(job),
             _joined(shards),
             self._labels(job, shards),
-            Labelled(*self.desk.split("test")),
+            Labelled(*self.desk.split("test", rows)),
             device=self.desk.device,
             checkpoints=checkpoints,
             progress=self.desk.progress,
@@ -121,9 +125,14 @@ class PosttrainWorker:
         )
         if not world.first:
             return Receipt(job.key, job.shard)
+        result = student.result | ({} if rows is None else self._judged_on(rows))
         committed = self.desk.commit(
             job,
-            {"result.json": json.dumps(result).encode(), "safetensors": save_weights(student)},
+            {
+                "result.json": json.dumps(result).encode(),
+                "safetensors": save_weights(student.last),
+                "ema.safetensors": save_weights(student.ema),
+            },
             since=since,
             rows=1,
             classes=self.desk.config.data.num_classes,
@@ -132,8 +141,13 @@ class PosttrainWorker:
         checkpoints.clear()
         return committed
 
+    def _judged_on(self, rows: list[int]) -> dict[str, Any]:
+        """Return the words for a part of the test split: all accuracies of the result are on it."""
+        whole = self.desk.plan.test_images
+        return {"judged_on": {"images": len(rows), "of": whole, "rows": "evenly spaced"}}
+
     def _task(self, job: Job) -> StudentTask:
-        from distill_core.posttrain import StudentTask
+        from distill_core.student import StudentTask
 
         config = self.desk.config
         student = config.posttrain.students[job.payload["student"]]

@@ -277,6 +277,7 @@ class PosttrainConfig(Frozen):
     logit_smoothing: Fraction = 0.0  # share of a uniform vector mixed into the raw teacher logits
     ema_decay: Fraction = 0.99  # of the student's weights, per optimiser step
     evaluate_every: PositiveInt = 10  # epochs between evaluations; the last is always evaluated
+    validation_shard: PositiveInt = 10_000  # test images per job of the final judgement
     processes: PositiveInt = 1  # two or more: DDP under Ray Train
 
 

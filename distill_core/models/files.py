@@ -1,12 +1,13 @@
-"""A teacher as two files: weights (safetensors) and description (JSON)."""
+"""Networks as files: weights (safetensors), and of a teacher a description (JSON) beside them."""
 
 from __future__ import annotations
 
 import torch
-from safetensors.torch import save
+from safetensors.torch import load, save
 from torch import nn
 
-from distill_core.config.schema import Precision
+from distill_core.config.schema import ModelConfig, Precision
+from distill_core.models.build import skeleton
 from distill_core.models.importing import fit_weights, parse_safetensors
 from distill_core.models.spec import TeacherSpec
 from distill_core.models.teacher import FrozenTeacher
@@ -21,6 +22,17 @@ def teacher_files(model: nn.Module, spec: TeacherSpec) -> dict[str, bytes]:
 def save_weights(model: nn.Module) -> bytes:
     """Return the state dict of a network as safetensors."""
     return save({name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()})
+
+
+def load_network(weights: bytes, config: ModelConfig, *, num_classes: int) -> nn.Module:
+    """Return the network of weights that `save_weights` wrote, in their own precision, on the CPU.
+
+    Raises:
+        RuntimeError: the weights are of another network.
+    """
+    model = skeleton(config, num_classes)
+    model.load_state_dict(load(weights), assign=True)
+    return model
 
 
 def load_teacher(

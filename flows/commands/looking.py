@@ -68,7 +68,7 @@ def plan(
     rates = {"recover": rate} if rate else {}
     if calibrate:
         rates = {**measure(config, execution(DEFAULT_STORE, how))}
-    made = planning.plan_run(config)
+    made = planning.plan_run(config, test_images=planning.count_test_images(config))
     spent = planning.cost_at(made, config, rates, price=price)
     table = terminal.pairs(planning.lines(made, spent), title=config.preset)
     terminal.show(table, planning.to_json(made, spent), as_json=as_json)

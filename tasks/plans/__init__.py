@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from tasks.plans.facts import Jobs, NotReady, PlanFacts, dataset_of, manifest_name, shard_name
+from tasks.plans.facts import (
+    Jobs,
+    NotReady,
+    PlanFacts,
+    dataset_of,
+    manifest_name,
+    shard_name,
+    test_images_of,
+)
 from tasks.plans.images import recover_jobs, squeeze_jobs, statistics_jobs
 from tasks.plans.labels import relabel_jobs
-from tasks.plans.students import posttrain_jobs
+from tasks.plans.students import judged_in_blocks, posttrain_jobs, validate_jobs
 
 PLANNERS: Mapping[str, Callable[[PlanFacts], Jobs]] = {
     "squeeze": squeeze_jobs,
@@ -15,6 +23,7 @@ PLANNERS: Mapping[str, Callable[[PlanFacts], Jobs]] = {
     "recover": recover_jobs,
     "relabel": relabel_jobs,
     "posttrain": posttrain_jobs,
+    "validate": validate_jobs,
 }
 STAGES = ("ingest", *PLANNERS)  # in order
 
@@ -31,4 +40,14 @@ class JobPlan(PlanFacts):
         return PLANNERS[stage](self)
 
 
-__all__ = ["STAGES", "JobPlan", "Jobs", "NotReady", "dataset_of", "manifest_name", "shard_name"]
+__all__ = [
+    "STAGES",
+    "JobPlan",
+    "Jobs",
+    "NotReady",
+    "dataset_of",
+    "judged_in_blocks",
+    "manifest_name",
+    "shard_name",
+    "test_images_of",
+]

@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from functools import cached_property
+from typing import Any
 
 from distill_core.codec import choose_scheme
 from distill_core.data.index import DatasetIndex, load_index
-from distill_core.errors import ConfigError
+from distill_core.errors import ConfigError, DataError
 from distill_core.keys import ImageSet
 from distill_core.models.spec import TeacherSpec
 from distill_core.plan import ClassShard, plan_shards
@@ -53,6 +54,11 @@ class PlanFacts:
     def dataset(self) -> str:
         """Return the id of the ingested dataset."""
         return dataset_of(self.run)
+
+    @cached_property
+    def test_images(self) -> int:
+        """Return how many readable images the test split has."""
+        return test_images_of(self.run)
 
     @cached_property
     def teacher(self) -> Marker:
@@ -114,10 +120,28 @@ class PlanFacts:
 
 def dataset_of(run: Run) -> str:
     """Return the dataset id that the ingest stage wrote down for this run."""
-    path = run.path("ingest.json")
-    if not run.store.exists(path):
-        raise NotReady(f"runs/{run.name}: the dataset is not ingested yet.")
-    return str(json.loads(run.store.read(path))["dataset"])
+    return str(_ingested(run)["dataset"])
+
+
+def test_images_of(run: Run) -> int:
+    """Return how many readable images the run's test split has.
+
+    Raises:
+        NotReady: the dataset is not ingested yet.
+    """
+    facts = _ingested(run)
+    if "test_images" in facts:
+        return int(facts["test_images"])
+    return len(load_index(run.store, facts["dataset"]).readable("test"))
+
+
+def _ingested(run: Run) -> Mapping[str, Any]:
+    """Return what the ingest stage wrote down for this run."""
+    try:
+        facts: Mapping[str, Any] = json.loads(run.store.read(run.path("ingest.json")))
+    except DataError:
+        raise NotReady(f"runs/{run.name}: the dataset is not ingested yet.") from None
+    return facts
 
 
 def _marker(shelf: StageShelf, key: str) -> Marker:

@@ -1,11 +1,13 @@
-"""The jobs that train and judge students."""
+"""The jobs that train students, and those that judge them on blocks of the test split."""
 
 from __future__ import annotations
 
 from distill_core.config.schema import SetName
-from distill_core.keys import ImageSet, posttrain_key
+from distill_core.judging import rows_in_training, validation_blocks
+from distill_core.keys import ImageSet, posttrain_key, validate_key
 from tasks.jobs import Job
-from tasks.plans.facts import Jobs, PlanFacts, manifest_name
+from tasks.plans.facts import Jobs, NotReady, PlanFacts, manifest_name, test_images_of
+from tasks.runs import Run
 
 
 def posttrain_jobs(plan: PlanFacts) -> Jobs:
@@ -20,12 +22,43 @@ def posttrain_jobs(plan: PlanFacts) -> Jobs:
     return {"posttrain": jobs}
 
 
+def judged_in_blocks(run: Run) -> bool:
+    """Return whether the final judgement is a stage; until the dataset is known, it may be."""
+    try:
+        images = test_images_of(run)
+    except NotReady:
+        return True
+    return bool(validation_blocks(images, run.config.posttrain.validation_shard))
+
+
+def validate_jobs(plan: PlanFacts) -> Jobs:
+    """Return one job per student and block of test images; none where training judges them all."""
+    blocks = validation_blocks(plan.test_images, plan.run.config.posttrain.validation_shard)
+    if not blocks:
+        return {}
+    trained = frozenset(plan.keys("posttrain"))
+    students = [job for job in posttrain_jobs(plan)["posttrain"] if job.key in trained]
+    jobs = (_validate_job(plan, student, rows) for student in students for rows in blocks)
+    return {"validate": tuple(jobs)}
+
+
+def _validate_job(plan: PlanFacts, student: Job, rows: range) -> Job:
+    key = validate_key(plan.run.config, student=student.key, rows=rows)
+    payload = {
+        "student": student.payload["student"],
+        "weights": student.key,
+        "rows": [rows.start, rows.stop],
+    }
+    return Job(key, f"{student.shard}_t{rows.start:07d}-{rows.stop - 1:07d}", payload)
+
+
 def _posttrain_job(plan: PlanFacts, number: int, seed: int, images_of: SetName) -> Job:
     student = plan.run.config.posttrain.students[number]
     source: ImageSet = "random_real" if images_of == "random_real" else "distilled"
     images = plan.keys(manifest_name("recover", source))
     hard = images_of == "hard_labels"
     labels = [] if hard else plan.keys(manifest_name("relabel", source))
+    rows = rows_in_training(plan.test_images, plan.run.config.posttrain.validation_shard)
     key = posttrain_key(
         plan.run.config,
         student=student,
@@ -36,6 +69,7 @@ def _posttrain_job(plan: PlanFacts, number: int, seed: int, images_of: SetName) 
         teachers=[] if hard else plan.teacher_digests,
         class_hash=plan.index.class_hash,
         test=plan.index.test_fingerprint,
+        judged_on=None if rows is None else len(rows),
     )
     payload = {
         "student": number,

@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 
 from distill_core.config.load import load_run
-from distill_core.keys import ImageSet, posttrain_key, recover_key, relabel_key, squeeze_key
+from distill_core.keys import (
+    ImageSet,
+    posttrain_key,
+    recover_key,
+    relabel_key,
+    squeeze_key,
+    validate_key,
+)
 from distill_core.plan import ClassEntry, plan_shards
 
 CLASSES = tuple(ClassEntry(n, f"n{n}") for n in range(12))
@@ -151,3 +158,13 @@ def test_a_student_key_follows_its_set_seed_and_shards() -> None:
     }
     assert len(changed) == 8
     assert key("recover.lr=9", "posttrain.seeds=[0, 1]") == key()
+    assert key("posttrain.validation_shard=7") == key(judged_on=None) == key()
+    assert len({key(), key(judged_on=9), key(judged_on=10)}) == 3
+
+
+def test_a_validation_key_follows_the_student_and_the_block() -> None:
+    def key(*overrides: str, student: str = "s", rows: range = range(5)) -> str:
+        return validate_key(load_run("digits-demo", overrides), student=student, rows=rows)
+
+    assert len({key(), key(student="t"), key(rows=range(5, 10)), key("threads=2")}) == 4
+    assert key("posttrain.validation_shard=7", "posttrain.epochs=1", "seed=1") == key()

@@ -14,9 +14,11 @@ from distill_core.config.schema import SetName
 from distill_core.errors import ConfigError, DivergedError
 from distill_core.label_source import Labels, OnlineLabels, ViewsOnly
 from distill_core.label_views import render
-from distill_core.posttrain import StudentTask, _Trainee, train_student
+from distill_core.posttrain import train_student
+from distill_core.student import Student, StudentTask
 from distill_core.supervised import Labelled
-from distill_core.training import World, set_lr
+from distill_core.training import set_lr
+from distill_core.world import World
 from tests.core.tiny import SIDE, tiny_batch, tiny_run, tiny_teacher
 from tests.golden.numbers import labelled, pixels
 
@@ -54,10 +56,8 @@ def train(
     teacher_says = OnlineLabels(shards, tiny_teacher(), run.relabel, run.seed)
     labels = changes.pop("labels", teacher_says)
     task = StudentTask(run, run.posttrain.students[0], changes.pop("seed", 0), images_of)  # type: ignore[arg-type]
-    result, student = train_student(
-        task, data, labels, labelled(24, seed=1), device="cpu", **changes
-    )
-    return result, student.state_dict()
+    student = train_student(task, data, labels, labelled(24, seed=1), device="cpu", **changes)
+    return student.result, student.last.state_dict()
 
 
 def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
@@ -161,14 +161,14 @@ def gradient(rows: int, *overrides: str, world: World = World()) -> torch.Tensor
 
 def ready(
     world: World, *overrides: str, images_of: SetName = "distilled"
-) -> tuple[_Trainee, Labels]:
+) -> tuple[Student, Labels]:
     exact = ("precision=float64", "posttrain.temperature=1", "posttrain.batch_size=12")
     run = tiny_run(*SETTINGS, *exact, *overrides)
     data = Labelled(pixels(len(IMAGES)), np.array([image.label for image in IMAGES]))
     shards = [(IMAGES, torch.from_numpy(data.pixels))]
     labels = OnlineLabels(shards, tiny_teacher("float64"), run.relabel, run.seed).view(0)
     task = StudentTask(run, run.posttrain.students[0], 0, images_of)
-    trainee = _Trainee(task, data, labelled(4), torch.device("cpu"), world)
+    trainee = Student(task, data, labelled(4), torch.device("cpu"), world)
     trainee.model.eval()  # batch norm sees one micro-batch of one process, as documented
     return trainee, labels
 

@@ -16,8 +16,8 @@ from distill_core.errors import ConfigError, DivergedError
 from distill_core.models.files import load_teacher
 from distill_core.models.spec import TeacherSpec
 from distill_core.squeeze import import_teacher, train_teacher
-from distill_core.supervised import Labelled, Resident, Trainee, train_step
-from distill_core.training import World, evaluate
+from distill_core.supervised import Labelled, Resident, Trainee, judge, train_step
+from distill_core.world import World
 
 TRAINING: dict[str, Any] = {
     "epochs": 3,
@@ -139,10 +139,7 @@ def test_the_files_hold_the_trained_network_with_its_running_statistics() -> Non
             logits: Tensor = self.teacher(x).logits
             return logits
 
-    stored = evaluate(
-        Logits(), TEST.pixels, TEST.labels, mean=(0.5,) * 3, std=(0.25,) * 3, device="cpu"
-    )
-    assert stored == squeezed.accuracy
+    assert judge(Logits(), TEST, run(), device="cpu") == squeezed.accuracy
     seen = teacher(torch.zeros(1, 3, 16, 16), statistics=True).statistics
     assert not torch.equal(seen[0].running_mean, torch.zeros(4))
 

@@ -1,21 +1,14 @@
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from distill_core.config.schema import OptimizerConfig, ScheduleConfig
 from distill_core.errors import DataError
-from distill_core.training import (
-    WeightEma,
-    World,
-    build_optimizer,
-    evaluate,
-    lr_at,
-    pack_state,
-    unpack_state,
-)
+from distill_core.training import WeightEma, build_optimizer, lr_at
+from distill_core.training_state import pack_state, unpack_state
+from distill_core.world import World
 
 
 def network(seed: int = 0) -> nn.Module:
@@ -104,21 +97,3 @@ def test_the_average_follows_the_weights_and_takes_over_buffers() -> None:
 def test_processes_share_a_batch_without_gap_or_overlap(count: int, size: int) -> None:
     parts = [range(count)[World(rank, size).share(count)] for rank in range(size)]
     assert [n for part in parts for n in part] == list(range(count))
-
-
-def test_an_evaluation_counts_percent_in_any_batch_and_puts_the_mode_back() -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (7, 3, 4, 4), dtype=np.uint8)
-    model = network().train()
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    with torch.no_grad():
-        said = model.eval()(torch.from_numpy(pixels) / 255).argmax(1).numpy()
-    labels = np.where(np.arange(7) < 5, said, 1 - said)  # five right, two wrong
-    model.train()
-    for batch in (1, 3, 500):
-        accuracy = evaluate(
-            model, pixels, labels, mean=(0, 0, 0), std=(1, 1, 1), device="cpu", batch=batch
-        )
-        assert accuracy.top1 == pytest.approx(100 * 5 / 7, abs=1e-4)
-        assert accuracy.top5 == 100.0
-    assert model.training
-    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())

@@ -50,6 +50,7 @@ posttrain:
   temperature_squared: false
 """
 CLASSES = ("cat", "dog & co", "<b>owl</b>")  # hostile names: they must come out escaped
+TEST_IMAGES = 12
 ACCURACY = {"distilled": 40.0, "random_real": 30.0, "hard_labels": 20.0}
 
 
@@ -63,7 +64,10 @@ def preset_file(folder: Path) -> Path:
 def finished_run(folder: Path) -> Run:
     """Return a run whose every stage has its manifest."""
     run = create_run(load_run(str(preset_file(folder))), Store(str(folder / "store")), "tiny")
-    run.store.put(run.path("ingest.json"), json.dumps({"dataset": "tiny-0"}).encode())
+    run.store.put(
+        run.path("ingest.json"),
+        json.dumps({"dataset": "tiny-0", "test_images": TEST_IMAGES}).encode(),
+    )
     teacher = {"model": "resnet18_small-w4", "accuracy": 91.5, "top5": 99.0, "epochs": 1}
     _save(run, "squeeze", [_commit(run, "squeeze", "0", {"safetensors": b"w"}, summary=teacher)])
     for number, name in enumerate(("recover", "recover.random_real")):

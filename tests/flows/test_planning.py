@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,33 @@ def test_counts_follow_from_the_config(tiny: RunConfig) -> None:
         "recover": 2,
         "relabel": 2,
         "posttrain": 6,
+        "validate": None,
     }
+
+
+@pytest.mark.parametrize(("images", "shards"), [(10_000, 0), (10_001, 12), (50_000, 30)])
+def test_students_are_validated_in_shards_only_where_the_test_split_does_not_fit_one(
+    tiny: RunConfig, images: int, shards: int
+) -> None:
+    plan = planning.plan_run(tiny, test_images=images)
+    assert planning.shards_by_stage(plan)["validate"] == shards
+
+
+@pytest.mark.parametrize(
+    ("data", "images"),
+    [
+        ({"format": "patterns", "num_classes": 7}, 7),
+        ({"format": "imagefolder", "path": "/nowhere"}, None),
+        ({"format": "imagefolder", "path": "s3://bucket/prefix"}, None),
+    ],
+)
+def test_the_test_split_is_counted_only_where_it_lies_on_this_machine(
+    tiny: RunConfig, data: dict[str, Any], images: int | None
+) -> None:
+    config = tiny.model_copy(update={"data": tiny.data.model_copy(update=data)})
+    assert planning.count_test_images(config) == images
+    said = dict(planning.lines(planning.plan_run(config, test_images=images), None))["validate"]
+    assert said.startswith("not known" if images is None else "within post-train")
 
 
 def test_online_labels_cost_no_bytes(tmp_path: Path) -> None:

@@ -26,7 +26,16 @@ def test_a_stage_is_tried_again_only_if_its_error_says_so(error: Exception, agai
 
 
 def test_every_stage_is_a_task_without_cache_or_results() -> None:
-    names = ("ingest", "squeeze", "statistics", "recover", "relabel", "posttrain", "report")
+    names = (
+        "ingest",
+        "squeeze",
+        "statistics",
+        "recover",
+        "relabel",
+        "posttrain",
+        "validate",
+        "report",
+    )
     for stage in (getattr(prefect_flow, name) for name in names):
         assert stage.persist_result is False
         assert stage.cache_policy is NO_CACHE

@@ -6,6 +6,7 @@ import base64
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -201,3 +202,24 @@ def test_the_command_names_what_differs_from_the_preset_and_nothing_else() -> No
     assert "ipc=3" in changes
     assert load_run("digits-demo", changes) == config
     assert reproduce.overrides(load_run("digits-demo")) == []
+
+
+def block(rows: range, hits: int) -> dict[str, Any]:
+    """Return what one block of a split of ten images says of the student `s`."""
+    count = {"images": len(rows), "top1": hits, "top5": len(rows)}
+    ema = count | {"top1": 0}
+    return {"weights": "s", "rows": [rows.start, rows.stop], "of": 10, "last": count, "ema": ema}
+
+
+def test_the_final_judgement_replaces_last_and_ema_and_leaves_the_best() -> None:
+    trained = result("distilled", 0)
+    (judged,) = tables.final_results({"s": trained}, [block(range(8), 3), block(range(8, 10), 2)])
+    assert judged["last"] == {"top1": 50.0, "top5": 100.0}
+    assert judged["ema"] == {"top1": 0.0, "top5": 100.0}
+    assert (judged["best"], judged["validated"]) == (trained["best"], 10)
+
+
+def test_a_student_whose_blocks_are_not_all_there_keeps_what_its_training_says() -> None:
+    trained = result("distilled", 0)
+    blocks = [block(range(8), 3)]
+    assert tables.final_results({"s": trained, "t": trained}, blocks) == [trained, trained]

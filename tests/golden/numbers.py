@@ -10,12 +10,13 @@ import torch
 from distill_core.codec import dequantise
 from distill_core.config.schema import Precision, RunConfig
 from distill_core.label_source import OnlineLabels
-from distill_core.posttrain import StudentTask, train_student
+from distill_core.posttrain import train_student
 from distill_core.recover.engine import recover_batch
 from distill_core.relabel import relabel_shard
 from distill_core.seeds import generator
 from distill_core.squeeze import train_teacher
 from distill_core.storage.images import ImageRows
+from distill_core.student import StudentTask
 from distill_core.supervised import Labelled
 from tests.core.tiny import CLASSES, SIDE, tiny_batch, tiny_recover, tiny_run, tiny_teacher
 
@@ -95,8 +96,8 @@ def posttrain(precision: Precision) -> list[float]:
     shards = [(images, torch.from_numpy(data.pixels))]
     labels = OnlineLabels(shards, tiny_teacher(precision), run.relabel, 0)
     task = StudentTask(run, run.posttrain.students[0], 0, "distilled")
-    result, _ = train_student(task, data, labels, labelled(8, seed=1), device="cpu")
-    return [point["loss"] for point in result["curve"]]
+    student = train_student(task, data, labels, labelled(8, seed=1), device="cpu")
+    return [point["loss"] for point in student.result["curve"]]
 
 
 GOLDEN: Mapping[str, Callable[[Precision], list[float]]] = {

@@ -1,0 +1,86 @@
+"""How often a network is right: counts that add up over blocks of images, and percents of them.
+
+No torch here: reports add up what workers counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """Percent of images whose class is the first, or among the first five."""
+
+    top1: float
+    top5: float
+
+    def to_dict(self) -> dict[str, float]:
+        """Return a JSON-able tree."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Hits:
+    """How many images were looked at, and how many of them were right at top-1 and at top-5."""
+
+    images: int = 0
+    top1: int = 0
+    top5: int = 0
+
+    def __add__(self, other: Hits) -> Hits:
+        return Hits(self.images + other.images, self.top1 + other.top1, self.top5 + other.top5)
+
+    @property
+    def accuracy(self) -> Accuracy:
+        """Return the percents, to four decimals; zero of no image at all."""
+        top1, top5 = (100 * hits / max(self.images, 1) for hits in (self.top1, self.top5))
+        return Accuracy(round(top1, 4), round(top5, 4))
+
+
+ClassHits = Mapping[int, Hits]  # by class id; only classes with images
+
+
+def total(counted: ClassHits) -> Hits:
+    """Return the hits over all classes."""
+    return sum(counted.values(), Hits())
+
+
+def add_up(blocks: Iterable[ClassHits]) -> dict[int, Hits]:
+    """Return the hits by class over blocks of different images, by class id."""
+    sums: dict[int, Hits] = {}
+    for block in blocks:
+        for label, hits in block.items():
+            sums[label] = sums.get(label, Hits()) + hits
+    return dict(sorted(sums.items()))
+
+
+@dataclass
+class Judgements:
+    """Accuracies so far. `best` is chosen on the test split itself, and named so."""
+
+    curve: list[dict[str, float]] = field(default_factory=list)
+    last: Accuracy = Accuracy(0.0, 0.0)
+    ema: Accuracy = Accuracy(0.0, 0.0)
+    best: Accuracy = Accuracy(0.0, 0.0)
+    best_epoch: int = 0
+
+    def add(self, epoch: int, loss: float, *, raw: Accuracy, ema: Accuracy) -> None:
+        """Note how good the raw and the averaged weights are after so many epochs."""
+        point = {"epoch": epoch, "loss": loss, "top1": raw.top1, "ema_top1": ema.top1}
+        self.curve.append(point)
+        self.last, self.ema = raw, ema
+        if raw.top1 > self.best.top1:
+            self.best, self.best_epoch = raw, epoch
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-able tree."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, tree: Mapping[str, Any]) -> Judgements:
+        """Read back what `to_dict` wrote."""
+        judged = {name: Accuracy(**tree[name]) for name in ("last", "ema", "best")}
+        return cls(curve=list(tree["curve"]), best_epoch=tree["best_epoch"], **judged)

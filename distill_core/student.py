@@ -1,0 +1,199 @@
+"""A student in training: its optimiser, its average, its judgements, and one epoch of work.
+
+Axes: N images, B in a batch, C classes, S side in pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distill_core.accuracy import Judgements
+from distill_core.config.schema import ModelConfig, RunConfig, SetName
+from distill_core.errors import ConfigError, DivergedError
+from distill_core.label_source import Labels
+from distill_core.label_views import render
+from distill_core.losses import kl_soft_labels, mixed_cross_entropy
+from distill_core.models.build import build_model
+from distill_core.seeds import derive_seed, generator, philox_key
+from distill_core.supervised import Labelled, judge
+from distill_core.training import WeightEma, build_optimizer, lr_at, set_lr
+from distill_core.training_state import CheckpointPort, pack_state, unpack_state
+from distill_core.world import World
+
+
+@dataclass(frozen=True)
+class StudentTask:
+    """One cell of the accuracy table."""
+
+    run: RunConfig
+    student: ModelConfig
+    seed: int
+    images_of: SetName
+
+
+class Student:
+    """A student with its optimiser, its average and its judgements."""
+
+    def __init__(
+        self,
+        task: StudentTask,
+        images: Labelled,
+        test: Labelled,
+        device: torch.device,
+        world: World,
+    ) -> None:
+        self.task, self.test, self.device, self.world = task, test, device, world
+        self.settings = task.run.posttrain
+        _check_share(min(self.settings.batch_size, len(images.labels)), world)
+        self.pixels = torch.from_numpy(images.pixels).to(device)
+        self.labels = torch.from_numpy(images.labels).to(device)
+        self.dtype = torch.float64 if task.run.precision == "float64" else torch.float32
+        self.seed = derive_seed(task.run.seed, "posttrain", task.seed)
+        model = build_model(task.student, task.run.data.num_classes, seed=self.seed)
+        self.model = model.to(device, self.dtype).to(memory_format=torch.channels_last)
+        self.optimizer = build_optimizer(self.model, self.settings.optimizer)
+        self.ema = WeightEma(self.model, self.settings.ema_decay)
+        self.parallel = world.wrap(self.model)
+        self.judged = Judgements()
+
+    def resume(self, checkpoints: CheckpointPort | None) -> int:
+        """Take back the furthest state; return how many epochs are done."""
+        found = None if checkpoints is None else checkpoints.latest()
+        if found is None:
+            return 0
+        meta = unpack_state(found[1], self.model, self.optimizer, ema=self.ema)
+        self.judged = Judgements.from_dict(meta)
+        return found[0]
+
+    def state(self) -> bytes:
+        """Return all that a resumed training needs."""
+        return pack_state(self.model, self.optimizer, ema=self.ema, meta=self.judged.to_dict())
+
+    def epoch(self, epoch: int, labels: Labels) -> float:
+        """Train on one view of every image; return the mean loss."""
+        torch.manual_seed(derive_seed(self.seed, "dropout", epoch, self.world.rank))
+        self.model.train()
+        total = torch.zeros((), device=self.device, dtype=self.dtype)
+        batches = list(self._batches(epoch))
+        for number, rows in enumerate(batches):
+            step = epoch * len(batches) + number
+            set_lr(self.optimizer, self._lr(step, len(batches)))
+            total += self._step(rows, labels)
+        mean = float(total) / len(batches)
+        if not math.isfinite(mean):
+            raise DivergedError(
+                f"posttrain: {self.task.images_of} seed {self.task.seed}: loss {mean} in epoch "
+                f"{epoch + 1} is not finite. Lower posttrain.optimizer.lr."
+            )
+        return mean
+
+    def judge(self, epoch: int, loss: float) -> None:
+        """Measure the raw and the averaged weights on the real split."""
+        self.ema.copy_buffers(self.model)
+        raw, ema = (
+            judge(model, self.test, self.task.run, device=self.device)
+            for model in (self.model, self.ema.model)
+        )
+        self.judged.add(epoch, loss, raw=raw, ema=ema)
+
+    def result(self) -> dict[str, Any]:
+        """Return the facts of this cell of the table."""
+        steps = self.settings.epochs * len(list(self._batches(0)))
+        return {
+            "student": self.task.student.title,
+            "seed": self.task.seed,
+            "set": self.task.images_of,
+            **self.judged.to_dict(),
+            "images": len(self.labels),
+            "steps": steps,
+        }
+
+    def _batches(self, epoch: int) -> Iterator[np.ndarray]:
+        """Yield the rows of each batch; a last batch too small to share joins the one before it.
+
+        Every process needs two images: batch norm cannot train on one image of one pixel.
+        """
+        key = philox_key(self.seed, "posttrain", "order")
+        order = generator(key, epoch).permutation(len(self.labels))
+        cuts = list(range(self.settings.batch_size, len(order), self.settings.batch_size))
+        if cuts and len(order) - cuts[-1] < 2 * self.world.size:
+            cuts.pop()
+        yield from np.split(order, cuts)
+
+    def _lr(self, step: int, steps_per_epoch: int) -> float:
+        settings = self.settings
+        return lr_at(
+            settings.schedule,
+            settings.optimizer.lr,
+            step=step,
+            steps_per_epoch=steps_per_epoch,
+            epochs=settings.epochs,
+        )
+
+    def _step(self, rows: np.ndarray, labels: Labels) -> Tensor:
+        """Take one optimiser step; micro-batches and processes add up to the batch's gradient.
+
+        Batch norm apart: it sees one micro-batch of one process at a time.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        mine = rows[self.world.share(len(rows))]
+        cuts = list(range(size := self.settings.micro_batch or len(mine), len(mine), size))
+        if cuts and len(mine) - cuts[-1] < 2:
+            cuts.pop()  # batch norm cannot train on one image of one pixel
+        total = torch.zeros((), device=self.device, dtype=self.dtype)
+        parts = np.split(mine, cuts)
+        for number, part in enumerate(parts, start=1):
+            with self.world.exchange(self.parallel, now=number == len(parts)):
+                # Averaging over processes divides by their number, whatever each one's share is.
+                loss = self._loss(part, labels) * (self.world.size * len(part) / len(rows))
+                loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+        self.optimizer.step()
+        self.ema.update(self.model)
+        return total
+
+    def _loss(self, rows: np.ndarray, labels: Labels) -> Tensor:
+        run = self.task.run
+        views = render(
+            self.pixels,
+            rows,
+            labels.drawn,
+            kind=run.relabel.mix.kind,
+            mean=run.data.mean,
+            std=run.data.std,
+            dtype=self.dtype,
+        )
+        half = run.precision == "bfloat16"
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=half):
+            student = self.parallel(views)
+        student = student.to(self.dtype)  # losses and updates stay wide
+        if self.task.images_of == "hard_labels":
+            mix = labels.drawn.mix.rows(rows)
+            partners = self.labels[torch.from_numpy(mix.partners.astype(np.int64))]
+            share = torch.from_numpy(mix.lam).to(student)
+            return mixed_cross_entropy(
+                student, self.labels[torch.from_numpy(rows)], partners, share
+            )
+        return kl_soft_labels(
+            student,
+            labels.logits(rows).to(student),
+            temperature=self.settings.temperature,
+            squared=self.settings.temperature_squared,
+            smoothing=self.settings.logit_smoothing,
+        )
+
+
+def _check_share(count: int, world: World) -> None:
+    """Refuse a batch that leaves a process with nothing to average."""
+    if world.size > 1 and count < 2 * world.size:
+        raise ConfigError(
+            f"posttrain.processes = {world.size}: a batch has {count} images, at least "
+            f"{2 * world.size} expected. Use fewer processes or a larger posttrain.batch_size."
+        )

@@ -1,0 +1,98 @@
+"""Validate: the final judgement of a student on a block of real test images, as counts.
+
+Counts of disjoint blocks add up to those of the whole split, exactly; percents would not.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+
+from distill_core.accuracy import Accuracy, ClassHits, Hits, add_up, total
+from distill_core.config.schema import DataConfig, ModelConfig
+from distill_core.errors import DataError
+from distill_core.metrics import EVALUATION_BATCH, count_hits
+from distill_core.models.files import load_network
+
+
+@dataclass(frozen=True)
+class Judged:
+    """How good a network is on all images of some blocks, and by class id."""
+
+    images: int
+    accuracy: Accuracy
+    by_class: Mapping[int, Accuracy]
+
+
+def validate(
+    weights: bytes,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    student: ModelConfig,
+    data: DataConfig,
+    device: str | torch.device,
+    batch: int = EVALUATION_BATCH,
+) -> dict[int, Hits]:
+    """Count how many images of a block a student gets right.
+
+    Blocks of whole batches repeat the forward passes of the undivided split; others may round
+    differently, which matters to images on the very edge between two classes.
+
+    Args:
+        weights: safetensors, as post-train stored them.
+        images: (n, 3, S, S) uint8.
+        labels: (n,) int64; class ids may have holes.
+        student: the architecture of the weights.
+        data: number of classes, mean and std.
+        device: where to compute.
+        batch: images per forward pass.
+
+    Returns:
+        Hits of each class that has images, by class id.
+    """
+    model = load_network(weights, student, num_classes=data.num_classes)
+    model = model.to(device).to(memory_format=torch.channels_last)
+    return count_hits(
+        model, images, labels, mean=data.mean, std=data.std, device=device, batch=batch
+    )
+
+
+def combine(blocks: Iterable[ClassHits]) -> Judged:
+    """Add up the counts of disjoint blocks and return what they say of the network."""
+    sums = add_up(blocks)
+    whole = total(sums)
+    by_class = {label: hits.accuracy for label, hits in sums.items()}
+    return Judged(whole.images, whole.accuracy, by_class)
+
+
+def encode_counts(counted: Mapping[str, ClassHits]) -> bytes:
+    """Return the counts of some networks as JSON; equal counts give equal bytes.
+
+    Args:
+        counted: by what the weights are: ``last``, ``ema``.
+    """
+    tree = {
+        name: {str(label): asdict(hits) for label, hits in sorted(counts.items())}
+        for name, counts in counted.items()
+    }
+    return json.dumps(tree, sort_keys=True, separators=(",", ":")).encode()
+
+
+def decode_counts(data: bytes, *, where: str = "validation") -> dict[str, dict[int, Hits]]:
+    """Read counts back.
+
+    Raises:
+        DataError: they are none.
+    """
+    try:
+        return {
+            name: {int(label): Hits(**hits) for label, hits in counts.items()}
+            for name, counts in json.loads(data).items()
+        }
+    except (ValueError, TypeError, AttributeError) as error:
+        raise DataError(f"{where}: {len(data)} bytes that are no counts ({error}).") from error
