@@ -37,7 +37,13 @@ def content_fingerprint(fingerprints: Mapping[str, str]) -> str:
 
 
 def squeeze_key(
-    run: RunConfig, *, class_hash: str, train: str, test: str, checkpoint: str | None
+    run: RunConfig,
+    *,
+    class_hash: str,
+    train: str,
+    test: str,
+    checkpoint: str | None,
+    start: str | None = None,
 ) -> str:
     """Return the key of the teacher.
 
@@ -47,12 +53,13 @@ def squeeze_key(
         train: content fingerprint of the training split, read when a teacher is trained.
         test: content fingerprint of the split its accuracy is measured on.
         checkpoint: sha256 of the imported file; None when the teacher is trained.
+        start: sha256 of the weights that training starts from; None: drawn from the seed.
     """
     parts: dict[str, Any] = {"model": _dump(run.squeeze.model), "classes": class_hash, "test": test}
     if checkpoint is not None:
         return _key(run, "squeeze", parts | {"checkpoint": checkpoint})
-    training = _dump(run.squeeze.training)
-    return _key(run, "squeeze", parts | {"training": training, "train": train, "seed": run.seed})
+    parts |= {"training": _dump(run.squeeze.training), "train": train, "seed": run.seed}
+    return _key(run, "squeeze", parts if start is None else parts | {"start": start})
 
 
 def statistics_key(
@@ -96,7 +103,9 @@ def recover_key(
     config = run.recover_for(images)
     # The batches below say what batch size, composition and range would only repeat, unless groups
     # divide that range; without a step only the start and how it is stored count.
-    repeated = {"batch_size", "composition"} | ({"ipc_range"} if config.late_groups == 1 else set())
+    repeated = {"batch_size", "composition", "shard_classes"}
+    if config.late_groups == 1:
+        repeated |= {"ipc_range"}
     settings = (
         _dump(config, exclude=repeated)
         if config.steps

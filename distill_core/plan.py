@@ -76,6 +76,7 @@ def plan_shards(
     ipc_range: int,
     batch_size: int,
     composition: Composition,
+    shard_classes: int | None = None,
 ) -> tuple[ClassShard, ...]:
     """Cut classes x IPC into class shards, IPC range by IPC range.
 
@@ -87,9 +88,10 @@ def plan_shards(
         composition: `one_per_class`: up to B consecutive classes, one image each;
             `class_major`: whole classes, all their images of the range adjacent;
             `one_class`: images of one class.
+        shard_classes: classes per shard, a multiple of a batch's width; None: see `shard_width`.
     """
-    width = shard_width(
-        len(classes), batch_classes=_batch_classes(composition, batch_size, ipc_range)
+    width = shard_classes or shard_width(
+        len(classes), batch_classes=batch_classes(composition, batch_size, ipc_range)
     )
     blocks = [block for block in _blocks(classes, width) if any(not c.removed for c in block)]
     ranges = list(_chunks(range(ipc), ipc_range))
@@ -105,7 +107,7 @@ def shard_width(num_classes: int, *, batch_classes: int) -> int:
     return min(width, num_classes)
 
 
-def _batch_classes(composition: Composition, batch_size: int, ipc_range: int) -> int:
+def batch_classes(composition: Composition, batch_size: int, ipc_range: int) -> int:
     """Return how many classes a full batch spans; never depends on a short last range."""
     match composition:
         case "one_per_class":

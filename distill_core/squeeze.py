@@ -10,12 +10,11 @@ import torch
 from torch import nn
 
 from distill_core.accuracy import Accuracy
-from distill_core.config.schema import RunConfig
-from distill_core.errors import ConfigError
+from distill_core.config.schema import RunConfig, SqueezeConfig
 from distill_core.models.files import teacher_files
 from distill_core.models.heads import head_name
 from distill_core.models.importing import import_model, read_description
-from distill_core.models.spec import TeacherSpec, check_teacher
+from distill_core.models.spec import TeacherSpec, check_description
 from distill_core.progress import Progress, silent
 from distill_core.seeds import derive_seed
 from distill_core.supervised import Labelled, Resident, Trainee, judge, train_epoch
@@ -42,6 +41,7 @@ def train_teacher(
     *,
     run: RunConfig,
     class_hash: str,
+    start: nn.Module | None = None,
     device: str = "cpu",
     world: World = ALONE,
     checkpoints: CheckpointPort | None = None,
@@ -59,6 +59,8 @@ def train_teacher(
         test: what its accuracy is measured on.
         run: its seed, precision, normalisation, network and training.
         class_hash: identity of the label space.
+        start: the same network over the first of the classes, whose weights are where training
+            starts; None: as the seed starts it.
         device: where this process computes.
         world: this process among all of the training.
         checkpoints: where the first process keeps the state after every epoch; None keeps none.
@@ -69,7 +71,7 @@ def train_teacher(
     """
     training = run.squeeze.training
     assert training is not None
-    trainee = Trainee.start(run, training, device=device)
+    trainee = Trainee.start(run, training, device=device, weights=start)
     curve = _resume(trainee, checkpoints)
     model, source = world.wrap(trainee.model), Resident.of(train, device=device)
     gpus = [device] if torch.device(device).type == "cuda" else []
@@ -105,7 +107,7 @@ def import_teacher(
     url = run.squeeze.checkpoint
     assert url is not None
     if (description := read_description(url)) is not None:
-        _check_description(description, run, class_hash=class_hash, where=url)
+        check_description(description, run, class_hash=class_hash, where=url)
     model = import_model(url, run.squeeze.model, num_classes=run.data.num_classes)
     return _finish(model.to(device), test, (), run=run, class_hash=class_hash, device=device)
 
@@ -136,7 +138,6 @@ def _finish(
     accuracy = judge(model.float(), test, run, device=device)
     head = model.get_submodule(head_name(model))
     assert isinstance(head, nn.Linear)
-    checkpoint = run.squeeze.checkpoint
     spec = TeacherSpec(
         model=run.squeeze.model,
         num_classes=run.data.num_classes,
@@ -146,22 +147,13 @@ def _finish(
         side=run.data.side,
         features=head.in_features,
         accuracy=accuracy.top1,
-        origin="trained" if checkpoint is None else PurePosixPath(checkpoint).name,
+        origin=_origin(run.squeeze),
     )
     last = [{**point, "top1": accuracy.top1} for point in curve[-1:]]
     return SqueezedTeacher(teacher_files(model, spec), accuracy, (*curve[:-1], *last))
 
 
-def _check_description(spec: TeacherSpec, run: RunConfig, *, class_hash: str, where: str) -> None:
-    """Refuse a file whose own description contradicts the run."""
-    check_teacher(spec, num_classes=run.data.num_classes, class_hash=class_hash, where=where)
-    if spec.model != run.squeeze.model:
-        raise ConfigError(
-            f"{where}: the teacher is a {spec.model.title}, squeeze.model says "
-            f"{run.squeeze.model.title}. Set squeeze.model to the network in the file."
-        )
-    if (spec.mean, spec.std) != (run.data.mean, run.data.std):
-        raise ConfigError(
-            f"{where}: the teacher was trained with mean {spec.mean} and std {spec.std}, the run "
-            f"says {run.data.mean} and {run.data.std}. Set data.mean and data.std to the teacher's."
-        )
+def _origin(config: SqueezeConfig) -> str:
+    if config.checkpoint is not None:
+        return PurePosixPath(config.checkpoint).name
+    return "trained" if config.start is None else "fine-tuned"

@@ -20,6 +20,7 @@ from distill_core.config.schema import RunConfig, TrainingConfig
 from distill_core.errors import DivergedError
 from distill_core.metrics import count_hits
 from distill_core.models.build import build_model
+from distill_core.models.heads import continue_from
 from distill_core.seeds import derive_seed, generator, philox_key
 from distill_core.training import build_optimizer, lr_at, set_lr
 from distill_core.world import World
@@ -44,10 +45,19 @@ class Trainee:
     device: str
 
     @classmethod
-    def start(cls, run: RunConfig, training: TrainingConfig, *, device: str) -> Trainee:
-        """Return the network of a run as its seed starts it."""
+    def start(
+        cls,
+        run: RunConfig,
+        training: TrainingConfig,
+        *,
+        device: str,
+        weights: nn.Module | None = None,
+    ) -> Trainee:
+        """Return the network of a run as its seed starts it, or with the weights of another."""
         seed = derive_seed(run.seed, "squeeze", "model")
         model = build_model(run.squeeze.model, run.data.num_classes, seed=seed)
+        if weights is not None:
+            continue_from(model, weights)
         dtype = torch.float64 if run.precision == "float64" else torch.float32
         model = model.to(device, dtype).to(memory_format=torch.channels_last)
         optimizer = build_optimizer(model, training.optimizer, nesterov=training.nesterov)

@@ -279,6 +279,7 @@ def _shards(config: RunConfig) -> tuple[ClassShard, ...]:
         ipc_range=config.recover.ipc_range,
         batch_size=config.recover.batch_size,
         composition=config.recover.composition,
+        shard_classes=config.recover.shard_classes,
     )
 
 

@@ -22,6 +22,7 @@ from tasks.execution import Execution
 from tasks.jobs import Job, Receipt, WorkerSpec
 from tasks.outcomes import DispatchResult
 from tasks.plans import STAGES, JobPlan, Jobs
+from tasks.plans.teachers import check_inherited
 from tasks.pools import PoolProvider
 from tasks.runs import Run
 from tasks.stage_status import StageStatus, manifest_names, manifests, stage_status
@@ -89,7 +90,10 @@ def run_stage(
     if status.complete:
         return status
     started = time.monotonic()
-    jobs = JobPlan(run).jobs(stage)
+    plan = JobPlan(run)
+    if stage == "squeeze":
+        check_inherited(run.config, plan.index, run.store)
+    jobs = plan.jobs(stage)
     todo = _missing(run, stage, jobs)
     every = sum(len(part) for part in jobs.values())
     observer.stage_started(stage, every, every - len(todo))

@@ -18,6 +18,8 @@ from tasks.desk import Desk, receipt, require
 from tasks.jobs import Job, Receipt
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from distill_core.label_source import LabelSource
     from distill_core.squeeze import SqueezedTeacher
     from distill_core.storage.images import ImageRows
@@ -81,11 +83,24 @@ class SqueezeWorker:
             test,
             run=config,
             class_hash=class_hash,
+            start=self._start(config.squeeze.start),
             device=self.desk.device,
             world=world,
             checkpoints=checkpoints,
             progress=self.desk.progress,
         )
+
+    def _start(self, key: str | None) -> nn.Module | None:
+        """Return the network that training starts from, if it is a teacher of another run."""
+        if key is None:
+            return None
+        from distill_core.models.files import load_model
+        from distill_core.models.spec import TeacherSpec
+
+        shelf = self.desk.shelf
+        marker = require(shelf, key)
+        spec = TeacherSpec.from_json(shelf.load(marker, "json"))
+        return load_model(shelf.load(marker, "safetensors"), spec, where=f"squeeze.start = {key}")
 
 
 class PosttrainWorker:

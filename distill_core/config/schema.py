@@ -19,12 +19,15 @@ from pydantic import (
     model_validator,
 )
 
+from distill_core.plan import Composition, batch_classes
+
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 NonNegativeFloat = Annotated[float, Field(ge=0.0)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
 Triple = tuple[float, float, float]
 Precision = Literal["float32", "float64", "bfloat16"]
 SetName = Literal["distilled", "random_real", "hard_labels"]
+TeacherKey = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]  # of its marker in squeeze/_done
 TermName = Literal[  # the functions of recover/terms.py
     "cross_entropy",
     "bn_statistics",
@@ -124,15 +127,22 @@ class TrainingConfig(Frozen):
 
 
 class SqueezeConfig(Frozen):
-    """The teacher: trained here, or imported from a file."""
+    """The teacher: trained here, imported from a file, or taken over from another run."""
 
     model: ModelConfig
     checkpoint: str | None = None  # path or URL of a torchvision checkpoint or plain state dict
+    reuse: TeacherKey | None = None  # a teacher of the same store, as it is
+    start: TeacherKey | None = None  # likewise, whose weights the training starts from
     training: TrainingConfig | None = None
 
     @model_validator(mode="after")
     def _one_way_in(self) -> Self:
-        if self.checkpoint is None and self.training is None:
+        given = [way for way in (self.checkpoint, self.reuse, self.start) if way is not None]
+        if len(given) > 1:
+            raise ValueError("say only one of checkpoint, reuse and start")
+        if self.training is None and self.start is not None:
+            raise ValueError("start needs training, which goes on from there")
+        if self.training is None and not given:
             raise ValueError("say either checkpoint (import a teacher) or training (train one)")
         return self
 
@@ -197,8 +207,9 @@ class RecoverConfig(Frozen):
     init: Literal["gaussian", "real", "mosaic"]
     mosaic: MosaicConfig | None = None  # goes with init: mosaic
     batch_size: PositiveInt
-    composition: Literal["one_per_class", "class_major", "one_class"] = "one_per_class"
+    composition: Composition = "one_per_class"
     ipc_range: PositiveInt = 10  # images per class in one class shard
+    shard_classes: PositiveInt | None = None  # classes in one; None: at least 100, whole batches
     steps: NonNegativeInt  # 0 keeps the start: `init: real` is then the random-real baseline
     lr: PositiveFloat
     betas: tuple[Fraction, Fraction]
@@ -229,6 +240,16 @@ class RecoverConfig(Frozen):
             raise ValueError(f"steps = {self.steps}, but the segments add up to {total}")
         if (self.terms.get("flatness", 0.0) > 0) != (self.flatness is not None):
             raise ValueError("flatness goes with the term of that name, and only with it")
+        return self
+
+    @model_validator(mode="after")
+    def _no_batch_straddles_a_shard(self) -> Self:
+        width = batch_classes(self.composition, self.batch_size, self.ipc_range)
+        if self.shard_classes is not None and self.shard_classes % width:
+            raise ValueError(
+                f"shard_classes = {self.shard_classes} must be a multiple of {width}, the classes "
+                f"of a batch ({self.composition}, batch_size = {self.batch_size})"
+            )
         return self
 
     @property

@@ -49,7 +49,16 @@ def load_teacher(
         ConfigError: the weights are of another network than the description says.
     """
     described, digest = TeacherSpec.from_json(spec), sha256(weights)
-    where = f"teacher {digest[:8]}"
-    state = parse_safetensors(weights, where=where)
-    model = fit_weights(state, described.model, num_classes=described.num_classes, where=where)
+    model = load_model(weights, described, where=f"teacher {digest[:8]}")
     return FrozenTeacher(model, described, digest=digest, precision=precision).to(device)
+
+
+def load_model(weights: bytes, spec: TeacherSpec, *, where: str) -> nn.Module:
+    """Return the network of a stored teacher, float32 on the CPU.
+
+    Raises:
+        DataError: the weights cannot be read.
+        ConfigError: they are of another network than the description says.
+    """
+    state = parse_safetensors(weights, where=where)
+    return fit_weights(state, spec.model, num_classes=spec.num_classes, where=where)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 
@@ -29,3 +30,16 @@ def split_head(model: nn.Module) -> tuple[nn.Module, nn.Linear]:
     assert isinstance(head, nn.Linear)
     model.set_submodule(name, nn.Identity())
     return model, head
+
+
+@torch.no_grad()
+def continue_from(model: nn.Module, weights: nn.Module) -> None:
+    """Copy a network's weights and statistics into one of the same kind with more classes.
+
+    Args:
+        model: over C classes; its head's rows beyond C' stay as they are.
+        weights: over C' <= C classes, the first of them.
+    """
+    target, source = model.state_dict(), weights.state_dict()
+    for name, tensor in source.items():
+        target[name][: len(tensor)].copy_(tensor) if tensor.ndim else target[name].copy_(tensor)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pydantic import Field, PositiveInt, ValidationError
 
-from distill_core.config.schema import Frozen, ModelConfig, Triple
+from distill_core.config.schema import Frozen, ModelConfig, RunConfig, Triple
 from distill_core.errors import ConfigError, DataError
+from distill_core.plan import ClassEntry, class_list_hash
 
 
 class TeacherSpec(Frozen):
@@ -59,3 +62,49 @@ def check_teacher(spec: TeacherSpec, *, num_classes: int, class_hash: str, where
             f"{where}: the teacher's class list is {spec.class_hash}, the dataset's is "
             f"{class_hash}. Its logits would mean other classes: squeeze a teacher on this dataset."
         )
+
+
+def check_description(spec: TeacherSpec, run: RunConfig, *, class_hash: str, where: str) -> None:
+    """Refuse a teacher whose own description contradicts the run.
+
+    Raises:
+        ConfigError: another class list, network or normalisation.
+    """
+    check_teacher(spec, num_classes=run.data.num_classes, class_hash=class_hash, where=where)
+    if spec.model != run.squeeze.model:
+        raise _other_network(spec, run, where)
+    if (spec.mean, spec.std) != (run.data.mean, run.data.std):
+        raise ConfigError(
+            f"{where}: the teacher was trained with mean {spec.mean} and std {spec.std}, the run "
+            f"says {run.data.mean} and {run.data.std}. Set data.mean and data.std to the teacher's."
+        )
+
+
+def check_start(
+    spec: TeacherSpec, run: RunConfig, classes: Sequence[ClassEntry], *, where: str
+) -> None:
+    """Refuse a teacher whose weights cannot be where the training of another starts.
+
+    Args:
+        spec: of the teacher.
+        run: what is to be trained.
+        classes: every class of the dataset by id; the teacher's must be the first of them.
+        where: what names the teacher, for people.
+
+    Raises:
+        ConfigError: another network, or other classes.
+    """
+    if spec.model != run.squeeze.model:
+        raise _other_network(spec, run, where)
+    if class_list_hash(classes[: spec.num_classes]) != spec.class_hash:
+        raise ConfigError(
+            f"{where}: the teacher's {spec.num_classes} classes are not the first of the dataset's "
+            f"{len(classes)}. Its head would mean other classes: squeeze a teacher anew."
+        )
+
+
+def _other_network(spec: TeacherSpec, run: RunConfig, where: str) -> ConfigError:
+    return ConfigError(
+        f"{where}: the teacher is a {spec.model.title}, squeeze.model says "
+        f"{run.squeeze.model.title}. Set squeeze.model to the teacher's network."
+    )

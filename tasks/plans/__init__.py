@@ -13,9 +13,10 @@ from tasks.plans.facts import (
     shard_name,
     test_images_of,
 )
-from tasks.plans.images import recover_jobs, squeeze_jobs, statistics_jobs
+from tasks.plans.images import recover_jobs, statistics_jobs
 from tasks.plans.labels import relabel_jobs
 from tasks.plans.students import judged_in_blocks, posttrain_jobs, validate_jobs
+from tasks.plans.teachers import squeeze_jobs
 
 PLANNERS: Mapping[str, Callable[[PlanFacts], Jobs]] = {
     "squeeze": squeeze_jobs,

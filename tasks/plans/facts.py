@@ -81,6 +81,7 @@ class PlanFacts:
             ipc_range=config.recover.ipc_range,
             batch_size=config.recover.batch_size,
             composition=config.recover.composition,
+            shard_classes=config.recover.shard_classes,
         )
 
     @property

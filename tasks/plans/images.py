@@ -1,35 +1,14 @@
-"""The jobs that make images: the teacher, class statistics, recovery."""
+"""The jobs that make images: class statistics, recovery."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from distill_core.keys import (
-    ImageSet,
-    content_fingerprint,
-    recover_key,
-    squeeze_key,
-    statistics_key,
-)
+from distill_core.keys import ImageSet, recover_key, statistics_key
 from distill_core.plan import ClassShard, ImageId
-from distill_core.storage.digest import file_sha256
 from tasks.jobs import Job
 from tasks.plans.facts import Jobs, PlanFacts, manifest_name, shard_name
-
-
-def squeeze_jobs(plan: PlanFacts) -> Jobs:
-    """Return the one job that trains or imports the teacher."""
-    config, index = plan.run.config, plan.index
-    checkpoint = config.squeeze.checkpoint
-    key = squeeze_key(
-        config,
-        class_hash=index.class_hash,
-        train=content_fingerprint(index.fingerprints),
-        test=index.test_fingerprint,
-        checkpoint=None if checkpoint is None else file_sha256(checkpoint),
-    )
-    return {"squeeze": (Job(key, config.squeeze.model.title, {}),)}
 
 
 def statistics_jobs(plan: PlanFacts) -> Jobs:

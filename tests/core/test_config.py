@@ -10,6 +10,9 @@ from distill_core.config.load import fingerprint, load_run, parse_yaml, to_yaml,
 from distill_core.config.schema import RunConfig
 from distill_core.errors import ConfigError
 
+KEY = '"' + 32 * "0" + '"'
+MODEL = "{name: resnet18_small}"
+
 
 def message(*overrides: str, name: str = "digits-demo") -> str:
     with pytest.raises(ConfigError) as caught:
@@ -48,6 +51,14 @@ def test_terms_are_replaced_as_a_whole() -> None:
         ("data.std=[1, 0, 1]", ("std must be positive",)),
         ("data.resize=40", ("resize goes with load=center_crop",)),
         ("squeeze.training=null", ("either checkpoint", "training")),
+        ("squeeze.reuse=abc", ("squeeze.reuse = 'abc'", "[0-9a-f]{32}")),
+        (
+            f"squeeze={{model: {MODEL}, reuse: {KEY}, start: {KEY}}}",
+            ("only one of checkpoint, reuse and start",),
+        ),
+        (f"squeeze={{model: {MODEL}, start: {KEY}}}", ("start needs training",)),
+        ("recover.shard_classes=2", ("shard_classes = 2 must be a multiple of 100",)),
+        ("recover.shard_classes=0", ("recover.shard_classes = 0", "greater than 0")),
     ],
 )
 def test_a_wrong_override_is_one_line_that_says_where_and_what(

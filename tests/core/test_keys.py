@@ -33,6 +33,7 @@ def recover(
         ipc_range=run.recover.ipc_range,
         batch_size=run.recover.batch_size,
         composition=run.recover.composition,
+        shard_classes=run.recover.shard_classes,
     )
     return recover_key(
         run, images, shards[number], teachers=[teacher], fingerprints=FINGERPRINTS | content
@@ -74,6 +75,12 @@ def test_what_decides_an_image_changes_its_key(override: str) -> None:
 )
 def test_what_does_not_decide_an_image_leaves_its_key(override: str) -> None:
     assert recover(override) == recover()
+
+
+def test_the_width_of_a_shard_counts_only_through_its_batches() -> None:
+    batches = "recover.batch_size=4"
+    assert recover(batches, "recover.shard_classes=12") == recover(batches)
+    assert recover(batches, "recover.shard_classes=4") != recover(batches)
 
 
 def test_another_teacher_or_shard_is_another_key() -> None:
@@ -119,15 +126,22 @@ def test_a_label_key_follows_its_images_teacher_views_and_settings() -> None:
 
 def test_a_teacher_key_follows_data_only_when_it_is_trained() -> None:
     def key(
-        *overrides: str, train: str = "a", test: str = "b", checkpoint: str | None = None
+        *overrides: str,
+        train: str = "a",
+        test: str = "b",
+        checkpoint: str | None = None,
+        start: str | None = None,
     ) -> str:
         run = load_run("digits-demo", overrides)
-        return squeeze_key(run, class_hash="c", train=train, test=test, checkpoint=checkpoint)
+        return squeeze_key(
+            run, class_hash="c", train=train, test=test, checkpoint=checkpoint, start=start
+        )
 
     assert len({key(), key(train="x"), key(test="x"), key("squeeze.training.epochs=1")}) == 4
     imported = key(checkpoint="sha")
     assert imported == key("squeeze.training.epochs=1", train="x", checkpoint="sha")
     assert imported != key(checkpoint="other")
+    assert len({key(), key(start="weights"), key(start="others")}) == 3
     assert key("recover.lr=9", "ipc=1") == key()
 
 

@@ -30,9 +30,15 @@ def plan(
     ipc_range: int = 10,
     batch_size: int = 100,
     composition: Composition = "one_per_class",
+    shard_classes: int | None = None,
 ) -> tuple[ClassShard, ...]:
     return plan_shards(
-        entries, ipc=ipc, ipc_range=ipc_range, batch_size=batch_size, composition=composition
+        entries,
+        ipc=ipc,
+        ipc_range=ipc_range,
+        batch_size=batch_size,
+        composition=composition,
+        shard_classes=shard_classes,
     )
 
 
@@ -84,6 +90,14 @@ def test_a_shard_is_the_smallest_multiple_of_a_batch_that_holds_100_classes(
     batch_classes: int, expected: int
 ) -> None:
     assert shard_width(10_000, batch_classes=batch_classes) == expected
+
+
+def test_a_width_that_was_asked_for_is_kept_exactly() -> None:
+    shards = plan(classes(11), batch_size=2, shard_classes=4)
+    assert [shard.labels for shard in shards] == [(0, 1, 2, 3), (4, 5, 6, 7), (8, 9, 10)]
+    assert [len(batch) for shard in shards for batch in shard.batches] == [2, 2, 2, 2, 2, 1]
+    (whole,) = plan(classes(3), batch_size=2, shard_classes=4)
+    assert whole.labels == (0, 1, 2)
 
 
 @pytest.mark.parametrize("composition", COMPOSITIONS)

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from distill_core.config.schema import RunConfig
 from distill_core.errors import ConfigError, DivergedError
-from distill_core.models.files import load_teacher
-from distill_core.models.spec import TeacherSpec
+from distill_core.models.files import load_model, load_teacher
+from distill_core.models.spec import TeacherSpec, check_start
+from distill_core.plan import ClassEntry, class_list_hash
 from distill_core.squeeze import import_teacher, train_teacher
 from distill_core.supervised import Labelled, Resident, Trainee, judge, train_step
 from distill_core.world import World
@@ -273,3 +274,66 @@ def test_weights_without_a_description_are_taken_at_the_run_s_word(tmp_path: Pat
     data = importing.data.model_copy(update={"num_classes": 4})
     with pytest.raises(ConfigError, match="has 3 classes, the dataset has 4"):
         import_teacher(TEST, run=importing.model_copy(update={"data": data}), class_hash="cd")
+
+
+def teacher_of(*, training: dict[str, Any] | None = None) -> tuple[nn.Module, TeacherSpec]:
+    """Return the network of a teacher of three classes, and its description."""
+    files = train_teacher(TRAIN, TEST, run=run(training=training or {}), class_hash="ab").files
+    spec = TeacherSpec.from_json(files["json"])
+    return load_model(files["safetensors"], spec, where="here"), spec
+
+
+def grown(**training: Any) -> RunConfig:
+    """Return a run over five classes, the first three of them known."""
+    data = TREE["data"] | {"num_classes": 5}
+    return run(data=data, squeeze={"start": "0" * 32}, training=training)
+
+
+def test_a_larger_head_keeps_the_rows_of_known_classes() -> None:
+    old, _ = teacher_of()
+    config = grown()
+    assert config.squeeze.training is not None
+    fresh = Trainee.start(config, config.squeeze.training, device="cpu").model.state_dict()
+    trainee = Trainee.start(config, config.squeeze.training, device="cpu", weights=old)
+    for name, tensor in trainee.model.state_dict().items():
+        known = old.state_dict()[name]
+        if not name.startswith("fc."):
+            assert torch.equal(tensor, known)
+            continue
+        assert torch.equal(tensor[:3], known)
+        assert torch.equal(tensor[3:], fresh[name][3:])
+        assert not torch.equal(tensor[:3], fresh[name][:3])
+
+
+def test_fine_tuning_starts_where_the_other_training_ended() -> None:
+    old, _ = teacher_of(training={"epochs": 8, "augment": {"pad_crop": 1}})
+    brief = {"epochs": 1, "optimizer": {"name": "sgd", "lr": 1e-3}, "schedule": {}}
+    tuned = train_teacher(TRAIN, TEST, run=grown(**brief), class_hash="cd", start=old)
+    fresh = train_teacher(TRAIN, TEST, run=grown(**brief), class_hash="cd")
+    assert tuned.accuracy.top1 > fresh.accuracy.top1 + 20
+    spec = TeacherSpec.from_json(tuned.files["json"])
+    assert (spec.num_classes, spec.class_hash, spec.origin) == (5, "cd", "fine-tuned")
+
+
+def test_a_killed_fine_tuning_resumes_with_the_same_bytes() -> None:
+    old, _ = teacher_of()
+    shelf = Shelf(dies_after=1)
+    with pytest.raises(Killed):
+        train_teacher(TRAIN, TEST, run=grown(), class_hash="cd", start=old, checkpoints=shelf)
+    shelf.dies_after = None
+    resumed = train_teacher(TRAIN, TEST, run=grown(), class_hash="cd", start=old, checkpoints=shelf)
+    assert resumed == train_teacher(TRAIN, TEST, run=grown(), class_hash="cd", start=old)
+
+
+def test_training_starts_only_from_the_same_network_over_the_first_classes() -> None:
+    classes = tuple(ClassEntry(n, f"c{n}") for n in range(5))
+    _, spec = teacher_of()
+    spec = spec.model_copy(update={"class_hash": class_list_hash(classes[:3])})
+    check_start(spec, grown(), classes, where="here")
+    with pytest.raises(ConfigError, match="here: the teacher's 3 classes are not the first of"):
+        check_start(spec, grown(), classes[::-1], where="here")
+    with pytest.raises(ConfigError, match="not the first of the dataset's 2"):
+        check_start(spec, grown(), classes[:2], where="here")
+    model = spec.model.model_copy(update={"width": 8})
+    with pytest.raises(ConfigError, match=r"is a resnet18_small-w8, squeeze\.model says .*-w4"):
+        check_start(spec.model_copy(update={"model": model}), grown(), classes, where="here")

@@ -1,0 +1,84 @@
+"""The job that gives a run its teacher: trained, imported, or taken over from another run."""
+
+from __future__ import annotations
+
+from distill_core.config.schema import RunConfig
+from distill_core.data.index import DatasetIndex
+from distill_core.errors import ConfigError
+from distill_core.keys import content_fingerprint, squeeze_key
+from distill_core.models.spec import TeacherSpec, check_description, check_start
+from distill_core.storage.digest import file_sha256
+from distill_core.storage.markers import Marker, StageShelf
+from distill_core.storage.store import Store
+from tasks.jobs import Job
+from tasks.plans.facts import Jobs, NotReady, PlanFacts
+
+
+def squeeze_jobs(plan: PlanFacts) -> Jobs:
+    """Return the one job of the teacher; one that is taken over is done already.
+
+    Raises:
+        NotReady: the teacher that is taken over, or that training starts from, is gone.
+    """
+    squeeze, store = plan.run.config.squeeze, plan.run.store
+    key = teacher_key(plan) if squeeze.reuse is None else stored_teacher(store, squeeze.reuse).key
+    return {"squeeze": (Job(key, squeeze.model.title, {}),)}
+
+
+def teacher_key(plan: PlanFacts) -> str:
+    """Return the key of a teacher that this run trains or imports."""
+    config, index = plan.run.config, plan.index
+    checkpoint, start = config.squeeze.checkpoint, config.squeeze.start
+    return squeeze_key(
+        config,
+        class_hash=index.class_hash,
+        train=content_fingerprint(index.fingerprints),
+        test=index.test_fingerprint,
+        checkpoint=None if checkpoint is None else file_sha256(checkpoint),
+        start=None if start is None else weights_digest(stored_teacher(plan.run.store, start)),
+    )
+
+
+def check_inherited(config: RunConfig, index: DatasetIndex, store: Store) -> None:
+    """Refuse a teacher of another run that does not fit this one; others were checked elsewhere.
+
+    Raises:
+        NotReady: it is gone.
+        ConfigError: it is of another network, normalisation, size or class list.
+    """
+    squeeze = config.squeeze
+    if (key := squeeze.reuse or squeeze.start) is None:
+        return
+    marker = stored_teacher(store, key)
+    spec = TeacherSpec.from_json(StageShelf(store, "squeeze").load(marker, "json"))
+    where = f"squeeze.{'start' if squeeze.reuse is None else 'reuse'} = {key}"
+    if squeeze.reuse is None:
+        check_start(spec, config, index.classes, where=where)
+        return
+    check_description(spec, config, class_hash=index.class_hash, where=where)
+    if spec.side != config.data.side:
+        raise ConfigError(
+            f"{where}: the teacher was trained on {spec.side} x {spec.side} pixels, the run says "
+            f"data.side = {config.data.side}. Keep the size, or train another teacher."
+        )
+
+
+def stored_teacher(store: Store, key: str) -> Marker:
+    """Return the marker of a teacher that some run has squeezed.
+
+    Raises:
+        NotReady: there is none under this key.
+    """
+    shelf = StageShelf(store, "squeeze")
+    marker = shelf.marker(key)
+    if marker is None:
+        raise NotReady(
+            f"{store.uri(shelf.marker_path(key))}: no such teacher, though squeeze.reuse or "
+            "squeeze.start names it. Resume the run that made it, or squeeze another."
+        )
+    return marker
+
+
+def weights_digest(marker: Marker) -> str:
+    """Return the sha256 of a teacher's weights."""
+    return marker.file("safetensors").sha256
