@@ -11,7 +11,7 @@ import sys
 import typer
 
 from distill_core.errors import DistillError, ShardsFailed
-from flows.commands import looking, running, scheduling, triggering
+from flows.commands import looking, running, scheduling, storage, triggering
 
 app = typer.Typer(
     help="Distil a labelled image dataset into a few images per class, with soft labels.",
@@ -27,6 +27,7 @@ for command in (looking.plan, looking.show, looking.verify, looking.doctor, look
 for command in (triggering.trigger, triggering.serve):
     app.command()(command)
 app.add_typer(scheduling.app, name="schedule")
+app.command()(storage.gc)
 app.command()(running.demo)
 
 

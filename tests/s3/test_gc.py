@@ -1,0 +1,76 @@
+"""Collection in a bucket: ages by the store's clock, and uploads that nobody completed."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import boto3
+import pytest
+
+from distill_core.errors import StorageError
+from distill_core.storage.store import Store
+from tasks.garbage import GRACE, Collection, collect
+from tests.flows.planned import Workshop, drop, jobs, paths, reachable, stray
+
+BEGUN = datetime(2010, 11, 10, 20, 48, 33, tzinfo=UTC)  # what moto says of every upload
+
+
+def gc(store: Store, *, now: datetime) -> Collection:
+    """Collect with the grace period of a week."""
+    return collect(store, clock=lambda: now)
+
+
+def begin_upload(store: Store, path: str) -> None:
+    """Begin an upload, send one part, and die."""
+    bucket, _, prefix = store.url.removeprefix("s3://").partition("/")
+    client, where = boto3.client("s3"), {"Bucket": bucket, "Key": f"{prefix}/{path}"}
+    upload = client.create_multipart_upload(**where)["UploadId"]
+    client.upload_part(**where, UploadId=upload, PartNumber=1, Body=b"part")
+
+
+def test_uploads_older_than_the_grace_period_go_and_younger_ones_stay(s3_store: Store) -> None:
+    neighbour = Store(f"{s3_store.url}-neighbour")
+    begin_upload(s3_store, "recover/data/a-0.parquet")
+    begin_upload(s3_store, "squeeze/data/b-0.safetensors")
+    begin_upload(neighbour, "recover/data/c-0.parquet")
+    young = gc(s3_store, now=BEGUN + GRACE - timedelta(seconds=1))
+    assert (young.removed, len(young.waiting)) == ((), 2)
+    assert len(s3_store.uploads()) == 2
+    old = gc(s3_store, now=BEGUN + GRACE + timedelta(seconds=1))
+    assert [item.kind for item in old.removed] == ["uploads", "uploads"]
+    assert s3_store.uploads() == ()
+    assert len(neighbour.uploads()) == 1
+    assert gc(s3_store, now=BEGUN + 2 * GRACE).removed == ()
+
+
+def test_a_bucket_is_collected_like_a_folder(s3_store: Store, tmp_path: Path) -> None:
+    workshop, now = Workshop(tmp_path), datetime.now(UTC)
+    first = workshop.finished(s3_store, "first")
+    second = workshop.finished(s3_store, "second", "seed=1")
+    lost = stray(s3_store, "recover", jobs(first, "recover")[0].key)
+    assert gc(s3_store, now=now).removed == ()
+    drop(second)
+    done = gc(s3_store, now=now + 2 * GRACE)
+    assert {item.kind for item in done.removed} == {"shards", "attempts"}
+    assert lost in {item.path for item in done.removed}
+    assert paths(s3_store) == reachable(first)
+    assert gc(s3_store, now=now + 2 * GRACE).removed == ()
+
+
+def test_a_multipart_upload_that_fails_halfway_leaves_no_object(
+    s3_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fs = s3_store._backend.fs  # type: ignore[attr-defined]
+    call, parts = fs._call_s3, iter([True])
+
+    async def fail_at_the_second_part(method: str, *arguments: object, **request: object) -> object:
+        if method == "upload_part" and not next(parts, False):
+            raise OSError(5, "the line went dead")
+        return await call(method, *arguments, **request)
+
+    monkeypatch.setattr(fs, "_call_s3", fail_at_the_second_part)
+    with pytest.raises(StorageError, match="the line went dead"):
+        s3_store.put("squeeze/data/a-0.safetensors", bytes(101 * 2**20))
+    assert s3_store.files("") == ()
+    assert not s3_store.exists("squeeze/data/a-0.safetensors")
