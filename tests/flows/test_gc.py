@@ -144,6 +144,19 @@ def test_a_run_that_has_not_ingested_keeps_every_dataset_of_that_name(
     assert kept == {workshop.dataset}
 
 
+@pytest.mark.parametrize("way", ["reuse", "start"])
+def test_the_teacher_of_another_run_stays_as_long_as_a_config_names_it(
+    workshop: Workshop, run: Run, way: str
+) -> None:
+    teacher = key_of(run, "squeeze")
+    drop(run)
+    workshop.register(run.store, "second", f"squeeze.{way}={teacher}")
+    gc(run.store)
+    kept = {path.split("/")[0] for path in paths(run.store)}
+    assert kept == {"squeeze", "datasets", "runs"}
+    assert StageShelf(run.store, "squeeze").done() == {teacher}
+
+
 def test_a_release_keeps_the_shards_of_the_manifests_it_carries(run: Run) -> None:
     manifest = run.store.read(run.path("recover.manifest.json"))
     run.store.put("published/tiny-1/recover.manifest.json", manifest)
