@@ -158,6 +158,7 @@ def posttrain_key(
     class_hash: str,
     test: str,
     judged_on: int | None = None,
+    missing: Sequence[str] = (),
 ) -> str:
     """Return the key of one trained and judged student.
 
@@ -172,6 +173,7 @@ def posttrain_key(
         class_hash: identity of the label space.
         test: content fingerprint of the split it is judged on.
         judged_on: how many images of the split judge it while it trains; None: all of them.
+        missing: names of the shards that the set lacks; its result names them.
     """
     parts = {
         "settings": _dump(run.posttrain, exclude={"students", "seeds", "sets", "validation_shard"}),
@@ -185,8 +187,11 @@ def posttrain_key(
         "classes": class_hash,
         "test": test,
     }
-    part = {} if judged_on is None else {"judged_on": judged_on}
-    return _key(run, "posttrain", parts | part)
+    if judged_on is not None:
+        parts["judged_on"] = judged_on
+    if missing:
+        parts["missing"] = list(missing)
+    return _key(run, "posttrain", parts)
 
 
 def validate_key(run: RunConfig, *, student: str, rows: range) -> str:

@@ -15,6 +15,7 @@ from flows import tables, units
 from flows.charts import Span
 from flows.tables import AccuracyRow, accuracy_cells, accuracy_rows
 from tasks.runs import Run
+from tasks.stage_status import missing_in
 from tasks.stages import STAGES, manifests
 
 T = TypeVar("T")
@@ -34,6 +35,11 @@ class Facts:
     def teacher(self) -> Marker | None:
         """Return the teacher's marker."""
         return next(iter(self.markers.get("squeeze", ())), None)
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Return the shards without which this was made: they failed, and that was allowed."""
+        return missing_in(self.manifests.values())
 
     @property
     def results(self) -> list[Mapping[str, Any]]:
@@ -74,8 +80,10 @@ def gather(run: Run) -> Facts:
 def header(facts: Facts) -> list[tuple[str, str]]:
     """Return the (what, value) pairs at the top of the report and of the Prefect artifact."""
     config = facts.run.config
+    missing = [("made without", tables.without(facts.missing))] if facts.missing else []
     return [
         ("run", facts.run.name),
+        *missing,
         ("preset", config.preset),
         ("config fingerprint", fingerprint(config)),
         ("teacher", _teacher(facts.teacher)),

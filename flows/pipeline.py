@@ -48,7 +48,7 @@ class Work:
         self._only = only
 
     def do(self, stage: str) -> None:
-        """Do what a stage lacks; once a narrowed stage stays incomplete, later ones do nothing."""
+        """Do what a stage lacks; once a stage may not be built on, later ones do nothing."""
         if self.stopped:
             return
         narrowed = self._only.get(stage)
@@ -60,7 +60,7 @@ class Work:
             pools=self._pools,
             only=None if narrowed is None else frozenset(narrowed),
         )
-        self.stopped = not status.complete
+        self.stopped = not status.settled(self._execution.allow_missing)
 
     def narrow(self, only: Only) -> None:
         """Leave out what another selection does not allow either."""
@@ -155,13 +155,13 @@ def run_with_prefect(run: Run, execution: Execution, only: Only) -> None:
 
 
 def complete_run(run: Run, execution: Execution, only: Only | None = None) -> RunStatus:
-    """Do what a run lacks and return how far it is; a complete one starts nothing at all."""
-    status = run_status(run)
-    if not status.complete:
+    """Do what a run lacks and return how far it is; where nothing is to do, nothing is started."""
+    status, allowed = run_status(run), execution.allow_missing
+    if not (status.complete or (not only and status.settled(allowed))):
         start = run_local if execution.local else run_with_prefect
         with terminable():
             start(run, execution, only or {})
         status = run_status(run)
-    if status.complete and not run.store.exists(run.path(REPORT)):
+    if status.settled(allowed) and not run.store.exists(run.path(REPORT)):
         write_report(run)
     return status

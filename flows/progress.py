@@ -48,7 +48,7 @@ class Lines:
         self._meters[stage] = Meter(total, done, clock=self._clock)
         self._last = self._clock()
         before = f", {done} done before" if done else ""
-        self._write(f"{stage}: started, {_shards(total)}{before}")
+        self._write(f"{stage}: started, {units.shards(total)}{before}")
 
     def job_started(self, stage: str, shard: str) -> None:
         """Say nothing: progress and ends are enough."""
@@ -194,7 +194,3 @@ def display(console: Console | None = None) -> Iterator[Observer]:
     )
     with Progress(*columns, console=console, refresh_per_second=4) as bars:
         yield Bars(bars)
-
-
-def _shards(count: int) -> str:
-    return "1 shard" if count == 1 else f"{count:,} shards"

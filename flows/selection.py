@@ -76,7 +76,7 @@ def by_number(run: Run, text: str) -> Only:
         )
     sets = JobPlan(run).image_sets
     names = [shard_name(images, shards[number]) for number in numbers for images in sets]
-    relabel = stage_status(run, "recover").complete
+    relabel = stage_status(run, "recover").closed
     return {"recover": names} | ({"relabel": _label_shards(run, names)} if relabel else {})
 
 
@@ -103,10 +103,13 @@ def parse_numbers(text: str) -> list[int]:
     return sorted(numbers)
 
 
-def intents(run: Run, status: RunStatus, only: Only) -> list[Intent]:
-    """Return what each stage that lacks something would run, in order."""
-    lacking = [stage for stage in status.stages if not stage.complete]
-    return [_intent(run, stage, only.get(stage.stage)) for stage in lacking]
+def intents(run: Run, status: RunStatus, only: Only, *, allow_missing: int = 0) -> list[Intent]:
+    """Return what each stage that has something to do would run, in order."""
+    return [
+        _intent(run, stage, only.get(stage.stage))
+        for stage in status.stages
+        if not (stage.complete or (stage.stage not in only and stage.settled(allow_missing)))
+    ]
 
 
 def intents_to_json(run: Run, found: Sequence[Intent]) -> dict[str, Any]:
@@ -115,7 +118,8 @@ def intents_to_json(run: Run, found: Sequence[Intent]) -> dict[str, Any]:
 
 
 def _intent(run: Run, stage: StageStatus, only: Sequence[str] | None) -> Intent:
-    if stage.total is None or stage.stage == "ingest":
+    follows = bool(stage.missing) and not stage.pending  # what an earlier stage lacks, only
+    if stage.total is None or stage.stage == "ingest" or follows:
         planned = planning.shards_by_stage(_plan(run))[stage.stage]
         return Intent(stage.stage, planned, stage.total, None)
     chosen = tuple(shard for shard in stage.pending if only is None or shard in only)

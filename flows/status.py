@@ -33,6 +33,20 @@ class RunStatus:
         return all(stage.complete for stage in self.stages)
 
     @property
+    def closed(self) -> bool:
+        """Return whether every stage has its results, with or without shards that were given up."""
+        return all(stage.closed for stage in self.stages)
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Return the shards that stages went on without, each once."""
+        return tuple(dict.fromkeys(shard for stage in self.stages for shard in stage.missing))
+
+    def settled(self, allow_missing: int) -> bool:
+        """Return whether a pass that allows so many missing shards has nothing to do."""
+        return all(stage.settled(allow_missing) for stage in self.stages)
+
+    @property
     def first_missing(self) -> StageStatus | None:
         """Return the first stage that lacks something."""
         return next((stage for stage in self.stages if not stage.complete), None)
@@ -58,6 +72,7 @@ def to_json(status: RunStatus, seen: RunActivity | None = None) -> dict[str, Any
         "run": status.run,
         "preset": status.preset,
         "complete": status.complete,
+        "missing": list(status.missing),
         "stages": [_stage_json(stage, activities.get(stage.stage)) for stage in status.stages],
     }
     if seen is None:
@@ -110,6 +125,7 @@ def _stage_json(stage: StageStatus, activity: Activity | None) -> dict[str, Any]
         "done": stage.done,
         "complete": stage.complete,
         "failed": stage.failed,
+        "missing": list(stage.missing),
     }
     return tree if activity is None else tree | asdict(activity)
 
@@ -159,6 +175,8 @@ def _driver_cells(driver: DriverRecord, seen: RunActivity) -> tuple[str, ...]:
 
 
 def _cell(stage: StageStatus) -> str:
+    if stage.missing:
+        return f"done, {len(stage.missing)} missing"
     total = "?" if stage.total is None else str(stage.total)
     failed = f", {len(stage.failed)} failed" if stage.failed else ""
     return "done" if stage.complete else f"{stage.done}/{total}{failed}"
@@ -169,6 +187,8 @@ def _state(stage: StageStatus, activity: Activity | None) -> str:
         return "done"
     if activity is not None and activity.running:
         return "running"
+    if stage.missing:
+        return f"done without {units.shards(len(stage.missing))}"
     if stage.failed:
         return "failed shards"
     return "started" if stage.done else "not started"

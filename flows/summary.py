@@ -15,7 +15,7 @@ from tasks.runs import Run
 
 def outcome(made: Run, reached: RunStatus) -> None:
     """Print the accuracy table and the report's place; or what is still missing."""
-    if not reached.complete:
+    if not reached.closed:
         terminal.show(status.details(reached))
         terminal.say(
             *status.failures(reached),
@@ -24,6 +24,11 @@ def outcome(made: Run, reached: RunStatus) -> None:
         return
     found = facts.gather(made)
     terminal.show(tables.terminal_table(found.cells, title=made.name))
+    if reached.missing:
+        terminal.say(
+            f"made without {tables.without(reached.missing)}",
+            f"`distill resume {made.name}` tries them again, and then what depends on them.",
+        )
     terminal.say(
         found.note,
         f"expected: {made.config.expected}",
@@ -34,10 +39,10 @@ def outcome(made: Run, reached: RunStatus) -> None:
 def outcome_json(made: Run, reached: RunStatus) -> dict[str, Any]:
     """Return what a pass has led to as a JSON-able tree: the status, the accuracies, the report.
 
-    `accuracy` is null before every stage is done; a row has the fields of `tables.AccuracyRow`.
+    `accuracy` is null before every stage has its results; see `tables.AccuracyRow` for its rows.
     """
     tree = status.to_json(reached) | {"accuracy": None, "report": None}
-    if not reached.complete:
+    if not reached.closed:
         return tree
     found = facts.gather(made)
     rows = [asdict(row) for row in found.accuracy]

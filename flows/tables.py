@@ -14,6 +14,7 @@ from typing import Any
 from rich.table import Table
 
 from distill_core.accuracy import Hits
+from flows import units
 
 Summary = Mapping[str, Any]
 
@@ -36,6 +37,7 @@ NOTE = (
     "Top-1 accuracy on the real test split in percent, mean ± standard deviation over seeds. "
     "`last` is the last epoch; `best-on-test` picks the epoch by test accuracy and flatters."
 )
+LISTED = 20  # names of missing shards
 
 
 def final_results(students: Mapping[str, Summary], blocks: Iterable[Summary]) -> list[Summary]:
@@ -96,6 +98,7 @@ class AccuracyRow:
     best: Score
     gain: float | None  # percentage points of `last` over the same student on random real images
     seeds: int
+    missing: tuple[str, ...] = ()  # shards that the set lacks
 
 
 def score(values: Iterable[float]) -> Score:
@@ -121,6 +124,7 @@ def accuracy_rows(results: Sequence[Summary]) -> tuple[AccuracyRow, ...]:
             best=score(_top1(groups[student, images_of], "best")),
             gain=_gain(last, student, images_of),
             seeds=len(groups[student, images_of]),
+            missing=_missing(groups[student, images_of]),
         )
         for student, images_of in sorted(
             groups, key=lambda group: (order[group[0]], ranks.get(group[1], len(ranks)))
@@ -155,10 +159,24 @@ def markdown_table(header: Sequence[str], cells: Iterable[Sequence[str]]) -> str
     return "\n".join("| " + " | ".join(_escape(cell) for cell in line) + " |" for line in lines)
 
 
+def without(missing: Sequence[str]) -> str:
+    """Return e.g. ``2 shards that failed: c00000-00099_i000-009, c00100-00199_i000-009``."""
+    more = f" and {len(missing) - LISTED:,} more" if len(missing) > LISTED else ""
+    return f"{units.shards(len(missing))} that failed: {', '.join(missing[:LISTED])}{more}"
+
+
+def _lacks(row: AccuracyRow) -> str:
+    return f"; without {units.shards(len(row.missing))}" if row.missing else ""
+
+
+def _missing(results: Iterable[Summary]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(shard for one in results for shard in one.get("missing", ())))
+
+
 def _student_cells(row: AccuracyRow) -> tuple[str, ...]:
     return (
         row.student,
-        SETS.get(row.images_of, row.images_of),
+        SETS.get(row.images_of, row.images_of) + _lacks(row),
         str(row.last),
         str(row.ema),
         str(row.best),

@@ -31,3 +31,8 @@ def rate(per_second: float, unit: str) -> str:
     if per_second * 60 >= 1:
         return f"{per_second * 60:.1f} {unit}/min"
     return f"{per_second * 3600:.1f} {unit}/h"
+
+
+def shards(count: int) -> str:
+    """Return e.g. ``1 shard``, ``2,622 shards``."""
+    return "1 shard" if count == 1 else f"{count:,} shards"

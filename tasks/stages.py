@@ -10,17 +10,15 @@ import json
 import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Protocol
 
 from distill_core.data.index import ingest
-from distill_core.errors import ConfigError, DataError, ShardsFailed
-from distill_core.storage.manifest import Manifest, save_manifest
 from distill_core.storage.markers import StageShelf
+from tasks.closing import close_stage, keep_failures, raise_failures
 from tasks.dispatch import dispatch
 from tasks.execution import Execution
 from tasks.jobs import Job, Receipt, WorkerSpec
-from tasks.outcomes import DispatchResult
+from tasks.outcomes import DispatchResult, Failure
 from tasks.plans import STAGES, JobPlan, Jobs
 from tasks.plans.teachers import check_inherited
 from tasks.pools import PoolProvider
@@ -71,23 +69,26 @@ def run_stage(
     pools: PoolProvider,
     only: frozenset[str] | None = None,
 ) -> StageStatus:
-    """Do what a stage lacks, then write its manifests; return at once when it is complete.
+    """Do what a stage lacks, then write its manifests; return at once when it lacks nothing.
+
+    Shards that are given up stay missing. With `execution.allow_missing` the manifests are written
+    without them when they are few enough; a later pass that allows fewer tries them again.
 
     Args:
         run: the run.
-        stage: one of `STAGES`; the stages before it must be complete.
+        stage: one of `STAGES`; those before it must have their manifests.
         execution: where and how jobs run.
         observer: told what happens, in this thread.
         pools: starts workers on first use.
-        only: shards to run; the rest stays missing, and so does the manifest.
+        only: shards to run; what else is missing stays so, and with it the manifest.
 
     Raises:
-        ShardsFailed: some shards used up their attempts; the others are done.
+        ShardsFailed: shards used up their attempts, more than may be missing; the others are done.
     """
     if stage == "ingest":
         return _run_ingest(run, observer)
     status = stage_status(run, stage)
-    if status.complete:
+    if status.complete or (only is None and status.settled(execution.allow_missing)):
         return status
     started = time.monotonic()
     plan = JobPlan(run)
@@ -98,14 +99,18 @@ def run_stage(
     every = sum(len(part) for part in jobs.values())
     observer.stage_started(stage, every, every - len(todo))
     wanted = [job for job in todo if only is None or job.shard in only]
+    failed: Mapping[str, Failure] = {}
     if wanted:
         start = secrets.randbelow(len(wanted))  # several drivers share the work, not double it
         result = _dispatch(run, stage, wanted[start:] + wanted[:start], execution, observer, pools)
-        _settle(run, stage, result)
-    if len(wanted) == len(todo):
-        _write_manifests(run, stage, jobs)
+        failed = result.failed
+        keep_failures(run, stage, failed)
+    closed = close_stage(run, stage, jobs, allow_missing=execution.allow_missing)
+    status = stage_status(run, stage)
+    if not closed:  # what failed here, another driver may have done meanwhile
+        raise_failures(run, stage, {s: why for s, why in failed.items() if s in status.pending})
     observer.stage_finished(stage, time.monotonic() - started)
-    return stage_status(run, stage)
+    return status
 
 
 def _run_ingest(run: Run, observer: Observer) -> StageStatus:
@@ -159,38 +164,6 @@ def processes_of(run: Run, stage: str) -> int:
     if stage == "squeeze" and run.config.squeeze.training is not None:
         return run.config.squeeze.training.processes
     return run.config.posttrain.processes if stage == "posttrain" else 1
-
-
-def _settle(run: Run, stage: str, result: DispatchResult) -> None:
-    """Keep what failed, and say so; a fault of the user's comes out as itself."""
-    for shard, failure in result.failed.items():
-        record = {"stage": stage, "shard": shard, **failure.to_dict()}
-        run.store.put(run.path("failed", f"{stage}.{shard}.json"), json.dumps(record).encode())
-    for failure in result.failed.values():
-        if isinstance(failure.error, ConfigError | DataError):
-            raise failure.error
-    if result.failed:
-        names = ", ".join(sorted(result.failed)[:10])
-        raise ShardsFailed(
-            f"runs/{run.name}: {len(result.failed)} of the {stage} shards failed: {names}. The "
-            f"others are done. Reasons: runs/{run.name}/failed/; after mending, "
-            f"`distill resume {run.name}` runs only what is missing."
-        )
-
-
-def _write_manifests(run: Run, stage: str, jobs: Jobs) -> None:
-    shelf = StageShelf(run.store, stage)
-    for name, part in jobs.items():
-        markers = shelf.markers([job.key for job in part])
-        # A shared shard keeps the name its first run gave it; here it has this run's.
-        present = [
-            replace(marker, shard=job.shard)
-            for marker, job in zip(markers, part, strict=True)
-            if marker is not None
-        ]
-        if len(present) < len(part):
-            raise DataError(f"{shelf.store.uri(stage)}: markers vanished while the stage ran.")
-        save_manifest(run.store, run.name, Manifest.of(name, present))
 
 
 __all__ = [

@@ -140,7 +140,9 @@ class PosttrainWorker:
         )
         if not world.first:
             return Receipt(job.key, job.shard)
-        result = student.result | ({} if rows is None else self._judged_on(rows))
+        result = student.result | {"missing": job.payload["missing"]}
+        if rows is not None:
+            result |= self._judged_on(rows)
         committed = self.desk.commit(
             job,
             {

@@ -1,7 +1,8 @@
 """Manifests: which shard of a run is which key. Written last: its presence means the stage is done.
 
 Only the canonical part of a marker stands here (shard, key, rows, classes, file hashes), so two
-runs that made the same bytes have equal manifests, whoever made them, when and how often.
+runs that made the same bytes have equal manifests, whoever made them, when and how often. What a
+stage went on without is named, and inherited by every later stage: no result hides it.
 """
 
 from __future__ import annotations
@@ -40,16 +41,18 @@ class Manifest:
 
     stage: str  # may carry a set: recover, recover.random_real
     entries: tuple[ManifestEntry, ...]  # in plan order
+    missing: tuple[str, ...] = ()  # shards given up, of this stage or of those it builds on
 
     @classmethod
-    def of(cls, stage: str, markers: Iterable[Marker]) -> Manifest:
+    def of(cls, stage: str, markers: Iterable[Marker], missing: Iterable[str] = ()) -> Manifest:
         """Collect a stage's markers, given in plan order."""
-        return cls(stage, tuple(ManifestEntry.of(marker) for marker in markers))
+        return cls(stage, tuple(ManifestEntry.of(marker) for marker in markers), tuple(missing))
 
     def to_json(self) -> bytes:
         """Return the manifest as JSON, one shard per line."""
         lines = (json.dumps(asdict(entry), sort_keys=True) for entry in self.entries)
-        head = json.dumps({"version": VERSION, "stage": self.stage})[:-1]
+        facts = {"version": VERSION, "stage": self.stage, "missing": self.missing}
+        head = json.dumps(facts)[:-1]
         return (head + ', "entries": [\n' + ",\n".join(lines) + "\n]}\n").encode()
 
     @classmethod
@@ -63,7 +66,8 @@ class Manifest:
             tree = json.loads(data)
             if tree["version"] != VERSION:
                 raise ValueError(f"version {tree['version']}, expected {VERSION}")
-            return cls(tree["stage"], tuple(_entry(**entry) for entry in tree["entries"]))
+            entries = tuple(_entry(**entry) for entry in tree["entries"])
+            return cls(tree["stage"], entries, tuple(tree.get("missing", ())))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise DataError(
                 f"{where}: {len(data)} bytes are not a manifest ({error}). "

@@ -47,7 +47,8 @@ def run(
 
     config, execution_ = load_run(preset, overrides or []), execution(store, how)
     if dry_run:
-        say_what_is_missing(Run(name or default_name(config), config, Store(store)), {})
+        planned = Run(name or default_name(config), config, Store(store))
+        say_what_is_missing(planned, {}, allow_missing=execution_.allow_missing)
         return
     start(config, name, execution_)
 
@@ -70,7 +71,8 @@ def resume(
     execution_, found = execution(store, how), open_run(Store(store), run)
     only = selection(found, failed_only=failed_only, shards=shards)
     if dry_run:
-        say_what_is_missing(found, only, as_json=as_json)
+        allowed = execution_.allow_missing
+        say_what_is_missing(found, only, allow_missing=allowed, as_json=as_json)
         return
     proceed(found, execution_, only, as_json=as_json)
 
@@ -115,12 +117,14 @@ def proceed(made: Run, how: Execution, only: Only, *, as_json: bool = False) -> 
     return made
 
 
-def say_what_is_missing(made: Run, only: Only, *, as_json: bool = False) -> None:
+def say_what_is_missing(
+    made: Run, only: Only, *, allow_missing: int = 0, as_json: bool = False
+) -> None:
     """Show how far a run is and which shards would run."""
     from flows import selection, status, terminal
 
     reached = status.run_status(made)
-    intents = selection.intents(made, reached, only)
+    intents = selection.intents(made, reached, only, allow_missing=allow_missing)
     if as_json:
         terminal.say_json(selection.intents_to_json(made, intents))
         return

@@ -104,6 +104,11 @@ class PlanFacts:
         """Return the keys of a manifest, in plan order."""
         return [entry.key for entry in self.manifest(name).entries]
 
+    def missing(self, name: str) -> tuple[str, ...]:
+        """Return what a manifest says was given up; nothing before it exists."""
+        found = load_manifest(self.run.store, self.run.name, name)
+        return () if found is None else found.missing
+
     def manifest(self, name: str) -> Manifest:
         """Return a manifest of this run.
 

@@ -17,7 +17,7 @@ def statistics_jobs(plan: PlanFacts) -> Jobs:
         return {}
     return {
         "statistics": tuple(
-            Job(key, f"c{block[0].label:05d}-{block[-1].label:05d}", _named(block))
+            Job(key, _block_name(block), _named(block))
             for block, key in statistics_keys(plan).items()
         )
     }
@@ -38,15 +38,23 @@ def statistics_keys(plan: PlanFacts) -> dict[tuple[ImageId, ...], str]:
 
 
 def recover_jobs(plan: PlanFacts) -> Jobs:
-    """Return one job per class shard and image set."""
+    """Return one job per class shard and image set; none where class statistics were given up."""
     needed = plan.run.config.recover.needs_class_statistics
     statistics = statistics_keys(plan) if needed else {}
     return {
         manifest_name("recover", images): tuple(
-            _recover_job(plan, images, shard, statistics) for shard in plan.shards
+            _recover_job(plan, images, shard, statistics) for shard in _shards_of(plan, images)
         )
         for images in plan.image_sets
     }
+
+
+def _shards_of(plan: PlanFacts, images: ImageSet) -> list[ClassShard]:
+    """Return the class shards of one set whose class statistics exist, if it reads any."""
+    given_up: set[str] = set()
+    if plan.run.config.recover_for(images).needs_class_statistics:
+        given_up.update(plan.missing("statistics"))
+    return [shard for shard in plan.shards if _block_name(first_images(shard)) not in given_up]
 
 
 def _recover_job(
@@ -74,6 +82,10 @@ def first_images(shard: ClassShard) -> tuple[ImageId, ...]:
     """Return image 0 of every class of a shard: its block of classes, whatever its range."""
     names = {image.label: image.wnid for batch in shard.batches for image in batch}
     return tuple(ImageId(label, names[label], 0) for label in sorted(names))
+
+
+def _block_name(block: tuple[ImageId, ...]) -> str:
+    return f"c{block[0].label:05d}-{block[-1].label:05d}"
 
 
 def _named(block: tuple[ImageId, ...]) -> dict[str, Any]:

@@ -6,6 +6,8 @@ from distill_core.keys import relabel_key
 from tasks.jobs import Job
 from tasks.plans.facts import Jobs, PlanFacts, manifest_name
 
+VIEWS = "_v"  # in the name of a label shard: the image shard before, the views after
+
 
 def relabel_jobs(plan: PlanFacts) -> Jobs:
     """Return one job per image shard and range of views; none for online labels."""
@@ -29,8 +31,13 @@ def _relabel_job(plan: PlanFacts, shard: str, images: str, views: range) -> Job:
         teachers=plan.teacher_digests,
         views=views,
     )
-    name = f"{shard}_v{views.start:04d}-{views.stop - 1:04d}"
+    name = f"{shard}{VIEWS}{views.start:04d}-{views.stop - 1:04d}"
     return Job(key, name, {"images": images, "views": [views.start, views.stop]})
+
+
+def described(label_shard: str) -> str:
+    """Return the image shard that a label shard describes, by their names."""
+    return label_shard.rpartition(VIEWS)[0]
 
 
 def _view_ranges(plan: PlanFacts) -> list[range]:

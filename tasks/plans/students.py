@@ -7,6 +7,7 @@ from distill_core.judging import rows_in_training, validation_blocks
 from distill_core.keys import ImageSet, posttrain_key, validate_key
 from tasks.jobs import Job
 from tasks.plans.facts import Jobs, NotReady, PlanFacts, manifest_name, test_images_of
+from tasks.plans.labels import described
 from tasks.runs import Run
 
 
@@ -55,9 +56,9 @@ def _validate_job(plan: PlanFacts, student: Job, rows: range) -> Job:
 def _posttrain_job(plan: PlanFacts, number: int, seed: int, images_of: SetName) -> Job:
     student = plan.run.config.posttrain.students[number]
     source: ImageSet = "random_real" if images_of == "random_real" else "distilled"
-    images = plan.keys(manifest_name("recover", source))
+    images, labels, missing = _sources(plan, source)
     hard = images_of == "hard_labels"
-    labels = [] if hard else plan.keys(manifest_name("relabel", source))
+    labels = [] if hard else labels
     rows = rows_in_training(plan.test_images, plan.run.config.posttrain.validation_shard)
     key = posttrain_key(
         plan.run.config,
@@ -70,6 +71,7 @@ def _posttrain_job(plan: PlanFacts, number: int, seed: int, images_of: SetName) 
         class_hash=plan.index.class_hash,
         test=plan.index.test_fingerprint,
         judged_on=None if rows is None else len(rows),
+        missing=missing,
     )
     payload = {
         "student": number,
@@ -77,5 +79,22 @@ def _posttrain_job(plan: PlanFacts, number: int, seed: int, images_of: SetName) 
         "set": images_of,
         "images": images,
         "labels": labels,
+        "missing": missing,
     }
     return Job(key, f"{student.title}_{images_of}_s{seed}", payload)
+
+
+def _sources(plan: PlanFacts, images_of: ImageSet) -> tuple[list[str], list[str], list[str]]:
+    """Return the keys of the image and label shards of one set, and the names of what it lacks.
+
+    An image shard that lacks labels is left out whole, in every set of the same images: students
+    are compared on equal terms.
+    """
+    images = plan.manifest(manifest_name("recover", images_of)).entries
+    labels = plan.manifest(manifest_name("relabel", images_of))
+    partly = {described(shard) for shard in labels.missing}
+    return (
+        [entry.key for entry in images if entry.shard not in partly],
+        [entry.key for entry in labels.entries if described(entry.shard) not in partly],
+        list(labels.missing),
+    )

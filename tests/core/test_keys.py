@@ -169,8 +169,10 @@ def test_a_student_key_follows_its_set_seed_and_shards() -> None:
         key(test="x"),
         key("posttrain.epochs=1"),
         key("relabel.views=3"),
+        key(missing=["c00000"]),
     }
-    assert len(changed) == 8
+    assert len(changed) == 9
+    assert key(missing=[]) == key()
     assert key("recover.lr=9", "posttrain.seeds=[0, 1]") == key()
     assert key("posttrain.validation_shard=7") == key(judged_on=None) == key()
     assert len({key(), key(judged_on=9), key(judged_on=10)}) == 3

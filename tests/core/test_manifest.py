@@ -84,6 +84,21 @@ def test_a_manifest_reads_back_in_plan_order(store: Store) -> None:
     assert store.names("runs/run") == ("recover.random_real.manifest.json",)
 
 
+def test_what_a_stage_went_on_without_counts_and_reads_back(store: Store) -> None:
+    whole = Manifest.of("recover", [marker(1)])
+    partial = Manifest.of("recover", [marker(1)], missing=["c00002", "c00003"])
+    assert partial != whole
+    save_manifest(store, "run", partial)
+    assert load_manifest(store, "run", "recover") == partial
+    save_manifest(store, "run", whole)
+    assert load_manifest(store, "run", "recover") == whole
+
+
+def test_a_manifest_that_says_nothing_of_missing_shards_misses_none() -> None:
+    old = b'{"version": 1, "stage": "recover", "entries": []}'
+    assert Manifest.from_json(old).missing == ()
+
+
 def test_a_stage_without_shards_has_a_manifest_too(store: Store) -> None:
     save_manifest(store, "run", Manifest("relabel", ()))
     assert load_manifest(store, "run", "relabel") == Manifest("relabel", ())
