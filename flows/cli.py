@@ -11,7 +11,7 @@ import sys
 import typer
 
 from distill_core.errors import DistillError, ShardsFailed
-from flows.commands import looking, running, scheduling, storage, triggering
+from flows.commands import looking, redistilling, running, scheduling, storage, triggering
 
 app = typer.Typer(
     help="Distil a labelled image dataset into a few images per class, with soft labels.",
@@ -19,7 +19,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (running.run, running.resume):
+for command in (running.run, running.resume, redistilling.redistill):
     app.command()(command)
 app.command("status")(looking.show_status)
 for command in (looking.plan, looking.show, looking.verify, looking.doctor, looking.report):

@@ -69,11 +69,9 @@ class Facts:
         return self.run.path(REPORT)
 
 
-def gather(run: Run) -> Facts:
-    """Read the manifests of the stages that are complete, and every marker they name."""
-    found = {
-        name: manifest for stage in STAGES[1:] for name, manifest in manifests(run, stage).items()
-    }
+def gather(run: Run, stages: Sequence[str] = STAGES[1:]) -> Facts:
+    """Read the manifests of those stages that are complete, and every marker they name."""
+    found = {name: one for stage in stages for name, one in manifests(run, stage).items()}
     return Facts(run, found, {name: _markers(run, name, m) for name, m in found.items()})
 
 

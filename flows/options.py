@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict, get_type_hints
 
 import typer
+
+from tasks.policy import Policy
 
 if TYPE_CHECKING:
     from tasks.execution import Execution
@@ -30,7 +32,9 @@ ShardList = Annotated[
 ]
 DEFAULT_STORE = "./out"
 DEFAULT_DEPLOYMENT = "default"
-Policy = Literal["keep", "fine_tune", "squeeze_again"]  # for a teacher whose dataset has changed
+TeacherPolicy = Annotated[
+    Policy, typer.Option("--policy", help="For the teacher of the version before.")
+]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="A change to the config, like KEY=VALUE."),

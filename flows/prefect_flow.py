@@ -15,11 +15,11 @@ from prefect.cache_policies import NO_CACHE
 from distill_core.config.schema import RunConfig
 from distill_core.storage.store import Store
 from flows import facts, parameters, pipeline, selection, status
-from flows.options import Policy
 from flows.parameters import Override, PresetName, ShardList, StoreAddress
 from flows.pipeline import Only, Work
 from flows.prefect_artifacts import StageArtifacts, publish
 from tasks.execution import Execution, Placement
+from tasks.policy import Policy
 from tasks.runs import Run, default_name, open_run
 
 

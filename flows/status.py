@@ -61,7 +61,8 @@ def run_status(run: Run) -> RunStatus:
 
 def every_run(store: Store) -> tuple[RunStatus, ...]:
     """Return how far each run of a store is, by name."""
-    return tuple(run_status(open_run(store, name)) for name in store.folders("runs"))
+    names = (n for n in store.folders("runs") if store.exists(f"runs/{n}/run.yaml"))
+    return tuple(run_status(open_run(store, name)) for name in names)
 
 
 def to_json(status: RunStatus, seen: RunActivity | None = None) -> dict[str, Any]:

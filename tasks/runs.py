@@ -35,8 +35,7 @@ def create_run(config: RunConfig, store: Store, name: str | None = None) -> Run:
         ConfigError: another config stands under this name.
     """
     run = Run(name or default_name(config), config, store)
-    if not run.name or set(run.name) & set('/\\:*?"<>| \n') or run.name.startswith("."):
-        raise ConfigError(f"run name {run.name!r}: use letters, digits, dots, dashes, underscores.")
+    check_name(run.name)
     if not store.create(run.path("run.yaml"), to_yaml(config).encode()):
         stored = open_run(store, run.name).config
         if stored != config:
@@ -45,6 +44,16 @@ def create_run(config: RunConfig, store: Store, name: str | None = None) -> Run:
                 f"{', '.join(_differences(stored, config))}. Choose another --name, or none."
             )
     return run
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that cannot be that of a folder everywhere.
+
+    Raises:
+        ConfigError: it is empty, hidden, or has strange characters.
+    """
+    if not name or set(name) & set('/\\:*?"<>| \n') or name.startswith("."):
+        raise ConfigError(f"run name {name!r}: use letters, digits, dots, dashes, underscores.")
 
 
 def open_run(store: Store, name: str) -> Run:

@@ -6,17 +6,16 @@ it asks the markers, does what is missing, and writes the manifest last.
 
 from __future__ import annotations
 
-import json
 import secrets
 import time
 from collections.abc import Mapping
 from typing import Protocol
 
-from distill_core.data.index import ingest
 from distill_core.storage.markers import StageShelf
 from tasks.closing import close_stage, keep_failures, raise_failures
 from tasks.dispatch import dispatch
 from tasks.execution import Execution
+from tasks.ingesting import run_ingest
 from tasks.jobs import Job, Receipt, WorkerSpec
 from tasks.outcomes import DispatchResult, Failure
 from tasks.plans import STAGES, JobPlan, Jobs
@@ -85,11 +84,12 @@ def run_stage(
     Raises:
         ShardsFailed: shards used up their attempts, more than may be missing; the others are done.
     """
-    if stage == "ingest":
-        return _run_ingest(run, observer)
     status = stage_status(run, stage)
     if status.complete or (only is None and status.settled(execution.allow_missing)):
         return status
+    if stage == "ingest":
+        run_ingest(run, observer)
+        return stage_status(run, stage)
     started = time.monotonic()
     plan = JobPlan(run)
     if stage == "squeeze":
@@ -111,29 +111,6 @@ def run_stage(
         raise_failures(run, stage, {s: why for s, why in failed.items() if s in status.pending})
     observer.stage_finished(stage, time.monotonic() - started)
     return status
-
-
-def _run_ingest(run: Run, observer: Observer) -> StageStatus:
-    status = stage_status(run, "ingest")
-    if status.complete:
-        return status
-    started = time.monotonic()
-    observer.stage_started("ingest", 1, 0)
-    observer.job_started("ingest", run.config.data.name)
-
-    def progress(done: int, total: int) -> None:
-        observer.job_progress("ingest", run.config.data.name, done, total)
-
-    index = ingest(run.config.data, run.store, progress=progress)
-    facts = {"dataset": index.id, "test_images": len(index.readable("test"))}
-    run.store.put(run.path("ingest.json"), json.dumps(facts).encode())
-    rows = index.train.num_rows + index.test.num_rows
-    seconds = time.monotonic() - started
-    observer.job_finished(
-        "ingest", Receipt(index.id, run.config.data.name, seconds=seconds, won=True, rows=rows)
-    )
-    observer.stage_finished("ingest", seconds)
-    return stage_status(run, "ingest")
 
 
 def _missing(run: Run, stage: str, jobs: Jobs) -> list[Job]:

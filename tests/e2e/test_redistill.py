@@ -1,0 +1,345 @@
+"""Re-distillation: what changed is made again, the rest is taken over, ids keep their meaning."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from distill_core.data.index import load_index
+from distill_core.errors import ConfigError, DataError
+from distill_core.models.spec import TeacherSpec
+from distill_core.storage.markers import StageShelf
+from distill_core.storage.store import Store
+from flows.status import every_run
+from tasks.plans import dataset_of
+from tasks.runs import Run, open_run
+from tasks.versions import version_of
+from tests.e2e.pipeline import manifest
+from tests.e2e.series import (
+    Series,
+    change_class,
+    dataset,
+    remove_class,
+    small,
+    write_class,
+)
+
+REAL = "recover.init=real"
+STAGES_OF_IMAGES = ("recover", "recover.random_real", "relabel", "relabel.random_real")
+
+
+@pytest.fixture
+def series(tmp_path: Path) -> Series:
+    return Series(Store(str(tmp_path / "store")))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return dataset(tmp_path / "data")
+
+
+def objects(store: Store) -> dict[str, bytes]:
+    root = Path(store.url)
+    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
+def files(run: Run, name: str) -> dict[str, list[tuple[str, str]]]:
+    """Return (path, sha256) of the files of every shard that a manifest lists."""
+    shelf = StageShelf(run.store, name.split(".")[0])
+    found = {}
+    for entry in manifest(run, name).entries:
+        marker = shelf.marker(entry.key)
+        assert marker is not None
+        found[entry.shard] = [(info.path, info.sha256) for info in marker.files]
+    return found
+
+
+def test_the_first_version_is_a_plain_run(series: Series, root: Path) -> None:
+    config = small(root)
+    outcome = series(config)
+    assert (outcome.run.name, outcome.changed, outcome.diff) == ("small-v0001", True, None)
+    assert outcome.run.config == config
+    assert version_of(outcome.run) is None
+    assert not series.store.exists(outcome.run.path("diff.json"))
+    assert series.shards("ingest") == set()  # done before there was a run
+
+
+def test_nothing_is_done_when_nothing_changed(series: Series, root: Path) -> None:
+    first = series(small(root)).run
+    before = objects(series.store)
+    for policy in ("keep", "fine_tune", "squeeze_again"):
+        again = series(small(root), policy)
+        assert (again.run.name, again.changed, again.diff) == (first.name, False, None)
+        assert series.ran == []
+    assert objects(series.store) == before
+
+
+def test_a_changed_class_is_made_again_and_other_blocks_are_taken_over(
+    series: Series, root: Path
+) -> None:
+    first = series(small(root, REAL)).run
+    change_class(root, "cat")
+    outcome = series(small(root, REAL))
+    assert outcome.run.name == "small-v0002"
+    assert series.shards("squeeze") == set()
+    assert series.shards("recover") == {
+        "c00002-00003_i000-000",
+        "c00002-00003_i000-000_random_real",
+    }
+    for name in STAGES_OF_IMAGES:
+        before, after = files(first, name), files(outcome.run, name)
+        assert before.keys() == after.keys()
+        for shard in before:
+            assert (before[shard] == after[shard]) == shard.startswith("c00000-00001"), shard
+    assert manifest(outcome.run, "squeeze") == manifest(first, "squeeze")
+
+
+def test_with_gaussian_starts_and_the_teacher_kept_no_distilled_image_is_made_again(
+    series: Series, root: Path
+) -> None:
+    first = series(small(root, "posttrain.sets=[distilled, hard_labels]")).run
+    change_class(root, "cat")
+    outcome = series(small(root, "posttrain.sets=[distilled, hard_labels]"))
+    assert outcome.changed
+    assert series.ran == []
+    for stage in ("squeeze", "recover", "relabel", "posttrain"):
+        assert manifest(outcome.run, stage) == manifest(first, stage)
+
+
+def test_a_third_version_keeps_the_teacher_of_the_first(series: Series, root: Path) -> None:
+    first = series(small(root, REAL)).run
+    for wnid in ("cat", "ant"):
+        change_class(root, wnid)
+        last = series(small(root, REAL)).run
+        assert len(series.shards("recover")) == 2
+    assert last.name == "small-v0003"
+    assert last.config.squeeze.reuse == manifest(first, "squeeze").entries[0].key
+
+
+def test_keep_refuses_a_class_that_the_teacher_does_not_know(series: Series, root: Path) -> None:
+    series(small(root))
+    before = objects(series.store)
+    write_class(root, "bat", seed=7)
+    with pytest.raises(ConfigError, match=r"class 'bat' is new .* no output for it\. Use"):
+        series(small(root))
+    with pytest.raises(ConfigError, match="class 'bat' is new"):
+        series(small(root, "data.num_classes=4"))
+    assert objects(series.store) == before
+
+
+def test_a_removed_class_leaves_a_hole_and_its_images_vanish(series: Series, root: Path) -> None:
+    ids = "data.num_classes=4"
+    first = series(small(root, REAL)).run
+    remove_class(root, "bee")
+    outcome = series(small(root, ids, REAL))
+    assert series.shards("recover") == {
+        "c00000-00001_i000-000",
+        "c00000-00001_i000-000_random_real",
+    }
+    (changed, kept) = manifest(outcome.run, "recover").entries
+    assert (changed.rows, changed.classes, kept) == (1, 1, manifest(first, "recover").entries[1])
+    index = load_index(series.store, dataset_of(outcome.run))
+    assert [entry.removed for entry in index.classes] == [False, True, False, False]
+    assert outcome.diff is not None
+    assert (outcome.diff.classes.removed, outcome.diff.classes.test_changed) == (("bee",), True)
+    write_class(root, "bee", seed=sum(map(ord, "bee")))
+    returned = series(small(root, REAL))
+    assert manifest(returned.run, "recover") == manifest(first, "recover")
+    assert series.ran == []
+    assert returned.diff is not None
+    assert returned.diff.classes.added == ("bee",)
+
+
+def test_fine_tuning_gives_a_new_class_an_output_and_a_block_of_its_own(
+    series: Series, root: Path
+) -> None:
+    first = series(small(root)).run
+    write_class(root, "bat", seed=7)
+    outcome = series(small(root), "fine_tune")
+    run = outcome.run
+    assert run.config.squeeze.start == manifest(first, "squeeze").entries[0].key
+    assert len(series.shards("squeeze")) == 1
+    shelf, (entry,) = StageShelf(run.store, "squeeze"), manifest(run, "squeeze").entries
+    marker = shelf.marker(entry.key)
+    assert marker is not None
+    spec = TeacherSpec.from_json(shelf.load(marker, "json"))
+    assert (spec.num_classes, spec.origin) == (5, "fine-tuned")
+    names = [entry.shard for entry in manifest(run, "recover").entries]
+    assert names == [f"c{low:05d}-{high:05d}_i000-000" for low, high in ((0, 1), (2, 3), (4, 4))]
+    assert outcome.diff is not None
+    assert outcome.diff.classes.added == ("bat",)
+
+
+def test_squeezing_again_carries_over_nothing_but_ids(series: Series, root: Path) -> None:
+    first = series(small(root)).run
+    write_class(root, "bat", seed=7)
+    run = series(small(root), "squeeze_again").run
+    assert (run.config.squeeze.reuse, run.config.squeeze.start) == (None, None)
+    index = load_index(series.store, dataset_of(run))
+    assert index.class_names == ("ant", "bee", "cat", "dog", "bat")
+    for name in ("squeeze", *STAGES_OF_IMAGES, "posttrain"):
+        before = {entry.key for entry in manifest(first, name).entries}
+        assert before.isdisjoint(entry.key for entry in manifest(run, name).entries)
+
+
+def test_squeezing_again_renews_a_teacher_that_was_kept(series: Series, root: Path) -> None:
+    series(small(root))
+    change_class(root, "cat")
+    series(small(root))
+    outcome = series(small(root), "squeeze_again")
+    assert (outcome.run.name, len(series.shards("squeeze"))) == ("small-v0003", 1)
+    assert not series(small(root), "squeeze_again").changed
+    assert not series(small(root), "keep").changed
+
+
+def test_an_incomplete_version_of_the_same_input_is_resumed(series: Series, root: Path) -> None:
+    broken = series(small(root, REAL), complete=series.upto("squeeze", "recover"))
+    assert (broken.run.name, broken.changed, broken.diff) == ("small-v0001", True, None)
+    assert series(small(root, REAL)).run.name == "small-v0001"
+    assert {stage for stage, _ in series.ran} == {"relabel", "posttrain"}
+    change_class(root, "cat")
+    series(small(root, REAL), complete=series.upto("squeeze", "recover"))
+    resumed = series(small(root, REAL))
+    assert (resumed.run.name, {stage for stage, _ in series.ran}) == (
+        "small-v0002",
+        {"relabel", "posttrain"},
+    )
+    assert resumed.diff is not None
+    assert resumed.diff.previous == "small-v0001"
+
+
+def test_an_incomplete_version_of_another_input_is_left_behind(series: Series, root: Path) -> None:
+    first = series(small(root, REAL)).run
+    change_class(root, "cat")
+    series(small(root, REAL), complete=series.upto("squeeze"))
+    change_class(root, "ant")
+    outcome = series(small(root, REAL))
+    version = version_of(outcome.run)
+    assert version is not None
+    assert (outcome.run.name, version.previous) == ("small-v0003", first.name)
+    series(small(root, REAL), "fine_tune", complete=series.upto("squeeze"))
+    assert not series(small(root, REAL)).changed
+
+
+def test_other_settings_are_a_new_version_that_shares_shards(series: Series, root: Path) -> None:
+    series(small(root))
+    outcome = series(small(root, "ipc=2"))
+    assert outcome.diff is not None
+    assert outcome.diff.config == ("ipc",)
+    assert series.shards("recover") == {
+        f"{block}_i001-001{images}"
+        for block in ("c00000-00001", "c00002-00003")
+        for images in ("", "_random_real")
+    }
+
+
+def test_the_diff_names_classes_shards_bytes_and_accuracies(series: Series, root: Path) -> None:
+    first = series(small(root, REAL)).run
+    change_class(root, "cat")
+    outcome = series(small(root, REAL))
+    diff = outcome.diff
+    assert diff is not None
+    assert (diff.run, diff.previous, diff.policy) == ("small-v0002", "small-v0001", "keep")
+    assert diff.dataset == (dataset_of(first), dataset_of(outcome.run))
+    assert (diff.classes.changed, diff.classes.unchanged) == (("cat",), 3)
+    assert (diff.classes.added, diff.classes.removed) == ((), ())
+    counts = {s.manifest: (list(s.recomputed), s.taken_over) for s in diff.shards}
+    assert counts["squeeze"] == ([], 1)
+    assert counts["recover"] == (["c00002-00003_i000-000"], 1)
+    assert counts["relabel"] == (
+        [f"c00002-00003_i000-000_v{v}" for v in ("0000-0001", "0002-0003")],
+        2,
+    )
+    sizes = {s.manifest: (s.bytes_before, s.bytes_after) for s in diff.shards}
+    for name, (before, after) in sizes.items():
+        for run, size in ((first, before), (outcome.run, after)):
+            listed = manifest(run, name).entries
+            assert size == sum(count for entry in listed for _, count, _ in entry.files)
+    rows = {row.trained_on: row for row in diff.accuracy}
+    assert rows["all real images"].before == rows["all real images"].after
+    assert rows["distilled images, soft labels"].after is not None
+    stored = json.loads(series.store.read(outcome.run.path("diff.json")))
+    assert stored == json.loads(json.dumps(diff.to_json()))
+    text = series.store.read(outcome.run.path("diff.md")).decode()
+    assert "classes changed: 1 (cat)" in text
+    assert "| recover | 1 | 1 |" in text
+
+
+def test_a_shard_of_any_earlier_version_counts_as_taken_over(series: Series, root: Path) -> None:
+    series(small(root, REAL))
+    image = root / "train" / "cat" / "1.png"
+    before = image.read_bytes()
+    change_class(root, "cat")
+    series(small(root, REAL))
+    image.write_bytes(before)
+    outcome = series(small(root, REAL))
+    assert series.ran == []
+    assert outcome.diff is not None
+    assert {len(shards.recomputed) for shards in outcome.diff.shards} == {0}
+    assert outcome.diff.classes.changed == ("cat",)
+
+
+def test_a_version_that_was_resumed_by_name_gets_its_diff_later(series: Series, root: Path) -> None:
+    series(small(root, REAL))
+    change_class(root, "cat")
+    run = series(small(root, REAL), complete=series.upto("squeeze")).run
+    series._complete(run, None)  # type: ignore[arg-type]
+    assert not series.store.exists(run.path("diff.json"))
+    assert not series(small(root, REAL)).changed
+    assert series.store.exists(run.path("diff.json"))
+
+
+def test_ids_go_on_when_a_killed_driver_left_a_version_without_its_dataset(
+    series: Series, root: Path
+) -> None:
+    series(small(root))
+    write_class(root, "bat", seed=7)
+    run = series(small(root), "fine_tune", complete=series.upto("ingest")).run
+    series.store.delete(run.path("ingest.json"))
+    series._complete(open_run(series.store, run.name), None)  # type: ignore[arg-type]
+    index = load_index(series.store, dataset_of(run))
+    assert index.class_names == ("ant", "bee", "cat", "dog", "bat")
+    assert series(small(root), "fine_tune").changed is False
+
+
+def test_a_name_that_was_claimed_and_never_registered_is_passed_over(
+    series: Series, root: Path
+) -> None:
+    series(small(root, REAL))
+    series.store.put("runs/small-v0002/version.json", b"{}")
+    assert [status.run for status in every_run(series.store)] == ["small-v0001"]
+    change_class(root, "cat")
+    assert series(small(root, REAL)).run.name == "small-v0003"
+
+
+def test_a_kept_teacher_must_fit_what_is_asked(series: Series, root: Path) -> None:
+    series(small(root))
+    before = objects(series.store)
+    for change, words in (
+        ("squeeze.model.width=8", r"resnet18_small-w4, squeeze\.model says resnet18_small-w8"),
+        ("data.side=16", "trained on 8 x 8 pixels"),
+        ("data.mean=[0, 0, 0]", "trained with mean"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            series(small(root, change))
+    assert objects(series.store) == before
+
+
+def test_a_teacher_that_is_gone_is_named(series: Series, root: Path) -> None:
+    run = series(small(root)).run
+    (entry,) = manifest(run, "squeeze").entries
+    config = small(root, f'squeeze.reuse="{entry.key}"')
+    other = Series(Store(f"{series.store.url}-other"))
+    with pytest.raises(ConfigError, match=f"{entry.key}.json: no such teacher"):
+        other(config)
+
+
+def test_damage_of_what_a_version_was_made_from_is_named(series: Series, root: Path) -> None:
+    series(small(root, REAL))
+    change_class(root, "cat")
+    run = series(small(root, REAL)).run
+    series.store.put(run.path("version.json"), b"[]")
+    with pytest.raises(DataError, match=r"version\.json: not what a version was made from"):
+        series(small(root, REAL))
