@@ -33,6 +33,7 @@ FREE_BYTES = (
 SHARED_MEMORY_BYTES = 256e6
 PYTHONS = SpecifierSet(">=3.11,<3.14")
 FASTAPI = SpecifierSet(">=0.139,<0.151")  # Prefect 3.8.8's server does not start on 0.155 and later
+SQLALCHEMY = SpecifierSet(">=2.0,<2.1")  # with 2.1 the scheduler of Prefect 3.8.8 inserts nothing
 RAY = SpecifierSet(">=2.60,<2.61")
 PREFECT = SpecifierSet(">=3.8.8,<3.9")
 
@@ -80,6 +81,7 @@ def examine(store: str) -> tuple[Check, ...]:
         quick = [
             check_python(),
             check_fastapi(),
+            check_sqlalchemy(),
             check_shared_memory(),
             *check_store(store),
         ]
@@ -148,6 +150,15 @@ def check_fastapi(found: str | None = None) -> Check:
         return Check("fastapi", "OK", found)
     detail = f"{found or 'not installed'}, Prefect's server needs {FASTAPI}"
     return _fail("fastapi", detail, f"pip install 'fastapi{FASTAPI}'.")
+
+
+def check_sqlalchemy(found: str | None = None) -> Check:
+    """Check for the version with which Prefect's schedules fire; runs do not depend on it."""
+    found = found or _version("sqlalchemy")
+    if found is not None and SQLALCHEMY.contains(found):
+        return Check("sqlalchemy", "OK", found)
+    detail = f"{found or 'not installed'}, Prefect's schedules fire only with {SQLALCHEMY}"
+    return Check("sqlalchemy", "WARN", detail, f"pip install 'sqlalchemy{SQLALCHEMY}'.")
 
 
 def check_ray(run: Probe = run_probe) -> Check:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Unpack
 import typer
 from typer.core import TyperGroup
 
-from flows.commands.triggering import said_how
+from flows.commands.triggering import said_where
 from flows.options import (
     DEFAULT_DEPLOYMENT,
     AsJson,
@@ -72,7 +72,7 @@ def add(
     config = resolved(preset, [*(overrides or []), *(set_ or [])])
     name = name or config.preset
     said = of_config(config) | {"series": series or name, "policy": policy}
-    said |= {"execution": said_how(how)} | ({"store": store} if store else {})
+    said |= said_where(store, how)
     made = schedules.put(name, cron, timezone, said, on=deployment)
     _show([made], as_json=as_json)
 

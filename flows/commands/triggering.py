@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Unpack
+from typing import TYPE_CHECKING, Annotated, Unpack
 
 import typer
 
@@ -58,7 +58,7 @@ def trigger(
         flow, said = "resume", resumed(resume, changes, name, failed_only)
     else:
         flow, said = "distill", distilled(str(preset), changes, name, failed_only)
-    said |= {"shards": shards, "execution": said_how(how)} | ({"store": store} if store else {})
+    said |= {"shards": shards, **said_where(store, how)}
     asked = deployments.ask(flow, said, name=deployment)
     if as_json:
         terminal.show("", {"id": asked.id, "name": asked.name, "url": asked.url}, as_json=True)
@@ -91,9 +91,17 @@ def resumed(run: str, changes: list[str], name: str | None, failed_only: bool) -
     return {"run": run, "failed_only": failed_only}
 
 
-def said_how(how: How) -> dict[str, Any]:
-    """Return the ways to run that were said; the rest is the deployment's."""
-    return {key: value for key, value in how.items() if value is not None}
+def said_where(store: str | None, how: How) -> Parameters:
+    """Return the store and the ways to run that were said; the rest is the deployment's.
+
+    Raises:
+        ConfigError: not a store, or a value out of range.
+    """
+    execution(store or DEFAULT_STORE, how)
+    said: Parameters = {
+        "execution": {key: value for key, value in how.items() if value is not None}
+    }
+    return said | ({"store": store} if store else {})
 
 
 @with_how
@@ -110,7 +118,6 @@ def serve(
     from distill_core.storage.store import Store
     from flows import deployments, terminal
 
-    url = Store(execution(store, how).store).url
-    own = {"store": url, "execution": said_how(how)}
-    terminal.say(f"serving {', '.join(deployments.FLOWS)} as {deployment}; store: {url}")
+    own = said_where(Store(store).url, how)
+    terminal.say(f"serving {', '.join(deployments.FLOWS)} as {deployment}; store: {own['store']}")
     deployments.serve(own, name=deployment, limit=limit, pause_on_shutdown=pause_on_shutdown)

@@ -30,6 +30,11 @@ def test_a_fastapi_that_breaks_the_server_is_found(version: str, level: str) -> 
     assert level == "OK" or "pip install 'fastapi" in check.fix
 
 
+@pytest.mark.parametrize(("version", "level"), [("2.0.58", "OK"), ("2.1.9", "WARN")])
+def test_a_sqlalchemy_that_stops_schedules_is_warned_about(version: str, level: str) -> None:
+    assert doctor.check_sqlalchemy(version).level == level
+
+
 @pytest.mark.parametrize("check", [doctor.check_torch, doctor.check_prefect, doctor.check_ray])
 def test_a_library_that_does_not_import_fails_with_its_own_words(check: Any) -> None:
     found = check(answering("TypeError: Body() got an unexpected keyword argument 'min_items'"))

@@ -1,0 +1,221 @@
+"""A real Prefect server and a real process worker on the loopback, as an operator starts them."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+import psutil
+
+T = TypeVar("T")
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+WAIT_SECONDS = 120  # bounds that keep a broken test from hanging; nothing is measured with them
+FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+QUICK = {  # the same services as always, asked more often
+    "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2",
+    "PREFECT_SERVER_CONCURRENCY_INITIAL_DEPLOYMENT_LEASE_DURATION": "30",
+    "PREFECT_WORKER_QUERY_SECONDS": "1",
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+}
+
+
+def wait_until(look: Callable[[], T], what: str, seconds: float = WAIT_SECONDS) -> T:
+    """Poll until something is so, and return it."""
+    deadline = time.monotonic() + seconds
+    while not (found := look()):
+        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
+        time.sleep(0.1)
+    return found
+
+
+def free_port() -> int:
+    """Return a port of the loopback that nobody uses now."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+@dataclass
+class Server:
+    """A server with its own database and password, which can be stopped and started again."""
+
+    home: Path
+    port: int = field(default_factory=free_port)
+    password: str = field(default_factory=lambda: secrets.token_hex(16))
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Return the address of its API."""
+        return f"http://127.0.0.1:{self.port}/api"
+
+    @property
+    def log(self) -> Path:
+        """Return the file of what it says."""
+        return self.home / "server.log"
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """Return what a client needs to know, and nobody else's settings."""
+        clean = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+        return {
+            **clean,
+            **QUICK,
+            "PREFECT_HOME": str(self.home),
+            "PREFECT_API_URL": self.url,
+            "PREFECT_API_AUTH_STRING": f"distill:{self.password}",
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "DO_NOT_TRACK": "1",
+            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+        }
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        command = [BIN / "prefect", "server", "start", "--host", "127.0.0.1", "--port"]
+        environment = {**self.environment, "PREFECT_SERVER_API_AUTH_STRING": self.secret}
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [*command, str(self.port)], env=environment, stdout=log, stderr=log
+            )
+        wait_until(self._answers, "the server")
+
+    def stop(self) -> None:
+        """Stop it; its database stays."""
+        if self.process is not None:
+            end(self.process)
+        self.process = None
+
+    @property
+    def secret(self) -> str:
+        """Return user and password, as Prefect wants them."""
+        return f"distill:{self.password}"
+
+    def get(self, path: str) -> Any:
+        """Read from the API."""
+        return self._ask("GET", path)
+
+    def post(self, path: str, body: Any) -> Any:
+        """Send to the API."""
+        return self._ask("POST", path, json=body)
+
+    def _ask(self, method: str, path: str, **body: Any) -> Any:
+        auth = ("distill", self.password)
+        answer = httpx.request(method, f"{self.url}{path}", auth=auth, timeout=30, **body)
+        answer.raise_for_status()
+        return answer.json() if answer.content else None
+
+    def _answers(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/health", timeout=5).status_code == 200
+        except httpx.TransportError:
+            return False
+
+
+class Operator:
+    """Uses the command lines of Prefect and of distill against a server, as people do."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+
+    def prefect(self, *arguments: str) -> str:
+        """Run Prefect's command line; it must succeed."""
+        done = self._run([str(BIN / "prefect"), "--no-prompt", *arguments])
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def distill(self, *arguments: str, code: int = 0) -> str:
+        """Run our command line and return what it prints, or its complaint."""
+        done = self._run([sys.executable, "-m", "flows.cli", *arguments])
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stderr if code else done.stdout
+
+    def ask(self, flow: str, **parameters: Any) -> httpx.Response:
+        """Post a form, as Prefect's page does."""
+        found = self.server.get(f"/deployments/name/{flow}/default")
+        return httpx.post(
+            f"{self.server.url}/deployments/{found['id']}/create_flow_run",
+            json={"parameters": parameters},
+            auth=("distill", self.server.password),
+            timeout=30,
+        )
+
+    def state(self, run: str) -> dict[str, Any]:
+        """Return the state of a flow run."""
+        found: dict[str, Any] = self.server.get(f"/flow_runs/{run}")["state"]
+        return found
+
+    def end_of(self, run: str) -> dict[str, Any]:
+        """Wait until a flow run has ended and return its last state."""
+        return wait_until(
+            lambda: state if (state := self.state(run))["type"] in FINAL else None,
+            f"the end of {run}",
+        )
+
+    def cancel(self, run: str) -> None:
+        """Cancel a flow run, as the button of Prefect's page does."""
+        state = {"state": {"type": "CANCELLING", "name": "Cancelling"}}
+        self.server.post(f"/flow_runs/{run}/set_state", state)
+
+    def _run(self, command: list[str]) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command,
+            env=self.server.environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+            cwd=ROOT,
+        )
+
+
+@contextmanager
+def worker(server: Server, pool: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a process worker for a block."""
+    command = [BIN / "prefect", "worker", "start", "--pool", pool, "--type", "process"]
+    with (server.home / "worker.log").open("ab") as log:
+        process = subprocess.Popen(
+            command, env=server.environment, stdout=log, stderr=log, cwd=server.home
+        )
+    try:
+        yield process
+    finally:
+        end(process)
+
+
+def end(process: subprocess.Popen[bytes], seconds: float = 15) -> None:
+    """End a process that was started here; politely, then for certain."""
+    family = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+    process.terminate()
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(seconds)
+    for child in family:
+        if child.is_running():
+            child.kill()
+
+
+def processes_of(run: str) -> list[psutil.Process]:
+    """Return the living processes of a flow run: what they do goes on under its id."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            ours = process.environ().get("PREFECT__FLOW_RUN_ID") == run
+            if ours and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found

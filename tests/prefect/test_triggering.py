@@ -1,0 +1,147 @@
+"""Runs asked for by command line and by form: what is refused, and when."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from distill_core.config.load import load_run
+from distill_core.storage.store import Store
+from flows.deployments import COLLISION, FLOWS
+from tasks.runs import open_run
+from tests.e2e.pipeline import TINY
+from tests.prefect.server import ROOT, Operator, Server
+
+pytestmark = pytest.mark.slow
+
+
+def trigger(operator: Operator, *arguments: str) -> str:
+    """Trigger a tiny run on this machine, without Ray, and return the flow run's id."""
+    said = operator.distill("trigger", "digits-demo", *TINY, *arguments, "--local", "--json")
+    return str(json.loads(said)["id"])
+
+
+def test_a_triggered_run_completes_with_the_config_resolved_on_the_spot(
+    operator: Operator, store: Path
+) -> None:
+    run = trigger(operator, "--set", "recover.steps=5", "--name", "triggered")
+    state = operator.end_of(run)
+    assert state["type"] == "COMPLETED", state
+    config = load_run("digits-demo", (*TINY, "recover.steps=5"))
+    assert open_run(Store(str(store)), "triggered").config == config
+    found = operator.server.get(f"/flow_runs/{run}")
+    assert found["parameters"]["config"] == config.model_dump(mode="json")
+    assert found["name"] == "triggered"
+    assert "done" in operator.distill("status", "triggered", "--store", str(store))
+
+
+def test_a_form_with_a_preset_and_overrides_is_resolved_by_the_flow(
+    operator: Operator, store: Path
+) -> None:
+    asked = operator.ask(
+        "distill",
+        preset="digits-demo",
+        overrides=[*TINY, "recover.steps=5"],
+        run="triggered",  # the same config under the same name: the same run
+        execution={"local": True},
+    )
+    assert asked.status_code == 201, asked.text
+    assert operator.end_of(asked.json()["id"])["type"] == "COMPLETED"
+
+
+def test_another_config_under_the_same_name_is_refused(operator: Operator) -> None:
+    state = operator.end_of(trigger(operator, "recover.steps=6", "--name", "triggered"))
+    assert state["type"] == "FAILED"
+    assert "another config stands under this name" in state["message"]
+
+
+@pytest.mark.parametrize(
+    ("flow", "wrong"),
+    [
+        ("distill", {"preset": "no-such-preset"}),
+        ("distill", {"preset": "digits-demo", "store": "ftp://host/runs"}),
+        ("distill", {"preset": "digits-demo", "store": "s3://"}),
+        ("distill", {"preset": "digits-demo", "store": "s3://key:hush@bucket/runs"}),
+        ("distill", {"preset": "digits-demo", "shards": "five"}),
+        ("distill", {"preset": "digits-demo", "overrides": ["ipc"]}),
+        ("distill", {"preset": "digits-demo", "execution": {"workers": 0}}),
+        ("distill", {"preset": "digits-demo", "execution": {"workerz": 1}}),
+        ("distill", {"config": {"ipc": 1}}),
+        ("resume", {}),
+        ("redistill", {"preset": "digits-demo", "policy": "hope"}),
+    ],
+)
+def test_the_server_refuses_a_wrong_form_and_no_run_comes_of_it(
+    deployed: Operator, flow: str, wrong: dict[str, Any]
+) -> None:
+    answer = deployed.ask(flow, **wrong)
+    assert answer.status_code == 409, answer.text
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"preset": "digits-demo", "overrides": ["ipc=0"]}, "ipc = 0"),
+        ({"preset": "digits-demo", "shards": "5-2"}, "runs backwards"),
+        ({"preset": None}, "say a preset"),
+    ],
+)
+def test_what_the_form_lets_through_the_flow_refuses_before_anything_runs(
+    operator: Operator, wrong: dict[str, Any], words: str
+) -> None:
+    asked = operator.ask("distill", **wrong)
+    assert asked.status_code == 201, asked.text
+    state = operator.end_of(asked.json()["id"])
+    assert state["type"] == "FAILED"
+    assert words in state["message"]
+    assert (
+        operator.server.post(
+            "/task_runs/filter", {"flow_runs": {"id": {"any_": [asked.json()["id"]]}}}
+        )
+        == []
+    )
+
+
+def test_a_deployment_that_is_not_there_is_refused_with_a_hint(deployed: Operator) -> None:
+    said = deployed.distill("trigger", "digits-demo", "--deployment", "nightly", code=2)
+    assert "no deployment distill/nightly" in said
+    assert "prefect.yaml" in said
+
+
+def test_without_the_password_there_is_401_and_a_hint(server: Server, deployed: Operator) -> None:
+    assert httpx.get(f"{server.url}/health").status_code == 200
+    assert httpx.get(f"{server.url}/flows/count").status_code in (401, 405)
+    body: dict[str, Any] = {}
+    assert httpx.post(f"{server.url}/flows/filter", json=body).status_code == 401
+    assert isinstance(server.post("/flows/filter", body), list)
+
+    stranger = Operator(Server(server.home, port=server.port, password="wrong"))
+    said = stranger.distill("trigger", "digits-demo", code=2)
+    assert "PREFECT_API_AUTH_STRING" in said
+
+
+def test_the_password_stands_in_no_log_config_or_object(
+    operator: Operator, server: Server, store: Path
+) -> None:
+    trail = [*server.home.glob("*.log"), *(path for path in store.rglob("*") if path.is_file())]
+    assert (server.home / "worker.log").stat().st_size > 0
+    assert not [path for path in trail if server.password.encode() in path.read_bytes()]
+    assert server.password not in operator.prefect("config", "view", "--show-sources")
+    logs = server.post("/logs/filter", {"limit": 200})
+    assert logs
+    assert server.password not in json.dumps(logs)
+    assert server.password not in json.dumps(server.post("/artifacts/filter", {"limit": 200}))
+
+
+def test_the_file_describes_what_serve_serves() -> None:
+    tree = yaml.safe_load((ROOT / "deploy" / "prefect" / "prefect.yaml").read_text())
+    described = tree["deployments"]
+    assert [one["entrypoint"] for one in described] == [f"flows.prefect_flow.{f}" for f in FLOWS]
+    for one in described:
+        assert one["concurrency_limit"] == {"limit": 1, "collision_strategy": COLLISION}
+        assert one["name"] == "default"
