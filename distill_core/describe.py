@@ -11,6 +11,7 @@ from torch import Tensor
 
 from distill_core.config.schema import RelabelConfig
 from distill_core.label_views import LabelView, render
+from distill_core.models.ensemble import Ensemble
 from distill_core.models.teacher import FrozenTeacher, TeacherOutput
 
 # Images per teacher forward. Part of the numerics on a CPU: convolutions round differently at
@@ -20,7 +21,7 @@ FORWARD_BATCH = 100
 
 @torch.no_grad()
 def describe(
-    teacher: FrozenTeacher, pixels: Tensor, drawn: LabelView, config: RelabelConfig
+    teacher: FrozenTeacher | Ensemble, pixels: Tensor, drawn: LabelView, config: RelabelConfig
 ) -> TeacherOutput:
     """Return what the teacher says of one view of all N images of a shard.
 

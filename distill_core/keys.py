@@ -88,7 +88,7 @@ def recover_key(
     *,
     teachers: Sequence[str],
     fingerprints: Mapping[str, str],
-    statistics: str | None = None,
+    statistics: Sequence[str] = (),
 ) -> str:
     """Return the key of one image shard.
 
@@ -98,7 +98,7 @@ def recover_key(
         shard: its batches name every (class id, wnid, ipc_index).
         teachers: sha256 of the teachers' weights.
         fingerprints: content fingerprint by wnid; enters only when the start is a real image.
-        statistics: key of the class statistics it reads, if it does.
+        statistics: keys of the class statistics it reads, by teacher.
     """
     config = run.recover_for(images)
     # The batches below say what batch size, composition and range would only repeat, unless groups
@@ -107,7 +107,7 @@ def recover_key(
     if config.late_groups == 1:
         repeated |= {"ipc_range"}
     settings = (
-        _dump(config, exclude=repeated)
+        _dump(config, exclude=repeated | {"teachers"})
         if config.steps
         else _dump(config, include={"init", "mosaic", "encoding", "first_layer_factor"})
     )
@@ -117,7 +117,7 @@ def recover_key(
         "teachers": list(teachers),
         "batches": [[[i.label, i.wnid, i.ipc_index] for i in batch] for batch in shard.batches],
         "content": [fingerprints[w] for w in wnids] if config.reads_real_images else None,
-        "statistics": statistics,
+        "statistics": list(statistics),
         "seed": run.seed,
     }
     return _key(run, "recover", parts)

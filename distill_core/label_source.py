@@ -21,6 +21,7 @@ from distill_core.describe import describe
 from distill_core.errors import DataError
 from distill_core.label_views import LabelView, sample_label_view
 from distill_core.mixing import Mix
+from distill_core.models.ensemble import Ensemble
 from distill_core.models.teacher import FrozenTeacher
 from distill_core.plan import ImageId
 from distill_core.storage.labels import LabelRows
@@ -83,7 +84,7 @@ class OnlineLabels:
     """Labels that are computed when they are needed, from the same draws as stored ones."""
 
     shards: Sequence[tuple[tuple[ImageId, ...], Tensor]]  # per shard: names, (n, 3, S, S) uint8
-    teacher: FrozenTeacher
+    teacher: FrozenTeacher | Ensemble
     config: RelabelConfig
     seed: int
 

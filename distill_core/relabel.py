@@ -15,6 +15,7 @@ from distill_core.config.schema import RelabelConfig
 from distill_core.describe import describe
 from distill_core.errors import DivergedError
 from distill_core.label_views import sample_label_view
+from distill_core.models.ensemble import Ensemble
 from distill_core.models.teacher import FrozenTeacher
 from distill_core.progress import Progress, silent
 from distill_core.storage.images import ImageRows
@@ -26,7 +27,7 @@ def relabel_shard(
     views: Sequence[int],
     *,
     config: RelabelConfig,
-    teacher: FrozenTeacher,
+    teacher: FrozenTeacher | Ensemble,
     seed: int,
     device: str | torch.device,
     progress: Progress = silent,

@@ -65,6 +65,7 @@ class Plan:
     images_per_shard: int  # of the largest
     classes_per_shard: int  # of the widest
     batches: int
+    teachers: int
     statistics_shards: int  # 0 unless a term compares with class statistics
     image_iterations: int  # of recover
     views: int  # label views over all images and sets
@@ -104,7 +105,8 @@ def plan_run(config: RunConfig, *, test_images: int | None = None) -> Plan:
         images_per_shard=max(shape.images for shape in shapes),
         classes_per_shard=max(shape.classes for shape in shapes),
         batches=sum(shape.batches * count for shape, count in shapes.items()),
-        statistics_shards=len({shard.labels for shard in shards})
+        teachers=1 + len(config.squeeze.pool),
+        statistics_shards=len(config.recover.teachers) * len({shard.labels for shard in shards})
         if config.recover.needs_class_statistics
         else 0,
         image_iterations=images * config.recover.steps,
@@ -140,7 +142,7 @@ def shards_by_stage(plan: Plan) -> dict[str, int | None]:
     """Return how many shards each stage has; None where the dataset has to be known first."""
     return {
         "ingest": 1,
-        "squeeze": 1,
+        "squeeze": plan.teachers,
         "statistics": plan.statistics_shards,
         "recover": plan.shards * plan.image_sets,
         "relabel": plan.label_shards,
@@ -291,7 +293,8 @@ def _ipc_range(plan: Plan, steps: int, rate: float) -> int:
 
 def _labels(config: RunConfig) -> tuple[str, int]:
     """Return the label scheme and how many values it stores per view of one image."""
-    features = feature_width(config.squeeze.model)
+    teachers = [config.of_teacher(number).squeeze.model for number in config.relabel.teachers]
+    features = sum(feature_width(model) for model in teachers)
     classes = config.data.num_classes
     scheme = choose_scheme(config.relabel.scheme, features=features, classes=classes)
     return scheme, classes if scheme == "logits" else features

@@ -18,6 +18,7 @@ from tasks.pools import PoolProvider
 if TYPE_CHECKING:
     from distill_core.models.teacher import FrozenTeacher
     from distill_core.plan import Batch
+    from distill_core.recover.engine import Moments
 
 STEPS = 10  # of the first, shorter measurement; the second takes as many as fit
 SECONDS = 5.0  # about what one measurement may take
@@ -80,16 +81,17 @@ class CalibrationWorker:
         from distill_core.recover.engine import recover_batch
 
         config = self._config.recover.model_copy(
-            update={"steps": steps, "init": "gaussian", "mosaic": None}
+            update={"steps": steps, "init": "gaussian", "mosaic": None, "segments": ()}
         )
         since = time.perf_counter()
         recover_batch(
             batch,
             config=config,
-            teacher=teacher,
+            teachers=[teacher],
             seed=self._config.seed,
             start=None,
             device=self._device,
+            class_moments=[_own_moments(teacher)],
         )
         return time.perf_counter() - since
 
@@ -162,3 +164,11 @@ class CalibrationWorker:
             device=self._device,
             precision=self._config.precision,
         )
+
+
+def _own_moments(teacher: FrozenTeacher) -> Moments:
+    """Return the running statistics, in place of those of real images of each class."""
+    from distill_core.models.statistics import StatisticsBatchNorm
+
+    norms = [m for m in teacher.modules() if isinstance(m, StatisticsBatchNorm)]
+    return [(n.running_mean.cpu().numpy(), n.running_var.cpu().numpy()) for n in norms]

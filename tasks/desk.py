@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from distill_core.data.real import RealImages
+    from distill_core.models.ensemble import Ensemble
     from distill_core.models.teacher import FrozenTeacher
     from distill_core.storage.images import ImageRows
 
@@ -39,6 +40,7 @@ class Desk:
         self.device = device
         self.plan = JobPlan(self.run)
         self.gauge: tuple[int, int] = (0, 0)
+        self._teachers: dict[int, FrozenTeacher] = {}
         torch.set_num_threads(self.config.threads)
 
     def progress(self, done: int, total: int) -> None:
@@ -69,18 +71,29 @@ class Desk:
         )
         return receipt(marker, won=marker.token == token)
 
-    @cached_property
-    def teacher(self) -> FrozenTeacher:
-        """Return the run's teacher, read from storage and checked against its marker."""
+    def teacher(self, number: int = 0) -> FrozenTeacher:
+        """Return one of the run's teachers, read from storage and checked against its marker."""
+        if number not in self._teachers:
+            self._teachers[number] = self._load_teacher(self.plan.teachers[number])
+        return self._teachers[number]
+
+    def _load_teacher(self, marker: Marker) -> FrozenTeacher:
         from distill_core.models.files import load_teacher
 
-        shelf, marker = StageShelf(self.run.store, "squeeze"), self.plan.teacher
+        shelf = StageShelf(self.run.store, "squeeze")
         return load_teacher(
             shelf.load(marker, "safetensors"),
             shelf.load(marker, "json"),
             device=self.device,
             precision=self.config.precision,
         )
+
+    @cached_property
+    def labeller(self) -> FrozenTeacher | Ensemble:
+        """Return the teacher that labels, or those that label together."""
+        from distill_core.models.ensemble import speak_as_one
+
+        return speak_as_one([self.teacher(number) for number in self.config.relabel.teachers])
 
     @cached_property
     def real(self) -> RealImages:

@@ -20,6 +20,7 @@ from tasks.jobs import Job, Receipt
 if TYPE_CHECKING:
     from torch import nn
 
+    from distill_core.config.schema import RunConfig
     from distill_core.label_source import LabelSource
     from distill_core.squeeze import SqueezedTeacher
     from distill_core.storage.images import ImageRows
@@ -47,7 +48,8 @@ class SqueezeWorker:
             return receipt(done, won=False)
         since, world = time.perf_counter(), World.current()
         checkpoints = _checkpoints(self.desk, job)
-        teacher = self._teacher(checkpoints, world)
+        config = self.desk.config.of_teacher(job.payload["teacher"])
+        teacher = self._teacher(config, checkpoints, world)
         if not world.first:
             return Receipt(job.key, job.shard)
         committed = self.desk.commit(
@@ -57,7 +59,7 @@ class SqueezeWorker:
             rows=1,
             classes=self.desk.config.data.num_classes,
             summary={
-                "model": self.desk.config.squeeze.model.title,
+                "model": config.squeeze.model.title,
                 "accuracy": teacher.accuracy.top1,
                 "top5": teacher.accuracy.top5,
                 "epochs": len(teacher.curve),
@@ -67,13 +69,15 @@ class SqueezeWorker:
         checkpoints.clear()
         return committed
 
-    def _teacher(self, checkpoints: Checkpoints, world: World) -> SqueezedTeacher:
+    def _teacher(
+        self, config: RunConfig, checkpoints: Checkpoints, world: World
+    ) -> SqueezedTeacher:
         import torch
 
         from distill_core.squeeze import import_teacher, train_teacher
         from distill_core.supervised import Labelled
 
-        config, class_hash = self.desk.config, self.desk.plan.index.class_hash
+        class_hash = self.desk.plan.index.class_hash
         test = Labelled(*self.desk.split("test"))
         if config.squeeze.training is None or config.squeeze.checkpoint is not None:
             return import_teacher(test, run=config, class_hash=class_hash, device=self.desk.device)
@@ -180,7 +184,7 @@ class PosttrainWorker:
         if job.payload["set"] == "hard_labels":
             side = self.desk.config.data.side
             return ViewsOnly([rows.images for rows in shards], config, seed, side)
-        teacher = self.desk.teacher
+        teacher = self.desk.labeller
         if self.desk.plan.scheme == "online":
             pixels = [torch.from_numpy(rows.pixels).to(self.desk.device) for rows in shards]
             named = [(rows.images, part) for rows, part in zip(shards, pixels, strict=True)]

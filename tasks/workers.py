@@ -31,7 +31,7 @@ class RecoverWorker:
     def __init__(self, **desk: str) -> None:
         self.desk = Desk("recover", **desk)
         self._ranked: dict[int, np.ndarray] = {}  # crops by class, of the current job
-        self._statistics: tuple[str, ClassStatistics] | None = None  # of the last block, by key
+        self._statistics: dict[str, ClassStatistics] = {}  # by key, of the current job
 
     def peek(self) -> tuple[int, int]:
         """Return (steps done, steps in total) of the current job."""
@@ -41,7 +41,7 @@ class RecoverWorker:
         """Write one image shard and return its receipt."""
         if done := self.desk.begin(job):
             return receipt(done, won=False)
-        since, self._ranked = time.perf_counter(), {}
+        since, self._ranked, self._statistics = time.perf_counter(), {}, {}
         batches = [tuple(ImageId(*image) for image in batch) for batch in job.payload["batches"]]
         recovered = [self._recover(job, number, batches) for number in range(len(batches))]
         return self.desk.commit(
@@ -65,25 +65,23 @@ class RecoverWorker:
         return recover_batch(
             batches[number],
             config=config,
-            teacher=self.desk.teacher,
+            teachers=[self.desk.teacher(number) for number in config.teachers],
             seed=self.desk.config.seed,
             start=start,
             device=self.desk.device,
-            class_moments=self._moments(batches[number], job.payload["statistics"]),
+            class_moments=[self._moments(batches[number], k) for k in job.payload["statistics"]],
             progress=progress,
         )
 
-    def _moments(self, batch: Batch, key: str | None) -> Moments:
-        """Return what real images of the batch's classes do to the teacher, if a term asks."""
-        if key is None:
-            return ()
+    def _moments(self, batch: Batch, key: str) -> Moments:
+        """Return what real images of the batch's classes do to a teacher."""
         from distill_core.class_statistics import decode_statistics
 
-        if self._statistics is None or self._statistics[0] != key:
+        if key not in self._statistics:
             shelf = StageShelf(self.desk.run.store, "statistics")
             file = shelf.load(require(shelf, key), "safetensors")
-            self._statistics = key, decode_statistics(file)
-        return self._statistics[1].of([image.wnid for image in batch])
+            self._statistics[key] = decode_statistics(file)
+        return self._statistics[key].of([image.wnid for image in batch])
 
     def _start(self, batch: Batch, config: RecoverConfig) -> np.ndarray:
         """Return a start per synthetic image, (B, 3, S, S) uint8: a real one, or a mosaic."""
@@ -110,7 +108,7 @@ class RecoverWorker:
                 label,
                 wnid,
                 config=mosaic,
-                teacher=self.desk.teacher,
+                teacher=self.desk.teacher(),
                 seed=seed,
                 device=self.desk.device,
             )
@@ -166,7 +164,8 @@ class StatisticsWorker:
         measured = []
         for number, (label, _) in enumerate(classes):
             pixels = self.desk.real.pixels(self.desk.plan.index.rows_of("train", label))
-            measured.append(measure_class(pixels, self.desk.teacher, device=self.desk.device))
+            teacher = self.desk.teacher(job.payload["teacher"])
+            measured.append(measure_class(pixels, teacher, device=self.desk.device))
             self.desk.progress(number + 1, len(classes))
         file = encode_statistics([wnid for _, wnid in classes], measured)
         return self.desk.commit(
@@ -197,7 +196,7 @@ class RelabelWorker:
             rows,
             views,
             config=self.desk.config.relabel,
-            teacher=self.desk.teacher,
+            teacher=self.desk.labeller,
             seed=self.desk.config.seed,
             device=self.desk.device,
             progress=self.desk.progress,

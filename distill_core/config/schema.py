@@ -126,6 +126,15 @@ class TrainingConfig(Frozen):
     threads: PositiveInt | None = None  # intra-op threads of this stage; None: those of the run
 
 
+class PoolMember(Frozen):
+    """A further teacher; trained as the first one, imported from a file, or taken over."""
+
+    model: ModelConfig
+    checkpoint: str | None = None
+    reuse: TeacherKey | None = None
+    start: TeacherKey | None = None
+
+
 class SqueezeConfig(Frozen):
     """The teacher: trained here, imported from a file, or taken over from another run."""
 
@@ -134,6 +143,19 @@ class SqueezeConfig(Frozen):
     reuse: TeacherKey | None = None  # a teacher of the same store, as it is
     start: TeacherKey | None = None  # likewise, whose weights the training starts from
     training: TrainingConfig | None = None
+    pool: tuple[PoolMember, ...] = ()  # teachers 1, 2, ...; the one above is teacher 0
+
+    @model_validator(mode="after")
+    def _members_are_whole(self) -> Self:
+        for number in range(len(self.pool)):
+            self.member(number + 1)  # raises what a teacher of its own would raise
+        return self
+
+    def member(self, number: int) -> SqueezeConfig:
+        """Return how teacher `number` comes about, as if it were the only one."""
+        if number == 0:
+            return self.model_copy(update={"pool": ()})
+        return SqueezeConfig(**dict(self.pool[number - 1]), training=self.training)
 
     @model_validator(mode="after")
     def _one_way_in(self) -> Self:
@@ -214,6 +236,7 @@ class RecoverConfig(Frozen):
     lr: PositiveFloat
     betas: tuple[Fraction, Fraction]
     terms: dict[TermName, NonNegativeFloat] = Field(min_length=1)  # weight by name
+    teachers: tuple[NonNegativeInt, ...] = Field(default=(0,), min_length=1)  # of squeeze, by turn
     first_layer_factor: NonNegativeFloat  # multiplies the statistics gap of the first BN layer
     crop: CurriculumConfig | None  # None: no crop at all (SRe2L on CIFAR)
     flip: bool
@@ -275,6 +298,8 @@ class RelabelConfig(Frozen):
     """How teachers describe views of the images."""
 
     scheme: Literal["auto", "features", "logits", "online"] = "auto"
+    # of squeeze; the mean of their logits is the label
+    teachers: tuple[NonNegativeInt, ...] = Field(default=(0,), min_length=1)
     views: PositiveInt  # views per image; post-train epoch e reads view e mod views
     views_per_shard: PositiveInt = 50  # views in one label shard
     crop: tuple[Fraction, Fraction] | None
@@ -322,7 +347,23 @@ class RunConfig(Frozen):
         """Return how the images of one set are made; random real images are a start, unchanged."""
         if images == "distilled":
             return self.recover
-        return self.recover.model_copy(update={"init": "real", "mosaic": None, "steps": 0})
+        plain = {"init": "real", "mosaic": None, "steps": 0, "teachers": self.recover.teachers[:1]}
+        return self.recover.model_copy(update=plain)
+
+    def of_teacher(self, number: int) -> RunConfig:
+        """Return the run as if teacher `number` were its only one."""
+        return self.model_copy(update={"squeeze": self.squeeze.member(number)})
+
+    @model_validator(mode="after")
+    def _teachers_exist(self) -> Self:
+        count = 1 + len(self.squeeze.pool)
+        for stage, chosen in (("recover", self.recover), ("relabel", self.relabel)):
+            if max(chosen.teachers) >= count:
+                raise ValueError(
+                    f"{stage}.teachers = {list(chosen.teachers)}: squeeze has teachers 0 to "
+                    f"{count - 1}"
+                )
+        return self
 
     @model_validator(mode="after")
     def _tiles_fit(self) -> Self:

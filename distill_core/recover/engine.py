@@ -51,11 +51,11 @@ def recover_batch(
     batch: Batch,
     *,
     config: RecoverConfig,
-    teacher: FrozenTeacher,
+    teachers: Sequence[FrozenTeacher],
     seed: int,
     start: np.ndarray | None,
     device: str | torch.device,
-    class_moments: Moments = (),
+    class_moments: Sequence[Moments] = (),
     progress: Progress = silent,
 ) -> RecoveredBatch:
     """Make the images of one batch; the same arguments give the same bytes on a CPU.
@@ -63,11 +63,11 @@ def recover_batch(
     Args:
         batch: which images, in order.
         config: steps, terms, views and update; 0 steps return the start unchanged.
-        teacher: frozen, on `device`.
+        teachers: frozen, on `device`; they take turns, one a step.
         seed: the run's seed.
         start: (B, 3, S, S) uint8 real images, or None for gaussian noise.
         device: where to compute.
-        class_moments: what `class_bn_statistics` holds the batch against, by layer.
+        class_moments: what `class_bn_statistics` holds the batch against, by teacher and layer.
         progress: told after every traced step.
 
     Raises:
@@ -80,7 +80,7 @@ def recover_batch(
     random window of a step is drawn from counters, not from a global generator; a late group has
     an optimiser state of its own, so its first steps are corrected for bias.
     """
-    run = _Loop(batch, config, teacher, seed, torch.device(device), class_moments)
+    run = _Loop(batch, config, teachers, seed, torch.device(device), class_moments)
     images = run.start(start)
     if config.steps:
         images = run.optimise(images, progress)
@@ -94,16 +94,18 @@ class _Loop:
         self,
         batch: Batch,
         config: RecoverConfig,
-        teacher: FrozenTeacher,
+        teachers: Sequence[FrozenTeacher],
         seed: int,
         device: torch.device,
-        class_moments: Moments,
+        class_moments: Sequence[Moments],
     ) -> None:
         self.batch, self.config, self.seed, self.device = batch, config, seed, device
-        self.side = teacher.spec.side
-        self.like = torch.empty(0, dtype=teacher.head.weight.dtype, device=device)
+        self.side = teachers[0].spec.side
+        self.like = torch.empty(0, dtype=teachers[0].head.weight.dtype, device=device)
         self.views = philox_key(seed, "recover", "views", batch)
-        self.goal = self._goal(teacher, class_moments)
+        moments = class_moments or [()] * len(teachers)
+        self.goals = [self._goal(*each) for each in zip(teachers, moments, strict=True)]
+        self.space = self.goals[0].space
         self.trace: list[tuple[int, Tensor]] = []
         self.snapshots: list[tuple[int, float, np.ndarray]] = []
 
@@ -131,7 +133,7 @@ class _Loop:
     def start(self, real: np.ndarray | None) -> Tensor:
         """Return the images before the first step, (B, 3, S, S) in normalised space."""
         if real is not None:
-            return self.goal.space.normalise(torch.from_numpy(real).to(self.device))
+            return self.space.normalise(torch.from_numpy(real).to(self.device))
         noise = gaussian(self.batch, self.side, seed=self.seed)
         return torch.from_numpy(noise).to(self.device, self.like.dtype)
 
@@ -157,7 +159,7 @@ class _Loop:
         config, steps = self.config, self.config.steps
         every = max(1, steps // TRACE_POINTS)
         shown = {round(share * steps) for share in SNAPSHOTS}
-        leaves = Leaves(images, anchor, self.batch, self.goal, config)
+        leaves = Leaves(images, anchor, self.batch, self.goals, config)
         for step in range(segment.first, segment.stop):
             if step in shown:
                 self._snapshot(resized(leaves.images(), self.side), step)
@@ -170,8 +172,8 @@ class _Loop:
 
     def result(self, images: Tensor) -> RecoveredBatch:
         """Round to pixels, and judge the unaugmented images once."""
-        pixels = self.goal.space.quantise(images.detach())
-        names = (*self.goal.objective, "total")
+        pixels = self.space.quantise(images.detach())
+        names = (*self.goals[0].objective, "total")
         trace = tuple(
             {"step": step, "low": self._low(step), "lr": self._lr(step)}
             | dict(zip(names, values.tolist(), strict=True))
@@ -181,10 +183,12 @@ class _Loop:
         return RecoveredBatch(pixels.cpu().numpy(), losses, trace, tuple(self.snapshots))
 
     def _perturb(self, start: Tensor, config: PerturbConfig) -> None:
-        """Move the teacher uphill on the first view of the batch; the stored one stays."""
+        """Move the teachers uphill on the first view of the batch; the stored ones stay."""
         pixels = apply_view(start, self._view(0, self.side), out=self.side)
-        moved = perturbed(self.goal.teacher, pixels, self.goal.targets, config)
-        self.goal = replace(self.goal, teacher=moved)
+        self.goals = [
+            replace(goal, teacher=perturbed(goal.teacher, pixels, goal.targets, config))
+            for goal in self.goals
+        ]
 
     def _low(self, step: int) -> float:
         """Return the lower bound of the crop area; 1 without a crop."""
@@ -210,9 +214,9 @@ class _Loop:
     @torch.no_grad()
     def _final_losses(self, pixels: Tensor) -> dict[str, np.ndarray]:
         """Return each image's cross-entropy, and the batch's statistics gap where there is one."""
-        teacher, targets = self.goal.teacher, self.goal.targets
+        teacher, targets = self.goals[0].teacher, self.goals[0].targets
         measured = bool(teacher.num_statistics)
-        output = teacher(self.goal.space.normalise(pixels), statistics=measured)
+        output = teacher(self.space.normalise(pixels), statistics=measured)
         losses = {"cross_entropy": cross_entropy(output.logits, targets, reduction="none")}
         if measured:
             forward = Forward(pixels, targets, output, self.config.first_layer_factor)
@@ -222,7 +226,7 @@ class _Loop:
         return {name: values.float().cpu().numpy() for name, values in losses.items()}
 
     def _snapshot(self, images: Tensor, step: int) -> None:
-        first = self.goal.space.quantise(images.detach()[:1])[0].cpu().numpy()
+        first = self.space.quantise(images.detach()[:1])[0].cpu().numpy()
         self.snapshots.append((step, self._low(min(step, self.config.steps)), first))
 
     def _check(self, what: str, values: Tensor) -> None:

@@ -8,6 +8,8 @@ Axes: B images, 3 channels, S x S pixels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -26,12 +28,17 @@ class Leaves:
         images: (B, 3, S, S) normalised, where the segment starts.
         anchor: (B, 3, S, S), the start of the recovery at this resolution.
         batch: which images.
-        goal: what they are to become.
+        goals: what they are to become, by teacher; they take turns.
         config: update, late groups, flatness.
     """
 
     def __init__(
-        self, images: Tensor, anchor: Tensor, batch: Batch, goal: Goal, config: RecoverConfig
+        self,
+        images: Tensor,
+        anchor: Tensor,
+        batch: Batch,
+        goals: Sequence[Goal],
+        config: RecoverConfig,
     ) -> None:
         groups = late_groups(batch, config)
         self._joins = joins_at(groups, config.steps)
@@ -44,8 +51,9 @@ class Leaves:
         ]
         # A leaf without a gradient is left alone, its count of steps included.
         self._adam = torch.optim.Adam(self._leaves, lr=config.lr, betas=config.betas)
-        self._goals = [goal.of(torch.from_numpy(self._order[:end])) for end in self._ends]
-        self._anchor = anchor[self._order] if "start_distance" in goal.objective else None
+        rows = [torch.from_numpy(self._order[:end]) for end in self._ends]
+        self._goals = [[goal.of(part) for part in rows] for goal in goals]
+        self._anchor = anchor[self._order] if "start_distance" in goals[0].objective else None
         self._decay = None if config.flatness is None else config.flatness.decay
         self._average = ordered.clone() if self._decay is not None else None
 
@@ -57,7 +65,7 @@ class Leaves:
             group["lr"] = lr
         values = recover_step(
             self._leaves[:active],
-            self._goals[active - 1],
+            self._goals[step % len(self._goals)][active - 1],
             optimizer=self._adam,
             view=view.rows(self._order[:count]),
             start=None if self._anchor is None else self._anchor[:count],

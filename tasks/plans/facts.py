@@ -7,7 +7,7 @@ own (``recover.random_real``) beside the distilled ones (``recover``).
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -61,15 +61,14 @@ class PlanFacts:
         return test_images_of(self.run)
 
     @cached_property
-    def teacher(self) -> Marker:
-        """Return the marker of the teacher."""
-        manifest = self.manifest("squeeze")
-        return _marker(StageShelf(self.run.store, "squeeze"), manifest.entries[0].key)
+    def teachers(self) -> tuple[Marker, ...]:
+        """Return the markers of all teachers, by number."""
+        shelf = StageShelf(self.run.store, "squeeze")
+        return tuple(_marker(shelf, key) for key in self.keys("squeeze"))
 
-    @cached_property
-    def teacher_digests(self) -> tuple[str, ...]:
-        """Return the sha256 of each teacher's weights."""
-        return tuple(f.sha256 for f in self.teacher.files if f.suffix == "safetensors")
+    def digests(self, teachers: Sequence[int]) -> tuple[str, ...]:
+        """Return the sha256 of the weights of some teachers."""
+        return tuple(self.teachers[number].file("safetensors").sha256 for number in teachers)
 
     @cached_property
     def shards(self) -> tuple[ClassShard, ...]:
@@ -93,11 +92,15 @@ class PlanFacts:
 
     @cached_property
     def scheme(self) -> str:
-        """Return the label scheme, `auto` resolved for this teacher."""
-        shelf = StageShelf(self.run.store, "squeeze")
-        spec = TeacherSpec.from_json(shelf.load(self.teacher, "json"))
+        """Return the label scheme, `auto` resolved for the teachers that label."""
+        shelf, config = StageShelf(self.run.store, "squeeze"), self.run.config
+        specs = [
+            TeacherSpec.from_json(shelf.load(self.teachers[number], "json"))
+            for number in config.relabel.teachers
+        ]
+        features = sum(spec.features for spec in specs)
         return choose_scheme(
-            self.run.config.relabel.scheme, features=spec.features, classes=spec.num_classes
+            config.relabel.scheme, features=features, classes=config.data.num_classes
         )
 
     def keys(self, name: str) -> list[str]:

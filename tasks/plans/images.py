@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from distill_core.keys import ImageSet, recover_key, statistics_key
 from distill_core.plan import ClassShard, ImageId
 from tasks.jobs import Job
 from tasks.plans.facts import Jobs, PlanFacts, manifest_name, shard_name
+
+Block = tuple[ImageId, ...]  # image 0 of each of its classes
 
 
 def statistics_jobs(plan: PlanFacts) -> Jobs:
@@ -17,20 +19,21 @@ def statistics_jobs(plan: PlanFacts) -> Jobs:
         return {}
     return {
         "statistics": tuple(
-            Job(key, _block_name(block), _named(block))
-            for block, key in statistics_keys(plan).items()
+            Job(key, _block_name(block, teacher), _named(block) | {"teacher": teacher})
+            for teacher in plan.run.config.recover.teachers
+            for block, key in statistics_keys(plan, teacher).items()
         )
     }
 
 
-def statistics_keys(plan: PlanFacts) -> dict[tuple[ImageId, ...], str]:
-    """Return the key of each block's class statistics, by the block's first images."""
+def statistics_keys(plan: PlanFacts, teacher: int) -> dict[Block, str]:
+    """Return the key of what each block's classes do to a teacher."""
     blocks = dict.fromkeys(first_images(shard) for shard in plan.shards)
     return {
         block: statistics_key(
             plan.run.config,
             [image.wnid for image in block],
-            teachers=plan.teacher_digests,
+            teachers=plan.digests([teacher]),
             fingerprints=plan.index.fingerprints,
         )
         for block in blocks
@@ -39,8 +42,9 @@ def statistics_keys(plan: PlanFacts) -> dict[tuple[ImageId, ...], str]:
 
 def recover_jobs(plan: PlanFacts) -> Jobs:
     """Return one job per class shard and image set; none where class statistics were given up."""
-    needed = plan.run.config.recover.needs_class_statistics
-    statistics = statistics_keys(plan) if needed else {}
+    config = plan.run.config.recover
+    asked = config.teachers if config.needs_class_statistics else ()
+    statistics = [statistics_keys(plan, teacher) for teacher in asked]
     return {
         manifest_name("recover", images): tuple(
             _recover_job(plan, images, shard, statistics) for shard in _shards_of(plan, images)
@@ -54,22 +58,27 @@ def _shards_of(plan: PlanFacts, images: ImageSet) -> list[ClassShard]:
     given_up: set[str] = set()
     if plan.run.config.recover_for(images).needs_class_statistics:
         given_up.update(plan.missing("statistics"))
-    return [shard for shard in plan.shards if _block_name(first_images(shard)) not in given_up]
+    teachers = plan.run.config.recover.teachers
+    return [
+        shard
+        for shard in plan.shards
+        if not any(_block_name(first_images(shard), t) in given_up for t in teachers)
+    ]
 
 
 def _recover_job(
     plan: PlanFacts,
     images: ImageSet,
     shard: ClassShard,
-    statistics_of: Mapping[tuple[ImageId, ...], str],
+    statistics_of: Sequence[Mapping[Block, str]],
 ) -> Job:
     needed = plan.run.config.recover_for(images).needs_class_statistics
-    statistics = statistics_of[first_images(shard)] if needed else None
+    statistics = [keys[first_images(shard)] for keys in statistics_of] if needed else []
     key = recover_key(
         plan.run.config,
         images,
         shard,
-        teachers=plan.teacher_digests,
+        teachers=plan.digests(plan.run.config.recover_for(images).teachers),
         fingerprints=plan.index.fingerprints,
         statistics=statistics,
     )
@@ -78,15 +87,16 @@ def _recover_job(
     return Job(key, shard_name(images, shard), payload)
 
 
-def first_images(shard: ClassShard) -> tuple[ImageId, ...]:
+def first_images(shard: ClassShard) -> Block:
     """Return image 0 of every class of a shard: its block of classes, whatever its range."""
     names = {image.label: image.wnid for batch in shard.batches for image in batch}
     return tuple(ImageId(label, names[label], 0) for label in sorted(names))
 
 
-def _block_name(block: tuple[ImageId, ...]) -> str:
-    return f"c{block[0].label:05d}-{block[-1].label:05d}"
+def _block_name(block: Block, teacher: int) -> str:
+    name = f"c{block[0].label:05d}-{block[-1].label:05d}"
+    return f"{name}_t{teacher}" if teacher else name
 
 
-def _named(block: tuple[ImageId, ...]) -> dict[str, Any]:
+def _named(block: Block) -> dict[str, Any]:
     return {"classes": [[image.label, image.wnid] for image in block]}

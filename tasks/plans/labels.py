@@ -28,7 +28,7 @@ def _relabel_job(plan: PlanFacts, shard: str, images: str, views: range) -> Job:
         plan.run.config,
         scheme=plan.scheme,
         images=images,
-        teachers=plan.teacher_digests,
+        teachers=plan.digests(plan.run.config.relabel.teachers),
         views=views,
     )
     name = f"{shard}{VIEWS}{views.start:04d}-{views.stop - 1:04d}"

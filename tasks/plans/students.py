@@ -67,7 +67,7 @@ def _posttrain_job(plan: PlanFacts, number: int, seed: int, images_of: SetName) 
         images_of=images_of,
         images=images,
         labels=labels,
-        teachers=[] if hard else plan.teacher_digests,
+        teachers=[] if hard else plan.digests(plan.run.config.relabel.teachers),
         class_hash=plan.index.class_hash,
         test=plan.index.test_fingerprint,
         judged_on=None if rows is None else len(rows),

@@ -15,19 +15,31 @@ from tasks.plans.facts import Jobs, NotReady, PlanFacts
 
 
 def squeeze_jobs(plan: PlanFacts) -> Jobs:
-    """Return the one job of the teacher; one that is taken over is done already.
+    """Return one job per teacher; one that is taken over is done already.
 
     Raises:
         NotReady: the teacher that is taken over, or that training starts from, is gone.
     """
-    squeeze, store = plan.run.config.squeeze, plan.run.store
-    key = teacher_key(plan) if squeeze.reuse is None else stored_teacher(store, squeeze.reuse).key
-    return {"squeeze": (Job(key, squeeze.model.title, {}),)}
+    count = 1 + len(plan.run.config.squeeze.pool)
+    return {"squeeze": tuple(_squeeze_job(plan, number) for number in range(count))}
 
 
-def teacher_key(plan: PlanFacts) -> str:
-    """Return the key of a teacher that this run trains or imports."""
-    config, index = plan.run.config, plan.index
+def _squeeze_job(plan: PlanFacts, number: int) -> Job:
+    config, store = plan.run.config.of_teacher(number), plan.run.store
+    reuse = config.squeeze.reuse
+    key = teacher_key(plan, config) if reuse is None else stored_teacher(store, reuse).key
+    shard = config.squeeze.model.title
+    return Job(key, f"{shard}_t{number}" if number else shard, {"teacher": number})
+
+
+def teacher_key(plan: PlanFacts, config: RunConfig) -> str:
+    """Return the key of a teacher that this run trains or imports.
+
+    Args:
+        plan: the run's.
+        config: the run as if this teacher were its only one.
+    """
+    index = plan.index
     checkpoint, start = config.squeeze.checkpoint, config.squeeze.start
     return squeeze_key(
         config,

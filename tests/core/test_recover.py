@@ -22,7 +22,7 @@ from tests.core.tiny import MEAN, SIDE, STD, tiny_batch, tiny_recover, tiny_teac
 def recover(*overrides: str, seed: int = 0, **changes: object) -> RecoveredBatch:
     arguments = {
         "config": tiny_recover(*overrides),
-        "teacher": tiny_teacher(),
+        "teachers": [tiny_teacher()],
         "seed": seed,
         "start": None,
         "device": "cpu",
@@ -79,7 +79,7 @@ def test_the_loop_equals_the_published_one_written_out(shared: bool) -> None:
         with torch.no_grad():
             images.copy_(images.maximum(low).minimum(high))
         totals.append(total.item())
-    made = recover_batch(batch, config=config, teacher=teacher, seed=0, start=None, device="cpu")
+    made = recover_batch(batch, config=config, teachers=[teacher], seed=0, start=None, device="cpu")
     std, mean = (torch.tensor(v, dtype=torch.float64).view(1, 3, 1, 1) for v in (STD, MEAN))
     levels = ((images.detach() * std + mean) * 255).round()
     assert [point["total"] for point in made.trace] == pytest.approx(totals, rel=1e-9)
@@ -136,14 +136,14 @@ def test_final_losses_are_those_of_the_stored_pixels() -> None:
 def test_weights_are_frozen() -> None:
     teacher = tiny_teacher()
     before = [value.clone() for value in teacher.state_dict().values()]
-    recover(teacher=teacher)
+    recover(teachers=[teacher])
     assert all(map(torch.equal, before, teacher.state_dict().values()))
     assert not any(parameter.requires_grad for parameter in teacher.parameters())
     assert all(parameter.grad is None for parameter in teacher.parameters())
 
 
 def test_bfloat16_stays_close_to_float32_at_the_start() -> None:
-    exact, rough = recover().trace[0], recover(teacher=tiny_teacher("bfloat16")).trace[0]
+    exact, rough = recover().trace[0], recover(teachers=[tiny_teacher("bfloat16")]).trace[0]
     assert rough["total"] == pytest.approx(exact["total"], rel=0.05)
 
 
@@ -207,4 +207,4 @@ def test_statistics_without_batch_norm_are_refused() -> None:
     teacher = tiny_teacher()
     teacher.num_statistics = 0
     with pytest.raises(ConfigError, match="no batch norm layer"):
-        recover(teacher=teacher)
+        recover(teachers=[teacher])

@@ -22,7 +22,7 @@ STILL = ("recover.crop=null", "recover.flip=false", "recover.roll={mode: off}")
 def recover(*overrides: str, batch: Batch | None = None, **changes: object) -> RecoveredBatch:
     arguments = {
         "config": tiny_recover(*overrides),
-        "teacher": tiny_teacher(),
+        "teachers": [tiny_teacher()],
         "seed": 0,
         "start": None,
         "device": "cpu",
@@ -178,14 +178,25 @@ def test_a_moved_teacher_is_as_far_away_as_asked_and_the_stored_one_stays() -> N
 
 def test_a_batch_under_a_moved_teacher_does_not_depend_on_the_one_before() -> None:
     teacher, move = tiny_teacher(), "recover.perturb={steps: 3, radius: 0.5}"
-    first = recover(move, teacher=teacher)
-    recover(move, teacher=teacher, batch=tiny_batch(1))
-    again = recover(move, teacher=teacher)
+    first = recover(move, teachers=[teacher])
+    recover(move, teachers=[teacher], batch=tiny_batch(1))
+    again = recover(move, teachers=[teacher])
     assert np.array_equal(first.pixels, again.pixels)
-    assert not np.array_equal(first.pixels, recover(teacher=teacher).pixels)
+    assert not np.array_equal(first.pixels, recover(teachers=[teacher]).pixels)
 
 
 def test_resizing_to_the_same_side_is_nothing() -> None:
     images = torch.randn(1, 3, SIDE, SIDE)
     assert resized(images, SIDE) is images
     assert resized(images, 8).shape == (1, 3, 8, 8)
+
+
+def test_teachers_take_turns_from_step_to_step() -> None:
+    one, other = tiny_teacher(), tiny_teacher(seed=1)
+    both = recover(*STILL, teachers=[one, other], start=real())
+    first = recover(*STILL, teachers=[one], start=real())
+    second = recover(*STILL, teachers=[other], start=real())
+    assert both.trace[0] == first.trace[0]
+    assert both.trace[1] != first.trace[1]
+    assert both.trace[1] != second.trace[1]  # the first step was the other teacher's
+    assert np.array_equal(first.pixels, recover(*STILL, teachers=[one, one], start=real()).pixels)

@@ -57,7 +57,7 @@ def recover(precision: Precision) -> list[float]:
     made = recover_batch(
         tiny_batch(),
         config=tiny_recover(),
-        teacher=tiny_teacher(precision),
+        teachers=[tiny_teacher(precision)],
         seed=0,
         start=None,
         device="cpu",
