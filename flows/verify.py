@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from distill_core.errors import DistillError
+from distill_core.errors import DataError, DistillError
 from distill_core.progress import Progress, silent
 from distill_core.storage.digest import sha256
-from distill_core.storage.manifest import Manifest, ManifestEntry, load_manifest
-from distill_core.storage.markers import StageShelf
+from distill_core.storage.manifest import Manifest, ManifestEntry, load_manifest, manifest_path
+from distill_core.storage.markers import FileInfo, StageShelf
 from distill_core.storage.store import Store
 from flows import units
 from flows.progress import display
@@ -53,7 +53,7 @@ class Verdict:
             return f"{run}: verified {read}{missing}"
         return (
             f"{run}: {len(self.damage)} damaged; read {read}{missing}. To make a shard again, "
-            "delete its marker and its stage's manifests, then resume."
+            "delete its marker, to write a manifest again, delete it; then resume."
         )
 
 
@@ -68,30 +68,33 @@ def verify_with_progress(run: Run) -> Verdict:
 
 
 def verify_run(run: Run, *, progress: Progress = silent) -> Verdict:
-    """Check sizes, sha256 and Parquet row counts of every file of every manifest.
+    """Check every manifest against its markers, and every file against its marker.
 
     Args:
         run: stages without a manifest are reported as missing, not as damage.
         progress: told (bytes read, bytes in total).
     """
-    found = _manifests(run)
-    present = {name: manifest for name, manifest in found.items() if manifest is not None}
+    present, missing, damage = _manifests(run)
     files = [size for m in present.values() for entry in m.entries for _, size, _ in entry.files]
-    damage: list[Damage] = []
     done = 0
     for name, manifest in present.items():
-        shelf = StageShelf(run.store, name.split(".")[0])
+        shelf, where = StageShelf(run.store, name.split(".")[0]), manifest_path(run.name, name)
         for entry in manifest.entries:
-            damage.extend(check_entry(shelf, entry))
+            damage.extend(check_entry(shelf, entry, manifest=where))
             done += sum(size for _, size, _ in entry.files)
             progress(done, sum(files))
-    missing = tuple(name for name, manifest in found.items() if manifest is None)
     shards = sum(len(manifest.entries) for manifest in present.values())
     return Verdict(len(files), sum(files), shards, tuple(damage), missing)
 
 
-def check_entry(shelf: StageShelf, entry: ManifestEntry) -> Iterator[Damage]:
-    """Yield what is wrong with one shard."""
+def check_entry(shelf: StageShelf, entry: ManifestEntry, *, manifest: str) -> Iterator[Damage]:
+    """Yield what is wrong with one shard: manifest against marker, marker against files.
+
+    Args:
+        shelf: of its stage.
+        entry: what the manifest says of it.
+        manifest: path of the manifest.
+    """
     where = shelf.marker_path(entry.key)
     try:
         marker = shelf.marker(entry.key)
@@ -101,28 +104,42 @@ def check_entry(shelf: StageShelf, entry: ManifestEntry) -> Iterator[Damage]:
     if marker is None:
         yield Damage(where, f"the marker of shard {entry.shard} is gone")
         return
-    paths = {info.suffix: info.path for info in marker.files}
-    for suffix, size, digest in entry.files:
-        if suffix not in paths:
-            yield Damage(where, f"the marker names no .{suffix} file, the manifest does")
-            continue
-        yield from _check_file(shelf.store, paths[suffix], size, digest, rows=entry.rows)
+    for problem in _differences(entry, ManifestEntry.of(marker)):
+        yield Damage(manifest, f"shard {entry.shard}: {problem}")
+    for info in marker.files:
+        yield from _check_file(shelf.store, info, rows=marker.rows)
 
 
-def _check_file(store: Store, path: str, size: int, digest: str, *, rows: int) -> Iterator[Damage]:
+def _differences(listed: ManifestEntry, marked: ManifestEntry) -> Iterator[str]:
+    """Yield where a manifest and a marker disagree; a shared shard may have several names."""
+    for what in ("rows", "classes"):
+        said, true = getattr(listed, what), getattr(marked, what)
+        if said != true:
+            yield f"{said} {what}, its marker says {true}"
+    ours, theirs = ({file[0]: file[1:] for file in one.files} for one in (listed, marked))
+    for suffix in sorted(ours.keys() | theirs.keys()):
+        if suffix not in theirs:
+            yield f"the marker names no .{suffix} file, the manifest does"
+        elif suffix not in ours:
+            yield f"the manifest names no .{suffix} file, the marker does"
+        elif ours[suffix] != theirs[suffix]:
+            said, true = _described(*ours[suffix]), _described(*theirs[suffix])
+            yield f".{suffix} of {said}, its marker says {true}"
+
+
+def _check_file(store: Store, info: FileInfo, *, rows: int) -> Iterator[Damage]:
     try:
-        data = store.read(path)
+        data = store.read(info.path)
     except DistillError as error:
-        yield Damage(path, str(error))
+        yield Damage(info.path, str(error))
         return
-    if len(data) != size or sha256(data) != digest:
-        yield Damage(
-            path,
-            f"{len(data)} bytes, sha256 {sha256(data)[:12]}, do not match the manifest "
-            f"({size} bytes, sha256 {digest[:12]})",
-        )
-    elif path.endswith(".parquet"):
-        yield from _check_rows(path, data, rows)
+    digest, is_parquet = sha256(data), info.path.endswith(".parquet")
+    if digest != info.sha256:
+        found, said = _described(len(data), digest), _described(info.bytes, info.sha256)
+        place = f"; {locate_damage(data)}" if is_parquet else ""
+        yield Damage(info.path, f"{found}, do not match the marker ({said}){place}")
+    elif is_parquet:
+        yield from _check_rows(info.path, data, rows)
 
 
 def _check_rows(path: str, data: bytes, rows: int) -> Iterator[Damage]:
@@ -132,9 +149,47 @@ def _check_rows(path: str, data: bytes, rows: int) -> Iterator[Damage]:
         yield Damage(path, f"not Parquet: {error}")
         return
     if found != rows:
-        yield Damage(path, f"{found} rows, the manifest says {rows}")
+        yield Damage(path, f"{found} rows, the marker says {rows}")
 
 
-def _manifests(run: Run) -> Mapping[str, Manifest | None]:
-    names = (name for stage in STAGES[1:] for name in manifest_names(run, stage))
-    return {name: load_manifest(run.store, run.name, name) for name in names}
+def locate_damage(data: bytes) -> str:
+    """Return which row groups of a damaged Parquet file do not decode or fail their checksums."""
+    try:
+        file = pq.ParquetFile(io.BytesIO(data), page_checksum_verification=True)
+    except (pa.ArrowException, OSError):
+        return "the footer cannot be read"
+    groups = [number for number in range(file.num_row_groups) if not _reads(file, number)]
+    if not groups:
+        return "every row group reads, so the damage is in the footer or between pages"
+    names = ", ".join(map(str, groups))
+    return f"row group {names} of {file.num_row_groups} does not read, counted from 0"
+
+
+def _reads(file: pq.ParquetFile, group: int) -> bool:
+    try:
+        file.read_row_group(group)
+    except (pa.ArrowException, OSError):
+        return False
+    return True
+
+
+def _described(size: int, digest: str) -> str:
+    return f"{size} bytes, sha256 {digest[:12]}"
+
+
+def _manifests(run: Run) -> tuple[dict[str, Manifest], tuple[str, ...], list[Damage]]:
+    """Return manifests by name, the names of missing ones, and what cannot be read."""
+    found: dict[str, Manifest] = {}
+    missing: list[str] = []
+    damage: list[Damage] = []
+    for name in (name for stage in STAGES[1:] for name in manifest_names(run, stage)):
+        try:
+            manifest = load_manifest(run.store, run.name, name)
+        except DataError as error:
+            damage.append(Damage(manifest_path(run.name, name), str(error)))
+            continue
+        if manifest is None:
+            missing.append(name)
+        else:
+            found[name] = manifest
+    return found, tuple(missing), damage

@@ -12,11 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from distill_core.storage.digest import sha256
-from distill_core.storage.manifest import Manifest, load_manifest, save_manifest
+from distill_core.storage.manifest import load_manifest
 from distill_core.storage.markers import StageShelf
-from flows.verify import verify_run, verify_with_progress
+from flows.verify import locate_damage, verify_run, verify_with_progress
 from tasks.runs import Run
 from tests.flows.fabricate import finished_run
+from tests.flows.test_cli import Distill, distill
+
+__all__ = ["distill"]  # a fixture
 
 
 @pytest.fixture
@@ -60,7 +63,7 @@ def test_changed_bytes_are_found(run: Run, stage: str, harm: Callable[[bytes], b
     run.store.put(path, harm(run.store.read(path)))
     (damage,) = verify_run(run).damage
     assert damage.path == path
-    assert "do not match the manifest" in str(damage)
+    assert "do not match the marker" in str(damage)
 
 
 def test_a_missing_file_is_found(run: Run) -> None:
@@ -91,29 +94,94 @@ def test_a_marker_that_lost_a_file_is_found(run: Run) -> None:
     assert "names no .parquet file" in damage.problem
 
 
-def replace_images(run: Run, data: bytes) -> None:
+def replace_labels(run: Run, data: bytes) -> None:
     """Put other bytes in the first label shard, marker and manifest agreeing with them."""
-    path = file_of(run, "relabel")
+    path, facts = file_of(run, "relabel"), {"bytes": len(data), "sha256": sha256(data)}
     run.store.put(path, data)
-    manifest = load_manifest(run.store, run.name, "relabel")
-    assert manifest is not None
-    tree = json.loads(manifest.to_json())
-    tree["entries"][0]["files"] = [["parquet", len(data), sha256(data)]]
-    save_manifest(run.store, run.name, Manifest.from_json(json.dumps(tree).encode()))
+    marker = json.loads(run.store.read("relabel/_done/0.json"))
+    marker["files"][0] |= facts
+    run.store.put("relabel/_done/0.json", json.dumps(marker).encode())
+    edit_manifest(run, "relabel", files=[["parquet", len(data), sha256(data)]])
+
+
+def edit_manifest(run: Run, stage: str, **facts: object) -> None:
+    """Change the first entry of a manifest by hand."""
+    path = run.path(f"{stage}.manifest.json")
+    tree = json.loads(run.store.read(path))
+    tree["entries"][0] |= facts
+    run.store.put(path, json.dumps(tree).encode())
 
 
 def test_a_parquet_file_of_too_few_rows_is_found(run: Run) -> None:
     stream = io.BytesIO()
     pq.write_table(pa.table({"label": [1, 2]}), stream)
-    replace_images(run, stream.getvalue())
+    replace_labels(run, stream.getvalue())
     (damage,) = verify_run(run).damage
-    assert damage.problem == "2 rows, the manifest says 6"
+    assert damage.problem == "2 rows, the marker says 6"
 
 
 def test_a_file_that_is_no_parquet_is_found(run: Run) -> None:
-    replace_images(run, b"not a table")
+    replace_labels(run, b"not a table")
     (damage,) = verify_run(run).damage
     assert "not Parquet" in damage.problem
+
+
+@pytest.mark.parametrize("group", [0, 1, 2])
+@pytest.mark.parametrize("column", ["image.bytes", "wnid", "loss_cross_entropy"])
+def test_a_changed_byte_is_found_with_its_row_group(
+    run: Run, distill: Distill, group: int, column: str
+) -> None:
+    path = file_of(run, "recover")
+    data = run.store.read(path)
+    metadata = pq.ParquetFile(io.BytesIO(data)).metadata.row_group(group)
+    chunks = [metadata.column(n) for n in range(metadata.num_columns)]
+    chunk = next(one for one in chunks if one.path_in_schema == column)
+    last = chunk.data_page_offset + chunk.total_compressed_size
+    if chunk.has_dictionary_page:
+        last = chunk.dictionary_page_offset + chunk.total_compressed_size
+    spoilt = bytearray(data)
+    spoilt[last - 1] ^= 0x10
+    run.store.put(path, bytes(spoilt))
+    said = distill("verify", run.name, "--store", run.store.url)
+    assert said.code == 1
+    (line,) = (line for line in said.out.splitlines() if line.startswith("damaged: "))
+    assert path in line
+    assert f"row group {group} of 3 does not read" in line
+
+
+def test_damage_outside_the_row_groups_is_said_to_be_there(run: Run) -> None:
+    path = file_of(run, "recover")
+    data = run.store.read(path)
+    assert locate_damage(data[:-1]) == "the footer cannot be read"
+    assert "every row group reads" in locate_damage(data)
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        ({"rows": 7}, "7 rows, its marker says 6"),
+        ({"classes": 2}, "2 classes, its marker says 3"),
+        ({"files": []}, "the manifest names no .parquet file, the marker does"),
+        ({"files": [["parquet", 5, "0" * 64]]}, ".parquet of 5 bytes, sha256 000000000000, its"),
+    ],
+)
+def test_a_manifest_that_was_edited_is_found(
+    run: Run, distill: Distill, facts: dict[str, object], said: str
+) -> None:
+    edit_manifest(run, "relabel", **facts)
+    (damage,) = verify_run(run).damage
+    assert damage.path == run.path("relabel.manifest.json")
+    assert damage.problem.startswith(f"shard relabel-0: {said}")
+    assert distill("verify", run.name, "--store", run.store.url).code == 1
+
+
+def test_a_manifest_that_is_no_json_is_damage_and_the_others_are_read(run: Run) -> None:
+    run.store.put(run.path("relabel.manifest.json"), b'{"version": 1, ')
+    path = file_of(run, "recover")
+    run.store.put(path, truncate(run.store.read(path)))
+    broken, cut = verify_run(run).damage
+    assert (broken.path, cut.path) == (run.path("relabel.manifest.json"), path)
+    assert "not a manifest" in broken.problem
 
 
 def test_a_stage_that_is_not_done_is_missing_not_damaged(run: Run) -> None:
