@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch.distributed
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,23 @@ class World:
     def share(self, count: int) -> slice:
         """Return this process's part of a batch of `count` images."""
         return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
+
+    def decided(self, decide: Callable[[], T]) -> T:
+        """Return what the first process decides; the others do not ask, they are told.
+
+        What stands in a store can change between two reads. Processes that read for themselves
+        could go different ways, and would wait for each other for ever. All must call this; if the
+        first one raises, whoever runs the group has to end the others.
+
+        Args:
+            decide: called in the first process only; its value must pickle.
+        """
+        if self.size == 1:
+            return decide()
+        told: list[Any] = [decide() if self.first else None]
+        torch.distributed.broadcast_object_list(told, src=0)
+        value: T = told[0]
+        return value
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """Return the model with averaged gradients over processes, or as it is when alone."""

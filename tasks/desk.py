@@ -48,12 +48,17 @@ class Desk:
         self.gauge = (done, total)
 
     def begin(self, job: Job) -> Marker | None:
-        """Prepare this thread for a job; return its marker if somebody finished it meanwhile."""
+        """Prepare this thread for a job; return its marker if somebody finished it meanwhile.
+
+        In a gang the first process looks, and all believe it.
+        """
         import torch
+
+        from distill_core.world import World
 
         torch.set_num_threads(self.config.threads)  # actors may run each call in another thread
         self.gauge = (0, 0)
-        return self.shelf.marker(job.key)
+        return World.current().decided(lambda: self.shelf.marker(job.key))
 
     def commit(
         self, job: Job, files: Mapping[str, bytes], *, since: float, **facts: Any

@@ -1,7 +1,8 @@
 """The workers that train: one teacher, or one student, per job.
 
 With two or more processes the same `run` is called in every process of a gang; the first commits.
-Training resumes from the furthest checkpoint in storage, whoever wrote it.
+Training resumes from the furthest checkpoint in storage, whoever wrote it. What stands in storage
+may change at any moment, so the first process of a gang reads markers and checkpoints for all.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from distill_core.judging import rows_in_training
@@ -30,6 +32,22 @@ if TYPE_CHECKING:
     from distill_core.world import World
 
 
+@dataclass(frozen=True)
+class SharedCheckpoints:
+    """Checkpoints of a gang: every process goes on from the bytes that the first one read."""
+
+    own: Checkpoints
+    world: World
+
+    def save(self, step: int, payload: bytes) -> None:
+        """Keep the state after `step` whole epochs."""
+        self.own.save(step, payload)
+
+    def latest(self) -> tuple[int, bytes] | None:
+        """Return the furthest state kept, the same in all processes; all of them must ask."""
+        return self.world.decided(self.own.latest)
+
+
 class SqueezeWorker:
     """Trains the teacher, or takes it from a file."""
 
@@ -47,7 +65,7 @@ class SqueezeWorker:
         if done := self.desk.begin(job):
             return receipt(done, won=False)
         since, world = time.perf_counter(), World.current()
-        checkpoints = _checkpoints(self.desk, job)
+        checkpoints = SharedCheckpoints(_checkpoints(self.desk, job), world)
         config = self.desk.config.of_teacher(job.payload["teacher"])
         teacher = self._teacher(config, checkpoints, world)
         if not world.first:
@@ -66,11 +84,11 @@ class SqueezeWorker:
                 "curve": list(teacher.curve),
             },
         )
-        checkpoints.clear()
+        checkpoints.own.clear()
         return committed
 
     def _teacher(
-        self, config: RunConfig, checkpoints: Checkpoints, world: World
+        self, config: RunConfig, checkpoints: SharedCheckpoints, world: World
     ) -> SqueezedTeacher:
         import torch
 
@@ -128,7 +146,7 @@ class PosttrainWorker:
             return receipt(done, won=False)
         since, world = time.perf_counter(), World.current()
         shards = [self.desk.images(key) for key in job.payload["images"]]
-        checkpoints = _checkpoints(self.desk, job)
+        checkpoints = SharedCheckpoints(_checkpoints(self.desk, job), world)
         rows = rows_in_training(
             self.desk.plan.test_images, self.desk.config.posttrain.validation_shard
         )
@@ -159,7 +177,7 @@ class PosttrainWorker:
             classes=self.desk.config.data.num_classes,
             summary=result,
         )
-        checkpoints.clear()
+        checkpoints.own.clear()
         return committed
 
     def _judged_on(self, rows: list[int]) -> dict[str, Any]:
