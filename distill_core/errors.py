@@ -13,6 +13,7 @@ DistillError            retryable = False
 ├── OutOfMemoryError    a device had no room for a job; half as much at once may fit
 ├── ShardsFailed        some shards used up their attempts; the others are done
 ├── StorageError        retryable: the object store refused or timed out
+│   └── StorageRefused  not retryable: permission, credentials, address; it will refuse again
 └── ClusterError        retryable: a node, actor or worker process was lost, or never came
 """
 
@@ -51,6 +52,12 @@ class StorageError(DistillError):
     """The object store refused, timed out, or lost a request."""
 
     retryable = True
+
+
+class StorageRefused(StorageError):
+    """The object store will refuse again until a person changes something."""
+
+    retryable = False
 
 
 class ClusterError(DistillError):

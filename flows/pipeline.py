@@ -5,15 +5,18 @@ Both ways run the same stage functions on the same worker classes and write the 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from pydantic import ValidationError
 
 from distill_core.config.schema import RunConfig
 from distill_core.errors import ConfigError, StorageError
-from distill_core.storage.store import Store, probe
+from distill_core.storage.store import ANOTHER_STORE, Store, probe
 from flows.addresses import check_address, check_config
 from flows.events import EventLog
 from flows.facts import REPORT
@@ -80,8 +83,9 @@ def prepare(config: RunConfig, store: Store, *, name: str | None, single_writer:
         StorageError: the store cannot be written, or lets two drivers create the same object.
     """
     check_config(config)
+    store = replace(store, single_writer=single_writer)
     if not run_status(Run(name or default_name(config), config, store)).complete:
-        check_store(store, single_writer=single_writer)
+        check_store(store)
     return create_run(config, store, name)
 
 
@@ -100,17 +104,26 @@ def execution_of(tree: Mapping[str, Any]) -> Execution:
         raise ConfigError(f"{path} = {problem['input']!r}: {problem['msg']}.") from None
 
 
-def check_store(store: Store, *, single_writer: bool) -> None:
-    """Refuse a store whose conditional create is none.
+def check_store(store: Store) -> None:
+    """Refuse a store that cannot arbitrate; in single-writer mode, warn on stderr and go on.
 
     Raises:
-        StorageError: it cannot be written, or does not refuse a second create.
+        StorageError: it cannot be written, or cannot arbitrate.
     """
-    if not probe(store) and not single_writer:
-        raise StorageError(
-            f"{store.url}: the store let the same object be created twice, so two drivers could "
-            "overwrite each other. Use another store, or --single-writer with one driver only."
-        )
+    if probe(store):
+        return
+    problem = (
+        f"{store.url}: the store does not refuse to create the same object twice, so two drivers "
+        f"could overwrite each other"
+    )
+    if not store.single_writer:
+        raise StorageError(f"{problem}. {ANOTHER_STORE}")
+    _warn(f"{problem}. Going on in single-writer mode: start no second driver on this store.")
+
+
+@cache  # once per process: the command and the flow it starts both check
+def _warn(text: str) -> None:
+    print(f"distill: warning: {text}", file=sys.stderr)
 
 
 @contextmanager
@@ -156,6 +169,7 @@ def run_with_prefect(run: Run, execution: Execution, only: Only) -> None:
 
 def complete_run(run: Run, execution: Execution, only: Only | None = None) -> RunStatus:
     """Do what a run lacks and return how far it is; where nothing is to do, nothing is started."""
+    run = replace(run, store=replace(run.store, single_writer=execution.single_writer))
     status, allowed = run_status(run), execution.allow_missing
     if not (status.complete or (not only and status.settled(allowed))):
         start = run_local if execution.local else run_with_prefect

@@ -127,7 +127,7 @@ def _dispatch(
     observer: Observer,
     pools: PoolProvider,
 ) -> DispatchResult:
-    kwargs = {"run": run.config.model_dump_json(), "name": run.name, "store": run.store.url}
+    kwargs = {"run": run.config.model_dump_json(), "name": run.name, "store": run.store}
     spec = WorkerSpec(WORKERS[stage], kwargs | {"device": execution.device})
     processes = processes_of(run, stage)
     if processes > 1:

@@ -51,7 +51,7 @@ class SharedCheckpoints:
 class SqueezeWorker:
     """Trains the teacher, or takes it from a file."""
 
-    def __init__(self, **desk: str) -> None:
+    def __init__(self, **desk: Any) -> None:
         self.desk = Desk("squeeze", **desk)
 
     def peek(self) -> tuple[int, int]:
@@ -128,7 +128,7 @@ class SqueezeWorker:
 class PosttrainWorker:
     """Trains one student on one set, and judges it as it learns."""
 
-    def __init__(self, **desk: str) -> None:
+    def __init__(self, **desk: Any) -> None:
         self.desk = Desk("posttrain", **desk)
 
     def peek(self) -> tuple[int, int]:

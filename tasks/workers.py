@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from distill_core.plan import Batch, ImageId
 from distill_core.storage.markers import StageShelf
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 class RecoverWorker:
     """Makes the images of one class shard."""
 
-    def __init__(self, **desk: str) -> None:
+    def __init__(self, **desk: Any) -> None:
         self.desk = Desk("recover", **desk)
         self._ranked: dict[int, np.ndarray] = {}  # crops by class, of the current job
         self._statistics: dict[str, ClassStatistics] = {}  # by key, of the current job
@@ -147,7 +147,7 @@ class RecoverWorker:
 class StatisticsWorker:
     """Measures what each class of real images does to the teacher, for one block of classes."""
 
-    def __init__(self, **desk: str) -> None:
+    def __init__(self, **desk: Any) -> None:
         self.desk = Desk("statistics", **desk)
 
     def peek(self) -> tuple[int, int]:
@@ -176,7 +176,7 @@ class StatisticsWorker:
 class RelabelWorker:
     """Describes a range of views of one image shard."""
 
-    def __init__(self, **desk: str) -> None:
+    def __init__(self, **desk: Any) -> None:
         self.desk = Desk("relabel", **desk)
 
     def peek(self) -> tuple[int, int]:

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import fsspec
 import pyarrow as pa
 
 from distill_core.config.schema import DataConfig
 from distill_core.errors import ConfigError, DataError, StorageError
-from distill_core.storage.backends import OPTIONS, foreign_errors
+from distill_core.storage.backends import foreign_errors
+from distill_core.storage.filesystems import open_filesystem
 
 
 class Place(Protocol):
@@ -153,13 +153,13 @@ def _open(url: str) -> Place:
     if "://" not in local:
         return LocalPlace(os.path.abspath(os.path.expanduser(local)))
     try:
-        fs, root = fsspec.core.url_to_fs(url, **OPTIONS.get(url.partition("://")[0], {}))
+        fs, root = open_filesystem(url)
     except (ImportError, ValueError) as error:
         raise ConfigError(
             f"data.path: {url}: cannot be opened ({error}). Use a folder or s3://bucket/prefix; "
             "s3 needs `pip install 'distill[s3]'`."
         ) from error
-    return RemotePlace(url.rstrip("/"), fs, str(root).rstrip("/"))
+    return RemotePlace(url.rstrip("/"), fs, root.rstrip("/"))
 
 
 def _is_folder(entry: dict[str, Any]) -> bool:

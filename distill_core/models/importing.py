@@ -12,7 +12,6 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-import fsspec
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
@@ -24,6 +23,7 @@ from distill_core.models.build import skeleton
 from distill_core.models.heads import head_name
 from distill_core.models.spec import TeacherSpec
 from distill_core.storage.digest import read_file
+from distill_core.storage.filesystems import open_filesystem
 
 WRAPPERS = ("state_dict", "model")  # keys under which trainers keep the state dict
 PREFIXES = ("module.", "_orig_mod.")  # of DistributedDataParallel and torch.compile
@@ -88,7 +88,7 @@ def read_description(url: str) -> TeacherSpec | None:
     if not url.endswith(".safetensors"):
         return None
     beside = url.removesuffix(".safetensors") + ".json"
-    fs, path = fsspec.core.url_to_fs(beside)
+    fs, path = open_filesystem(beside)
     return TeacherSpec.from_json(read_file(beside), where=beside) if fs.isfile(path) else None
 
 

@@ -13,7 +13,6 @@ import errno
 import os
 import secrets
 import stat
-import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -23,25 +22,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
 
+from distill_core.storage.filesystems import loaded_errors, open_filesystem
 from distill_core.storage.listing import PARTIAL, Lists, ListsDisk, ListsObjects
+from distill_core.storage.refusals import code_of
 
 MAX_CREATE_BYTES = 64 * 2**20  # s3fs goes multipart at 100 MiB, where some stores ignore conditions
-
-# A listing cache would hide what another machine has just committed; and the checksums that newer
-# clients add by default are refused, or stored as data, by several S3-compatible servers.
-S3_OPTIONS: Mapping[str, Any] = MappingProxyType(
-    {
-        "use_listings_cache": False,
-        "config_kwargs": {
-            "connect_timeout": 10,  # seconds
-            "read_timeout": 60,  # seconds
-            "retries": {"mode": "standard", "max_attempts": 5},
-            "request_checksum_calculation": "when_required",
-            "response_checksum_validation": "when_required",
-        },
-    }
-)
-OPTIONS: Mapping[str, Mapping[str, Any]] = MappingProxyType({"s3": S3_OPTIONS, "s3a": S3_OPTIONS})
 
 # fsspec's memory file system checks and writes in two steps, and its readers share one cursor.
 _MEMORY_LOCK = threading.RLock()
@@ -72,7 +57,11 @@ class Backend(Lists, Protocol):
         """Write a whole object in one move."""
 
     def create(self, path: str, data: bytes) -> bool:
-        """Write a whole object if there is none yet; True for the one writer that did."""
+        """Write a whole object if there is none yet; True for the one writer that did.
+
+        Raises:
+            NotImplementedError: the store knows no conditional create.
+        """
 
     def delete(self, path: str) -> None:
         """Remove an object; a missing one is fine."""
@@ -197,6 +186,8 @@ class ObjectBackend(ListsObjects):
                 # Ceph words its refusal so that s3fs does not recognise it.
                 if error.errno == errno.EINVAL and self.is_file(path):
                     return False
+                if code_of(error) == "NotImplemented":
+                    raise NotImplementedError(path) from error
                 raise
         return True
 
@@ -225,15 +216,10 @@ def open_backend(url: str) -> Backend:
 def _open(url: str, _pid: int) -> Backend:
     if "://" not in url:
         return LocalBackend(url)
-    # fsspec loads what it finds installed; a local folder does without it.
-    from fsspec.core import url_to_fs
-
-    protocol = url.partition("://")[0]
-    fs, root = url_to_fs(url, **OPTIONS.get(protocol, {}))
-    return ObjectBackend(fs, root, _MEMORY_LOCK if protocol == "memory" else nullcontext())
+    fs, root = open_filesystem(url)
+    return ObjectBackend(fs, root, _MEMORY_LOCK if url.startswith("memory:") else nullcontext())
 
 
 def foreign_errors() -> tuple[type[Exception], ...]:
     """Return what a backend may raise: OSError, and the errors of client libraries in use."""
-    loaded = ((sys.modules.get(module), names) for module, names in FOREIGN_ERRORS.items())
-    return (OSError, *(getattr(module, n) for module, names in loaded if module for n in names))
+    return (OSError, *loaded_errors(FOREIGN_ERRORS))

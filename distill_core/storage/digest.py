@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 
-import fsspec
-
 from distill_core.errors import ConfigError
+from distill_core.storage.backends import foreign_errors
+from distill_core.storage.filesystems import open_filesystem
 
 
 def sha256(data: bytes) -> str:
@@ -21,9 +21,9 @@ def read_file(url: str) -> bytes:
         ConfigError: it cannot be read.
     """
     try:
-        with fsspec.open(url, "rb") as stream:
-            return bytes(stream.read())
-    except OSError as error:
+        fs, path = open_filesystem(url)
+        return bytes(fs.cat_file(path))
+    except foreign_errors() as error:
         raise ConfigError(f"{url}: cannot be read ({error}). Check the path.") from None
 
 

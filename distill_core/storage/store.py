@@ -9,22 +9,27 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
 
-from distill_core.errors import ConfigError, DataError, StorageError
+from distill_core.errors import ConfigError, DataError, StorageError, StorageRefused
 from distill_core.storage.backends import Backend, foreign_errors, open_backend
 from distill_core.storage.listing import StoredFile, Upload
+from distill_core.storage.refusals import hint
+
+ANOTHER_STORE = "Use another store, or --single-writer with one driver only."
 
 
 @dataclass(frozen=True)
 class Store:
-    """Objects below one URL; a value, which travels to other processes as its URL alone.
+    """Objects below one URL; a value, which travels to other processes without its connection.
 
     Paths are relative, with slashes. `put` is for names nobody else writes and for advisory files;
     whatever decides something is made by `create`.
     """
 
     url: str  # folder, file://, s3://bucket/prefix, memory://name; a folder is made absolute
+    single_writer: bool = False  # `create` goes on where the store cannot arbitrate
 
     def __post_init__(self) -> None:
         """Keep one spelling of the address."""
@@ -99,11 +104,26 @@ class Store:
     def create(self, path: str, data: bytes) -> bool:
         """Make an object if there is none; return True to exactly one of all who try.
 
+        With `single_writer`, of those who try at the same moment more than one may be told True,
+        if the store cannot tell them apart; the last of them stands.
+
         Raises:
             StorageError: the store refused, or the answer was lost: the object may then be there.
         """
+        if self.single_writer and self.exists(path):
+            return False
         with self._translated(path, "cannot be written"):
-            return self._backend.create(path, data)
+            try:
+                return self._backend.create(path, data)
+            except NotImplementedError:
+                pass
+        if not self.single_writer:
+            raise StorageRefused(
+                f"{self.uri(path)}: cannot be created, since the store has no conditional create. "
+                f"{ANOTHER_STORE}"
+            )
+        self.put(path, data)
+        return True
 
     def delete(self, path: str) -> None:
         """Remove an object; a missing one is fine."""
@@ -145,9 +165,11 @@ class Store:
         try:
             yield
         except foreign_errors() as error:
+            where = f"{self.uri(path)}: {what} ({_said(error)})"
+            if (remedy := hint(error)) is not None:
+                raise StorageRefused(f"{where}. {remedy}.") from error
             raise StorageError(
-                f"{self.uri(path)}: {what} ({_said(error)}). "
-                f"Check the address, the permissions and the free space, then run again."
+                f"{where}. Check the address, the permissions and the free space, then run again."
             ) from error
 
 
@@ -159,10 +181,14 @@ def probe(store: Store) -> bool:
     Raises:
         StorageError: the store cannot be written at all.
     """
-    path = f".probe/{secrets.token_hex(16)}"
-    first = store.create(path, b"probe")
+    path, strict = f".probe/{secrets.token_hex(16)}", replace(store, single_writer=False)
     try:
-        return first and not store.create(path, b"probe")
+        first = strict.create(path, b"probe")
+    except StorageRefused:
+        store.put(path, b"probe")  # raises, unless it was only the condition that was refused
+        first = False
+    try:
+        return first and not strict.create(path, b"probe")
     finally:
         store.delete(path)
 
@@ -173,6 +199,11 @@ def _normalised(url: str) -> str:
         url = url.removeprefix(prefix)
     if "://" not in url:
         return os.path.abspath(os.path.expanduser(url))
+    if urlsplit(url).password is not None:
+        raise ConfigError(
+            "store: the address contains credentials, which would be stored with every run. "
+            "Leave them to the environment (AWS_ACCESS_KEY_ID, ...) or to your cloud's roles."
+        )
     protocol, _, rest = url.partition("://")
     return f"{protocol}://{rest.rstrip('/')}"
 

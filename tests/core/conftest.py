@@ -7,6 +7,10 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from tests.places import eager_threads, races, shelf, store
+
+__all__ = ["eager_threads", "races", "shelf", "store"]
+
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:

@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
 from distill_core.storage.checkpoints import Checkpoints
 from distill_core.storage.store import Store
-from tests.core.test_store import PLACES
 
 KEY = "ab" * 16
 FOLDER = f"squeeze/checkpoints/{KEY}"
-
-
-@pytest.fixture(params=PLACES)
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    """Return an empty store of each kind."""
-    return PLACES[request.param](tmp_path)
 
 
 def execution(store: Store, token: str, key: str = KEY) -> Checkpoints:

@@ -10,7 +10,7 @@ import pytest
 
 from distill_core.errors import StorageError
 from distill_core.storage import backends
-from tests.core.test_store import local_store
+from tests.places import local_store
 
 
 def test_a_folder_that_cannot_be_read_does_not_pass_for_an_empty_one(

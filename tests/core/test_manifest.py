@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -11,13 +10,6 @@ from distill_core.errors import DataError
 from distill_core.storage.manifest import Manifest, load_manifest, manifest_path, save_manifest
 from distill_core.storage.markers import FileInfo, Marker
 from distill_core.storage.store import Store
-from tests.core.test_store import PLACES
-
-
-@pytest.fixture(params=PLACES)
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    """Return an empty store of each kind."""
-    return PLACES[request.param](tmp_path)
 
 
 def marker(number: int) -> Marker:

@@ -14,16 +14,10 @@ import pytest
 from distill_core.errors import ShardError, StorageError
 from distill_core.storage.markers import Marker, StageShelf, new_token
 from distill_core.storage.store import Store
-from tests.core.test_store import PLACES, THREADS
+from tests.places import THREADS
 
 KEY = "ab" * 16
 FILES = {"parquet": b"rows", "trace.json": b"{}"}
-
-
-@pytest.fixture(params=PLACES)
-def shelf(request: pytest.FixtureRequest, tmp_path: Path) -> StageShelf:
-    """Return an empty shelf in each kind of store."""
-    return StageShelf(PLACES[request.param](tmp_path), "recover")
 
 
 def commit(

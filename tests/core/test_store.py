@@ -1,52 +1,21 @@
-"""The contract of a store, run for every kind of place; a new place is one more parameter."""
+"""The contract of a store, run for every kind of place (see tests/places.py)."""
 
 from __future__ import annotations
 
 import pickle
-import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 
 from distill_core.errors import ConfigError, DataError, StorageError
-from distill_core.storage import backends
+from distill_core.storage import backends, filesystems
 from distill_core.storage import store as store_module
 from distill_core.storage.store import Store, probe
-
-THREADS = 16
-
-
-def local_store(tmp_path: Path) -> Store:
-    """Return an empty store on disk."""
-    return Store(str(tmp_path / "store"))
-
-
-def memory_store(_tmp_path: Path) -> Store:
-    """Return an empty store in this process."""
-    return Store(f"memory://{uuid4().hex}")
-
-
-PLACES: dict[str, Callable[[Path], Store]] = {"local": local_store, "memory": memory_store}
-
-
-@pytest.fixture(params=PLACES)
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    """Return an empty store of each kind."""
-    return PLACES[request.param](tmp_path)
-
-
-@pytest.fixture
-def eager_threads() -> Iterator[None]:
-    """Let threads take turns after microseconds: a check apart from its write then shows."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
+from tests.places import THREADS, local_store, memory_store
 
 
 class BrokenBackend:
@@ -170,7 +139,7 @@ def test_the_second_create_is_refused_and_changes_nothing(store: Store) -> None:
 
 
 @pytest.mark.usefixtures("eager_threads")
-def test_of_sixteen_threads_one_creates(store: Store) -> None:
+def test_of_sixteen_threads_one_creates(store: Store, races: int) -> None:
     barrier = threading.Barrier(THREADS)
 
     def attempt(race: int, number: int) -> bool:
@@ -178,7 +147,7 @@ def test_of_sixteen_threads_one_creates(store: Store) -> None:
         return store.create(f"race/{race}", bytes([number]))
 
     with ThreadPoolExecutor(THREADS) as threads:
-        for race in range(60):
+        for race in range(races):
             won = list(threads.map(attempt, [race] * THREADS, range(THREADS)))
             assert sum(won) == 1
             assert store.read(f"race/{race}") == bytes([won.index(True)])
@@ -360,7 +329,9 @@ def test_a_large_conditional_create_is_refused_before_it_could_go_multipart(
 
 
 def test_s3_never_lists_from_a_cache_nor_adds_checksums_others_refuse() -> None:
-    fs = pytest.importorskip("s3fs").S3FileSystem(anon=True, **backends.OPTIONS["s3"])
+    pytest.importorskip("s3fs")
+    fs, root = filesystems.open_filesystem("s3://bucket/prefix")
+    assert root == "bucket/prefix"
     assert not fs.dircache.use_listings_cache
     config = fs._prepare_config_kwargs()
     assert config["request_checksum_calculation"] == "when_required"

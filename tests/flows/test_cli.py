@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -161,12 +162,17 @@ def test_another_config_under_the_same_name_is_refused(
 
 
 def test_a_store_without_conditional_create_is_refused_unless_there_is_one_writer(
-    run: Run, monkeypatch: pytest.MonkeyPatch
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(pipeline, "probe", lambda store: False)
     with pytest.raises(StorageError, match="--single-writer"):
-        pipeline.check_store(run.store, single_writer=False)
-    pipeline.check_store(run.store, single_writer=True)
+        pipeline.check_store(run.store)
+    assert capsys.readouterr().err == ""
+    for _ in range(2):
+        pipeline.check_store(replace(run.store, single_writer=True))
+    said = capsys.readouterr().err
+    assert said.count("warning") == 1
+    assert run.store.url in said
 
 
 def test_failed_shards_are_listed_and_the_exit_code_is_1(

@@ -1,0 +1,59 @@
+"""The kinds of places that every test of the storage contract runs on.
+
+A test that asks for `store` or `shelf` is part of the contract: here it runs on a disk and in
+memory, and tests/s3/test_contract.py runs it in a bucket.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from distill_core.storage.markers import StageShelf
+from distill_core.storage.store import Store
+
+THREADS = 16
+
+
+def local_store(tmp_path: Path) -> Store:
+    """Return an empty store on disk."""
+    return Store(str(tmp_path / "store"))
+
+
+def memory_store(_tmp_path: Path) -> Store:
+    """Return an empty store in this process."""
+    return Store(f"memory://{uuid4().hex}")
+
+
+PLACES: dict[str, Callable[[Path], Store]] = {"local": local_store, "memory": memory_store}
+
+
+@pytest.fixture(params=PLACES)
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """Return an empty store of each kind."""
+    return PLACES[request.param](tmp_path)
+
+
+@pytest.fixture
+def races() -> int:
+    """Return how often threads race for one object; a race costs milliseconds here."""
+    return 60
+
+
+@pytest.fixture
+def shelf(store: Store) -> StageShelf:
+    """Return an empty shelf in each kind of store."""
+    return StageShelf(store, "recover")
+
+
+@pytest.fixture
+def eager_threads() -> Iterator[None]:
+    """Let threads take turns after microseconds: a check apart from its write then shows."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
