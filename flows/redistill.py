@@ -7,7 +7,7 @@ whose keys are those of an earlier one have their markers already.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from distill_core.config.schema import DataConfig, RunConfig
 from distill_core.data.index import DatasetIndex, load_index
@@ -71,6 +71,7 @@ def redistill(
         DataError: the dataset is damaged, or has another number of classes.
     """
     check_config(config)
+    store = replace(store, single_writer=execution.single_writer)
     history = versions_of(store, series)
     base = next((run for run in reversed(history) if run_status(run).complete), None)
     index = _look(config.data, store, base, policy)
@@ -83,7 +84,7 @@ def redistill(
     version = None if base is None else _version(base, policy, config)
     run = _resumable(history, version, wanted, index)
     if run is None:
-        pipeline.check_store(store, single_writer=execution.single_writer)
+        pipeline.check_store(store)
         run = _register(wanted, store, series, version)
     if not stage_status(run, "ingest").complete:
         record_dataset(run, index)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
+from typing import Any
 
 from distill_core.accuracy import total
 from distill_core.storage.markers import StageShelf
@@ -18,7 +19,7 @@ WEIGHTS: Mapping[str, str] = {"last": "safetensors", "ema": "ema.safetensors"}
 class ValidateWorker:
     """Counts how often a student is right: last and averaged weights, one block of images."""
 
-    def __init__(self, **desk: str) -> None:
+    def __init__(self, **desk: Any) -> None:
         self.desk = Desk("validate", **desk)
         self._weights: tuple[str, Mapping[str, bytes]] | None = None  # of the last student, by key
 

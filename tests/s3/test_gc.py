@@ -61,7 +61,7 @@ def test_a_bucket_is_collected_like_a_folder(s3_store: Store, tmp_path: Path) ->
 def test_a_multipart_upload_that_fails_halfway_leaves_no_object(
     s3_store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fs = s3_store._backend.fs  # type: ignore[attr-defined]
+    fs = s3_store._backend.fs._fs  # type: ignore[attr-defined]
     call, parts = fs._call_s3, iter([True])
 
     async def fail_at_the_second_part(method: str, *arguments: object, **request: object) -> object:
