@@ -8,7 +8,7 @@ export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: setup lock fmt check format lint types imports test test-slow golden demo bench clean
+.PHONY: setup lock fmt check format lint types imports test test-slow golden demo soak bench clean
 
 setup: $(STAMP)
 
@@ -58,6 +58,9 @@ golden: setup
 
 demo: setup
 	$(BIN)/distill demo
+
+soak: setup
+	$(BIN)/python -m tests.soak --rate 0.5
 
 bench: setup
 	$(BIN)/python -m benchmarks.bench_recover

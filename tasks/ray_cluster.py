@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 import socket
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -22,6 +21,7 @@ from ray.exceptions import AuthenticationError, RaySystemError
 
 from distill_core.errors import ClusterError, ConfigError
 from tasks.interrupts import kept_handlers
+from tasks.session_folder import session_folder
 
 OBJECT_STORE_BYTES = 128 * 2**20  # receipts are small; the default takes 30 % of the memory
 KNOCK_SECONDS = 10.0
@@ -82,15 +82,13 @@ def started(*, num_cpus: int, num_gpus: int | None = None) -> Iterator[None]:
     Raises:
         ClusterError: it does not come up.
     """
-    folder = tempfile.mkdtemp(prefix="ray-", dir=_short_folder())
-    with _environment(
-        {
-            "RAY_USAGE_STATS_ENABLED": "0",
-            "RAY_AUTH_MODE": "token",
-            "RAY_AUTH_TOKEN": secrets.token_hex(32),
-            "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray warns about the coming change
-        }
-    ):
+    environment = {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray warns about the coming change
+    }
+    with session_folder(_short_folder()) as folder, _environment(environment):
         try:
             with kept_handlers(), _ours("a local Ray cluster"):
                 ray.init(
@@ -106,7 +104,6 @@ def started(*, num_cpus: int, num_gpus: int | None = None) -> Iterator[None]:
             yield
         finally:
             ray.shutdown()
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

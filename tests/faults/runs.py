@@ -10,13 +10,14 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterable
+from typing import IO
 
 import pytest
 import yaml
 
 from distill_core.config.load import load_run
 from distill_core.storage.manifest import Manifest, save_manifest
-from distill_core.storage.markers import StageShelf
+from distill_core.storage.markers import Marker, StageShelf
 from distill_core.storage.store import Store
 from tasks import stages
 from tasks.execution import Execution
@@ -68,11 +69,18 @@ def recover(run: Run, watch: Watch | None = None, **how: object) -> Watch:
     return watch
 
 
-def start_driver(run: Run, **how: object) -> subprocess.Popen[bytes]:
+def start_driver(
+    run: Run, *, stderr: IO[bytes] | None = None, **how: object
+) -> subprocess.Popen[bytes]:
     """Start a driver of the recover stage in a process of its own."""
     words = [f"{key}={value}" for key, value in how.items()]
     command = [sys.executable, "-m", "tests.faults.runs", run.store.url, run.name, *words]
-    return subprocess.Popen(command)
+    return subprocess.Popen(command, stderr=stderr)
+
+
+def markers_of(shelf: StageShelf) -> list[Marker]:
+    """Return the marker of every shard that is done."""
+    return [marker for key in shelf.done() if (marker := shelf.marker(key)) is not None]
 
 
 def settings(words: Iterable[str]) -> dict[str, object]:

@@ -33,7 +33,7 @@ from tests.e2e.pipeline import manifest
 from tests.e2e.test_kill import wait_until
 from tests.fakes import make_jobs
 from tests.faults.conftest import SHARDS
-from tests.faults.runs import Watch, planned_run, recover, start_driver
+from tests.faults.runs import Watch, markers_of, planned_run, recover, start_driver
 from tests.faults.stand_in import Attempt, Notebook, Orders
 
 pytestmark = pytest.mark.cluster
@@ -284,8 +284,3 @@ def test_a_receipt_stays_small_on_its_way_through_ray() -> None:
         pool.close()
     assert len(pickle.dumps(receipt)) < RECEIPT_BYTES
     assert receipt.rows == 5
-
-
-def markers_of(shelf: StageShelf) -> list[Marker]:
-    """Return the marker of every shard that is done."""
-    return [marker for key in shelf.done() if (marker := shelf.marker(key)) is not None]

@@ -13,7 +13,7 @@ from distill_core.storage.markers import StageShelf
 from distill_core.storage.store import Store
 from tests.e2e.pipeline import manifest
 from tests.faults.conftest import SHARDS
-from tests.faults.runs import planned_run, recover, start_driver
+from tests.faults.runs import markers_of, planned_run, recover, start_driver
 from tests.faults.stand_in import Notebook, Orders
 
 DRIVERS = 8
@@ -38,9 +38,8 @@ def test_eight_drivers_at_once_make_every_shard_once(
 
     assert len({attempt.pid for attempt in notebook.attempts()[contested]}) == DRIVERS
     assert manifest(run, "recover") == untroubled
-    shelf = StageShelf(run.store, "recover")
-    markers = [shelf.marker(key) for key in shelf.done()]
-    named = {info.path for marker in markers if marker for info in marker.files}
+    markers = markers_of(StageShelf(run.store, "recover"))
+    named = {info.path for marker in markers for info in marker.files}
     assert len(markers) == SHARDS
     assert {f"recover/data/{name}" for name in run.store.names("recover/data")} == named
 

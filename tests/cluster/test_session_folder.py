@@ -1,0 +1,70 @@
+"""Folders of local Ray sessions: gone with their driver, or with the next one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tasks.session_folder import OWNER, session_folder
+
+HOLDS = """
+import sys, threading
+from tasks.session_folder import session_folder
+with session_folder(sys.argv[1]) as folder:
+    print(folder, flush=True)
+    threading.Event().wait()
+"""
+
+
+@contextmanager
+def driver(parent: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    """Start a process that holds a folder; yield both."""
+    command = [sys.executable, "-c", HOLDS, str(parent)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        yield process, Path(process.stdout.readline().strip())
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def test_a_folder_goes_with_its_block(tmp_path: Path) -> None:
+    with session_folder(str(tmp_path)) as folder:
+        assert Path(folder).is_dir()
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_driver_left_goes_at_the_next_start_and_what_lives_stays(
+    tmp_path: Path,
+) -> None:
+    with driver(tmp_path) as (killed, left), driver(tmp_path) as (_, living):
+        killed.send_signal(signal.SIGKILL)
+        killed.wait()
+        assert left.is_dir()
+        with session_folder(str(tmp_path)) as mine:
+            assert set(tmp_path.iterdir()) == {living, Path(mine)}
+
+
+def test_folders_of_others_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ray-without-an-owner", "other"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "other" / OWNER).touch()
+    kept = set(tmp_path.iterdir())
+    with session_folder(str(tmp_path)):
+        assert kept < set(tmp_path.iterdir())
+    foreign = tmp_path / "ray-of-another-user"
+    foreign.mkdir()
+    (foreign / OWNER).touch()
+    uid = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: uid + 1)
+    with session_folder(str(tmp_path)):
+        assert foreign.is_dir()

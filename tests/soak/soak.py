@@ -1,0 +1,144 @@
+"""The soak: 219 shards on actors that die, a store that fails, drivers that are killed.
+
+What is random is drawn from a seed: which attempt dies where, which request fails how, and after
+how many shards a driver is killed. When work is done in which order is not.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from distill_core.storage.markers import StageShelf
+from flows.verify import verify_run
+from tasks.runs import Run
+from tests.e2e.pipeline import manifest
+from tests.faults.proxy import FaultProxy
+from tests.faults.runs import markers_of, planned_run, recover, start_driver
+from tests.faults.stand_in import ORDERS, Notebook, Orders
+from tests.s3.server import s3_server
+
+SHARDS = 219  # as many as 21,841 classes have
+WORKERS = 4
+MAX_PASSES = 30
+DRIVER_SECONDS = 1800.0
+POLL_SECONDS = 0.5
+EXPECTED_ERRORS = ("ShardsFailed", "StorageError", "ClusterError")
+
+
+@dataclass
+class Facts:
+    """What a soak met."""
+
+    rate: float
+    seed: int
+    shards: int = SHARDS
+    attempts: int = 0
+    deaths: Counter[str] = field(default_factory=Counter)
+    requests: int = 0
+    spoiled: Counter[str] = field(default_factory=Counter)
+    endings: list[str] = field(default_factory=list)  # of each driver, in order
+    seconds: float = 0.0
+    bytes: int = 0
+
+
+def soak(folder: Path, *, rate: float, seed: int = 0, driver_kills: int = 1) -> Facts:
+    """Run until a manifest stands, and hold it against that of an untroubled run.
+
+    Args:
+        folder: an empty one, for orders and notes.
+        rate: share of attempts whose process dies, and of requests that the store spoils.
+        seed: of all draws.
+        driver_kills: how many drivers are killed before one may finish.
+
+    Raises:
+        AssertionError: the promise does not hold.
+    """
+    facts, notebook = Facts(rate, seed), Notebook(folder / "orders")
+    notebook.folder.mkdir(parents=True)
+    with pytest.MonkeyPatch.context() as patch, s3_server() as (endpoint, bucket):
+        patch.setenv(ORDERS, str(notebook.orders))
+        notebook.order(Orders())
+        peace = planned_run(str(folder / "peace"), shards=SHARDS)
+        recover(peace, local=True)
+        notebook.forget()
+        run = planned_run(f"{bucket}/soak", shards=SHARDS)
+        notebook.order(Orders(rate=rate, seed=seed))
+        began = time.monotonic()
+        with FaultProxy(endpoint, rate=rate, seed=seed) as proxy:
+            facts.endings = list(drive(run, proxy, folder, driver_kills, random.Random(seed)))
+        facts.seconds = time.monotonic() - began
+        assert manifest(run, "recover") == manifest(peace, "recover")
+        facts.bytes = rehash(run)
+    facts.attempts = sum(map(len, notebook.attempts().values()))
+    facts.deaths = notebook.deaths()
+    facts.requests = len(proxy.requests)
+    facts.spoiled = Counter(seen.fault for seen in proxy.requests if seen.fault)
+    return facts
+
+
+def drive(
+    run: Run, proxy: FaultProxy, folder: Path, kills: int, rng: random.Random
+) -> Iterator[str]:
+    """Start one driver after another until one says that all is done; yield how each ended."""
+    shelf, tokens = StageShelf(run.store, "recover"), dict[str, str]()
+    for number in range(MAX_PASSES):
+        log = folder / f"driver-{number}.log"
+        quota = len(shelf.done()) + rng.randrange(5, SHARDS // (kills + 1)) if kills else None
+        with log.open("wb") as stream, through(proxy):
+            driver = start_driver(run, stderr=stream, workers=WORKERS, num_cpus=0.5)
+        ending = end(driver, shelf, quota, log)
+        tokens, before = {m.key: m.token for m in markers_of(shelf)}, tokens
+        assert before.items() <= tokens.items(), "a shard that was done was lost or made again"
+        yield ending
+        kills -= ending == "killed"
+        if ending == "done":
+            return
+    raise AssertionError(f"not done after {MAX_PASSES} drivers")
+
+
+def end(driver: subprocess.Popen[bytes], shelf: StageShelf, quota: int | None, log: Path) -> str:
+    """Wait for a driver, or kill it when so many shards are done; return how it ended."""
+    deadline = time.monotonic() + DRIVER_SECONDS
+    while driver.poll() is None:
+        assert time.monotonic() < deadline, f"a driver takes more than {DRIVER_SECONDS} s"
+        if quota is not None and len(shelf.done()) >= quota:
+            driver.kill()
+            driver.wait()
+            return "killed"
+        time.sleep(POLL_SECONDS)
+    if driver.returncode == 0:
+        return "done"
+    errors: list[str] = re.findall(r"^distill_core\.errors\.(\w+):", log.read_text(), re.MULTILINE)
+    assert errors, log.read_text()
+    assert errors[-1] in EXPECTED_ERRORS, log.read_text()
+    return errors[-1]
+
+
+@contextmanager
+def through(proxy: FaultProxy) -> Iterator[None]:
+    """Let processes that are started in the block reach the store through a proxy."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        yield
+
+
+def rehash(run: Run) -> int:
+    """Read and hash every file again; return how many bytes there are.
+
+    Raises:
+        AssertionError: one of them is not what its marker says.
+    """
+    verdict = verify_run(run)
+    assert not verdict.damage, verdict.damage
+    assert verdict.shards >= SHARDS
+    return verdict.bytes
