@@ -24,10 +24,16 @@ def notebook(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Notebook]:
         yield notebook
 
 
+@pytest.fixture
+def peace(notebook: Notebook) -> None:
+    """Order nothing, and forget what earlier tests noted."""
+    notebook.order(Orders())
+    notebook.forget()
+
+
 @pytest.fixture(scope="module")
 def untroubled(tmp_path_factory: pytest.TempPathFactory, notebook: Notebook) -> Manifest:
     """Return the manifest of a run that nobody troubled, made in this process."""
     run = planned_run(str(tmp_path_factory.mktemp("untroubled")), shards=SHARDS)
     recover(run, local=True)
-    notebook.forget()
     return manifest(run, "recover")

@@ -12,9 +12,11 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -32,6 +34,7 @@ from tests.fakes import make_error
 
 ORDERS = "DISTILL_TEST_ORDERS"
 STAND_IN = "tests.faults.stand_in:StandIn"
+DEAD = "dead"  # suffix of the note of a death
 MEET_SECONDS = 120.0
 DEATHS = ("die before", "die between", "die after")  # the data, data and marker, the marker
 
@@ -77,8 +80,8 @@ class Notebook:
         partial.write_text(json.dumps(asdict(orders)))
         partial.replace(self.orders)
 
-    def begin(self, job: Job) -> tuple[Orders, str]:
-        """Note an attempt, and return the orders and its fate."""
+    def begin(self, job: Job) -> tuple[Orders, Attempt]:
+        """Note an attempt, and return it with the orders."""
         orders = Orders(**json.loads(self.orders.read_text()))
         note = self.folder / f"{job.shard}-{os.getpid()}.partial"
         for number in count():
@@ -90,7 +93,18 @@ class Notebook:
                 os.link(note, self.folder / f"{job.shard}.{number}")
                 break
         note.unlink()
-        return orders, attempt.fate
+        return orders, attempt
+
+    def die(self, attempt: Attempt) -> None:
+        """Note a death, and end this process as a failing machine does."""
+        (self.folder / f"{attempt.shard}.{attempt.number}.{DEAD}").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def deaths(self) -> Counter[str]:
+        """Return how many attempts ended in which death."""
+        dead = [path.name.split(".")[:2] for path in self.folder.glob(f"*.{DEAD}")]
+        attempts = self.attempts()
+        return Counter(attempts[shard][int(number)].fate for shard, number in dead)
 
     def wait_for(self, shard: str, *, attempts: int) -> None:
         """Wait until a shard was begun so often; the bound only keeps a broken test from hanging.
@@ -128,12 +142,17 @@ class StandIn:
 
     def run(self, job: Job) -> Receipt:
         """Make and commit one shard, unless it is ordered otherwise."""
-        orders, fate = self._notebook.begin(job)
+        orders, attempt = self._notebook.begin(job)
         images = tuple(ImageId(*image) for batch in job.payload["batches"] for image in batch)
-        suffer(fate, at_once=-(-len(images) // job.split))
-        if fate.startswith("meet "):
-            self._notebook.wait_for(job.shard, attempts=int(fate.split()[1]))
-        store = DoomedStore(self._store) if fate == "die between" else Store(self._store)
+        die = partial(self._notebook.die, attempt)
+        match attempt.fate.split():
+            case ["die", "before"]:
+                die()
+            case ["meet", attempts]:
+                self._notebook.wait_for(job.shard, attempts=int(attempts))
+            case words:
+                suffer(words, at_once=-(-len(images) // job.split))
+        store = DoomedStore(self._store, die if attempt.fate == "die between" else lambda: None)
         shelf = StageShelf(store, "recover")
         made = shelf.marker(job.key)
         time.sleep(0 if made else orders.seconds)
@@ -146,26 +165,26 @@ class StandIn:
             seconds=orders.seconds,
             device="cpu",
         )
-        if fate == "die after":
+        if attempt.fate in DEATHS:
             die()
         return receipt(marker, won=made is None)
 
 
 @dataclass(frozen=True)
 class DoomedStore(Store):
-    """A store whose user is killed when the data is there and the marker is not."""
+    """A store whose user may die when the data is there and the marker is not."""
+
+    die: Callable[[], None]
 
     def create(self, path: str, data: bytes) -> bool:
-        """Die."""
-        die()
-        raise AssertionError
+        """Create an object, if its user lives that long."""
+        self.die()
+        return super().create(path, data)
 
 
-def suffer(fate: str, *, at_once: int) -> None:
-    """Die, hang, or raise what is ordered."""
-    match fate.split():
-        case ["die", "before"]:
-            die()
+def suffer(fate: Sequence[str], *, at_once: int) -> None:
+    """Hang, or raise what is ordered."""
+    match fate:
         case ["hang"]:
             threading.Event().wait()
         case ["room", images] if at_once > int(images):
@@ -178,11 +197,6 @@ def suffer(fate: str, *, at_once: int) -> None:
             raise DivergedError("loss [nan] is not finite")
         case ["raise", name]:
             raise make_error(name, "a poisoned shard")
-
-
-def die() -> None:
-    """End this process as a machine failure does."""
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def shard_file(images: tuple[ImageId, ...], *, parts: int) -> bytes:

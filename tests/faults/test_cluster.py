@@ -36,7 +36,7 @@ from tests.faults.conftest import SHARDS
 from tests.faults.runs import Watch, markers_of, planned_run, recover, start_driver
 from tests.faults.stand_in import Attempt, Notebook, Orders
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("peace")]
 
 NODE = {"num_cpus": 2, "num_gpus": 1, "object_store_memory": 100 * 2**20}
 ON_RAY = {"workers": 2, "num_cpus": 0.5, "num_gpus": 0.5}
@@ -110,14 +110,13 @@ def aftermath(
     run = planned_run(str(tmp_path_factory.mktemp("troubled")), shards=SHARDS)
     names = [entry.shard for entry in untroubled.entries]
     shards = dict(zip(TROUBLE, names, strict=False))
+    notebook.forget()
     notebook.order(Orders({shards[trouble]: fates for trouble, fates in TROUBLE.items()}))
     watch = Watch()
     with pytest.raises(ShardsFailed) as raised:
         recover(run, watch, **ON_RAY, in_flight=1, job_timeout_seconds=OVERDUE_SECONDS)
     failed = stage_status(run, "recover").failed
     attempts = notebook.attempts()
-    notebook.order(Orders())
-    notebook.forget()
     return Aftermath(run, raised.value, watch, attempts, failed, shards)
 
 
@@ -211,11 +210,8 @@ def test_after_mending_only_what_failed_is_made_and_the_manifest_is_that_of_peac
     shutil.copytree(aftermath.run.store.url, tmp_path / "mended")
     run = replace(aftermath.run, store=Store(str(tmp_path / "mended")))
     recover(run, **ON_RAY)
-    attempts = notebook.attempts()
-    notebook.forget()
-    assert {shard: len(tries) for shard, tries in attempts.items()} == dict.fromkeys(
-        aftermath.failed, 1
-    )
+    made = {shard: len(tries) for shard, tries in notebook.attempts().items()}
+    assert made == dict.fromkeys(aftermath.failed, 1)
     assert manifest(run, "recover") == untroubled
     assert not stage_status(run, "recover").failed
 
@@ -248,10 +244,7 @@ def test_a_fault_in_the_config_is_not_tried_again_and_ends_the_stage_as_itself(
     notebook.order(Orders({shard: ["raise ConfigError"] * 9}))
     with pytest.raises(ConfigError, match="a poisoned shard"):
         recover(run, **ON_RAY, in_flight=1)
-    attempts = notebook.attempts()
-    notebook.order(Orders())
-    notebook.forget()
-    assert len(attempts[shard]) == 1
+    assert len(notebook.attempts()[shard]) == 1
     assert len(StageShelf(run.store, "recover").done()) == SHARDS - 1
 
 

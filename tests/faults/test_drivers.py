@@ -16,15 +16,10 @@ from tests.faults.conftest import SHARDS
 from tests.faults.runs import markers_of, planned_run, recover, start_driver
 from tests.faults.stand_in import Notebook, Orders
 
+pytestmark = pytest.mark.usefixtures("peace")
+
 DRIVERS = 8
 WAIT_SECONDS = 180
-
-
-@pytest.fixture(autouse=True)
-def peace(notebook: Notebook) -> None:
-    """Order nothing, and note nothing of earlier tests."""
-    notebook.order(Orders())
-    notebook.forget()
 
 
 def test_eight_drivers_at_once_make_every_shard_once(
