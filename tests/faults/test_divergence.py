@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from torch import Tensor
 
 from distill_core.errors import ShardsFailed
-from distill_core.recover import engine
+from distill_core.recover import leaves
 from distill_core.storage.markers import StageShelf
 from tasks.runs import Run
 from tasks.stages import stage_status
@@ -37,15 +38,15 @@ def test_nothing_of_a_shard_that_diverges_is_kept(
 ) -> None:
     taken: list[Tensor] = []
 
-    def poisoned(images: Tensor, targets: Tensor, **how: Any) -> Tensor:
-        taken.append(take_step(images, targets, **how))
+    def poisoned(images: Sequence[Tensor], *what: Any, **how: Any) -> Tensor:
+        taken.append(take_step(images, *what, **how))
         if len(taken) == step + 1:
-            images.data[0, 0, 0, 0] = float("nan")  # one pixel is enough
+            images[0].data[0, 0, 0, 0] = float("nan")  # one pixel is enough
             return taken[-1] if step == STEPS - 1 else taken[-1] * float("nan")
         return taken[-1]
 
-    take_step = engine.recover_step
-    monkeypatch.setattr(engine, "recover_step", poisoned)
+    take_step = leaves.recover_step
+    monkeypatch.setattr(leaves, "recover_step", poisoned)
     run = same_teacher(taught, tmp_path, *OVERRIDES)
     with pytest.raises(ShardsFailed, match="1 of the recover shards failed"):
         execute(run, "recover")
