@@ -6,12 +6,11 @@ python -m tests.soak --rate 0.5 [--seed 0] [--driver-kills 3] [--folder FOLDER] 
 from __future__ import annotations
 
 import argparse
-import logging
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.hardware import hardware
+from benchmarks.hardware import hardware
 from tests.soak.soak import SHARDS, WORKERS, Facts, soak
 
 
@@ -62,7 +61,6 @@ if __name__ == "__main__":
     parser.add_argument("--folder", type=Path, help="an empty one; default: a temporary one")
     parser.add_argument("--out", type=Path, help="where to write the result, as Markdown")
     said = parser.parse_args()
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # moto logs every request
     with tempfile.TemporaryDirectory(prefix="soak-") as temporary:
         found = soak(
             said.folder or Path(temporary),

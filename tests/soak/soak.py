@@ -6,6 +6,7 @@ how many shards a driver is killed. When work is done in which order is not.
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import subprocess
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.s3_server import served
 from distill_core.storage.markers import StageShelf
 from flows.verify import verify_run
 from tasks.runs import Run
@@ -25,7 +27,6 @@ from tests.e2e.pipeline import manifest
 from tests.faults.proxy import FaultProxy
 from tests.faults.runs import markers_of, planned_run, recover, start_driver
 from tests.faults.stand_in import ORDERS, Notebook, Orders
-from tests.s3.server import s3_server
 
 SHARDS = 219  # as many as 21,841 classes have
 WORKERS = 4
@@ -65,7 +66,7 @@ def soak(folder: Path, *, rate: float, seed: int = 0, driver_kills: int = 1) -> 
     """
     facts, notebook = Facts(rate, seed), Notebook(folder / "orders")
     notebook.folder.mkdir(parents=True)
-    with pytest.MonkeyPatch.context() as patch, s3_server() as (endpoint, bucket):
+    with pytest.MonkeyPatch.context() as patch, served(milliseconds=0) as bucket:
         patch.setenv(ORDERS, str(notebook.orders))
         notebook.order(Orders())
         peace = planned_run(str(folder / "peace"), shards=SHARDS)
@@ -74,7 +75,7 @@ def soak(folder: Path, *, rate: float, seed: int = 0, driver_kills: int = 1) -> 
         run = planned_run(f"{bucket}/soak", shards=SHARDS)
         notebook.order(Orders(rate=rate, seed=seed))
         began = time.monotonic()
-        with FaultProxy(endpoint, rate=rate, seed=seed) as proxy:
+        with FaultProxy(os.environ["AWS_ENDPOINT_URL"], rate=rate, seed=seed) as proxy:
             facts.endings = list(drive(run, proxy, folder, driver_kills, random.Random(seed)))
         facts.seconds = time.monotonic() - began
         assert manifest(run, "recover") == manifest(peace, "recover")
