@@ -29,8 +29,9 @@ from tasks.pool import Broken, Done, Event, Lost, Pool, Raised, Ready
 Clock = Callable[[], float]  # seconds, monotonic
 FINAL = (DivergedError, ConfigError)  # another attempt would end the same way
 NO_ROOM = (
-    "Half as much at once did not fit either. Give each worker more of a GPU (num_gpus), use a "
-    "larger one, or lower the stage's batch size (posttrain: micro_batch); that is another result."
+    "It did not fit a second time, in a new process and asked to take half at once. Give each "
+    "worker more of a GPU (num_gpus), use a larger one, or lower the stage's batch size "
+    "(posttrain: micro_batch); that is another result."
 )
 
 

@@ -297,7 +297,7 @@ def test_a_job_that_fills_its_device_in_halves_too_fails_and_says_what_to_set() 
     failure = result.failed["s1"]
     assert failure.attempts == 2
     assert isinstance(failure.error, OutOfMemoryError)
-    assert "s1: 2 GiB wanted Half as much" in str(failure.error)
+    assert "s1: 2 GiB wanted It did not fit a second time" in str(failure.error)
     assert "num_gpus" in str(failure.error)
     assert len(result.receipts) == 3
 
