@@ -11,7 +11,9 @@ from distill_core.storage.manifest import Manifest
 from distill_core.storage.store import Store
 from tasks.plans import STAGES, JobPlan, NotReady, dataset_of
 from tasks.runs import Run, open_run
-from tasks.stage_status import manifest_names
+from tasks.stage_status import manifest_names, manifests, missing_in
+from tasks.versions import FILE as VERSION_FILE
+from tasks.versions import Version, version_of
 
 DATASETS = "datasets"
 MANIFEST_SUFFIX = ".manifest.json"
@@ -57,11 +59,13 @@ def find_living(store: Store) -> Living:
 
 
 def find_datasets(store: Store) -> Living:
-    """Ask every run for its dataset alone, which needs no plan."""
+    """Ask every run for its dataset, and the one before it, alone; that needs no plan."""
     listed: set[Ref] = set()
     ingesting: set[str] = set()
     for run in _runs(store):
         with _known(f"runs/{run.name}"):
+            if version := version_of(run):
+                listed.add((DATASETS, version.dataset))
             try:
                 listed.add((DATASETS, dataset_of(run)))
             except NotReady:
@@ -71,11 +75,22 @@ def find_datasets(store: Store) -> Living:
 
 def _runs(store: Store) -> Iterator[Run]:
     for name in store.folders("runs"):
-        # Whoever was killed while registering a run left a folder without anything in it.
-        if store.exists(f"runs/{name}/run.yaml") or store.files(f"runs/{name}"):
-            with _known(f"runs/{name}"):
-                run = open_run(store, name)
+        with _known(f"runs/{name}"):
+            run = _run(store, name)
+        if run is not None:
             yield run
+
+
+def _run(store: Store, name: str) -> Run | None:
+    """Return a run; what a version was claimed for counts as one before it is registered."""
+    claim = f"runs/{name}/{VERSION_FILE}"
+    if not store.exists(f"runs/{name}/run.yaml"):
+        if store.exists(claim):
+            asked = Version.from_json(store.read(claim), where=store.uri(claim)).asked
+            return Run(name, asked, store)
+        if not store.files(f"runs/{name}"):
+            return None  # whoever was killed while registering it left an empty folder
+    return open_run(store, name)
 
 
 def _listed(store: Store, folder: str) -> Iterator[Ref]:
@@ -95,9 +110,10 @@ def _planned(run: Run) -> Iterator[Ref]:
     """
     squeeze = run.config.squeeze
     yield from (("squeeze", key) for key in (squeeze.reuse, squeeze.start) if key is not None)
-    there, plan = set(run.store.names(f"runs/{run.name}")), JobPlan(run)
+    plan = JobPlan(run)
     for stage in STAGES[1:]:
-        if there.issuperset(f"{name}{MANIFEST_SUFFIX}" for name in manifest_names(run, stage)):
+        found = manifests(run, stage)
+        if found.keys() == set(manifest_names(run, stage)) and not missing_in(found.values()):
             continue
         try:
             jobs = plan.jobs(stage)

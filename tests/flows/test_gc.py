@@ -13,13 +13,16 @@ import pytest
 
 from distill_core.errors import ConfigError, DataError, StorageError
 from distill_core.storage.listing import PARTIAL
+from distill_core.storage.manifest import Manifest, save_manifest
 from distill_core.storage.markers import StageShelf
 from distill_core.storage.store import Store
 from flows.collecting import parse_age
 from tasks import garbage
 from tasks.garbage import Collection, collect
 from tasks.leftovers import find_garbage
+from tasks.plans import JobPlan
 from tasks.runs import Run
+from tasks.versions import Version, claim
 from tests.flows.planned import (
     Workshop,
     checkpoint,
@@ -155,6 +158,30 @@ def test_the_teacher_of_another_run_stays_as_long_as_a_config_names_it(
     kept = {path.split("/")[0] for path in paths(run.store)}
     assert kept == {"squeeze", "datasets", "runs"}
     assert StageShelf(run.store, "squeeze").done() == {teacher}
+
+
+def test_a_version_keeps_the_dataset_it_stands_on_even_before_it_is_registered(
+    workshop: Workshop, run: Run
+) -> None:
+    store, before = run.store, "other-0123"
+    store.put(f"datasets/{before}/index.json", b"{}")
+    version = Version(previous="first", dataset=before, policy="keep", asked=run.config)
+    claim(Run("second", run.config, store), version)
+    drop(run)
+    date(store, paths(store), OLD)
+    gc(store)
+    kept = {path.split("/")[1] for path in paths(store) if path.startswith("datasets/")}
+    assert kept == {before, workshop.dataset}
+
+
+def test_shards_that_a_stage_went_on_without_stay_when_they_come_after_all(run: Run) -> None:
+    jobs_of_set = JobPlan(run).jobs("recover")["recover"]
+    late, markers = jobs_of_set[0], [commit(run, "recover", job) for job in jobs_of_set[1:]]
+    save_manifest(run.store, run.name, Manifest.of("recover", markers, [late.shard]))
+    before = paths(run.store)
+    date(run.store, before, OLD)
+    assert gc(run.store).removed == ()
+    assert paths(run.store) == before
 
 
 def test_a_release_keeps_the_shards_of_the_manifests_it_carries(run: Run) -> None:
