@@ -1,0 +1,74 @@
+"""A driver that dies with everything committed and nothing declared: resuming only declares it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from distill_core.storage.manifest import Manifest, load_manifest
+from distill_core.storage.markers import StageShelf
+from tasks import closing
+from tasks.runs import Run
+from tasks.stages import stage_status
+from tests.e2e.pipeline import manifest
+from tests.faults.conftest import SHARDS
+from tests.faults.runs import planned_run, recover
+from tests.faults.stand_in import Notebook, Orders
+
+WAIT_SECONDS = 180
+DIES_LAST = """
+import os, signal, sys
+from distill_core.storage.store import Store
+from tasks import closing
+from tasks.runs import open_run
+from tests.faults.runs import recover
+
+closing.save_manifest = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+recover(open_run(Store(sys.argv[1]), sys.argv[2]), local=True)
+"""
+
+
+@pytest.fixture
+def run(notebook: Notebook, tmp_path: Path) -> Run:
+    """Return a run up to and without its recover stage; nothing is ordered or noted."""
+    notebook.order(Orders())
+    made = planned_run(str(tmp_path), shards=SHARDS)
+    notebook.forget()
+    return made
+
+
+def resume(run: Run, notebook: Notebook, untroubled: Manifest) -> None:
+    """Resume a run whose shards are all committed; none may run again."""
+    assert len(StageShelf(run.store, "recover").done()) == SHARDS
+    assert load_manifest(run.store, run.name, "recover") is None
+    notebook.forget()
+    recover(run, local=True)
+    assert notebook.attempts() == {}
+    assert manifest(run, "recover") == untroubled
+    assert stage_status(run, "recover").complete
+
+
+def test_a_driver_killed_between_the_last_commit_and_the_manifest(
+    run: Run, notebook: Notebook, untroubled: Manifest
+) -> None:
+    command = [sys.executable, "-c", DIES_LAST, run.store.url, run.name]
+    killed = subprocess.run(command, timeout=WAIT_SECONDS, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    resume(run, notebook, untroubled)
+
+
+def test_a_driver_interrupted_between_the_last_commit_and_the_manifest(
+    run: Run, notebook: Notebook, untroubled: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(closing, "save_manifest", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            recover(run, local=True)
+    resume(run, notebook, untroubled)
