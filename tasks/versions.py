@@ -58,21 +58,20 @@ class Version:
 
 
 def versions_of(store: Store, series: str) -> tuple[Run, ...]:
-    """Return the registered runs of a series, oldest first."""
+    """Return the registered runs of a series, oldest first.
+
+    Raises:
+        ConfigError: runs cannot be named after this series.
+    """
+    check_name(version_name(series, 1))
     names = [version_name(series, number) for number in _numbers(store, series)]
     there = (name for name in names if store.exists(f"runs/{name}/run.yaml"))
     return tuple(open_run(store, name) for name in there)
 
 
 def next_name(store: Store, series: str) -> str:
-    """Return the name of a series' next run.
-
-    Raises:
-        ConfigError: runs cannot be named after this series.
-    """
-    name = version_name(series, 1 + max(_numbers(store, series), default=0))
-    check_name(name)
-    return name
+    """Return the name of a series' next run."""
+    return version_name(series, 1 + max(_numbers(store, series), default=0))
 
 
 def version_name(series: str, number: int) -> str:

@@ -24,10 +24,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from distill_core.config.schema import DataConfig
+from distill_core.data.contents import Contents
 from distill_core.data.numbering import number_classes
 from distill_core.data.readers import open_reader
 from distill_core.data.records import Split
-from distill_core.data.survey import check_classes, check_split, read_split
+from distill_core.data.survey import NOTHING, check_classes, check_split, read_split
 from distill_core.errors import DataError
 from distill_core.plan import ClassEntry, class_list_hash
 from distill_core.progress import Progress, silent
@@ -74,6 +75,13 @@ class DatasetIndex:
         """Return the rows of every readable image in a split, (n,) int64."""
         return self._readable[split]
 
+    def contents(self) -> Contents:
+        """Return the content of every readable image of both splits."""
+        tables = ((self.train, self._readable["train"]), (self.test, self._readable["test"]))
+        return Contents(
+            digest for table, rows in tables for digest in table["sha256"].to_numpy()[rows]
+        )
+
     def duplicates(self) -> dict[str, int]:
         """Return how many contents stand under several classes, and in both splits.
 
@@ -106,7 +114,8 @@ def ingest(
     Args:
         config: of the dataset.
         store: where the index is kept.
-        previous: the version before, whose class ids go on; see `number_classes`.
+        previous: the version before, whose class ids go on, see `number_classes`; images that it
+            has are hashed, but not decoded again.
         progress: told (images read, images in total).
 
     Raises:
@@ -119,6 +128,7 @@ def ingest(
     check_classes(config, names, classes)
     by_name = {entry.wnid: entry for entry in classes}
     there = [by_name[name] for name in names]
+    decoded = NOTHING if previous is None else previous.contents()
     counts = {"train": reader.count("train"), "test": reader.count("test")}
     total = sum(counts.values())
 
@@ -126,7 +136,7 @@ def ingest(
         def moved(done: int, _: int) -> None:
             progress(before + done, total)
 
-        table = read_split(reader, config, split, there, progress=moved)
+        table = read_split(reader, config, split, there, decoded=decoded, progress=moved)
         check_split(config, split, table, there)
         return table
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from distill_core.config.schema import DataConfig
+from distill_core.data.contents import Contents
 from distill_core.data.decode import decode_image
 from distill_core.data.records import Reader, Record, Split
 from distill_core.errors import DataError
@@ -32,6 +33,7 @@ COLUMNS = (
 )
 SCHEMA = pa.schema([pa.field(name, kind, nullable=False) for name, kind in COLUMNS])
 ORDER = ("label", "name", "sha256", "uri", "offset")
+NOTHING = Contents()
 CHUNK = 1024  # images held encoded at a time
 THREADS = 2  # Pillow lets go of the interpreter while it decodes
 
@@ -42,6 +44,7 @@ def read_split(
     split: Split,
     classes: Sequence[ClassEntry],
     *,
+    decoded: Contents = NOTHING,
     progress: Progress = silent,
 ) -> pa.Table:
     """Read, hash and decode every image of a split; return a row for each, in index order.
@@ -51,6 +54,7 @@ def read_split(
         config: of the dataset.
         split: which one.
         classes: those that are there, in the order of the reader.
+        decoded: contents that could be decoded before; they are not tried again.
         progress: told (images read, images in total).
     """
     names = [entry.wnid for entry in classes]
@@ -60,7 +64,7 @@ def read_split(
         while chunk := list(islice(records, CHUNK)):
             share = -(-len(chunk) // THREADS)
             shares = [chunk[n : n + share] for n in range(0, len(chunk), share)]
-            parts += pool.map(lambda some: _rows(some, config, classes), shares)
+            parts += pool.map(lambda some: _rows(some, config, classes, decoded), shares)
             done += len(chunk)
             progress(done, total)
     table = pa.Table.from_batches(parts, schema=SCHEMA)
@@ -68,21 +72,27 @@ def read_split(
 
 
 def _rows(
-    records: Sequence[Record], config: DataConfig, classes: Sequence[ClassEntry]
+    records: Sequence[Record],
+    config: DataConfig,
+    classes: Sequence[ClassEntry],
+    decoded: Contents,
 ) -> pa.RecordBatch:
-    rows = [_row(record, config, classes) for record in records]
+    rows = [_row(record, config, classes, decoded) for record in records]
     columns = zip(*rows, strict=True)
     arrays = [pa.array(c, kind) for c, kind in zip(columns, SCHEMA.types, strict=True)]
     return pa.RecordBatch.from_arrays(arrays, schema=SCHEMA)
 
 
-def _row(record: Record, config: DataConfig, classes: Sequence[ClassEntry]) -> tuple[Any, ...]:
+def _row(
+    record: Record, config: DataConfig, classes: Sequence[ClassEntry], decoded: Contents
+) -> tuple[Any, ...]:
     known = 0 <= record.label < len(classes)
     label, wnid = (classes[record.label].id, classes[record.label].wnid) if known else (-1, "")
-    reason = record.problem
+    digest, reason = sha256(record.data), record.problem
     if not reason and not known:
         reason = f"its label {record.label} is not one of {len(classes)} classes."
-    reason = reason or _undecodable(record, config)
+    if not reason and digest not in decoded:
+        reason = _undecodable(record, config)
     return (
         label,
         wnid,
@@ -90,7 +100,7 @@ def _row(record: Record, config: DataConfig, classes: Sequence[ClassEntry]) -> t
         record.uri,
         record.offset,
         len(record.data),
-        sha256(record.data),
+        digest,
         "bad" if reason else "ok",
         reason,
     )

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill_core.config.schema import DataConfig
+from distill_core.data import survey
+from distill_core.data.contents import Contents
 from distill_core.data.index import DatasetIndex, ingest, load_index
 from distill_core.data.numbering import number_classes
 from distill_core.data.real import RealImages
 from distill_core.errors import DataError
 from distill_core.plan import ClassEntry
+from distill_core.storage.digest import sha256
 from distill_core.storage.store import Store
 from tests.core.datasets import data_config, image_folder, png, write_parquet
 
@@ -163,3 +167,31 @@ def test_a_class_without_images_is_an_error_not_a_removal(folder: Path, store: S
     (folder / "train" / "cat").mkdir()
     with pytest.raises(DataError, match="no readable image of class 'cat'"):
         again(folder, store, first, ids=2)
+
+
+def test_only_images_that_are_new_since_the_version_before_are_decoded(
+    folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "train" / "cat" / "1.png").write_bytes(b"broken")
+    config, seen = data_config(folder, max_bad_fraction=0.5), []
+    decode = survey.decode_image
+
+    def noted(data: bytes, *some: Any, **more: Any) -> Any:
+        seen.append(data)
+        return decode(data, *some, **more)
+
+    monkeypatch.setattr(survey, "decode_image", noted)
+    first = ingest(config, store)
+    assert len(seen) == 8
+    seen.clear()
+    (folder / "train" / "dog" / "11.png").write_bytes(png(50))
+    (folder / "train" / "dog" / "12.png").rename(folder / "train" / "dog" / "renamed.png")
+    second = ingest(config, store, first)
+    assert sorted(seen) == sorted([b"broken", png(50)])
+    assert ingest(config, Store(f"{store.url}-other")).train.equals(second.train)
+
+
+@given(some=st.sets(st.binary(max_size=3)), others=st.sets(st.binary(max_size=3)))
+def test_contents_hold_what_they_were_given(some: set[bytes], others: set[bytes]) -> None:
+    known = Contents(map(sha256, some))
+    assert {data for data in some | others if sha256(data) in known} == some
