@@ -156,11 +156,13 @@ def _accuracy(before: Run, run: Run) -> tuple[AccuracyDiff, ...]:
 def _scores(run: Run) -> dict[tuple[str, str], float | None]:
     """Return top-1 by (network, what it was trained on), the teacher first."""
     found = gather(run, JUDGED)
-    scores: dict[tuple[str, str], float | None] = {}
-    if found.teacher is not None:
-        said = found.teacher.summary
-        title = f"{said.get('model', 'teacher')} (teacher)"
-        scores[title, "all real images"] = said.get("accuracy")
+    scores: dict[tuple[str, str], float | None] = {
+        (
+            f"{marker.summary.get('model')} (teacher {number})",
+            "all real images",
+        ): marker.summary.get("accuracy")
+        for number, marker in enumerate(found.markers.get("squeeze", ()))
+    }
     students = {
         (r.student, SETS.get(r.images_of, r.images_of)): r.last.mean for r in found.accuracy
     }

@@ -122,7 +122,7 @@ def _same(base: Run, config: RunConfig, index: DatasetIndex, policy: Policy) -> 
 
 
 def _inherit(config: RunConfig, base: Run, policy: Policy) -> RunConfig:
-    """Return what is asked for with the teacher that the policy gives it."""
+    """Return what is asked for with the teachers that the policy gives it, each by its place."""
     if policy == "squeeze_again":
         return config
     if policy == "fine_tune" and config.squeeze.training is None:
@@ -130,11 +130,22 @@ def _inherit(config: RunConfig, base: Run, policy: Policy) -> RunConfig:
             "squeeze.training: not given, and policy fine_tune trains the teacher. Say how, or "
             "use policy keep."
         )
-    teacher = manifests(base, "squeeze")["squeeze"].entries[0].key
-    keep = policy == "keep"
-    source = {"reuse": teacher if keep else None, "start": None if keep else teacher}
-    squeeze = config.squeeze.model_copy(update={"checkpoint": None, **source})
+    teachers, pool = manifests(base, "squeeze")["squeeze"].entries, config.squeeze.pool
+    if len(teachers) != 1 + len(pool):
+        raise ConfigError(
+            f"squeeze.pool: teachers that are asked for: {1 + len(pool)}, those of "
+            f"runs/{base.name}: {len(teachers)}. Ask for as many, or use policy squeeze_again."
+        )
+    first, *others = [_source(entry.key, policy) for entry in teachers]
+    members = [member.model_copy(update=o) for member, o in zip(pool, others, strict=True)]
+    squeeze = config.squeeze.model_copy(update={**first, "pool": tuple(members)})
     return config.model_copy(update={"squeeze": squeeze})
+
+
+def _source(key: str, policy: Policy) -> dict[str, str | None]:
+    """Return where a teacher comes from, in the words of `SqueezeConfig`."""
+    keep = policy == "keep"
+    return {"checkpoint": None, "reuse": key if keep else None, "start": None if keep else key}
 
 
 def _version(base: Run, policy: Policy, asked: RunConfig) -> Version:

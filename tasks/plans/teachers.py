@@ -52,12 +52,17 @@ def teacher_key(plan: PlanFacts, config: RunConfig) -> str:
 
 
 def check_inherited(config: RunConfig, index: DatasetIndex, store: Store) -> None:
-    """Refuse a teacher of another run that does not fit this one; others were checked elsewhere.
+    """Refuse teachers of another run that do not fit this one; others are checked elsewhere.
 
     Raises:
-        NotReady: it is gone.
-        ConfigError: it is of another network, normalisation, size or class list.
+        NotReady: one is gone.
+        ConfigError: one is of another network, normalisation, size or class list.
     """
+    for number in range(1 + len(config.squeeze.pool)):
+        _check_inherited(config.of_teacher(number), index, store)
+
+
+def _check_inherited(config: RunConfig, index: DatasetIndex, store: Store) -> None:
     squeeze = config.squeeze
     if (key := squeeze.reuse or squeeze.start) is None:
         return

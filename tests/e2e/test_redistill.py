@@ -14,6 +14,7 @@ from distill_core.storage.markers import StageShelf
 from distill_core.storage.store import Store
 from flows.status import every_run
 from tasks.plans import dataset_of
+from tasks.policy import Policy
 from tasks.runs import Run, open_run
 from tasks.versions import version_of
 from tests.e2e.pipeline import manifest
@@ -192,6 +193,24 @@ def test_squeezing_again_renews_a_teacher_that_was_kept(series: Series, root: Pa
     assert (outcome.run.name, len(series.shards("squeeze"))) == ("small-v0003", 1)
     assert not series(small(root), "squeeze_again").changed
     assert not series(small(root), "keep").changed
+
+
+@pytest.mark.parametrize("policy", ["keep", "fine_tune"])
+def test_every_teacher_of_a_pool_is_inherited_by_its_place(
+    series: Series, root: Path, policy: Policy
+) -> None:
+    pool = "squeeze.pool=[{model: {name: resnet18_small, width: 5}}]"
+    several = (pool, "recover.teachers=[0, 1]", "relabel.teachers=[0, 1]")
+    first = series(small(root, *several)).run
+    change_class(root, "cat")
+    with pytest.raises(ConfigError, match="asked for: 1, those of runs/small-v0001: 2"):
+        series(small(root), policy)
+    run = series(small(root, *several), policy).run
+    keys = [entry.key for entry in manifest(first, "squeeze").entries]
+    squeeze = run.config.squeeze
+    given = [squeeze.reuse, squeeze.pool[0].reuse], [squeeze.start, squeeze.pool[0].start]
+    assert given == ((keys, [None, None]) if policy == "keep" else ([None, None], keys))
+    assert len(series.shards("squeeze")) == (0 if policy == "keep" else 2)
 
 
 def test_an_incomplete_version_of_the_same_input_is_resumed(series: Series, root: Path) -> None:
