@@ -34,17 +34,33 @@ def describe(
     Source: arXiv:2306.13092 (SRe2L), section 3.3 (FKD labels).
     """
     spec, dtype = teacher.spec, teacher.head.weight.dtype
+    groups, pooled = groups_of(len(pixels), drawn, config)
     outputs = [
         teacher(
             render(
                 pixels, rows, drawn, kind=config.mix.kind, mean=spec.mean, std=spec.std, dtype=dtype
-            )
+            ),
+            pooled=pooled,
         )
-        for rows in np.split(
-            np.arange(len(pixels)), range(FORWARD_BATCH, len(pixels), FORWARD_BATCH)
-        )
+        for rows in groups
     ]
+    back = torch.from_numpy(np.argsort(np.concatenate(groups))).to(pixels.device)
     features, logits = (
-        torch.cat([getattr(o, name) for o in outputs]) for name in ("features", "logits")
+        torch.cat([getattr(o, name) for o in outputs])[back] for name in ("features", "logits")
     )
     return TeacherOutput(features, logits, ())
+
+
+def groups_of(count: int, drawn: LabelView, config: RelabelConfig) -> tuple[list[np.ndarray], bool]:
+    """Return which images share a forward pass, and whether they pool their statistics.
+
+    Pools are as even as can be, so that none is a single image.
+
+    Source of pools: arXiv:2501.07575 (CV-DD, SRe2L++), batch-specific soft labels. Differs from the
+    published code: dropout stays off, and students may read the labels in any other batches.
+    """
+    if config.batch_statistics is None:
+        cuts = range(FORWARD_BATCH, count, FORWARD_BATCH)
+        return np.split(np.arange(count), cuts), False
+    assert drawn.order is not None
+    return np.array_split(drawn.order, -(-count // config.batch_statistics)), True

@@ -28,7 +28,7 @@ NUMERICS: Mapping[str, int] = {
 }
 
 ImageSet = Literal["distilled", "random_real"]
-VIEW_FIELDS = frozenset({"crop", "flip", "mix"})  # what decides a label view
+VIEW_FIELDS = frozenset({"crop", "flip", "mix", "batch_statistics"})  # what decides a label view
 
 
 def content_fingerprint(fingerprints: Mapping[str, str]) -> str:

@@ -25,6 +25,7 @@ class LabelView:
 
     view: View
     mix: Mix  # partners are rows of the same images
+    order: np.ndarray | None = None  # (N,) which images pool their statistics, group by group
 
 
 def sample_label_view(
@@ -36,12 +37,14 @@ def sample_label_view(
         seed: the run's seed.
         images: the N images of the shard, in storage order.
         view: view id; the counter of the draws.
-        config: crop, flip and mix.
+        config: crop, flip and mix; whether images pool their statistics.
         side: of the stored images and of the views, in pixels.
     """
     rng = generator(philox_key(seed, "relabel", "views", images), view)
     drawn = sample_view(rng, count=len(images), side=side, scale=config.crop, flip=config.flip)
-    return LabelView(drawn, sample_mix(rng, config.mix, count=len(images), side=side))
+    mix = sample_mix(rng, config.mix, count=len(images), side=side)
+    pooled = config.batch_statistics is not None
+    return LabelView(drawn, mix, rng.permutation(len(images)) if pooled else None)
 
 
 def render(

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div, log_softmax, softmax
 
+from distill_core.config.schema import TemperatureConfig
+
 
 def kl_soft_labels(
     student: Tensor,
@@ -14,27 +16,40 @@ def kl_soft_labels(
     temperature: float,
     squared: bool,
     smoothing: float = 0.0,
+    student_temperature: float | None = None,
 ) -> Tensor:
     """Return KL(teacher || student) at temperature T, averaged over the batch.
 
     Args:
         student: (B, C) logits.
         teacher: (B, C) logits.
-        temperature: T > 0, of both.
+        temperature: T > 0, of both, or of the teacher alone.
         squared: multiply by T^2, which keeps gradients comparable across temperatures.
         smoothing: share of a uniform vector mixed into the raw teacher logits. This is what the
             published 21K code calls label smoothing; it acts like a higher temperature.
+        student_temperature: of the student, where it differs (calibrated alignment of LPQLD).
 
     Source: arXiv:2306.13092 (SRe2L), section 3.3; FKD, arXiv:2112.01528.
     """
     if smoothing:
         teacher = (1 - smoothing) * teacher + smoothing / teacher.shape[1]
     loss = kl_div(
-        log_softmax(student / temperature, dim=1),
+        log_softmax(student / (student_temperature or temperature), dim=1),
         softmax(teacher / temperature, dim=1),
         reduction="batchmean",
     )
     return loss * temperature**2 if squared else loss
+
+
+def temperature_at(start: float, decay: TemperatureConfig | None, epoch: int) -> float:
+    """Return the teacher's temperature in an epoch, counted from 0.
+
+    Source: arXiv:2604.18135 (LPQLD), dynamic knowledge reuse, the step rule of the published code.
+    """
+    if decay is None:
+        return start
+    fallen: float = start * decay.factor ** (epoch // decay.every)
+    return max(fallen, decay.floor)
 
 
 def mixed_cross_entropy(student: Tensor, labels: Tensor, partners: Tensor, share: Tensor) -> Tensor:

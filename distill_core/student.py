@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import mse_loss
 
 from distill_core.accuracy import Judgements
 from distill_core.config.schema import ModelConfig, RunConfig, SetName
 from distill_core.errors import ConfigError, DivergedError
 from distill_core.label_source import Labels
 from distill_core.label_views import render
-from distill_core.losses import kl_soft_labels, mixed_cross_entropy
+from distill_core.losses import kl_soft_labels, mixed_cross_entropy, temperature_at
 from distill_core.models.build import build_model
 from distill_core.seeds import derive_seed, generator, philox_key
 from distill_core.supervised import Labelled, judge
@@ -62,6 +63,7 @@ class Student:
         self.ema = WeightEma(self.model, self.settings.ema_decay)
         self.parallel = world.wrap(self.model)
         self.judged = Judgements()
+        self.temperature = self.settings.temperature  # of the teacher, in the current epoch
 
     def resume(self, checkpoints: CheckpointPort | None) -> int:
         """Take back the furthest state; return how many epochs are done."""
@@ -80,6 +82,8 @@ class Student:
         """Train on one view of every image; return the mean loss."""
         torch.manual_seed(derive_seed(self.seed, "dropout", epoch, self.world.rank))
         self.model.train()
+        settings = self.settings
+        self.temperature = temperature_at(settings.temperature, settings.temperature_decay, epoch)
         total = torch.zeros((), device=self.device, dtype=self.dtype)
         batches = list(self._batches(epoch))
         for number, rows in enumerate(batches):
@@ -175,19 +179,31 @@ class Student:
             student = self.parallel(views)
         student = student.to(self.dtype)  # losses and updates stay wide
         if self.task.images_of == "hard_labels":
-            mix = labels.drawn.mix.rows(rows)
-            partners = self.labels[torch.from_numpy(mix.partners.astype(np.int64))]
-            share = torch.from_numpy(mix.lam).to(student)
-            return mixed_cross_entropy(
-                student, self.labels[torch.from_numpy(rows)], partners, share
-            )
+            return self._hard(student, rows, labels)
+        soft = self._soft(student, labels.logits(rows).to(student))
+        weight = self.settings.hard_weight
+        return soft + weight * self._hard(student, rows, labels) if weight else soft
+
+    def _soft(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Return the distance between what the student and the teacher say."""
+        settings = self.settings
+        if settings.loss == "mse":
+            return mse_loss(student, teacher)
         return kl_soft_labels(
             student,
-            labels.logits(rows).to(student),
-            temperature=self.settings.temperature,
-            squared=self.settings.temperature_squared,
-            smoothing=self.settings.logit_smoothing,
+            teacher,
+            temperature=self.temperature,
+            squared=settings.temperature_squared,
+            smoothing=settings.logit_smoothing,
+            student_temperature=settings.student_temperature,
         )
+
+    def _hard(self, student: Tensor, rows: np.ndarray, labels: Labels) -> Tensor:
+        """Return the cross-entropy with the classes of the images, mixed as they are."""
+        mix = labels.drawn.mix.rows(rows)
+        partners = self.labels[torch.from_numpy(mix.partners.astype(np.int64))]
+        share = torch.from_numpy(mix.lam).to(student)
+        return mixed_cross_entropy(student, self.labels[torch.from_numpy(rows)], partners, share)
 
 
 def _check_share(count: int, world: World) -> None:

@@ -38,7 +38,7 @@ def lr_at(
     """Return the learning rate of an optimiser step.
 
     Args:
-        config: cosine with zeta, linear warm-up, per epoch or per step.
+        config: cosine with zeta or milestones, linear warm-up, per epoch or per step.
         lr: the highest value.
         step: counted over the whole training.
         steps_per_epoch: optimiser steps in one epoch.
@@ -48,6 +48,8 @@ def lr_at(
     if epoch < config.warmup_epochs:
         share = epoch / config.warmup_epochs
         return lr * (config.warmup_start + (1 - config.warmup_start) * share)
+    if config.milestones:
+        return lr * config.gamma ** sum(milestone <= epoch for milestone in config.milestones)
     span = max(epochs - config.warmup_epochs, 1)
     progress = (epoch - config.warmup_epochs) / (config.zeta * span)
     return lr * (1 + math.cos(math.pi * progress)) / 2

@@ -95,12 +95,17 @@ class OptimizerConfig(Frozen):
 
 
 class ScheduleConfig(Frozen):
-    """Learning rate by epoch: lr * (1 + cos(pi * epoch / (zeta * epochs))) / 2 after a warm-up."""
+    """Learning rate by epoch: lr * (1 + cos(pi * epoch / (zeta * epochs))) / 2 after a warm-up.
+
+    With milestones, it is multiplied by gamma at each of them instead.
+    """
 
     zeta: PositiveFloat = 1.0  # 1 ends at 0; 2 is the first half of the cosine (EDC, RDED "eta")
     warmup_epochs: NonNegativeInt = 0
     warmup_start: Fraction = 0.01  # factor of lr in the first warm-up epoch
     per_step: bool = False  # update every optimiser step instead of every epoch
+    milestones: tuple[PositiveInt, ...] = ()  # epochs
+    gamma: Fraction = 0.5
 
 
 class AugmentConfig(Frozen):
@@ -305,6 +310,16 @@ class RelabelConfig(Frozen):
     crop: tuple[Fraction, Fraction] | None
     flip: bool
     mix: MixConfig
+    # Images of a shard whose batch norm statistics are pooled, in place of the running ones (BSSL)
+    batch_statistics: Annotated[int, Field(ge=2)] | None = None
+
+
+class TemperatureConfig(Frozen):
+    """The teacher's temperature falls by steps, so that the same logits teach anew (LPQLD)."""
+
+    factor: Fraction
+    every: PositiveInt  # epochs
+    floor: PositiveFloat
 
 
 class PosttrainConfig(Frozen):
@@ -318,7 +333,11 @@ class PosttrainConfig(Frozen):
     micro_batch: PositiveInt | None = None  # images per backward pass; None: the whole batch
     optimizer: OptimizerConfig
     schedule: ScheduleConfig = ScheduleConfig()
+    loss: Literal["kl", "mse"] = "kl"  # mse compares logits (G-VBSM, EDC)
+    hard_weight: NonNegativeFloat = 0.0  # of cross-entropy with the class, beside the soft loss
     temperature: PositiveFloat
+    student_temperature: PositiveFloat | None = None  # None: the teacher's
+    temperature_decay: TemperatureConfig | None = None  # None: it stays
     temperature_squared: bool  # multiply the loss by T^2
     logit_smoothing: Fraction = 0.0  # share of a uniform vector mixed into the raw teacher logits
     ema_decay: Fraction = 0.99  # of the student's weights, per optimiser step

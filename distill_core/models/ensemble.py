@@ -38,9 +38,9 @@ class Ensemble(nn.Module):
         self.head.weight, self.head.bias = nn.Parameter(weight), nn.Parameter(bias)
         self.requires_grad_(False).eval()
 
-    def forward(self, x: Tensor) -> TeacherOutput:
+    def forward(self, x: Tensor, *, pooled: bool = False) -> TeacherOutput:
         """Describe normalised images (B, 3, S, S): features (B, D), logits (B, C)."""
-        features = torch.cat([member(x).features for member in self.members], dim=1)
+        features = torch.cat([member(x, pooled=pooled).features for member in self.members], dim=1)
         return TeacherOutput(features, self.head(features), ())
 
 

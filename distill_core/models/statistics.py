@@ -35,7 +35,17 @@ class StatisticsTape:
     """What the layers of one network saw during one forward pass, by layer number."""
 
     recording: bool = False
+    pooling: bool = False  # normalise with the statistics of the batch, as in training
     seen: dict[int, LayerStatistics] = field(default_factory=dict)
+
+    @contextmanager
+    def pool(self) -> Iterator[None]:
+        """Let the layers normalise with the batch's statistics for the length of a block."""
+        self.pooling = True
+        try:
+            yield
+        finally:
+            self.pooling = False
 
     @contextmanager
     def record(self) -> Iterator[None]:
@@ -57,7 +67,8 @@ class StatisticsTape:
 class StatisticsBatchNorm(nn.Module):
     """Takes the place of a `BatchNorm2d` of a frozen network.
 
-    It normalises with the running statistics. While its tape records, it also writes there the
+    It normalises with the running statistics, or with those of the batch while its tape pools;
+    neither changes them. While its tape records, it also writes there the
     mean and the biased variance of its input, in float32 (float64 for float64 input).
 
     Source: arXiv:2306.13092, section 3.2 (the regulariser of recover), where a hook measures them.
@@ -81,6 +92,8 @@ class StatisticsBatchNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the normalised (B, ch, H, W) in the dtype and memory format of `x`."""
+        if self.tape.pooling:
+            return batch_norm(x, None, None, self.weight, self.bias, training=True, eps=self.eps)
         if not self.tape.recording:
             return batch_norm(
                 x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps

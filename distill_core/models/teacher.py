@@ -53,15 +53,21 @@ class FrozenTeacher(nn.Module):
                 module.to(self.input_dtype).to(memory_format=torch.channels_last)
         self.requires_grad_(False).eval()
 
-    def forward(self, x: Tensor, *, statistics: bool = False) -> TeacherOutput:
+    def forward(
+        self, x: Tensor, *, statistics: bool = False, pooled: bool = False
+    ) -> TeacherOutput:
         """Describe normalised images (B, 3, S, S) of any floating dtype.
 
         Args:
             x: the images; on the device of the teacher.
             statistics: whether to measure the input of every batch norm as well.
+            pooled: normalise with the statistics of this batch in place of the running ones.
         """
         x = x.to(self.input_dtype, memory_format=torch.channels_last)
-        with self.tape.record() if statistics else nullcontext():
+        with (
+            self.tape.record() if statistics else nullcontext(),
+            self.tape.pool() if pooled else nullcontext(),
+        ):
             features = self.backbone(x).to(self.head.weight.dtype)
         seen = self.tape.take() if statistics else ()
         return TeacherOutput(features, self.head(features), seen)

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from distill_core.losses import kl_soft_labels, mixed_cross_entropy
+from distill_core.config.schema import TemperatureConfig
+from distill_core.losses import kl_soft_labels, mixed_cross_entropy, temperature_at
 
 
 def test_kl_equals_a_value_computed_by_hand() -> None:
@@ -23,6 +24,22 @@ def test_logit_smoothing_only_scales_raw_logits() -> None:
     smoothed = kl_soft_labels(student, teacher, temperature=1.0, squared=False, smoothing=0.2)
     scaled = kl_soft_labels(student, 0.8 * teacher, temperature=1.0, squared=False)
     torch.testing.assert_close(smoothed, scaled)
+
+
+def test_a_student_may_have_a_temperature_of_its_own() -> None:
+    student, teacher = torch.randn(5, 7), torch.randn(5, 7)
+    loss = kl_soft_labels(
+        student, teacher, temperature=20.0, squared=False, student_temperature=1.0
+    )
+    soft, said = (teacher / 20).softmax(1), student.log_softmax(1)
+    torch.testing.assert_close(loss, (soft * (soft.log() - said)).sum(1).mean())
+
+
+def test_the_temperature_falls_by_steps_to_its_floor() -> None:
+    decay = TemperatureConfig(factor=0.5, every=10, floor=3.0)
+    found = [temperature_at(20.0, decay, epoch) for epoch in (0, 9, 10, 20, 30, 1000)]
+    assert found == [20.0, 20.0, 10.0, 5.0, 3.0, 3.0]
+    assert temperature_at(20.0, None, 1000) == 20.0
 
 
 def test_mixed_cross_entropy_weighs_both_classes() -> None:

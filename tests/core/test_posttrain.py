@@ -124,6 +124,23 @@ def test_hard_labels_mix_both_classes_by_what_is_left_of_the_image() -> None:
     torch.testing.assert_close(loss, torch.stack(by_hand).mean())
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("posttrain.loss=mse", "posttrain.hard_weight=0.1"),
+        ("posttrain.temperature_decay={factor: 0.7, every: 1, floor: 2}",),
+        ("posttrain.student_temperature=1",),
+        ("posttrain.schedule={milestones: [2], gamma: 0.2}",),
+    ],
+    ids=["mse and classes", "falling temperature", "own temperature", "milestones"],
+)
+def test_every_loss_trains_and_differs_from_the_plain_one(settings: tuple[str, ...]) -> None:
+    result, _ = train(*settings)
+    losses = [point["loss"] for point in result["curve"]]
+    assert np.isfinite(losses).all()
+    assert losses != [point["loss"] for point in train()[0]["curve"]]
+
+
 @pytest.mark.parametrize("optimizer", ["{name: sgd, lr: 0.01}", "{name: adam, lr: 0.01}"])
 def test_every_optimizer_and_schedule_trains(optimizer: str) -> None:
     result, _ = train(

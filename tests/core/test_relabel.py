@@ -147,3 +147,33 @@ def test_hard_labels_need_no_teacher_and_get_none() -> None:
     assert np.array_equal(labels.drawn.view.boxes, online().view(3).drawn.view.boxes)
     with pytest.raises(DataError, match="hard labels"):
         labels.logits(np.array([0]))
+
+
+def test_pooled_labels_are_those_of_a_network_in_training_mode_group_by_group() -> None:
+    config = settings("online").model_copy(update={"batch_statistics": 3})
+    rows, teacher = shard(0), tiny_teacher()
+    drawn = sample_label_view(0, rows.images, 4, config, side=SIDE)
+    assert drawn.order is not None
+    tensor = torch.from_numpy(rows.pixels)
+    said = describe(teacher, tensor, drawn, config).logits
+    groups = np.array_split(drawn.order, 3)  # 8 images, three at most
+    for group in groups:
+        views = render(tensor, group, drawn, kind="cutmix", mean=MEAN, std=STD)
+        alone = teacher(views, pooled=True).logits
+        torch.testing.assert_close(said[group], alone)
+        assert not torch.allclose(alone, teacher(views).logits, atol=1e-3)
+
+
+def test_pooling_changes_no_statistics_and_no_other_draw() -> None:
+    config = settings("features")
+    pooled = config.model_copy(update={"batch_statistics": 4})
+    teacher, rows = tiny_teacher(), shard(0)
+    before = [value.clone() for value in teacher.state_dict().values()]
+    plain, mixed = (
+        relabel_shard(rows, VIEWS, config=c, teacher=teacher, seed=0, device="cpu")
+        for c in (config, pooled)
+    )
+    assert all(map(torch.equal, before, teacher.state_dict().values()))
+    assert np.array_equal(plain.boxes, mixed.boxes)
+    assert np.array_equal(plain.partners, mixed.partners)
+    assert not np.array_equal(plain.values, mixed.values)

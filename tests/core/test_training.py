@@ -40,6 +40,12 @@ def test_by_epoch_the_rate_stands_still_within_an_epoch() -> None:
     assert rate(ScheduleConfig(per_step=True), 3.0) > rate(ScheduleConfig(per_step=True), 3.9)
 
 
+def test_milestones_take_the_place_of_the_cosine() -> None:
+    config = ScheduleConfig(milestones=(4, 8), gamma=0.1, warmup_epochs=1, warmup_start=0.5)
+    found = [rate(config, epoch) for epoch in (0, 1, 3, 4, 7, 8, 9)]
+    assert found == pytest.approx([0.5, 1.0, 1.0, 0.1, 0.1, 0.01, 0.01])
+
+
 def test_the_warm_up_rises_linearly_to_the_full_rate() -> None:
     config = ScheduleConfig(warmup_epochs=2, warmup_start=0.1, per_step=True)
     assert [rate(config, e) for e in (0, 1, 2)] == pytest.approx([0.1, 0.55, 1.0])
