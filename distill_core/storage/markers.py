@@ -16,11 +16,12 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from distill_core.errors import DataError, ShardError, StorageError
+from distill_core.errors import DataError, ShardError, StorageError, StorageRefused
 from distill_core.storage.digest import sha256
 from distill_core.storage.store import Store
 
 CREATE_ATTEMPTS = 3  # beyond the client's own retries: losing a finished shard costs minutes
+LOAD_ATTEMPTS = 2  # a bit may have flipped on the way, and stand right in the store
 MARKER_SUFFIX = ".json"
 READERS = 16  # markers that are read at once
 
@@ -190,17 +191,17 @@ class StageShelf:
         info, origin = marker.file(suffix), self.store.uri(self.marker_path(marker.key))
         remedy = f"Delete {origin} and run again to make this shard anew."
         try:
-            data = self.store.read(info.path)
+            for _ in range(LOAD_ATTEMPTS):
+                if (found := sha256(data := self.store.read(info.path))) == info.sha256:
+                    return data
         except DataError:
             raise ShardError(
                 f"{self.store.uri(info.path)}: no such object, though a marker names it. {remedy}"
             ) from None
-        if (found := sha256(data)) != info.sha256:
-            raise ShardError(
-                f"{self.store.uri(info.path)}: {len(data)} bytes, sha256 {found[:12]}, do not "
-                f"match the marker ({info.bytes} bytes, sha256 {info.sha256[:12]}). {remedy}"
-            )
-        return data
+        raise ShardError(
+            f"{self.store.uri(info.path)}: {len(data)} bytes, sha256 {found[:12]}, do not "
+            f"match the marker ({info.bytes} bytes, sha256 {info.sha256[:12]}). {remedy}"
+        )
 
     def _put_all(self, key: str, token: str, files: Mapping[str, bytes]) -> tuple[FileInfo, ...]:
         infos = tuple(
@@ -226,6 +227,8 @@ class StageShelf:
             try:
                 if self.store.create(path, marker.to_json()):
                     return marker
+            except StorageRefused:
+                raise
             except StorageError as error:
                 refusal = error
             if (winner := self.marker(marker.key)) is not None:

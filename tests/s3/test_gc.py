@@ -13,8 +13,6 @@ from distill_core.storage.store import Store
 from tasks.garbage import GRACE, Collection, collect
 from tests.flows.planned import Workshop, drop, jobs, paths, reachable, stray
 
-BEGUN = datetime(2010, 11, 10, 20, 48, 33, tzinfo=UTC)  # what moto says of every upload
-
 
 def gc(store: Store, *, now: datetime) -> Collection:
     """Collect with the grace period of a week."""
@@ -34,14 +32,15 @@ def test_uploads_older_than_the_grace_period_go_and_younger_ones_stay(s3_store: 
     begin_upload(s3_store, "recover/data/a-0.parquet")
     begin_upload(s3_store, "squeeze/data/b-0.safetensors")
     begin_upload(neighbour, "recover/data/c-0.parquet")
-    young = gc(s3_store, now=BEGUN + GRACE - timedelta(seconds=1))
+    begun = [upload.begun for upload in s3_store.uploads()]  # moto calls every upload years old
+    young = gc(s3_store, now=min(begun) + GRACE - timedelta(seconds=1))
     assert (young.removed, len(young.waiting)) == ((), 2)
     assert len(s3_store.uploads()) == 2
-    old = gc(s3_store, now=BEGUN + GRACE + timedelta(seconds=1))
+    old = gc(s3_store, now=max(begun) + GRACE + timedelta(seconds=1))
     assert [item.kind for item in old.removed] == ["uploads", "uploads"]
     assert s3_store.uploads() == ()
     assert len(neighbour.uploads()) == 1
-    assert gc(s3_store, now=BEGUN + 2 * GRACE).removed == ()
+    assert gc(s3_store, now=max(begun) + 2 * GRACE).removed == ()
 
 
 def test_a_bucket_is_collected_like_a_folder(s3_store: Store, tmp_path: Path) -> None:

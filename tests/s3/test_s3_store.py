@@ -1,9 +1,141 @@
-"""A store in a bucket."""
+"""A store in a bucket: who may know its credentials, and which processes may use it."""
 
 from __future__ import annotations
 
+import logging
+import multiprocessing
+import os
+import pickle
+import traceback
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from distill_core.config.load import load_run
+from distill_core.errors import ConfigError, StorageError, StorageRefused
 from distill_core.storage.store import Store, probe
+from tasks.runs import create_run, open_run
+from tests.faults.kinds import error
+from tests.faults.proxy import FaultProxy, Rule
+
+SECRETS = {
+    "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE",
+    "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
+    "AWS_SESSION_TOKEN": "IQoJb3JpZ2luX2VjEXAMPLETOKEN",
+}
+on_ceph = pytest.mark.skipif(
+    os.environ.get("DISTILL_TEST_S3", "moto") != "ceph",
+    reason="needs a server that checks signatures: DISTILL_TEST_S3=ceph",
+)
+on_moto = pytest.mark.skipif(
+    os.environ.get("DISTILL_TEST_S3", "moto") != "moto",
+    reason="needs a server that takes any credentials",
+)
+
+
+def secrets_in(text: str) -> list[str]:
+    """Return which of the credentials stand in a text."""
+    return [name for name, value in SECRETS.items() if value in text]
+
+
+@pytest.fixture
+def proxy(s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
+    """Return a way to the server that no client has used yet, so that one reads its environment."""
+    with FaultProxy(os.environ["AWS_ENDPOINT_URL"]) as made:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", made.url)
+        yield made
 
 
 def test_a_bucket_arbitrates_between_drivers(s3_store: Store) -> None:
     assert probe(s3_store)
+
+
+def test_one_writer_keeps_the_arbitration_that_the_store_has(s3_store: Store) -> None:
+    single = replace(s3_store, single_writer=True)
+    assert probe(single)
+    assert single.create("x", b"first")
+    assert not single.create("x", b"second")
+    assert single.read("x") == b"first"
+
+
+@on_moto
+def test_credentials_stay_in_the_environment(
+    proxy: FaultProxy,
+    s3_store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for name, value in SECRETS.items():
+        monkeypatch.setenv(name, value)
+    caplog.set_level(logging.INFO)
+    run = create_run(load_run("digits-demo"), s3_store)
+    proxy.rules = [
+        Rule(error(code, 403), "PUT", "bad")
+        for code in ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "Unheard")
+    ]
+    said = [repr(s3_store), repr(run), s3_store.read(run.path("run.yaml")).decode()]
+    for _ in range(4):
+        with pytest.raises(StorageError) as caught:
+            s3_store.put("bad", b"x")
+        said += traceback.format_exception(caught.value)
+    said += [repr(pickle.dumps(value)) for value in (s3_store, run, caught.value)]
+    assert proxy.count("PUT", "bad") == 4
+    assert not any(secrets_in(text) for text in (*said, caplog.text))
+    assert open_run(s3_store, run.name) == run
+
+
+def test_a_store_with_credentials_in_its_address_is_refused_without_repeating_them() -> None:
+    secret = SECRETS["AWS_SECRET_ACCESS_KEY"].replace("/", "")
+    with pytest.raises(ConfigError, match="credentials") as caught:
+        Store(f"s3://{SECRETS['AWS_ACCESS_KEY_ID']}:{secret}@bucket/prefix")
+    assert secret not in str(caught.value)
+
+
+def test_without_credentials_the_error_says_where_they_belong(
+    proxy: FaultProxy, s3_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(name, os.devnull)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with pytest.raises(StorageRefused, match="no credentials: Set AWS_ACCESS_KEY_ID"):
+        s3_store.put("x", b"x")
+    assert proxy.count() == 0
+
+
+@on_ceph
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("AWS_ACCESS_KEY_ID", "check AWS_ACCESS_KEY_ID"),
+        ("AWS_SECRET_ACCESS_KEY", "check AWS_SECRET_ACCESS_KEY"),
+    ],
+)
+def test_wrong_credentials_are_refused_with_a_hint(
+    proxy: FaultProxy, s3_store: Store, monkeypatch: pytest.MonkeyPatch, name: str, remedy: str
+) -> None:
+    monkeypatch.setenv(name, SECRETS[name])
+    with pytest.raises(StorageRefused, match=f"x: cannot be written.*{remedy}"):
+        s3_store.put("x", b"x")
+    assert proxy.count("PUT") == 1
+
+
+def read_in_child(store: Store, answers: multiprocessing.SimpleQueue[bytes]) -> None:
+    """Send what a forked process reads, through a client of its own."""
+    answers.put(store.read("x"))
+
+
+def test_a_forked_process_opens_the_store_anew(s3_store: Store) -> None:
+    s3_store.put("x", b"from the parent")
+    fork = multiprocessing.get_context("fork")
+    answers = fork.SimpleQueue()
+    child = fork.Process(target=read_in_child, args=(s3_store, answers))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # newer Pythons warn of any fork
+        child.start()
+    child.join(60)
+    assert child.exitcode == 0
+    assert answers.get() == s3_store.read("x") == b"from the parent"

@@ -1,0 +1,141 @@
+#!/usr/bin/env bash
+# A real S3 server on loopback: one Ceph monitor, one in-memory OSD, one RADOS gateway.
+# For tests only: no authentication inside the cluster, one copy of everything, all in memory.
+#
+#   sudo deploy/ceph/rgw.sh install   # Debian's packages, if they are absent: 73 MB
+#   eval "$(deploy/ceph/rgw.sh start)"
+#   DISTILL_TEST_S3=ceph make test    # or: pytest tests/s3 tests/faults/test_storage.py
+#   deploy/ceph/rgw.sh stop
+set -euo pipefail
+
+HOME_DIR=${DISTILL_CEPH_HOME:-/tmp/distill-ceph}
+PORT=${DISTILL_CEPH_PORT:-7480}
+MON_PORT=${DISTILL_CEPH_MON_PORT:-6790}
+KEY=testing
+PATIENCE=60 # seconds, for each step that waits
+PACKAGES=(ceph-base ceph-common ceph-mon ceph-osd radosgw)
+export CEPH_CONF=$HOME_DIR/ceph.conf
+
+die() { echo "rgw.sh: $*" >&2; exit 1; }
+
+# An array would need quoting everywhere; the list of binaries is fixed.
+missing() { for tool in ceph ceph-mon ceph-osd radosgw radosgw-admin monmaptool; do
+  command -v "$tool" >/dev/null || { echo "$tool"; return; }; done; }
+
+install_packages() {
+  [ -n "$(missing)" ] || return 0
+  apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${PACKAGES[@]}" >&2
+}
+
+await() { # WHAT COMMAND...: until the command succeeds
+  local what=$1 end=$((SECONDS + PATIENCE)); shift
+  until "$@" >/dev/null 2>&1; do
+    [ $SECONDS -lt $end ] || { tail -n 20 "$HOME_DIR"/log/*.log >&2; die "$what did not come up in $PATIENCE s"; }
+    sleep 0.3
+  done
+}
+
+configure() {
+  mkdir -p "$HOME_DIR"/{mon,osd,run,log}
+  cat >"$CEPH_CONF" <<CONF
+[global]
+fsid = $(cat /proc/sys/kernel/random/uuid)
+mon_host = [v1:127.0.0.1:$MON_PORT]
+public_addr = 127.0.0.1
+cluster_addr = 127.0.0.1
+auth_cluster_required = none
+auth_service_required = none
+auth_client_required = none
+run_dir = $HOME_DIR/run
+admin_socket = $HOME_DIR/run/\$name.asok
+pid_file = $HOME_DIR/run/\$name.pid
+log_file = $HOME_DIR/log/\$name.log
+keyring = /dev/null
+# One copy of everything, on whatever disk there is.
+osd_pool_default_size = 1
+osd_pool_default_min_size = 1
+osd_pool_default_pg_num = 8
+osd_pool_default_pgp_num = 8
+mon_allow_pool_size_one = true
+mon_max_pg_per_osd = 1000
+mon_data_avail_warn = 1
+mon_data_avail_crit = 0
+[mon]
+mon_data = $HOME_DIR/mon/\$id
+[osd]
+osd_data = $HOME_DIR/osd/\$id
+osd_objectstore = memstore
+memstore_device_bytes = 4294967296
+osd_memory_target = 1073741824
+# Else the OSD registers itself while it starts, and sometimes loses that race and exits.
+osd_class_update_on_start = false
+osd_crush_update_on_start = false
+[client.rgw]
+rgw_frontends = beast endpoint=127.0.0.1:$PORT
+rgw_thread_pool_size = 64
+CONF
+}
+
+start_mon() {
+  monmaptool --create --addv a "[v1:127.0.0.1:$MON_PORT]" --fsid "$(sed -n 's/^fsid = //p' "$CEPH_CONF")" \
+    "$HOME_DIR/monmap" >/dev/null
+  ceph-mon --mkfs -i a --monmap "$HOME_DIR/monmap" >/dev/null
+  ceph-mon -i a >/dev/null
+  await "the monitor" timeout 5 ceph status
+}
+
+start_osd() {
+  mkdir -p "$HOME_DIR/osd/0"
+  # mkfs first: it draws the id that the cluster has to know; another one leaves the OSD down.
+  ceph-osd -i 0 --mkfs >/dev/null 2>&1
+  ceph osd new "$(cat "$HOME_DIR/osd/0/fsid")" >/dev/null
+  ceph osd crush add osd.0 1.0 host=local root=default >/dev/null 2>&1
+  ceph-osd -i 0 >/dev/null 2>&1
+  await "the OSD" sh -c 'ceph osd stat | grep -q "1 up"'
+}
+
+start_gateway() {
+  radosgw-admin user create --uid=testing --display-name=testing \
+    --access-key="$KEY" --secret-key="$KEY" >/dev/null 2>&1
+  radosgw --name client.rgw >/dev/null 2>&1
+  await "the gateway" curl -fsS "http://127.0.0.1:$PORT/"
+}
+
+pids() { cat "$HOME_DIR"/run/*.pid 2>/dev/null || true; }
+
+stop() {
+  local pid
+  for pid in $(pids); do
+    # Only what this folder started: a number may have been given to another process since.
+    tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -Eq '^(ceph-|radosgw)' || continue
+    kill -9 "$pid" # nothing here outlives the stop, so nothing has to be written
+  done
+  rm -rf "$HOME_DIR"
+}
+
+start() {
+  local absent
+  absent=$(missing)
+  [ -z "$absent" ] || die "$absent is not installed; run: sudo $0 install"
+  [ -z "$(pids)" ] || die "$HOME_DIR is in use; run: $0 stop"
+  trap stop EXIT # undone below, once everything is up
+  configure
+  start_mon
+  start_osd
+  start_gateway
+  trap - EXIT
+  cat <<EXPORTS
+export AWS_ENDPOINT_URL=http://127.0.0.1:$PORT
+export AWS_ACCESS_KEY_ID=$KEY
+export AWS_SECRET_ACCESS_KEY=$KEY
+export AWS_DEFAULT_REGION=us-east-1
+EXPORTS
+}
+
+case ${1:-} in
+  install) install_packages ;;
+  start) start ;;
+  stop) stop ;;
+  *) die "usage: $0 install|start|stop" ;;
+esac
