@@ -9,7 +9,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
 from distill_core.errors import ConfigError, DataError, StorageError, StorageRefused
@@ -29,7 +29,8 @@ class Store:
     """
 
     url: str  # folder, file://, s3://bucket/prefix, memory://name; a folder is made absolute
-    single_writer: bool = False  # `create` goes on where the store cannot arbitrate
+    # `create` goes on where the store cannot arbitrate.
+    single_writer: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         """Keep one spelling of the address."""
