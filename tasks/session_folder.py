@@ -11,12 +11,14 @@ import fcntl
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 PREFIX = "ray-"
+STILL_SECONDS = 60.0  # a raylet writes at least every ten seconds
 OWNER = "owner"  # stands in every folder whose maker had locked it first
 
 
@@ -45,8 +47,14 @@ def _sweep(parent: Path) -> None:
             if folder.is_symlink() or folder.stat().st_uid != os.geteuid():
                 continue
             with owner.open("rb+") as file:
-                if _locked(file):
+                if _locked(file) and _still(folder):
                     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _still(folder: Path) -> bool:
+    """Return whether Ray's own processes, which outlive a killed driver, have stopped writing."""
+    youngest = max(path.lstat().st_mtime for path in (folder, *folder.rglob("*")))
+    return time.time() - youngest > STILL_SECONDS
 
 
 def _locked(file: IO[bytes]) -> bool:
