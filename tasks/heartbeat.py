@@ -22,7 +22,7 @@ from tasks.runs import Run
 from tasks.stages import processes_of
 
 BEAT_SECONDS = 10.0
-GATHER_SECONDS = 1.0  # after a stage began: its first shards are about to
+GATHER_SECONDS = 1.0  # after a stage or its first shard began: more are about to
 STOP_SECONDS = 10.0  # that the last word may take; the work is over then
 Clock = Callable[[], datetime]  # in UTC
 
@@ -34,6 +34,7 @@ class _Tally:
     stage: str | None = None
     stage_started: str | None = None
     since: dict[str, datetime] = field(default_factory=dict)  # running shards, by name
+    begun: bool = False  # some shard of this stage was
     done: int = 0
     gpus_per_worker: float = 0.0
     worker_seconds: float = 0.0
@@ -107,6 +108,7 @@ class Heartbeat:
         """Say which stage this driver is at."""
         with self._lock:
             self._tally.stage, self._tally.stage_started = stage, text_of(self._clock())
+            self._tally.begun = False
             gpus = self._execution.gpus * processes_of(self._run, stage)
             self._tally.gpus_per_worker = 0.0 if stage == "ingest" else gpus
         self._news.set()
@@ -116,6 +118,9 @@ class Heartbeat:
         with self._lock:
             self._end(shard)
             self._tally.since[shard] = self._clock()
+            first, self._tally.begun = not self._tally.begun, True
+        if first:
+            self._news.set()
 
     def job_progress(self, stage: str, shard: str, done: int, total: int) -> None:
         """Ignore: shards count whole here."""

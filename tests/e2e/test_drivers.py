@@ -1,0 +1,117 @@
+"""Several drivers on one run at once are harmless, and one that is killed is known by its file."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from distill_core.storage.markers import StageShelf, utc_now
+from flows.activity import Activity, run_activity
+from flows.status import run_status
+from tasks.drivers import read_drivers
+from tasks.runs import Run
+from tasks.stages import STAGES, manifest_names
+from tests.e2e.pipeline import TINY, execute, manifest, tiny_run
+from tests.e2e.test_same_bytes import same_teacher
+
+pytestmark = pytest.mark.slow
+
+DRIVERS = 3
+LONG = ("recover.steps=500", "posttrain.sets=[distilled]")  # seconds per shard
+WAIT_SECONDS = 300
+
+
+def start(*words: str) -> subprocess.Popen[bytes]:
+    """Start a command without Prefect and Ray."""
+    return subprocess.Popen([sys.executable, "-m", "flows.cli", *words, "--local"])
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Return the run that one driver has made."""
+    run = tiny_run(tmp_path_factory.mktemp("alone"))
+    execute(run)
+    return run
+
+
+def commits(run: Run) -> Counter[tuple[str, str]]:
+    """Return how many drivers say that they committed a shard, by stage and key."""
+    parts = (run.store.read(run.path("events", n)) for n in run.store.names(run.path("events")))
+    events = [json.loads(line) for part in parts for line in part.decode().splitlines()]
+    ended = [event for event in events if event["event"] == "job_finished" and event["won"]]
+    return Counter((event["stage"], event["key"]) for event in ended if event["stage"] != "ingest")
+
+
+def test_three_drivers_at_once_make_every_shard_once_and_the_same_bytes(
+    alone: Run, tmp_path: Path
+) -> None:
+    run = Run(alone.name, alone.config, tiny_run(tmp_path).store)
+    words = ("run", "digits-demo", *TINY, "--store", run.store.url)
+    drivers = [start(*words) for _ in range(DRIVERS)]
+    assert [driver.wait(timeout=WAIT_SECONDS) for driver in drivers] == [0] * DRIVERS
+
+    assert run_status(run).complete
+    stages = [stage for stage in STAGES[1:] if manifest_names(run, stage)]
+    for name in (name for stage in stages for name in manifest_names(run, stage)):
+        assert manifest(run, name) == manifest(alone, name), name
+    for stage in stages:
+        shelf = StageShelf(run.store, stage)
+        markers = [marker for marker in shelf.markers(sorted(shelf.done())) if marker]
+        named = {info.path for marker in markers for info in marker.files}
+        assert {f"{stage}/data/{name}" for name in run.store.names(f"{stage}/data")} == named
+        left = run.store.folders(f"{stage}/checkpoints")  # empty ones stay on a disk
+        assert not any(run.store.names(f"{stage}/checkpoints/{folder}") for folder in left)
+        assert {(stage, marker.key): 1 for marker in markers}.items() <= commits(run).items()
+    assert set(commits(run).values()) == {1}
+    records = read_drivers(run)
+    assert [(one.state, one.running) for one in records] == [("finished", ())] * DRIVERS
+    assert len({one.pid for one in records}) == DRIVERS
+
+
+@pytest.fixture
+def run(alone: Run, tmp_path: Path) -> Run:
+    """Return a run whose teacher is made, its images not."""
+    return same_teacher(alone, tmp_path, *LONG)
+
+
+@pytest.fixture
+def driver(run: Run) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a driver; kill what is left of it afterwards."""
+    process = start("resume", run.name, "--store", run.store.url)
+    yield process
+    if process.poll() is None:
+        process.kill()
+    process.wait(timeout=30)
+
+
+def recover_now(run: Run, later: timedelta = timedelta(0)) -> Activity:
+    """Return what `distill status` says of recover, now or some time later."""
+    return run_activity(run, run_status(run).stages, now=utc_now() + later).stages["recover"]
+
+
+def test_what_a_killed_driver_had_is_orphaned_until_somebody_makes_it(
+    run: Run, driver: subprocess.Popen[bytes]
+) -> None:
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not (seen := recover_now(run)).running:
+        assert time.monotonic() < deadline, "the driver never said what runs"
+        time.sleep(0.05)
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.wait(timeout=30)
+    assert {claim.driver for claim in seen.running} == {read_drivers(run)[0].id}
+
+    a_minute_later = recover_now(run, timedelta(seconds=61))
+    assert a_minute_later.running == ()
+    assert list(a_minute_later.orphaned) == [claim.shard for claim in seen.running]
+    execute(run, "recover")
+    assert recover_now(run, timedelta(seconds=61)).orphaned == ()
