@@ -15,6 +15,7 @@ import numpy as np
 import ray
 from rich.console import Console
 
+from benchmarks.scale_store import plan_of
 from distill_core.config.load import load_run
 from distill_core.storage.manifest import Manifest, save_manifest
 from distill_core.storage.markers import StageShelf
@@ -31,6 +32,7 @@ from tasks.runs import Run
 WORKERS = (1, 2, 4, 8, 16)
 SHARDS = 219  # of 21,841 classes
 SPREAD = 0.25  # sigma of the log-normal: batches and nodes of unequal speed
+PLAN = "plan: names, batches and key of every shard"
 LAST = 0.41  # the last block has 41 classes, not 100
 
 
@@ -84,7 +86,8 @@ def driver_cpu(folder: Path, *, shards: int, workers: int) -> dict[str, float]:
     run = Run("bench", load_run("digits-demo"), store)
     shelf, log = StageShelf(store, "recover"), EventLog(run)
     spent: dict[str, float] = {}
-    jobs = [Job(f"{n:032x}", f"s{n}") for n in range(shards)]
+    with _timed(spent, PLAN):
+        jobs = plan_of(store, shards, ipc_range=10).jobs("recover")["recover"]
     spec = WorkerSpec(
         "benchmarks.scale_workers:EmptyWorker", {"store": store.url, "stage": "recover"}
     )
@@ -140,12 +143,13 @@ def dispatch_tables(folder: Path, *, mean: float, repeats: int, shards: int) -> 
         "",
         f"## CPU time of the driver per shard, {shards:,} empty shards, 4 actors, local disk",
         "",
-        "Every thread of the driver process counts, those of Ray included.",
+        "Every thread of the driver process counts, those of Ray included. Each job carries the "
+        "batches of a real shard: 100 classes, 10 images of each.",
         "",
         "| what | ms per shard |",
         "| --- | --- |",
         *(f"| {what} | {value:.2f} |" for what, value in spent.items()),
-        f"| all | {sum(spent.values()):.2f} |",
+        f"| all but the plan | {sum(spent.values()) - spent[PLAN]:.2f} |",
         "",
         f"Load average before: {before:.1f}.",
     ]

@@ -38,10 +38,16 @@ HEADER = (
 )
 
 
-def plan_of(store: Store, shards: int) -> JobPlan:
-    """Return a real plan over stand-ins for the dataset and the teacher."""
-    ipc = shards // COUNTS[0]
-    settings = (f"ipc={ipc}", "recover.ipc_range=1", "posttrain.sets=[distilled]")
+def plan_of(store: Store, shards: int, *, ipc_range: int = 1) -> JobPlan:
+    """Return a real plan over stand-ins for the dataset and the teacher.
+
+    Args:
+        store: where the run would be.
+        shards: a multiple of 219, the blocks of 100 classes.
+        ipc_range: images per class in one shard.
+    """
+    ipc = ipc_range * shards // COUNTS[0]
+    settings = (f"ipc={ipc}", f"recover.ipc_range={ipc_range}", "posttrain.sets=[distilled]")
     config = load_run("rehearsal-21k", settings)
     plan = JobPlan(Run("bench", config, store))
     classes = tuple(ClassEntry(n, f"n{n:08d}") for n in range(CLASSES))
