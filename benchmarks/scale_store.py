@@ -52,7 +52,8 @@ def plan_of(store: Store, shards: int, *, ipc_range: int = 1) -> JobPlan:
     plan = JobPlan(Run("bench", config, store))
     classes = tuple(ClassEntry(n, f"n{n:08d}") for n in range(CLASSES))
     plan.__dict__["index"] = SimpleNamespace(classes=classes, fingerprints={})
-    plan.__dict__["teacher_digests"] = ("0" * 64,)
+    weights = SimpleNamespace(sha256="0" * 64)
+    plan.__dict__["teachers"] = (SimpleNamespace(file=lambda suffix: weights),)
     return plan
 
 

@@ -111,12 +111,15 @@ def recover_key(
         if config.steps
         else _dump(config, include={"init", "mosaic", "encoding", "first_layer_factor"})
     )
-    wnids = sorted({image.wnid for image in shard.images})
+    content = None
+    if config.reads_real_images:
+        wnids = sorted({image.wnid for image in shard.images})
+        content = [fingerprints[wnid] for wnid in wnids]
     parts = {
         "settings": settings,
         "teachers": list(teachers),
         "batches": [[[i.label, i.wnid, i.ipc_index] for i in batch] for batch in shard.batches],
-        "content": [fingerprints[w] for w in wnids] if config.reads_real_images else None,
+        "content": content,
         "statistics": list(statistics),
         "seed": run.seed,
     }

@@ -55,9 +55,9 @@ def recover_jobs(plan: PlanFacts) -> Jobs:
 
 def _shards_of(plan: PlanFacts, images: ImageSet) -> list[ClassShard]:
     """Return the class shards of one set whose class statistics exist, if it reads any."""
-    given_up: set[str] = set()
-    if plan.run.config.recover_for(images).needs_class_statistics:
-        given_up.update(plan.missing("statistics"))
+    if not plan.run.config.recover_for(images).needs_class_statistics:
+        return list(plan.shards)
+    given_up = frozenset(plan.missing("statistics"))
     teachers = plan.run.config.recover.teachers
     return [
         shard
