@@ -53,6 +53,29 @@ test: setup
 test-slow: setup
 	$(BIN)/pytest -q -m slow
 
+# The contract of storage and its faults: against moto, then against a real Ceph gateway on loopback.
+S3_TESTS := tests/s3 tests/faults/test_storage.py
+
+test-s3: test-moto test-ceph
+
+test-moto: setup
+	DISTILL_TEST_S3=moto $(BIN)/pytest -q $(S3_TESTS)
+
+test-ceph: setup
+	deploy/ceph/rgw.sh install
+	DISTILL_TEST_S3=ceph $(BIN)/pytest -q $(S3_TESTS)
+
+test-faults: setup
+	$(BIN)/pytest -q tests/faults tests/soak
+
+# Half of all attempts killed, half of all requests spoiled; the rehearsal of all 21,841 classes.
+soak: setup
+	$(BIN)/python -m tests.soak --rate 0.5
+
+rehearsal: setup
+	rm -rf out/rehearsal
+	$(BIN)/python -m tests.rehearsal --store out/rehearsal
+
 golden: setup
 	$(BIN)/python -m tests.golden.update
 
@@ -64,6 +87,9 @@ soak: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks.bench_recover
+
+bench-scale: setup
+	$(BIN)/python -m benchmarks.bench_scale
 
 clean:
 	rm -rf $(VENV) out build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
