@@ -8,6 +8,7 @@ Axes: N images of all shards, B rows of a batch, D features, C classes.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -26,6 +27,8 @@ from distill_core.models.teacher import FrozenTeacher
 from distill_core.plan import ImageId
 from distill_core.storage.labels import LabelRows
 from distill_core.views import View
+
+READERS = 16  # label shards that are read at once
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,8 @@ class StoredLabels:
 
     def view(self, view: int) -> Labels:
         """Read one row group of every shard."""
-        parts = [read(view) for read in self.shards]
+        with ThreadPoolExecutor(READERS) as threads:  # an epoch would wait for a thousand answers
+            parts = list(threads.map(lambda read: read(view), self.shards))
         drawn = concatenate([_drawn(part) for part in parts])
         if parts[0].scheme == "logits":
             every = np.concatenate([_stored(part)[0] for part in parts])

@@ -218,18 +218,22 @@ class PosttrainWorker:
     def _reader(self, keys: list[str]) -> Callable[[int], LabelRows]:
         """Return a function that reads one view of one image shard from its label shards."""
         from distill_core.storage.labels import decode_labels
+        from distill_core.storage.row_groups import RowGroupFile
 
         shelf = StageShelf(self.desk.run.store, "relabel")
         markers = [require(shelf, key) for key in keys]
         step = self.desk.config.relabel.views_per_shard
-        opened: dict[int, bytes] = {}
+        opened: dict[int, RowGroupFile] = {}
 
         def read(view: int) -> LabelRows:
             number = view // step
             if number not in opened:
                 opened.clear()  # epochs read views in order: one label shard at a time is enough
-                opened[number] = shelf.load(markers[number], "parquet")
-            return decode_labels(opened[number], [view])
+                info, marker = markers[number].file("parquet"), shelf.marker_path(keys[number])
+                opened[number] = RowGroupFile(shelf.store, info, marker=marker)
+            rows = decode_labels(opened[number], [view], where=opened[number].where)
+            opened[number].release()  # one view of every image shard fills the memory as it is
+            return rows
 
         return read
 

@@ -37,6 +37,7 @@ from distill_core.storage.parquet import (
     unpack_metadata,
     write_row_groups,
 )
+from distill_core.storage.row_groups import RowGroupFile
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,12 +82,12 @@ def encode_labels(rows: LabelRows) -> bytes:
 
 
 def decode_labels(
-    data: bytes, views: Sequence[int] | None = None, *, where: str = "label shard"
+    data: bytes | RowGroupFile, views: Sequence[int] | None = None, *, where: str = "label shard"
 ) -> LabelRows:
     """Read some views back, and only their row groups; all of them by default.
 
     Args:
-        data: the file.
+        data: the file, or what stands for it in a store.
         views: view ids, at least one, in the order wanted.
         where: names the file in errors.
 

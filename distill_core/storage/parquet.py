@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from distill_core.errors import DataError
 from distill_core.storage.digest import sha256
+from distill_core.storage.row_groups import RowGroupFile
 
 METADATA_KEY = b"distill"  # our own facts, as JSON, in the schema metadata
 
@@ -39,14 +40,23 @@ def write_row_groups(schema: pa.Schema, tables: Iterable[pa.Table], **options: A
 
 
 @contextmanager
-def open_parquet(data: bytes, *, where: str, columns: Sequence[str]) -> Iterator[pq.ParquetFile]:
+def open_parquet(
+    data: bytes | RowGroupFile, *, where: str, columns: Sequence[str]
+) -> Iterator[pq.ParquetFile]:
     """Open a file whose pages are verified as they are read.
+
+    Args:
+        data: all of it, or what stands for it in a store.
+        where: names the file in errors.
+        columns: that it must have.
 
     Raises:
         DataError: it is damaged, no Parquet file, or lacks one of `columns`.
     """
+    in_memory = isinstance(data, bytes)
+    source = pa.BufferReader(data) if in_memory else pa.PythonFile(data, mode="r")
     try:
-        with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as file:
+        with pq.ParquetFile(source, page_checksum_verification=True) as file:
             need_columns(file, columns, where=where)
             yield file
     except (pa.ArrowException, OSError) as error:
