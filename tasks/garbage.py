@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from distill_core.errors import ConfigError, DataError
@@ -119,8 +119,9 @@ def _give_back(
 
 
 def _put_back(store: Store, taken: Mapping[Garbage, bytes]) -> None:
+    lenient = replace(store, single_writer=True)  # also where nothing is created conditionally
     for item, data in taken.items():
-        store.create(item.path, data)
+        lenient.create(item.path, data)
 
 
 def _remove(store: Store, item: Garbage) -> None:

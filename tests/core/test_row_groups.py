@@ -14,16 +14,9 @@ from distill_core.storage.markers import FileInfo
 from distill_core.storage.row_groups import TAIL, RowGroupFile
 from distill_core.storage.store import Store
 from tests.core.test_labels import opened, parts, shard
-from tests.core.test_store import PLACES
 
 VIEWS = range(20, 30)
 PATH = "relabel/data/key-token.parquet"
-
-
-@pytest.fixture(params=PLACES)
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    """Return an empty store of each kind."""
-    return PLACES[request.param](tmp_path)
 
 
 @pytest.fixture(scope="module")
