@@ -70,12 +70,12 @@ def recover(run: Run, watch: Watch | None = None, **how: object) -> Watch:
 
 
 def start_driver(
-    run: Run, *, stderr: IO[bytes] | None = None, **how: object
+    run: Run, *, output: IO[bytes] | None = None, **how: object
 ) -> subprocess.Popen[bytes]:
     """Start a driver of the recover stage in a process of its own."""
     words = [f"{key}={value}" for key, value in how.items()]
     command = [sys.executable, "-m", "tests.faults.runs", run.store.url, run.name, *words]
-    return subprocess.Popen(command, stderr=stderr)
+    return subprocess.Popen(command, stdout=output, stderr=output)
 
 
 def markers_of(shelf: StageShelf) -> list[Marker]:

@@ -96,7 +96,7 @@ def drive(
         log = folder / f"driver-{number}.log"
         quota = len(shelf.done()) + rng.randrange(5, SHARDS // (kills + 1)) if kills else None
         with log.open("wb") as stream, through(proxy):
-            driver = start_driver(run, stderr=stream, workers=WORKERS, num_cpus=0.5)
+            driver = start_driver(run, output=stream, workers=WORKERS, num_cpus=0.5)
         ending = end(driver, shelf, quota, log)
         tokens, before = {m.key: m.token for m in markers_of(shelf)}, tokens
         assert before.items() <= tokens.items(), "a shard that was done was lost or made again"
