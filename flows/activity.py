@@ -37,6 +37,7 @@ class Activity:
     ends in order, by an error or an interrupt too, takes back what it named.
     """
 
+    drivers: int = 0  # that are at work on this stage
     running: tuple[Claim, ...] = ()
     orphaned: tuple[str, ...] = ()
     shards_per_hour: float | None = None  # None: nobody is at work, or nothing was committed lately
@@ -91,6 +92,7 @@ def _stage_activity(
     hours, gpu_hours = _spent(markers, running, drivers, now)
     processes = processes_of(run, stage.stage)
     return Activity(
+        drivers=len(here),
         running=running,
         orphaned=tuple(
             dict.fromkeys(

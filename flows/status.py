@@ -186,7 +186,7 @@ def _cell(stage: StageStatus) -> str:
 def _state(stage: StageStatus, activity: Activity | None) -> str:
     if stage.complete:
         return "done"
-    if activity is not None and activity.running:
+    if activity is not None and activity.drivers:
         return "running"
     if stage.missing:
         return f"done without {units.shards(len(stage.missing))}"

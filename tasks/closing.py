@@ -14,6 +14,11 @@ from tasks.plans import Jobs
 from tasks.runs import Run
 from tasks.stage_status import failures, lacking
 
+WHOLE = frozenset({"squeeze"})  # what reads a teacher cannot do with another one
+WITHOUT = (
+    " With --allow-missing N later stages go on without at most N shards, and every result says so."
+)
+
 
 def keep_failures(run: Run, stage: str, failed: Mapping[str, Failure]) -> None:
     """Write down why shards were given up, by shard; a marker that comes later overrules it."""
@@ -33,11 +38,11 @@ def raise_failures(run: Run, stage: str, failed: Mapping[str, Failure]) -> None:
             raise failure.error
     if failed:
         names = ", ".join(sorted(failed)[:10])
+        without = "" if stage in WHOLE else WITHOUT
         raise ShardsFailed(
             f"runs/{run.name}: {len(failed)} of the {stage} shards failed: {names}. The "
             f"others are done. Reasons: runs/{run.name}/failed/; after mending, "
-            f"`distill resume {run.name}` runs only what is missing. With --allow-missing N later "
-            "stages go on without at most N shards, and every result says so."
+            f"`distill resume {run.name}` runs only what is missing.{without}"
         )
 
 
@@ -67,7 +72,7 @@ def close_stage(run: Run, stage: str, jobs: Jobs, *, allow_missing: int) -> bool
 def _is_bearable(run: Run, stage: str, jobs: Jobs, done: Collection[str]) -> bool:
     """Return whether all that is not done was given up, and something is left in each manifest."""
     given_up = failures(run, stage)
-    return all(
+    return stage not in WHOLE and all(
         all(job.key in done or job.shard in given_up for job in part)
         and (not part or any(job.key in done for job in part))
         for part in jobs.values()

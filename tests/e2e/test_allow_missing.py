@@ -23,6 +23,7 @@ from flows.selection import failed_only_of, intents
 from tasks.execution import Execution
 from tasks.jobs import Job, Receipt
 from tasks.runs import Run, create_run
+from tasks.trainers import SqueezeWorker
 from tasks.workers import RecoverWorker, RelabelWorker, StatisticsWorker
 from tests.e2e.pipeline import manifest
 
@@ -261,6 +262,17 @@ def test_classes_without_statistics_are_gone_without_where_a_term_reads_them(
     assert [entry.shard for entry in manifest(run, "recover").entries] == ["c00000-00099_i000-000"]
     assert manifest(run, "recover.random_real").missing == ()
     assert students(run)["distilled"]["missing"] == ["c00100-00119"]
+
+
+def test_no_teacher_of_several_is_ever_gone_without(
+    poison: Poison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = a_run(tmp_path, "squeeze.pool=[{model: {name: convnet3, width: 4}}]")
+    poison.spoil(SqueezeWorker, monkeypatch)
+    poison.shards = {"convnet3-w4_t1"}
+    with pytest.raises(ShardsFailed, match="1 of the squeeze shards failed: convnet3-w4_t1"):
+        pipeline.complete_run(run, how(run, 9))
+    assert load_manifest(run.store, run.name, "squeeze") is None
 
 
 def test_a_stage_of_which_nothing_is_left_is_not_gone_without(run: Run, poison: Poison) -> None:

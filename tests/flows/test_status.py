@@ -218,6 +218,7 @@ def test_the_json_has_the_promised_keys(
             "complete",
             "failed",
             "missing",
+            "drivers",
             "running",
             "orphaned",
             "shards_per_hour",
