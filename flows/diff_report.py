@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from distill_core.errors import ConfigError
 from flows import units
 from flows.diff import AccuracyDiff, Diff, compare
 from flows.tables import markdown_table
@@ -18,15 +17,15 @@ SHARD_HEADER = ("stage", "recomputed", "taken over", "bytes before", "bytes afte
 ACCURACY_HEADER = ("network", "trained on", "before", "after", "difference")
 
 
-def write_diff(run: Run) -> Diff:
+def write_diff(run: Run) -> Diff | None:
     """Compare a complete version with the one it was made from; keep the result beside it.
 
-    Raises:
-        ConfigError: the run was made from nothing.
+    Returns:
+        None: it was made from nothing, or from a run that is gone.
     """
     version = version_of(run)
-    if version is None:
-        raise ConfigError(f"runs/{run.name}: not made from an earlier version of a series.")
+    if version is None or not run.store.exists(f"runs/{version.previous}/run.yaml"):
+        return None
     diff = compare(run, version)
     run.store.put(run.path(FILE), json.dumps(diff.to_json(), indent=1).encode())
     run.store.put(run.path("diff.md"), markdown(diff).encode())

@@ -76,7 +76,7 @@ def redistill(
     base = next((run for run in reversed(history) if run_status(run).complete), None)
     index = _look(config.data, store, base, policy)
     if base is not None and base is history[-1] and _same(base, config, index, policy):
-        if version_of(base) is not None and not store.exists(base.path(FILE)):
+        if not store.exists(base.path(FILE)):
             write_diff(base)
         return Outcome(base, changed=False, diff=None)
     wanted = config if base is None else _inherit(config, base, policy)
@@ -89,8 +89,7 @@ def redistill(
     if not stage_status(run, "ingest").complete:
         record_dataset(run, index)
     reached = (complete or pipeline.complete_run)(run, execution)
-    compared = write_diff(run) if reached.complete and version is not None else None
-    return Outcome(run, changed=True, diff=compared)
+    return Outcome(run, changed=True, diff=write_diff(run) if reached.complete else None)
 
 
 def _look(data: DataConfig, store: Store, base: Run | None, policy: Policy) -> DatasetIndex:

@@ -108,8 +108,9 @@ def _planned(run: Run) -> Iterator[Ref]:
 
     The teachers of other runs that its config names are among them, whether it is complete or not.
     """
-    squeeze = run.config.squeeze
-    yield from (("squeeze", key) for key in (squeeze.reuse, squeeze.start) if key is not None)
+    for number in range(1 + len(run.config.squeeze.pool)):
+        teacher = run.config.squeeze.member(number)
+        yield from (("squeeze", key) for key in (teacher.reuse, teacher.start) if key is not None)
     plan = JobPlan(run)
     for stage in STAGES[1:]:
         found = manifests(run, stage)

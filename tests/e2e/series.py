@@ -86,7 +86,7 @@ class Series:
             series="small",
             policy=policy,
             execution=execution,
-            complete=complete or self._complete,
+            complete=complete or (lambda run, _: self.resume(run)),
         )
 
     def shards(self, stage: str) -> set[str]:
@@ -101,7 +101,8 @@ class Series:
 
         return complete
 
-    def _complete(self, run: Run, _: Execution) -> RunStatus:
+    def resume(self, run: Run) -> RunStatus:
+        """Do what a run lacks."""
         return self._noted(run, execute(run, *STAGES))
 
     def _noted(self, run: Run, recorder: Recorder) -> RunStatus:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,9 @@ from distill_core.errors import ConfigError, DataError
 from distill_core.models.spec import TeacherSpec
 from distill_core.storage.markers import StageShelf
 from distill_core.storage.store import Store
+from flows.diff_report import write_diff
 from flows.status import every_run
+from tasks.garbage import collect
 from tasks.plans import dataset_of
 from tasks.policy import Policy
 from tasks.runs import Run, open_run
@@ -304,7 +308,7 @@ def test_a_version_that_was_resumed_by_name_gets_its_diff_later(series: Series, 
     series(small(root, REAL))
     change_class(root, "cat")
     run = series(small(root, REAL), complete=series.upto("squeeze")).run
-    series._complete(run, None)  # type: ignore[arg-type]
+    series.resume(run)
     assert not series.store.exists(run.path("diff.json"))
     assert not series(small(root, REAL)).changed
     assert series.store.exists(run.path("diff.json"))
@@ -317,7 +321,7 @@ def test_ids_go_on_when_a_killed_driver_left_a_version_without_its_dataset(
     write_class(root, "bat", seed=7)
     run = series(small(root), "fine_tune", complete=series.upto("ingest")).run
     series.store.delete(run.path("ingest.json"))
-    series._complete(open_run(series.store, run.name), None)  # type: ignore[arg-type]
+    series.resume(open_run(series.store, run.name))
     index = load_index(series.store, dataset_of(run))
     assert index.class_names == ("ant", "bee", "cat", "dog", "bat")
     assert series(small(root), "fine_tune").changed is False
@@ -331,6 +335,25 @@ def test_a_name_that_was_claimed_and_never_registered_is_passed_over(
     assert [status.run for status in every_run(series.store)] == ["small-v0001"]
     change_class(root, "cat")
     assert series(small(root, REAL)).run.name == "small-v0003"
+
+
+@pytest.mark.parametrize(
+    "pool", [(), ("squeeze.pool=[{model: {name: resnet18_small, width: 5}}]",)]
+)
+def test_a_collection_keeps_what_a_version_is_made_from(
+    series: Series, root: Path, pool: tuple[str, ...]
+) -> None:
+    first = series(small(root, *pool)).run
+    write_class(root, "bat", seed=7)
+    run = series(small(root, *pool), "fine_tune", complete=series.upto("ingest")).run
+    series.store.delete(run.path("ingest.json"))
+    shutil.rmtree(Path(series.store.url, "runs", first.name))
+    collect(series.store, clock=lambda: datetime.now(UTC) + timedelta(days=30))
+    assert series.store.exists(f"datasets/{version_of(run).dataset}/index.json")
+    series.resume(run)
+    assert {stage for stage, _ in series.ran} >= {"ingest", "squeeze", "recover"}
+    assert load_index(series.store, dataset_of(run)).class_names[-1] == "bat"
+    assert write_diff(run) is None
 
 
 def test_a_kept_teacher_must_fit_what_is_asked(series: Series, root: Path) -> None:

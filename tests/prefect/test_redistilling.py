@@ -1,0 +1,66 @@
+"""Re-distillation as a deployment runs it: a new version when something changed, else nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distill_core.storage.store import Store
+from flows.status import run_status
+from tasks.versions import versions_of
+from tests.e2e.pipeline import TINY
+from tests.e2e.series import BLOCKS, change_class, dataset, write_class
+from tests.prefect.server import Operator
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return dataset(tmp_path_factory.mktemp("data"))
+
+
+def redistil(operator: Operator, root: Path, *, policy: str = "keep") -> dict[str, Any]:
+    """Ask the deployment for another look at the dataset; return how the flow run ended."""
+    data = ("data.format=imagefolder", f"data.path={root}", "data.num_classes=4", "data.side=8")
+    asked = operator.ask(
+        "redistill",
+        preset="digits-demo",
+        overrides=[*TINY, *BLOCKS, "ipc=1", "posttrain.sets=[distilled]", *data],
+        series="scheduled",
+        policy=policy,
+        execution={"local": True},
+    )
+    assert asked.status_code == 201, asked.text
+    return operator.end_of(asked.json()["id"])
+
+
+def names(store: Path) -> list[str]:
+    return [run.name for run in versions_of(Store(str(store)), "scheduled")]
+
+
+def test_a_version_is_made_when_the_data_changed_and_only_then(
+    operator: Operator, store: Path, root: Path
+) -> None:
+    for expected in (["scheduled-v0001"], ["scheduled-v0001"]):
+        state = redistil(operator, root)
+        assert (state["type"], names(store)) == ("COMPLETED", expected), state
+    change_class(root, "cat")
+    state = redistil(operator, root)
+    assert (state["type"], names(store)) == ("COMPLETED", ["scheduled-v0001", "scheduled-v0002"])
+    last = versions_of(Store(str(store)), "scheduled")[-1]
+    assert run_status(last).complete
+    assert last.store.exists(last.path("diff.md"))
+
+
+def test_a_class_that_a_kept_teacher_does_not_know_fails_the_flow_and_says_why(
+    operator: Operator, store: Path, root: Path
+) -> None:
+    redistil(operator, root)
+    before = names(store)
+    write_class(root, "bat", seed=7)
+    state = redistil(operator, root)
+    assert (state["type"], "class 'bat' is new" in state["message"]) == ("FAILED", True)
+    assert names(store) == before
