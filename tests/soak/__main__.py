@@ -34,9 +34,9 @@ def table(facts: Facts) -> str:
             f"# Soak at {facts.rate:.0%}, {datetime.now(UTC):%Y-%m-%d}",
             "",
             f"Command: `python -m tests.soak --rate {facts.rate:g} --seed {facts.seed} "
-            f"--driver-kills {facts.endings.count('killed')}` on {hardware()}, Ray {version('ray')}; one run, "
-            "other work on the machine. Workers without torch, everything else real: Ray actors, the commit, an S3 server on loopback "
-            "behind a proxy. "
+            f"--driver-kills {facts.endings.count('killed')}` on {hardware()}, "
+            f"Ray {version('ray')}; one run. Workers without torch, everything else real: Ray "
+            "actors, the commit, an S3 server on loopback behind a proxy. "
             f"An attempt is killed before its data, before its marker or after it with probability "
             f"{facts.rate:g}; a request is spoiled with the same.",
             "",
