@@ -31,11 +31,20 @@ if TYPE_CHECKING:
 class Desk:
     """What every worker has: the run, the store, a device, and a progress gauge."""
 
-    def __init__(self, stage: str, *, run: str, name: str, store: Store, device: str) -> None:
+    def __init__(
+        self,
+        stage: str,
+        *,
+        run: str,
+        name: str,
+        store: str,
+        device: str,
+        single_writer: bool = False,
+    ) -> None:
         import torch
 
         self.config = RunConfig.model_validate_json(run)
-        self.run = Run(name, self.config, store)
+        self.run = Run(name, self.config, Store(store, single_writer=single_writer))
         self.shelf = StageShelf(self.run.store, stage)
         self.device = device
         self.plan = JobPlan(self.run)

@@ -127,8 +127,9 @@ def _dispatch(
     observer: Observer,
     pools: PoolProvider,
 ) -> DispatchResult:
-    kwargs = {"run": run.config.model_dump_json(), "name": run.name, "store": run.store}
-    spec = WorkerSpec(WORKERS[stage], kwargs | {"device": execution.device})
+    kwargs = {"run": run.config.model_dump_json(), "name": run.name, "store": run.store.url}
+    where = {"single_writer": run.store.single_writer, "device": execution.device}
+    spec = WorkerSpec(WORKERS[stage], kwargs | where)
     processes = processes_of(run, stage)
     if processes > 1:
         return pools.gang(spec, jobs, processes=processes, stage=stage, observer=observer)
