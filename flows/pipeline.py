@@ -26,7 +26,6 @@ from flows.selection import narrowed
 from flows.status import RunStatus, run_status
 from tasks.execution import Execution
 from tasks.heartbeat import Heartbeat
-from tasks.interrupts import terminable
 from tasks.pools import PoolProvider
 from tasks.runs import Run, create_run, default_name
 from tasks.stages import STAGES, Observer, run_stage
@@ -173,8 +172,7 @@ def complete_run(run: Run, execution: Execution, only: Only | None = None) -> Ru
     status, allowed = run_status(run), execution.allow_missing
     if not (status.complete or (not only and status.settled(allowed))):
         start = run_local if execution.local else run_with_prefect
-        with terminable():
-            start(run, execution, only or {})
+        start(run, execution, only or {})
         status = run_status(run)
     if status.settled(allowed) and not run.store.exists(run.path(REPORT)):
         write_report(run)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -15,6 +16,7 @@ from distill_core.errors import ClusterError, ConfigError
 if TYPE_CHECKING:
     from httpx import HTTPStatusError
     from prefect.client.orchestration import SyncPrefectClient
+    from prefect.server.api.server import SubprocessASGIServer
 
 STARTUP_SECONDS = 120  # a cold database on a busy laptop takes 20 s
 
@@ -58,22 +60,40 @@ def connected() -> Iterator[None]:
     log = Path(tempfile.gettempdir()) / f"distill-prefect-{os.getpid()}.log"
     server = SubprocessASGIServer()
     try:
-        with _stderr_into(log):  # the server inherits it; what it says at shutdown is no news
+        _start(server, log)
+        with temporary_settings({PREFECT_API_URL: server.api_url}):
+            try:
+                yield
+            finally:
+                APILogHandler().flush()  # later, there is no server to send it to
+                log.unlink(missing_ok=True)
+    finally:
+        server.stop()
+
+
+def _start(server: SubprocessASGIServer, log: Path) -> None:
+    """Start a server; it inherits our standard error, and what it says at shutdown is no news."""
+    try:
+        with _stderr_into(log), _interrupts_held():
             server.start(timeout=STARTUP_SECONDS)
     except RuntimeError as error:
         raise ClusterError(
             f"Prefect: the temporary server did not start ({error}). See {log}; `distill doctor` "
             "checks the usual causes, and --local runs without Prefect."
         ) from None
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Hold Ctrl-C back for the block; children started meanwhile never get it.
+
+    A terminal sends it to all of us at once, but the server has to hear how the flow run ended.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        with temporary_settings({PREFECT_API_URL: server.api_url}):
-            try:
-                yield
-            finally:
-                APILogHandler().flush()  # later, there is no server to send it to
+        yield
     finally:
-        server.stop()
-        log.unlink(missing_ok=True)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

@@ -11,23 +11,29 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-GRACE_SECONDS = 8.0  # then the process ends without unwinding; what is committed stays whole
+GRACE_SECONDS = 6.0  # then the process ends without unwinding; what is committed stays whole
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 @contextmanager
 def terminable(
-    grace_seconds: float = GRACE_SECONDS, *, end: Callable[[int], Any] = os._exit
+    grace_seconds: float = GRACE_SECONDS,
+    *,
+    to_the_end: bool = False,
+    end: Callable[[int], Any] = os._exit,
 ) -> Iterator[None]:
     """Let SIGTERM and SIGINT leave the block as an exception, and not take long about it.
 
     The first signal goes to whoever had handled it (Prefect raises its own exception, Python
     KeyboardInterrupt); SIGTERM without a handler becomes SystemExit(143). Later ones change
-    nothing. Outside the main thread, where no handler can be set, nor does this.
+    nothing. Should a library have made an error of its own of that exception, as Ray's core does in
+    `ray.wait`, it is raised once more. Outside the main thread this does nothing, for no handler
+    can be set there.
 
     Args:
         grace_seconds: how long the block may take to unwind.
-        end: called with 128 + the signal's number once the block took longer.
+        to_the_end: watch the time until the process has ended, not only until the block has.
+        end: called with 128 + the signal's number once it took longer.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -37,10 +43,16 @@ def terminable(
     for number, handler in before.items():
         if handler is not signal.SIG_IGN:
             signal.signal(number, leave)
+    _active.append(leave)
     try:
         yield
+    except Exception:
+        leave.insist()
+        raise
     finally:
-        leave.dismiss()
+        _active.remove(leave)
+        if not to_the_end:
+            leave.dismiss()
         restore(before)
 
 
@@ -72,20 +84,45 @@ class _Leave:
     ) -> None:
         self._before, self._grace_seconds, self._end = before, grace_seconds, end
         self._timer: threading.Timer | None = None
+        self._number: int | None = None  # of the first signal
+        self._raised = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        if self._timer is not None:
+        for leave in _active:  # the outer ones may never be called: Prefect's handler is in between
+            leave.note(number)
+        if not self._raised:
+            self._raised = True
+            self._hand_on(number, frame)
+
+    def note(self, number: int) -> None:
+        """Begin to watch the time."""
+        if self._number is None:
+            self._number = number
+            self._timer = threading.Timer(self._grace_seconds, self._end, (128 + number,))
+            self._timer.daemon = True
+            self._timer.start()
+
+    def insist(self) -> None:
+        """Raise again what the signal raised, if there was one."""
+        if self._number is None:
             return
-        self._timer = threading.Timer(self._grace_seconds, self._end, (128 + number,))
-        self._timer.daemon = True
-        self._timer.start()
+        previous = self._before[signal.Signals(self._number)]
+        if isinstance(previous, _Leave):
+            previous.insist()
+        else:
+            self._hand_on(self._number, None)
+
+    def dismiss(self) -> None:
+        """Stop watching."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _hand_on(self, number: int, frame: FrameType | None) -> None:
         previous = self._before[signal.Signals(number)]
         if callable(previous):
             previous(number, frame)
         else:
             sys.exit(128 + number)
 
-    def dismiss(self) -> None:
-        """Stop watching: the block is left."""
-        if self._timer is not None:
-            self._timer.cancel()
+
+_active: list[_Leave] = []  # of the blocks that are open, the outermost first

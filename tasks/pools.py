@@ -41,8 +41,10 @@ class PoolProvider:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        with self._stack:  # Ray stops even where a worker does not
+        try:
             self.release()
+        finally:  # Ray stops even where a worker does not
+            self._stack.__exit__(kind, error, trace)
 
     @property
     def workers(self) -> int:

@@ -87,6 +87,9 @@ def started(*, num_cpus: int, num_gpus: int | None = None) -> Iterator[None]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray warns about the coming change
+        # No dashboard, no task events: a driver whose Ray was ended by the same Ctrl-C, which a
+        # whole process group receives, would wait for seconds to send them.
+        "RAY_task_events_report_interval_ms": "0",
     }
     with session_folder(_short_folder()) as folder, _environment(environment):
         try:

@@ -101,9 +101,11 @@ def start(config: RunConfig, name: str | None, how: Execution) -> Run:
 def proceed(made: Run, how: Execution, only: Only, *, as_json: bool = False) -> Run:
     """Complete a run, and show the accuracy table or what is still missing."""
     from flows import pipeline, status, summary, terminal
+    from tasks.interrupts import terminable
 
     try:
-        reached = pipeline.complete_run(made, how, only)
+        with terminable(to_the_end=True):
+            reached = pipeline.complete_run(made, how, only)
     except ShardsFailed:
         reached = status.run_status(made)
         if as_json:

@@ -66,6 +66,24 @@ def test_a_second_signal_does_not_disturb_the_unwinding() -> None:
     assert unwound == [True]
 
 
+def test_a_library_that_makes_an_error_of_it_does_not_hide_the_signal() -> None:
+    def inside_of_a_library() -> None:
+        try:
+            kill_us(signal.SIGINT)
+        except KeyboardInterrupt as error:
+            raise SystemError("returned a result with an exception set") from error
+
+    with pytest.raises(KeyboardInterrupt), terminable():
+        inside_of_a_library()
+    with pytest.raises(KeyboardInterrupt), terminable(), terminable():
+        inside_of_a_library()
+
+
+def test_an_error_without_a_signal_stays_itself() -> None:
+    with pytest.raises(SystemError), terminable():
+        raise SystemError
+
+
 def test_what_does_not_unwind_in_time_is_ended() -> None:
     ended, codes = threading.Event(), []
 
@@ -95,6 +113,34 @@ with terminable(0.2):
         threading.Event().wait()
 """
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 143
+
+
+def test_a_block_that_lasts_to_the_end_watches_what_comes_after_it() -> None:
+    code = """
+import os, signal, threading
+from tasks.interrupts import terminable
+try:
+    with terminable(0.2, to_the_end=True):
+        os.kill(os.getpid(), signal.SIGTERM)
+finally:
+    threading.Event().wait()
+"""
+    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 143
+
+
+def test_an_outer_block_insists_where_another_handler_came_in_between() -> None:
+    def between(number: int, frame: object) -> None:
+        raise ZeroDivisionError
+
+    def disturbed() -> None:
+        signal.signal(signal.SIGTERM, between)
+        with terminable():
+            kill_us(signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    with pytest.raises(SystemExit) as ended, terminable():
+        disturbed()
+    assert ended.value.code == 143
 
 
 def test_what_unwinds_in_time_is_not_ended() -> None:
