@@ -6,7 +6,6 @@ does only what is missing. Losing Prefect's database loses history, never data.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any
 
 from prefect import flow, runtime, task
@@ -179,9 +178,10 @@ def redistill(
         execution: where and how jobs run.
         config: a whole config, as `distill show PRESET` prints it; wins over preset and overrides.
     """
+    from flows import redistill as again
+
     resolved = parameters.resolved(preset, overrides, config)
     where = parameters.placed(store, execution)
-    again = import_module("flows.redistill")
     again.redistill(
         resolved,
         Store(store),
