@@ -136,7 +136,7 @@ class Notebook:
 class StandIn:
     """Makes image shards whose pixels follow from the names of the images."""
 
-    def __init__(self, *, store: str, **desk: str) -> None:
+    def __init__(self, *, store: Store, **desk: str) -> None:
         self._store = store
         self._notebook = Notebook(Path(os.environ[ORDERS]).parent)
 
@@ -152,7 +152,8 @@ class StandIn:
                 self._notebook.wait_for(job.shard, attempts=int(attempts))
             case words:
                 suffer(words, at_once=-(-len(images) // job.split))
-        store = DoomedStore(self._store, die if attempt.fate == "die between" else lambda: None)
+        doom = die if attempt.fate == "die between" else lambda: None
+        store = DoomedStore(self._store.url, die=doom)
         shelf = StageShelf(store, "recover")
         made = shelf.marker(job.key)
         time.sleep(0 if made else orders.seconds)
@@ -174,7 +175,7 @@ class StandIn:
 class DoomedStore(Store):
     """A store whose user may die when the data is there and the marker is not."""
 
-    die: Callable[[], None]
+    die: Callable[[], None] = field(kw_only=True)
 
     def create(self, path: str, data: bytes) -> bool:
         """Create an object, if its user lives that long."""
