@@ -82,9 +82,6 @@ golden: setup
 demo: setup
 	$(BIN)/distill demo
 
-soak: setup
-	$(BIN)/python -m tests.soak --rate 0.5
-
 bench: setup
 	$(BIN)/python -m benchmarks.bench_recover
 
