@@ -8,7 +8,8 @@ export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: setup lock fmt check format lint types imports test test-slow golden demo soak bench clean
+.PHONY: setup lock fmt check format lint types imports test test-slow test-s3 test-moto test-ceph \
+  test-faults soak rehearsal golden demo bench bench-scale clean
 
 setup: $(STAMP)
 
