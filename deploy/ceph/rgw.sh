@@ -4,23 +4,27 @@
 #
 #   sudo deploy/ceph/rgw.sh install   # Debian's packages, if they are absent: 73 MB
 #   eval "$(deploy/ceph/rgw.sh start)"
-#   DISTILL_TEST_S3=ceph make test    # or: pytest tests/s3 tests/faults/test_storage.py
 #   deploy/ceph/rgw.sh stop
+#
+# `make test-ceph` starts and stops it by itself, unless it already runs.
 set -euo pipefail
 
-HOME_DIR=${DISTILL_CEPH_HOME:-/tmp/distill-ceph}
+HOME_DIR=${DISTILL_CEPH_HOME:-${TMPDIR:-/tmp}/distill-ceph-$UID} # short: sockets stand in it
 PORT=${DISTILL_CEPH_PORT:-7480}
 MON_PORT=${DISTILL_CEPH_MON_PORT:-6790}
 KEY=testing
 PATIENCE=60 # seconds, for each step that waits
-PACKAGES=(ceph-base ceph-common ceph-mon ceph-osd radosgw)
+PACKAGES=(ceph-base ceph-common ceph-mon ceph-osd radosgw curl)
 export CEPH_CONF=$HOME_DIR/ceph.conf
 
 die() { echo "rgw.sh: $*" >&2; exit 1; }
 
-# An array would need quoting everywhere; the list of binaries is fixed.
-missing() { for tool in ceph ceph-mon ceph-osd radosgw radosgw-admin monmaptool; do
-  command -v "$tool" >/dev/null || { echo "$tool"; return; }; done; }
+missing() { # print the first program that is not there
+  local tool
+  for tool in ceph ceph-mon ceph-osd radosgw radosgw-admin monmaptool curl; do
+    command -v "$tool" >/dev/null || { echo "$tool"; return; }
+  done
+}
 
 install_packages() {
   [ -n "$(missing)" ] || return 0
@@ -107,9 +111,10 @@ pids() { cat "$HOME_DIR"/run/*.pid 2>/dev/null || true; }
 stop() {
   local pid
   for pid in $(pids); do
-    # Only what this folder started: a number may have been given to another process since.
-    tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -Eq '^(ceph-|radosgw)' || continue
+    # Only what this folder started: the number may be another process's by now.
+    grep -qzxF "CEPH_CONF=$CEPH_CONF" "/proc/$pid/environ" 2>/dev/null || continue
     kill -9 "$pid" # nothing here outlives the stop, so nothing has to be written
+    timeout 10 tail --pid="$pid" -f /dev/null
   done
   rm -rf "$HOME_DIR"
 }

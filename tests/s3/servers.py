@@ -48,7 +48,8 @@ def moto() -> Iterator[Mapping[str, str]]:
 def ceph() -> Iterator[Mapping[str, str]]:
     """Yield the environment of a real Ceph RGW: the one that runs, or one of our own."""
     names = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION")
-    if all(name in os.environ for name in names):
+    running = os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://127.0.0.1:")
+    if running and all(name in os.environ for name in names):
         yield {name: os.environ[name] for name in names}
         return
     said = subprocess.run([RGW, "start"], check=True, stdout=subprocess.PIPE, text=True).stdout
