@@ -13,6 +13,7 @@ from distill_core.config.schema import RunConfig
 from distill_core.data.index import DatasetIndex, load_index
 from distill_core.storage.manifest import Manifest
 from flows.facts import gather
+from flows.status import run_status
 from flows.tables import SETS
 from tasks.plans import dataset_of
 from tasks.runs import Run, open_run
@@ -66,6 +67,7 @@ class Diff:
     config: tuple[str, ...]  # first-level keys that were asked differently
     classes: ClassDiff
     shards: tuple[ShardDiff, ...]
+    missing: tuple[str, ...]  # shards that the run went on without
     accuracy: tuple[AccuracyDiff, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -86,6 +88,7 @@ def compare(run: Run, version: Version) -> Diff:
             load_index(run.store, version.dataset), load_index(run.store, dataset_of(run))
         ),
         shards=_shards(before, run),
+        missing=run_status(run).missing,
         accuracy=_accuracy(before, run),
     )
 

@@ -12,13 +12,13 @@ from tasks.runs import Run
 from tasks.versions import version_of
 
 FILE = "diff.json"
-NAMED = 20  # classes that the text names; the JSON has all
+NAMED = 20  # classes or shards that a line names; the JSON has all
 SHARD_HEADER = ("stage", "recomputed", "taken over", "bytes before", "bytes after")
 ACCURACY_HEADER = ("network", "trained on", "before", "after", "difference")
 
 
 def write_diff(run: Run) -> Diff | None:
-    """Compare a complete version with the one it was made from; keep the result beside it.
+    """Compare a version with the one it was made from, and keep the result beside it.
 
     Returns:
         None: it was made from nothing, or from a run that is gone.
@@ -58,6 +58,7 @@ def lines(diff: Diff) -> list[str]:
         f"classes changed: {_named(classes.changed)}",
         f"classes unchanged: {classes.unchanged:,}",
         f"test split: {'changed' if classes.test_changed else 'unchanged'}",
+        f"shards missing: {_named(diff.missing)}",
     ]
 
 

@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import json
-import shutil
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from distill_core.data.index import load_index
-from distill_core.errors import ConfigError, DataError
+from distill_core.errors import ConfigError
 from distill_core.models.spec import TeacherSpec
 from distill_core.storage.markers import StageShelf
 from distill_core.storage.store import Store
-from flows.diff_report import write_diff
-from flows.status import every_run
-from tasks.garbage import collect
 from tasks.plans import dataset_of
 from tasks.policy import Policy
-from tasks.runs import Run, open_run
-from tasks.versions import version_of
+from tasks.runs import Run
 from tests.e2e.pipeline import manifest
 from tests.e2e.series import (
     Series,
     change_class,
-    dataset,
+    objects,
     remove_class,
     small,
     write_class,
@@ -33,21 +27,6 @@ from tests.e2e.series import (
 
 REAL = "recover.init=real"
 STAGES_OF_IMAGES = ("recover", "recover.random_real", "relabel", "relabel.random_real")
-
-
-@pytest.fixture
-def series(tmp_path: Path) -> Series:
-    return Series(Store(str(tmp_path / "store")))
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return dataset(tmp_path / "data")
-
-
-def objects(store: Store) -> dict[str, bytes]:
-    root = Path(store.url)
-    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
 
 
 def files(run: Run, name: str) -> dict[str, list[tuple[str, str]]]:
@@ -59,26 +38,6 @@ def files(run: Run, name: str) -> dict[str, list[tuple[str, str]]]:
         assert marker is not None
         found[entry.shard] = [(info.path, info.sha256) for info in marker.files]
     return found
-
-
-def test_the_first_version_is_a_plain_run(series: Series, root: Path) -> None:
-    config = small(root)
-    outcome = series(config)
-    assert (outcome.run.name, outcome.changed, outcome.diff) == ("small-v0001", True, None)
-    assert outcome.run.config == config
-    assert version_of(outcome.run) is None
-    assert not series.store.exists(outcome.run.path("diff.json"))
-    assert series.shards("ingest") == set()  # done before there was a run
-
-
-def test_nothing_is_done_when_nothing_changed(series: Series, root: Path) -> None:
-    first = series(small(root)).run
-    before = objects(series.store)
-    for policy in ("keep", "fine_tune", "squeeze_again"):
-        again = series(small(root), policy)
-        assert (again.run.name, again.changed, again.diff) == (first.name, False, None)
-        assert series.ran == []
-    assert objects(series.store) == before
 
 
 def test_a_changed_class_is_made_again_and_other_blocks_are_taken_over(
@@ -217,35 +176,6 @@ def test_every_teacher_of_a_pool_is_inherited_by_its_place(
     assert len(series.shards("squeeze")) == (0 if policy == "keep" else 2)
 
 
-def test_an_incomplete_version_of_the_same_input_is_resumed(series: Series, root: Path) -> None:
-    broken = series(small(root, REAL), complete=series.upto("squeeze", "recover"))
-    assert (broken.run.name, broken.changed, broken.diff) == ("small-v0001", True, None)
-    assert series(small(root, REAL)).run.name == "small-v0001"
-    assert {stage for stage, _ in series.ran} == {"relabel", "posttrain"}
-    change_class(root, "cat")
-    series(small(root, REAL), complete=series.upto("squeeze", "recover"))
-    resumed = series(small(root, REAL))
-    assert (resumed.run.name, {stage for stage, _ in series.ran}) == (
-        "small-v0002",
-        {"relabel", "posttrain"},
-    )
-    assert resumed.diff is not None
-    assert resumed.diff.previous == "small-v0001"
-
-
-def test_an_incomplete_version_of_another_input_is_left_behind(series: Series, root: Path) -> None:
-    first = series(small(root, REAL)).run
-    change_class(root, "cat")
-    series(small(root, REAL), complete=series.upto("squeeze"))
-    change_class(root, "ant")
-    outcome = series(small(root, REAL))
-    version = version_of(outcome.run)
-    assert version is not None
-    assert (outcome.run.name, version.previous) == ("small-v0003", first.name)
-    series(small(root, REAL), "fine_tune", complete=series.upto("squeeze"))
-    assert not series(small(root, REAL)).changed
-
-
 def test_other_settings_are_a_new_version_that_shares_shards(series: Series, root: Path) -> None:
     series(small(root))
     outcome = series(small(root, "ipc=2"))
@@ -304,58 +234,6 @@ def test_a_shard_of_any_earlier_version_counts_as_taken_over(series: Series, roo
     assert outcome.diff.classes.changed == ("cat",)
 
 
-def test_a_version_that_was_resumed_by_name_gets_its_diff_later(series: Series, root: Path) -> None:
-    series(small(root, REAL))
-    change_class(root, "cat")
-    run = series(small(root, REAL), complete=series.upto("squeeze")).run
-    series.resume(run)
-    assert not series.store.exists(run.path("diff.json"))
-    assert not series(small(root, REAL)).changed
-    assert series.store.exists(run.path("diff.json"))
-
-
-def test_ids_go_on_when_a_killed_driver_left_a_version_without_its_dataset(
-    series: Series, root: Path
-) -> None:
-    series(small(root))
-    write_class(root, "bat", seed=7)
-    run = series(small(root), "fine_tune", complete=series.upto("ingest")).run
-    series.store.delete(run.path("ingest.json"))
-    series.resume(open_run(series.store, run.name))
-    index = load_index(series.store, dataset_of(run))
-    assert index.class_names == ("ant", "bee", "cat", "dog", "bat")
-    assert series(small(root), "fine_tune").changed is False
-
-
-def test_a_name_that_was_claimed_and_never_registered_is_passed_over(
-    series: Series, root: Path
-) -> None:
-    series(small(root, REAL))
-    series.store.put("runs/small-v0002/version.json", b"{}")
-    assert [status.run for status in every_run(series.store)] == ["small-v0001"]
-    change_class(root, "cat")
-    assert series(small(root, REAL)).run.name == "small-v0003"
-
-
-@pytest.mark.parametrize(
-    "pool", [(), ("squeeze.pool=[{model: {name: resnet18_small, width: 5}}]",)]
-)
-def test_a_collection_keeps_what_a_version_is_made_from(
-    series: Series, root: Path, pool: tuple[str, ...]
-) -> None:
-    first = series(small(root, *pool)).run
-    write_class(root, "bat", seed=7)
-    run = series(small(root, *pool), "fine_tune", complete=series.upto("ingest")).run
-    series.store.delete(run.path("ingest.json"))
-    shutil.rmtree(Path(series.store.url, "runs", first.name))
-    collect(series.store, clock=lambda: datetime.now(UTC) + timedelta(days=30))
-    assert series.store.exists(f"datasets/{version_of(run).dataset}/index.json")
-    series.resume(run)
-    assert {stage for stage, _ in series.ran} >= {"ingest", "squeeze", "recover"}
-    assert load_index(series.store, dataset_of(run)).class_names[-1] == "bat"
-    assert write_diff(run) is None
-
-
 def test_a_kept_teacher_must_fit_what_is_asked(series: Series, root: Path) -> None:
     series(small(root))
     before = objects(series.store)
@@ -376,12 +254,3 @@ def test_a_teacher_that_is_gone_is_named(series: Series, root: Path) -> None:
     other = Series(Store(f"{series.store.url}-other"))
     with pytest.raises(ConfigError, match=f"{entry.key}.json: no such teacher"):
         other(config)
-
-
-def test_damage_of_what_a_version_was_made_from_is_named(series: Series, root: Path) -> None:
-    series(small(root, REAL))
-    change_class(root, "cat")
-    run = series(small(root, REAL)).run
-    series.store.put(run.path("version.json"), b"[]")
-    with pytest.raises(DataError, match=r"version\.json: not what a version was made from"):
-        series(small(root, REAL))

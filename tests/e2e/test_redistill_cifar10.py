@@ -14,7 +14,6 @@ import pytest
 from distill_core.config.load import load_run
 from distill_core.config.schema import RunConfig
 from distill_core.storage.markers import StageShelf
-from distill_core.storage.store import Store
 from tasks.runs import Run
 from tests.core.datasets import png, write_parquet
 from tests.e2e.pipeline import TINY, manifest
@@ -74,11 +73,6 @@ def _some(path: Path, per_class: int) -> Rows:
 @pytest.fixture
 def subset(cifar10_path: Path, tmp_path: Path) -> Subset:
     return Subset(cifar10_path, tmp_path / "data")
-
-
-@pytest.fixture
-def series(tmp_path: Path) -> Series:
-    return Series(Store(str(tmp_path / "store")))
 
 
 def stored(run: Run, name: str) -> dict[str, list[tuple[str, str, bytes]]]:
