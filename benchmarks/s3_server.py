@@ -1,4 +1,4 @@
-"""moto on loopback that answers as late as a network would: python -m benchmarks.s3_server PORT MS.
+"""moto on loopback with two buckets: one answers at once, one as late as a network would.
 
 Waiting happens per request and in parallel; the work itself is that of one Python process.
 """
@@ -17,17 +17,22 @@ from typing import Any
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import run_simple
 
-BUCKET = "scale"
+NEAR, FAR = "scale-near", "scale-far"
+LATE = 20  # milliseconds, about what a bucket in the same region takes to answer
 START_SECONDS = 60
 
 
 @contextmanager
-def served(milliseconds: float) -> Iterator[str]:
-    """Start the server in a process of its own, point the environment at it, yield a bucket."""
+def served() -> Iterator[tuple[str, str]]:
+    """Start the server in a process of its own and point the environment at it.
+
+    Yields:
+        The URLs of the near and the far bucket.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "benchmarks.s3_server", str(port), str(milliseconds)]
+    command = [sys.executable, "-m", "benchmarks.s3_server", str(port)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         _await(port)
@@ -39,8 +44,9 @@ def served(milliseconds: float) -> Iterator[str]:
         }
         import boto3
 
-        boto3.client("s3").create_bucket(Bucket=BUCKET)
-        yield f"s3://{BUCKET}"
+        for bucket in (NEAR, FAR):
+            boto3.client("s3").create_bucket(Bucket=bucket)
+        yield f"s3://{NEAR}", f"s3://{FAR}"
     finally:
         server.terminate()
         server.wait()
@@ -59,16 +65,16 @@ def _await(port: int) -> None:
 
 
 def main() -> None:
-    """Serve until killed."""
-    port, seconds = int(sys.argv[1]), float(sys.argv[2]) / 1000
+    """Serve on the port that is the argument, until killed."""
     app = DomainDispatcherApplication(create_backend_app)
 
     def late(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
-        time.sleep(seconds)
+        if environ["PATH_INFO"].startswith(f"/{FAR}/"):
+            time.sleep(LATE / 1000)
         answer: Iterable[bytes] = app(environ, start)
         return answer
 
-    run_simple("127.0.0.1", port, late, threaded=True)
+    run_simple("127.0.0.1", int(sys.argv[1]), late, threaded=True)
 
 
 if __name__ == "__main__":
