@@ -37,6 +37,19 @@ def test_every_hop_of_the_walkthrough_exists(file: str, symbol: str) -> None:
     assert symbol in symbols(file), f"docs/walkthrough.md names {symbol}, which is not in {file}"
 
 
+@pytest.mark.parametrize(("file", "symbol"), sorted(set(mentions("reliability.md"))))
+def test_every_test_that_a_promise_leans_on_exists(file: str, symbol: str) -> None:
+    assert (ROOT / file).is_file(), f"docs/reliability.md names {file}, which is gone"
+    assert symbol in symbols(file), f"docs/reliability.md names {symbol}, which is not in {file}"
+
+
+def test_every_kind_of_fault_has_a_row_and_a_test() -> None:
+    text = (ROOT / "docs/reliability.md").read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if re.match(r"\| F\d\d \|", line)]
+    assert [row[2:5] for row in rows] == [f"F{number:02d}" for number in range(1, 41)]
+    assert all(MENTION.search(row) for row in rows)
+
+
 def test_the_walkthrough_reaches_every_house() -> None:
     houses = {file.split("/")[0] for file, _ in mentions("walkthrough.md")}
     assert houses == {"flows", "tasks", "distill_core"}
