@@ -19,7 +19,8 @@ from pathlib import Path
 import torch
 
 from benchmarks.baselines import HookedTeacher, baseline_step
-from distill_core.config.schema import ModelConfig, RollConfig
+from distill_core.config.recovery import RollConfig
+from distill_core.config.training import ModelConfig
 from distill_core.models.build import build_model
 from distill_core.models.files import load_teacher, teacher_files
 from distill_core.models.spec import TeacherSpec

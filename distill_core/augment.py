@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from distill_core.config.schema import AugmentConfig, Triple
+from distill_core.config.fields import Triple
+from distill_core.config.training import AugmentConfig
 from distill_core.views import View, apply_view, sample_view
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill_core.config.schema import RelabelConfig
+from distill_core.config.students import RelabelConfig
 from distill_core.label_views import LabelView, render
 from distill_core.models.ensemble import Ensemble
 from distill_core.models.teacher import FrozenTeacher, TeacherOutput

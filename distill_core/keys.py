@@ -14,7 +14,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from distill_core.config.schema import DataConfig, ModelConfig, RunConfig, SetName
+from distill_core.config.data import DataConfig
+from distill_core.config.schema import RunConfig
+from distill_core.config.students import SetName
+from distill_core.config.training import ModelConfig
 from distill_core.plan import ClassShard
 
 # Bumped on purpose when a stage's numerics change; golden tests fail when they change unannounced.

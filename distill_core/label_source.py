@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from distill_core.codec import Affine, dequantise
-from distill_core.config.schema import RelabelConfig
+from distill_core.config.students import RelabelConfig
 from distill_core.describe import describe
 from distill_core.errors import DataError
 from distill_core.label_views import LabelView, sample_label_view

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill_core.config.schema import RelabelConfig, Triple
+from distill_core.config.fields import Triple
+from distill_core.config.students import RelabelConfig
 from distill_core.mixing import Mix, apply_mix, has_partners, sample_mix
 from distill_core.plan import ImageId
 from distill_core.seeds import generator, philox_key

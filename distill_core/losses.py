@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div, log_softmax, softmax
 
-from distill_core.config.schema import TemperatureConfig
+from distill_core.config.students import TemperatureConfig
 
 
 def kl_soft_labels(

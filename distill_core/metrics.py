@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from distill_core.accuracy import Hits
-from distill_core.config.schema import Triple
+from distill_core.config.fields import Triple
 
 EVALUATION_BATCH = 500  # images per forward pass; a memory setting
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill_core.config.schema import MixConfig
+from distill_core.config.students import MixConfig
 
 
 @dataclass(frozen=True, slots=True)

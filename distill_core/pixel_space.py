@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from distill_core.config.schema import Triple
+from distill_core.config.fields import Triple
 
 
 @dataclass(frozen=True, slots=True)

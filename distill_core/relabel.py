@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from distill_core.codec import Affine, choose_scheme, quantise
-from distill_core.config.schema import RelabelConfig
+from distill_core.config.students import RelabelConfig
 from distill_core.describe import describe
 from distill_core.errors import DivergedError
 from distill_core.label_views import sample_label_view

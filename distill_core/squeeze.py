@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from distill_core.accuracy import Accuracy
-from distill_core.config.schema import RunConfig, SqueezeConfig
+from distill_core.config.schema import RunConfig
+from distill_core.config.training import SqueezeConfig
 from distill_core.models.files import teacher_files
 from distill_core.models.heads import head_name
 from distill_core.models.importing import import_model, read_description

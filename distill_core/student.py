@@ -16,7 +16,9 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from distill_core.accuracy import Judgements
-from distill_core.config.schema import ModelConfig, RunConfig, SetName
+from distill_core.config.schema import RunConfig
+from distill_core.config.students import SetName
+from distill_core.config.training import ModelConfig
 from distill_core.errors import ConfigError, DivergedError
 from distill_core.label_source import Labels
 from distill_core.label_views import render

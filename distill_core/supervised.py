@@ -16,7 +16,8 @@ from torch.optim import Optimizer
 
 from distill_core.accuracy import Accuracy, total
 from distill_core.augment import apply_augmentation, sample_augmentation
-from distill_core.config.schema import RunConfig, TrainingConfig
+from distill_core.config.schema import RunConfig
+from distill_core.config.training import TrainingConfig
 from distill_core.errors import DivergedError
 from distill_core.metrics import count_hits
 from distill_core.models.build import build_model

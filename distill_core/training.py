@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from distill_core.config.schema import OptimizerConfig, ScheduleConfig
+from distill_core.config.training import OptimizerConfig, ScheduleConfig
 
 
 def build_optimizer(

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from distill_core.accuracy import Accuracy, ClassHits, Hits, add_up, total
-from distill_core.config.schema import DataConfig, ModelConfig
+from distill_core.config.data import DataConfig
+from distill_core.config.training import ModelConfig
 from distill_core.errors import DataError
 from distill_core.metrics import EVALUATION_BATCH, count_hits
 from distill_core.models.files import load_network

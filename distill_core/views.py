@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill_core.config.schema import RollConfig
+from distill_core.config.recovery import RollConfig
 from distill_core.errors import DataError
 
 TRIES = 10  # of torchvision's RandomResizedCrop before it falls back to a central crop

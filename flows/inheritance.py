@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from distill_core.config.schema import DataConfig, RunConfig
+from distill_core.config.data import DataConfig
+from distill_core.config.schema import RunConfig
 from distill_core.data.index import DatasetIndex
 from distill_core.data.readers import open_reader
 from distill_core.errors import ConfigError

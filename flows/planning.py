@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from distill_core.codec import choose_scheme
-from distill_core.config.schema import ModelConfig, RunConfig
+from distill_core.config.schema import RunConfig
+from distill_core.config.training import ModelConfig
 from distill_core.errors import DistillError
 from distill_core.judging import validation_blocks
 from distill_core.plan import ClassEntry, ClassShard, plan_shards

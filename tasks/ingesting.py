@@ -6,7 +6,7 @@ import json
 import time
 from typing import TYPE_CHECKING
 
-from distill_core.config.schema import DataConfig
+from distill_core.config.data import DataConfig
 from distill_core.data.index import DatasetIndex, ingest
 from distill_core.storage.store import Store
 from tasks.jobs import Receipt

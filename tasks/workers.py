@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from distill_core.class_statistics import ClassStatistics
-    from distill_core.config.schema import RecoverConfig
+    from distill_core.config.recovery import RecoverConfig
     from distill_core.recover.engine import Moments, RecoveredBatch
 
 

@@ -9,7 +9,7 @@ import zlib
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from distill_core.config.schema import DataConfig
+from distill_core.config.data import DataConfig
 from distill_core.errors import DataError
 
 MAX_PIXELS = 50_000_000  # a 12 kB PNG can expand to more than memory holds

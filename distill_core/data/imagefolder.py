@@ -6,7 +6,7 @@ import posixpath
 from collections.abc import Iterator, Sequence
 from functools import cache
 
-from distill_core.config.schema import DataConfig
+from distill_core.config.data import DataConfig
 from distill_core.data.places import locate
 from distill_core.data.records import Address, Record, Split
 from distill_core.errors import DataError

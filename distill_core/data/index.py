@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from distill_core.config.schema import DataConfig
+from distill_core.config.data import DataConfig
 from distill_core.data.contents import Contents
 from distill_core.data.numbering import number_classes
 from distill_core.data.readers import open_reader

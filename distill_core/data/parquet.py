@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from distill_core.config.schema import DataConfig
+from distill_core.config.data import DataConfig
 from distill_core.data.places import locate, reading
 from distill_core.data.records import Address, Record, Split
 from distill_core.errors import DataError

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from distill_core.config.schema import DataConfig
+from distill_core.config.data import DataConfig
 from distill_core.data.records import Address, Record, Split
 from distill_core.seeds import derive_seed
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from distill_core.config.schema import DataConfig
+from distill_core.config.data import DataConfig
 from distill_core.errors import ConfigError, DataError, StorageError
 from distill_core.storage.backends import foreign_errors
 from distill_core.storage.filesystems import open_filesystem

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from distill_core.config.schema import DataConfig
+from distill_core.config.data import DataConfig
 from distill_core.data.digits import DigitsReader
 from distill_core.data.imagefolder import ImageFolderReader
 from distill_core.data.parquet import ParquetReader

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from distill_core.config.schema import DataConfig
+from distill_core.config.data import DataConfig
 from distill_core.data.decode import decode_image
 from distill_core.data.index import DatasetIndex
 from distill_core.data.readers import open_reader

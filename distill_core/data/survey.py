@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from distill_core.config.schema import DataConfig
+from distill_core.config.data import DataConfig
 from distill_core.data.contents import Contents
 from distill_core.data.decode import decode_image
 from distill_core.data.records import Reader, Record, Split

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from distill_core.config.schema import ModelConfig
+from distill_core.config.training import ModelConfig
 from distill_core.errors import ConfigError
 from distill_core.models.small import ConvNet, SmallResNet18
 from distill_core.seeds import derive_seed

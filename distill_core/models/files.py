@@ -6,7 +6,8 @@ import torch
 from safetensors.torch import load, save
 from torch import nn
 
-from distill_core.config.schema import ModelConfig, Precision
+from distill_core.config.fields import Precision
+from distill_core.config.training import ModelConfig
 from distill_core.models.build import skeleton
 from distill_core.models.importing import fit_weights, parse_safetensors
 from distill_core.models.spec import TeacherSpec

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 from pydantic import Field, PositiveInt, ValidationError
 
-from distill_core.config.schema import Frozen, ModelConfig, RunConfig, Triple
+from distill_core.config.fields import Frozen, Triple
+from distill_core.config.schema import RunConfig
+from distill_core.config.training import ModelConfig
 from distill_core.errors import ConfigError, DataError
 from distill_core.plan import ClassEntry, class_list_hash
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from distill_core.config.schema import Precision
+from distill_core.config.fields import Precision
 from distill_core.models.heads import split_head
 from distill_core.models.spec import TeacherSpec
 from distill_core.models.statistics import LayerStatistics, measure_batch_norms

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, interpolate
 
-from distill_core.config.schema import PerturbConfig, RecoverConfig
+from distill_core.config.recovery import PerturbConfig, RecoverConfig
 from distill_core.curricula import cosine_lr, crop_low
 from distill_core.errors import ConfigError, DivergedError
 from distill_core.models.teacher import FrozenTeacher

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill_core.config.schema import RecoverConfig
+from distill_core.config.recovery import RecoverConfig
 from distill_core.plan import Batch
 from distill_core.recover.schedule import joins_at, late_groups
 from distill_core.recover.step import Goal, recover_step

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, pad
 
-from distill_core.config.schema import MosaicConfig
+from distill_core.config.recovery import MosaicConfig
 from distill_core.models.teacher import FrozenTeacher
 from distill_core.pixel_space import PixelSpace
 from distill_core.seeds import generator, philox_key

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from distill_core.config.schema import RecoverConfig
+from distill_core.config.recovery import RecoverConfig
 from distill_core.plan import Batch
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.linalg import vector_norm
 from torch.nn import functional
 
-from distill_core.config.schema import TermName
+from distill_core.config.recovery import TermName
 from distill_core.errors import ConfigError
 from distill_core.models.teacher import TeacherOutput
 

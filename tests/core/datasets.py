@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from distill_core.config.schema import DataConfig
+from distill_core.config.data import DataConfig
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 

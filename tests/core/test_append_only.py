@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill_core.config.schema import DataConfig
+from distill_core.config.data import DataConfig
 from distill_core.data import survey
 from distill_core.data.contents import Contents
 from distill_core.data.index import DatasetIndex, ingest, load_index

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from distill_core.augment import Augmentation, apply_augmentation, normalise, sample_augmentation
-from distill_core.config.schema import AugmentConfig
+from distill_core.config.training import AugmentConfig
 from distill_core.seeds import generator
 from distill_core.views import View, apply_view
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from distill_core.config.schema import ModelConfig
+from distill_core.config.training import ModelConfig
 from distill_core.errors import ConfigError
 from distill_core.models.build import MODELS, build_model, skeleton
 

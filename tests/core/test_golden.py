@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from distill_core.config.schema import Precision
+from distill_core.config.fields import Precision
 from tests.golden.numbers import GOLDEN
 from tests.golden.update import number_file
 

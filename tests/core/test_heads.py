@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from distill_core.config.schema import ModelConfig
+from distill_core.config.training import ModelConfig
 from distill_core.models.build import build_model
 from distill_core.models.heads import head_name, split_head
 

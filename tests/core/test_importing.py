@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from distill_core.config.schema import ModelConfig
+from distill_core.config.training import ModelConfig
 from distill_core.errors import ConfigError, DataError
 from distill_core.models.build import build_model
 from distill_core.models.importing import import_model, read_description, read_state_dict

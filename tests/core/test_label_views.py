@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from distill_core.config.schema import RelabelConfig
+from distill_core.config.students import RelabelConfig
 from distill_core.label_views import LabelView, render, sample_label_view
 from distill_core.plan import ImageId
 from tests.core.tiny import MEAN, SIDE, STD, tiny_batch

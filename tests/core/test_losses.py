@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from distill_core.config.schema import TemperatureConfig
+from distill_core.config.students import TemperatureConfig
 from distill_core.losses import kl_soft_labels, mixed_cross_entropy, temperature_at
 
 

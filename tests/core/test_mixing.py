@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from distill_core.config.schema import MixConfig
+from distill_core.config.students import MixConfig
 from distill_core.mixing import MIXES, apply_mix, sample_mix
 from distill_core.seeds import generator
 

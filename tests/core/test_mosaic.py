@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy, pad
 
-from distill_core.config.schema import MosaicConfig
+from distill_core.config.recovery import MosaicConfig
 from distill_core.errors import ConfigError
 from distill_core.pixel_space import PixelSpace
 from distill_core.recover.mosaic import choose_candidates, rank_crops, stitch

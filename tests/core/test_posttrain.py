@@ -10,7 +10,7 @@ import torch
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
-from distill_core.config.schema import SetName
+from distill_core.config.students import SetName
 from distill_core.errors import ConfigError, DivergedError
 from distill_core.label_source import Labels, OnlineLabels, ViewsOnly
 from distill_core.label_views import render

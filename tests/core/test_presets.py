@@ -6,7 +6,7 @@ from importlib import resources
 import pytest
 
 from distill_core.config.load import load_run, preset_names
-from distill_core.config.schema import RollConfig
+from distill_core.config.recovery import RollConfig
 from distill_core.recover.terms import build_objective
 from tests.golden.update import preset_file
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from distill_core.codec import dequantise
-from distill_core.config.schema import RelabelConfig
+from distill_core.config.students import RelabelConfig
 from distill_core.describe import describe
 from distill_core.errors import DataError, DivergedError
 from distill_core.label_source import OnlineLabels, StoredLabels, ViewsOnly

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from distill_core.config.schema import ModelConfig, Precision
+from distill_core.config.fields import Precision
+from distill_core.config.training import ModelConfig
 from distill_core.errors import ConfigError, DataError
 from distill_core.models.build import build_model
 from distill_core.models.files import load_teacher, teacher_files

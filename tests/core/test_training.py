@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from distill_core.config.schema import OptimizerConfig, ScheduleConfig
+from distill_core.config.training import OptimizerConfig, ScheduleConfig
 from distill_core.errors import DataError
 from distill_core.training import WeightEma, build_optimizer, lr_at
 from distill_core.training_state import pack_state, unpack_state

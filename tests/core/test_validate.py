@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from distill_core.accuracy import Accuracy, Hits, total
-from distill_core.config.schema import DataConfig
+from distill_core.config.data import DataConfig
 from distill_core.errors import DataError
 from distill_core.metrics import count_hits
 from distill_core.models.build import build_model

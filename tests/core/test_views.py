@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torchvision.transforms import InterpolationMode, RandomResizedCrop
 from torchvision.transforms import functional as tv
 
-from distill_core.config.schema import RollConfig
+from distill_core.config.recovery import RollConfig
 from distill_core.errors import DataError
 from distill_core.seeds import generator
 from distill_core.views import View, apply_view, crop_matrices, sample_view

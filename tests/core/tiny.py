@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import torch
 
+from distill_core.config.fields import Precision
 from distill_core.config.load import load_run
-from distill_core.config.schema import ModelConfig, Precision, RecoverConfig, RunConfig
+from distill_core.config.recovery import RecoverConfig
+from distill_core.config.schema import RunConfig
+from distill_core.config.training import ModelConfig
 from distill_core.models.build import build_model
 from distill_core.models.files import load_teacher, teacher_files
 from distill_core.models.spec import TeacherSpec

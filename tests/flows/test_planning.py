@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from distill_core.config.load import load_run
-from distill_core.config.schema import ModelConfig, RunConfig
+from distill_core.config.schema import RunConfig
+from distill_core.config.training import ModelConfig
 from flows import planning
 from flows.planning import Plan
 from tests.flows.fabricate import preset_file

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from distill_core.codec import dequantise
-from distill_core.config.schema import Precision, RunConfig
+from distill_core.config.fields import Precision
+from distill_core.config.schema import RunConfig
 from distill_core.label_source import OnlineLabels
 from distill_core.posttrain import train_student
 from distill_core.recover.engine import recover_batch

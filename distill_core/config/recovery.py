@@ -1,0 +1,136 @@
+"""The recover part of a config."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+
+from distill_core.config.fields import Fraction, Frozen, NonNegativeFloat, NonNegativeInt
+from distill_core.plan import Composition, batch_classes
+
+TermName = Literal[  # the functions of recover/terms.py
+    "cross_entropy",
+    "bn_statistics",
+    "class_bn_statistics",
+    "start_distance",
+    "flatness",
+    "density",
+]
+
+
+class CurriculumConfig(Frozen):
+    """Bounds of the crop area by step (CDA): easy, large crops first unless reversed."""
+
+    mode: Literal["constant", "step", "linear", "cosine", "reverse"]
+    low: Fraction
+    high: Fraction = 1.0
+    milestone: Fraction = 1.0  # fraction of the steps after which the lower bound stays at `low`
+
+
+class RollConfig(Frozen):
+    """Circular shift of the view."""
+
+    mode: Literal["one_sided", "symmetric", "off"]
+    pixels: NonNegativeInt = 0  # one_sided: 0..pixels; symmetric: -pixels..pixels (both inclusive)
+
+    @field_validator("mode", mode="before")
+    @classmethod
+    def _yaml_off(cls, value: object) -> object:
+        """Take the word for what was written: YAML reads a bare `off` as false."""
+        return "off" if value is False else value
+
+
+class MosaicConfig(Frozen):
+    """Mosaics of scored real crops (RDED)."""
+
+    images: PositiveInt = 300  # real images of a class that are looked at
+    crops: PositiveInt = 5  # of each; the one most like its class is kept
+    factor: PositiveInt  # tiles per side of a mosaic
+    scale: tuple[Fraction, Fraction] = (0.08, 1.0)  # area of a crop
+    # easiest: the crops most like their class first; median: those of median probability first
+    order: Literal["easiest", "median"] = "easiest"
+
+
+class SegmentConfig(Frozen):
+    """A part of a recovery with its own resolution; the optimiser starts afresh in each (FADRM)."""
+
+    steps: PositiveInt
+    side: PositiveInt | None = None  # in pixels; None: that of the data
+
+
+class PerturbConfig(Frozen):
+    """The teacher's weights, moved uphill anew for every batch (DWA)."""
+
+    steps: PositiveInt
+    radius: PositiveFloat  # L2 length of the whole move
+
+
+class FlatnessConfig(Frozen):
+    """What the term `flatness` compares with (EDC)."""
+
+    decay: Fraction  # of the running average of the images, per step
+    temperature: PositiveFloat
+
+
+class RecoverConfig(Frozen):
+    """How images are made from a frozen teacher."""
+
+    init: Literal["gaussian", "real", "mosaic"]
+    mosaic: MosaicConfig | None = None  # goes with init: mosaic
+    batch_size: PositiveInt
+    composition: Composition = "one_per_class"
+    ipc_range: PositiveInt = 10  # images per class in one class shard
+    shard_classes: PositiveInt | None = None  # classes in one; None: at least 100, whole batches
+    steps: NonNegativeInt  # 0 keeps the start: `init: real` is then the random-real baseline
+    lr: PositiveFloat
+    betas: tuple[Fraction, Fraction]
+    terms: dict[TermName, NonNegativeFloat] = Field(min_length=1)  # weight by name
+    teachers: tuple[NonNegativeInt, ...] = Field(default=(0,), min_length=1)  # of squeeze, by turn
+    first_layer_factor: NonNegativeFloat  # multiplies the statistics gap of the first BN layer
+    crop: CurriculumConfig | None  # None: no crop at all (SRe2L on CIFAR)
+    flip: bool
+    roll: RollConfig
+    shared_view: bool = True  # one draw for the whole batch, as published; False: one per image
+    segments: tuple[SegmentConfig, ...] = ()  # add up to `steps`; none: one, at the data's side
+    residual: Fraction = 0.0  # share of the start that is mixed in between two segments (FADRM)
+    late_groups: PositiveInt = 1  # of a shard's images; group g joins at g/late_groups (DELT)
+    perturb: PerturbConfig | None = None
+    flatness: FlatnessConfig | None = None  # goes with the term of that name
+    variance_factor: NonNegativeFloat = 1.0  # multiplies the variance gaps of bn_statistics (DWA)
+    encoding: Literal["png", "jpeg"] = "png"  # jpeg is quality 95, 4:4:4
+
+    @model_validator(mode="after")
+    def _mosaic_is_described(self) -> Self:
+        if (self.init == "mosaic") != (self.mosaic is not None):
+            raise ValueError("mosaic goes with init=mosaic, and only with it")
+        return self
+
+    @model_validator(mode="after")
+    def _steps_add_up(self) -> Self:
+        total = sum(segment.steps for segment in self.segments)
+        if self.segments and self.steps not in (0, total):
+            raise ValueError(f"steps = {self.steps}, but the segments add up to {total}")
+        if (self.terms.get("flatness", 0.0) > 0) != (self.flatness is not None):
+            raise ValueError("flatness goes with the term of that name, and only with it")
+        return self
+
+    @model_validator(mode="after")
+    def _no_batch_straddles_a_shard(self) -> Self:
+        width = batch_classes(self.composition, self.batch_size, self.ipc_range)
+        if self.shard_classes is not None and self.shard_classes % width:
+            raise ValueError(
+                f"shard_classes = {self.shard_classes} must be a multiple of {width}, the classes "
+                f"of a batch ({self.composition}, batch_size = {self.batch_size})"
+            )
+        return self
+
+    @property
+    def needs_class_statistics(self) -> bool:
+        """Return whether a term compares with the statistics of each class's real images."""
+        return self.steps > 0 and self.terms.get("class_bn_statistics", 0.0) > 0
+
+    @property
+    def reads_real_images(self) -> bool:
+        """Return whether the start is made of real images, whose content then counts."""
+        return self.init != "gaussian"

@@ -1,0 +1,67 @@
+"""The relabel and post-train parts of a config."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from distill_core.config.fields import Fraction, Frozen, NonNegativeFloat, NonNegativeInt
+from distill_core.config.training import ModelConfig, OptimizerConfig, ScheduleConfig
+
+SetName = Literal["distilled", "random_real", "hard_labels"]
+
+
+class MixConfig(Frozen):
+    """What is mixed into a label view."""
+
+    kind: Literal["none", "cutmix", "mixup", "cutout"]
+    alpha: PositiveFloat = 1.0  # Beta(alpha, alpha) of cutmix and mixup
+    cutout: Fraction = 0.5  # side of the hole as a fraction of S; colour uniform random
+
+
+class RelabelConfig(Frozen):
+    """How teachers describe views of the images."""
+
+    scheme: Literal["auto", "features", "logits", "online"] = "auto"
+    # of squeeze; the mean of their logits is the label
+    teachers: tuple[NonNegativeInt, ...] = Field(default=(0,), min_length=1)
+    views: PositiveInt  # views per image; post-train epoch e reads view e mod views
+    views_per_shard: PositiveInt = 50  # views in one label shard
+    crop: tuple[Fraction, Fraction] | None
+    flip: bool
+    mix: MixConfig
+    # Images of a shard whose batch norm statistics are pooled, in place of the running ones (BSSL)
+    batch_statistics: Annotated[int, Field(ge=2)] | None = None
+
+
+class TemperatureConfig(Frozen):
+    """The teacher's temperature falls by steps, so that the same logits teach anew (LPQLD)."""
+
+    factor: Fraction
+    every: PositiveInt  # epochs
+    floor: PositiveFloat
+
+
+class PosttrainConfig(Frozen):
+    """How students are trained and judged."""
+
+    students: tuple[ModelConfig, ...] = Field(min_length=1)
+    seeds: tuple[NonNegativeInt, ...] = Field(default=(0,), min_length=1)
+    sets: tuple[SetName, ...] = ("distilled", "random_real", "hard_labels")
+    epochs: PositiveInt
+    batch_size: PositiveInt
+    micro_batch: PositiveInt | None = None  # images per backward pass; None: the whole batch
+    optimizer: OptimizerConfig
+    schedule: ScheduleConfig = ScheduleConfig()
+    loss: Literal["kl", "mse"] = "kl"  # mse compares logits (G-VBSM, EDC)
+    hard_weight: NonNegativeFloat = 0.0  # of cross-entropy with the class, beside the soft loss
+    temperature: PositiveFloat
+    student_temperature: PositiveFloat | None = None  # None: the teacher's
+    temperature_decay: TemperatureConfig | None = None  # None: it stays
+    temperature_squared: bool  # multiply the loss by T^2
+    logit_smoothing: Fraction = 0.0  # share of a uniform vector mixed into the raw teacher logits
+    ema_decay: Fraction = 0.99  # of the student's weights, per optimiser step
+    evaluate_every: PositiveInt = 10  # epochs between evaluations; the last is always evaluated
+    validation_shard: PositiveInt = 10_000  # test images per job of the final judgement
+    processes: PositiveInt = 1  # two or more: DDP under Ray Train

@@ -1,0 +1,113 @@
+"""The squeeze part of a config, and what every training has: networks, optimisers, schedules."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from distill_core.config.fields import Fraction, Frozen, NonNegativeFloat, NonNegativeInt
+
+TeacherKey = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]  # of its marker in squeeze/_done
+
+
+class ModelConfig(Frozen):
+    """A network of `distill_core.models`; teachers and students come from the same table."""
+
+    name: Literal["resnet18_small", "resnet18", "resnet50", "mobilenet_v2", "convnet3", "convnet4"]
+    width: PositiveInt | None = None  # of the first layer; only resnet18_small and convnets
+
+    @property
+    def title(self) -> str:
+        """Return the name people see, e.g. ``resnet18_small-w16``."""
+        return self.name if self.width is None else f"{self.name}-w{self.width}"
+
+
+class OptimizerConfig(Frozen):
+    """One optimiser of torch.optim. Weight decay skips biases and norm parameters."""
+
+    name: Literal["sgd", "adam", "adamw"]
+    lr: PositiveFloat
+    weight_decay: NonNegativeFloat = 0.0
+    momentum: Fraction = 0.9  # sgd only
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)  # adam and adamw only
+
+
+class ScheduleConfig(Frozen):
+    """Learning rate by epoch: lr * (1 + cos(pi * epoch / (zeta * epochs))) / 2 after a warm-up.
+
+    With milestones, it is multiplied by gamma at each of them instead.
+    """
+
+    zeta: PositiveFloat = 1.0  # 1 ends at 0; 2 is the first half of the cosine (EDC, RDED "eta")
+    warmup_epochs: NonNegativeInt = 0
+    warmup_start: Fraction = 0.01  # factor of lr in the first warm-up epoch
+    per_step: bool = False  # update every optimiser step instead of every epoch
+    milestones: tuple[PositiveInt, ...] = ()  # epochs
+    gamma: Fraction = 0.5
+
+
+class AugmentConfig(Frozen):
+    """Augmentation of real training images, drawn per image."""
+
+    pad_crop: NonNegativeInt = 0  # zero padding in pixels, then a random S x S window
+    crop: tuple[Fraction, Fraction] | None = None  # area of a random resized crop
+    flip: bool = True
+    cutout: Fraction = 0.0  # side of one zeroed square, as a fraction of S; 0 is off
+
+
+class TrainingConfig(Frozen):
+    """How a teacher is trained."""
+
+    epochs: PositiveInt
+    batch_size: PositiveInt  # over all processes
+    optimizer: OptimizerConfig
+    schedule: ScheduleConfig = ScheduleConfig()
+    augment: AugmentConfig
+    label_smoothing: Fraction = 0.0
+    nesterov: bool = False
+    processes: PositiveInt = 1  # two or more: DDP under Ray Train; BN statistics are per process
+    threads: PositiveInt | None = None  # intra-op threads of this stage; None: those of the run
+
+
+class PoolMember(Frozen):
+    """A further teacher; trained as the first one, imported from a file, or taken over."""
+
+    model: ModelConfig
+    checkpoint: str | None = None
+    reuse: TeacherKey | None = None
+    start: TeacherKey | None = None
+
+
+class SqueezeConfig(Frozen):
+    """The teacher: trained here, imported from a file, or taken over from another run."""
+
+    model: ModelConfig
+    checkpoint: str | None = None  # path or URL of a torchvision checkpoint or plain state dict
+    reuse: TeacherKey | None = None  # a teacher of the same store, as it is
+    start: TeacherKey | None = None  # likewise, whose weights the training starts from
+    training: TrainingConfig | None = None
+    pool: tuple[PoolMember, ...] = ()  # teachers 1, 2, ...; the one above is teacher 0
+
+    @model_validator(mode="after")
+    def _members_are_whole(self) -> Self:
+        for number in range(len(self.pool)):
+            self.member(number + 1)  # raises what a teacher of its own would raise
+        return self
+
+    def member(self, number: int) -> SqueezeConfig:
+        """Return how teacher `number` comes about, as if it were the only one."""
+        if number == 0:
+            return self.model_copy(update={"pool": ()})
+        return SqueezeConfig(**dict(self.pool[number - 1]), training=self.training)
+
+    @model_validator(mode="after")
+    def _one_way_in(self) -> Self:
+        given = [way for way in (self.checkpoint, self.reuse, self.start) if way is not None]
+        if len(given) > 1:
+            raise ValueError("say only one of checkpoint, reuse and start")
+        if self.training is None and self.start is not None:
+            raise ValueError("start needs training, which goes on from there")
+        if self.training is None and not given:
+            raise ValueError("say either checkpoint (import a teacher) or training (train one)")
+        return self
