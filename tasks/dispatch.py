@@ -20,6 +20,7 @@ from distill_core.errors import (
     DistillError,
     DivergedError,
     OutOfMemoryError,
+    StorageRefused,
 )
 from tasks import outcomes
 from tasks.jobs import Job, Receipt
@@ -27,7 +28,7 @@ from tasks.outcomes import DispatchResult, Failure, JobObserver, Policy, describ
 from tasks.pool import Broken, Done, Event, Lost, Pool, Raised, Ready
 
 Clock = Callable[[], float]  # seconds, monotonic
-FINAL = (DivergedError, ConfigError)  # another attempt would end the same way
+FINAL = (DivergedError, ConfigError, StorageRefused)  # another attempt would end the same way
 NO_ROOM = (
     "It did not fit a second time, in a new process and asked to take half at once. Give each "
     "worker more of a GPU (num_gpus), use a larger one, or lower the stage's batch size "

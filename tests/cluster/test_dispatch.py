@@ -16,6 +16,7 @@ from distill_core.errors import (
     DivergedError,
     OutOfMemoryError,
     StorageError,
+    StorageRefused,
 )
 from tasks.dispatch import dispatch
 from tasks.jobs import Job, Receipt
@@ -208,7 +209,14 @@ def test_an_attempt_that_succeeds_after_a_failed_one_is_a_success() -> None:
     assert not result.failed
 
 
-@pytest.mark.parametrize("error", [DivergedError("loss is nan"), ConfigError("no such term")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        DivergedError("loss is nan"),
+        ConfigError("no such term"),
+        StorageRefused("these credentials may not write"),
+    ],
+)
 def test_what_would_happen_again_is_not_tried_again(error: Exception) -> None:
     notes = Notes()
     result = run(make_jobs(3), FakePool(1, fail_with(error, "s1")), notes)
