@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -46,9 +46,10 @@ def find_living(store: Store) -> Living:
         DataError: a run cannot be read, so what it needs is not known.
         StorageError: the store refused.
     """
-    datasets, planned = find_datasets(store), set[Ref]()
+    runs = tuple(_runs(store))
+    datasets, planned = _datasets(runs), set[Ref]()
     listed = set(datasets.listed)
-    for run in _runs(store):
+    for run in runs:
         with _known(f"runs/{run.name}"):
             listed.update(_listed(store, f"runs/{run.name}"))
             planned.update(_planned(run))
@@ -60,9 +61,13 @@ def find_living(store: Store) -> Living:
 
 def find_datasets(store: Store) -> Living:
     """Ask every run for its dataset, and the one before it, alone; that needs no plan."""
+    return _datasets(_runs(store))
+
+
+def _datasets(runs: Iterable[Run]) -> Living:
     listed: set[Ref] = set()
     ingesting: set[str] = set()
-    for run in _runs(store):
+    for run in runs:
         with _known(f"runs/{run.name}"):
             if version := version_of(run):
                 listed.add((DATASETS, version.dataset))

@@ -156,7 +156,7 @@ class RandomStore:
 
 
 @given(seed=st.integers(0, 2**32), kill=st.integers(0, 40))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_what_runs_need_survives_and_the_rest_goes_wherever_a_kill_strikes(
     workshop: Workshop, seed: int, kill: int
 ) -> None:
@@ -170,3 +170,5 @@ def test_what_runs_need_survives_and_the_rest_goes_wherever_a_kill_strikes(
     assert consistent(made.store)
     assert collect(made.store, clock=lambda: NOW).removed == ()
     assert paths(made.store) == made.survivors
+    for path in paths(made.store):
+        made.store.delete(path)  # stores in memory slow one another down
