@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
-from tests.prefect.server import ROOT, Operator, Server, worker
+from tests.e2e.pipeline import TINY
+from tests.prefect.server import BIN, ROOT, Operator, Server, processes_of, wait_until, worker
 
 POOL = "distill"
+FILES = ROOT / "deploy" / "prefect"
 
 
 @pytest.fixture(scope="package")
@@ -34,13 +38,31 @@ def deployed(server: Server, store: Path) -> Operator:
     operator = Operator(server)
     operator.prefect("work-pool", "create", POOL, "--type", "process")
     os.environ.update(DISTILL_STORE=str(store), DISTILL_RAY_ADDRESS="")
-    file = ROOT / "deploy" / "prefect" / "prefect.yaml"
-    operator.prefect("deploy", "--all", "--prefect-file", str(file))
+    operator.prefect("deploy", "--all", "--prefect-file", str(FILES / "prefect.yaml"))
+    operator.prefect("automation", "create", "--from-file", str(FILES / "automations.yaml"))
     return operator
 
 
 @pytest.fixture(scope="package")
-def operator(server: Server, deployed: Operator) -> Iterator[Operator]:
+def silent_run(deployed: Operator, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return a flow run whose processes were all killed: nobody is left who could say so."""
+    entrypoint, pool = "flows.prefect_flow.distill", "nobodys"
+    deployed.prefect("work-pool", "create", pool, "--type", "process")
+    file = str(FILES / "prefect.yaml")
+    deployed.prefect("deploy", entrypoint, "-n", "silent", "--pool", pool, "--prefect-file", file)
+    where = ("--deployment", "silent", "--store", str(tmp_path_factory.mktemp("silent")))
+    run = deployed.trigger("digits-demo", *TINY, *where, "--local")
+    command = [BIN / "prefect", "flow-run", "execute", run]
+    process = subprocess.Popen(command, env=deployed.server.environment)
+    wait_until(lambda: deployed.heartbeats(run), "a heartbeat")
+    for one in [*processes_of(run), psutil.Process(process.pid)]:
+        one.kill()
+    process.wait(30)
+    return run
+
+
+@pytest.fixture(scope="package")
+def operator(server: Server, deployed: Operator, silent_run: str) -> Iterator[Operator]:
     """Start a worker for the pool."""
     with worker(server, POOL):
         yield deployed

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import secrets
 import socket
@@ -9,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,11 +19,13 @@ from typing import Any, TypeVar
 import httpx
 import psutil
 
+from flows import cli
+
 T = TypeVar("T")
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
-WAIT_SECONDS = 120  # bounds that keep a broken test from hanging; nothing is measured with them
+WAIT_SECONDS = 240  # bounds that keep a broken test from hanging; nothing is measured with them
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 QUICK = {  # the same services as always, asked more often
     "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2",
@@ -135,10 +139,24 @@ class Operator:
         return done.stdout
 
     def distill(self, *arguments: str, code: int = 0) -> str:
-        """Run our command line and return what it prints, or its complaint."""
-        done = self._run([sys.executable, "-m", "flows.cli", *arguments])
-        assert done.returncode == code, done.stdout + done.stderr
-        return done.stderr if code else done.stdout
+        """Run our command line in this process; return what it prints, or its complaint."""
+        from prefect.settings import (
+            PREFECT_API_AUTH_STRING,
+            PREFECT_API_URL,
+            PREFECT_HOME,
+            temporary_settings,
+        )
+
+        settings = {
+            PREFECT_HOME: self.server.home,
+            PREFECT_API_URL: self.server.url,
+            PREFECT_API_AUTH_STRING: self.server.secret,
+        }
+        out, err = io.StringIO(), io.StringIO()
+        with temporary_settings(settings), redirect_stdout(out), redirect_stderr(err):
+            said = _exit_code_of(["distill", *arguments])
+        assert said == code, out.getvalue() + err.getvalue()
+        return err.getvalue() if code else out.getvalue()
 
     def ask(self, flow: str, **parameters: Any) -> httpx.Response:
         """Post a form, as Prefect's page does."""
@@ -149,6 +167,10 @@ class Operator:
             auth=("distill", self.server.password),
             timeout=30,
         )
+
+    def trigger(self, *arguments: str) -> str:
+        """Trigger a run and return the flow run's id."""
+        return str(json.loads(self.distill("trigger", *arguments, "--json"))["id"])
 
     def state(self, run: str) -> dict[str, Any]:
         """Return the state of a flow run."""
@@ -161,6 +183,14 @@ class Operator:
             lambda: state if (state := self.state(run))["type"] in FINAL else None,
             f"the end of {run}",
         )
+
+    def heartbeats(self, run: str) -> int:
+        """Return how often a flow run has said that it lives."""
+        wanted = {
+            "event": {"name": ["prefect.flow-run.heartbeat"]},
+            "resource": {"id": [f"prefect.flow-run.{run}"]},
+        }
+        return int(self.server.post("/events/filter", {"filter": wanted})["total"])
 
     def cancel(self, run: str) -> None:
         """Cancel a flow run, as the button of Prefect's page does."""
@@ -177,6 +207,17 @@ class Operator:
             check=False,
             cwd=ROOT,
         )
+
+
+def _exit_code_of(arguments: list[str]) -> int:
+    before, sys.argv = sys.argv, arguments
+    try:
+        cli.main()
+    except SystemExit as end:
+        return int(end.code or 0)
+    finally:
+        sys.argv = before
+    return 0
 
 
 @contextmanager

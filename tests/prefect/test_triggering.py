@@ -22,8 +22,7 @@ pytestmark = pytest.mark.slow
 
 def trigger(operator: Operator, *arguments: str) -> str:
     """Trigger a tiny run on this machine, without Ray, and return the flow run's id."""
-    said = operator.distill("trigger", "digits-demo", *TINY, *arguments, "--local", "--json")
-    return str(json.loads(said)["id"])
+    return operator.trigger("digits-demo", *TINY, *arguments, "--local")
 
 
 def test_a_triggered_run_completes_with_the_config_resolved_on_the_spot(
