@@ -136,7 +136,7 @@ class Notebook:
 class StandIn:
     """Makes image shards whose pixels follow from the names of the images."""
 
-    def __init__(self, *, store: Store, **desk: str) -> None:
+    def __init__(self, *, store: str, **desk: object) -> None:
         self._store = store
         self._notebook = Notebook(Path(os.environ[ORDERS]).parent)
 
@@ -153,7 +153,7 @@ class StandIn:
             case words:
                 suffer(words, at_once=-(-len(images) // job.split))
         doom = die if attempt.fate == "die between" else lambda: None
-        store = DoomedStore(self._store.url, die=doom)
+        store = DoomedStore(self._store, die=doom)
         shelf = StageShelf(store, "recover")
         made = shelf.marker(job.key)
         time.sleep(0 if made else orders.seconds)
