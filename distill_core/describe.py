@@ -21,7 +21,12 @@ FORWARD_BATCH = 100
 
 @torch.no_grad()
 def describe(
-    teacher: FrozenTeacher | Ensemble, pixels: Tensor, drawn: LabelView, config: RelabelConfig
+    teacher: FrozenTeacher | Ensemble,
+    pixels: Tensor,
+    drawn: LabelView,
+    config: RelabelConfig,
+    *,
+    parts: int = 1,
 ) -> TeacherOutput:
     """Return what the teacher says of one view of all N images of a shard.
 
@@ -29,12 +34,14 @@ def describe(
         teacher: frozen, on the device of `pixels`.
         pixels: (N, 3, S, S) uint8.
         drawn: draws for the N images.
-        config: says which mix was drawn.
+        config: says which mix was drawn, and whether images pool their statistics.
+        parts: into how many forward passes each one is cut, on a device that is full; labels then
+            differ by rounding at most. Pools stay whole.
 
     Source: arXiv:2306.13092 (SRe2L), section 3.3 (FKD labels).
     """
     spec, dtype = teacher.spec, teacher.head.weight.dtype
-    groups, pooled = groups_of(len(pixels), drawn, config)
+    groups, pooled = groups_of(len(pixels), drawn, config, size=FORWARD_BATCH // parts)
     outputs = [
         teacher(
             render(
@@ -51,7 +58,9 @@ def describe(
     return TeacherOutput(features, logits, ())
 
 
-def groups_of(count: int, drawn: LabelView, config: RelabelConfig) -> tuple[list[np.ndarray], bool]:
+def groups_of(
+    count: int, drawn: LabelView, config: RelabelConfig, *, size: int
+) -> tuple[list[np.ndarray], bool]:
     """Return which images share a forward pass, and whether they pool their statistics.
 
     Pools are as even as can be, so that none is a single image.
@@ -60,7 +69,7 @@ def groups_of(count: int, drawn: LabelView, config: RelabelConfig) -> tuple[list
     published code: dropout stays off, and students may read the labels in any other batches.
     """
     if config.batch_statistics is None:
-        cuts = range(FORWARD_BATCH, count, FORWARD_BATCH)
+        cuts = range(size, count, size)
         return np.split(np.arange(count), cuts), False
     assert drawn.order is not None
     return np.array_split(drawn.order, -(-count // config.batch_statistics)), True

@@ -31,6 +31,7 @@ def relabel_shard(
     seed: int,
     device: str | torch.device,
     progress: Progress = silent,
+    parts: int = 1,
 ) -> LabelRows:
     """Label a range of views of one image shard.
 
@@ -42,6 +43,7 @@ def relabel_shard(
         seed: the run's seed.
         device: where to compute.
         progress: told after every view.
+        parts: cuts forward passes on a device that is full, see `describe`.
 
     Raises:
         DivergedError: a label is not finite, or too large for the scheme.
@@ -53,7 +55,7 @@ def relabel_shard(
     said: list[np.ndarray] = []
     for number, one in enumerate(drawn):
         if scheme != "online":
-            output = describe(teacher, pixels, one, config)
+            output = describe(teacher, pixels, one, config, parts=parts)
             said.append(getattr(output, scheme).float().cpu().numpy())
         progress(number + 1, len(drawn))
     values, affine = _stored(scheme, said, where=rows.images[0])

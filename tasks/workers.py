@@ -200,6 +200,7 @@ class RelabelWorker:
             seed=self.desk.config.seed,
             device=self.desk.device,
             progress=self.desk.progress,
+            parts=job.split,
         )
         return self.desk.commit(
             job,

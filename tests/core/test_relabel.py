@@ -177,3 +177,24 @@ def test_pooling_changes_no_statistics_and_no_other_draw() -> None:
     assert np.array_equal(plain.boxes, mixed.boxes)
     assert np.array_equal(plain.partners, mixed.partners)
     assert not np.array_equal(plain.values, mixed.values)
+
+
+def test_cutting_forward_passes_changes_no_draw_and_no_label_beyond_rounding(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sizes: list[int] = []
+    teacher, config, rows = tiny_teacher(), settings("logits"), shard(0)
+    teacher.register_forward_pre_hook(lambda _, seen: sizes.append(len(seen[0])))
+    monkeypatch.setattr("distill_core.describe.FORWARD_BATCH", 8)
+
+    def labels(parts: int) -> LabelRows:
+        return relabel_shard(
+            rows, [3], config=config, teacher=teacher, seed=0, device="cpu", parts=parts
+        )
+
+    whole, cut = labels(1), labels(2)
+    assert sizes == [8, 4, 4]
+    assert np.array_equal(whole.boxes, cut.boxes)
+    assert whole.values is not None
+    assert cut.values is not None
+    np.testing.assert_allclose(whole.values, cut.values, rtol=2e-3)  # fp16 as stored
