@@ -26,9 +26,12 @@ def terminable(
 
     The first signal goes to whoever had handled it (Prefect raises its own exception, Python
     KeyboardInterrupt); SIGTERM without a handler becomes SystemExit(143). Later ones change
-    nothing. Should a library have made an error of its own of that exception, as Ray's core does in
-    `ray.wait`, it is raised once more. Outside the main thread this does nothing, for no handler
-    can be set there.
+    nothing. Should a library have made an error of its own of that exception, it is raised once
+    more.
+
+    Inside another block, where the process is ours, this goes in front of any handler. Otherwise a
+    foreign handler is left alone: Prefect's engine acknowledges to be cancelled only while its own
+    is installed. Outside the main thread nothing is set at all.
 
     Args:
         grace_seconds: how long the block may take to unwind.
@@ -38,14 +41,14 @@ def terminable(
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+    before = {n: handler for n in SIGNALS if _ours(n, handler := signal.getsignal(n))}
     leave = _Leave(before, grace_seconds, end)
-    for number, handler in before.items():
-        if handler is not signal.SIG_IGN:
-            signal.signal(number, leave)
+    for number in before:
+        signal.signal(number, leave)
     _active.append(leave)
     try:
-        yield
+        with revealed():
+            yield
     except Exception:
         leave.insist()
         raise
@@ -54,6 +57,17 @@ def terminable(
         if not to_the_end:
             leave.dismiss()
         restore(before)
+
+
+@contextmanager
+def revealed() -> Iterator[None]:
+    """Raise what a signal raised in the block, where a library made an error of its own of it."""
+    try:
+        yield
+    except Exception as error:
+        if (hidden := _hidden_in(error)) is not None:
+            raise hidden from None
+        raise
 
 
 @contextmanager
@@ -74,6 +88,20 @@ def restore(handlers: dict[signal.Signals, Any]) -> None:
     for number, handler in handlers.items():
         if handler is not None:
             signal.signal(number, handler)
+
+
+def _ours(number: signal.Signals, handler: Any) -> bool:
+    """Return whether we may handle a signal ourselves."""
+    if handler in (None, signal.SIG_IGN):
+        return False
+    return bool(_active) or handler in (signal.SIG_DFL, signal.default_int_handler)
+
+
+def _hidden_in(error: BaseException | None) -> BaseException | None:
+    """Return the exception of a signal that became an error."""
+    while isinstance(error, Exception):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 class _Leave:
@@ -104,7 +132,7 @@ class _Leave:
 
     def insist(self) -> None:
         """Raise again what the signal raised, if there was one."""
-        if self._number is None:
+        if self._number not in self._before:
             return
         previous = self._before[signal.Signals(self._number)]
         if isinstance(previous, _Leave):

@@ -12,6 +12,7 @@ from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
 from tasks import ray_cluster
 from tasks.host import Host, Peek
+from tasks.interrupts import revealed
 from tasks.jobs import Job, Receipt, WorkerSpec
 from tasks.pool import Broken, Done, Event, Lost, OnProgress, Raised, Ready
 
@@ -88,7 +89,8 @@ class RayPool:
     def wait(self, seconds: float, on_progress: OnProgress) -> Sequence[Event]:
         """Return what the actors answered, and look at their progress."""
         self._peek(on_progress)
-        some, _ = ray.wait(list(self._refs), num_returns=1, timeout=seconds)
+        with revealed():  # Ray's core makes a SystemError of what a signal raises in it
+            some, _ = ray.wait(list(self._refs), num_returns=1, timeout=seconds)
         if not some:
             return []
         every, _ = ray.wait(list(self._refs), num_returns=len(self._refs), timeout=0)

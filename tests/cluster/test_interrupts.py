@@ -44,10 +44,35 @@ def test_the_handler_that_was_there_decides_what_is_raised() -> None:
     def mine(number: int, frame: object) -> None:
         raise ZeroDivisionError
 
-    signal.signal(signal.SIGTERM, mine)
-    with pytest.raises(ZeroDivisionError), terminable():
-        kill_us(signal.SIGTERM)
-    assert signal.getsignal(signal.SIGTERM) is mine
+    def disturbed() -> None:
+        signal.signal(signal.SIGTERM, mine)
+        with terminable():
+            assert signal.getsignal(signal.SIGTERM) is not mine
+            kill_us(signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    with terminable(), pytest.raises(ZeroDivisionError):
+        disturbed()
+
+
+def test_where_we_are_guests_the_host_s_handler_stays_and_its_exception_comes_through() -> None:
+    class Ended(BaseException):
+        pass
+
+    def hosts(number: int, frame: object) -> None:
+        raise Ended
+
+    def inside_of_a_library() -> None:
+        try:
+            kill_us(signal.SIGTERM)
+        except Ended as error:
+            raise SystemError("returned a result with an exception set") from error
+
+    signal.signal(signal.SIGTERM, hosts)
+    with terminable():
+        assert signal.getsignal(signal.SIGTERM) is hosts
+    with pytest.raises(Ended), terminable():
+        inside_of_a_library()
 
 
 def test_a_second_signal_does_not_disturb_the_unwinding() -> None:

@@ -49,7 +49,8 @@ def silent_run(deployed: Operator, tmp_path_factory: pytest.TempPathFactory) -> 
     entrypoint, pool = "flows.prefect_flow.distill", "nobodys"
     deployed.prefect("work-pool", "create", pool, "--type", "process")
     file = str(FILES / "prefect.yaml")
-    deployed.prefect("deploy", entrypoint, "-n", "silent", "--pool", pool, "--prefect-file", file)
+    alone = ("--concurrency-limit", "1", "--prefect-file", file)
+    deployed.prefect("deploy", entrypoint, "-n", "silent", "--pool", pool, *alone)
     where = ("--deployment", "silent", "--store", str(tmp_path_factory.mktemp("silent")))
     run = deployed.trigger("digits-demo", *TINY, *where, "--local")
     command = [BIN / "prefect", "flow-run", "execute", run]
