@@ -9,7 +9,7 @@ import pytest
 
 from tests.e2e.pipeline import TINY
 from tests.e2e.series import BLOCKS, change_class, dataset, write_class
-from tests.flows.test_cli import Distill
+from tests.flows.test_cli import Distill, modules_after
 
 
 @pytest.fixture
@@ -84,3 +84,8 @@ def test_a_series_that_cannot_name_a_folder_is_refused(
     refused = distill(*arguments, "--series", "a/b")
     assert (refused.code, "a/b-v0001" in refused.err) == (2, True)
     assert not (tmp_path / "store").exists()
+
+
+def test_looking_for_changes_needs_neither_torch_nor_ray_nor_prefect() -> None:
+    code = "import flows.redistill, flows.commands.redistilling"
+    assert not {"torch", "ray", "prefect"} & set(modules_after(code))
