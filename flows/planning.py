@@ -1,14 +1,14 @@
-"""What a run will cost, before anything is spent: shards, image-iterations, GPU-hours, bytes.
+"""What a run consists of, before anything is started: shards, image-iterations, bytes.
 
-Pure functions of the config; nothing is read and nothing is started. One image-iteration is one
-image through one optimisation step of recover: a forward and a backward pass to the pixels.
+One image-iteration is one image through one optimisation step of recover: a forward and a backward
+pass to the pixels. What that costs is said by `flows.costs`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import Literal
 
 from distill_core.codec import choose_scheme
 from distill_core.config.schema import RunConfig
@@ -16,41 +16,10 @@ from distill_core.config.training import ModelConfig
 from distill_core.errors import DistillError
 from distill_core.judging import validation_blocks
 from distill_core.plan import ClassEntry, ClassShard, plan_shards
-from flows import sizes, units
+from flows import sizes
 
-SHARD_SECONDS = (
-    300,
-    900,
-)  # a lost shard should be cheap, a finished one worth its overhead
-PASSES = {
-    "relabel": 0.5,
-    "posttrain": 1.5,
-}  # in image-iterations: 1 and 3 of recover's 2 passes
 FEATURES: Mapping[str, int] = {"resnet18": 512, "resnet50": 2048, "mobilenet_v2": 1280}
 CONVNETS = ("convnet3", "convnet4")
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a plan costs at a given speed of one GPU."""
-
-    rate: float  # image-iterations per second
-    recover_hours: float
-    relabel_hours: float
-    posttrain_hours: float
-    shard_seconds: float  # of the longest shard
-    ipc_range: int  # recommended images per class in one shard
-    price: float | None = None  # USD per GPU-hour
-
-    @property
-    def hours(self) -> float:
-        """Return GPU-hours of all stages."""
-        return self.recover_hours + self.relabel_hours + self.posttrain_hours
-
-    @property
-    def usd(self) -> float | None:
-        """Return the price of all stages."""
-        return None if self.price is None else self.price * self.hours
 
 
 @dataclass(frozen=True)
@@ -67,6 +36,7 @@ class Plan:
     classes_per_shard: int  # of the widest
     batches: int
     teachers: int
+    teacher_images: int | None  # images seen in all epochs of all teachers; None: not known yet
     statistics_shards: int  # 0 unless a term compares with class statistics
     image_iterations: int  # of recover
     views: int  # label views over all images and sets
@@ -79,11 +49,14 @@ class Plan:
     scheme: str  # label scheme, `auto` resolved
 
 
-def plan_run(config: RunConfig, *, test_images: int | None = None) -> Plan:
+def plan_run(
+    config: RunConfig, *, train_images: int | None = None, test_images: int | None = None
+) -> Plan:
     """Count the work of a run from its config alone, as if no class were missing.
 
     Args:
         config: of the run.
+        train_images: in the real training split; None: not known.
         test_images: in the real test split; None: not known.
     """
     shards = _shards(config)
@@ -107,6 +80,7 @@ def plan_run(config: RunConfig, *, test_images: int | None = None) -> Plan:
         classes_per_shard=max(shape.classes for shape in shapes),
         batches=sum(shape.batches * count for shape, count in shapes.items()),
         teachers=1 + len(config.squeeze.pool),
+        teacher_images=_teacher_images(config, train_images),
         statistics_shards=len(config.recover.teachers) * len({shard.labels for shard in shards})
         if config.recover.needs_class_statistics
         else 0,
@@ -124,8 +98,16 @@ def plan_run(config: RunConfig, *, test_images: int | None = None) -> Plan:
     )
 
 
-def count_test_images(config: RunConfig) -> int | None:
-    """Return how many images the test split has, if it lies on this machine; unreadable ones too.
+def _teacher_images(config: RunConfig, train_images: int | None) -> int | None:
+    """Return how many images all teachers that are trained here see in all their epochs."""
+    members = [config.squeeze.member(number) for number in range(1 + len(config.squeeze.pool))]
+    trained = [m for m in members if m.training and m.checkpoint is None and m.reuse is None]
+    epochs = sum(m.training.epochs for m in trained if m.training)
+    return None if epochs and train_images is None else epochs * (train_images or 0)
+
+
+def count_images(config: RunConfig, split: Literal["train", "test"]) -> int | None:
+    """Return how many images a split has, if it lies on this machine; unreadable ones too.
 
     A bucket is not listed for a plan: that can take minutes.
     """
@@ -134,7 +116,7 @@ def count_test_images(config: RunConfig) -> int | None:
     if "://" in (config.data.path or ""):
         return None
     try:
-        return open_reader(config.data).count("test")
+        return open_reader(config.data).count(split)
     except DistillError:
         return None
 
@@ -152,128 +134,6 @@ def shards_by_stage(plan: Plan) -> dict[str, int | None]:
     }
 
 
-def cost(
-    plan: Plan,
-    *,
-    steps: int,
-    rate: float,
-    label_rate: float | None = None,
-    price: float | None = None,
-) -> Cost:
-    """Turn a plan into GPU-hours.
-
-    Args:
-        plan: of one run.
-        steps: optimisation steps of recover.
-        rate: image-iterations per second of one GPU on this config; measure it, do not guess.
-        label_rate: views of one image per second; None: as many passes as `PASSES` says.
-        price: USD per GPU-hour.
-    """
-    per_view = 1 / label_rate if label_rate else PASSES["relabel"] / rate
-    return Cost(
-        rate=rate,
-        recover_hours=plan.image_iterations / rate / 3600,
-        relabel_hours=per_view * plan.views / 3600,
-        posttrain_hours=PASSES["posttrain"] * plan.student_images / rate / 3600,
-        shard_seconds=plan.images_per_shard * steps / rate,
-        ipc_range=_ipc_range(plan, steps, rate),
-        price=price,
-    )
-
-
-def cost_at(
-    plan: Plan, config: RunConfig, rates: Mapping[str, float], *, price: float | None
-) -> Cost | None:
-    """Return what a plan costs at measured rates; None without the rate of recover.
-
-    Args:
-        plan: of one run.
-        config: of that run.
-        rates: ``recover``: image-iterations, ``relabel``: views of one image, per second of a GPU.
-        price: USD per GPU-hour.
-    """
-    if not rates.get("recover"):
-        return None
-    return cost(
-        plan,
-        steps=config.recover.steps,
-        rate=rates["recover"],
-        label_rate=rates.get("relabel"),
-        price=price,
-    )
-
-
-def to_json(plan: Plan, cost: Cost | None) -> dict[str, Any]:
-    """Return plan and cost as a JSON-able tree."""
-    tree = asdict(plan)
-    if cost is not None:
-        tree["cost"] = asdict(cost) | {"hours": cost.hours, "usd": cost.usd}
-    return tree
-
-
-def lines(plan: Plan, cost: Cost | None) -> list[tuple[str, str]]:
-    """Return (what, how much) for the terminal."""
-    images = f"{plan.images:,} = {plan.classes:,} classes x {plan.ipc} images per class"
-    work = [
-        ("images", images),
-        (
-            "class shards",
-            f"{plan.shards:,}, up to {plan.images_per_shard:,} images each",
-        ),
-        ("batches", f"{plan.batches:,}"),
-        ("recover", f"{plan.image_iterations:,} image-iterations"),
-        (
-            "relabel",
-            f"{plan.views:,} views in {plan.label_shards:,} shards ({plan.scheme})",
-        ),
-        (
-            "post-train",
-            f"{plan.students:,} students, {plan.student_images:,} images seen",
-        ),
-        ("validate", _validation(plan)),
-        ("image bytes", f"about {units.size(plan.image_bytes)}, every set"),
-        ("label bytes", f"about {units.size(plan.label_bytes)}, every set"),
-    ]
-    return work if cost is None else work + _cost_lines(cost)
-
-
-def _validation(plan: Plan) -> str:
-    match plan.validation_shards:
-        case None:
-            return "not known before the test split is ingested or lies on this machine"
-        case 0:
-            return "within post-train: the test split fits one shard"
-        case shards:
-            return f"{shards:,} shards"
-
-
-def _cost_lines(cost: Cost) -> list[tuple[str, str]]:
-    low, high = SHARD_SECONDS
-    fits = "fits" if low <= cost.shard_seconds <= high else "wished for"
-    result = [
-        (
-            "GPU-hours",
-            f"{cost.hours:,.2f} at {cost.rate:,.0f} image-iterations/s, start-up aside",
-        ),
-        ("  recover", _hours(cost.recover_hours)),
-        ("  relabel", _hours(cost.relabel_hours)),
-        (
-            "  post-train",
-            f"{_hours(cost.posttrain_hours)} (rough: three passes where recover has two)",
-        ),
-        (
-            "one shard",
-            f"{units.duration(cost.shard_seconds)} ({low // 60}-{high // 60} min {fits})",
-        ),
-        ("recommended", f"recover.ipc_range={cost.ipc_range}"),
-    ]
-    return result if cost.usd is None else [*result, ("price", f"{cost.usd:,.2f} USD")]
-
-
-def _hours(hours: float) -> str:
-    return f"{hours:,.1f}" if hours >= 10 else f"{hours:.2g}"
-
-
 def _shards(config: RunConfig) -> tuple[ClassShard, ...]:
     classes = [ClassEntry(number, f"class_{number}") for number in range(config.data.num_classes)]
     return plan_shards(
@@ -284,12 +144,6 @@ def _shards(config: RunConfig) -> tuple[ClassShard, ...]:
         composition=config.recover.composition,
         shard_classes=config.recover.shard_classes,
     )
-
-
-def _ipc_range(plan: Plan, steps: int, rate: float) -> int:
-    """Return the images per class that make a shard last about the middle of the wish."""
-    seconds = plan.classes_per_shard * max(steps, 1) / rate  # for one image per class
-    return max(1, min(plan.ipc, round(sum(SHARD_SECONDS) / 2 / seconds)))
 
 
 def _labels(config: RunConfig) -> tuple[str, int]:

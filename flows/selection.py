@@ -130,7 +130,7 @@ def _plan(run: Run) -> planning.Plan:
     try:
         images: int | None = test_images_of(run)
     except NotReady:
-        images = planning.count_test_images(run.config)
+        images = planning.count_images(run.config, "test")
     return planning.plan_run(run.config, test_images=images)
 
 

@@ -61,17 +61,21 @@ def plan(
 ) -> None:
     """Say what a run will cost before anything is spent."""
     from distill_core.config.load import load_run
-    from flows import planning, terminal
+    from flows import costs, planning, terminal
     from tasks.calibration import calibrate as measure
 
     config = load_run(preset, overrides or [])
     rates = {"recover": rate} if rate else {}
     if calibrate:
         rates = {**measure(config, execution(DEFAULT_STORE, how))}
-    made = planning.plan_run(config, test_images=planning.count_test_images(config))
-    spent = planning.cost_at(made, config, rates, price=price)
-    table = terminal.pairs(planning.lines(made, spent), title=config.preset)
-    terminal.show(table, planning.to_json(made, spent), as_json=as_json)
+    made = planning.plan_run(
+        config,
+        train_images=planning.count_images(config, "train"),
+        test_images=planning.count_images(config, "test"),
+    )
+    spent = costs.cost_at(made, config, rates, price=price)
+    table = terminal.pairs(costs.lines(made, spent), title=config.preset)
+    terminal.show(table, costs.to_json(made, spent), as_json=as_json)
 
 
 def show(

@@ -9,8 +9,8 @@ import pytest
 
 from distill_core.config.load import load_run
 from distill_core.config.schema import RunConfig
-from distill_core.config.training import ModelConfig
-from flows import planning
+from distill_core.config.training import ModelConfig, PoolMember
+from flows import costs, planning
 from flows.planning import Plan
 from tests.flows.fabricate import preset_file
 
@@ -59,8 +59,8 @@ def test_the_test_split_is_counted_only_where_it_lies_on_this_machine(
     tiny: RunConfig, data: dict[str, Any], images: int | None
 ) -> None:
     config = tiny.model_copy(update={"data": tiny.data.model_copy(update=data)})
-    assert planning.count_test_images(config) == images
-    said = dict(planning.lines(planning.plan_run(config, test_images=images), None))["validate"]
+    assert planning.count_images(config, "test") == images
+    said = dict(costs.lines(planning.plan_run(config, test_images=images), None))["validate"]
     assert said.startswith("not known" if images is None else "within post-train")
 
 
@@ -88,7 +88,7 @@ def test_a_large_run_costs_what_arithmetic_says(large: Plan) -> None:
     assert large.shards == 105 * 2
     assert large.image_iterations == 418_000_000
     assert large.scheme == "features"
-    cost = planning.cost(large, steps=2000, rate=25_500, price=2.0)
+    cost = costs.cost(large, steps=2000, rate=25_500, price=2.0)
     assert cost.recover_hours == pytest.approx(4.55, abs=0.01)
     assert cost.shard_seconds == pytest.approx(100 * 10 * 2000 / 25_500)
     assert cost.usd == pytest.approx(2 * cost.hours)
@@ -98,19 +98,19 @@ def test_a_large_run_costs_what_arithmetic_says(large: Plan) -> None:
 def test_the_recommended_range_makes_a_shard_last_five_to_fifteen_minutes_if_it_can(
     large: Plan, rate: float
 ) -> None:
-    cost = planning.cost(large, steps=2000, rate=rate)
+    cost = costs.cost(large, steps=2000, rate=rate)
     seconds = 100 * 2000 / rate * cost.ipc_range
-    low, high = planning.SHARD_SECONDS
+    low, high = costs.SHARD_SECONDS
     assert 1 <= cost.ipc_range <= 20
     assert low <= seconds <= high or cost.ipc_range in (1, 20)
 
 
 def test_json_and_lines_hold_the_cost_only_when_a_rate_is_given(large: Plan) -> None:
-    assert "cost" not in planning.to_json(large, None)
-    cost = planning.cost(large, steps=2000, rate=1000, price=1.5)
-    assert planning.to_json(large, cost)["cost"]["usd"] == pytest.approx(1.5 * cost.hours)
-    assert "price" in dict(planning.lines(large, cost))
-    assert "GPU-hours" not in dict(planning.lines(large, None))
+    assert "cost" not in costs.to_json(large, None)
+    cost = costs.cost(large, steps=2000, rate=1000, price=1.5)
+    assert costs.to_json(large, cost)["cost"]["usd"] == pytest.approx(1.5 * cost.hours)
+    assert "price" in dict(costs.lines(large, cost))
+    assert "GPU-hours" not in dict(costs.lines(large, None))
 
 
 @pytest.mark.parametrize(
@@ -127,3 +127,28 @@ def test_feature_widths_are_those_of_the_networks(model: ModelConfig, features: 
     assert planning.feature_width(model) == features
     net = build_model(model, 10, seed=0)
     assert split_head(net)[1].in_features == features
+
+
+def test_teachers_that_are_trained_cost_their_epochs_and_imported_ones_nothing(
+    tiny: RunConfig,
+) -> None:
+    training = tiny.squeeze.training
+    assert training is not None
+    assert planning.plan_run(tiny).teacher_images is None  # nobody counted the images yet
+    counted = planning.plan_run(tiny, train_images=100)
+    assert counted.teacher_images == 100 * training.epochs
+    pool = tiny.squeeze.model_copy(update={"pool": (PoolMember(model=tiny.squeeze.model),)})
+    two = tiny.model_copy(update={"squeeze": pool})
+    assert planning.plan_run(two, train_images=100).teacher_images == 200 * training.epochs
+    imported = tiny.squeeze.model_copy(update={"training": None, "checkpoint": "teacher.pth"})
+    free = planning.plan_run(tiny.model_copy(update={"squeeze": imported}))
+    assert free.teacher_images == 0
+    assert costs.cost(free, steps=10, rate=100).squeeze_hours == 0
+
+
+def test_hours_hold_squeeze_where_its_images_are_known(tiny: RunConfig) -> None:
+    known = costs.cost(planning.plan_run(tiny, train_images=1000), steps=10, rate=100)
+    unknown = costs.cost(planning.plan_run(tiny), steps=10, rate=100)
+    assert known.squeeze_hours is not None
+    assert known.hours == pytest.approx(unknown.hours + known.squeeze_hours)
+    assert "not in the sum" in dict(costs.lines(planning.plan_run(tiny), unknown))["  squeeze"]

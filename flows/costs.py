@@ -1,0 +1,177 @@
+"""What a plan costs: GPU-hours at a measured rate, and money."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from distill_core.config.schema import RunConfig
+from flows import units
+from flows.planning import Plan
+
+SHARD_SECONDS = (300, 900)  # a lost shard should be cheap, a finished one worth its overhead
+PASSES = {"relabel": 0.5, "training": 1.5}  # in image-iterations: 1 and 3 of recover's 2 passes
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a plan costs at a given speed of one GPU."""
+
+    rate: float  # image-iterations per second
+    squeeze_hours: float | None  # None: the training split is not known yet
+    recover_hours: float
+    relabel_hours: float
+    posttrain_hours: float
+    shard_seconds: float  # of the longest shard
+    ipc_range: int  # recommended images per class in one shard
+    price: float | None = None  # USD per GPU-hour
+
+    @property
+    def hours(self) -> float:
+        """Return GPU-hours of all stages, of squeeze if they are known."""
+        later = self.recover_hours + self.relabel_hours + self.posttrain_hours
+        return later + (self.squeeze_hours or 0.0)
+
+    @property
+    def usd(self) -> float | None:
+        """Return the price of all stages."""
+        return None if self.price is None else self.price * self.hours
+
+
+def cost(
+    plan: Plan,
+    *,
+    steps: int,
+    rate: float,
+    label_rate: float | None = None,
+    price: float | None = None,
+) -> Cost:
+    """Turn a plan into GPU-hours.
+
+    Args:
+        plan: of one run.
+        steps: optimisation steps of recover.
+        rate: image-iterations per second of one GPU on this config; measure it, do not guess.
+        label_rate: views of one image per second; None: as many passes as `PASSES` says.
+        price: USD per GPU-hour.
+    """
+    per_view = 1 / label_rate if label_rate else PASSES["relabel"] / rate
+    return Cost(
+        rate=rate,
+        squeeze_hours=None
+        if plan.teacher_images is None
+        else PASSES["training"] * plan.teacher_images / rate / 3600,
+        recover_hours=plan.image_iterations / rate / 3600,
+        relabel_hours=per_view * plan.views / 3600,
+        posttrain_hours=PASSES["training"] * plan.student_images / rate / 3600,
+        shard_seconds=plan.images_per_shard * steps / rate,
+        ipc_range=_ipc_range(plan, steps, rate),
+        price=price,
+    )
+
+
+def cost_at(
+    plan: Plan, config: RunConfig, rates: Mapping[str, float], *, price: float | None
+) -> Cost | None:
+    """Return what a plan costs at measured rates; None without the rate of recover.
+
+    Args:
+        plan: of one run.
+        config: of that run.
+        rates: ``recover``: image-iterations, ``relabel``: views of one image, per second of a GPU.
+        price: USD per GPU-hour.
+    """
+    if not rates.get("recover"):
+        return None
+    return cost(
+        plan,
+        steps=config.recover.steps,
+        rate=rates["recover"],
+        label_rate=rates.get("relabel"),
+        price=price,
+    )
+
+
+def to_json(plan: Plan, cost: Cost | None) -> dict[str, Any]:
+    """Return plan and cost as a JSON-able tree."""
+    tree = asdict(plan)
+    if cost is not None:
+        tree["cost"] = asdict(cost) | {"hours": cost.hours, "usd": cost.usd}
+    return tree
+
+
+def lines(plan: Plan, cost: Cost | None) -> list[tuple[str, str]]:
+    """Return (what, how much) for the terminal."""
+    images = f"{plan.images:,} = {plan.classes:,} classes x {plan.ipc} images per class"
+    work = [
+        ("images", images),
+        (
+            "class shards",
+            f"{plan.shards:,}, up to {plan.images_per_shard:,} images each",
+        ),
+        ("batches", f"{plan.batches:,}"),
+        ("recover", f"{plan.image_iterations:,} image-iterations"),
+        (
+            "relabel",
+            f"{plan.views:,} views in {plan.label_shards:,} shards ({plan.scheme})",
+        ),
+        (
+            "post-train",
+            f"{plan.students:,} students, {plan.student_images:,} images seen",
+        ),
+        ("validate", _validation(plan)),
+        ("image bytes", f"about {units.size(plan.image_bytes)}, every set"),
+        ("label bytes", f"about {units.size(plan.label_bytes)}, every set"),
+    ]
+    return work if cost is None else work + _cost_lines(cost)
+
+
+def _validation(plan: Plan) -> str:
+    match plan.validation_shards:
+        case None:
+            return "not known before the test split is ingested or lies on this machine"
+        case 0:
+            return "within post-train: the test split fits one shard"
+        case shards:
+            return f"{shards:,} shards"
+
+
+def _cost_lines(cost: Cost) -> list[tuple[str, str]]:
+    low, high = SHARD_SECONDS
+    fits = "fits" if low <= cost.shard_seconds <= high else "wished for"
+    result = [
+        (
+            "GPU-hours",
+            f"{cost.hours:,.2f} at {cost.rate:,.0f} image-iterations/s, start-up aside",
+        ),
+        ("  squeeze", _squeeze(cost)),
+        ("  recover", _hours(cost.recover_hours)),
+        ("  relabel", _hours(cost.relabel_hours)),
+        (
+            "  post-train",
+            f"{_hours(cost.posttrain_hours)} (rough: three passes where recover has two)",
+        ),
+        (
+            "one shard",
+            f"{units.duration(cost.shard_seconds)} ({low // 60}-{high // 60} min {fits})",
+        ),
+        ("recommended", f"recover.ipc_range={cost.ipc_range}"),
+    ]
+    return result if cost.usd is None else [*result, ("price", f"{cost.usd:,.2f} USD")]
+
+
+def _squeeze(cost: Cost) -> str:
+    if cost.squeeze_hours is None:
+        return "not in the sum: the training split is not on this machine"
+    return f"{_hours(cost.squeeze_hours)} (rough, as post-train)" if cost.squeeze_hours else "none"
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:,.1f}" if hours >= 10 else f"{hours:.2g}"
+
+
+def _ipc_range(plan: Plan, steps: int, rate: float) -> int:
+    """Return the images per class that make a shard last about the middle of the wish."""
+    seconds = plan.classes_per_shard * max(steps, 1) / rate  # for one image per class
+    return max(1, min(plan.ipc, round(sum(SHARD_SECONDS) / 2 / seconds)))
