@@ -1,0 +1,19 @@
+"""A machine that dies with its worker: Prefect notices the silence."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.prefect.server import Operator
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_flow_run_that_fell_silent_is_declared_crashed_and_frees_its_place(
+    operator: Operator, silent_run: str
+) -> None:
+    state = operator.end_of(silent_run)
+    assert state["type"] == "CRASHED"
+    assert "No sign of life" in state["message"]
+    place = operator.server.get("/deployments/name/distill/silent")["global_concurrency_limit"]
+    assert place["active_slots"] == 0
