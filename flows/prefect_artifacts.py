@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Self, cast
 from uuid import UUID
 
 from prefect import get_run_logger
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from tasks.jobs import Receipt
 
 UPDATE_SECONDS = 1.0  # the driver alone writes progress, at most this often
+PAUSE_SECONDS = 60.0  # after an update was lost: trying takes time that the workers would wait
 
 
 class StageArtifacts:
@@ -33,6 +35,7 @@ class StageArtifacts:
         self._meter = Meter(0, 0, clock=clock)
         self._artifact: UUID | None = None
         self._last = 0.0
+        self._paused_until = -math.inf
 
     def stage_started(self, stage: str, total: int, done: int) -> None:
         """Create the stage's progress artifact."""
@@ -83,24 +86,28 @@ class StageArtifacts:
 
     def _update(self, stage: str) -> None:
         self._last = self._clock()
-        if self._artifact is None:
+        if self._artifact is None or self._last < self._paused_until:
             return
         text = describe(self._meter, UNITS.get(stage, "steps"))
-        with _Advisory():
+        with _Advisory() as advice:
             update_progress_artifact(self._artifact, 100 * self._meter.fraction, f"{stage}: {text}")
+        if advice.lost:
+            self._paused_until = self._clock() + PAUSE_SECONDS
 
 
 class _Advisory:
     """Lets nothing of what only informs stop the work: the API may be slow or gone."""
 
-    def __enter__(self) -> None:
-        return None
+    lost = False
+
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> bool:
-        lost = kind is not None and issubclass(kind, Exception)
-        if lost:
+        self.lost = kind is not None and issubclass(kind, Exception)
+        if self.lost:
             get_run_logger().warning("an artifact could not be written: %s", error)
-        return lost
+        return self.lost
 
 
 def artifact_key(*names: str) -> str:

@@ -184,6 +184,11 @@ class Operator:
             f"the end of {run}",
         )
 
+    def deployments(self, flow: str) -> list[str]:
+        """Return the names of a flow's deployments."""
+        wanted = {"flows": {"name": {"any_": [flow]}}}
+        return [found["name"] for found in self.server.post("/deployments/filter", wanted)]
+
     def heartbeats(self, run: str) -> int:
         """Return how often a flow run has said that it lives."""
         wanted = {

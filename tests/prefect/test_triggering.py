@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ from distill_core.storage.store import Store
 from flows.deployments import COLLISION, FLOWS
 from tasks.runs import open_run
 from tests.e2e.pipeline import TINY
-from tests.prefect.server import ROOT, Operator, Server
+from tests.prefect.server import ROOT, Operator, Server, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -51,6 +54,28 @@ def test_a_form_with_a_preset_and_overrides_is_resolved_by_the_flow(
     )
     assert asked.status_code == 201, asked.text
     assert operator.end_of(asked.json()["id"])["type"] == "COMPLETED"
+
+
+def test_one_machine_serves_the_deployments_until_it_is_stopped(
+    operator: Operator, store: Path
+) -> None:
+    command = [sys.executable, "-m", "flows.cli", "serve", "--deployment", "served", "--local"]
+    environment = {**operator.server.environment, "PREFECT_RUNNER_POLL_FREQUENCY": "1"}
+    process = subprocess.Popen([*command, "--store", str(store)], env=environment)
+    try:
+        wait_until(lambda: "served" in operator.deployments("redistill"), "the deployments")
+        weekly = ("--cron", "0 3 * * 0", "--deployment", "served")
+        operator.distill("schedule", "digits-demo", *weekly)
+        run = trigger(operator, "recover.steps=5", "--name", "triggered", "--deployment", "served")
+        assert operator.end_of(run)["type"] == "COMPLETED"
+    finally:
+        process.send_signal(signal.SIGTERM)
+        code = process.wait(60)
+    assert code == 0
+    found = operator.server.get("/deployments/name/redistill/served")
+    assert found["global_concurrency_limit"]["limit"] == 1
+    assert found["concurrency_options"]["collision_strategy"] == COLLISION
+    assert (found["paused"], found["schedules"][0]["active"]) == (False, True)
 
 
 def test_another_config_under_the_same_name_is_refused(operator: Operator) -> None:
