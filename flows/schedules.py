@@ -37,6 +37,11 @@ class Entry:
     next: datetime | None  # when it fires; None while paused
 
 
+def default_name(preset: str) -> str:
+    """Return the name of a preset's schedule, where none is said."""
+    return re.sub(r"[^a-z0-9]+", "-", preset.lower()).strip("-")
+
+
 def put(
     name: str, cron: str, timezone: str, said: Parameters, *, on: str = DEFAULT_DEPLOYMENT
 ) -> Entry:

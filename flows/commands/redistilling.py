@@ -64,9 +64,11 @@ def redistill(
 def _complete(run: Run, how: Execution) -> RunStatus:
     """Do what a run lacks; say which shards failed, if some did."""
     from flows import pipeline, status
+    from tasks.interrupts import terminable
 
     try:
-        return pipeline.complete_run(run, how)
+        with terminable(to_the_end=True):
+            return pipeline.complete_run(run, how)
     except ShardsFailed:
         print(*status.failures(status.run_status(run)), sep="\n", file=sys.stderr)
         raise

@@ -70,7 +70,7 @@ def add(
     from flows.parameters import resolved
 
     config = resolved(preset, [*(overrides or []), *(set_ or [])])
-    name = name or config.preset
+    name = name or schedules.default_name(config.preset)
     said = of_config(config) | {"series": series or name, "policy": policy}
     said |= said_where(store, how)
     made = schedules.put(name, cron, timezone, said, on=deployment)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Unpack
 
 import typer
@@ -61,7 +62,7 @@ def trigger(
     said |= {"shards": shards, **said_where(store, how)}
     asked = deployments.ask(flow, said, name=deployment)
     if as_json:
-        terminal.show("", {"id": asked.id, "name": asked.name, "url": asked.url}, as_json=True)
+        terminal.say_json(asdict(asked))
     else:
         terminal.say(f"flow run: {asked.id} ({asked.name})", f"page:     {asked.url}")
 

@@ -6,13 +6,18 @@ import sys
 
 import pytest
 
-from flows import cli
+from flows import cli, schedules
 
 
 @pytest.fixture(autouse=True)
 def _nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nobody listen where the server should be."""
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+
+
+@pytest.mark.parametrize(("preset", "name"), [("cda-in1k", "cda-in1k"), ("My_Run.v2", "my-run-v2")])
+def test_a_schedule_is_named_after_its_preset(preset: str, name: str) -> None:
+    assert schedules.default_name(preset) == name
 
 
 @pytest.mark.parametrize(
