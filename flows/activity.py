@@ -43,7 +43,7 @@ class Activity:
     shards_per_hour: float | None = None  # None: nobody is at work, or nothing was committed lately
     eta_seconds: float | None = None
     worker_hours: float = 0.0  # of the executions that won, and of what runs
-    gpu_hours: float = 0.0  # the same on GPUs; a worker that shared its GPU counts as if it had not
+    gpu_hours: float = 0.0  # the same on GPUs, whole ones: markers do not know the share of one
 
     @property
     def running_shards(self) -> int:
@@ -61,8 +61,11 @@ class RunActivity:
 
     @property
     def gpu_hours(self) -> float:
-        """Return the GPU-hours of all stages."""
-        return sum(stage.gpu_hours for stage in self.stages.values())
+        """Return the GPU-hours that drivers of this run kept workers busy, in vain or not.
+
+        A worker that holds a part of a GPU counts as that part. Shards of other runs cost nothing.
+        """
+        return sum(driver.gpu_seconds for driver in self.drivers) / 3600
 
 
 def run_activity(run: Run, stages: Iterable[StageStatus], *, now: datetime) -> RunActivity:

@@ -129,7 +129,12 @@ def _warn(text: str) -> None:
 def opened(
     run: Run, execution: Execution, only: Only, *, observers: Sequence[Observer] = ()
 ) -> Iterator[Work]:
-    """Yield the work of one pass; workers start on first use and are gone afterwards."""
+    """Yield the work of one pass; workers start on first use and are gone afterwards.
+
+    Raises:
+        StorageError: the store cannot be written, or lets two drivers create the same object.
+    """
+    check_store(run.store)
     pools = PoolProvider(execution)
     with Heartbeat(run, execution, workers=lambda: pools.workers) as heart:
         log = EventLog(run, driver=heart.id)

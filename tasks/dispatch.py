@@ -30,7 +30,7 @@ from tasks.pool import Broken, Done, Event, Lost, Pool, Raised, Ready
 Clock = Callable[[], float]  # seconds, monotonic
 FINAL = (DivergedError, ConfigError, StorageRefused)  # another attempt would end the same way
 NO_ROOM = (
-    "It did not fit a second time, in a new process and asked to take half at once. Give each "
+    "It did not fit a second time, in a new process and, where its stage can, in halves. Give each "
     "worker more of a GPU (num_gpus), use a larger one, or lower the stage's batch size "
     "(posttrain: micro_batch); that is another result."
 )

@@ -27,6 +27,7 @@ OBJECT_STORE_BYTES = 128 * 2**20  # receipts are small; the default takes 30 % o
 KNOCK_SECONDS = 10.0
 SHORT = 24  # characters of a temporary folder; sockets far below it have names of at most 107
 FORWARDED = ("AWS_", "FSSPEC_", "DO_NOT_TRACK")  # what a worker on another node must know
+SECRET = ("KEY", "SECRET", "TOKEN", "PASSWORD")  # Ray writes what it is given into its logs
 
 
 @dataclass(frozen=True)
@@ -149,8 +150,15 @@ def _reach(address: str) -> None:
 
 
 def forwarded(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables of an environment that workers elsewhere need, storage's mostly."""
-    found = {name: value for name, value in environment.items() if name.startswith(FORWARDED)}
+    """Return the variables of an environment that workers elsewhere need, storage's mostly.
+
+    Credentials are not among them: nodes have their own, from their environment or their role.
+    """
+    found = {
+        name: value
+        for name, value in environment.items()
+        if name.startswith(FORWARDED) and not any(word in name for word in SECRET)
+    }
     return {"RAY_USAGE_STATS_ENABLED": "0", **found}
 
 

@@ -74,9 +74,9 @@ class Steady:
         fs.retries = 1  # of the loop in s3fs, around the one in botocore
         self._fs = fs
 
-    def __reduce__(self) -> tuple[type[Steady], tuple[Any]]:
-        """Travel as the file system alone."""
-        return Steady, (self._fs,)
+    def __reduce__(self) -> tuple[Callable[[], Steady], tuple[()]]:
+        """Travel as nothing at all: the other process opens its own, with its own credentials."""
+        return _s3_here, ()
 
     def __getattr__(self, name: str) -> Any:
         """Return an attribute of the file system, its methods made steady."""
@@ -94,8 +94,7 @@ def open_filesystem(url: str) -> tuple[Any, str]:
     from fsspec.core import strip_protocol, url_to_fs
 
     if url.partition("://")[0] in S3_PROTOCOLS:
-        endpoint = os.environ.get("AWS_ENDPOINT_URL")
-        return _s3(os.getpid(), endpoint), str(strip_protocol(url))
+        return _s3_here(), str(strip_protocol(url))
     fs, root = url_to_fs(url)
     return fs, str(root)
 
@@ -105,6 +104,11 @@ def loaded_errors(names: Mapping[str, tuple[str, ...]]) -> Iterator[type[Excepti
     for module, classes in names.items():
         if found := sys.modules.get(module):
             yield from (getattr(found, name) for name in classes)
+
+
+def _s3_here() -> Steady:
+    """Return the client of this process for where its environment points."""
+    return _s3(os.getpid(), os.environ.get("AWS_ENDPOINT_URL"))
 
 
 @lru_cache(maxsize=16)

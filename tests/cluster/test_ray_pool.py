@@ -178,10 +178,18 @@ def test_actors_get_the_variables_of_storage(monkeypatch: pytest.MonkeyPatch) ->
     }
 
 
-def test_only_what_storage_needs_is_forwarded() -> None:
-    given = {"AWS_REGION": "x", "FSSPEC_S3_KEY": "k", "HOME": "/root", "PATH": "/bin"}
-    forwarded = ray_cluster.forwarded(given)
-    assert set(forwarded) == {"AWS_REGION", "FSSPEC_S3_KEY", "RAY_USAGE_STATS_ENABLED"}
+def test_what_storage_needs_is_forwarded_and_no_secret() -> None:
+    """Ray writes the variables of an actor into a log of its node."""
+    plain = {"AWS_REGION": "x", "AWS_ENDPOINT_URL": "y", "FSSPEC_S3_ENDPOINT_URL": "z"}
+    secret = {
+        "AWS_ACCESS_KEY_ID": "a",
+        "AWS_SECRET_ACCESS_KEY": "b",
+        "AWS_SESSION_TOKEN": "c",
+        "FSSPEC_S3_KEY": "d",
+        "FSSPEC_S3_SECRET": "e",
+    }
+    forwarded = ray_cluster.forwarded(plain | secret | {"HOME": "/root", "PATH": "/bin"})
+    assert forwarded == plain | {"RAY_USAGE_STATS_ENABLED": "0"}
 
 
 class Environment:

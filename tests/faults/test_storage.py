@@ -288,18 +288,6 @@ def test_what_another_machine_commits_after_our_listing_is_seen(
     assert shelf.store.exists(path)
 
 
-@pytest.mark.parametrize("call", ["put", "create"])
-def test_a_write_that_breaks_off_leaves_nothing_at_its_name(
-    line: FaultProxy, store: Store, call: str
-) -> None:  # F12
-    spoil(line, Rule(reset_before, "PUT", times=None))
-    with pytest.raises(StorageError, match="x: cannot be written"):
-        getattr(store, call)("x", b"data" * 1000)
-    spoil(line)
-    assert not store.exists("x")
-    assert store.files("") == ()
-
-
 @pytest.mark.slow
 def test_an_upload_in_parts_that_breaks_off_leaves_neither_object_nor_parts(
     line: FaultProxy, store: Store
