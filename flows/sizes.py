@@ -34,9 +34,8 @@ class Content:
 
     pixel_spread: float = 70.0  # standard deviation of pixels in 0..255; noise hardly compresses
     real_png: float = 0.75  # bytes of a small photograph as PNG, relative to noise
-    code_spread: float = (
-        25.0  # of 8-bit features; 30 fits a trained ResNet, 20 a barely trained net
-    )
+    # Of 8-bit features: 30 fits a trained ResNet, 20 a network that hardly learned.
+    code_spread: float = 25.0
 
 
 @dataclass(frozen=True)
