@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,7 +36,7 @@ def deployed(server: Server, store: Path) -> Operator:
     """Deploy deploy/prefect/prefect.yaml to a work pool without a worker."""
     operator = Operator(server)
     operator.prefect("work-pool", "create", POOL, "--type", "process")
-    os.environ.update(DISTILL_STORE=str(store), DISTILL_RAY_ADDRESS="")
+    server.variables.update(DISTILL_STORE=str(store), DISTILL_RAY_ADDRESS="")
     operator.prefect("deploy", "--all", "--prefect-file", str(FILES / "prefect.yaml"))
     operator.prefect("automation", "create", "--from-file", str(FILES / "automations.yaml"))
     return operator

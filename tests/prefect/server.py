@@ -58,6 +58,7 @@ class Server:
     port: int = field(default_factory=free_port)
     password: str = field(default_factory=lambda: secrets.token_hex(16))
     process: subprocess.Popen[bytes] | None = None
+    variables: dict[str, str] = field(default_factory=dict)  # more of them, for its clients
 
     @property
     def url(self) -> str:
@@ -76,6 +77,7 @@ class Server:
         return {
             **clean,
             **QUICK,
+            **self.variables,
             "PREFECT_HOME": str(self.home),
             "PREFECT_API_URL": self.url,
             "PREFECT_API_AUTH_STRING": f"distill:{self.password}",
