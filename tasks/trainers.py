@@ -1,51 +1,29 @@
-"""The workers that train: one teacher, or one student, per job.
-
-With two or more processes the same `run` is called in every process of a gang; the first commits.
-Training resumes from the furthest checkpoint in storage, whoever wrote it. What stands in storage
-may change at any moment, so the first process of a gang reads markers and checkpoints for all.
-"""
+"""The workers that train: one teacher, or one student, per job."""
 
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from distill_core.judging import rows_in_training
-from distill_core.storage.checkpoints import Checkpoints
-from distill_core.storage.markers import StageShelf, new_token
-from tasks.desk import Desk, receipt, require
+from distill_core.storage.markers import StageShelf
+from tasks.desk import Desk, require
 from tasks.jobs import Job, Receipt
+from tasks.training import SharedCheckpoints, Trained, train_and_commit
 
 if TYPE_CHECKING:
     from torch import nn
 
     from distill_core.config.schema import RunConfig
     from distill_core.label_source import LabelSource
+    from distill_core.posttrain import TrainedStudent
     from distill_core.squeeze import SqueezedTeacher
     from distill_core.storage.images import ImageRows
     from distill_core.storage.labels import LabelRows
     from distill_core.student import StudentTask
     from distill_core.supervised import Labelled
     from distill_core.world import World
-
-
-@dataclass(frozen=True)
-class SharedCheckpoints:
-    """Checkpoints of a gang: every process goes on from the bytes that the first one read."""
-
-    own: Checkpoints
-    world: World
-
-    def save(self, step: int, payload: bytes) -> None:
-        """Keep the state after `step` whole epochs."""
-        self.own.save(step, payload)
-
-    def latest(self) -> tuple[int, bytes] | None:
-        """Return the furthest state kept, the same in all processes; all of them must ask."""
-        return self.world.decided(self.own.latest)
 
 
 class SqueezeWorker:
@@ -60,32 +38,20 @@ class SqueezeWorker:
 
     def run(self, job: Job) -> Receipt:
         """Write the teacher's files and return their receipt."""
-        from distill_core.world import World
-
-        if done := self.desk.begin(job):
-            return receipt(done, won=False)
-        since, world = time.perf_counter(), World.current()
-        checkpoints = SharedCheckpoints(_checkpoints(self.desk, job), world)
         config = self.desk.config.of_teacher(job.payload["teacher"])
-        teacher = self._teacher(config, checkpoints, world)
-        if not world.first:
-            return Receipt(job.key, job.shard)
-        committed = self.desk.commit(
-            job,
-            teacher.files,
-            since=since,
-            rows=1,
-            classes=self.desk.config.data.num_classes,
-            summary={
+
+        def train(checkpoints: SharedCheckpoints, world: World) -> Trained:
+            teacher = self._teacher(config, checkpoints, world)
+            facts = {
                 "model": config.squeeze.model.title,
                 "accuracy": teacher.accuracy.top1,
                 "top5": teacher.accuracy.top5,
                 "epochs": len(teacher.curve),
                 "curve": list(teacher.curve),
-            },
-        )
-        checkpoints.own.clear()
-        return committed
+            }
+            return Trained(lambda: teacher.files, facts)
+
+        return train_and_commit(self.desk, job, train)
 
     def _teacher(
         self, config: RunConfig, checkpoints: SharedCheckpoints, world: World
@@ -138,15 +104,28 @@ class PosttrainWorker:
     def run(self, job: Job) -> Receipt:
         """Write one student's result, last and averaged weights and return their receipt."""
         from distill_core.models.files import save_weights
+
+        def train(checkpoints: SharedCheckpoints, world: World) -> Trained:
+            student, result = self._student(job, checkpoints, world)
+            return Trained(
+                lambda: {
+                    "result.json": json.dumps(result).encode(),
+                    "safetensors": save_weights(student.last),
+                    "ema.safetensors": save_weights(student.ema),
+                },
+                result,
+            )
+
+        return train_and_commit(self.desk, job, train)
+
+    def _student(
+        self, job: Job, checkpoints: SharedCheckpoints, world: World
+    ) -> tuple[TrainedStudent, dict[str, Any]]:
+        """Return a student at the end of its training, and the facts of its cell of the table."""
         from distill_core.posttrain import train_student
         from distill_core.supervised import Labelled
-        from distill_core.world import World
 
-        if done := self.desk.begin(job):
-            return receipt(done, won=False)
-        since, world = time.perf_counter(), World.current()
         shards = [self.desk.images(key) for key in job.payload["images"]]
-        checkpoints = SharedCheckpoints(_checkpoints(self.desk, job), world)
         rows = rows_in_training(
             self.desk.plan.test_images, self.desk.config.posttrain.validation_shard
         )
@@ -160,25 +139,8 @@ class PosttrainWorker:
             progress=self.desk.progress,
             world=world,
         )
-        if not world.first:
-            return Receipt(job.key, job.shard)
         result = student.result | {"missing": job.payload["missing"]}
-        if rows is not None:
-            result |= self._judged_on(rows)
-        committed = self.desk.commit(
-            job,
-            {
-                "result.json": json.dumps(result).encode(),
-                "safetensors": save_weights(student.last),
-                "ema.safetensors": save_weights(student.ema),
-            },
-            since=since,
-            rows=1,
-            classes=self.desk.config.data.num_classes,
-            summary=result,
-        )
-        checkpoints.own.clear()
-        return committed
+        return student, result if rows is None else result | self._judged_on(rows)
 
     def _judged_on(self, rows: list[int]) -> dict[str, Any]:
         """Return the words for a part of the test split: all accuracies of the result are on it."""
@@ -236,10 +198,6 @@ class PosttrainWorker:
             return rows
 
         return read
-
-
-def _checkpoints(desk: Desk, job: Job) -> Checkpoints:
-    return Checkpoints(desk.run.store, desk.shelf.stage, job.key, new_token())
 
 
 def _joined(shards: list[ImageRows]) -> Labelled:
