@@ -26,6 +26,7 @@ T = TypeVar("T")
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 WAIT_SECONDS = 240  # bounds that keep a broken test from hanging; nothing is measured with them
+PATIENCE = 30  # seconds, with a server that says it is busy
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 QUICK = {  # the same services as always, asked more often
     "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2",
@@ -163,12 +164,17 @@ class Operator:
     def ask(self, flow: str, **parameters: Any) -> httpx.Response:
         """Post a form, as Prefect's page does."""
         found = self.server.get(f"/deployments/name/{flow}/default")
-        return httpx.post(
-            f"{self.server.url}/deployments/{found['id']}/create_flow_run",
-            json={"parameters": parameters},
-            auth=("distill", self.server.password),
-            timeout=30,
-        )
+        for _ in range(PATIENCE):
+            answer = httpx.post(
+                f"{self.server.url}/deployments/{found['id']}/create_flow_run",
+                json={"parameters": parameters},
+                auth=("distill", self.server.password),
+                timeout=30,
+            )
+            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                break
+            time.sleep(1)  # its SQLite is locked for a moment; Prefect's own client waits too
+        return answer
 
     def trigger(self, *arguments: str) -> str:
         """Trigger a run and return the flow run's id."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+import psutil
 import torch
 
 from benchmarks.hardware import hardware
@@ -109,18 +111,26 @@ def _heal(run: Run, store: Path) -> Pass:
 def distill(*arguments: str) -> Pass:
     """Run the command line as a process of its own; it must succeed."""
     began = time.monotonic()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "flows.cli", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert process.stdout is not None
-    said = process.stdout.read()
-    _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0, said
-    return Pass(said, time.monotonic() - began, used.ru_maxrss * 1024)
+    command = [sys.executable, "-m", "flows.cli", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    with ThreadPoolExecutor(1) as watcher:
+        watched = watcher.submit(peak_of, process)
+        said, _ = process.communicate()
+        assert process.returncode == 0, said
+    return Pass(said, time.monotonic() - began, watched.result())
+
+
+def peak_of(process: subprocess.Popen[str]) -> int:
+    """Return the most bytes that a process held, its children aside, until it ends.
+
+    What the kernel tells when a process is waited for would include children that it waited for.
+    """
+    peak, status = 0, psutil.Process(process.pid)
+    with suppress(psutil.NoSuchProcess):
+        while process.poll() is None:
+            peak = max(peak, status.memory_info().rss)
+            time.sleep(0.2)
+    return peak
 
 
 def stamps(folder: Path) -> Stamps:

@@ -66,7 +66,7 @@ def soak(folder: Path, *, rate: float, seed: int = 0, driver_kills: int = 1) -> 
     """
     facts, notebook = Facts(rate, seed), Notebook(folder / "orders")
     notebook.folder.mkdir(parents=True)
-    with pytest.MonkeyPatch.context() as patch, served(milliseconds=0) as bucket:
+    with pytest.MonkeyPatch.context() as patch, served() as (bucket, _):
         patch.setenv(ORDERS, str(notebook.orders))
         notebook.order(Orders())
         peace = planned_run(str(folder / "peace"), shards=SHARDS)
