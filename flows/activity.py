@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from distill_core.storage.markers import Marker, StageShelf
 from tasks.drivers import DriverRecord, moment, read_drivers
 from tasks.runs import Run
-from tasks.stages import StageStatus, processes_of
+from tasks.stages import StageStatus
 
 RECENT = timedelta(hours=1)  # commits of the last hour make the rate
 
@@ -42,8 +42,8 @@ class Activity:
     orphaned: tuple[str, ...] = ()
     shards_per_hour: float | None = None  # None: nobody is at work, or nothing was committed lately
     eta_seconds: float | None = None
-    worker_hours: float = 0.0  # of the executions that won, and of what runs
-    gpu_hours: float = 0.0  # the same on GPUs, whole ones: markers do not know the share of one
+    worker_hours: float = 0.0  # that drivers of this run kept workers busy, in vain or not
+    gpu_hours: float = 0.0  # the same on GPUs; a worker that holds a part of one counts as that
 
     @property
     def running_shards(self) -> int:
@@ -61,11 +61,8 @@ class RunActivity:
 
     @property
     def gpu_hours(self) -> float:
-        """Return the GPU-hours that drivers of this run kept workers busy, in vain or not.
-
-        A worker that holds a part of a GPU counts as that part. Shards of other runs cost nothing.
-        """
-        return sum(driver.gpu_seconds for driver in self.drivers) / 3600
+        """Return the GPU-hours of all stages."""
+        return sum(stage.gpu_hours for stage in self.stages.values())
 
 
 def run_activity(run: Run, stages: Iterable[StageStatus], *, now: datetime) -> RunActivity:
@@ -92,8 +89,6 @@ def _stage_activity(
     here = [driver for driver in at_work if driver.stage == stage.stage and not stage.complete]
     rate = _rate(markers, here, now)
     left = None if stage.total is None else stage.total - stage.done
-    hours, gpu_hours = _spent(markers, running, drivers, now)
-    processes = processes_of(run, stage.stage)
     return Activity(
         drivers=len(here),
         running=running,
@@ -106,8 +101,8 @@ def _stage_activity(
         ),
         shards_per_hour=rate,
         eta_seconds=None if rate is None or left is None else 3600 * left / rate,
-        worker_hours=hours * processes,
-        gpu_hours=gpu_hours * processes,
+        worker_hours=sum(one.worker_seconds.get(stage.stage, 0.0) for one in drivers) / 3600,
+        gpu_hours=sum(one.gpu_seconds.get(stage.stage, 0.0) for one in drivers) / 3600,
     )
 
 
@@ -133,20 +128,3 @@ def _rate(
     recent = sum(begin <= moment(marker.finished) <= now for marker in markers)
     hours = (now - begin) / timedelta(hours=1)
     return recent / hours if recent and hours > 0 else None
-
-
-def _spent(
-    markers: Iterable[Marker],
-    running: Iterable[Claim],
-    drivers: Sequence[DriverRecord],
-    now: datetime,
-) -> tuple[float, float]:
-    """Return (hours of workers, those on GPUs)."""
-    device = {driver.id: driver.device for driver in drivers}
-    spent = [(marker.seconds, marker.device) for marker in markers]
-    spent += [
-        (max(0.0, (now - moment(claim.since)).total_seconds()), device[claim.driver])
-        for claim in running
-    ]
-    every = sum(seconds for seconds, _ in spent)
-    return every / 3600, sum(seconds for seconds, where in spent if where != "cpu") / 3600

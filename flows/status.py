@@ -171,7 +171,7 @@ def _driver_cells(driver: DriverRecord, seen: RunActivity) -> tuple[str, ...]:
         ", ".join(named.shard for named in driver.running) or "-",
         f"{driver.done:,}",
         f"{driver.workers}{gpus}",
-        units.duration(driver.worker_seconds),
+        units.duration(sum(driver.worker_seconds.values())),
     )
 
 

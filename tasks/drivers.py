@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -45,8 +45,9 @@ class DriverRecord:
     done: int = 0  # shards that it committed, all stages
     workers: int = 0  # of this stage
     gpus_per_worker: float = 0.0  # of this stage; a gang counts as one worker
-    worker_seconds: float = 0.0  # spent on shards, failed attempts and running ones included
-    gpu_seconds: float = 0.0
+    # By stage, spent on shards, failed attempts and running ones included.
+    worker_seconds: dict[str, float] = field(default_factory=dict)
+    gpu_seconds: dict[str, float] = field(default_factory=dict)  # a share of a GPU counts as that
 
     def to_json(self) -> bytes:
         """Return the record as JSON."""

@@ -36,9 +36,8 @@ class _Tally:
     since: dict[str, datetime] = field(default_factory=dict)  # running shards, by name
     begun: bool = False  # some shard of this stage was
     done: int = 0
-    gpus_per_worker: float = 0.0
-    worker_seconds: float = 0.0
-    gpu_seconds: float = 0.0
+    gpus: dict[str, float] = field(default_factory=dict)  # of one worker, by stage
+    seconds: dict[str, float] = field(default_factory=dict)  # of workers on ended shards, by stage
 
 
 class Heartbeat:
@@ -110,7 +109,7 @@ class Heartbeat:
             self._tally.stage, self._tally.stage_started = stage, text_of(self._clock())
             self._tally.begun = False
             gpus = self._execution.gpus * processes_of(self._run, stage)
-            self._tally.gpus_per_worker = 0.0 if stage == "ingest" else gpus
+            self._tally.gpus[stage] = 0.0 if stage == "ingest" else gpus
         self._news.set()
 
     def job_started(self, stage: str, shard: str) -> None:
@@ -150,22 +149,27 @@ class Heartbeat:
     def record(self) -> DriverRecord:
         """Return what this driver does now."""
         with self._lock:
-            now, tally = self._clock(), self._tally
+            now, tally, stage = self._clock(), self._tally, self._tally.stage or ""
             at_work = sum((now - since).total_seconds() for since in tally.since.values())
+            spent = dict(tally.seconds)
+            if tally.since:
+                spent[stage] = spent.get(stage, 0.0) + at_work
             return replace(
                 self._base,
                 updated=text_of(now),
                 stage=tally.stage,
                 stage_started=tally.stage_started,
                 running=tuple(
-                    RunningShard(tally.stage or "", shard, text_of(since))
+                    RunningShard(stage, shard, text_of(since))
                     for shard, since in tally.since.items()
                 ),
                 done=tally.done,
                 workers=self._workers(),
-                gpus_per_worker=tally.gpus_per_worker,
-                worker_seconds=round(tally.worker_seconds + at_work, 1),
-                gpu_seconds=round(tally.gpu_seconds + at_work * tally.gpus_per_worker, 1),
+                gpus_per_worker=tally.gpus.get(stage, 0.0),
+                worker_seconds={name: round(each, 1) for name, each in spent.items()},
+                gpu_seconds={
+                    name: round(each * tally.gpus.get(name, 0.0), 1) for name, each in spent.items()
+                },
             )
 
     def write(self) -> None:
@@ -186,6 +190,5 @@ class Heartbeat:
         """Bank the time of a shard that no worker has any more."""
         since = self._tally.since.pop(shard, None)
         if since is not None:
-            seconds = (self._clock() - since).total_seconds()
-            self._tally.worker_seconds += seconds
-            self._tally.gpu_seconds += seconds * self._tally.gpus_per_worker
+            stage, seconds = self._tally.stage or "", (self._clock() - since).total_seconds()
+            self._tally.seconds[stage] = self._tally.seconds.get(stage, 0.0) + seconds

@@ -72,7 +72,8 @@ def test_a_driver_says_who_it_is_and_what_runs_since_when(run: Run, clock: Hands
         RunningShard("recover", "a", since),
         RunningShard("recover", "b", since),
     )
-    assert (record.done, record.worker_seconds, record.gpu_seconds) == (0, 20.0, 0.0)
+    assert (record.done, record.worker_seconds) == (0, {"recover": 20.0})
+    assert record.gpu_seconds == {"recover": 0.0}
 
 
 def test_only_shards_that_it_committed_count_but_all_its_time_does(run: Run, clock: Hands) -> None:
@@ -88,7 +89,19 @@ def test_only_shards_that_it_committed_count_but_all_its_time_does(run: Run, clo
     clock.move(10)
     record = heart.record()
     assert (record.running, record.done) == ((), 1)
-    assert (record.worker_seconds, record.gpu_seconds) == (40.0, 20.0)
+    assert record.worker_seconds == {"recover": 40.0}
+    assert record.gpu_seconds == {"recover": 20.0}
+
+
+def test_the_time_of_each_stage_is_told_apart(run: Run, clock: Hands) -> None:
+    heart = heartbeat(run, clock, device="cuda", num_gpus=0.25)
+    for stage, seconds in (("recover", 40), ("relabel", 8)):
+        heart.stage_started(stage, 1, 0)
+        heart.job_started(stage, "a")
+        clock.move(seconds)
+        heart.job_finished(stage, Receipt("1", "a"))
+    assert heart.record().worker_seconds == {"recover": 40.0, "relabel": 8.0}
+    assert heart.record().gpu_seconds == {"recover": 10.0, "relabel": 2.0}
 
 
 def test_a_shard_that_begins_again_runs_since_then(run: Run, clock: Hands) -> None:
@@ -100,7 +113,7 @@ def test_a_shard_that_begins_again_runs_since_then(run: Run, clock: Hands) -> No
     clock.move(1)
     record = heart.record()
     assert record.running == (RunningShard("recover", "a", "2030-01-01T12:00:30+00:00"),)
-    assert record.worker_seconds == 31.0
+    assert record.worker_seconds == {"recover": 31.0}
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def driver(run: Run, name: str, *shards: str, **facts: object) -> DriverRecord:
     return record
 
 
-def committed(run: Run, key: str, *, minutes_ago: float, device: str = "cpu") -> str:
+def committed(run: Run, key: str, *, minutes_ago: float) -> str:
     """Commit an image shard that took a minute, and return its key."""
     StageShelf(run.store, "recover").commit(
         key,
@@ -62,7 +62,7 @@ def committed(run: Run, key: str, *, minutes_ago: float, device: str = "cpu") ->
         rows=1,
         classes=1,
         seconds=60.0,
-        device=device,
+        device="cpu",
         clock=lambda: NOW - timedelta(minutes=minutes_ago),
     )
     return key
@@ -156,18 +156,19 @@ def test_before_the_first_commit_there_is_no_rate(run: Run) -> None:
     assert (seen.shards_per_hour, seen.eta_seconds) == (None, None)
 
 
-def test_hours_count_markers_and_what_runs_and_gpu_hours_only_those_on_gpus(run: Run) -> None:
-    driver(run, "one", "a", device="cuda")
-    driver(run, "two", "b")
-    on_cpu = committed(run, "k0", minutes_ago=5)
-    on_gpu = committed(run, "k1", minutes_ago=5, device="cuda")
-    seen = activity(run, half_done(on_cpu, on_gpu))
-    assert seen.worker_hours == pytest.approx((60 + 60 + 360 + 360) / 3600)
-    assert seen.gpu_hours == pytest.approx((60 + 360) / 3600)
+def test_hours_are_what_drivers_spent_on_a_stage_whether_they_are_at_work_or_gone(run: Run) -> None:
+    spent = {"recover": 1800.0, "relabel": 999.0}
+    driver(run, "one", "a", worker_seconds=spent, gpu_seconds={"recover": 900.0})
+    driver(run, "gone", state="stopped", worker_seconds=spent, gpu_seconds={"recover": 450.0})
+    # A shard that another run made costs this one nothing.
+    seen = run_activity(run, [half_done(committed(run, "k", minutes_ago=5))], now=NOW)
+    assert seen.stages["recover"].worker_hours == pytest.approx(1.0)
+    assert seen.stages["recover"].gpu_hours == seen.gpu_hours == pytest.approx(0.375)
 
 
 def test_the_table_says_it_all_and_lists_the_drivers_that_matter(run: Run) -> None:
-    driver(run, "alive", "b", workers=2, gpus_per_worker=0.5, device="cuda")
+    hours = {"recover": 360.0}
+    driver(run, "alive", "b", workers=2, gpus_per_worker=0.5, device="cuda", gpu_seconds=hours)
     driver(run, "killed", "a", updated=ago(minutes=5))
     driver(run, "ended", state="finished")
     stage = half_done(committed(run, "k", minutes_ago=1), failed=("c",))
