@@ -5,7 +5,7 @@ No torch here: reports add up what workers counted.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -46,15 +46,6 @@ ClassHits = Mapping[int, Hits]  # by class id; only classes with images
 def total(counted: ClassHits) -> Hits:
     """Return the hits over all classes."""
     return sum(counted.values(), Hits())
-
-
-def add_up(blocks: Iterable[ClassHits]) -> dict[int, Hits]:
-    """Return the hits by class over blocks of different images, by class id."""
-    sums: dict[int, Hits] = {}
-    for block in blocks:
-        for label, hits in block.items():
-            sums[label] = sums.get(label, Hits()) + hits
-    return dict(sorted(sums.items()))
 
 
 @dataclass

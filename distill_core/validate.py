@@ -6,27 +6,18 @@ Counts of disjoint blocks add up to those of the whole split, exactly; percents 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict
 
 import numpy as np
 import torch
 
-from distill_core.accuracy import Accuracy, ClassHits, Hits, add_up, total
+from distill_core.accuracy import ClassHits, Hits
 from distill_core.config.data import DataConfig
 from distill_core.config.training import ModelConfig
 from distill_core.errors import DataError
 from distill_core.metrics import EVALUATION_BATCH, count_hits
 from distill_core.models.files import load_network
-
-
-@dataclass(frozen=True)
-class Judged:
-    """How good a network is on all images of some blocks, and by class id."""
-
-    images: int
-    accuracy: Accuracy
-    by_class: Mapping[int, Accuracy]
 
 
 def validate(
@@ -61,14 +52,6 @@ def validate(
     return count_hits(
         model, images, labels, mean=data.mean, std=data.std, device=device, batch=batch
     )
-
-
-def combine(blocks: Iterable[ClassHits]) -> Judged:
-    """Add up the counts of disjoint blocks and return what they say of the network."""
-    sums = add_up(blocks)
-    whole = total(sums)
-    by_class = {label: hits.accuracy for label, hits in sums.items()}
-    return Judged(whole.images, whole.accuracy, by_class)
 
 
 def encode_counts(counted: Mapping[str, ClassHits]) -> bytes:

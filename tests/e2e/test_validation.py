@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 
 from distill_core import judging
+from distill_core.accuracy import total
 from distill_core.storage.markers import StageShelf
-from distill_core.validate import combine, decode_counts
+from distill_core.validate import decode_counts
 from flows import facts
 from tasks.plans import STAGES
 from tasks.runs import Run
 from tasks.stages import stage_status
+from tests.core.test_validate import add_up
 from tests.e2e.pipeline import execute, manifest, tiny_run
 
 SETS = ("posttrain.sets=[distilled, hard_labels]",)
@@ -65,9 +67,9 @@ def test_the_files_of_a_student_add_up_to_its_accuracy_by_class(whole: Run, shar
     blocks = [decode_counts(shelf.load(marker, "json")) for marker in markers[:4]]
     student = facts.gather(whole).results[0]
     for which in ("last", "ema"):
-        judged = combine(block[which] for block in blocks)
-        assert judged.accuracy.to_dict() == student[which]
-        assert (judged.images, sorted(judged.by_class)) == (360, list(range(10)))
+        counted = add_up(block[which] for block in blocks)
+        assert total(counted).accuracy.to_dict() == student[which]
+        assert (total(counted).images, sorted(counted)) == (360, list(range(10)))
 
 
 def test_a_deleted_marker_asks_for_exactly_that_shard(sharded: Run, tmp_path: Path) -> None:
