@@ -1,6 +1,7 @@
-"""Recover step against the published loop: interleaved pairs, CPU time, one run, one table.
+"""Recover step against the published loop: interleaved pairs, one run, one table.
 
-python -m benchmarks.bench_recover [--width 16] [--side 32] [--batch 50] [--pairs 15] [--write]
+python -m benchmarks.bench_recover [--width 16] [--side 32] [--batch 50] [--groups 1] [--compile]
+                                   [--device cpu] [--pairs 15] [--write]
 
 Needs the core alone. A run whose A/A row leaves 3 % is rejected: the machine was too noisy.
 """
@@ -8,84 +9,201 @@ Needs the core alone. A run whose A/A row leaves 3 % is rejected: the machine wa
 from __future__ import annotations
 
 import itertools
+import statistics
 import sys
+import time
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
 
 import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.baselines import HookedTeacher, baseline_step
-from benchmarks.pairs import Way, conclude, paired, parser
+from benchmarks.pairs import Clock, Ratios, Way, clock_of, conclude, paired, parser, repeated
+from distill_core.config.fields import Precision
 from distill_core.config.recovery import RollConfig
 from distill_core.config.training import ModelConfig
 from distill_core.models.build import build_model
 from distill_core.models.files import load_teacher, teacher_files
 from distill_core.models.spec import TeacherSpec
 from distill_core.pixel_space import PixelSpace
-from distill_core.recover.step import Goal, Part, recover_step
+from distill_core.recover.replay import steps_on
+from distill_core.recover.step import Goal, Part
 from distill_core.recover.terms import build_objective
+from distill_core.recover.update import pixel_adam
 from distill_core.seeds import generator
-from distill_core.views import View, sample_view
+from distill_core.views import View, lens_of, sample_view
 
 TERMS = {"cross_entropy": 1.0, "bn_statistics": 0.01}
 ROLL = RollConfig(mode="symmetric", pixels=4)
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
-CLASSES, FACTOR = 10, 10.0
+CLASSES, FACTOR, LR, BETAS = 10, 10.0, 0.01, (0.5, 0.9)
+LARGE = 128  # pixels from which the stem is that of ImageNet
+CEILING = 2048  # side of the matrices whose product is taken for the limit
 
 
-def steps_of(width: int, side: int, batch: int, precision: str) -> tuple[Way, Way]:
-    """Return one step of the baseline and one of ours, on equal teachers, images and draws."""
-    config = ModelConfig(name="resnet18_small", width=width)
-    model = build_model(config, CLASSES, seed=0)
-    model(torch.randn(64, 3, side, side))  # train mode: running statistics of real activations
-    spec = TeacherSpec(
-        model=config, num_classes=CLASSES, class_hash="-", mean=MEAN, std=STD, side=side,
-        features=8 * width, origin="benchmark",
-    )  # fmt: skip
-    files = teacher_files(model, spec)
-    ours = load_teacher(files["safetensors"], files["json"], precision=precision)  # type: ignore[arg-type]
-    hooked = HookedTeacher(model, FACTOR)
-    targets = torch.arange(batch) % CLASSES
-    space = PixelSpace.of(MEAN, STD, torch.empty(0))
-    noise = torch.randn(batch, 3, side, side)
-    leaves = [noise.clone().requires_grad_(True) for _ in range(2)]
-    adams = [torch.optim.Adam([leaf], lr=0.01, betas=(0.5, 0.9)) for leaf in leaves]
-    objective = build_objective(TERMS)
+@dataclass(frozen=True)
+class Loop:
+    """A recovery that can go on for ever."""
 
-    steps = [itertools.count(), itertools.count()]
+    leaf: Tensor  # (B, 3, S, S) of the first batch
+    step: Callable[[], tuple[float, float] | Tensor]  # returns its losses
 
-    def view(step: int) -> View:
+
+class Contest:
+    """Loops over equal teachers, images and draws.
+
+    Args:
+        width: of the ResNet-18.
+        side: of the images, in pixels.
+        batch: images B of a batch.
+        device: where to compute.
+    """
+
+    def __init__(self, width: int, side: int, batch: int, device: str = "cpu") -> None:
+        self.side, self.batch, self.device = side, batch, device
+        name = "resnet18" if side >= LARGE else "resnet18_small"
+        config = ModelConfig(name=name, width=width)
+        self.model = build_model(config, CLASSES, seed=0)
+        self.model(torch.randn(64 if side < LARGE else 8, 3, side, side))  # running statistics
+        spec = TeacherSpec(
+            model=config, num_classes=CLASSES, class_hash="-", mean=MEAN, std=STD, side=side,
+            features=8 * width, origin="benchmark",
+        )  # fmt: skip
+        self.files = teacher_files(self.model, spec)
+        self.model.to(device)
+        self.targets = torch.arange(batch, device=device) % CLASSES
+        self.space = PixelSpace.of(MEAN, STD, torch.empty(0, device=device))
+        self.noise = torch.randn(batch, 3, side, side, device=device)
+
+    def theirs(self) -> Loop:
+        """Return the published loop."""
+        leaf, hooked = self._leaf(), HookedTeacher(deepcopy(self.model), FACTOR)  # it adds hooks
+        optimizer, numbers = torch.optim.Adam([leaf], lr=LR, betas=BETAS), itertools.count()
+
+        def step() -> tuple[float, float]:
+            return baseline_step(
+                leaf, self.targets, teacher=hooked, optimizer=optimizer,
+                view=self._view(next(numbers)), weight=TERMS["bn_statistics"], space=self.space,
+            )  # fmt: skip
+
+        return Loop(leaf, step)
+
+    def ours(
+        self, precision: Precision = "float32", *, compiled: bool = False, groups: int = 1
+    ) -> Loop:
+        """Return our loop over so many batches at once."""
+        teacher = load_teacher(self.files["safetensors"], self.files["json"], precision=precision)
+        objective = build_objective(TERMS)
+        goal = Goal(self.targets, teacher.to(self.device), objective, self.space, FACTOR)
+        goals = [Goal(**(vars(goal) | {"compiled": compiled})) for _ in range(groups)]
+        leaves = [self._leaf() for _ in range(groups)]
+        adams = [pixel_adam([leaf], lr=LR, betas=BETAS) for leaf in leaves]
+        take, numbers = steps_on(torch.device(self.device)), itertools.count()
+
+        def step() -> Tensor:
+            view = self._view(next(numbers))
+            lens = lens_of(view, side=self.side, out=self.side, like=leaves[0])
+            batches = zip(leaves, goals, adams, strict=True)
+            return take([Part([leaf], goal, adam, lens) for leaf, goal, adam in batches])
+
+        return Loop(leaves[0], step)
+
+    def _leaf(self) -> Tensor:
+        return self.noise.clone().requires_grad_(True)
+
+    def _view(self, step: int) -> View:
         return sample_view(
-            generator(0, step), count=batch, side=side, scale=(0.08, 1.0), flip=True, roll=ROLL,
-            shared=True,
+            generator(0, step), count=self.batch, side=self.side, scale=(0.08, 1.0), flip=True,
+            roll=ROLL, shared=True,
         )  # fmt: skip
 
-    def theirs() -> None:
-        baseline_step(
-            leaves[0], targets, teacher=hooked, optimizer=adams[0], view=view(next(steps[0])),
-            weight=TERMS["bn_statistics"], space=space,
-        )  # fmt: skip
 
-    def mine() -> None:
-        goal = Goal(targets, ours, objective, space, FACTOR)
-        recover_step([Part([leaves[1]], goal, adams[1], view(next(steps[1])))])
+def equality(contest: Contest, precision: Precision) -> str:
+    """Compare the first steps, which start from the same images, in losses and gradients."""
+    theirs, ours = contest.theirs(), contest.ours(precision)
+    wanted = torch.tensor(theirs.step())
+    made = torch.as_tensor(ours.step())[0, :2].cpu()
+    gap = float(((made - wanted).abs() / wanted).max())
+    assert theirs.leaf.grad is not None
+    assert ours.leaf.grad is not None
+    cosine = torch.nn.functional.cosine_similarity(
+        theirs.leaf.grad.flatten(), ours.leaf.grad.flatten(), dim=0
+    )
+    return (
+        f"- First step, {precision}: losses differ by {gap:.1e} (relative), gradients have cosine "
+        f"{float(cosine):.6f}."
+    )
 
-    return theirs, mine
+
+def flops_of(contest: Contest) -> int:
+    """Return the floating point operations of one step of one batch."""
+    loop = contest.theirs()
+    with FlopCounterMode(display=False) as counter:
+        loop.step()
+    return counter.get_total_flops()
+
+
+def matmul_rate(device: str, clock: Clock) -> float:
+    """Return the measured operations per second of a bfloat16 matrix product."""
+    one, other = (torch.randn(CEILING, CEILING, device=device).bfloat16() for _ in range(2))
+    seconds = [clock(lambda: one @ other) for _ in range(9)]
+    return float(2 * CEILING**3 / statistics.median(seconds[2:]))
 
 
 def main() -> int:
     """Measure, print, and write a result file when asked."""
-    args = parser(__doc__, width=16, side=32, batch=50).parse_args()
+    options = parser(__doc__, width=16, side=32, batch=50, groups=1)
+    options.add_argument("--device", default="cpu")
+    options.add_argument("--compile", action="store_true", help="also compiled; takes a minute")
+    args = options.parse_args()
     torch.set_num_threads(1)
-    size = (args.width, args.side, args.batch)
-    theirs, mine = steps_of(*size, "float32")
-    again, half = steps_of(*size, "float32")[0], steps_of(*size, "bfloat16")[1]
-    noise = paired("A/A: baseline over itself", again, theirs, args.pairs)
-    rows = [
-        paired("baseline over ours, float32", theirs, mine, args.pairs),
-        paired("baseline over ours, bfloat16", theirs, half, args.pairs),
-    ]
+    if args.device != "cpu":
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    contest, clock = Contest(args.width, args.side, args.batch, args.device), clock_of(args.device)
+    notes = [equality(contest, "float32"), equality(contest, "bfloat16")]
+    theirs = contest.theirs()
+    noise = paired(
+        "A/A: baseline over itself", contest.theirs().step, theirs.step, args.pairs, clock
+    )
+    rate, flops, rows = matmul_rate(args.device, clock), flops_of(contest), []
+    for what, way, groups in _ways(contest, args.compile, args.groups, notes):
+        one = repeated(theirs.step, groups)
+        row = paired(f"baseline over ours, {what}", one, way, args.pairs, clock)
+        rows.append(row)
+        notes.append(_speed(row, args.batch * groups, flops * groups, rate))
+    notes.append(f"- Measured limit: {rate / 1e9:,.0f} GFLOP/s, bfloat16 product of {CEILING}^3.\n")
     title = f"recover step, ResNet-18 width {args.width}, {args.side} px, batch {args.batch}"
     name = f"recover-w{args.width}-s{args.side}-b{args.batch}"
-    return conclude(title, name, noise, rows, [], write=args.write)
+    return conclude(title, name, noise, rows, notes, write=args.write, device=args.device)
+
+
+def _ways(
+    contest: Contest, compiled: bool, groups: int, notes: list[str]
+) -> list[tuple[str, Way, int]]:
+    """Return our loops by name, with the batches that each handles in a step."""
+    precisions: tuple[Precision, ...] = ("float32", "bfloat16")
+    made: list[tuple[str, Way, int]] = [(p, contest.ours(p).step, 1) for p in precisions]
+    if groups > 1:
+        what = f"bfloat16, {groups} batches at once"
+        made.append((what, contest.ours("bfloat16", groups=groups).step, groups))
+    for precision in precisions if compiled else ():
+        loop, start = contest.ours(precision, compiled=True, groups=groups), time.perf_counter()
+        loop.step()
+        seconds = time.perf_counter() - start
+        notes.append(f"- First compiled step, {precision}: {seconds:.0f} s, cache as it was.")
+        what = f"{precision}, compiled" + (f", {groups} batches at once" if groups > 1 else "")
+        made.append((what, loop.step, groups))
+    return made
+
+
+def _speed(row: Ratios, images: int, flops: int, rate: float) -> str:
+    return (
+        f"- {row.what}: {images / row.seconds:,.0f} image-iterations/s, "
+        f"{flops / row.seconds / 1e9:,.0f} GFLOP/s, {flops / row.seconds / rate:.0%} of the limit."
+    )
 
 
 if __name__ == "__main__":

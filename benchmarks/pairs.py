@@ -1,4 +1,7 @@
-"""Two ways of doing the same, compared in interleaved pairs: CPU time, one thread, one table."""
+"""Two ways of doing the same, compared in interleaved pairs: one clock, one table.
+
+On a CPU the clock is CPU time of one thread, on a GPU the time between two events of its stream.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ import torch
 from benchmarks.hardware import hardware
 
 Way = Callable[[], object]
+Clock = Callable[[Way], float]  # seconds of one call
 WARM_UP = 2  # pairs that are not counted
 AA_LIMIT = 0.03
 HEADER = ("| what | median | 5 % | 95 % |", "| --- | --- | --- | --- |")
@@ -40,18 +44,52 @@ class Ratios:
         return f"| {self.what} | {self.median:.2f} | {cuts[0]:.2f} | {cuts[-1]:.2f} |"
 
 
-def paired(what: str, one: Way, other: Way, pairs: int) -> Ratios:
-    """Return the CPU time of `one` over that of `other`, in alternating order."""
+def cpu_time(way: Way) -> float:
+    """Return the CPU seconds of one call, over all threads of this process."""
+    start = time.process_time()
+    way()
+    return time.process_time() - start
+
+
+def gpu_time(way: Way) -> float:
+    """Return the seconds that the current GPU is at work on one call, waits for the host included.
+
+    Nothing else may be under way on its current stream.
+    """
+    torch.cuda.synchronize()
+    first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    first.record()
+    way()
+    last.record()
+    torch.cuda.synchronize()
+    return first.elapsed_time(last) / 1000
+
+
+def clock_of(device: str) -> Clock:
+    """Return what measures work on a device."""
+    return gpu_time if torch.device(device).type == "cuda" else cpu_time
+
+
+def paired(what: str, one: Way, other: Way, pairs: int, clock: Clock = cpu_time) -> Ratios:
+    """Return the time of `one` over that of `other`, in alternating order."""
     ratios, seconds = [], []
     for n in range(pairs + WARM_UP):
         times = {}
         for name, way in ((0, one), (1, other)) if n % 2 else ((1, other), (0, one)):
-            start = time.process_time()
-            way()
-            times[name] = time.process_time() - start
+            times[name] = clock(way)
         ratios.append(times[0] / times[1])
         seconds.append(times[1])
     return Ratios(what, ratios[WARM_UP:], statistics.median(seconds[WARM_UP:]))
+
+
+def repeated(way: Way, times: int) -> Way:
+    """Return a way that goes another several times."""
+
+    def again() -> None:
+        for _ in range(times):
+            way()
+
+    return way if times == 1 else again
 
 
 def parser(doc: str | None, **sizes: int) -> argparse.ArgumentParser:
@@ -71,12 +109,15 @@ def conclude(
     notes: Sequence[str],
     *,
     write: bool,
+    device: str = "cpu",
 ) -> int:
     """Print a table, and write it as a result if asked; return the exit status.
 
     A run whose comparison of a thing with itself leaves 3 % is rejected: the machine was too noisy.
     """
-    machine = f"{hardware()}, torch {torch.__version__}; CPU time of one thread"
+    on_gpu = torch.device(device).type == "cuda"
+    measured = "time between CUDA events" if on_gpu else "CPU time of one thread"
+    machine = f"{hardware(device)}, torch {torch.__version__}; {measured}"
     table = [*HEADER, *(ratios.row() for ratios in (noise, *rows))]
     command = " ".join([f"python -m benchmarks.bench_{name.partition('-')[0]}", *sys.argv[1:]])
     head = [f"# {title}", "", f"{machine}, {len(noise.values)} interleaved pairs.", ""]
@@ -86,6 +127,14 @@ def conclude(
         print(f"rejected: the A/A row is {noise.median:.2f}; measure again on a quieter machine.")
         return 1
     if write:
-        file = f"{name}_cpu_{date.today():%Y-%m-%d}.md"
+        file = f"{name}_{short_name(device)}_{date.today():%Y-%m-%d}.md"
         Path(__file__).parent.joinpath("results", file).write_text(text + "\n")
     return 0
+
+
+def short_name(device: str) -> str:
+    """Return a device as it stands in the names of results."""
+    if torch.device(device).type != "cuda":
+        return "cpu"
+    words = torch.cuda.get_device_name(device).lower().split()
+    return "-".join(word for word in words if word != "nvidia")

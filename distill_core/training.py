@@ -58,7 +58,10 @@ def lr_at(
 def set_lr(optimizer: Optimizer, lr: float) -> None:
     """Set the learning rate of every group."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(lr)  # where a recorded step looks for it
+        else:
+            group["lr"] = lr
 
 
 class WeightEma:

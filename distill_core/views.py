@@ -83,13 +83,38 @@ def apply_view(images: Tensor, view: View, *, out: int) -> Tensor:
     """
     if len(view.boxes) != len(images):
         raise DataError(f"view: drawn for {len(view.boxes)} images, applied to {len(images)}.")
-    vertical, horizontal = crop_matrices(view, side=images.shape[-1], out=out)
-    down, across = _like(vertical, images), _like(horizontal, images).transpose(-1, -2)
+    return look_through(images, lens_of(view, side=images.shape[-1], out=out, like=images))
+
+
+@dataclass(frozen=True, slots=True)
+class Lens:
+    """A view as the two factors of its map, on a device; n is B, or 1 for all images."""
+
+    down: Tensor  # (n, S, H), from the left
+    across: Tensor  # (n, H, S), from the right
+
+
+def lens_of(view: View, *, side: int, out: int, like: Tensor) -> Lens:
+    """Return the lens of a view, with dtype and device of `like`.
+
+    Args:
+        view: a draw for B images.
+        side: of the images H, in pixels.
+        out: side S of the result, in pixels.
+        like: any tensor.
+    """
+    vertical, horizontal = crop_matrices(view, side=side, out=out)
+    return Lens(_like(vertical, like), _like(horizontal, like).transpose(-1, -2))
+
+
+def look_through(images: Tensor, lens: Lens) -> Tensor:
+    """Return (B, 3, S, S) of images (B, 3, H, H), as `apply_view` does."""
     count, channels, side = images.shape[:3]
+    out = lens.across.shape[-1]
     # The channels stand side by side, so both products are of one matrix per image, not of three.
     lines = images.transpose(1, 2).reshape(count, side, channels * side)
-    columns = (down @ lines).reshape(count, out * channels, side)
-    return (columns @ across).view(count, out, channels, out).transpose(1, 2)
+    columns = (lens.down @ lines).reshape(count, out * channels, side)
+    return (columns @ lens.across).view(count, out, channels, out).transpose(1, 2)
 
 
 def crop_matrices(view: View, *, side: int, out: int) -> tuple[np.ndarray, np.ndarray]:

@@ -106,6 +106,16 @@ class RecoverConfig(Frozen):
     barycentre: BarycentreConfig | None = None  # goes with feature_barycentre
     originals: OriginalsConfig | None = None  # goes with feature_originals
     encoding: Literal["png", "jpeg"] = "png"  # jpeg is quality 95, 4:4:4
+    compile: bool = False  # the pass through the teacher; faster, other rounding, needs a compiler
+
+    @model_validator(mode="after")
+    def _what_is_compiled_stays_the_same(self) -> Self:
+        if self.compile and self.convolutions is not None and self.convolutions.drop_rate:
+            raise ValueError(
+                "compile needs every step to measure the same layers, and convolutions.drop_rate "
+                "draws them anew: set one of them to false or 0"
+            )
+        return self
 
     @model_validator(mode="after")
     def _mosaic_is_described(self) -> Self:

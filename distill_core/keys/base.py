@@ -15,7 +15,7 @@ NUMERICS: Mapping[str, int] = {
     "squeeze": 1,
     "statistics": 1,
     "select": 1,
-    "recover": 2,
+    "recover": 3,
     "relabel": 1,
     "posttrain": 1,
     "validate": 1,

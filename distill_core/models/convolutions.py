@@ -4,7 +4,7 @@ While its tape has a probe, a convolution measures its input before it convolves
 variance of every channel, of every 16 x 16 patch, or pooled features of every image. Without a
 probe it is the plain convolution. What is measured is a pure function of one batch's activations.
 
-Axes: B images in G equal groups of neighbours, ch channels, H x W positions, P patches.
+Axes: B images in G groups of neighbours, ch channels, H x W positions, P patches.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
+from distill_core.models.groups import by_group
 from distill_core.models.moments import MeanVar, channel_moments, patch_moments, widened
 from distill_core.models.replacing import replace_modules
 
@@ -45,16 +47,17 @@ class ConvolutionTape:
     """What the convolutions of one network are asked during one forward pass, and answered."""
 
     probe: Probe | None = None
+    sizes: Sequence[int] = ()  # of the groups
     skipped: Sequence[frozenset[int]] = ()  # by group, the convolutions it does without
     found: list[Probed] = field(default_factory=list)  # by group
 
     @contextmanager
     def ask(
-        self, probe: Probe, groups: int = 1, skipped: Sequence[frozenset[int]] = ()
+        self, probe: Probe, sizes: Sequence[int], skipped: Sequence[frozenset[int]] = ()
     ) -> Iterator[None]:
         """Let the layers answer for the length of a block, for each group by itself."""
-        self.skipped = skipped or (frozenset(),) * groups
-        self.found = [Probed({}, {}) for _ in range(groups)]
+        self.sizes, self.skipped = sizes, skipped or (frozenset(),) * len(sizes)
+        self.found = [Probed({}, {}) for _ in sizes]
         self.probe = probe
         try:
             yield
@@ -68,21 +71,25 @@ class ConvolutionTape:
 
     def see(self, number: int, x: Tensor) -> None:
         """Measure what is asked of convolution `number`; x is its input (B, ch, H, W)."""
-        probe, groups = self.probe, len(self.found)
+        probe, sizes = self.probe, self.sizes
         if probe is None:
             return
         if probe.layer == number:
             pooled = adaptive_avg_pool2d(widened(x), probe.grid).flatten(1)
-            for found, features in zip(self.found, pooled.chunk(groups), strict=True):
+            for found, features in zip(self.found, torch.split(pooled, list(sizes)), strict=True):
                 found.features = features
         if all(number in skipped for skipped in self.skipped):
             return
         if probe.channels:
-            self._note(number, channel_moments(x, groups), [one.channels for one in self.found])
+            channels = by_group(channel_moments, x, sizes)
+            self._note(number, channels, [one.channels for one in self.found])
         if probe.patches:
-            self._note(number, patch_moments(x, groups), [one.patches for one in self.found])
+            patches = by_group(patch_moments, x, sizes)
+            self._note(number, patches, [one.patches for one in self.found])
 
-    def _note(self, number: int, seen: MeanVar, found: Sequence[dict[int, MeanVar]]) -> None:
+    def _note(
+        self, number: int, seen: Sequence[Tensor], found: Sequence[dict[int, MeanVar]]
+    ) -> None:
         for one, skipped, mean, var in zip(found, self.skipped, *seen, strict=True):
             if number not in skipped:
                 one[number] = (mean, var)

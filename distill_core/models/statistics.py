@@ -5,12 +5,12 @@ running ones. Computing them beside the normalised output costs two sums of `x -
 which stay accurate in float32 because the shift is close to the mean, and one more term in a
 gradient that is written by hand.
 
-Axes: B images in G equal groups of neighbours, ch channels, H x W positions.
+Axes: B images in G groups of neighbours, ch channels, H x W positions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn.functional import batch_norm
 
+from distill_core.models.groups import by_group
 from distill_core.models.replacing import replace_modules
 
 
@@ -37,7 +38,7 @@ class LayerStatistics:
 class StatisticsTape:
     """What the layers of one network saw during one forward pass, by layer number."""
 
-    groups: int = 0  # that are measured, each by itself; 0 while nothing is recorded
+    sizes: Sequence[int] = ()  # of the groups that are measured; () while nothing is recorded
     pooling: bool = False  # normalise with the statistics of the batch, as in training
     seen: dict[int, tuple[LayerStatistics, ...]] = field(default_factory=dict)  # one per group
 
@@ -51,14 +52,14 @@ class StatisticsTape:
             self.pooling = False
 
     @contextmanager
-    def record(self, groups: int = 1) -> Iterator[None]:
+    def record(self, sizes: Sequence[int]) -> Iterator[None]:
         """Let the layers write for the length of a block, what they see of each group."""
         self.seen.clear()
-        self.groups = groups
+        self.sizes = sizes
         try:
             yield
         finally:
-            self.groups = 0
+            self.sizes = ()
 
     def take(self) -> tuple[tuple[LayerStatistics, ...], ...]:
         """Return what was seen, by group and layer in registration order, and let go of it."""
@@ -81,6 +82,7 @@ class StatisticsBatchNorm(nn.Module):
     running_var: Tensor
     weight: Tensor
     bias: Tensor
+    scale: Tensor
 
     def __init__(self, norm: nn.BatchNorm2d, number: int, *, tape: StatisticsTape) -> None:
         super().__init__()
@@ -92,24 +94,26 @@ class StatisticsBatchNorm(nn.Module):
         self.register_buffer("running_var", norm.running_var)
         self.register_buffer("weight", norm.weight.detach() if norm.affine else ones)
         self.register_buffer("bias", norm.bias.detach() if norm.affine else torch.zeros_like(ones))
+        scale = self.weight * torch.rsqrt(norm.running_var + norm.eps)
+        self.register_buffer("scale", scale, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the normalised (B, ch, H, W) in the dtype and memory format of `x`."""
         if self.tape.pooling:
             return batch_norm(x, None, None, self.weight, self.bias, training=True, eps=self.eps)
-        if not self.tape.groups:
+        if not self.tape.sizes:
             return batch_norm(
                 x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
             )
-        scale = self.weight * torch.rsqrt(self.running_var + self.eps)
-        y, mean, var = normalise_and_measure(
-            x, self.running_mean, scale, self.bias, groups=self.tape.groups
-        )
+        y, mean, var = by_group(self._measure, x, self.tape.sizes)
         self.tape.seen[self.number] = tuple(
             LayerStatistics(*of_group, self.running_mean, self.running_var)
             for of_group in zip(mean.unbind(), var.unbind(), strict=True)
         )
         return y
+
+    def _measure(self, x: Tensor, groups: int) -> tuple[Tensor, Tensor, Tensor]:
+        return normalise_and_measure(x, self.running_mean, self.scale, self.bias, groups=groups)
 
 
 def normalise_and_measure(
@@ -142,7 +146,7 @@ class _NormaliseAndMeasure(torch.autograd.Function):
         d = x - _channels(running_mean)  # bfloat16 input is promoted here
         grouped = d.view(groups, -1, *d.shape[1:])
         shift = grouped.mean((1, 3, 4))
-        var = (grouped * grouped).mean((1, 3, 4)) - shift * shift
+        var = torch.addcmul((grouped * grouped).mean((1, 3, 4)), shift, shift, value=-1)
         y = torch.addcmul(_channels(bias), d, _channels(scale), out=d).to(x.dtype)
         mean = running_mean + shift
         ctx.save_for_backward(x, mean, scale)
@@ -157,8 +161,8 @@ class _NormaliseAndMeasure(torch.autograd.Function):
         groups, channels = mean.shape
         n = x.numel() // (groups * channels)
         # d mean / dx = 1/n and d var / dx = 2 (x - mean)/n: an affine function of x per channel.
-        slope = 2 * grad_var / n
-        offset = grad_mean / n - slope * mean
+        slope = grad_var * (2 / n)
+        offset = torch.addcmul(grad_mean / n, slope, mean, value=-1)
         grouped = x.to(mean.dtype).view(groups, -1, *x.shape[1:])
         grad_x = torch.addcmul(_by_group(offset), grouped, _by_group(slope)).flatten(0, 1)
         grad_x.addcmul_(grad_y, _channels(scale))

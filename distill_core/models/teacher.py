@@ -5,9 +5,10 @@ Axes: B images, S side, D features, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -74,36 +75,60 @@ class FrozenTeacher(nn.Module):
             probe: what to measure at the inputs of the convolutions.
         """
         with self.tape.pool() if pooled else nullcontext():
-            (output,) = self.of_groups(x, 1, statistics=statistics, probe=probe)
+            (output,) = self.of_groups(x, [len(x)], statistics=statistics, probe=probe)
         return output
 
     def of_groups(
         self,
         x: Tensor,
-        groups: int,
+        sizes: Sequence[int],
         *,
         statistics: bool = False,
         probe: Probe | None = None,
         skipped: Sequence[frozenset[int]] = (),
+        compiled: bool = False,
     ) -> tuple[TeacherOutput, ...]:
         """Describe several groups of images in one pass, each as if it were alone.
 
         Args:
-            x: normalised images (groups * B, 3, S, S), group by group.
-            groups: how many.
+            x: normalised images (B, 3, S, S), group by group.
+            sizes: images of each group; they add up to B.
             statistics: whether to measure the input of every batch norm as well, by group.
             probe: what to measure at the inputs of the convolutions, by group.
             skipped: the convolutions whose statistics each group does without; none if empty.
+            compiled: pass through what `torch.compile` makes of this, once for every shape; other
+                rounding.
         """
+        describe = _compiled() if compiled else FrozenTeacher._describe
+        return describe(self, x, sizes, statistics, probe, skipped)
+
+    def _describe(
+        self,
+        x: Tensor,
+        sizes: Sequence[int],
+        statistics: bool,
+        probe: Probe | None,
+        skipped: Sequence[frozenset[int]],
+    ) -> tuple[TeacherOutput, ...]:
         x = x.to(self.input_dtype, memory_format=torch.channels_last)
         with (
-            self.tape.record(groups) if statistics else nullcontext(),
-            nullcontext() if probe is None else self.inputs.ask(probe, groups, skipped),
+            self.tape.record(sizes) if statistics else nullcontext(),
+            nullcontext() if probe is None else self.inputs.ask(probe, sizes, skipped),
         ):
             features = self.backbone(x).to(self.head.weight.dtype)
-        seen = (statistics and self.tape.take()) or ((),) * groups  # none without a batch norm
-        probed = (Probed(),) * groups if probe is None else self.inputs.take()
+        seen = (statistics and self.tape.take()) or ((),) * len(sizes)  # none without a batch norm
+        probed = (Probed(),) * len(sizes) if probe is None else self.inputs.take()
+        parts = torch.split(features, list(sizes))
         return tuple(
             TeacherOutput(part, self.head(part), layers, inputs)
-            for part, layers, inputs in zip(features.chunk(groups), seen, probed, strict=True)
+            for part, layers, inputs in zip(parts, seen, probed, strict=True)
         )
+
+
+@cache
+def _compiled() -> Callable[..., tuple[TeacherOutput, ...]]:
+    """Return the compiled pass; it serves all teachers, because weights are its arguments."""
+    compiled: Callable[..., tuple[TeacherOutput, ...]] = torch.compile(
+        FrozenTeacher._describe, dynamic=False
+    )
+    return compiled

@@ -10,7 +10,7 @@ Axes: B images, 3 channels, S x S pixels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -22,8 +22,8 @@ from distill_core.plan import Batch
 from distill_core.progress import Progress, silent
 from distill_core.recover.course import Course, RecoveredBatch
 from distill_core.recover.goals import check_batch_norms
+from distill_core.recover.replay import Step, steps_on
 from distill_core.recover.schedule import segments_of
-from distill_core.recover.step import recover_step
 from distill_core.storage.statistics import Expected
 
 TRACE_POINTS = 50  # loss values kept per batch
@@ -68,6 +68,7 @@ def recover_together(
     expected: Sequence[Sequence[Expected]] = (),
     student: FrozenTeacher | None = None,
     progress: Progress = silent,
+    steps_on: Callable[[torch.device], Step] = steps_on,
 ) -> tuple[RecoveredBatch, ...]:
     """Make the images of several batches in one launch; the same arguments give the same bytes.
 
@@ -84,6 +85,7 @@ def recover_together(
         expected: what terms hold a batch against, from real images, by batch and teacher.
         student: whom `adversarial` asks, frozen, on `device`; without one there is no such term.
         progress: told after every traced step.
+        steps_on: how the steps of a segment are taken on a device.
 
     Raises:
         ConfigError: a term needs batch norm statistics and no teacher has any.
@@ -104,12 +106,16 @@ def recover_together(
     ]
     images = [course.begin(start) for course, start in zip(courses, starts, strict=True)]
     if config.steps:
-        images = _optimise(courses, images, config, progress)
+        images = _optimise(courses, images, config, progress, steps_on)
     return tuple(course.result(made) for course, made in zip(courses, images, strict=True))
 
 
 def _optimise(
-    courses: Sequence[Course], starts: Sequence[Tensor], config: RecoverConfig, progress: Progress
+    courses: Sequence[Course],
+    starts: Sequence[Tensor],
+    config: RecoverConfig,
+    progress: Progress,
+    steps_on: Callable[[torch.device], Step],
 ) -> list[Tensor]:
     """Take every step; return the last iterates, (B, 3, S, S) each."""
     every = max(1, config.steps // TRACE_POINTS)
@@ -117,12 +123,12 @@ def _optimise(
     images = list(starts)
     for segment in segments_of(config, courses[0].side):
         leaves = [c.enter(segment, *pair) for c, *pair in zip(courses, images, starts, strict=True)]
-        pairs = list(zip(courses, leaves, strict=True))
+        pairs, take = list(zip(courses, leaves, strict=True)), steps_on(courses[0].device)
         for step in range(segment.first, segment.stop):
             if step in shown:
                 for course, leaf in pairs:
                     course.show(leaf.images(), step)
-            values = recover_step([c.part(leaf, step, segment.side) for c, leaf in pairs])
+            values = take([c.part(leaf, step, segment.side) for c, leaf in pairs])
             for leaf in leaves:
                 leaf.follow()
             if step % every == 0 or step == config.steps - 1:

@@ -58,6 +58,7 @@ def goal_of(
         },
         features={term: like.new_tensor(wanted) for term, wanted in expected.features.items()},
         probe=_probe(config),
+        compiled=config.compile,
         tiles=config.tiles,
         student=student if "adversarial" in objective else None,
     )

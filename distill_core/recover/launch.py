@@ -8,7 +8,6 @@ import torch
 
 from distill_core.config.recovery import RecoverConfig
 from distill_core.plan import Batch
-from distill_core.recover.schedule import late_groups
 
 # Images of 32 x 32 pixels: below them a GPU waits for the host, and a CPU packs weights in vain.
 LAUNCH_IMAGES = {"cpu": 100, "cuda": 400}
@@ -25,18 +24,15 @@ def launches(
 ) -> tuple[tuple[int, ...], ...]:
     """Return the numbers of the batches that go through the teacher together, launch by launch.
 
-    Neighbours of the same shape and teachers do, at most `groups` of them; batches with a teacher
-    of their own go alone. Results do not depend on it.
+    Neighbours under the same teachers do, at most `groups` of them, whatever their sizes; batches
+    with a teacher of their own go alone. Results do not depend on it.
     """
     if config.perturb is not None:
         return tuple((number,) for number in range(len(batches)))
-    shapes = [
-        [*(len(group) for group in late_groups(batch, config)), _voting_index(batch, config)]
-        for batch in batches
-    ]
+    indices = [_voting_index(batch, config) for batch in batches]
     made: list[tuple[int, ...]] = []
-    for number, shape in enumerate(shapes):
-        if made and len(made[-1]) < groups and shapes[made[-1][0]] == shape:
+    for number, index in enumerate(indices):
+        if made and len(made[-1]) < groups and indices[made[-1][0]] == index:
             made[-1] = (*made[-1], number)
         else:
             made.append((number,))

@@ -19,7 +19,9 @@ from distill_core.plan import Batch
 from distill_core.recover.memory import Memory
 from distill_core.recover.schedule import joins_at, late_groups
 from distill_core.recover.step import Goal, Part
-from distill_core.views import View
+from distill_core.recover.update import pixel_adam
+from distill_core.training import set_lr
+from distill_core.views import View, lens_of
 
 
 class Leaves:
@@ -50,8 +52,7 @@ class Leaves:
             part.clone().requires_grad_()
             for part in torch.split(ordered, [len(group) for group in groups])
         ]
-        # A leaf without a gradient is left alone, its count of steps included.
-        self._adam = torch.optim.Adam(self._leaves, lr=config.lr, betas=config.betas)
+        self._adam = pixel_adam(self._leaves, lr=config.lr, betas=config.betas)
         rows = [torch.from_numpy(self._order[:end]) for end in self._ends]
         self._goals = [[goal.of(part) for part in rows] for goal in goals]
         self._anchor = anchor[self._order] if "start_distance" in goals[0].objective else None
@@ -63,13 +64,15 @@ class Leaves:
         """Return the images whose turn it is, ready for a step."""
         active = sum(join <= step for join in self._joins)
         count = int(self._ends[active - 1])
-        for group in self._adam.param_groups:
-            group["lr"] = lr
+        set_lr(self._adam, lr)
+        goal = self._goals[step % len(self._goals)][active - 1]
+        shown = self._order[:count].repeat(goal.tiles**2)  # its tiles stand side by side
+        side = self._leaves[0].shape[-1]
         return Part(
             self._leaves[:active],
-            self._goals[step % len(self._goals)][active - 1],
+            goal,
             self._adam,
-            view.rows(self._order[:count]),
+            lens_of(view.rows(shown), side=side, out=side, like=self._leaves[0]),
             skipped,
             start=None if self._anchor is None else self._anchor[:count],
             smoothed=None if self._average is None else self._average[:count],

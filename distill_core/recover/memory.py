@@ -53,6 +53,8 @@ class Memory:
 
     def _average(self, name: Hashable, now: Tensor) -> Tensor:
         seen = now.detach()
-        average = seen.lerp(self.averages.get(name, seen), self.decay)
-        self.averages[name] = average
+        if name not in self.averages:
+            self.averages[name] = seen.clone()
+        # In place: a recorded step looks for the average where it was when it was recorded.
+        average = self.averages[name].copy_(seen.lerp(self.averages[name], self.decay))
         return average + (now - seen)

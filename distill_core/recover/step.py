@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,7 +17,7 @@ from distill_core.pixel_space import PixelSpace
 from distill_core.recover.memory import Memory
 from distill_core.recover.terms import NEEDS_BATCH_NORMS, Forward, Layers, Objective
 from distill_core.recover.tiles import tiles_of
-from distill_core.views import View, apply_view
+from distill_core.views import Lens, look_through
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,7 @@ class Goal:
     moments: Mapping[str, Layers] = field(default_factory=dict)  # of real images, by term
     features: Mapping[str, Tensor] = field(default_factory=dict)  # (B, T, D), by term
     probe: Probe | None = None  # what is measured at the convolutions
+    compiled: bool = False  # whether passes through the teacher are
     tiles: int = 1  # per side, T = tiles^2 of an image; the teacher looks at each by itself
     student: FrozenTeacher | None = None  # whom `adversarial` asks
     weight: float = 1.0
@@ -69,7 +69,7 @@ class Part:
     images: Sequence[Tensor]  # leaves that together are the batch, (B, 3, S, S) normalised
     goal: Goal
     optimizer: torch.optim.Optimizer  # of the leaves
-    view: View  # a draw for the B images
+    lens: Lens  # of the B images, or of all their tiles
     skipped: frozenset[int] = frozenset()  # a draw of convolutions whose statistics are left out
     start: Tensor | None = None  # (B, 3, S, S): before the first step, for `start_distance`
     smoothed: Tensor | None = None  # (B, 3, S, S): the images' running average, for `flatness`
@@ -83,7 +83,7 @@ def recover_step(parts: Sequence[Part]) -> Tensor:
     becomes of one does not depend on the others.
 
     Args:
-        parts: G batches of B images each, of the same size, under the same teachers and objective.
+        parts: G batches of any sizes, under the same teachers and objective.
 
     Returns:
         (G, terms + 1): the terms' values in the objective's order, summed over a committee by
@@ -122,10 +122,11 @@ def _look(parts: Sequence[Part], pixels: Sequence[Tensor], place: int) -> tuple[
     tiles = goals[0].tiles ** 2
     said = goals[0].teacher.of_groups(
         _joined(pixels),
-        len(parts),
+        [len(one) for one in pixels],
         statistics=bool(goals[0].objective.keys() & NEEDS_BATCH_NORMS),
         probe=goals[0].probe,
         skipped=[part.skipped for part in parts],
+        compiled=goals[0].compiled,
     )
     said = tuple(
         heard if part.memory is None else part.memory.of(heard, goal.teacher.digest)
@@ -158,10 +159,7 @@ def _look(parts: Sequence[Part], pixels: Sequence[Tensor], place: int) -> tuple[
 
 def _seen(images: Tensor, part: Part) -> Tensor:
     """Return what the teacher looks at: a view of each image, or of each of its tiles."""
-    tiles, view = part.goal.tiles, part.view
-    if tiles > 1:
-        view = view.rows(np.arange(len(images)).repeat(tiles**2))
-    return apply_view(tiles_of(images, tiles), view, out=images.shape[-1])
+    return look_through(tiles_of(images, part.goal.tiles), part.lens)
 
 
 def _logits_of(network: FrozenTeacher, pixels: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
@@ -169,7 +167,8 @@ def _logits_of(network: FrozenTeacher, pixels: Sequence[Tensor | None]) -> Seque
     given = [one for one in pixels if one is not None]
     if not given:
         return pixels
-    return [said.logits for said in network.of_groups(_joined(given), len(given))]
+    sizes = [len(one) for one in given]
+    return [said.logits for said in network.of_groups(_joined(given), sizes)]
 
 
 def _joined(images: Sequence[Tensor]) -> Tensor:

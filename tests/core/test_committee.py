@@ -16,7 +16,7 @@ from distill_core.recover.engine import recover_batch, recover_together
 from distill_core.recover.launch import launches
 from distill_core.recover.step import Goal, Part, committee, recover_step
 from distill_core.recover.terms import build_objective
-from distill_core.views import sample_view
+from distill_core.views import lens_of, sample_view
 from tests.core.tiny import MEAN, SIDE, STD, tiny_batch, tiny_run, tiny_teacher
 
 PRIORS = WeightingConfig(priors=(56.4, 42.3, 52.5), temperature=5)
@@ -77,7 +77,8 @@ def test_a_step_of_a_committee_follows_the_weighted_sum_of_the_gradients() -> No
 
     def moved(one: Goal) -> tuple[torch.Tensor, torch.Tensor]:
         leaf = start.clone().requires_grad_()
-        part = Part([leaf], one, torch.optim.SGD([leaf], lr=1e-3), view)
+        lens = lens_of(view, side=SIDE, out=SIDE, like=leaf)
+        part = Part([leaf], one, torch.optim.SGD([leaf], lr=1e-3), lens)
         (values,) = recover_step([part])
         return leaf.detach(), values
 

@@ -16,6 +16,7 @@ from distill_core.recover.launch import LAUNCH_IMAGES, launch_size, launches
 from tests.core.tiny import CLASSES, SIDE, tiny_batch, tiny_recover, tiny_teacher
 
 BATCHES = [tiny_batch(ipc_index) for ipc_index in range(4)]
+RAGGED = [tiny_batch(0), tiny_batch(1, classes=2), tiny_batch(2, classes=3)]
 AXES: dict[str, tuple[str, ...]] = {
     "curriculum": (),
     "images of their own view": ("recover.shared_view=false",),
@@ -39,14 +40,19 @@ def together(batches: list[Batch], *overrides: str, **changes: Any) -> tuple[Rec
     start = real.astype(np.uint8) if config.reads_real_images else None
     arguments = {"config": config, "teachers": [tiny_teacher()], "seed": 0, "device": "cpu"}
     return recover_together(
-        batches, starts=[start] * len(batches), **(arguments | changes)  # type: ignore[arg-type]
-    )  # fmt: skip
+        batches,
+        starts=[None if start is None else start[: len(batch)] for batch in batches],
+        **(arguments | changes),  # type: ignore[arg-type]
+    )
 
 
+@pytest.mark.parametrize("batches", [BATCHES, RAGGED], ids=["equal", "ragged"])
 @pytest.mark.parametrize("axis", AXES)
-def test_a_batch_becomes_the_same_bytes_alone_and_in_a_launch(axis: str) -> None:
-    alone = [together([batch], *AXES[axis])[0] for batch in BATCHES]
-    for one, other in zip(alone, together(BATCHES, *AXES[axis]), strict=True):
+def test_a_batch_becomes_the_same_bytes_alone_and_in_a_launch(
+    axis: str, batches: list[Batch]
+) -> None:
+    alone = [together([batch], *AXES[axis])[0] for batch in batches]
+    for one, other in zip(alone, together(batches, *AXES[axis]), strict=True):
         assert np.array_equal(one.pixels, other.pixels)
         assert one.trace == other.trace
         for name, values in one.losses.items():
@@ -56,17 +62,20 @@ def test_a_batch_becomes_the_same_bytes_alone_and_in_a_launch(axis: str) -> None
             assert np.array_equal(here, then)
 
 
-def test_groups_are_described_and_differentiated_as_if_each_were_alone() -> None:
+@pytest.mark.parametrize("sizes", [(4, 4, 4), (5, 4, 3)], ids=str)
+def test_groups_are_described_and_differentiated_as_if_each_were_alone(
+    sizes: tuple[int, ...],
+) -> None:
     teacher, draws = tiny_teacher("float64"), torch.Generator().manual_seed(0)
     x = torch.randn(12, 3, SIDE, SIDE, generator=draws, dtype=torch.float64).requires_grad_()
 
-    def loss(x: torch.Tensor, groups: int) -> torch.Tensor:
-        said = teacher.of_groups(x, groups, statistics=True)
+    def loss(x: torch.Tensor, *sizes: int) -> torch.Tensor:
+        said = teacher.of_groups(x, sizes, statistics=True)
         gaps = [(s.mean - s.running_mean).norm() + s.var.norm() for t in said for s in t.statistics]
         return torch.stack([*gaps, *(t.logits.square().sum() for t in said)]).sum()
 
-    (ours,) = torch.autograd.grad(loss(x, 3), x)
-    parts = torch.stack([loss(part, 1) for part in x.split(4)])
+    (ours,) = torch.autograd.grad(loss(x, *sizes), x)
+    parts = torch.stack([loss(part, len(part)) for part in x.split(list(sizes))])
     (theirs,) = torch.autograd.grad(parts.sum(), x)
     torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
 
@@ -75,28 +84,30 @@ def test_one_launch_is_one_pass_through_the_teacher(monkeypatch: pytest.MonkeyPa
     sizes = []
     pass_through = FrozenTeacher.of_groups
 
-    def counted(self: FrozenTeacher, x: torch.Tensor, groups: int, **how: Any) -> Any:
-        sizes.append((len(x), groups))
+    def counted(self: FrozenTeacher, x: torch.Tensor, groups: list[int], **how: Any) -> Any:
+        sizes.append(tuple(groups))
         return pass_through(self, x, groups, **how)
 
     monkeypatch.setattr(FrozenTeacher, "of_groups", counted)
     together(BATCHES, "recover.steps=5")
-    assert sizes[:5] == [(4 * CLASSES, 4)] * 5
+    assert sizes[:5] == [(CLASSES,) * 4] * 5
 
 
-def test_launches_take_neighbours_of_the_same_shape() -> None:
+def test_launches_take_neighbours_of_any_size() -> None:
     config, ragged = tiny_recover(), [*BATCHES, tiny_batch(4, classes=2), tiny_batch(5, classes=2)]
-    assert launches(ragged, config, groups=3) == ((0, 1, 2), (3,), (4, 5))
+    assert launches(ragged, config, groups=4) == ((0, 1, 2, 3), (4, 5))
     assert launches(ragged, config, groups=1) == tuple((n,) for n in range(6))
 
 
-def test_images_that_join_at_other_steps_do_not_share_a_launch() -> None:
-    config = tiny_recover("recover.late_groups=2", "recover.ipc_range=4")
+def test_images_that_join_at_other_steps_share_a_launch_and_keep_their_bytes() -> None:
+    late = ("recover.late_groups=2", "recover.ipc_range=4")
     mixed: list[Batch] = [
-        (ImageId(0, "class_0", 0), ImageId(0, "class_0", 3)),
+        (ImageId(0, "class_0", 0), ImageId(0, "class_0", 3), ImageId(2, "class_2", 3)),
         (ImageId(1, "class_1", 0), ImageId(1, "class_1", 1)),
     ]
-    assert launches(mixed, config, groups=2) == ((0,), (1,))
+    assert launches(mixed, tiny_recover(*late), groups=2) == ((0, 1),)
+    for batch, made in zip(mixed, together(mixed, *late), strict=True):
+        assert np.array_equal(made.pixels, together([batch], *late)[0].pixels)
 
 
 def test_batches_with_teachers_of_their_own_go_alone() -> None:

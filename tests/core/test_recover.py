@@ -15,7 +15,7 @@ from distill_core.recover.start import choose_real_rows, gaussian
 from distill_core.recover.step import Goal, Part, recover_step
 from distill_core.recover.terms import Forward, bn_statistics, build_objective
 from distill_core.seeds import generator, philox_key
-from distill_core.views import sample_view
+from distill_core.views import lens_of, sample_view
 from tests.core.test_views import torchvision_view
 from tests.core.tiny import MEAN, SIDE, STD, tiny_batch, tiny_recover, tiny_teacher
 
@@ -174,11 +174,12 @@ def test_a_step_projects_onto_the_valid_box_of_each_channel() -> None:
     space = PixelSpace.of((0.5, 0.4, 0.1), STD, torch.empty(0))
     images = torch.zeros(4, 3, SIDE, SIDE, requires_grad=True)
     objective = build_objective({"cross_entropy": 1.0})
+    view = sample_view(generator(0), count=4, side=SIDE, scale=None, flip=False)
     part = Part(
         [images],
         Goal(torch.arange(4), tiny_teacher(), objective, space),
         torch.optim.Adam([images], lr=100.0),
-        sample_view(generator(0), count=4, side=SIDE, scale=None, flip=False),
+        lens_of(view, side=SIDE, out=SIDE, like=images),
     )
     recover_step([part])
     corners = torch.stack([images.amin((0, 2, 3)), images.amax((0, 2, 3))]).detach()

@@ -156,9 +156,9 @@ def test_without_weight_a_term_is_neither_computed_nor_measured(
     asked = []
     describe = FrozenTeacher.of_groups
 
-    def spy(self: FrozenTeacher, x: torch.Tensor, groups: int, **how: Any) -> Any:
+    def spy(self: FrozenTeacher, x: torch.Tensor, sizes: list[int], **how: Any) -> Any:
         asked.append((how.get("statistics", False), how.get("probe")))
-        return describe(self, x, groups, **how)
+        return describe(self, x, sizes, **how)
 
     other = "density" if term == "cross_entropy" else "cross_entropy"
     config = config_of(other, **{term: 0.0})

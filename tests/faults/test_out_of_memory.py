@@ -38,11 +38,11 @@ def leave_room_for(groups: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     tried: list[int] = []
     pass_through = FrozenTeacher.of_groups
 
-    def narrow(self: FrozenTeacher, x: torch.Tensor, count: int, **how: Any) -> Any:
-        tried.append(count)
-        if count > groups:
-            raise torch.OutOfMemoryError(f"CUDA out of memory: {count} batches.")
-        return pass_through(self, x, count, **how)
+    def narrow(self: FrozenTeacher, x: torch.Tensor, sizes: list[int], **how: Any) -> Any:
+        tried.append(len(sizes))
+        if len(sizes) > groups:
+            raise torch.OutOfMemoryError(f"CUDA out of memory: {len(sizes)} batches.")
+        return pass_through(self, x, sizes, **how)
 
     monkeypatch.setattr(FrozenTeacher, "of_groups", narrow)
     return tried

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor
-from torch.linalg import vector_norm
 
 from distill_core.models.moments import MeanVar
+from distill_core.recover.terms.distances import distances
 from distill_core.recover.terms.forward import Forward
 
 
@@ -105,10 +104,12 @@ def _gap(
     first_factor: float,
 ) -> Tensor:
     """Return the sum over the layers that were seen; zero where there are none."""
-    gaps = []
-    for number, (mean, var) in seen.items():
-        real_mean, real_var = expected[number]
-        gap = vector_norm(real_mean - mean)
-        gap = gap + forward.variance_factor * vector_norm(real_var - var)
-        gaps.append(gap * first_factor if number == 0 else gap)
-    return torch.stack(gaps).sum() if gaps else forward.teacher.features.sum() * 0.0
+    if not seen:
+        return forward.teacher.features.sum() * 0.0
+    real = [expected[number] for number in seen]
+    gaps = distances([mean for mean, _ in seen.values()], [mean for mean, _ in real])
+    gaps = gaps + forward.variance_factor * distances(
+        [var for _, var in seen.values()], [var for _, var in real]
+    )
+    total = gaps.sum()
+    return total + (first_factor - 1) * gaps[list(seen).index(0)] if 0 in seen else total

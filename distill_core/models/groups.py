@@ -1,0 +1,31 @@
+"""Groups of neighbouring images in one pass through a network, each measured by itself.
+
+Axes: B images of all groups, G groups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+Measure = Callable[[Tensor, int], tuple[Tensor, ...]]
+
+
+def by_group(measure: Measure, x: Tensor, sizes: Sequence[int]) -> tuple[Tensor, ...]:
+    """Apply a measure of equal groups to groups of any sizes.
+
+    Groups of different sizes are cut apart, not padded and masked: padding would change the order
+    of the sums, and with it the last bits of what a group is alone.
+
+    Args:
+        measure: of (B, ...) and the number of equal groups; its results start with an axis that
+            grows with the groups or their images.
+        x: (B, ...), group by group.
+        sizes: images of each group; they add up to B.
+    """
+    if len(set(sizes)) == 1:
+        return measure(x, len(sizes))
+    parts = [measure(part, 1) for part in torch.split(x, list(sizes))]
+    return tuple(torch.cat(together) for together in zip(*parts, strict=True))

@@ -1,0 +1,108 @@
+"""Steps that are recorded once and replayed: a GPU then waits for no launch of a kernel.
+
+A step reads what changes from one to the next (its lens, the learning rate) from tensors, and
+everything else stays where it is, so the recording of one step is every later step of its kind.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from distill_core.recover.step import Part, recover_step
+from distill_core.views import Lens
+
+Step = Callable[[Sequence[Part]], Tensor]
+Replay = Callable[[], Tensor]
+Record = Callable[[Replay], Replay]  # from a step on fixed tensors, not yet taken
+
+WARM_UP = 3  # steps of a kind before it is recorded; libraries choose kernels and take memory
+logger = logging.getLogger(__name__)
+
+
+def steps_on(device: torch.device) -> Step:
+    """Return how steps of one segment are taken: replayed on a GPU, one by one elsewhere."""
+    return RecordedSteps(CudaRecorder()) if device.type == "cuda" else recover_step
+
+
+class RecordedSteps:
+    """Takes steps as `recover_step` does, from recordings as soon as there are any.
+
+    A recording that fails (an operation that cannot be recorded, no memory for it) is said once in
+    the log; from then on every step is taken one by one, with the same result.
+
+    Args:
+        record: makes a recording.
+    """
+
+    def __init__(self, record: Record) -> None:
+        self._record: Record | None = record
+        self._taken: Counter[Hashable] = Counter()
+        self._made: dict[Hashable, _Recording] = {}
+
+    def __call__(self, parts: Sequence[Part]) -> Tensor:
+        """Take one step; arguments and result as those of `recover_step`."""
+        if self._record is None or any(part.skipped for part in parts):
+            return recover_step(parts)
+        kind = _kind(parts)
+        self._taken[kind] += 1
+        if self._taken[kind] <= WARM_UP:
+            return recover_step(parts)
+        if kind not in self._made:
+            try:
+                self._made[kind] = _Recording(parts, self._record)
+            except RuntimeError as error:  # CUDA's errors are such, memory that runs out as well
+                logger.warning("recover: steps are not recorded (%s).", error)
+                self._record = None
+                self._made.clear()
+                return recover_step(parts)
+        return self._made[kind].replay(parts)
+
+
+class CudaRecorder:
+    """Makes CUDA graphs that share their memory: one runs at a time."""
+
+    def __init__(self) -> None:
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def __call__(self, step: Replay) -> Replay:
+        """Return the replay of a step; the step itself is not taken."""
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool):
+            values = step()
+
+        def replay() -> Tensor:
+            graph.replay()
+            return values.clone()  # the next replay writes to the same place
+
+        return replay
+
+
+class _Recording:
+    """One kind of step, with lenses of its own."""
+
+    def __init__(self, parts: Sequence[Part], record: Record) -> None:
+        lenses = [Lens(part.lens.down.clone(), part.lens.across.clone()) for part in parts]
+        fixed = [replace(part, lens=lens) for part, lens in zip(parts, lenses, strict=True)]
+        self._lenses = lenses
+        self._replay = record(lambda: recover_step(fixed))
+
+    def replay(self, parts: Sequence[Part]) -> Tensor:
+        """Take a step through other lenses."""
+        for lens, part in zip(self._lenses, parts, strict=True):
+            lens.down.copy_(part.lens.down, non_blocking=True)
+            lens.across.copy_(part.lens.across, non_blocking=True)
+        return self._replay()
+
+
+def _kind(parts: Sequence[Part]) -> Hashable:
+    """Return what steps have in common that differ in lens and learning rate alone."""
+    return tuple(
+        (id(part.goal), id(part.optimizer), len(part.images), part.lens.down.shape)
+        for part in parts
+    )

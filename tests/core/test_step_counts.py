@@ -1,0 +1,91 @@
+"""What a step of recover costs, counted: operations, floating point operations, bytes, waits.
+
+Counts need no timing and hold on every machine; they grow when someone makes a step dearer.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.bench_recover import Contest
+from distill_core.config.fields import Precision
+
+WIDTH, SIDE, BATCH = 16, 32, 8
+
+
+class Dispatched(TorchDispatchMode):
+    """Counts what is dispatched, views apart, and the bytes it reads and writes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: Counter[str] = Counter()
+        self.bytes = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if not func.is_view:
+            self.calls[func.overloadpacket.__name__] += 1
+            tensors = {
+                id(leaf): leaf
+                for leaf in tree_leaves((args, kwargs, made))
+                if isinstance(leaf, torch.Tensor)
+            }
+            self.bytes += sum(t.numel() * t.element_size() for t in tensors.values())
+        return made
+
+
+def steps(precision: Precision) -> tuple[Callable[[], object], Callable[[], object]]:
+    """Return a step of the published loop and one of ours."""
+    contest = Contest(WIDTH, SIDE, BATCH)
+    return contest.theirs().step, contest.ours(precision).step
+
+
+def counted(precision: Precision = "float32") -> tuple[Dispatched, Dispatched]:
+    """Return what the published loop and ours dispatch in one step, the third of each."""
+    counts = []
+    for step in steps(precision):
+        step()
+        step()
+        with Dispatched() as dispatched:
+            step()
+        counts.append(dispatched)
+    return counts[0], counts[1]
+
+
+def test_a_step_waits_for_no_number_and_draws_none() -> None:
+    theirs, ours = counted()
+    waits = ("_local_scalar_dense", "item", "nonzero", "is_nonzero", "equal")
+    assert not [name for name in ours.calls if name in waits or "rand" in name]
+    assert theirs.calls["_local_scalar_dense"]  # the count sees such waits
+
+
+def test_a_step_has_fewer_operations_and_moves_fewer_bytes_than_the_published_loop() -> None:
+    theirs, ours = counted()
+    assert ours.calls.total() < 0.7 * theirs.calls.total()
+    assert ours.bytes < 0.75 * theirs.bytes
+    assert counted("bfloat16")[1].bytes < 0.65 * theirs.bytes
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_teacher_has_no_gradients_of_weights(precision: Precision) -> None:
+    """With weights left trainable a step costs three forward passes, without them two."""
+    flops = []
+    for step in steps(precision):
+        step()
+        with FlopCounterMode(display=False) as counter:
+            step()
+        counts = counter.get_flop_counts()["Global"]
+        flops.append(sum(n for op, n in counts.items() if "conv" in str(op)))
+        forward = counts[torch.ops.aten.convolution]
+        assert counts[torch.ops.aten.convolution_backward] <= forward
+    assert flops[0] == flops[1]
