@@ -56,7 +56,7 @@ class Contest:
     """Loops over equal teachers, images and draws.
 
     Args:
-        width: of the ResNet-18.
+        width: of the ResNet-18, below `LARGE` pixels; 64 above.
         side: of the images, in pixels.
         batch: images B of a batch.
         device: where to compute.
@@ -64,13 +64,13 @@ class Contest:
 
     def __init__(self, width: int, side: int, batch: int, device: str = "cpu") -> None:
         self.side, self.batch, self.device = side, batch, device
-        name = "resnet18" if side >= LARGE else "resnet18_small"
-        config = ModelConfig(name=name, width=width)
+        large = ModelConfig(name="resnet18")  # which has one width
+        config = large if side >= LARGE else ModelConfig(name="resnet18_small", width=width)
         self.model = build_model(config, CLASSES, seed=0)
         self.model(torch.randn(64 if side < LARGE else 8, 3, side, side))  # running statistics
         spec = TeacherSpec(
             model=config, num_classes=CLASSES, class_hash="-", mean=MEAN, std=STD, side=side,
-            features=8 * width, origin="benchmark",
+            features=512 if side >= LARGE else 8 * width, origin="benchmark",
         )  # fmt: skip
         self.files = teacher_files(self.model, spec)
         self.model.to(device)
@@ -175,8 +175,9 @@ def main() -> int:
         rows.append(row)
         notes.append(_speed(row, args.batch * groups, flops * groups, rate))
     notes.append(f"- Measured limit: {rate / 1e9:,.0f} GFLOP/s, bfloat16 product of {CEILING}^3.\n")
-    title = f"recover step, ResNet-18 width {args.width}, {args.side} px, batch {args.batch}"
-    name = f"recover-w{args.width}-s{args.side}-b{args.batch}"
+    width = 64 if args.side >= LARGE else args.width
+    title = f"recover step, ResNet-18 width {width}, {args.side} px, batch {args.batch}"
+    name = f"recover-w{width}-s{args.side}-b{args.batch}"
     return conclude(title, name, noise, rows, notes, write=args.write, device=args.device)
 
 
