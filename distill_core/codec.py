@@ -19,6 +19,8 @@ from distill_core.errors import DataError
 
 Scheme = Literal["features", "logits", "topk", "online"]
 TINY = np.finfo(np.float32).tiny  # of a level; below it, 1 / level would overflow
+WHOLE = np.float32(3 * 2**22)  # float32 this large have no fraction; its lowest byte is 0
+CACHED = 2**16  # features at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,8 +46,8 @@ def quantise(features: np.ndarray, *, bits: int = 8) -> tuple[np.ndarray, Affine
         DataError: a feature is not finite.
     """
     features = np.asarray(features, np.float32)
-    rows = tuple(range(features.ndim - 1))
-    offset, top = features.min(axis=rows), features.max(axis=rows)
+    rows = features.reshape(-1, features.shape[-1])
+    offset, top = rows.min(axis=0), rows.max(axis=0)
     with np.errstate(invalid="ignore", over="ignore"):
         span = top - offset
     if not np.isfinite(span).all():
@@ -54,14 +56,32 @@ def quantise(features: np.ndarray, *, bits: int = 8) -> tuple[np.ndarray, Affine
             f"features: channel {bad} spans {offset[bad]} to {top[bad]}, finite values expected. "
             f"Check the teacher's weights and its precision."
         )
-    levels = 2**bits - 1
-    scale = span / np.float32(levels)
+    scale = span / np.float32(2**bits - 1)
     # A constant channel, or one so narrow that its step underflows, is its offset.
-    steps = np.divide(np.float32(1), scale, out=np.zeros_like(scale), where=scale > TINY)
-    scaled = (features - offset) * steps
-    codes = np.clip(np.rint(scaled, out=scaled), 0, levels, out=scaled).astype(np.uint8)
-    affine = Affine(np.where(scale > TINY, scale, np.float32(0)), offset, bits)
-    return (_packed(codes) if bits == 4 else codes), affine
+    scale[scale <= TINY] = 0
+    steps = np.divide(np.float32(1), scale, out=np.zeros_like(scale), where=scale > 0)
+    codes = _rounded(rows, offset, steps).reshape(features.shape)
+    return (_packed(codes) if bits == 4 else codes), Affine(scale, offset, bits)
+
+
+def _rounded(rows: np.ndarray, offset: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """Return the nearest levels of (N, D) features, uint8; blocks of rows stay in the cache.
+
+    No code needs a clip: none is below 0, for no feature is below its offset, and none is above
+    the highest level, for rounding is monotonic (no difference exceeds `span`) and three
+    roundings carry span * steps at most 4 parts in 2^24 above it, where it still rounds down.
+    """
+    codes = np.empty(rows.shape, np.uint8)
+    block = np.empty((max(1, CACHED // max(1, rows.shape[1])), rows.shape[1]), np.float32)
+    for first in range(0, len(rows), len(block)):
+        part = rows[first : first + len(block)]
+        scaled = np.subtract(part, offset, out=block[: len(part)])
+        scaled *= steps
+        # The sum's last bits are the nearest whole number, ties to even, as `rint` gives it;
+        # casting integers is a third faster.
+        scaled += WHOLE
+        codes[first : first + len(part)] = scaled.view(np.int32)
+    return codes
 
 
 def dequantise(codes: np.ndarray, affine: Affine) -> np.ndarray:

@@ -8,12 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from distill_core.codec import (
-    Affine,
-    choose_scheme,
-    dequantise,
-    quantise,
-)
+from distill_core.codec import CACHED, TINY, Affine, choose_scheme, dequantise, quantise
 from distill_core.errors import DataError
 
 CLASSES, CHANNELS, LABELS = 1000, 512, 400
@@ -106,8 +101,48 @@ def test_the_error_is_at_most_half_a_level(features: np.ndarray) -> None:
     assert codes.dtype == np.uint8
     assert back.dtype == np.float32
     assert codes.shape == features.shape
-    rounding = 4 * np.spacing(np.abs(features).max() + np.float32(1e-30))
+    # A channel narrower than this is its offset.
+    rounding = 4 * np.spacing(np.abs(features).max() + np.float32(1e-30)) + 256 * TINY
     assert (np.abs(back - features) <= 0.5 * affine.scale + rounding).all()
+
+
+def by_definition(features: np.ndarray, bits: int) -> np.ndarray:
+    """Return codes one operation after another, with a rounding and a clip, not yet packed."""
+    offset, top = features.min(axis=0), features.max(axis=0)
+    scale = (top - offset) / np.float32(2**bits - 1)
+    steps = np.divide(np.float32(1), scale, out=np.zeros_like(scale), where=scale > TINY)
+    return np.clip(np.rint((features - offset) * steps), 0, 2**bits - 1).astype(np.uint8)
+
+
+wide = st.floats(-(2.0**126), 2.0**126, width=32)
+near_ties = st.integers(0, 510).map(lambda half: half / 2)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.sampled_from([wide, finite, near_ties]).flatmap(
+        lambda values: hnp.arrays(
+            np.float32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=9), elements=values
+        )
+    ),
+    st.sampled_from([8, 4]),
+)
+def test_codes_need_no_clip_and_are_those_of_the_definition(
+    features: np.ndarray, bits: int
+) -> None:
+    codes, affine = quantise(features, bits=bits)
+    levels = Affine(np.ones_like(affine.scale), np.zeros_like(affine.offset), bits)
+    assert np.array_equal(dequantise(codes, levels), by_definition(features, bits))
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("channels", [3, 512, 2 * CACHED])
+def test_blocks_meet_without_a_seam(channels: int, bits: int) -> None:
+    rows = 2 * max(1, CACHED // channels) + 1
+    features = np.random.default_rng(3).normal(size=(rows, channels)).astype(np.float32)
+    codes, affine = quantise(features, bits=bits)
+    levels = Affine(np.ones_like(affine.scale), np.zeros_like(affine.offset), bits)
+    assert np.array_equal(dequantise(codes, levels), by_definition(features, bits))
 
 
 def test_a_constant_channel_comes_back_exactly() -> None:
