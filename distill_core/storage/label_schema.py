@@ -12,7 +12,7 @@ import pyarrow as pa
 from distill_core.codec import Affine
 from distill_core.storage.parquet import list_type, pack_metadata
 
-VERSION = 1
+VERSION = 2  # 1 had lists of codes, one level per code; both are read
 BOX = list_type(pa.uint16(), 4)
 COLUMNS: Mapping[str, pa.DataType] = {
     "label": pa.int32(),
@@ -41,7 +41,7 @@ VALUES: Mapping[str, pa.DataType | None] = {
 }
 
 
-STREAMS = frozenset({*VALUES, "ids"})  # whose bytes are split into streams
+STREAMS = frozenset({"logits", "topk", "ids"})  # whose bytes are split into streams
 
 
 def _extra(facts: Mapping[str, Any]) -> dict[str, pa.DataType]:
@@ -68,7 +68,9 @@ def label_schema(facts: Mapping[str, Any], *, width: int | None) -> pa.Schema:
     """
     types = {**COLUMNS, **MIX_COLUMNS[facts["mix"]], **_extra(facts)}
     if width is not None:
-        types[facts["scheme"]] = list_type(VALUES[facts["scheme"]], width)
+        codes = facts["scheme"] == "features"
+        kind = pa.binary(width) if codes else list_type(VALUES[facts["scheme"]], width)
+        types[facts["scheme"]] = kind
     fields = [pa.field(name, kind, nullable=False) for name, kind in types.items()]
     return pa.schema(fields, pack_metadata({"kind": "labels", "version": VERSION, **facts}))
 

@@ -21,6 +21,7 @@ from distill_core.storage.label_rows import LabelRows, check_rows, image_names, 
 from distill_core.storage.label_schema import (
     COLUMNS,
     STREAMS,
+    VALUES,
     label_schema,
     leaf,
     pack_affine,
@@ -28,6 +29,7 @@ from distill_core.storage.label_schema import (
     unpack_affine,
 )
 from distill_core.storage.parquet import (
+    byte_rows,
     column_values,
     fixed_lists,
     list_values,
@@ -50,14 +52,15 @@ def encode_labels(rows: LabelRows) -> bytes:
     check_rows(rows)
     schema, fixed = _schema(rows), _image_columns(rows.images)
     tables = (_view_table(rows, position, fixed, schema) for position in range(len(rows.views)))
-    # Codes spread over all values: a dictionary buys nothing and reads slowly, while split byte
-    # streams leave exactly the stored byte of every code (Parquet widens it to 32 bits).
+    # What is told is nearly all bytes: it is worth the better compression. Split byte streams set
+    # the bytes of a number apart that vary from those that do not.
+    told = [leaf(field) for field in schema if field.name in VALUES or field.name == "ids"]
     streams = [leaf(field) for field in schema if field.name in STREAMS]
     return write_row_groups(
         schema,
         tables,
-        compression="zstd",
-        use_dictionary=[leaf(field) for field in schema if field.name not in STREAMS],
+        compression=dict.fromkeys(map(leaf, schema), "lz4") | dict.fromkeys(told, "zstd"),
+        use_dictionary=False,  # costs more than it saves in row groups of a hundred labels
         column_encoding=dict.fromkeys(streams, "BYTE_STREAM_SPLIT"),
         write_statistics=["view"],
     )
@@ -86,9 +89,10 @@ def decode_labels(
                 f"{where}: no view {missing[0]}; it holds {facts['views'][0]} to "
                 f"{facts['views'][-1]}. Read the shard of that range."
             )
-        images = _read_images(file, groups[wanted[0]])
-        names = [name for name in stored_columns(facts) if name not in ("wnid", "view")]
-        table = file.read_row_groups([groups[view] for view in wanted], columns=names)
+        names = [name for name in stored_columns(facts) if name != "view"]
+        # Pages are small and callers read many files at once: threads of Arrow's only cost.
+        table = file.read_row_groups([groups[v] for v in wanted], columns=names)
+    images = _images(table.slice(0, table.num_rows // len(wanted)))
     return _rows(facts, images, wanted, table, where=where)
 
 
@@ -135,7 +139,8 @@ def _view_table(rows: LabelRows, v: int, fixed: Mapping[str, Any], schema: pa.Sc
         "colour": fixed_lists(rows.colours[v].astype(np.float32)),
     }
     if rows.values is not None:
-        columns[rows.scheme] = fixed_lists(rows.values[v])
+        wrap = byte_rows if rows.scheme == "features" else fixed_lists
+        columns[rows.scheme] = wrap(rows.values[v])
     if rows.ids is not None and rows.rest is not None:
         columns["ids"], columns["rest"] = fixed_lists(rows.ids[v]), rows.rest[v]
     if rows.patches is not None:
@@ -146,8 +151,8 @@ def _view_table(rows: LabelRows, v: int, fixed: Mapping[str, Any], schema: pa.Sc
     return pa.table({name: columns[name] for name in schema.names}, schema=schema)
 
 
-def _read_images(file: pq.ParquetFile, group: int) -> tuple[ImageId, ...]:
-    table = file.read_row_group(group, columns=["label", "wnid", "ipc_index"])
+def _images(table: pa.Table) -> tuple[ImageId, ...]:
+    """Return the names of the images of one view."""
     labels, indices = (column_values(table[name]).tolist() for name in ("label", "ipc_index"))
     return tuple(map(ImageId, labels, table["wnid"].to_pylist(), indices))
 

@@ -85,15 +85,27 @@ def fixed_lists(values: np.ndarray) -> pa.FixedSizeListArray:
     return pa.FixedSizeListArray.from_arrays(flat, type=list_type(flat.type, values.shape[1]))
 
 
+def byte_rows(values: np.ndarray) -> pa.FixedSizeBinaryArray:
+    """Wrap (N, K) uint8 as N values of K bytes, which Parquet stores without a level per byte."""
+    whole = np.ascontiguousarray(values)
+    kind = pa.binary(whole.shape[1])
+    return pa.FixedSizeBinaryArray.from_buffers(kind, len(whole), [None, pa.py_buffer(whole)])
+
+
 def list_type(value: pa.DataType, size: int) -> pa.DataType:
     """Return the type of a list of `size` values, none of them null."""
     return pa.list_(pa.field("element", value, nullable=False), size)
 
 
 def list_values(column: pa.ChunkedArray) -> np.ndarray:
-    """Return a column of fixed-size lists as (N, K)."""
-    flat = column.combine_chunks().flatten()
-    values: np.ndarray = flat.to_numpy(zero_copy_only=False).reshape(len(column), -1)
+    """Return a column of fixed-size lists, or of values of as many bytes, as (N, K)."""
+    whole = column.combine_chunks()
+    if pa.types.is_fixed_size_binary(whole.type):
+        width = whole.type.byte_width
+        flat = np.frombuffer(whole.buffers()[1], np.uint8, len(whole) * width, whole.offset * width)
+    else:
+        flat = whole.flatten().to_numpy(zero_copy_only=False)
+    values: np.ndarray = flat.reshape(len(whole), -1)
     return values
 
 

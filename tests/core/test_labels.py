@@ -142,7 +142,7 @@ def test_some_views_come_back_in_the_order_asked_for(wanted: list[int]) -> None:
 
 def test_one_view_reads_without_touching_the_others() -> None:
     data = bytearray(encode_labels(small()))
-    start = opened(bytes(data)).metadata.row_group(2).column(0).dictionary_page_offset
+    start = opened(bytes(data)).metadata.row_group(2).column(0).data_page_offset
     data[start + 30] ^= 1
     decode_labels(bytes(data), [1])
     with pytest.raises(DataError, match="shard-x"):
@@ -279,6 +279,22 @@ def rewritten(data: bytes, column: str, values: list[int], *, metadata: bool = T
     stream = io.BytesIO()
     pq.write_table(table, stream, row_group_size=5)
     return stream.getvalue()
+
+
+@pytest.mark.parametrize("width", [5, 6])
+def test_codes_in_lists_as_the_first_version_wrote_them_are_still_read(width: int) -> None:
+    rows = small(width=width)
+    assert rows.values is not None
+    codes = [value.tolist() for value in rows.values.reshape(-1, width)]
+    table = opened(encode_labels(rows)).read()
+    index = table.schema.get_field_index("features")
+    lists = pa.array(codes, label_schema.list_type(pa.uint8(), width))
+    table = table.set_column(index, pa.field("features", lists.type, nullable=False), lists)
+    stream = io.BytesIO()
+    pq.write_table(table, stream, row_group_size=5, write_page_checksum=True)
+    assert parts(decode_labels(stream.getvalue(), [2, 0])) == parts(
+        decode_labels(encode_labels(rows), [2, 0])
+    )
 
 
 def test_a_partner_outside_the_shard_is_refused() -> None:
