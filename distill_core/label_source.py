@@ -8,18 +8,20 @@ Axes: N images of all shards, B rows of a batch, D features, C classes.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from distill_core.codec import Affine, dequantise
 from distill_core.config.students import RelabelConfig, Rest
 from distill_core.describe import describe
 from distill_core.errors import DataError
+from distill_core.label_decoding import CodedFeatures, HalfLogits, Head, KeptLogits
+from distill_core.label_gathering import Gathered
+from distill_core.label_reading import Reading
 from distill_core.label_views import LabelView, sample_label_view
 from distill_core.mixing import Mix
 from distill_core.models.ensemble import Ensemble
@@ -27,10 +29,7 @@ from distill_core.models.teacher import FrozenTeacher
 from distill_core.plan import ImageId
 from distill_core.rand_augment import Operations
 from distill_core.storage.labels import LabelRows
-from distill_core.topk import Top, restore
 from distill_core.views import View
-
-READERS = 16  # label shards that are read at once
 
 
 @dataclass(frozen=True)
@@ -39,6 +38,14 @@ class Labels:
 
     drawn: LabelView
     logits: Callable[[np.ndarray], Tensor]  # (B,) rows -> (B, C) logits
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """Labels that are being read."""
+
+    finish: Callable[[], Labels]  # waits for them; raises what reading raised
+    stop: Callable[[], None]  # lets go of them; nothing is left running
 
 
 class LabelSource(Protocol):
@@ -54,57 +61,52 @@ class LabelSource(Protocol):
 
 @dataclass(frozen=True)
 class StoredLabels:
-    """Labels from label shards, one view in memory at a time."""
+    """Labels from label shards, one view in memory at a time.
+
+    A view of features holds N * D * bits / 8 bytes of codes, below 100 bytes of draws per image and
+    8 * D bytes per shard; while it is read, one row group per reader as well.
+    """
 
     shards: Sequence[Callable[[int], LabelRows]]  # per image shard: view -> its rows
+    counts: Sequence[int]  # images of each image shard
     head: tuple[Tensor, Tensor]  # (C, D) weight and (C,) bias of the teacher
     device: str | torch.device
     rest: Rest = "none"  # of top-k labels
+    half: bool = False  # whether features meet the head in bfloat16
 
     def view(self, view: int | Sequence[int]) -> Labels:
         """Read one row group of every shard."""
+        return self.begin(view).finish()
+
+    def begin(self, view: int | Sequence[int]) -> Ahead:
+        """Read a view in the background; its labels are for who finishes it."""
+        gathered = Gathered(self.counts)
+
+        def read(shard: int, view: int) -> None:
+            gathered.put(shard, self.shards[shard](view))
+
         views = by_shard(view, len(self.shards))
-        with ThreadPoolExecutor(READERS) as threads:  # an epoch would wait for a thousand answers
-            parts = list(threads.map(lambda read, one: read(one), self.shards, views))
-        drawn = concatenate([_drawn(part) for part in parts])
-        if parts[0].scheme == "topk":
-            return Labels(drawn, self._of_top(parts))
-        if parts[0].scheme == "logits":
-            every = np.concatenate([_stored(part)[0] for part in parts])
-            return Labels(drawn, lambda rows: self._tensor(every[rows].astype(np.float32)))
-        return Labels(drawn, self._of_features(parts))
+        reading = Reading([partial(read, *pair) for pair in enumerate(views)])
 
-    def _of_top(self, parts: Sequence[LabelRows]) -> Callable[[np.ndarray], Tensor]:
-        """Return logits by row; what is left out is put in when a batch asks."""
-        values = np.concatenate([_stored(part)[0] for part in parts])
-        ids, rest = (np.concatenate([getattr(p, n)[0] for p in parts]) for n in ("ids", "rest"))
-        classes = len(self.head[1])
+        def finish() -> Labels:
+            reading.wait()
+            return Labels(gathered.drawn(), self._decoder(gathered))
 
-        def logits(rows: np.ndarray) -> Tensor:
-            kept = (values[rows].astype(np.float32), ids[rows].astype(np.int64))
-            top = Top(*map(self._tensor, (*kept, rest[rows].astype(np.float32))))
-            return restore(top, classes=classes, rest=self.rest)
+        return Ahead(finish, reading.stop)
 
-        return logits
-
-    def _of_features(self, parts: Sequence[LabelRows]) -> Callable[[np.ndarray], Tensor]:
-        """Return logits by row; codes stay uint8 until a batch asks for them."""
-        codes = np.concatenate([_stored(part)[0] for part in parts])
-        owner = np.repeat(np.arange(len(parts)), [len(part.images) for part in parts])
-        maps = [_affine(part) for part in parts]
-        scale, offset = (np.stack([getattr(m, name) for m in maps]) for name in ("scale", "offset"))
-        bits = maps[0].bits
-        weight, bias = self.head
-
-        def logits(rows: np.ndarray) -> Tensor:
-            shard = owner[rows]
-            features = dequantise(codes[rows], Affine(scale[shard], offset[shard], bits))
-            return self._tensor(features).to(weight) @ weight.T + bias
-
-        return logits
-
-    def _tensor(self, values: np.ndarray) -> Tensor:
-        return torch.from_numpy(values).to(self.device)
+    def _decoder(self, gathered: Gathered) -> Callable[[np.ndarray], Tensor]:
+        """Return logits by row."""
+        arrays, device = gathered.arrays, torch.device(self.device)
+        if "logits" in arrays:
+            return HalfLogits(arrays["logits"], device)
+        weight, bias = (part.to(device) for part in self.head)
+        if "topk" in arrays:
+            kept, ids, others = (arrays[name] for name in ("topk", "ids", "rest"))
+            return KeptLogits(kept, ids, others, len(bias), self.rest, device)
+        scale, offset, bits = gathered.affine()
+        head = Head(weight.bfloat16() if self.half else weight, bias)
+        steps, starts = (torch.from_numpy(part).to(device) for part in (scale, offset))
+        return CodedFeatures(arrays["features"], gathered.owners(), steps, starts, bits, head)
 
 
 @dataclass(frozen=True)
@@ -184,31 +186,6 @@ def _joined(parts: Sequence[Any]) -> dict[str, np.ndarray]:
     """Return every field of some dataclasses of arrays, one after another."""
     names = [field.name for field in fields(parts[0])]
     return {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
-
-
-def _drawn(rows: LabelRows) -> LabelView:
-    """Return the draws of the one view that was read."""
-    rolls = np.zeros((len(rows.images), 2), np.int32)
-    return LabelView(
-        View(rows.boxes[0], rows.flips[0], rolls),
-        Mix(rows.partners[0], rows.lam[0], rows.mix_boxes[0], rows.colours[0]),
-        patches=None if rows.patches is None else rows.patches[0],
-        operations=None
-        if rows.operations is None or rows.arguments is None
-        else Operations(rows.operations[0], rows.arguments[0]),
-    )
-
-
-def _stored(rows: LabelRows) -> np.ndarray:
-    if rows.values is None:
-        raise DataError("label shard: scheme online stores nothing to read. Relabel with features.")
-    return rows.values
-
-
-def _affine(rows: LabelRows) -> Affine:
-    if rows.affine is None:
-        raise DataError("label shard: features without their scale. Run `distill verify`.")
-    return rows.affine
 
 
 def _no_logits(rows: np.ndarray) -> Tensor:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
+from distill_core.epoch_labels import Asked, labels_in_turn
 from distill_core.epoch_views import is_hard
 from distill_core.label_source import LabelSource
 from distill_core.progress import Progress, silent
@@ -70,10 +73,12 @@ def train_student(
     first = student.resume(checkpoints)
     settings = task.run.posttrain
     gpus = [device] if torch.device(device).type == "cuda" else []
-    with torch.random.fork_rng(devices=gpus):  # the seeds of an epoch are for dropout alone
+    with (
+        torch.random.fork_rng(devices=gpus),  # the seeds of an epoch are for dropout alone
+        closing(labels_in_turn(_asked(student, first, labels, views))) as in_turn,
+    ):
         for epoch in range(first, settings.epochs):
-            source = views if views is not None and is_hard(settings, epoch) else labels
-            loss = student.epoch(epoch, source.view(student.views(epoch, len(source.shards))))
+            loss = student.epoch(epoch, next(in_turn))
             done = epoch + 1
             if done % settings.evaluate_every == 0 or done == settings.epochs:
                 student.judge(done, loss)
@@ -81,6 +86,15 @@ def train_student(
                 checkpoints.save(done, student.state())
             progress(done, settings.epochs)
     return TrainedStudent(student.result(), student.model, student.ema.model)
+
+
+def _asked(
+    student: Student, first: int, labels: LabelSource, views: LabelSource | None
+) -> Iterator[Asked]:
+    """Yield where the labels of each epoch come from, and which views it reads."""
+    for epoch in range(first, student.settings.epochs):
+        source = views if views is not None and is_hard(student.settings, epoch) else labels
+        yield source, student.views(epoch, len(source.shards))
 
 
 def _is_kept(done: int, epochs: int) -> bool:

@@ -188,7 +188,14 @@ class PosttrainWorker:
             self._reader(job.payload["labels"][n * per_shard : (n + 1) * per_shard])
             for n in range(len(shards))
         ]
-        return StoredLabels(readers, head, self.desk.device, self.desk.config.posttrain.rest)
+        return StoredLabels(
+            readers,
+            [len(rows.images) for rows in shards],
+            head,
+            self.desk.device,
+            rest=self.desk.config.posttrain.rest,
+            half=self.desk.config.precision == "bfloat16",
+        )
 
     def _views(self, shards: list[ImageRows]) -> LabelSource:
         """Return the same views without any teacher."""

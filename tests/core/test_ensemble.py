@@ -68,7 +68,9 @@ def test_stored_labels_of_an_ensemble_are_those_computed_online() -> None:
         relabel_shard(rows, [0, 1], config=config, teacher=together, seed=0, device="cpu")
     )
     head = together.head.weight, together.head.bias
-    stored = StoredLabels([lambda view: decode_labels(data, [view])], head, "cpu")
+    stored = StoredLabels(
+        [lambda view: decode_labels(data, [view])], [len(rows.images)], head, "cpu"
+    )
     online = OnlineLabels([(rows.images, torch.from_numpy(pixels))], together, config, 0)
     for view in (0, 1):
         exact = online.view(view).logits(np.arange(4))

@@ -98,7 +98,8 @@ def stored(scheme: str, kind: str, precision: Precision = "float32") -> StoredLa
         encode_labels(labelled(n, scheme, kind, precision=precision)) for n in range(len(SHARDS))
     ]
     readers = [lambda view, data=data: decode_labels(data, [view]) for data in files]
-    return StoredLabels(readers, (head.weight, head.bias), "cpu", rest="mean")
+    counts = [len(images) for images in SHARDS]
+    return StoredLabels(readers, counts, (head.weight, head.bias), "cpu", rest="mean")
 
 
 def online(scheme: str, kind: str, precision: Precision = "float32") -> OnlineLabels:

@@ -70,7 +70,9 @@ def test_a_label_of_a_trained_teacher_loses_little_and_costs_what_is_said(
     assert sum(part.nbytes for part in words) == each * IMAGES * VIEWS
     data, every = encode_labels(made), np.arange(IMAGES)
     head = teacher.head.weight, teacher.head.bias
-    kept = StoredLabels([lambda view: decode_labels(data, [view])], head, "cpu", rest="mean")
+    kept = StoredLabels(
+        [lambda view: decode_labels(data, [view])], [len(rows.images)], head, "cpu", rest="mean"
+    )
     asked = OnlineLabels([(names, torch.from_numpy(rows.pixels))], teacher, config, 0)
     lost = [
         share_lost(asked.view(v).logits(every).numpy(), kept.view(v).logits(every).numpy(), 20.0)

@@ -55,7 +55,8 @@ def from_storage(scheme: str, mix: str = "cutmix") -> StoredLabels:
     teacher = tiny_teacher()
     every = [encode_labels(stored(n, scheme, mix)) for n in range(2)]
     readers = [lambda view, data=data: decode_labels(data, [view]) for data in every]
-    return StoredLabels(readers, (teacher.head.weight, teacher.head.bias), "cpu")
+    counts = [len(images) for images in SHARDS]
+    return StoredLabels(readers, counts, (teacher.head.weight, teacher.head.bias), "cpu")
 
 
 @pytest.mark.parametrize("mix", ["none", "cutmix", "mixup", "cutout"])
@@ -120,7 +121,7 @@ def test_online_stores_views_without_values() -> None:
 
 def test_online_labels_are_never_read_from_a_shard() -> None:
     head = tiny_teacher().head
-    labels = StoredLabels([lambda view: stored(0, "online")], (head.weight, head.bias), "cpu")
+    labels = StoredLabels([lambda view: stored(0, "online")], [8], (head.weight, head.bias), "cpu")
     with pytest.raises(DataError, match="scheme online stores nothing"):
         labels.view(VIEWS[0])
 
