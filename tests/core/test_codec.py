@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from benchmarks.information import share_lost
 from distill_core.codec import CACHED, TINY, Affine, choose_scheme, dequantise, quantise
 from distill_core.errors import DataError
 
@@ -27,21 +28,6 @@ def sparse_features(rng: np.random.Generator, head: np.ndarray) -> np.ndarray:
     return np.maximum(rng.normal(-0.5, 1.0, (LABELS, CHANNELS)) + 0.5 * towards, 0).astype(
         np.float32
     )
-
-
-def log_softmax(logits: np.ndarray, temperature: float) -> np.ndarray:
-    """Return log probabilities in float64."""
-    scaled = logits.astype(np.float64) / temperature
-    scaled -= scaled.max(-1, keepdims=True)
-    return np.asarray(scaled - np.log(np.exp(scaled).sum(-1, keepdims=True)))
-
-
-def share_lost(exact: np.ndarray, coded: np.ndarray, temperature: float) -> float:
-    """Return KL(p || q) as a share of the label's information, KL(p || uniform)."""
-    p, q = log_softmax(exact, temperature), log_softmax(coded, temperature)
-    lost = (np.exp(p) * (p - q)).sum(-1).mean()
-    held = (np.exp(p) * (p + np.log(exact.shape[-1]))).sum(-1).mean()
-    return float(lost / held)
 
 
 def labels(codes_bits_lost: int = 0, *, bits: int = 8) -> tuple[np.ndarray, np.ndarray]:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
+from benchmarks.information import share_lost
 from distill_core.config.load import load_run
 from distill_core.config.schema import RunConfig
 from distill_core.label_source import OnlineLabels, StoredLabels
@@ -21,7 +22,6 @@ from distill_core.squeeze import train_teacher
 from distill_core.storage.images import ImageRows
 from distill_core.storage.labels import decode_labels, encode_labels
 from distill_core.supervised import Labelled
-from tests.core.test_codec import share_lost
 
 SIDE, WIDTH, IMAGES, VIEWS = 16, 64, 100, 4
 # Share of the information at most, bytes of what the teacher says of a label.

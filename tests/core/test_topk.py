@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from benchmarks.information import share_lost
 from distill_core.errors import ConfigError
 from distill_core.losses import kl_soft_labels
 from distill_core.topk import keep_top, restore
-from tests.core.test_codec import CLASSES, labels, share_lost
+from tests.core.test_codec import CLASSES, labels
 from tests.core.tiny import tiny_run
 
 LOGITS = torch.randn(7, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
