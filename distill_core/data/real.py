@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 
 import numpy as np
@@ -11,28 +10,48 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from distill_core.config.data import DataConfig
-from distill_core.data.decode import decode_image
+from distill_core.data.decoder import read_images
+from distill_core.data.decoders import SPAN, Decoders, default_decoders
 from distill_core.data.index import DatasetIndex
 from distill_core.data.readers import open_reader
 from distill_core.data.records import Reader, Split
-from distill_core.data.survey import CHUNK, THREADS
-from distill_core.errors import DataError
 from distill_core.progress import Progress, silent
-from distill_core.storage.digest import sha256
+
+# To start a decoder takes as long as to decode this many pixels, in images of 64 x 64 at least, for
+# the header costs more than the rest of a smaller one: 12,000 images at 32 pixels, 1,000 at 224.
+START_PIXELS = 50_000_000
 
 
 class RealImages:
-    """One split of an ingested dataset; nothing is read before it is asked for."""
+    """One split of an ingested dataset; nothing is read before it is asked for.
 
-    def __init__(self, config: DataConfig, index: DatasetIndex, split: Split) -> None:
+    Many images are decoded by processes of their own, started once that is worth it. They end with
+    `close`, or with this object.
+
+    Args:
+        config: of the dataset.
+        index: what was ingested.
+        split: which one.
+        decoders: processes that decode; 1 decodes here; None: see `default_decoders`.
+    """
+
+    def __init__(
+        self, config: DataConfig, index: DatasetIndex, split: Split, *, decoders: int | None = None
+    ) -> None:
         self._config = config
         self._table = index.table(split)
         self._readable = index.readable(split)
+        self._count = decoders or default_decoders()
+        self._decoders: Decoders | None = None
+        self._pixels_asked = 0
         self.labels: np.ndarray = self._table["label"].to_numpy()[self._readable].astype(np.int64)
 
     def resident(self, *, progress: Progress = silent) -> np.ndarray:
         """Return every readable image, (n, 3, S, S) uint8, in the order of `labels`."""
-        return self.pixels(self._readable, progress=progress)
+        try:
+            return self.pixels(self._readable, progress=progress)
+        finally:
+            self.close()
 
     def pixels(
         self, rows: Sequence[int] | np.ndarray, *, progress: Progress = silent
@@ -41,43 +60,42 @@ class RealImages:
 
         Args:
             rows: rows of the index; each must be readable.
-            progress: told after every chunk.
+            progress: told every so many images.
 
         Raises:
             DataError: an image is gone, or is not the one that was ingested.
+            ClusterError: a process that decodes was lost.
         """
         chosen = self._table.take(pa.array(np.asarray(rows, np.int64)))
         out = np.empty((len(rows), 3, self._config.side, self._config.side), np.uint8)
         # Files are read in their own order and the images put where they belong: with the order
-        # of the index, every chunk would touch every file of a shuffled dataset.
+        # of the index, every part would touch every file of a shuffled dataset.
         keys = [("uri", "ascending"), ("offset", "ascending")]
         order = pc.sort_indices(chosen, sort_keys=keys).to_numpy()
-        with ThreadPoolExecutor(THREADS) as pool:
-            for start in range(0, len(order), CHUNK):
-                self._read_chunk(chosen, order[start : start + CHUNK], out, pool)
-                progress(min(start + CHUNK, len(order)), len(order))
+        if self._worth_processes(len(rows)):
+            self._started().read(chosen, order, out, progress=progress)
+            return out
+        for start in range(0, len(order), SPAN):
+            places = order[start : start + SPAN]
+            read_images(self._reader, self._config, chosen.take(pa.array(places)), out, places)
+            progress(min(start + SPAN, len(order)), len(order))
         return out
 
-    def _read_chunk(
-        self, chosen: pa.Table, places: np.ndarray, out: np.ndarray, pool: ThreadPoolExecutor
-    ) -> None:
-        """Fetch some of the chosen images together, then decode them in a few threads."""
-        part = chosen.take(pa.array(places))
-        uris, offsets = part["uri"].to_pylist(), part["offset"].to_pylist()
-        hashes = part["sha256"].to_pylist()
-        files = self._reader.fetch(list(zip(uris, offsets, strict=True)))
+    def close(self) -> None:
+        """End the processes that decode, if there are any; more are started when needed."""
+        if self._decoders is not None:
+            self._decoders.close()
+        self._decoders = None
 
-        def decode(some: range) -> None:
-            for n in some:
-                where = f"{self._config.path or self._config.format}: {uris[n]} row {offsets[n]}"
-                if sha256(files[n]) != hashes[n]:
-                    raise DataError(
-                        f"{where}: not the image that was ingested. Restore it, or start a new run."
-                    )
-                out[places[n]] = decode_image(files[n], self._config, where=where)
+    def _worth_processes(self, count: int) -> bool:
+        """Return whether so much was asked so far that starting processes would have paid."""
+        self._pixels_asked += count * max(64, self._config.side) ** 2
+        return self._count > 1 and self._pixels_asked >= START_PIXELS
 
-        share = -(-len(files) // THREADS)
-        list(pool.map(decode, [range(len(files))[s * share :][:share] for s in range(THREADS)]))
+    def _started(self) -> Decoders:
+        if self._decoders is None or not self._decoders.alive:
+            self._decoders = Decoders(self._config, self._count)
+        return self._decoders
 
     @cached_property
     def _reader(self) -> Reader:
