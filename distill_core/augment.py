@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from distill_core.config.fields import Triple
 from distill_core.config.training import AugmentConfig
@@ -81,16 +80,21 @@ def apply_augmentation(
 
 
 def normalise(pixels: Tensor, *, mean: Triple, std: Triple) -> Tensor:
-    """Return (B, 3, S, S) uint8 pixels as normalised float32."""
-    scale = torch.tensor([1 / (255 * s) for s in std], device=pixels.device).view(3, 1, 1)
+    """Return (B, 3, S, S) uint8 pixels as normalised float32, channels last."""
+    count, _, height, width = pixels.shape
+    # A line of pixels is 3 S numbers in a row, which vectorises; three channels would not.
+    scale = torch.tensor([1 / (255 * s) for s in std], device=pixels.device).repeat(width)
     offset = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=pixels.device)
-    return pixels.float().mul_(scale).add_(offset.view(3, 1, 1))
+    lines = pixels.permute(0, 2, 3, 1).reshape(count, height, 3 * width)
+    images = lines.float().mul_(scale).add_(offset.repeat(width))
+    return images.view(count, height, width, 3).permute(0, 3, 1, 2)
 
 
 def _gather(pixels: Tensor, draw: Augmentation, *, margin: int) -> Tensor:
     """Cut a window of each zero-padded image and flip it: one gather, whatever was drawn."""
     count, _, side, _ = pixels.shape
-    device, along = pixels.device, torch.arange(side, device=pixels.device)
+    device, width = pixels.device, side + 2 * margin
+    along = torch.arange(side, device=device, dtype=torch.int32)
     rows = columns = along.expand(count, side)
     if draw.flips is not None:
         flips = torch.from_numpy(draw.flips).to(device)
@@ -98,10 +102,14 @@ def _gather(pixels: Tensor, draw: Augmentation, *, margin: int) -> Tensor:
     if draw.windows is not None:
         windows = torch.from_numpy(draw.windows).to(device)
         rows, columns = rows + windows[:, :1], columns + windows[:, 1:]
-        pixels = pad(pixels, [margin] * 4)
-    images = torch.arange(count, device=device)
-    cut = pixels.permute(0, 2, 3, 1)[images[:, None, None], rows[:, :, None], columns[:, None, :]]
-    return cut.permute(0, 3, 1, 2)
+    # Three channels and an unused one are gathered as one number.
+    padded = pixels.new_zeros(count, width, width, 4)
+    inside = slice(margin, margin + side)
+    padded[:, inside, inside, :3] = pixels.permute(0, 2, 3, 1)
+    first = torch.arange(count, device=device, dtype=torch.int32)[:, None] * width
+    places = (first + rows)[:, :, None] * width + columns[:, None, :]
+    cut = padded.view(torch.int32).view(-1).index_select(0, places.view(-1))
+    return cut.view(torch.uint8).view(count, side, side, 4)[..., :3].permute(0, 3, 1, 2)
 
 
 def _erase(images: Tensor, holes: np.ndarray, *, length: int) -> Tensor:

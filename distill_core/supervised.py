@@ -113,7 +113,11 @@ class Resident:
         mine = np.arange(len(rows))[share]
         chosen = torch.from_numpy(rows[mine]).to(self.pixels.device)
         images = apply_augmentation(
-            self.pixels[chosen], draw.take(mine), config, mean=run.data.mean, std=run.data.std
+            self.pixels.index_select(0, chosen),
+            draw.take(mine),
+            config,
+            mean=run.data.mean,
+            std=run.data.std,
         )
         return images, self.labels[chosen]
 

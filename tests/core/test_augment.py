@@ -83,6 +83,34 @@ def test_crops_are_views() -> None:
     torch.testing.assert_close(augmented(pixels(), drawn, config), expected)
 
 
+def written_out(images: Tensor, drawn: Augmentation, config: AugmentConfig) -> Tensor:
+    """Return what the definition gives, in float32, one image after another."""
+    margin, found = config.pad_crop, []
+    scale = torch.tensor([1 / (255 * s) for s in STD]).view(3, 1, 1)
+    offset = torch.tensor([-m / s for m, s in zip(MEAN, STD, strict=True)]).view(3, 1, 1)
+    for number, image in enumerate(pad(images, [margin] * 4)):
+        top, left = (0, 0) if drawn.windows is None else drawn.windows[number]
+        cut = image[:, top : top + images.shape[2], left : left + images.shape[3]]
+        flipped = cut.flip(2) if drawn.flips is not None and drawn.flips[number] else cut
+        found.append(flipped.float() * scale + offset)
+    return torch.stack(found)
+
+
+@pytest.mark.parametrize("settings", [{"pad_crop": 4}, {"pad_crop": 4, "flip": False}, {}])
+def test_the_bits_are_those_of_the_definition(settings: dict[str, int]) -> None:
+    config = AugmentConfig(**settings)  # type: ignore[arg-type]
+    images = pixels(40, 32)
+    drawn = sample_augmentation(generator(7, 1), config, count=40, side=32)
+    out = augmented(images, drawn, config)
+    assert torch.equal(out, written_out(images, drawn, config))
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    crop = AugmentConfig(flip=False, crop=(0.2, 0.9))
+    drawn = sample_augmentation(generator(7, 2), crop, count=40, side=32)
+    assert drawn.crops is not None
+    plain = written_out(images, Augmentation(None, None, None, None), crop)
+    assert torch.equal(augmented(images, drawn, crop), apply_view(plain, drawn.crops, out=32))
+
+
 def test_a_part_of_a_draw_augments_a_part_of_the_batch() -> None:
     drawn = draw(EVERYTHING)
     whole = augmented(pixels(), drawn, EVERYTHING)
