@@ -1,8 +1,8 @@
 """The published loops, written from their descriptions, to be measured against.
 
-Recover: hooks, a batch crop, a clip loop. Labels: one `torch.save` per batch, logits in half
-precision. Post-train: a file and a chain of PIL transforms per image. Tests prove that ours
-computes the same losses and shows the same views.
+Squeeze: a chain of PIL transforms per image. Recover: hooks, a batch crop, a clip loop. Labels: one
+`torch.save` per batch, logits in half precision. Post-train: a file and a chain of PIL transforms
+per image. Tests prove that ours computes the same losses and shows the same views.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -17,9 +18,53 @@ from torch.nn.functional import cross_entropy
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tv
 
+from distill_core.augment import Augmentation
 from distill_core.mixing import Mix
 from distill_core.pixel_space import PixelSpace
 from distill_core.views import View
+
+
+def decode_files(files: Sequence[bytes]) -> np.ndarray:
+    """Return image files of one size as (n, S, S, 3) uint8, one after another."""
+    found = []
+    for file in files:
+        with Image.open(io.BytesIO(file)) as image:
+            found.append(np.asarray(image.convert("RGB")))
+    return np.stack(found)
+
+
+def load_training_batch(
+    pixels: np.ndarray, rows: np.ndarray, drawn: Augmentation, *, margin: int, space: PixelSpace
+) -> Tensor:
+    """Return padded, cropped, flipped and normalised images, (B, 3, S, S), as loaders do.
+
+    Args:
+        pixels: (n, S, S, 3) uint8.
+        rows: (B,) the images of the batch.
+        drawn: windows and flips of the same B images.
+        margin: zero padding in pixels.
+        space: mean and standard deviation.
+    """
+    assert drawn.windows is not None
+    assert drawn.flips is not None
+    mean, std = (channel.flatten().tolist() for channel in (space.mean, space.std))
+    side, views = pixels.shape[1], []
+    for row, (top, left), flip in zip(rows, drawn.windows.tolist(), drawn.flips, strict=True):
+        padded = tv.pad(Image.fromarray(pixels[row]), [margin])
+        cut = tv.crop(padded, top, left, side, side)
+        views.append(tv.normalize(tv.to_tensor(tv.hflip(cut) if flip else cut), mean, std))
+    return torch.stack(views)
+
+
+def training_step(
+    model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor
+) -> float:
+    """Take one step of supervised training; return the loss."""
+    optimizer.zero_grad()
+    loss = cross_entropy(model(images), labels)
+    loss.backward()
+    optimizer.step()
+    return loss.item()
 
 
 class HookedTeacher:

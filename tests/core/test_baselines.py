@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,15 @@ import torch
 from PIL import Image
 from torch.nn.functional import cosine_similarity
 
-from benchmarks.baselines import HookedTeacher, load_batch, load_labels, save_labels
+from benchmarks.baselines import (
+    HookedTeacher,
+    decode_files,
+    load_batch,
+    load_labels,
+    save_labels,
+)
+from benchmarks.bench_posttrain import jpeg, smooth_images
+from benchmarks.bench_squeeze import images_of, training_steps
 from distill_core.config.students import MixConfig
 from distill_core.label_views import LabelView, render
 from distill_core.mixing import sample_mix
@@ -72,3 +81,18 @@ def _png(pixels: np.ndarray) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels.transpose(1, 2, 0)).save(file, "PNG")
     return file.getvalue()
+
+
+def test_a_training_step_of_the_loader_and_ours_have_the_same_loss() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 3, 16, 16), dtype=np.uint8)
+    labels = np.arange(40) % 10
+    theirs, ours = training_steps(pixels, labels, width=4, batch=16)
+    for _ in range(3):
+        assert ours() == pytest.approx(theirs(), rel=1e-6)
+
+
+def test_files_are_decoded_to_the_same_pixels_one_by_one(tmp_path: Path) -> None:
+    files = [jpeg(one) for one in smooth_images(30, 16)]
+    plain = decode_files(files)
+    with images_of(files, side=16, folder=tmp_path, decoders=1) as images:
+        assert np.array_equal(images.resident(), plain.transpose(0, 3, 1, 2))
