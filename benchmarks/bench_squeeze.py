@@ -66,7 +66,7 @@ def images_of(
         table = pa.table({"image": images, "label": pa.array([0] * len(part))})
         pq.write_table(table, folder / f"{split}.parquet", row_group_size=1000)
     index = ingest(config, Store(str(folder / "store")))
-    with closing(RealImages(config, index, "train", decoders=decoders)) as images:
+    with closing(RealImages(config, index, "train", decoders=decoders, start_pixels=0)) as images:
         yield images
 
 

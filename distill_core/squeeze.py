@@ -18,7 +18,8 @@ from distill_core.models.importing import import_model, read_description
 from distill_core.models.spec import TeacherSpec, check_description
 from distill_core.progress import Progress, silent
 from distill_core.seeds import derive_seed
-from distill_core.supervised import Labelled, Resident, Trainee, judge, train_epoch
+from distill_core.streaming import Unread, source_of
+from distill_core.supervised import Labelled, Trainee, judge, train_epoch
 from distill_core.training_state import CheckpointPort, pack_state, unpack_state
 from distill_core.world import World
 
@@ -37,7 +38,7 @@ class SqueezedTeacher:
 
 
 def train_teacher(
-    train: Labelled,
+    train: Labelled | Unread,
     test: Labelled,
     *,
     run: RunConfig,
@@ -56,7 +57,7 @@ def train_teacher(
     the running statistics are those of the first, whose result counts.
 
     Args:
-        train: what the teacher learns.
+        train: what the teacher learns; the teacher is the same however the images are kept.
         test: what its accuracy is measured on.
         run: its seed, precision, normalisation, network and training.
         class_hash: identity of the label space.
@@ -74,7 +75,7 @@ def train_teacher(
     assert training is not None
     trainee = Trainee.start(run, training, device=device, weights=start)
     curve = _resume(trainee, checkpoints)
-    model, source = world.wrap(trainee.model), Resident.of(train, device=device)
+    model, source = world.wrap(trainee.model), source_of(train, device=device)
     gpus = [device] if torch.device(device).type == "cuda" else []
     with torch.random.fork_rng(devices=gpus):
         for epoch in range(len(curve), training.epochs):

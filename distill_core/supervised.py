@@ -1,4 +1,4 @@
-"""Supervised training on labelled real images that are resident in memory, epoch by epoch.
+"""Supervised training on labelled real images, epoch by epoch.
 
 Axes: n images in the split, B in the batch of all processes, B' of this process, S side in pixels.
 """
@@ -6,7 +6,10 @@ Axes: n images in the split, B in the batch of all processes, B' of this process
 from __future__ import annotations
 
 import math
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -78,6 +81,31 @@ class Trainee:
         return logits.to(weights.dtype)
 
 
+Batches = Generator[tuple[Tensor, Tensor], None, None]  # (B', 3, S, S) float32 and (B',) int64
+
+
+class Source(Protocol):
+    """Where training images come from; what a step sees does not depend on that."""
+
+    @property
+    def labels(self) -> Tensor:
+        """Return the labels (n,) int64, on the device that trains."""
+        ...
+
+    def batches(
+        self, parts: Sequence[np.ndarray], run: RunConfig, *, first: int, share: slice
+    ) -> Batches:
+        """Yield this process's part of each batch, augmented and normalised.
+
+        Args:
+            parts: by step, the (B,) images of the whole batch.
+            run: its seed, augmentation and normalisation.
+            first: number of the first step, counted over the whole training.
+            share: the part of this process.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Resident:
     """The training images on the device that trains."""
@@ -92,38 +120,45 @@ class Resident:
             torch.from_numpy(split.pixels).to(device), torch.from_numpy(split.labels).to(device)
         )
 
+    def batches(
+        self, parts: Sequence[np.ndarray], run: RunConfig, *, first: int, share: slice
+    ) -> Batches:
+        """Yield this process's part of each batch; see `Source`."""
+        for step, rows in enumerate(parts, first):
+            yield self.batch(rows, run, step=step, share=share)
+
     def batch(
         self, rows: np.ndarray, run: RunConfig, *, step: int, share: slice
     ) -> tuple[Tensor, Tensor]:
-        """Return this process's part of a batch, augmented and normalised.
+        """Return this process's part of the batch of a step."""
+        chosen = torch.from_numpy(rows[share]).to(self.pixels.device)
+        pixels = self.pixels.index_select(0, chosen)
+        return augmented(pixels, len(rows), run, step=step, share=share), self.labels[chosen]
 
-        Args:
-            rows: the B images of the whole batch.
-            run: its seed, augmentation and normalisation.
-            step: counted over the whole training; names the draws of the whole batch.
-            share: the part of this process.
 
-        Returns:
-            (B', 3, S, S) float32 and (B',) int64.
-        """
-        assert run.squeeze.training is not None
-        config = run.squeeze.training.augment
-        rng = generator(philox_key(run.seed, "squeeze", "augment"), step)
-        draw = sample_augmentation(rng, config, count=len(rows), side=self.pixels.shape[-1])
-        mine = np.arange(len(rows))[share]
-        chosen = torch.from_numpy(rows[mine]).to(self.pixels.device)
-        images = apply_augmentation(
-            self.pixels.index_select(0, chosen),
-            draw.take(mine),
-            config,
-            mean=run.data.mean,
-            std=run.data.std,
-        )
-        return images, self.labels[chosen]
+def augmented(pixels: Tensor, count: int, run: RunConfig, *, step: int, share: slice) -> Tensor:
+    """Return this process's part of a batch, augmented and normalised.
+
+    Args:
+        pixels: (B', 3, S, S) uint8, that part.
+        count: B.
+        run: its seed, augmentation and normalisation.
+        step: counted over the whole training; names the draws of the whole batch.
+        share: the part of this process.
+
+    Returns:
+        (B', 3, S, S) float32, on the device of `pixels`.
+    """
+    assert run.squeeze.training is not None
+    config = run.squeeze.training.augment
+    rng = generator(philox_key(run.seed, "squeeze", "augment"), step)
+    draw = sample_augmentation(rng, config, count=count, side=pixels.shape[-1])
+    mine = draw.take(np.arange(count)[share])
+    return apply_augmentation(pixels, mine, config, mean=run.data.mean, std=run.data.std)
 
 
 def train_epoch(
-    model: nn.Module, trainee: Trainee, source: Resident, *, epoch: int, world: World
+    model: nn.Module, trainee: Trainee, source: Source, *, epoch: int, world: World
 ) -> dict[str, float]:
     """Show every image once, but for a last batch that is not full; return the curve's point.
 
@@ -146,19 +181,19 @@ def train_epoch(
     steps = count // size
     lr, total = 0.0, torch.zeros((), device=source.labels.device)
     model.train()
-    for number in range(steps):
-        step = epoch * steps + number
-        lr = lr_at(
-            training.schedule,
-            training.optimizer.lr,
-            step=step,
-            steps_per_epoch=steps,
-            epochs=training.epochs,
-        )
-        set_lr(trainee.optimizer, lr)
-        rows = order[number * size : (number + 1) * size]
-        images, labels = source.batch(rows, run, step=step, share=world.share(size))
-        total += train_step(model, trainee, images, labels, weight=world.size / size)
+    parts = [order[number * size : (number + 1) * size] for number in range(steps)]
+    share, first = world.share(size), epoch * steps
+    with closing(source.batches(parts, run, first=first, share=share)) as batches:
+        for step, (images, labels) in enumerate(batches, first):
+            lr = lr_at(
+                training.schedule,
+                training.optimizer.lr,
+                step=step,
+                steps_per_epoch=steps,
+                epochs=training.epochs,
+            )
+            set_lr(trainee.optimizer, lr)
+            total += train_step(model, trainee, images, labels, weight=world.size / size)
     loss = float(total) / steps
     if not math.isfinite(loss):
         raise DivergedError(

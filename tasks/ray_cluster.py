@@ -26,12 +26,7 @@ from tasks.session_folder import session_folder
 OBJECT_STORE_BYTES = 128 * 2**20  # receipts are small; the default takes 30 % of the memory
 KNOCK_SECONDS = 10.0
 SHORT = 24  # characters of a temporary folder; sockets far below it have names of at most 107
-FORWARDED = (
-    "AWS_",
-    "FSSPEC_",
-    "DO_NOT_TRACK",
-    "DISTILL_DECODERS",
-)  # what a worker on another node must know
+FORWARDED = ("AWS_", "FSSPEC_", "DO_NOT_TRACK", "DISTILL_DECODERS", "DISTILL_RESIDENT_BYTES")
 SECRET = ("KEY", "SECRET", "TOKEN", "PASSWORD")  # Ray writes what it is given into its logs
 
 

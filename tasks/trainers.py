@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from distill_core.squeeze import SqueezedTeacher
     from distill_core.storage.images import ImageRows
     from distill_core.storage.labels import LabelRows
+    from distill_core.streaming import Unread
     from distill_core.student import StudentTask
     from distill_core.supervised import Labelled
     from distill_core.world import World
@@ -67,7 +68,7 @@ class SqueezeWorker:
             return import_teacher(test, run=config, class_hash=class_hash, device=self.desk.device)
         torch.set_num_threads(config.squeeze.training.threads or config.threads)
         return train_teacher(
-            Labelled(*self.desk.split("train")),
+            self._images(world),
             test,
             run=config,
             class_hash=class_hash,
@@ -77,6 +78,16 @@ class SqueezeWorker:
             checkpoints=checkpoints,
             progress=self.desk.progress,
         )
+
+    def _images(self, world: World) -> Labelled | Unread:
+        """Return the images to learn: in memory, or how they are read where they do not fit."""
+        from distill_core.streaming import Unread, fits
+        from distill_core.supervised import Labelled
+
+        real, side = self.desk.real, self.desk.config.data.side
+        if fits(len(real.labels), side, device=self.desk.device, processes=world.size):
+            return Labelled(real.resident(), real.labels)
+        return Unread(real.at, real.labels)
 
     def _start(self, key: str | None) -> nn.Module | None:
         """Return the network that training starts from, if it is a teacher of another run."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from threading import Lock
 
 import numpy as np
 import pyarrow as pa
@@ -17,32 +18,41 @@ from distill_core.data.readers import open_reader
 from distill_core.data.records import Reader, Split
 from distill_core.progress import Progress, silent
 
-# To start a decoder takes as long as to decode this many pixels, in images of 64 x 64 at least, for
-# the header costs more than the rest of a smaller one: 12,000 images at 32 pixels, 1,000 at 224.
-START_PIXELS = 50_000_000
+# Pixels from which on processes are worth their start, counting no image for less than 64 x 64, for
+# a header costs more than the rest of a small one: 61,000 images at 32 pixels, 5,000 at 224.
+START_PIXELS = 250_000_000
 
 
 class RealImages:
     """One split of an ingested dataset; nothing is read before it is asked for.
 
     Many images are decoded by processes of their own, started once that is worth it. They end with
-    `close`, or with this object.
+    `close`, or with this object. Several threads may read at the same time.
 
     Args:
         config: of the dataset.
         index: what was ingested.
         split: which one.
         decoders: processes that decode; 1 decodes here; None: see `default_decoders`.
+        start_pixels: asked for in all, from which on processes are started.
     """
 
     def __init__(
-        self, config: DataConfig, index: DatasetIndex, split: Split, *, decoders: int | None = None
+        self,
+        config: DataConfig,
+        index: DatasetIndex,
+        split: Split,
+        *,
+        decoders: int | None = None,
+        start_pixels: int = START_PIXELS,
     ) -> None:
         self._config = config
         self._table = index.table(split)
         self._readable = index.readable(split)
         self._count = decoders or default_decoders()
+        self._start_pixels = start_pixels
         self._decoders: Decoders | None = None
+        self._lock = Lock()
         self._pixels_asked = 0
         self.labels: np.ndarray = self._table["label"].to_numpy()[self._readable].astype(np.int64)
 
@@ -52,6 +62,10 @@ class RealImages:
             return self.pixels(self._readable, progress=progress)
         finally:
             self.close()
+
+    def at(self, places: np.ndarray) -> np.ndarray:
+        """Return some of the readable images by their places in `labels`; see `pixels`."""
+        return self.pixels(self._readable[places])
 
     def pixels(
         self, rows: Sequence[int] | np.ndarray, *, progress: Progress = silent
@@ -90,12 +104,13 @@ class RealImages:
     def _worth_processes(self, count: int) -> bool:
         """Return whether so much was asked so far that starting processes would have paid."""
         self._pixels_asked += count * max(64, self._config.side) ** 2
-        return self._count > 1 and self._pixels_asked >= START_PIXELS
+        return self._count > 1 and self._pixels_asked >= self._start_pixels
 
     def _started(self) -> Decoders:
-        if self._decoders is None or not self._decoders.alive:
-            self._decoders = Decoders(self._config, self._count)
-        return self._decoders
+        with self._lock:
+            if self._decoders is None or not self._decoders.alive:
+                self._decoders = Decoders(self._config, self._count)
+            return self._decoders
 
     @cached_property
     def _reader(self) -> Reader:

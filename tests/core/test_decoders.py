@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from distill_core.config.data import DataConfig
-from distill_core.data import decoders, real
+from distill_core.data import decoders
 from distill_core.data.index import DatasetIndex, ingest
 from distill_core.data.real import RealImages
 from distill_core.errors import ClusterError, ConfigError, DataError
@@ -27,9 +27,8 @@ IMAGES = 60
 
 
 @pytest.fixture(autouse=True)
-def _always_worth_it(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Start processes for any image; two halves of shared memory hold four images each."""
-    monkeypatch.setattr(real, "START_PIXELS", 1)
+def _small_parts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let two halves of shared memory hold four images each; no process may stay."""
     monkeypatch.setattr(decoders, "SHARED_BYTES", 2 * 4 * 3 * 8 * 8)
     monkeypatch.setattr(decoders, "SPAN", 16)
     yield
@@ -60,8 +59,8 @@ def parquet_dataset(folder: Path) -> tuple[DataConfig, DatasetIndex]:
 
 def test_processes_decode_what_this_process_decodes(tmp_path: Path) -> None:
     config, index = parquet_dataset(tmp_path)
-    here = RealImages(config, index, "train", decoders=1)
-    there = RealImages(config, index, "train", decoders=2)
+    here = RealImages(config, index, "train", decoders=1, start_pixels=0)
+    there = RealImages(config, index, "train", decoders=2, start_pixels=0)
     seen: list[tuple[int, int]] = []
     pixels = there.resident(progress=lambda done, total: seen.append((done, total)))
     assert np.array_equal(pixels, here.resident())
@@ -78,15 +77,14 @@ def test_processes_decode_what_this_process_decodes(tmp_path: Path) -> None:
     assert children() == []
 
 
-def test_few_images_start_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_images_start_no_process(tmp_path: Path) -> None:
     config, index = parquet_dataset(tmp_path)
-    monkeypatch.setattr(real, "START_PIXELS", 20 * 64 * 64)
-    images = RealImages(config, index, "train", decoders=2)
+    images = RealImages(config, index, "train", decoders=2, start_pixels=20 * 64 * 64)
     images.pixels(range(19))
     assert children() == []
     images.pixels([0])  # one more than what is worth it, all in all
     assert len(children()) == 2
-    assert RealImages(config, index, "train", decoders=1).resident().shape[0] == 62
+    assert RealImages(config, index, "train", decoders=1, start_pixels=0).resident().shape[0] == 62
     assert len(children()) == 2
     del images
 
@@ -100,7 +98,7 @@ def test_the_same_image_is_refused_in_the_same_words(tmp_path: Path, change: str
         file.unlink() if change == "gone" else file.write_bytes(png(99))
     said = []
     for count in (1, 2):
-        images = RealImages(config, index, "train", decoders=count)
+        images = RealImages(config, index, "train", decoders=count, start_pixels=0)
         with pytest.raises(DataError, match=r"train/dog/10\.png") as caught:
             images.pixels(range(6))
         said.append(str(caught.value))
@@ -111,7 +109,7 @@ def test_the_same_image_is_refused_in_the_same_words(tmp_path: Path, change: str
 
 def test_a_lost_process_is_named_and_others_take_its_place(tmp_path: Path) -> None:
     config, index = parquet_dataset(tmp_path)
-    images = RealImages(config, index, "train", decoders=2)
+    images = RealImages(config, index, "train", decoders=2, start_pixels=0)
     before = images.pixels(range(8))
     for pid in children():
         os.kill(pid, signal.SIGKILL)
@@ -123,8 +121,7 @@ def test_a_lost_process_is_named_and_others_take_its_place(tmp_path: Path) -> No
 def _decode(
     config: DataConfig, index: DatasetIndex, say: Callable[[tuple[int, ...]], None]
 ) -> None:
-    real.START_PIXELS = 1
-    say(RealImages(config, index, "train", decoders=2).pixels(range(8)).shape)
+    say(RealImages(config, index, "train", decoders=2, start_pixels=0).pixels(range(8)).shape)
 
 
 def test_a_daemonic_worker_may_start_processes_too(tmp_path: Path) -> None:
@@ -145,10 +142,9 @@ from distill_core.data import real
 from distill_core.data.index import load_index
 from distill_core.storage.store import Store
 from tests.core.datasets import data_config
-real.START_PIXELS = 1
 config = data_config(sys.argv[1], format="parquet")
 index = load_index(Store(sys.argv[1] + "/store"), sys.argv[2])
-images = real.RealImages(config, index, "train", decoders=2)
+images = real.RealImages(config, index, "train", decoders=2, start_pixels=0)
 while True:
     images.pixels(range(60))
     print(*(decoder.process.pid for decoder in images._decoders._all), flush=True)
