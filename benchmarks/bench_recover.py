@@ -105,7 +105,7 @@ class Contest:
 
         def step() -> Tensor:
             view = self._view(next(numbers))
-            lens = lens_of(view, side=self.side, out=self.side, like=leaves[0])
+            lens = lens_of(view, out=self.side, like=leaves[0])
             batches = zip(leaves, goals, adams, strict=True)
             return take([Part([leaf], goal, adam, lens) for leaf, goal, adam in batches])
 

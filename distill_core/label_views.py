@@ -14,12 +14,15 @@ from torch import Tensor
 
 from distill_core.config.fields import Triple
 from distill_core.config.students import RelabelConfig
+from distill_core.crops import crop_dtype, crop_pixels
 from distill_core.mixing import Mix, apply_mix, has_partners, sample_mix
 from distill_core.patches import apply_patches, sample_patches
 from distill_core.plan import ImageId
 from distill_core.rand_augment import Operations, apply_operations, sample_operations
 from distill_core.seeds import generator, philox_key
-from distill_core.views import View, apply_view, sample_view
+from distill_core.views import View, sample_view
+
+BLOCK, GPU_BLOCK = 1 << 17, 1 << 27  # values of the images that are rendered at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,77 @@ def sample_label_view(
     )
 
 
+@dataclass(frozen=True)
+class Shown:
+    """Some rows as they were drawn, not yet mixed."""
+
+    rows: np.ndarray  # (n,) ascending
+    views: Tensor  # (n, S, S, 3): uint8 levels, or floats in [0, 1]; see `crops`
+
+    def take(self, rows: np.ndarray, dtype: torch.dtype) -> Tensor:
+        """Return (B, 3, S, S) floats in [0, 1], channels last, of rows that are among these."""
+        places = torch.from_numpy(np.searchsorted(self.rows, rows)).to(self.views.device)
+        taken = self.views.index_select(0, places)
+        floats = taken.to(dtype).div_(255) if taken.dtype == torch.uint8 else taken
+        return floats.permute(0, 3, 1, 2)
+
+
+@dataclass(frozen=True)
+class Renderer:
+    """How views are shown: operations, patches, crop, flip, mix, normalise.
+
+    The teacher and the student see what one renderer shows. It works through blocks of images that
+    stay in a cache, and shows an image that is wanted twice, as itself and as a partner, once.
+    """
+
+    kind: str  # of the mix
+    mean: Triple  # per channel, of pixels in [0, 1]; also the colour of what moves in from outside
+    std: Triple
+    dtype: torch.dtype = torch.float32  # of the result
+
+    def wanted(self, rows: np.ndarray, drawn: LabelView) -> np.ndarray:
+        """Return the images that some rows show: themselves and their partners, ascending."""
+        return np.unique([rows, drawn.mix.partners[rows]] if has_partners(self.kind) else rows)
+
+    def show(self, pixels: Tensor, rows: np.ndarray, drawn: LabelView) -> Shown:
+        """Show (n,) ascending rows of (N, 3, S, S) uint8 pixels, unmixed."""
+        side = pixels.shape[-1]
+        kept = crop_dtype(side, self.dtype)
+        views = torch.empty(len(rows), side, side, 3, dtype=kept, device=pixels.device)
+        for part in blocks(len(rows), pixels):
+            views[part] = self._cropped(pixels, rows[part], drawn).permute(0, 2, 3, 1)
+        return Shown(rows, views)
+
+    def mixed(self, shown: Shown, rows: np.ndarray, drawn: LabelView) -> Tensor:
+        """Return the views of (B,) rows from what was shown, as `render` does."""
+        side, device = shown.views.shape[1], shown.views.device
+        out = torch.empty(len(rows), side, side, 3, dtype=self.dtype, device=device)
+        out = out.permute(0, 3, 1, 2)
+        mean, std = (torch.tensor(v * side, dtype=self.dtype).to(device) for v in (self.mean, self.std))
+        for part in blocks(len(rows), out):
+            mix = drawn.mix.rows(rows[part])
+            views = shown.take(rows[part], self.dtype)
+            partners = shown.take(mix.partners, self.dtype) if has_partners(self.kind) else views
+            mixed = apply_mix(self.kind, views, partners, mix).permute(0, 2, 3, 1).flatten(2)
+            torch.sub(mixed, mean, out=out[part].permute(0, 2, 3, 1).flatten(2)).div_(std)
+        return out
+
+    def _cropped(self, pixels: Tensor, rows: np.ndarray, drawn: LabelView) -> Tensor:
+        chosen = pixels.index_select(0, torch.from_numpy(rows.astype(np.int64)).to(pixels.device))
+        if drawn.operations is not None:
+            chosen = apply_operations(chosen, drawn.operations.rows(rows), fill=self.mean)
+        if drawn.patches is not None:
+            chosen = apply_patches(chosen, drawn.patches[rows])
+        return crop_pixels(chosen, drawn.view.rows(rows), dtype=self.dtype)
+
+
+def blocks(count: int, images: Tensor) -> list[slice]:
+    """Cut `count` images like these into slices that stay in a cache; on a GPU, in memory."""
+    limit = BLOCK if images.device.type == "cpu" else GPU_BLOCK
+    size = max(1, limit // images[0].numel())
+    return [slice(start, start + size) for start in range(0, count, size)]
+
+
 def render(
     pixels: Tensor,
     rows: np.ndarray,
@@ -85,21 +159,6 @@ def render(
     Returns:
         (B, 3, S, S) normalised, on the device of `pixels`, channels last.
     """
-    mix = drawn.mix.rows(rows)
-    views = _show(pixels, rows, drawn, mean, dtype)
-    partners = _show(pixels, mix.partners, drawn, mean, dtype) if has_partners(kind) else views
-    mean_, std_ = (torch.tensor(v, dtype=dtype).to(views).view(1, 3, 1, 1) for v in (mean, std))
-    mixed = (apply_mix(kind, views, partners, mix) - mean_) / std_
-    return mixed.contiguous(memory_format=torch.channels_last)
-
-
-def _show(
-    pixels: Tensor, rows: np.ndarray, drawn: LabelView, mean: Triple, dtype: torch.dtype
-) -> Tensor:
-    """Return the rows as they were drawn, unmixed, (B, 3, S, S) in [0, 1]."""
-    chosen = pixels[torch.from_numpy(rows.astype(np.int64)).to(pixels.device)]
-    if drawn.operations is not None:
-        chosen = apply_operations(chosen, drawn.operations.rows(rows), fill=mean)
-    if drawn.patches is not None:
-        chosen = apply_patches(chosen, drawn.patches[rows])
-    return apply_view(chosen.to(dtype) / 255, drawn.view.rows(rows), out=pixels.shape[-1])
+    renderer = Renderer(kind, mean, std, dtype)
+    shown = renderer.show(pixels, renderer.wanted(rows, drawn), drawn)
+    return renderer.mixed(shown, rows, drawn)

@@ -109,21 +109,25 @@ def _blend(views: Tensor, partners: Tensor, mix: Mix) -> Tensor:
 
 
 def _paste(views: Tensor, partners: Tensor, mix: Mix) -> Tensor:
-    return torch.where(_inside(views, mix), partners, views)
+    return views.lerp(partners, _inside(views, mix))
 
 
 def _fill(views: Tensor, partners: Tensor, mix: Mix) -> Tensor:
     colours = torch.from_numpy(mix.colours).to(views).view(-1, 3, 1, 1)
-    return torch.where(_inside(views, mix), colours, views)
+    return views.lerp(colours, _inside(views, mix))
 
 
 def _inside(views: Tensor, mix: Mix) -> Tensor:
-    """Return (B, 1, S, S) bool: which pixels lie in the boxes."""
-    top, left, height, width = torch.from_numpy(mix.boxes).to(views.device).unbind(1)
-    line = torch.arange(views.shape[-1], device=views.device)
-    rows = (line >= top[:, None]) & (line < (top + height)[:, None])
-    columns = (line >= left[:, None]) & (line < (left + width)[:, None])
-    return (rows[:, :, None] & columns[:, None, :]).unsqueeze(1)
+    """Return (B, 3, S, S), channels last, dtype of `views`: 1 in the boxes, else 0.
+
+    As the weight of a lerp, which is exact at both ends, that is many times faster than `where`.
+    """
+    line = np.arange(views.shape[-1])
+    start, length = mix.boxes.T[:2, :, None], mix.boxes.T[2:, :, None]
+    rows, columns = torch.from_numpy((line >= start) & (line < start + length)).to(views)
+    # Three channels side by side: long runs of memory where one value per pixel would have none.
+    inside = rows[:, :, None] * columns.repeat_interleave(3, dim=1)[:, None, :]
+    return inside.view(len(rows), len(line), len(line), 3).permute(0, 3, 1, 2)
 
 
 MIXES: Mapping[str, tuple[Sampler, Applier]] = {

@@ -83,73 +83,79 @@ def apply_view(images: Tensor, view: View, *, out: int) -> Tensor:
     """
     if len(view.boxes) != len(images):
         raise DataError(f"view: drawn for {len(view.boxes)} images, applied to {len(images)}.")
-    return look_through(images, lens_of(view, side=images.shape[-1], out=out, like=images))
+    return look_through(images, lens_of(view, out=out, like=images))
 
 
 @dataclass(frozen=True, slots=True)
 class Lens:
-    """A view as the two factors of its map, on a device; n is B, or 1 for all images."""
+    """A view on a device: the line of an image that each of its lines shows, and more of the next.
 
-    down: Tensor  # (n, S, H), from the left
-    across: Tensor  # (n, H, S), from the right
-
-
-def lens_of(view: View, *, side: int, out: int, like: Tensor) -> Lens:
-    """Return the lens of a view, with dtype and device of `like`.
-
-    Args:
-        view: a draw for B images.
-        side: of the images H, in pixels.
-        out: side S of the result, in pixels.
-        like: any tensor.
+    Rows come first, then columns; n is B, or 1 for all images.
     """
-    vertical, horizontal = crop_matrices(view, side=side, out=out)
-    return Lens(_like(vertical, like), _like(horizontal, like).transpose(-1, -2))
+
+    first: Tensor  # (2, n, S) int64
+    share: Tensor  # (2, n, S) of the next line, in [0, 1)
+    window: tuple[slice, slice] | None = None  # rows, columns that are read; None: not known
+
+    def whole(self) -> Lens:
+        """Return the same lens with shapes that do not depend on what it shows."""
+        return Lens(self.first, self.share)
+
+
+def lens_of(view: View, *, out: int, like: Tensor) -> Lens:
+    """Return the lens of a view of `out` pixels per side, with device and dtype of `like`."""
+    first, share = (torch.from_numpy(lines) for lines in _lines_read(view, out=out))
+    window = None
+    if like.device.type == "cpu" and first.shape[1] == 1:  # a GPU prefers equal shapes
+        top, left, height, width = view.boxes[0].tolist()
+        window = slice(top, top + height), slice(left, left + width)
+    # What is moved to a GPU are two numbers per line, not the matrices.
+    device = like.device
+    return Lens(
+        first.to(device, non_blocking=True),
+        share.to(like.dtype).to(device, non_blocking=True),
+        window,
+    )
 
 
 def look_through(images: Tensor, lens: Lens) -> Tensor:
     """Return (B, 3, S, S) of images (B, 3, H, H), as `apply_view` does."""
-    count, channels, side = images.shape[:3]
-    out = lens.across.shape[-1]
+    rows, columns = lens.window or (slice(0, images.shape[-2]), slice(0, images.shape[-1]))
+    images = images[:, :, rows, columns]
+    down = _matrices(lens.first[0] - rows.start, lens.share[0], images.shape[-2])
+    across = _matrices(lens.first[1] - columns.start, lens.share[1], images.shape[-1])
+    (count, channels, height, width), out = images.shape, down.shape[1]
     # The channels stand side by side, so both products are of one matrix per image, not of three.
-    lines = images.transpose(1, 2).reshape(count, side, channels * side)
-    columns = (lens.down @ lines).reshape(count, out * channels, side)
-    return (columns @ lens.across).view(count, out, channels, out).transpose(1, 2)
+    lines = images.transpose(1, 2).reshape(count, height, channels * width)
+    shown = (down @ lines).reshape(count, out * channels, width) @ across.transpose(-1, -2)
+    return shown.view(count, out, channels, out).transpose(1, 2)
 
 
-def crop_matrices(view: View, *, side: int, out: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the matrices Ay and Ax of a view, (B, out, side) float64; (1, ...) when shared."""
+def _matrices(first: Tensor, share: Tensor, side: int) -> Tensor:
+    """Return matrices (n, S, side) that read the lines `first` (n, S), and `share` of the next."""
+    places, shares = first.unsqueeze(-1), share.unsqueeze(-1)
+    matrices = share.new_zeros(*first.shape, side)
+    # The last line of a crop is read alone: its share of 1 overwrites the 0 of a line after it.
+    matrices.scatter_(-1, (places + 1).clamp_(max=side - 1), shares)
+    return matrices.scatter_(-1, places, 1 - shares)
+
+
+def _lines_read(view: View, *, out: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return which line of the image each line of a view reads, and its share of the next one.
+
+    Returns:
+        Both (2, B, out), rows and columns, B = 1 when shared; int64, and float64 in [0, 1).
+    """
     boxes, flips, rolls = view.boxes, view.flips, view.rolls
     if len(boxes) > 1 and _same(boxes) and _same(flips) and _same(rolls):
         boxes, flips, rolls = boxes[:1], flips[:1], rolls[:1]
-    vertical = _resize_matrices(boxes[:, 0], boxes[:, 2], side=side, out=out)
-    horizontal = _resize_matrices(boxes[:, 1], boxes[:, 3], side=side, out=out)
-    target = np.arange(out)
     # A rolled row r shows row r - shift; a flipped column c shows column out - 1 - c.
-    rows = (target[None] - rolls[:, :1]) % out
-    columns = (target[None] - rolls[:, 1:]) % out
-    columns = np.where(flips[:, None], out - 1 - columns, columns)
-    pick = np.arange(len(boxes))[:, None]
-    return vertical[pick, rows], horizontal[pick, columns]
-
-
-def _like(matrices: np.ndarray, images: Tensor) -> Tensor:
-    """Return matrices with dtype and device of `images`, without a wait for what a GPU does."""
-    return torch.from_numpy(matrices).to(images.dtype).to(images.device, non_blocking=True)
-
-
-def _resize_matrices(start: np.ndarray, length: np.ndarray, *, side: int, out: int) -> np.ndarray:
-    """Return bilinear weights (B, out, side) that read `length` pixels from `start` on."""
-    centres = (np.arange(out)[None] + 0.5) * (length[:, None] / out) - 0.5
-    source = np.maximum(centres, 0.0)
-    first = np.minimum(source.astype(np.int64), length[:, None] - 1)
-    second = np.minimum(first + 1, length[:, None] - 1)
-    weight = source - first
-    matrices = np.zeros((len(start), out, side))
-    image, row = np.arange(len(start))[:, None], np.arange(out)[None]
-    np.add.at(matrices, (image, row, start[:, None] + first), 1 - weight)
-    np.add.at(matrices, (image, row, start[:, None] + second), weight)
-    return matrices
+    lines = (np.arange(out) - rolls.T[:, :, None]) % out
+    lines[1] = np.where(flips[:, None], out - 1 - lines[1], lines[1])
+    start, length = boxes.T[:2, :, None].astype(np.int64), boxes.T[2:, :, None]
+    source = np.clip((lines + 0.5) * (length / out) - 0.5, 0.0, length - 1)
+    first = source.astype(np.int64)
+    return start + first, source - first
 
 
 def _boxes(

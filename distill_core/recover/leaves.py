@@ -72,7 +72,7 @@ class Leaves:
             self._leaves[:active],
             goal,
             self._adam,
-            lens_of(view.rows(shown), side=side, out=side, like=self._leaves[0]),
+            lens_of(view.rows(shown), out=side, like=self._leaves[0]),
             skipped,
             start=None if self._anchor is None else self._anchor[:count],
             smoothed=None if self._average is None else self._average[:count],

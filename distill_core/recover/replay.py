@@ -47,6 +47,7 @@ class RecordedSteps:
 
     def __call__(self, parts: Sequence[Part]) -> Tensor:
         """Take one step; arguments and result as those of `recover_step`."""
+        parts = [replace(part, lens=part.lens.whole()) for part in parts]
         if self._record is None or any(part.skipped for part in parts):
             return recover_step(parts)
         kind = _kind(parts)
@@ -87,7 +88,7 @@ class _Recording:
     """One kind of step, with lenses of its own."""
 
     def __init__(self, parts: Sequence[Part], record: Record) -> None:
-        lenses = [Lens(part.lens.down.clone(), part.lens.across.clone()) for part in parts]
+        lenses = [Lens(part.lens.first.clone(), part.lens.share.clone()) for part in parts]
         fixed = [replace(part, lens=lens) for part, lens in zip(parts, lenses, strict=True)]
         self._lenses = lenses
         self._replay = record(lambda: recover_step(fixed))
@@ -95,14 +96,14 @@ class _Recording:
     def replay(self, parts: Sequence[Part]) -> Tensor:
         """Take a step through other lenses."""
         for lens, part in zip(self._lenses, parts, strict=True):
-            lens.down.copy_(part.lens.down, non_blocking=True)
-            lens.across.copy_(part.lens.across, non_blocking=True)
+            lens.first.copy_(part.lens.first, non_blocking=True)
+            lens.share.copy_(part.lens.share, non_blocking=True)
         return self._replay()
 
 
 def _kind(parts: Sequence[Part]) -> Hashable:
     """Return what steps have in common that differ in lens and learning rate alone."""
     return tuple(
-        (id(part.goal), id(part.optimizer), len(part.images), part.lens.down.shape)
+        (id(part.goal), id(part.optimizer), len(part.images), part.lens.first.shape)
         for part in parts
     )

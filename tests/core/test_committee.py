@@ -77,7 +77,7 @@ def test_a_step_of_a_committee_follows_the_weighted_sum_of_the_gradients() -> No
 
     def moved(one: Goal) -> tuple[torch.Tensor, torch.Tensor]:
         leaf = start.clone().requires_grad_()
-        lens = lens_of(view, side=SIDE, out=SIDE, like=leaf)
+        lens = lens_of(view, out=SIDE, like=leaf)
         part = Part([leaf], one, torch.optim.SGD([leaf], lr=1e-3), lens)
         (values,) = recover_step([part])
         return leaf.detach(), values

@@ -179,7 +179,7 @@ def test_a_step_projects_onto_the_valid_box_of_each_channel() -> None:
         [images],
         Goal(torch.arange(4), tiny_teacher(), objective, space),
         torch.optim.Adam([images], lr=100.0),
-        lens_of(view, side=SIDE, out=SIDE, like=images),
+        lens_of(view, out=SIDE, like=images),
     )
     recover_step([part])
     corners = torch.stack([images.amin((0, 2, 3)), images.amax((0, 2, 3))]).detach()

@@ -11,7 +11,7 @@ from torchvision.transforms import functional as tv
 from distill_core.config.recovery import RollConfig
 from distill_core.errors import DataError
 from distill_core.seeds import generator
-from distill_core.views import View, apply_view, crop_matrices, sample_view
+from distill_core.views import View, apply_view, lens_of, look_through, sample_view
 
 SYMMETRIC = RollConfig(mode="symmetric", pixels=4)
 
@@ -79,13 +79,21 @@ def test_the_same_draw_gives_the_same_pixels_and_another_step_another_draw() -> 
     assert not np.array_equal(first.boxes, later.boxes)
 
 
-def test_a_shared_view_is_one_draw_and_one_pair_of_matrices() -> None:
+def test_a_shared_view_is_one_draw_and_reads_its_window_alone() -> None:
     view = sample_view(
         generator(3), count=5, side=32, scale=(0.08, 1), flip=True, roll=SYMMETRIC, shared=True
     )
     assert (view.boxes == view.boxes[:1]).all()
-    vertical, horizontal = crop_matrices(view, side=32, out=32)
-    assert vertical.shape == horizontal.shape == (1, 32, 32)
+    images = torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(0)).double()
+    lens = lens_of(view, out=32, like=images)
+    assert lens.first.shape == lens.share.shape == (2, 1, 32)
+    assert lens.window is not None
+    rows, columns = lens.window
+    beyond = images.clone()
+    beyond[:, :, rows, columns] = 0
+    seen = look_through(images, lens)
+    assert torch.equal(look_through(images - beyond, lens), seen)
+    torch.testing.assert_close(look_through(images, lens.whole()), seen, atol=1e-12, rtol=0)
 
 
 def test_equal_boxes_with_other_flips_or_rolls_are_not_one_draw() -> None:
