@@ -110,7 +110,9 @@ class Renderer:
         side, device = shown.views.shape[1], shown.views.device
         out = torch.empty(len(rows), side, side, 3, dtype=self.dtype, device=device)
         out = out.permute(0, 3, 1, 2)
-        mean, std = (torch.tensor(v * side, dtype=self.dtype).to(device) for v in (self.mean, self.std))
+        mean, std = (
+            torch.tensor(v * side, dtype=self.dtype).to(device) for v in (self.mean, self.std)
+        )
         for part in blocks(len(rows), out):
             mix = drawn.mix.rows(rows[part])
             views = shown.take(rows[part], self.dtype)

@@ -127,7 +127,8 @@ def _inside(views: Tensor, mix: Mix) -> Tensor:
     rows, columns = torch.from_numpy((line >= start) & (line < start + length)).to(views)
     # Three channels side by side: long runs of memory where one value per pixel would have none.
     inside = rows[:, :, None] * columns.repeat_interleave(3, dim=1)[:, None, :]
-    return inside.view(len(rows), len(line), len(line), 3).permute(0, 3, 1, 2)
+    seen: Tensor = inside.view(len(rows), len(line), len(line), 3).permute(0, 3, 1, 2)
+    return seen
 
 
 MIXES: Mapping[str, tuple[Sampler, Applier]] = {

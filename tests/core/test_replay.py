@@ -106,7 +106,5 @@ def test_every_term_gives_the_same_bytes_when_it_is_replayed(term: str) -> None:
 def test_cuda_graphs_give_the_numbers_of_steps_taken_one_by_one() -> None:
     how = {"device": "cuda", "teachers": [tiny_teacher().to("cuda")]}
     by_graph = together(BATCHES, **how)
-    for one, other in zip(
-        together(BATCHES, steps_on=one_by_one, **how), by_graph, strict=True
-    ):
+    for one, other in zip(together(BATCHES, steps_on=one_by_one, **how), by_graph, strict=True):
         assert np.abs(one.pixels.astype(int) - other.pixels).max() <= 1
