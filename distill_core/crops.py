@@ -31,7 +31,7 @@ def crop_pixels(pixels: Tensor, view: View, *, dtype: torch.dtype) -> Tensor:
         dtype: floating, of what is computed from the crops.
 
     Returns:
-        (B, 3, S, S) channels last: `dtype` in [0, 1], or uint8, see `crop_dtype`.
+        (B, 3, S, S) levels from 0 to 255, of `dtype` or uint8, see `crop_dtype`.
     """
     side = pixels.shape[-1]
     whole = crop_dtype(side, dtype) == torch.uint8
@@ -39,9 +39,8 @@ def crop_pixels(pixels: Tensor, view: View, *, dtype: torch.dtype) -> Tensor:
         return _resized(pixels, view)
     # Line by line, as `apply_view` wants them.
     lines = pixels.transpose(1, 2).to(dtype, memory_format=torch.contiguous_format)
-    crops = apply_view(lines.div_(255).transpose(1, 2), view, out=side)
-    crops = crops.mul(255).round_().to(torch.uint8) if whole else crops
-    return crops.contiguous(memory_format=torch.channels_last)
+    crops = apply_view(lines.transpose(1, 2), view, out=side)
+    return crops.round_().to(torch.uint8) if whole else crops
 
 
 def _resized(pixels: Tensor, view: View) -> Tensor:

@@ -6,7 +6,7 @@ again later are the same labels. Axes: N images of a shard, B rows of it, S side
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -69,14 +69,12 @@ class Shown:
     """Some rows as they were drawn, not yet mixed."""
 
     rows: np.ndarray  # (n,) ascending
-    views: Tensor  # (n, S, S, 3): uint8 levels, or floats in [0, 1]; see `crops`
+    views: Tensor  # (n, S, S, 3) levels from 0 to 255, see `crops`
 
     def take(self, rows: np.ndarray, dtype: torch.dtype) -> Tensor:
-        """Return (B, 3, S, S) floats in [0, 1], channels last, of rows that are among these."""
+        """Return (B, 3, S, S) levels, channels last, of rows that are among these."""
         places = torch.from_numpy(np.searchsorted(self.rows, rows)).to(self.views.device)
-        taken = self.views.index_select(0, places)
-        floats = taken.to(dtype).div_(255) if taken.dtype == torch.uint8 else taken
-        return floats.permute(0, 3, 1, 2)
+        return self.views.index_select(0, places).to(dtype).permute(0, 3, 1, 2)
 
 
 @dataclass(frozen=True)
@@ -96,30 +94,62 @@ class Renderer:
         """Return the images that some rows show: themselves and their partners, ascending."""
         return np.unique([rows, drawn.mix.partners[rows]] if has_partners(self.kind) else rows)
 
-    def show(self, pixels: Tensor, rows: np.ndarray, drawn: LabelView) -> Shown:
-        """Show (n,) ascending rows of (N, 3, S, S) uint8 pixels, unmixed."""
+    def render(self, pixels: Tensor, rows: np.ndarray, drawn: LabelView) -> Tensor:
+        """Show (B,) rows of (N, 3, S, S) uint8 pixels, see the function `render`."""
+        return self.mixed(self.show(pixels, self.wanted(rows, drawn), drawn), rows, drawn)
+
+    def size(self, pixels: Tensor, count: int) -> int:
+        """Return how many bytes `count` unmixed views of such pixels take."""
+        kept = crop_dtype(pixels.shape[-1], self.dtype)
+        return count * pixels[0].numel() * kept.itemsize
+
+    def show(
+        self,
+        pixels: Tensor,
+        rows: np.ndarray,
+        drawn: LabelView,
+        *,
+        into: Tensor | None = None,
+    ) -> Shown:
+        """Show (n,) ascending rows of (N, 3, S, S) uint8 pixels, unmixed.
+
+        Args:
+            pixels: all images.
+            rows: which to show.
+            drawn: draws for all N images.
+            into: views that are no longer needed, whose memory is used again if it fits.
+        """
         side = pixels.shape[-1]
-        kept = crop_dtype(side, self.dtype)
-        views = torch.empty(len(rows), side, side, 3, dtype=kept, device=pixels.device)
+        views = into
+        if views is None or len(views) != len(rows):
+            kept = crop_dtype(side, self.dtype)
+            views = torch.empty(len(rows), side, side, 3, dtype=kept, device=pixels.device)
         for part in blocks(len(rows), pixels):
             views[part] = self._cropped(pixels, rows[part], drawn).permute(0, 2, 3, 1)
         return Shown(rows, views)
 
     def mixed(self, shown: Shown, rows: np.ndarray, drawn: LabelView) -> Tensor:
         """Return the views of (B,) rows from what was shown, as `render` does."""
-        side, device = shown.views.shape[1], shown.views.device
-        out = torch.empty(len(rows), side, side, 3, dtype=self.dtype, device=device)
-        out = out.permute(0, 3, 1, 2)
-        mean, std = (
-            torch.tensor(v * side, dtype=self.dtype).to(device) for v in (self.mean, self.std)
-        )
-        for part in blocks(len(rows), out):
+        side = shown.views.shape[1]
+        scale, offset = self._normalising(side, shown.views.device)
+        out = shown.views.new_empty(len(rows), side, 3 * side, dtype=self.dtype)
+        for part in blocks(len(rows), shown.views):
             mix = drawn.mix.rows(rows[part])
+            mix = replace(mix, colours=mix.colours * 255)
             views = shown.take(rows[part], self.dtype)
             partners = shown.take(mix.partners, self.dtype) if has_partners(self.kind) else views
             mixed = apply_mix(self.kind, views, partners, mix).permute(0, 2, 3, 1).flatten(2)
-            torch.sub(mixed, mean, out=out[part].permute(0, 2, 3, 1).flatten(2)).div_(std)
-        return out
+            torch.addcmul(offset, mixed, scale, out=out[part])
+        return out.view(-1, side, side, 3).permute(0, 3, 1, 2)
+
+    def _normalising(self, side: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return scale and offset of levels, for a line of pixels of three channels."""
+        scale = [1 / (255 * std) for std in self.std] * side
+        offset = [-mean / std for mean, std in zip(self.mean, self.std, strict=True)] * side
+        return (
+            torch.tensor(scale, dtype=self.dtype).to(device),
+            torch.tensor(offset, dtype=self.dtype).to(device),
+        )
 
     def _cropped(self, pixels: Tensor, rows: np.ndarray, drawn: LabelView) -> Tensor:
         chosen = pixels.index_select(0, torch.from_numpy(rows.astype(np.int64)).to(pixels.device))
@@ -161,6 +191,4 @@ def render(
     Returns:
         (B, 3, S, S) normalised, on the device of `pixels`, channels last.
     """
-    renderer = Renderer(kind, mean, std, dtype)
-    shown = renderer.show(pixels, renderer.wanted(rows, drawn), drawn)
-    return renderer.mixed(shown, rows, drawn)
+    return Renderer(kind, mean, std, dtype).render(pixels, rows, drawn)

@@ -124,11 +124,10 @@ def _inside(views: Tensor, mix: Mix) -> Tensor:
     """
     line = np.arange(views.shape[-1])
     start, length = mix.boxes.T[:2, :, None], mix.boxes.T[2:, :, None]
-    rows, columns = torch.from_numpy((line >= start) & (line < start + length)).to(views)
+    rows, columns = torch.from_numpy((line >= start) & (line < start + length)).to(views).unbind()
     # Three channels side by side: long runs of memory where one value per pixel would have none.
-    inside = rows[:, :, None] * columns.repeat_interleave(3, dim=1)[:, None, :]
-    seen: Tensor = inside.view(len(rows), len(line), len(line), 3).permute(0, 3, 1, 2)
-    return seen
+    inside: Tensor = rows[:, :, None] * columns.repeat_interleave(3, dim=1)[:, None, :]
+    return inside.view(len(rows), len(line), len(line), 3).permute(0, 3, 1, 2)
 
 
 MIXES: Mapping[str, tuple[Sampler, Applier]] = {

@@ -6,7 +6,8 @@ Axes: N images, B in a batch, C classes, S side in pixels.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,10 +20,11 @@ from distill_core.accuracy import Judgements
 from distill_core.config.schema import RunConfig
 from distill_core.config.students import SetName
 from distill_core.config.training import ModelConfig
+from distill_core.epoch_rendering import EpochRenderer
 from distill_core.epoch_views import is_hard, views_of_epoch
 from distill_core.errors import ConfigError, DivergedError
 from distill_core.label_source import Labels
-from distill_core.label_views import render
+from distill_core.label_views import Renderer
 from distill_core.losses import (
     best_temperature,
     kl_soft_labels,
@@ -62,11 +64,13 @@ class Student:
         self.task, self.test, self.device, self.world = task, test, device, world
         self.settings = task.run.posttrain
         _check_share(min(self.settings.batch_size, len(images.labels)), world)
-        self.pixels = torch.from_numpy(images.pixels).to(device)
+        pixels = torch.from_numpy(images.pixels).to(device)
         self.labels = torch.from_numpy(images.labels).to(device)
         self.dtype = torch.float64 if task.run.precision == "float64" else torch.float32
+        data, mix = task.run.data, task.run.relabel.mix.kind
+        self.renderer = EpochRenderer(pixels, Renderer(mix, data.mean, data.std, self.dtype))
         self.seed = derive_seed(task.run.seed, "posttrain", task.seed)
-        classes = task.run.data.num_classes
+        classes = data.num_classes
         model = build_model(task.student, classes, seed=self.seed) if start is None else start
         self.model = model.to(device, self.dtype).to(memory_format=torch.channels_last)
         self.optimizer = build_optimizer(self.model, self.settings.optimizer)
@@ -110,10 +114,11 @@ class Student:
         self.hard = self.task.images_of == "hard_labels" or is_hard(settings, epoch)
         total = torch.zeros((), device=self.device, dtype=self.dtype)
         batches = list(self._batches(epoch))
-        for number, rows in enumerate(batches):
-            step = epoch * len(batches) + number
-            set_lr(self.optimizer, self._lr(step, len(batches)))
-            total += self._step(rows, labels)
+        with closing(self.views_of(batches, labels)) as views:
+            for number, rows in enumerate(batches):
+                step = epoch * len(batches) + number
+                set_lr(self.optimizer, self._lr(step, len(batches)))
+                total += self._step(rows, labels, views)
         mean = float(total) / len(batches)
         if not math.isfinite(mean):
             raise DivergedError(
@@ -167,40 +172,42 @@ class Student:
             epochs=settings.epochs,
         )
 
-    def _step(self, rows: np.ndarray, labels: Labels) -> Tensor:
+    def views_of(
+        self, batches: Sequence[np.ndarray], labels: Labels
+    ) -> Generator[Tensor, None, None]:
+        """Yield what the student sees of each micro-batch of this process, batch by batch."""
+        parts = [part for rows in batches for part in self._parts(rows)]
+        return self.renderer.parts(parts, labels.drawn)
+
+    def _parts(self, rows: np.ndarray) -> list[np.ndarray]:
+        """Cut this process's share of a batch into micro-batches."""
+        mine = rows[self.world.share(len(rows))]
+        cuts = list(range(size := self.settings.micro_batch or len(mine), len(mine), size))
+        if cuts and len(mine) - cuts[-1] < 2:
+            cuts.pop()  # batch norm cannot train on one image of one pixel
+        return np.split(mine, cuts)
+
+    def _step(self, rows: np.ndarray, labels: Labels, views: Iterator[Tensor]) -> Tensor:
         """Take one optimiser step; micro-batches and processes add up to the batch's gradient.
 
         Batch norm apart: it sees one micro-batch of one process at a time.
         """
         self.optimizer.zero_grad(set_to_none=True)
-        mine = rows[self.world.share(len(rows))]
-        cuts = list(range(size := self.settings.micro_batch or len(mine), len(mine), size))
-        if cuts and len(mine) - cuts[-1] < 2:
-            cuts.pop()  # batch norm cannot train on one image of one pixel
         total = torch.zeros((), device=self.device, dtype=self.dtype)
-        parts = np.split(mine, cuts)
+        parts = self._parts(rows)
         for number, part in enumerate(parts, start=1):
             with self.world.exchange(self.parallel, now=number == len(parts)):
                 # Averaging over processes divides by their number, whatever each one's share is.
-                loss = self._loss(part, labels) * (self.world.size * len(part) / len(rows))
+                share = self.world.size * len(part) / len(rows)
+                loss = self._loss(part, labels, next(views)) * share
                 loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         self.optimizer.step()
         self.ema.update(self.model)
         return total
 
-    def _loss(self, rows: np.ndarray, labels: Labels) -> Tensor:
-        run = self.task.run
-        views = render(
-            self.pixels,
-            rows,
-            labels.drawn,
-            kind=run.relabel.mix.kind,
-            mean=run.data.mean,
-            std=run.data.std,
-            dtype=self.dtype,
-        )
-        half = run.precision == "bfloat16"
+    def _loss(self, rows: np.ndarray, labels: Labels, views: Tensor) -> Tensor:
+        half = self.task.run.precision == "bfloat16"
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=half):
             student = self.parallel(views)
         student = student.to(self.dtype)  # losses and updates stay wide

@@ -105,7 +105,7 @@ def test_hard_labels_mix_both_classes_by_what_is_left_of_the_image() -> None:
     rows, mix = np.array([7, 0, 10]), labels.drawn.mix
     data = trainee.task.run.data
     views = render(
-        trainee.pixels,
+        trainee.renderer.pixels,
         rows,
         labels.drawn,
         kind="mixup",
@@ -120,7 +120,7 @@ def test_hard_labels_mix_both_classes_by_what_is_left_of_the_image() -> None:
             zip(rows, mix.partners[rows], mix.lam[rows].astype(float), strict=True)
         )
     ]
-    loss = trainee._loss(rows, labels)
+    loss = trainee._loss(rows, labels, views)
     torch.testing.assert_close(loss, torch.stack(by_hand).mean())
 
 
@@ -172,8 +172,14 @@ def gradient(rows: int, *overrides: str, world: World = World()) -> torch.Tensor
     """Return the gradient of one process after one step, batch norm aside."""
     trainee, labels = ready(world, *overrides)
     set_lr(trainee.optimizer, 0.0)
-    trainee._step(np.arange(rows), labels)
+    take_step(trainee, labels, rows)
     return torch.cat([p.grad.flatten() for p in trainee.model.parameters() if p.grad is not None])
+
+
+def take_step(trainee: Student, labels: Labels, rows: int) -> None:
+    """Take one step of a batch of the first rows."""
+    batch = np.arange(rows)
+    trainee._step(batch, labels, trainee.views_of([batch], labels))
 
 
 def ready(
@@ -230,7 +236,7 @@ def test_processes_average_once_per_step_however_many_micro_batches_they_have(ra
     exchanged: list[int] = []
     assert isinstance(trainee.parallel, DistributedDataParallel)
     trainee.parallel.register_comm_hook(exchanged, lambda seen, bucket: note(seen, bucket))
-    trainee._step(np.arange(9), labels)
+    take_step(trainee, labels, 9)
     assert exchanged == [0]
 
 
