@@ -146,8 +146,14 @@ class _NormaliseAndMeasure(torch.autograd.Function):
         d = x - _channels(running_mean)  # bfloat16 input is promoted here
         grouped = d.view(groups, -1, *d.shape[1:])
         shift = grouped.mean((1, 3, 4))
-        var = torch.addcmul((grouped * grouped).mean((1, 3, 4)), shift, shift, value=-1)
-        y = torch.addcmul(_channels(bias), d, _channels(scale), out=d).to(x.dtype)
+        if x.dtype == d.dtype:
+            squares = (grouped * grouped).mean((1, 3, 4))
+            y = torch.addcmul(_channels(bias), d, _channels(scale), out=d)
+        else:  # the kernel reads and writes narrow numbers, which is half the memory
+            squares = grouped.square_().mean((1, 3, 4))
+            one = torch.ones_like(scale)
+            y = batch_norm(x, running_mean, one, scale, bias, eps=0.0)
+        var = torch.addcmul(squares, shift, shift, value=-1)
         mean = running_mean + shift
         ctx.save_for_backward(x, mean, scale)
         return y, mean, var
@@ -163,8 +169,10 @@ class _NormaliseAndMeasure(torch.autograd.Function):
         # d mean / dx = 1/n and d var / dx = 2 (x - mean)/n: an affine function of x per channel.
         slope = grad_var * (2 / n)
         offset = torch.addcmul(grad_mean / n, slope, mean, value=-1)
-        grouped = x.to(mean.dtype).view(groups, -1, *x.shape[1:])
-        grad_x = torch.addcmul(_by_group(offset), grouped, _by_group(slope)).flatten(0, 1)
+        wide = x.to(mean.dtype)
+        grouped = wide.view(groups, -1, *x.shape[1:])
+        room = None if wide is x else grouped  # a copy, which may be written to
+        grad_x = torch.addcmul(_by_group(offset), grouped, _by_group(slope), out=room).flatten(0, 1)
         grad_x.addcmul_(grad_y, _channels(scale))
         return grad_x.to(x.dtype), None, None, None, None
 
