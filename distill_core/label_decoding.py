@@ -47,7 +47,8 @@ class CodedFeatures:
         """Return the logits of (B,) rows."""
         codes = taken(self.codes, rows, self.scale.device)
         shard = taken(self.shard, rows, self.scale.device)
-        return self.head(decode(codes, self.scale[shard], self.offset[shard], bits=self.bits))
+        scale, offset = (part.index_select(0, shard) for part in (self.scale, self.offset))
+        return self.head(decode(codes, scale, offset, bits=self.bits))
 
 
 @dataclass(frozen=True, eq=False)

@@ -89,8 +89,9 @@ def decode_labels(
                 f"{facts['views'][-1]}. Read the shard of that range."
             )
         names = [name for name in stored_columns(facts) if name != "view"]
-        # Pages are small and callers read many files at once: threads of Arrow's only cost.
-        table = file.read_row_groups([groups[v] for v in wanted], columns=names)
+        chosen = [groups[view] for view in wanted]
+        # Callers read many files at once, and pages are small: more threads only cost.
+        table = file.read_row_groups(chosen, columns=names, use_threads=False)
     images = _images(table.slice(0, table.num_rows // len(wanted)))
     return _rows(facts, images, wanted, table, where=where)
 
