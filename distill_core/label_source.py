@@ -64,7 +64,8 @@ class StoredLabels:
     """Labels from label shards, one view in memory at a time.
 
     A view of features holds N * D * bits / 8 bytes of codes, below 100 bytes of draws per image and
-    8 * D bytes per shard; while it is read, one row group per reader as well.
+    8 * D bytes per shard; while it is read, one row group per reader as well. Beside that, whoever
+    reads keeps the footer of each file.
     """
 
     shards: Sequence[Callable[[int], LabelRows]]  # per image shard: view -> its rows

@@ -95,6 +95,8 @@ def posttrain_key(
         "test": test,
     }
     parts |= _levels(run)
+    if run.precision == "bfloat16" and labels:
+        parts["head"] = run.precision  # what is stored once met a head in float32
     if judged_on is not None:
         parts["judged_on"] = judged_on
     if missing:
