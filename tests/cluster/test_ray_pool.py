@@ -181,6 +181,7 @@ def test_actors_get_the_variables_of_storage(monkeypatch: pytest.MonkeyPatch) ->
 def test_what_storage_needs_is_forwarded_and_no_secret() -> None:
     """Ray writes the variables of an actor into a log of its node."""
     plain = {"AWS_REGION": "x", "AWS_ENDPOINT_URL": "y", "FSSPEC_S3_ENDPOINT_URL": "z"}
+    plain |= {"DISTILL_DECODERS": "2", "DISTILL_RESIDENT_BYTES": "1"}
     secret = {
         "AWS_ACCESS_KEY_ID": "a",
         "AWS_SECRET_ACCESS_KEY": "b",

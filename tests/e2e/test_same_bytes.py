@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from distill_core.supervised import Resident
 from tasks.runs import Run
 from tests.e2e.pipeline import IMAGE_AND_LABEL_MANIFESTS, execute, manifest, tiny_run
 
@@ -46,6 +47,17 @@ def test_every_image_and_label_shard_has_the_same_bytes(
     assert {stage for stage, _ in recorder.ran} == {"recover", "relabel"}
     for name in IMAGE_AND_LABEL_MANIFESTS:
         assert manifest(run, name) == manifest(reference, name)
+
+
+@pytest.mark.parametrize("local", [True, pytest.param(False, marks=pytest.mark.cluster)])
+def test_a_teacher_has_the_same_bytes_when_its_images_are_read_ahead(
+    reference: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, local: bool
+) -> None:
+    monkeypatch.setenv("DISTILL_RESIDENT_BYTES", "1")
+    monkeypatch.setattr(Resident, "of", None)  # in this process nobody may hold them
+    run = tiny_run(tmp_path)
+    execute(run, "ingest", "squeeze", local=local)
+    assert manifest(run, "squeeze") == manifest(reference, "squeeze")
 
 
 def test_extending_ipc_runs_only_new_shards_and_keeps_the_first_bytes(
