@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -91,11 +92,14 @@ def report(measured: Mapping[str, Sequence[Times]]) -> str:
     lines = [
         "# start of a worker, to its first recover step",
         "",
-        f"{hardware()}, torch {torch.__version__}; one thread, median of {runs} processes.",
+        f"{hardware()}, torch {torch.__version__}; one thread, median of {runs} processes. Wall time",
+        f"counts what else the machine did: its load average was {os.getloadavg()[1]:.1f}.",
     ]
     for title, found in measured.items():
         lines += ["", f"## {title}", "", *HEADER, *rows_of(found)]
-    return "\n".join([*lines, "", f"Command: `python -m benchmarks.bench_start --runs {runs}`"])
+    return "\n".join(
+        [*lines, "", f"Command: `python -m benchmarks.bench_start --runs {runs} --write`"]
+    )
 
 
 def main(words: Sequence[str] | None = None) -> int:
