@@ -92,8 +92,8 @@ def report(measured: Mapping[str, Sequence[Times]]) -> str:
     lines = [
         "# start of a worker, to its first recover step",
         "",
-        f"{hardware()}, torch {torch.__version__}; one thread, median of {runs} processes. Wall time",
-        f"counts what else the machine did: its load average was {os.getloadavg()[1]:.1f}.",
+        f"{hardware()}, torch {torch.__version__}; one thread, median of {runs} processes.",
+        f"Wall time counts what else the machine did: its load average was {os.getloadavg()[1]:.1f}.",
     ]
     for title, found in measured.items():
         lines += ["", f"## {title}", "", *HEADER, *rows_of(found)]
