@@ -14,7 +14,9 @@ import subprocess
 import sys
 import tempfile
 import weakref
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from multiprocessing import Pipe
 from queue import SimpleQueue
 
@@ -57,13 +59,15 @@ def usable_cpus() -> int:
 class Decoders:
     """Processes that decode images of one dataset; closed, collected or at exit they end.
 
+    Several threads may read at the same time; they share the processes.
+
     Args:
         config: of the dataset.
         count: processes.
     """
 
     def __init__(self, config: DataConfig, count: int) -> None:
-        self._idle: SimpleQueue[_Decoder] = SimpleQueue()
+        self._count, self._idle = count, SimpleQueue[_Decoder]()
         self._all: list[_Decoder] = []
         self._end = weakref.finalize(self, _stop, self._all)
         try:
@@ -89,15 +93,19 @@ class Decoders:
             DataError: the first image, in that order, that is gone or not the one ingested.
             ClusterError: a decoder's process was lost.
         """
-        rows, threads = rows.select(ADDRESS), ThreadPoolExecutor(len(self._all))
-        size = max(1, min(SPAN, -(-len(order) // len(self._all))))
+        rows, threads = rows.select(ADDRESS), ThreadPoolExecutor(self._count)
+        size = max(1, min(SPAN, -(-len(order) // self._count)))
         spans = [order[start : start + size] for start in range(0, len(order), size)]
         done = 0
         try:
             for count in threads.map(lambda places: self._span(rows, places, out), spans):
                 done += count
                 progress(done, len(order))
-        except BaseException:  # answers may be on their way: these processes are of no more use
+        except Exception as error:  # of an image: the processes are as good as before
+            if isinstance(error, ClusterError):
+                self.close()
+            raise
+        except BaseException:  # an interrupt does not wait for them
             self.close()
             raise
         finally:
@@ -105,7 +113,7 @@ class Decoders:
 
     @property
     def alive(self) -> bool:
-        """Return whether these were not closed yet, by hand or because reading failed."""
+        """Return whether these were not closed yet, by hand or because one was lost."""
         return self._end.alive
 
     def close(self) -> None:
@@ -144,23 +152,36 @@ class _Decoder:
     def read(self, rows: pa.Table, places: np.ndarray, out: np.ndarray) -> None:
         """Decode some rows, by number, into the same places; nobody else asks meanwhile."""
         parts = [places[n : n + self._half] for n in range(0, len(places), self._half)]
+        self._ask(rows, parts[0], 0)
+        for number, part in enumerate(parts):
+            more = number + 1 < len(parts)
+            if more:
+                self._ask(rows, parts[number + 1], (number + 1) % 2)
+            if error := self._answer():
+                if more:
+                    self._answer()  # else the next reader would take it for its own
+                raise error
+            first = number % 2 * self._half
+            out[part] = self._pixels[first : first + len(part)]
+
+    def _ask(self, rows: pa.Table, places: np.ndarray, half: int) -> None:
+        with self._lost_is_said():
+            self._line.send((rows.take(pa.array(places)), half * self._half))
+
+    def _answer(self) -> Exception | None:
+        with self._lost_is_said():
+            said: Exception | None = self._line.recv()
+            return said
+
+    @contextmanager
+    def _lost_is_said(self) -> Iterator[None]:
         try:
-            self._ask(rows, parts[0], 0)
-            for number, part in enumerate(parts):
-                if number + 1 < len(parts):
-                    self._ask(rows, parts[number + 1], (number + 1) % 2)
-                if error := self._line.recv():
-                    raise error
-                first = number % 2 * self._half
-                out[part] = self._pixels[first : first + len(part)]
+            yield
         except (EOFError, ConnectionError) as error:
             raise ClusterError(
                 f"a process that decodes images ended with exit code {self.process.wait()}. "
                 f"If memory ran out, set {VARIABLE} to fewer of them."
             ) from error
-
-    def _ask(self, rows: pa.Table, places: np.ndarray, half: int) -> None:
-        self._line.send((rows.take(pa.array(places)), half * self._half))
 
 
 def _stop(decoders: list[_Decoder]) -> None:

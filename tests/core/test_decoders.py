@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -102,9 +103,33 @@ def test_the_same_image_is_refused_in_the_same_words(tmp_path: Path, change: str
         with pytest.raises(DataError, match=r"train/dog/10\.png") as caught:
             images.pixels(range(6))
         said.append(str(caught.value))
+        for _ in range(4):  # no answer is left over for the next one
+            assert np.array_equal(images.pixels([2, 0])[1], images.pixels([0])[0])
+        assert len(children()) == (0 if count == 1 else 2)
+        with pytest.raises(DataError):
+            images.resident()
         assert children() == []
-        assert images.pixels([0]).shape == (1, 3, 8, 8)  # others are started after an error
     assert said[0] == said[1]
+
+
+def test_threads_share_processes_and_each_hears_of_its_own_image(tmp_path: Path) -> None:
+    config, index = parquet_dataset(tmp_path)
+    images = RealImages(config, index, "train", decoders=2, start_pixels=0)
+    expected = RealImages(config, index, "train", decoders=1).resident()
+    rows = [np.random.default_rng(n).permutation(62)[:30] for n in range(12)]
+    with ThreadPoolExecutor(4) as threads:
+        for found, asked in zip(threads.map(images.pixels, rows), rows, strict=True):
+            assert np.array_equal(found, expected[asked])
+    (tmp_path / "train-1.parquet").unlink()
+    images.close()
+    whole = [row for row, uri in enumerate(index.train["uri"].to_pylist()) if "train-0" in uri]
+    with ThreadPoolExecutor(2) as threads:
+        good = [threads.submit(images.pixels, whole) for _ in range(3)]
+        bad = threads.submit(images.pixels, range(62))
+        good += [threads.submit(images.pixels, whole) for _ in range(3)]
+        assert all(np.array_equal(each.result(), expected[whole]) for each in good)
+        with pytest.raises(DataError, match=r"train-1\.parquet"):
+            bad.result()
 
 
 def test_a_lost_process_is_named_and_others_take_its_place(tmp_path: Path) -> None:
