@@ -83,10 +83,9 @@ golden: setup
 demo: setup
 	$(BIN)/distill demo
 
+# On a machine that does nothing else: each comparison writes its table to benchmarks/results.
 bench: setup
-	$(BIN)/python -m benchmarks.bench_recover
-	$(BIN)/python -m benchmarks.bench_labels
-	$(BIN)/python -m benchmarks.bench_posttrain
+	$(BIN)/python -m benchmarks
 
 bench-scale: setup
 	$(BIN)/python -m benchmarks.bench_scale

@@ -41,7 +41,7 @@ LEGEND = (
 def main() -> int:
     """Run, resume, print, and write a result file when asked."""
     args, tree = _arguments(), yaml.safe_load(GUARDS.read_text())
-    block = _block(tree, str(args.data), smoke=args.smoke)
+    block = block_of(tree, str(args.data), smoke=args.smoke)
     if args.cell:
         method, ipc, seed = args.cell
         run_cell(args.out, block, block.methods()[method], Cell(method, int(ipc), int(seed)))
@@ -71,7 +71,7 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _block(tree: Tree, data: str, *, smoke: bool) -> Block:
+def block_of(tree: Tree, data: str, *, smoke: bool) -> Block:
     """Return the override block with the guards in place of what it names beside the presets."""
     block = Block.read(BLOCK, data=data, smoke=smoke)
     return Block({**block.tree, "beside_presets": tree["methods"], "variants": {}}, data)

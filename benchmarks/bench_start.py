@@ -93,7 +93,7 @@ def report(measured: Mapping[str, Sequence[Times]]) -> str:
         "# start of a worker, to its first recover step",
         "",
         f"{hardware()}, torch {torch.__version__}; one thread, median of {runs} processes.",
-        f"Wall time counts what else the machine did: its load average was {os.getloadavg()[1]:.1f}.",
+        f"Wall time counts what else the machine did: load average {os.getloadavg()[1]:.1f}.",
     ]
     for title, found in measured.items():
         lines += ["", f"## {title}", "", *HEADER, *rows_of(found)]

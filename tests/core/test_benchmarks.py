@@ -1,0 +1,68 @@
+"""Benchmarks run at their smallest; what they compute is tested elsewhere, their times nowhere."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import pytest
+import yaml
+
+from benchmarks import bench_guards, pairs
+from benchmarks.methods_block import Cell
+from benchmarks.pairs import Ratios
+
+SMALLEST = {
+    "recover": "--width 4 --side 16 --batch 4 --groups 2",
+    "labels": "--classes 200 --features 16 --views 2",
+    "posttrain": "--side 16 --batch 8",
+    "squeeze": "--small 40 --large 4 --width 4 --batch 20",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SMALLEST)
+def test_a_comparison_prints_its_table_with_a_comparison_of_a_thing_with_itself(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["", *SMALLEST[name].split(), "--pairs", "2"])
+    main = importlib.import_module(f"benchmarks.bench_{name}").main
+    assert main() in (0, 1)  # 1: the machine was too noisy, as it is in tests
+    shown = capsys.readouterr().out
+    assert "| A/A: " in shown
+    assert f"Command: `python -m benchmarks.bench_{name} {SMALLEST[name]}" in shown
+
+
+def test_ratios_are_of_pairs_in_both_orders_and_the_first_ones_do_not_count() -> None:
+    seconds = {"one": 3.0, "other": 1.5}
+    order = []
+
+    def clock(way: pairs.Way) -> float:
+        order.append(name := way())
+        return seconds[str(name)] if len(order) > 2 * pairs.WARM_UP else 99.0
+
+    row = pairs.paired("one over other", lambda: "one", lambda: "other", 4, clock)
+    assert row.values == [2.0] * 4
+    assert row.seconds == 1.5
+    assert order[:4] == ["other", "one", "one", "other"]
+
+
+def test_a_run_on_a_noisy_machine_is_rejected_and_writes_nothing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    noise, row = Ratios("A/A", [1.05] * 3, 1.0), Ratios("one over other", [2.0] * 3, 1.0)
+    assert pairs.conclude("a title", "recover-none", noise, [row], [], write=True) == 1
+    assert "rejected: the A/A row is 1.05" in capsys.readouterr().out
+
+
+def test_both_sides_of_every_guarded_option_are_runs_that_differ_in_it_alone() -> None:
+    tree = yaml.safe_load(bench_guards.GUARDS.read_text())
+    block = bench_guards.block_of(tree, "/nowhere", smoke=False)
+    methods, teachers = block.methods(), ["a" * 32, "b" * 32, "c" * 32, "d" * 32]
+    for one, other, _ in tree["options"].values():
+        runs = [
+            block.run(methods[name], Cell(name, tree["ipc"], 0), teachers).model_dump()
+            for name in (one, other)
+        ]
+        differing = [section for section in runs[0] if runs[0][section] != runs[1][section]]
+        assert differing in (["recover"], ["relabel"], ["precision"], ["relabel", "posttrain"])
