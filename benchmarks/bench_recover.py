@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.baselines import HookedTeacher, baseline_step
+from benchmarks.dispatched import Dispatched
 from benchmarks.pairs import Clock, Ratios, Way, clock_of, conclude, paired, parser, repeated
 from distill_core.config.fields import Precision
 from distill_core.config.recovery import RollConfig
@@ -138,6 +139,19 @@ def equality(contest: Contest, precision: Precision) -> str:
     )
 
 
+def dispatched(contest: Contest) -> str:
+    """Count what one step of each loop dispatches; views cost nothing and do not count."""
+    loops = {"the baseline": contest.theirs(), "ours": contest.ours("bfloat16")}
+    words = []
+    for name, loop in loops.items():
+        loop.step()
+        with Dispatched() as counted:
+            loop.step()
+        share = counted.bytes / contest.batch / 1e6
+        words.append(f"{name} {counted.calls.total()} operations and {share:.0f} MB an image")
+    return f"- Dispatched in a step: {', '.join(words)} (bfloat16)."
+
+
 def flops_of(contest: Contest) -> int:
     """Return the floating point operations of one step of one batch."""
     loop = contest.theirs()
@@ -163,7 +177,7 @@ def main() -> int:
     if args.device != "cpu":
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     contest, clock = Contest(args.width, args.side, args.batch, args.device), clock_of(args.device)
-    notes = [equality(contest, "float32"), equality(contest, "bfloat16")]
+    notes = [equality(contest, "float32"), equality(contest, "bfloat16"), dispatched(contest)]
     theirs = contest.theirs()
     noise = paired(
         "A/A: baseline over itself", contest.theirs().step, theirs.step, args.pairs, clock
