@@ -64,7 +64,12 @@ class Block:
             for name, entry in (self.tree["beside_presets"] | self.tree["variants"]).items()
         }
         presets = [name for name in preset_names() if name.endswith(PRESETS)]
-        return named | {name.removesuffix(PRESETS): Method(name, name) for name in presets}
+        names = {preset.removesuffix(PRESETS): preset for preset in presets}
+        changes = self.tree["fitted"]
+        return named | {
+            name: Method(name, preset, tuple(changes.get(name, ())))
+            for name, preset in names.items()
+        }
 
     def pool(self) -> RunConfig:
         """Return the run that trains the teacher pool."""
@@ -111,15 +116,17 @@ class Block:
         return [f"{name}={json.dumps(section)}" for name, section in sections.items()]
 
     def _student(self, ipc: int, *, hard: bool) -> list[str]:
-        """Return the set, and so many epochs that students at one IPC take as many steps."""
-        images = 10 * ipc
-        batch = self.tree["sections"]["posttrain"]["batch_size"]
-        steps = self.tree["hard_label_steps"] if hard else self.tree["student_steps"][ipc]
-        epochs = max(1, steps // -(-images // batch))
+        """Return the set, and so many epochs that students at one IPC take as many steps.
+
+        Views are those of the student on soft labels in both cases: where images are made in
+        rounds, the student between two rounds learns from them, and the images are to be the same.
+        """
+        batches = -(-10 * ipc // self.tree["sections"]["posttrain"]["batch_size"])
+        soft, said = self.tree["student_steps"][ipc], self.tree["hard_label_steps"]
         return [
             f"posttrain.sets=[{'hard_labels' if hard else 'distilled'}]",
-            f"posttrain.epochs={epochs}",
-            f"relabel.views={epochs}",
+            f"posttrain.epochs={max(1, (said if hard else soft) // batches)}",
+            f"relabel.views={max(1, soft // batches)}",
         ]
 
 

@@ -21,7 +21,7 @@ from tasks.plans.teachers import stored_teacher
 from tasks.pools import PoolProvider
 from tasks.runs import Run, create_run
 from tasks.stage_status import stage_status
-from tasks.stages import STAGES, Observer, run_stage
+from tasks.stages import Observer, kind_of, run_stage, stages_of
 
 
 class Silent(Observer):
@@ -79,12 +79,13 @@ def run_cell(out: Path, block: Block, method: Method, cell: Cell) -> dict[str, A
     config, path = block.run(method, cell, pool.keys), cell_path(out, block, method, cell, pool)
     run, notes = _started(config, pool), out / "seconds"
     _execute(run, ("squeeze",))  # nothing to do but to say which teachers
-    seconds = {stage: _timed(run, stage, notes) for stage in STAGES[2:]}
+    seconds = _every_stage(run, notes)
     hard = None
     if cell.seed == 0:
         hard = _started(block.run(method, cell, pool.keys, hard=True), pool)
-        _execute(hard, STAGES[1 : STAGES.index("posttrain")])
-        seconds["hard_labels"] = _timed(hard, "posttrain", notes)
+        stages = stages_of(hard.config)
+        _execute(hard, stages[1 : stages.index("posttrain")])
+        seconds["hard_labels"] = _timed(hard, "posttrain", notes, set())
     result = {
         **asdict(cell),
         "preset": method.preset,
@@ -112,17 +113,27 @@ def _started(config: RunConfig, pool: Pool) -> Run:
     return run
 
 
-def _timed(run: Run, stage: str, notes: Path) -> float:
+def _every_stage(run: Run, notes: Path) -> dict[str, float]:
+    """Run every stage after squeeze; return CPU seconds by stage, those of each round included."""
+    counted = set[str]()
+    return {stage: _timed(run, stage, notes, counted) for stage in stages_of(run.config)[2:]}
+
+
+def _timed(run: Run, stage: str, notes: Path, counted: set[str]) -> float:
     """Run a stage; return its CPU seconds, shards that another cell has made included.
 
     Args:
         run: of the cell.
         stage: to run.
         notes: folder where the CPU seconds of every shard are kept, by key.
+        counted: keys of the shards that are left out, because a stage before had them, too; those
+            of this stage are added.
     """
-    before, since = StageShelf(run.store, stage).done(), time.process_time()
+    before, since = StageShelf(run.store, kind_of(stage)).done(), time.process_time()
     _execute(run, (stage,))
-    spent, markers = time.process_time() - since, list(_markers(run, stage))
+    spent = time.process_time() - since
+    markers = [marker for marker in _markers(run, stage) if marker.key not in counted]
+    counted.update(marker.key for marker in markers)
     made = [marker for marker in markers if marker.key not in before]
     notes.mkdir(parents=True, exist_ok=True)
     for marker in made:
@@ -144,7 +155,7 @@ def _execute(run: Run, stages: tuple[str, ...], *, jobs: int = 1) -> None:
 
 
 def _markers(run: Run, stage: str) -> Iterator[Marker]:
-    shelf = StageShelf(run.store, stage)
+    shelf = StageShelf(run.store, kind_of(stage))
     for key in stage_status(run, stage).keys:
         if (marker := shelf.marker(key)) is not None:
             yield marker

@@ -11,6 +11,7 @@ from benchmarks.methods_block import Cell
 Result = Mapping[str, Any]
 Results = Mapping[Cell, Result | None]  # None: not measured yet
 RIVAL = "random-real"
+# Stages of the students that are judged; those of a student between two rounds have other names.
 NOT_IMAGES = frozenset({"relabel", "posttrain", "validate", "hard_labels"})
 HEAD = (
     "| method | IPC | seeds | last | EMA | hard labels | gain | images s | cell s | MiB | bytes |",

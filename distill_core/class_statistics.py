@@ -21,7 +21,7 @@ from distill_core.barycentre import barycentre
 from distill_core.config.terms import Measured, OriginalsConfig
 from distill_core.errors import ConfigError
 from distill_core.models.convolutions import Probe
-from distill_core.models.moments import MeanVar
+from distill_core.models.moments import PATCH_SIDE, MeanVar
 from distill_core.models.teacher import FrozenTeacher, TeacherOutput
 from distill_core.pixel_space import PixelSpace
 from distill_core.storage.statistics import Rows
@@ -38,6 +38,7 @@ def measure_class(
     device: str | torch.device,
     measured: Collection[Measured] = BATCH_NORMS,
     points: int = 0,
+    patch: int = PATCH_SIDE,
     rng: np.random.Generator | None = None,
 ) -> Rows:
     """Return what one class does to a teacher, by name, see `storage.statistics`.
@@ -48,9 +49,11 @@ def measure_class(
         device: where to compute.
         measured: what is asked for.
         points: k, of the barycentre.
+        patch: activations per side of a patch.
         rng: where the barycentre begins.
     """
-    probe = Probe(channels="channels" in measured, patches="patches" in measured)
+    asked = {kind: kind in measured for kind in ("channels", "patches")}
+    probe = Probe(**asked, patch_side=patch) if any(asked.values()) else None
     space = PixelSpace.of(teacher.spec.mean, teacher.spec.std, teacher.head.weight)
     sums: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     features = []
@@ -59,7 +62,7 @@ def measure_class(
         said = teacher(
             space.normalise(part),
             statistics="batch_norms" in measured,
-            probe=None if probe == Probe() else probe,
+            probe=probe,
         )
         features.append(said.features)
         for name, (mean, var) in _seen(said).items():

@@ -12,6 +12,7 @@ import torch
 
 from distill_core.class_statistics import describe_originals, measure_class
 from distill_core.config.recovery import RecoverConfig
+from distill_core.models.moments import PATCH_SIDE
 from distill_core.models.teacher import FrozenTeacher
 from distill_core.recover.mosaic import choose_candidates, rank_crops
 from distill_core.seeds import generator, philox_key
@@ -51,6 +52,7 @@ def measure_for(
                 teacher,
                 device=device,
                 measured=config.measured,
+                patch=PATCH_SIDE if config.convolutions is None else config.convolutions.patch,
                 points=0 if config.barycentre is None else config.barycentre.points,
                 rng=generator(philox_key(seed, "statistics", f"barycentre/{wnid}")),
             )

@@ -61,6 +61,7 @@ class ConvolutionsConfig(Frozen):
 
     first_layer_factor: NonNegativeFloat  # multiplies the gaps of the first convolution
     drop_rate: Fraction = 0.0  # chance of a convolution to be left out of a step
+    patch: PositiveInt = 16  # activations per side of a patch
 
 
 class BarycentreConfig(Frozen):

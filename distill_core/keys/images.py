@@ -63,6 +63,8 @@ def statistics_key(
     parts: dict[str, Any] = {"teachers": list(teachers), "content": content}
     if config.measured - {"batch_norms"}:
         parts["measured"] = sorted(config.measured)
+    if "patches" in config.measured:
+        parts |= {k: v for k, v in dumped(config.convolutions).items() if k == "patch"}
     if "barycentre" in config.measured:
         parts |= {"barycentre": dumped(config.barycentre), "seed": run.seed}
     if "originals" in config.measured:

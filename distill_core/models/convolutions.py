@@ -1,7 +1,7 @@
 """Convolutions of a frozen network that also say what they saw; no hooks.
 
 While its tape has a probe, a convolution measures its input before it convolves: mean and
-variance of every channel, of every 16 x 16 patch, or pooled features of every image. Without a
+variance of every channel, of every square patch, or pooled features of every image. Without a
 probe it is the plain convolution. What is measured is a pure function of one batch's activations.
 
 Axes: B images in G groups of neighbours, ch channels, H x W positions, P patches.
@@ -19,7 +19,13 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
 from distill_core.models.groups import by_group
-from distill_core.models.moments import MeanVar, channel_moments, patch_moments, widened
+from distill_core.models.moments import (
+    PATCH_SIDE,
+    MeanVar,
+    channel_moments,
+    patch_moments,
+    widened,
+)
 from distill_core.models.replacing import replace_modules
 
 
@@ -29,6 +35,7 @@ class Probe:
 
     channels: bool = False
     patches: bool = False
+    patch_side: int = PATCH_SIDE  # activations per side of a patch
     layer: int | None = None  # the convolution whose input is given as features
     grid: int = 1  # cells per side to which features are pooled
 
@@ -84,7 +91,7 @@ class ConvolutionTape:
             channels = by_group(channel_moments, x, sizes)
             self._note(number, channels, [one.channels for one in self.found])
         if probe.patches:
-            patches = by_group(patch_moments, x, sizes)
+            patches = by_group(partial(patch_moments, side=probe.patch_side), x, sizes)
             self._note(number, patches, [one.patches for one in self.found])
 
     def _note(

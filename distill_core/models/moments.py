@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn.functional import interpolate
 
-PATCH_SIDE = 16  # activations per side of a patch
+PATCH_SIDE = 16  # activations per side of a patch, unless another is said
 
 MeanVar = tuple[Tensor, Tensor]  # mean, biased variance
 
@@ -24,22 +24,22 @@ def channel_moments(x: Tensor, groups: int = 1) -> MeanVar:
     return moments(x.view(groups, -1, *x.shape[1:]), (1, 3, 4))
 
 
-def patch_moments(x: Tensor, groups: int = 1) -> MeanVar:
-    """Return mean and biased variance of every patch over (B / G, ch, 16, 16), (G, P) each.
+def patch_moments(x: Tensor, groups: int = 1, *, side: int = PATCH_SIDE) -> MeanVar:
+    """Return mean and biased variance of every patch over (B / G, ch, side, side), (G, P) each.
 
-    Patches go row by row. Maps whose sides are no multiples of 16 are brought to the next one
+    Patches go row by row. Maps whose sides are no multiples of `side` are brought to the next one
     first, bilinear.
 
     Source: the published code of arXiv:2311.17950 (G-VBSM).
     """
-    if max(x.shape[-2:]) <= PATCH_SIDE // 2:
-        mean, var = _Enlarged.apply(x, groups)
+    if max(x.shape[-2:]) <= side // 2:
+        mean, var = _Enlarged.apply(x, groups, side)
         return mean, var
-    rows, columns = (-(-side // PATCH_SIDE) for side in x.shape[-2:])
-    size = (rows * PATCH_SIDE, columns * PATCH_SIDE)
+    rows, columns = (-(-length // side) for length in x.shape[-2:])
+    size = (rows * side, columns * side)
     if size != tuple(x.shape[-2:]):
         x = interpolate(widened(x), size=size, mode="bilinear", align_corners=False)
-    cut = x.view(groups, -1, x.shape[1], rows, PATCH_SIDE, columns, PATCH_SIDE)
+    cut = x.view(groups, -1, x.shape[1], rows, side, columns, side)
     return moments(cut, (1, 2, 4, 6))
 
 
@@ -85,15 +85,15 @@ class _Moments(torch.autograd.Function):
 class _Enlarged(torch.autograd.Function):
     """Moments of small maps brought to one patch, which is never written out.
 
-    With R the (256, H W) matrix that enlarges a map and d the map less its mean, the sum of
-    squares of R d is d . (R^T R d): an image of H W numbers does in place of one of 256.
+    With R the (side^2, H W) matrix that enlarges a map and d the map less its mean, the sum of
+    squares of R d is d . (R^T R d): an image of H W numbers does in place of one of side^2.
     """
 
     @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+    def forward(ctx: FunctionCtx, x: Tensor, groups: int, side: int) -> tuple[Tensor, Tensor]:
         _, channels, height, width = x.shape
         flat = widened(x).permute(0, 2, 3, 1).reshape(groups, -1, height * width, channels)
-        weights, gram = _enlarging(height, width, flat.dtype, flat.device)
+        weights, gram = _enlarging(height, width, side, flat.dtype, flat.device)
         mean = (flat.mean((1, 3)) * weights).sum(1)
         d = (flat - mean.view(-1, 1, 1, 1)).flatten(0, 1)
         spread = torch.bmm(gram.expand(len(d), -1, -1), d)
@@ -104,7 +104,9 @@ class _Enlarged(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, grad_mean: Tensor, grad_var: Tensor) -> tuple[Tensor, None]:
+    def backward(
+        ctx: FunctionCtx, grad_mean: Tensor, grad_var: Tensor
+    ) -> tuple[Tensor, None, None]:
         spread, weights = ctx.saved_tensors  # type: ignore[attr-defined]
         (batch, channels, height, width), groups = ctx.shape, len(grad_mean)  # type: ignore[attr-defined]
         n = batch // groups * channels
@@ -112,19 +114,20 @@ class _Enlarged(torch.autograd.Function):
         slope = (2 * grad_var / n).view(groups, 1, 1, 1)
         grad = torch.addcmul(offset, spread.view(groups, -1, *spread.shape[1:]), slope)
         back = grad.view(batch, height, width, channels).permute(0, 3, 1, 2)
-        return back.to(ctx.dtype), None  # type: ignore[attr-defined]
+        return back.to(ctx.dtype), None, None  # type: ignore[attr-defined]
 
 
 @lru_cache(maxsize=64)
 def _enlarging(
-    height: int, width: int, dtype: torch.dtype, device: torch.device
+    height: int, width: int, side: int, dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Return the column means of R, (H W,), and R^T R / 256, (H W, H W)."""
+    """Return the column means of R, (H W,), and R^T R / side^2, (H W, H W)."""
 
-    def along(side: int) -> Tensor:
-        unit = torch.eye(side, dtype=torch.float64)[None]
-        return interpolate(unit, size=PATCH_SIDE, mode="linear", align_corners=False)[0].T
+    def along(length: int) -> Tensor:
+        unit = torch.eye(length, dtype=torch.float64)[None]
+        grown = interpolate(unit, size=side, mode="linear", align_corners=False)[0].T
+        return grown.clone(memory_format=torch.contiguous_format)
 
-    both = torch.kron(along(height).contiguous(), along(width).contiguous())
+    both = torch.kron(along(height), along(width))
     gram = both.T @ both / len(both)
     return both.mean(0).to(device, dtype), gram.to(device, dtype)

@@ -13,6 +13,7 @@ from torch import Tensor
 from distill_core.config.recovery import RecoverConfig
 from distill_core.errors import ConfigError
 from distill_core.models.convolutions import Probe
+from distill_core.models.moments import PATCH_SIDE
 from distill_core.models.teacher import FrozenTeacher
 from distill_core.pixel_space import PixelSpace
 from distill_core.plan import Batch
@@ -66,12 +67,13 @@ def goal_of(
 
 def _probe(config: RecoverConfig) -> Probe | None:
     """Return what the terms ask of the convolutions; None if nothing."""
-    originals = config.originals
+    originals, convolutions = config.originals, config.convolutions
     probe = Probe(
         channels=bool(config.active_terms & NEEDS_CHANNELS),
         patches=bool(config.active_terms & NEEDS_PATCHES),
         layer=None if originals is None else originals.layer,
         grid=1 if originals is None else originals.grid,
+        patch_side=PATCH_SIDE if convolutions is None else convolutions.patch,
     )
     return None if probe == Probe() else probe
 

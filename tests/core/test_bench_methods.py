@@ -9,7 +9,10 @@ import pytest
 
 from benchmarks import bench_methods, methods_table
 from benchmarks.methods_block import BLOCK, Block, Cell, cell_id
+from distill_core.plan import ImageId
+from distill_core.recover.schedule import late_groups
 from tests.core.datasets import encoded, picture, write_parquet
+from tests.core.test_presets import METHODS
 
 TEACHERS = ["a" * 32, "b" * 32, "c" * 32, "d" * 32]
 
@@ -45,10 +48,53 @@ def test_cells_run_once_and_the_table_says_what_they_found(
     assert {"last", "ema", "hard", "seconds", "peak_mib", "image_bytes"} <= result.keys()
 
 
+@pytest.mark.slow
+def test_a_method_in_rounds_trains_the_student_between_them(images: Path, tmp_path: Path) -> None:
+    words = ["--data", str(images), "--out", str(tmp_path), "--jobs", "0", "--smoke", "--first"]
+    assert bench_methods.main([*words, "--only", "cudd"]) == 0
+    (cell,) = (tmp_path / "cells").iterdir()
+    result = json.loads(cell.read_text())
+    seconds = result["seconds"]
+    assert {"select-1", "recover-1", "posttrain-1", "select", "recover", "posttrain"} <= set(
+        seconds
+    )
+    assert seconds["posttrain-1"] > 0
+    made = sum(seconds[stage] for stage in seconds if stage.startswith(("select", "recover")))
+    costs = methods_table._costs(result)
+    assert costs[0] == pytest.approx(made + seconds["posttrain-1"] + seconds["relabel-1"])
+    assert result["image_bytes"] > 0
+
+
+def test_every_method_is_compared_but_lpqld_whose_images_are_those_of_lpld() -> None:
+    compared = Block.read(BLOCK, data="/nowhere").methods()
+    variants = {"edc-crops", "edc-mosaic"}
+    assert compared.keys() - variants == METHODS.keys() - {"lpqld"}
+
+
+def test_the_block_leaves_cudd_its_rounds_and_delt_its_groups() -> None:
+    block = Block.read(BLOCK, data="/nowhere")
+    cudd, delt = (
+        block.run(block.methods()[name], Cell(name, 10, 0), TEACHERS) for name in ("cudd", "delt")
+    )
+    assert cudd.round_starts == (0, 5)
+    assert cudd.rounds is not None
+    assert cudd.rounds.student == cudd.posttrain.students[0]
+    assert cudd.recover.needs_student
+    batch = tuple(ImageId(0, "airplane", number) for number in range(10))
+    assert len(late_groups(batch, delt.recover)) == delt.recover.late_groups == 8
+
+
+def test_students_on_hard_labels_see_the_images_of_those_on_soft_ones() -> None:
+    block = Block.read(BLOCK, data="/nowhere")
+    method, cell = block.methods()["cudd"], Cell("cudd", 10, 0)
+    soft, hard = (block.run(method, cell, TEACHERS, hard=hard) for hard in (False, True))
+    assert (soft.recover, soft.relabel) == (hard.recover, hard.relabel)
+    assert soft.after_round(1).posttrain == hard.after_round(1).posttrain
+
+
 def test_every_preset_of_the_dataset_is_compared_under_the_recipe_of_the_block() -> None:
     block = Block.read(BLOCK, data="/nowhere")
     methods = block.methods()
-    assert {"random-real", "sre2l", "cda"} <= methods.keys()
     runs = [block.run(m, Cell(name, 10, 0), TEACHERS) for name, m in methods.items()]
     assert len({(run.relabel, run.posttrain, run.squeeze) for run in runs}) == 1
     assert max(run.recover.steps for run in runs) <= block.tree["recover_steps"]

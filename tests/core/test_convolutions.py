@@ -38,19 +38,20 @@ def test_channel_moments_equal_those_of_autograd(layout: torch.memory_format) ->
 
 
 @pytest.mark.parametrize("layout", FORMATS)
-@pytest.mark.parametrize(("height", "width"), [(32, 16), (20, 33), (12, 9), (8, 5), (1, 1)])
+@pytest.mark.parametrize("side", [16, 4])
+@pytest.mark.parametrize(("height", "width"), [(32, 16), (20, 33), (12, 9), (8, 5), (2, 1), (1, 1)])
 def test_patch_moments_equal_blocks_cut_out_by_hand(
-    height: int, width: int, layout: torch.memory_format
+    height: int, width: int, side: int, layout: torch.memory_format
 ) -> None:
     x = activations(height, width).contiguous(memory_format=layout).requires_grad_()
-    rows, columns = -(-height // 16), -(-width // 16)
-    big = nn.functional.interpolate(x, (16 * rows, 16 * columns), mode="bilinear")
+    rows, columns = -(-height // side), -(-width // side)
+    big = nn.functional.interpolate(x, (side * rows, side * columns), mode="bilinear")
     blocks = [
-        big[:, :, 16 * u : 16 * u + 16, 16 * v : 16 * v + 16]
+        big[:, :, side * u : side * u + side, side * v : side * v + side]
         for u in range(rows)
         for v in range(columns)
     ]
-    (mean,), (var,) = patch_moments(x)
+    (mean,), (var,) = patch_moments(x, side=side)
     mean_ = torch.stack([block.mean() for block in blocks])
     var_ = torch.stack([block.var(unbiased=False) for block in blocks])
     torch.testing.assert_close(mean, mean_)

@@ -276,6 +276,10 @@ def test_the_key_of_class_statistics_follows_what_the_terms_ask_for() -> None:
     assert len({statistics(bn), statistics(*conv), statistics(*patches)}) == 3
     channels = ("recover.terms={class_conv_statistics: 3, class_bn_statistics: 1}", *CONVOLUTIONS)
     assert statistics(*channels) == statistics(*conv)  # the same is measured
+    smaller = "recover.convolutions.patch=4"
+    assert statistics(*patches, "recover.convolutions.patch=16") == statistics(*patches)
+    assert statistics(*patches, smaller) != statistics(*patches)
+    assert statistics(*channels, smaller) == statistics(*channels)
 
 
 def test_class_statistics_of_batch_norms_alone_keep_their_keys(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from importlib import resources
 
 import pytest
@@ -29,7 +30,7 @@ METHODS = {  # the datasets for which values are published, or that a baseline i
     "cim": ("cifar10", "cifar100", "tiny", "in1k"),
     "cudd": ("cifar10", "cifar100", "tiny", "in1k", "in21kp"),
     "cvdd": ("cifar10", "cifar100", "tiny", "in1k"),
-    "fadrm": ("cifar100", "tiny", "in1k"),
+    "fadrm": ("cifar10", "cifar100", "tiny", "in1k"),
     "fadrm-plus": ("cifar100", "tiny", "in1k"),
     "delt": ("cifar10", "tiny", "in1k"),
     "lpld": ("tiny", "in1k", "in21kp"),
@@ -129,9 +130,25 @@ def test_edc_weighs_every_class_and_the_batch_s_alike_and_crops_less_than_gvbsm(
         assert weight == edc.terms[f"class_{kind}_statistics"]  # type: ignore[index]
         assert f"class_{kind}_statistics" not in gvbsm.terms
     assert edc.crop is not None
-    assert gvbsm.crop is not None
-    assert (edc.crop.low, gvbsm.crop.low) == (0.5, 0.08)
+    assert edc.crop.low == 0.5
     assert edc.composition == gvbsm.composition == "class_major"
+
+
+@pytest.mark.parametrize("data", METHODS["gvbsm"])
+def test_gvbsm_on_small_images_rolls_them_and_has_its_own_patches_and_averages(data: str) -> None:
+    run = load_run(f"gvbsm-{data}")
+    recover, training = run.recover, run.squeeze.training
+    assert recover.convolutions is not None
+    assert training is not None
+    small = data != "in1k"
+    published = (recover.convolutions.drop_rate, recover.convolutions.patch)
+    assert published == ((0.4, 4) if small else (0.0, 16))
+    assert recover.statistics_decay == (0.8 if small else 0.4)
+    assert (recover.crop is None) == small
+    assert recover.roll.pixels == 32
+    lengths = {"cifar10": 5, "cifar100": 50, "tiny": 50, "in1k": 90}
+    assert training.epochs == lengths[data]
+    assert (training.optimizer.weight_decay == 0.0) == small
 
 
 @pytest.mark.parametrize("data", METHODS["cudd"])
@@ -169,6 +186,21 @@ def test_cvdd_lets_every_pair_of_five_networks_vote_once_on_ten_images(data: str
     assert len(chosen) == 10
     assert len({run.squeeze.member(number).model.name for number in run.recover.teachers}) == 5
     assert run.relabel.teachers == ((0,) if data == "in1k" else run.recover.teachers)
+
+
+@pytest.mark.parametrize("data", METHODS["cvdd"])
+def test_cvdd_says_which_pair_votes_on_one_image_per_class(data: str) -> None:
+    changes = re.findall(r"recover\.[a-z.]+=\[[^]]+\]", load_run(f"cvdd-{data}").differs)
+    run = load_run(f"cvdd-{data}", ["ipc=1", *changes])
+    pairs = {
+        "cifar10": ["mobilenet_v2", "densenet121"],
+        "cifar100": ["shufflenet_v2", "mobilenet_v2"],
+        "tiny": ["resnet18", "mobilenet_v2"],
+        "in1k": ["resnet18", "shufflenet_v2"],
+    }
+    names = [run.squeeze.member(number).model.name for number in run.recover.teachers]
+    for name, expected in zip(names, pairs[data], strict=True):
+        assert name.startswith(expected)
 
 
 @pytest.mark.parametrize("data", METHODS["fadrm-plus"])

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor, nn
 
 from distill_core.config.load import load_run, validate_run
 from distill_core.config.schema import RunConfig
@@ -34,6 +36,7 @@ from tests.golden.numbers import labelled
 from tests.golden.rounds import Rounds, label_source, trained
 
 REAL_PER_CLASS, IPC, EPOCHS = 6, 2, 4
+LATE = 8  # images of a class, and steps, where late groups share them
 NET = {"name": "convnet3", "width": WIDTH}
 Tree = dict[str, Any]
 Numbers = dict[str, list[float]]
@@ -48,23 +51,26 @@ def shrunk(preset: str, *overrides: str) -> RunConfig:
     tree["squeeze"]["model"] = NET
     tree["squeeze"]["pool"] = [{"model": NET} for _ in tree["squeeze"]["pool"]]
     _shrink_recover(tree["recover"], SIDE / sides)
-    # Two views are left at least, so that an epoch has one to choose.
-    tree["relabel"] |= {"views": EPOCHS, "prune": min(tree["relabel"]["prune"], 0.5)}
-    tree["relabel"] |= {"scheme": "online", "topk": None}
+    _shrink_relabel(tree["relabel"])
     _shrink_posttrain(tree["posttrain"])
-    if tree["rounds"] is not None:
-        tree["rounds"] |= {"starts": [1], "student": NET, "epochs": 2}
+    if tree["recover"]["late_groups"] > 1:
+        tree["ipc"] = LATE
+        tree["recover"] |= {"ipc_range": LATE, "batch_size": LATE, "steps": LATE}
+    if tree["rounds"] is not None:  # three, so that a student goes on from another
+        tree["ipc"] = 3
+        tree["rounds"] |= {"starts": [1, 2], "student": NET, "epochs": 2}
         tree["recover"] |= {"ipc_range": 1, "late_groups": 1}
     return validate_run(tree, where=preset)
 
 
 def _shrink_recover(recover: Tree, scale: float) -> None:
     recover |= {"batch_size": CLASSES, "ipc_range": IPC, "shard_classes": None}
-    recover["steps"] = min(recover["steps"], 4)
+    # Statistics are averaged by teacher: each is asked twice, or nothing is averaged.
+    turns = 2 * len(recover["teachers"]) if recover["statistics_decay"] else 0
+    recover["steps"] = min(recover["steps"], max(4, turns))
     for segment in recover["segments"]:
         segment["steps"] = recover["steps"] // len(recover["segments"])
         segment["side"] = segment["side"] and round(segment["side"] * scale)
-    recover["late_groups"] = min(recover["late_groups"], IPC)
     recover["roll"]["pixels"] = min(recover["roll"]["pixels"], SIDE // 4)
     if recover["perturb"] is not None:
         recover["perturb"]["steps"] = 2
@@ -76,10 +82,14 @@ def _shrink_recover(recover: Tree, scale: float) -> None:
     if recover["mosaic"] is not None:
         recover["mosaic"]["images"] = REAL_PER_CLASS
         recover["mosaic"]["crops"] = min(recover["mosaic"]["crops"], 2)
-    if recover["barycentre"] is not None:
-        recover["barycentre"]["points"] = IPC
-    if recover["originals"] is not None:
-        recover["originals"] |= {"images": IPC, "layer": min(recover["originals"]["layer"], 2)}
+
+
+def _shrink_relabel(relabel: Tree) -> None:
+    relabel["views"] = 20 * EPOCHS if relabel["prune"] else EPOCHS  # some are left to choose from
+    if relabel["scheme"] == "topk":
+        relabel["topk"] = max(1, min(relabel["topk"] // 25, CLASSES - 1))
+    else:
+        relabel["scheme"] = "online"
 
 
 def _shrink_posttrain(posttrain: Tree) -> None:
@@ -104,7 +114,7 @@ def numbers_of(preset: str, *overrides: str) -> Numbers:
     Returns:
         `losses`: the total of every step and batch; `pixels`: the mean of every image, 0 to 255;
         `labels`: the length of every image's logits in the first view; `student`: the loss of
-        every epoch.
+        every epoch; `average`: how far its averaged weights are from its last ones.
     """
     run = shrunk(preset, *overrides)
     teachers = _teachers(run)
@@ -116,9 +126,21 @@ def numbers_of(preset: str, *overrides: str) -> Numbers:
     return {
         "losses": [point["total"] for _, part in made for point in part.trace],
         "pixels": pixels.reshape(len(pixels), -1).mean(axis=1).tolist(),
-        "labels": labels.view(0).logits(rows).double().norm(dim=1).tolist(),
+        "labels": finite(labels.view(0).logits(rows)).norm(dim=1).tolist(),
         "student": [point["loss"] for point in student.result["curve"]],
+        "average": [distance(student.ema, student.last)],
     }
+
+
+def finite(logits: Tensor) -> Tensor:
+    """Return logits without those that a scheme leaves out."""
+    return logits.double().nan_to_num(neginf=0.0)
+
+
+def distance(one: nn.Module, other: nn.Module) -> float:
+    """Return the length of the difference of two networks' weights."""
+    pairs = zip(one.parameters(), other.parameters(), strict=True)
+    return float(torch.stack([(a - b).detach().double().norm() for a, b in pairs]).norm())
 
 
 def _teachers(run: RunConfig) -> list[FrozenTeacher]:
@@ -141,7 +163,7 @@ def _recovered(
         pixels_of=lambda rows: real.pixels[rows],
         teacher=lambda: asked[0],
         device="cpu",
-        reach=IPC,
+        reach=run.ipc,
         judged=rounds.judged,
     )
     for batch in _batches(run):

@@ -10,14 +10,17 @@ import torch
 from torch import nn
 
 from distill_core.config.schema import RunConfig
-from distill_core.label_source import OnlineLabels
+from distill_core.label_source import OnlineLabels, StoredLabels
 from distill_core.models.ensemble import speak_as_one
 from distill_core.models.files import load_student, save_weights
 from distill_core.models.teacher import FrozenTeacher
 from distill_core.plan import Batch, ImageId
 from distill_core.posttrain import TrainedStudent, train_student
 from distill_core.recover.course import RecoveredBatch
+from distill_core.relabel import relabel_shard
 from distill_core.selection import ClassSelection, candidates_of, gets_right, select_class
+from distill_core.storage.images import ImageRows
+from distill_core.storage.labels import decode_labels, encode_labels
 from distill_core.student import StudentTask
 from distill_core.supervised import Labelled
 from tests.golden.numbers import labelled
@@ -25,14 +28,30 @@ from tests.golden.numbers import labelled
 Made = Sequence[tuple[Batch, RecoveredBatch]]
 
 
-def label_source(run: RunConfig, teachers: Sequence[FrozenTeacher], made: Made) -> OnlineLabels:
-    """Return what the labelling teachers say of images."""
+def label_source(
+    run: RunConfig, teachers: Sequence[FrozenTeacher], made: Made
+) -> OnlineLabels | StoredLabels:
+    """Return what the labelling teachers say of images; top-k labels come out of a file."""
     images = tuple(image for batch, _ in made for image in batch)
     pixels = torch.from_numpy(np.concatenate([part.pixels for _, part in made]))
     asked = speak_as_one(
         [teachers[number] for number in run.relabel.teachers], run.relabel.weighting
     )
-    return OnlineLabels([(images, pixels)], asked, run.relabel, run.seed)
+    if run.relabel.scheme != "topk":
+        return OnlineLabels([(images, pixels)], asked, run.relabel, run.seed)
+    data = encode_labels(
+        relabel_shard(
+            ImageRows(images, pixels.numpy()),
+            range(run.relabel.stored_views),
+            config=run.relabel,
+            teacher=asked,
+            seed=run.seed,
+            device="cpu",
+        )
+    )
+    head = (asked.head.weight, asked.head.bias)
+    rest = run.posttrain.rest
+    return StoredLabels([lambda view: decode_labels(data, [view])], head, "cpu", rest=rest)
 
 
 def trained(

@@ -72,7 +72,7 @@ def class_conv_statistics(forward: Forward) -> Tensor:
 def patch_statistics(forward: Forward) -> Tensor:
     """Return the gap of `conv_statistics` for patches in place of channels.
 
-    A patch is 16 x 16 activations over all channels and images; see `patch_moments`.
+    A patch is a square of activations over all channels and images; see `patch_moments`.
 
     Source and differences: as `conv_statistics`.
     """
