@@ -50,8 +50,8 @@ def label_source(
         )
     )
     head = (asked.head.weight, asked.head.bias)
-    rest = run.posttrain.rest
-    return StoredLabels([lambda view: decode_labels(data, [view])], head, "cpu", rest=rest)
+    readers, rest = [lambda view: decode_labels(data, [view])], run.posttrain.rest
+    return StoredLabels(readers, [len(images)], head, "cpu", rest=rest)
 
 
 def trained(
