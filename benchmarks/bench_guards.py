@@ -79,7 +79,7 @@ def block_of(tree: Tree, data: str, *, smoke: bool) -> Block:
 
 def _text(tree: Tree, results: Results) -> list[str]:
     machine = f"{hardware()}, torch {torch.__version__}, one thread per cell."
-    rows = [_row(what, *pair, results, tree["ipc"]) for what, pair in tree["options"].items()]
+    rows = [_row(what, pair, results, tree["ipc"]) for what, pair in tree["options"].items()]
     command = "python -m benchmarks.bench_guards --data FOLDER --out FOLDER"
     title = f"# Options that change numbers: CIFAR-10, IPC {tree['ipc']}, {len(SEEDS)} seeds"
     where = f"What is compared: `benchmarks/{GUARDS.name}`. Command: `{command}`"
