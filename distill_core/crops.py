@@ -1,20 +1,21 @@
-"""Crops of stored pixels, image by image in memory: the arithmetic of every view of a label.
+"""Crops of stored pixels, channels last in memory: what every view of a label begins with.
 
-Small images are cropped all at once by the products of `views`, to fractions of a level. From
-`LEVELS_FROM` on a view has whole levels, as loaders of image files show it: a quarter of the
-memory, and on a CPU the 8-bit kernels, which read the crop alone. float64 is always exact.
+Small images are cropped all at once, to fractions of a level. From `LEVELS_FROM` on a view has
+whole levels, as loaders of image files show it: that is a quarter of the memory, and on a CPU the
+8-bit kernels do it. float64 is always exact.
 
 Axes: B images, S side in pixels.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from distill_core.config.students import LEVELS_FROM
-from distill_core.views import View, apply_view
+from distill_core.views import View, apply_view, lines_read
 
 
 def crop_dtype(side: int, dtype: torch.dtype) -> torch.dtype:
@@ -37,10 +38,39 @@ def crop_pixels(pixels: Tensor, view: View, *, dtype: torch.dtype) -> Tensor:
     whole = crop_dtype(side, dtype) == torch.uint8
     if whole and pixels.device.type == "cpu":
         return _resized(pixels, view)
+    if pixels.device.type == "cpu":
+        return _read(pixels, view, dtype)
     # Line by line, as `apply_view` wants them.
     lines = pixels.transpose(1, 2).to(dtype, memory_format=torch.contiguous_format)
     crops = apply_view(lines.transpose(1, 2), view, out=side)
     return crops.round_().to(torch.uint8) if whole else crops
+
+
+def _read(pixels: Tensor, view: View, dtype: torch.dtype) -> Tensor:
+    """Do what `apply_view` does to floats: each line is two lines, weighted, not a product."""
+    count, _, side, _ = pixels.shape
+    (rows, columns), (below, right) = lines_read(view, out=side)
+    lines = pixels.permute(0, 3, 1, 2).to(dtype, memory_format=torch.contiguous_format)
+    across = _weighted(lines.view(count, side, 3 * side), columns, right)
+    # Columns were lines of memory; now rows are, with the channels of a pixel side by side.
+    lines = across.view(count, side, 3, side).permute(0, 3, 1, 2).contiguous()
+    down = _weighted(lines.view(count, side, 3 * side), rows, below)
+    return down.view(count, side, side, 3).permute(0, 3, 1, 2)
+
+
+def _weighted(lines: Tensor, first: np.ndarray, share: np.ndarray) -> Tensor:
+    """Return (B * S, L), every one of them two neighbours among (B, S, L) lines of an image."""
+    count, side, length = lines.shape
+    places = np.stack([first, np.minimum(first + 1, side - 1)], axis=-1)
+    places = places + side * np.arange(count)[:, None, None]
+    shares = torch.from_numpy(np.stack([1 - share, share], axis=-1)).expand(places.shape)
+    mixed: Tensor = torch.embedding_bag(
+        lines.view(count * side, length),
+        torch.from_numpy(places).flatten(),
+        torch.arange(0, places.size, 2),
+        per_sample_weights=shares.to(lines.dtype).flatten(),
+    )[0]
+    return mixed
 
 
 def _resized(pixels: Tensor, view: View) -> Tensor:

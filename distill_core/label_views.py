@@ -22,7 +22,7 @@ from distill_core.rand_augment import Operations, apply_operations, sample_opera
 from distill_core.seeds import generator, philox_key
 from distill_core.views import View, sample_view
 
-BLOCK, GPU_BLOCK = 1 << 17, 1 << 27  # values of the images that are rendered at once
+BLOCK, GPU_BLOCK = 1 << 18, 1 << 27  # values of the images that are rendered at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +163,9 @@ class Renderer:
 def blocks(count: int, images: Tensor) -> list[slice]:
     """Cut `count` images like these into slices that stay in a cache; on a GPU, in memory."""
     limit = BLOCK if images.device.type == "cpu" else GPU_BLOCK
-    size = max(1, limit // images[0].numel())
-    return [slice(start, start + size) for start in range(0, count, size)]
+    parts = -(-count * images[0].numel() // limit)
+    size = -(-count // max(1, min(parts, count)))
+    return [slice(start, start + size) for start in range(0, count, size or 1)]
 
 
 def render(

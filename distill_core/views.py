@@ -104,7 +104,7 @@ class Lens:
 
 def lens_of(view: View, *, out: int, like: Tensor) -> Lens:
     """Return the lens of a view of `out` pixels per side, with device and dtype of `like`."""
-    first, share = (torch.from_numpy(lines) for lines in _lines_read(view, out=out))
+    first, share = (torch.from_numpy(lines) for lines in lines_read(view, out=out))
     window = None
     if like.device.type == "cpu" and first.shape[1] == 1:  # a GPU prefers equal shapes
         top, left, height, width = view.boxes[0].tolist()
@@ -140,7 +140,7 @@ def _matrices(first: Tensor, share: Tensor, side: int) -> Tensor:
     return matrices.scatter_(-1, places, 1 - shares)
 
 
-def _lines_read(view: View, *, out: int) -> tuple[np.ndarray, np.ndarray]:
+def lines_read(view: View, *, out: int) -> tuple[np.ndarray, np.ndarray]:
     """Return which line of the image each line of a view reads, and its share of the next one.
 
     Returns:
