@@ -3,7 +3,7 @@
 python -m benchmarks.bench_methods --data FOLDER --out FOLDER [--jobs 2] [--write HARDWARE]
 
 First every method at IPC 10 with one seed, then the best four presets, the baselines and the
-variants at IPC 1 and 10 with three. Each cell is a process and a file in OUT/cells: what is there
+variants at IPC 1 and 10 with three; what else has been measured is shown, too. Each cell is a process and a file in OUT/cells: what is there
 is not done again, so the same command resumes. Needs the packages of the core and of `tasks`;
 neither Ray nor Prefect.
 """
@@ -47,6 +47,10 @@ class Bench:
     def results(self, cells: Iterable[Cell]) -> Results:
         """Return what has been measured of some cells."""
         return {cell: _read(self.path(cell)) for cell in cells}
+
+    def found(self, cells: Iterable[Cell]) -> Results:
+        """Return what has been measured of some cells, without those that are missing."""
+        return {cell: result for cell, result in self.results(cells).items() if result is not None}
 
     def do(self, cells: Sequence[Cell]) -> Results:
         """Run the cells that are missing; one that fails says why and stays missing."""
@@ -97,6 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         four = best(results, ipc=FIRST_IPC, count=FINALISTS, without=always)
         todo = bench.second([*always, *four])
         results |= bench.results(todo) if args.table else bench.do(todo)
+        results |= bench.found(bench.second(chosen))
     text = _text(bench, results, _command(args))
     print(text)
     if args.write:

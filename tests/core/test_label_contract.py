@@ -18,6 +18,8 @@ from distill_core.config.students import RelabelConfig
 from distill_core.errors import DataError
 from distill_core.label_source import Labels, OnlineLabels, StoredLabels
 from distill_core.label_views import LabelView, render
+from distill_core.models.ensemble import Ensemble, speak_as_one
+from distill_core.models.teacher import FrozenTeacher
 from distill_core.relabel import relabel_shard
 from distill_core.storage.images import ImageRows
 from distill_core.storage.labels import LabelRows, decode_labels, encode_labels
@@ -69,6 +71,7 @@ KINDS = {
         "mix.kind=mixup",
     ),
     "pooled": ("batch_statistics=3", "mix.kind=cutmix"),
+    "ensemble": ("flip=true", "mix.kind=cutmix"),  # of two teachers
 }
 PRECISIONS: Mapping[Precision, float] = {"float32": 1e-4, "bfloat16": 0.03}
 every_scheme = pytest.mark.parametrize("scheme", SCHEMES)
@@ -85,15 +88,21 @@ def shard(number: int) -> ImageRows:
     return ImageRows(images, pixels(len(images), seed=number))
 
 
+def teacher_of(kind: str, precision: Precision = "float32") -> FrozenTeacher | Ensemble:
+    """Return who labels the views of a kind."""
+    count = 2 if kind == "ensemble" else 1
+    return speak_as_one([tiny_teacher(precision, seed=seed) for seed in range(count)])
+
+
 def labelled(
     number: int, scheme: str, kind: str, views: Any = VIEWS, precision: Precision = "float32"
 ) -> LabelRows:
-    config, teacher = settings(scheme, kind), tiny_teacher(precision)
+    config, teacher = settings(scheme, kind), teacher_of(kind, precision)
     return relabel_shard(shard(number), views, config=config, teacher=teacher, seed=0, device="cpu")
 
 
 def stored(scheme: str, kind: str, precision: Precision = "float32") -> StoredLabels:
-    head = tiny_teacher(precision).head
+    head = teacher_of(kind, precision).head
     files = [
         encode_labels(labelled(n, scheme, kind, precision=precision)) for n in range(len(SHARDS))
     ]
@@ -104,7 +113,7 @@ def stored(scheme: str, kind: str, precision: Precision = "float32") -> StoredLa
 
 def online(scheme: str, kind: str, precision: Precision = "float32") -> OnlineLabels:
     parts = [(shard(n).images, torch.from_numpy(shard(n).pixels)) for n in range(len(SHARDS))]
-    return OnlineLabels(parts, tiny_teacher(precision), settings(scheme, kind), 0)
+    return OnlineLabels(parts, teacher_of(kind, precision), settings(scheme, kind), 0)
 
 
 def arrays(value: Any) -> list[np.ndarray]:
@@ -181,7 +190,7 @@ def test_a_label_depends_on_no_other_view_shard_or_order(scheme: str, kind: str)
 # Pooled labels depend on the images beside: no single view says what their teacher saw.
 @pytest.mark.parametrize("kind", sorted(KINDS.keys() - {"pooled"}))
 def test_the_student_sees_what_the_teacher_saw(kind: str) -> None:
-    labels, teacher, rows = stored("logits", kind).view(3), tiny_teacher(), np.array([12, 9, 2])
+    labels, teacher, rows = stored("logits", kind).view(3), teacher_of(kind), np.array([12, 9, 2])
     together = torch.from_numpy(np.concatenate([shard(n).pixels for n in range(len(SHARDS))]))
     mix = settings("logits", kind).mix.kind
     seen = render(together, rows, labels.drawn, kind=mix, mean=MEAN, std=STD)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pytest
 import torch
@@ -70,13 +72,25 @@ def test_the_gradient_equals_that_of_torchvision() -> None:
     torch.testing.assert_close(ours, expected, atol=1e-10, rtol=0)
 
 
-def test_the_same_draw_gives_the_same_pixels_and_another_step_another_draw() -> None:
-    first, again, later = (
-        sample_view(generator(7, step), count=4, side=32, scale=(0.08, 1.0), flip=True)
-        for step in (0, 0, 1)
-    )
-    assert np.array_equal(first.boxes, again.boxes)
-    assert not np.array_equal(first.boxes, later.boxes)
+@pytest.mark.parametrize("scale", [(0.08, 1.0), None], ids=["cropped", "whole"])
+@pytest.mark.parametrize("shared", [True, False], ids=["shared", "each"])
+@pytest.mark.parametrize("mode", ["off", "one_sided", "symmetric"])
+def test_the_same_draw_gives_the_same_pixels_and_another_step_another_draw(
+    mode: Literal["off", "one_sided", "symmetric"], shared: bool, scale: tuple[float, float] | None
+) -> None:
+    images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    roll = RollConfig(mode=mode, pixels=8)
+
+    def seen(*seed: int) -> torch.Tensor:
+        view = sample_view(
+            generator(*seed), count=4, side=32, scale=scale, flip=True, roll=roll, shared=shared
+        )
+        return apply_view(images, view, out=32)
+
+    assert torch.equal(seen(7, 0), seen(7, 0))
+    others = [not torch.equal(seen(7, 0), seen(7, step)) for step in range(1, 9)]
+    assert any(others)
+    assert all(others) or scale is None  # of a flip alone there are two
 
 
 def test_a_shared_view_is_one_draw_and_reads_its_window_alone() -> None:
