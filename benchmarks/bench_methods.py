@@ -3,9 +3,9 @@
 python -m benchmarks.bench_methods --data FOLDER --out FOLDER [--jobs 2] [--write HARDWARE]
 
 First every method at IPC 10 with one seed, then the best four presets, the baselines and the
-variants at IPC 1 and 10 with three; what else has been measured is shown, too. Each cell is a process and a file in OUT/cells: what is there
-is not done again, so the same command resumes. Needs the packages of the core and of `tasks`;
-neither Ray nor Prefect.
+variants at IPC 1 and 10 with three; what else has been measured is shown, too. Each cell is a
+process and a file in OUT/cells: what is there is not done again, so the same command resumes. Needs
+the packages of the core and of `tasks`; neither Ray nor Prefect.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import torch
 from benchmarks.hardware import hardware
 from benchmarks.methods_block import BLOCK, Block, Cell
 from benchmarks.methods_cell import Pool, cell_path, run_cell, teacher_pool
-from benchmarks.methods_table import LEGEND, Result, Results, best, table
+from benchmarks.methods_table import LEGEND, NOTES, Result, Results, best, table
 
 FIRST_IPC, IPCS, SEEDS, FINALISTS = 10, (1, 10), (0, 1, 2), 4
 
@@ -155,6 +155,8 @@ def _text(bench: Bench, results: Results, command: str) -> str:
             *table(results),
             "",
             LEGEND,
+            "",
+            NOTES,
             "",
             f"Override block: `benchmarks/{BLOCK.name}`. Command: `{command}`",
         ]
