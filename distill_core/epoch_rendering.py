@@ -1,24 +1,20 @@
-"""The views of an epoch, batch by batch: every image is rendered once, while a student computes.
+"""The views of an epoch, batch by batch: every image is rendered once.
 
 Axes: N images, B in a part, S side in pixels.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from distill_core.label_views import LabelView, Renderer
 from distill_core.mixing import has_partners
 
 ROOM = 256 << 20  # bytes that the unmixed views of an epoch may take
-AHEAD = 2  # parts that are rendered before they are asked for
 
 
 @dataclass
@@ -48,21 +44,3 @@ class EpochRenderer:
                 yield from (self.renderer.mixed(shown, part, drawn) for part in parts)
                 return
         yield from (self.renderer.render(self.pixels, part, drawn) for part in parts)
-
-
-def ahead(views: Iterator[Tensor], count: int = AHEAD) -> Generator[Tensor, None, None]:
-    """Yield the same views, which one thread renders up to `count` parts ahead.
-
-    What it raises reaches the caller in its place; the thread ends with the iteration, also with
-    one that is closed early.
-    """
-    threads = torch.get_num_threads()  # a new thread would take all cores
-    with ThreadPoolExecutor(1, "views", torch.set_num_threads, (threads,)) as thread:
-        waiting = deque(thread.submit(next, views, None) for _ in range(count))
-        try:
-            while (shown := waiting.popleft().result()) is not None:
-                waiting.append(thread.submit(next, views, None))
-                yield shown
-        finally:
-            for part in waiting:
-                part.cancel()

@@ -75,7 +75,8 @@ class Student:
         self.model = model.to(device, self.dtype).to(memory_format=torch.channels_last)
         self.optimizer = build_optimizer(self.model, self.settings.optimizer)
         self.ema = WeightEma(self.model, self.settings.ema_decay)
-        self.parallel = world.wrap(self.model)
+        # What is stored, averaged and judged is `model`, compiled or not.
+        self.parallel = world.wrap(_compiled(self.model) if self.settings.compile else self.model)
         self.judged = Judgements()
         self.temperature = self.settings.temperature  # of the teacher, in the current epoch
         self.own_temperature = self.settings.student_temperature  # None: the teacher's
@@ -241,6 +242,11 @@ class Student:
         own = self.labels[torch.from_numpy(rows)]
         smoothing = self.settings.hard_smoothing
         return mixed_cross_entropy(student, own, partners, share, smoothing=smoothing)
+
+
+def _compiled(model: nn.Module) -> nn.Module:
+    compiled: nn.Module = torch.compile(model)  # type: ignore[assignment]
+    return compiled
 
 
 def _check_share(count: int, world: World) -> None:

@@ -142,6 +142,7 @@ class PosttrainConfig(Frozen):
     evaluate_every: PositiveInt = 10  # epochs between evaluations; the last is always evaluated
     validation_shard: PositiveInt = 10_000  # test images per job of the final judgement
     processes: PositiveInt = 1  # two or more: DDP under Ray Train
+    compile: bool = False  # the student's passes by torch.compile; rounds otherwise
 
     @model_validator(mode="after")
     def _student_can_learn(self) -> Self:

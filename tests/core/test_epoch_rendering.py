@@ -1,9 +1,7 @@
-"""An epoch shows what single batches show, rendered once, and ahead of time or not."""
+"""An epoch shows what single batches show, rendered once."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
 from unittest.mock import patch
 
 import numpy as np
@@ -11,7 +9,7 @@ import pytest
 import torch
 
 from distill_core.config.students import LEVELS_FROM, RelabelConfig
-from distill_core.epoch_rendering import EpochRenderer, ahead
+from distill_core.epoch_rendering import EpochRenderer
 from distill_core.label_views import LabelView, Renderer, sample_label_view
 from distill_core.seeds import generator
 from tests.core.tiny import MEAN, STD, tiny_batch
@@ -74,56 +72,3 @@ def test_an_epoch_of_some_images_renders_those_and_their_partners_alone() -> Non
     rows = np.concatenate(PARTS[:2])
     assert epoch._views is not None
     assert len(epoch._views) == len({*rows, *drawn.mix.partners[rows]})
-
-
-def test_views_rendered_ahead_are_the_same_in_the_same_order() -> None:
-    epoch = EpochRenderer(pixels_of(16), renderer("cutmix"))
-    drawn = draw("cutmix", 16)
-    plain, early = (
-        list(views) for views in (epoch.parts(PARTS, drawn), ahead(epoch.parts(PARTS, drawn)))
-    )
-    assert len(plain) == len(early)
-    assert all(map(torch.equal, plain, early))
-
-
-def failing() -> Iterator[torch.Tensor]:
-    yield torch.zeros(1)
-    raise ValueError("no such row")
-
-
-def test_an_error_ahead_reaches_the_caller_in_its_place() -> None:
-    views = ahead(failing())
-    assert torch.equal(next(views), torch.zeros(1))
-    with pytest.raises(ValueError, match="no such row"):
-        next(views)
-    assert not rendering()
-
-
-def test_a_closed_epoch_ends_its_thread_and_renders_no_further() -> None:
-    made = list[int]()
-
-    def endless() -> Iterator[torch.Tensor]:
-        while True:
-            made.append(len(made))
-            yield torch.zeros(1)
-
-    views = ahead(endless(), 2)
-    next(views)
-    assert rendering()
-    views.close()
-    assert not rendering()
-    assert len(made) <= 3  # what was given, and two ahead
-
-
-def test_a_thread_that_renders_ahead_takes_the_cores_it_is_given() -> None:
-    threads = torch.get_num_threads()
-
-    def told() -> Iterator[torch.Tensor]:
-        yield torch.tensor(torch.get_num_threads())
-
-    assert [int(value) for value in ahead(told())] == [threads]
-
-
-def rendering() -> list[threading.Thread]:
-    """Return the threads that render ahead."""
-    return [thread for thread in threading.enumerate() if thread.name.startswith("views")]

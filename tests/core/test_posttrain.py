@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import distributed
+from torch._dynamo.utils import counters
 from torch.nn.parallel import DistributedDataParallel
 
 from distill_core.config.students import SetName
@@ -260,3 +261,14 @@ def test_more_processes_than_a_batch_can_feed_are_refused() -> None:
 def test_a_diverging_student_is_said_to_diverge() -> None:
     with pytest.raises(DivergedError, match="posttrain"):
         train("posttrain.optimizer={name: sgd, lr: 1.0e30}")
+
+
+@pytest.mark.slow
+def test_a_compiled_student_learns_what_a_plain_one_does() -> None:
+    plain, weights = train()
+    counters.clear()
+    compiled, compiled_weights = train("posttrain.compile=true")
+    assert counters["frames"]["ok"] > 0
+    assert compiled_weights.keys() == weights.keys()
+    for one, other in zip(plain["curve"], compiled["curve"], strict=True):
+        assert other["loss"] == pytest.approx(one["loss"], rel=1e-3)
