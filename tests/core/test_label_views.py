@@ -12,6 +12,7 @@ from distill_core.config.students import RelabelConfig
 from distill_core.label_views import LabelView, render, sample_label_view
 from distill_core.patches import apply_patches
 from distill_core.plan import ImageId
+from distill_core.views import apply_view
 from tests.core.tiny import MEAN, SIDE, STD, tiny_batch
 from tests.golden.numbers import pixels
 
@@ -70,6 +71,41 @@ def test_draws_belong_to_single_images() -> None:
     view = draw("cutout").view
     assert len({tuple(box) for box in view.boxes.tolist()}) > len(IMAGES) // 2
     assert {bool(flip) for flip in view.flips} == {True, False}
+
+
+def by_the_book(drawn: LabelView, kind: str) -> torch.Tensor:
+    """Show every row in float64, image by image: crop, mix, then normalise."""
+    view, mix = drawn.view, drawn.mix
+    own = torch.stack(
+        [
+            apply_view(image[None].double() / 255, view.rows(np.array([n])), out=SIDE)[0]
+            for n, image in enumerate(PIXELS)
+        ]
+    )
+    mixed = own.clone()
+    for n, (top, left, height, width) in enumerate(mix.boxes.tolist()):
+        inside = (slice(None), slice(top, top + height), slice(left, left + width))
+        partner, lam = own[mix.partners[n]], float(mix.lam[n])
+        if kind == "cutmix":
+            mixed[n][inside] = partner[inside]
+        elif kind == "cutout":
+            mixed[n][inside] = torch.from_numpy(mix.colours[n]).double()[:, None, None]
+        elif kind == "mixup":
+            mixed[n] = lam * own[n] + (1 - lam) * partner
+    mean, std = (torch.tensor(v, dtype=torch.float64).view(3, 1, 1) for v in (MEAN, STD))
+    return (mixed - mean) / std
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("dtype", "within"), [(torch.float64, 1e-6), (torch.float32, 5e-6), (torch.bfloat16, 0.1)]
+)
+def test_every_mix_is_shown_as_written(kind: str, dtype: torch.dtype, within: float) -> None:
+    drawn, every = draw(kind), np.arange(len(IMAGES))
+    shown = render(PIXELS, every, drawn, kind=kind, mean=MEAN, std=STD, dtype=dtype)
+    assert shown.dtype == dtype
+    expected = by_the_book(drawn, kind)
+    torch.testing.assert_close(shown.double(), expected, rtol=0, atol=within)
 
 
 @pytest.mark.parametrize("kind", KINDS)
