@@ -21,13 +21,15 @@ ON_CPU = (
     "bench_labels --classes 1000",
     "bench_labels --classes 10450",
     "bench_posttrain --side 32 --batch 100",
-    "bench_posttrain --side 224 --batch 32",
+    "bench_posttrain --side 224 --batch 25 --batches 4",
     "bench_squeeze",
     "bench_start",
 )
 ON_GPU = (
     "bench_recover --width 64 --batch 50 --groups 8 --compile",
     "bench_recover --side 224 --batch 100 --compile",
+    "bench_posttrain --side 32 --batch 100",
+    "bench_posttrain --side 224 --batch 100",
 )
 
 

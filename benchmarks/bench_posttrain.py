@@ -2,14 +2,17 @@
 
 python -m benchmarks.bench_posttrain [--side 32] [--batch 100] [--batches 10] [--write]
 python -m benchmarks.bench_posttrain --side 224 --batch 25 --batches 4
+python -m benchmarks.bench_posttrain --device cuda --side 224 --batch 100
 
 Needs the core alone. JPEG files of quality 75; random crops of 8 to 100 % of the area, flips,
 CutMix. An epoch of ours renders an image once, also as a partner in another batch; "each batch by
-itself" is what it does when the views of an epoch are too many to keep.
+itself" is what it does when the views of an epoch are too many to keep. On a GPU, where views are
+made there, the question is another one: how much of a training step is left for the student.
 """
 
 from __future__ import annotations
 
+import argparse
 import io
 import sys
 from collections.abc import Sequence
@@ -21,15 +24,18 @@ import torch
 from PIL import Image
 
 from benchmarks.baselines import load_batch
-from benchmarks.pairs import conclude, paired, parser
+from benchmarks.pairs import Way, clock_of, conclude, paired, parser
 from distill_core.config.students import MixConfig
+from distill_core.config.training import ModelConfig
 from distill_core.epoch_rendering import EpochRenderer
 from distill_core.label_views import LabelView, Renderer
 from distill_core.mixing import Mix, sample_mix
+from distill_core.models.build import build_model
 from distill_core.pixel_space import PixelSpace
 from distill_core.views import sample_view
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
+CLASSES, LARGE = 1000, 128  # from so many pixels on, the stem is that of ImageNet
 
 
 def smooth_images(count: int, side: int) -> np.ndarray:
@@ -83,11 +89,58 @@ class Epoch:
             pass
 
 
+def training(epoch: Epoch, device: str) -> tuple[Way, Way]:
+    """Return an epoch of a bfloat16 student on one batch again and again, and on all views."""
+    side, half = epoch.pixels.shape[-1], torch.bfloat16
+    config = ModelConfig(name="resnet18" if side >= LARGE else "resnet18_small")
+    model = build_model(config, CLASSES, seed=0).to(device, memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    renderer = EpochRenderer(epoch.pixels.to(device), Renderer("cutmix", MEAN, STD, half))
+    fixed = next(renderer.parts(epoch.batches, epoch.drawn)).clone()
+
+    def step(views: torch.Tensor) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(torch.device(device).type, dtype=half):
+            loss = model(views).square().mean()
+        loss.backward()
+        optimizer.step()
+
+    def without() -> None:
+        for _ in epoch.batches:
+            step(fixed)
+
+    def with_views() -> None:
+        for views in renderer.parts(epoch.batches, epoch.drawn):
+            step(views)
+
+    return without, with_views
+
+
+def share_of_the_student(args: argparse.Namespace, epoch: Epoch) -> int:
+    """Measure how much of a training step is left when its views are made as well."""
+    clock = clock_of(args.device)
+    without, with_views = training(epoch, args.device)
+    noise = paired("A/A: steps without views over themselves", without, without, args.pairs, clock)
+    what = "steps without views over steps with them"
+    row = paired(what, without, with_views, args.pairs, clock)
+    images = args.batch * args.batches
+    notes = [f"- With views: {images / row.seconds:,.0f} images/s.", ""]
+    title = (
+        f"a training step with its views, {args.side} px, {args.batches} batches of {args.batch}"
+    )
+    name = f"posttrain-step-s{args.side}-b{args.batch}"
+    return conclude(title, name, noise, [row], notes, write=args.write, device=args.device)
+
+
 def main() -> int:
     """Measure, print, and write a result file when asked."""
-    args = parser(__doc__, side=32, batch=100, batches=10).parse_args()
+    options = parser(__doc__, side=32, batch=100, batches=10)
+    options.add_argument("--device", default="cpu")
+    args = options.parse_args()
     torch.set_num_threads(1)
     epoch = Epoch.of(args.side, args.batch, args.batches)
+    if args.device != "cpu":
+        return share_of_the_student(args, epoch)
     space, half = PixelSpace.of(MEAN, STD, torch.empty(0)), torch.bfloat16
     ways = {
         "float32": EpochRenderer(epoch.pixels, Renderer("cutmix", MEAN, STD)),
