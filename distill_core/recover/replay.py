@@ -10,6 +10,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -19,10 +20,20 @@ from distill_core.views import Lens
 
 Step = Callable[[Sequence[Part]], Tensor]
 Replay = Callable[[], Tensor]
-Record = Callable[[Replay], Replay]  # from a step on fixed tensors, not yet taken
+
 
 WARM_UP = 3  # steps of a kind before it is recorded; libraries choose kernels and take memory
 logger = logging.getLogger(__name__)
+
+
+class Recorder(Protocol):
+    """Makes recordings of steps."""
+
+    def rehearse(self, step: Replay) -> Tensor:
+        """Take a step where it will be recorded."""
+
+    def record(self, step: Replay) -> Replay:
+        """Return the replay of a step on fixed tensors; the step itself is not taken."""
 
 
 def steps_on(device: torch.device) -> Step:
@@ -37,29 +48,29 @@ class RecordedSteps:
     the log; from then on every step is taken one by one, with the same result.
 
     Args:
-        record: makes a recording.
+        recorder: makes recordings.
     """
 
-    def __init__(self, record: Record) -> None:
-        self._record: Record | None = record
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder: Recorder | None = recorder
         self._taken: Counter[Hashable] = Counter()
         self._made: dict[Hashable, _Recording] = {}
 
     def __call__(self, parts: Sequence[Part]) -> Tensor:
         """Take one step; arguments and result as those of `recover_step`."""
         parts = [replace(part, lens=part.lens.whole()) for part in parts]
-        if self._record is None or any(part.skipped for part in parts):
+        if self._recorder is None or any(part.skipped for part in parts):
             return recover_step(parts)
         kind = _kind(parts)
         self._taken[kind] += 1
         if self._taken[kind] <= WARM_UP:
-            return recover_step(parts)
+            return self._recorder.rehearse(lambda: recover_step(parts))
         if kind not in self._made:
             try:
-                self._made[kind] = _Recording(parts, self._record)
+                self._made[kind] = _Recording(parts, self._recorder)
             except RuntimeError as error:  # CUDA's errors are such, memory that runs out as well
                 logger.warning("recover: steps are not recorded (%s).", error)
-                self._record = None
+                self._recorder = None
                 self._made.clear()
                 return recover_step(parts)
         return self._made[kind].replay(parts)
@@ -70,11 +81,22 @@ class CudaRecorder:
 
     def __init__(self) -> None:
         self._pool = torch.cuda.graph_pool_handle()
+        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
-    def __call__(self, step: Replay) -> Replay:
+    def rehearse(self, step: Replay) -> Tensor:
+        """Take a step on the stream that records: gradients may remember where they were made."""
+        outside = torch.cuda.current_stream()
+        self._stream.wait_stream(outside)
+        with torch.cuda.stream(self._stream):
+            values = step()
+        outside.wait_stream(self._stream)
+        values.record_stream(outside)
+        return values
+
+    def record(self, step: Replay) -> Replay:
         """Return the replay of a step; the step itself is not taken."""
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
             values = step()
 
         def replay() -> Tensor:
@@ -87,11 +109,11 @@ class CudaRecorder:
 class _Recording:
     """One kind of step, with lenses of its own."""
 
-    def __init__(self, parts: Sequence[Part], record: Record) -> None:
+    def __init__(self, parts: Sequence[Part], recorder: Recorder) -> None:
         lenses = [Lens(part.lens.first.clone(), part.lens.share.clone()) for part in parts]
         fixed = [replace(part, lens=lens) for part, lens in zip(parts, lenses, strict=True)]
         self._lenses = lenses
-        self._replay = record(lambda: recover_step(fixed))
+        self._replay = recorder.record(lambda: recover_step(fixed))
 
     def replay(self, parts: Sequence[Part]) -> Tensor:
         """Take a step through other lenses."""

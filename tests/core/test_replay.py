@@ -27,13 +27,16 @@ def one_by_one(device: torch.device) -> Step:
     return lambda parts: recover_step([replace(p, lens=p.lens.whole()) for p in parts])
 
 
-class Recorder:
+class Again:
     """Hands a step back, and counts."""
 
     def __init__(self) -> None:
         self.recorded, self.replayed = 0, 0
 
-    def __call__(self, step: Replay) -> Replay:
+    def rehearse(self, step: Replay) -> torch.Tensor:
+        return step()
+
+    def record(self, step: Replay) -> Replay:
         self.recorded += 1
 
         def again() -> torch.Tensor:
@@ -45,7 +48,7 @@ class Recorder:
 
 @pytest.mark.parametrize("axis", AXES)
 def test_replayed_steps_give_the_bytes_of_steps_taken_one_by_one(axis: str) -> None:
-    recorder = Recorder()
+    recorder = Again()
     replayed = together(BATCHES, *AXES[axis], steps_on=lambda _: RecordedSteps(recorder))
     plain = together(BATCHES, *AXES[axis], steps_on=one_by_one)
     for one, other in zip(plain, replayed, strict=True):
@@ -55,7 +58,7 @@ def test_replayed_steps_give_the_bytes_of_steps_taken_one_by_one(axis: str) -> N
 
 
 def test_each_kind_of_step_is_taken_a_few_times_and_then_recorded_once() -> None:
-    recorder, late = Recorder(), ("recover.late_groups=2", "recover.ipc_range=2")
+    recorder, late = Again(), ("recover.late_groups=2", "recover.ipc_range=2")
     together(BATCHES, *late, "recover.steps=20", steps_on=lambda _: RecordedSteps(recorder))
     assert recorder.recorded == 1  # of one image per class, none joins late
     assert recorder.replayed == 20 - WARM_UP
@@ -64,10 +67,11 @@ def test_each_kind_of_step_is_taken_a_few_times_and_then_recorded_once() -> None
 def test_a_recording_that_fails_is_said_and_every_step_is_taken_all_the_same(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def refuse(step: Replay) -> Replay:
-        raise RuntimeError("operation not permitted when stream is capturing")
+    class Refuses(Again):
+        def record(self, step: Replay) -> Replay:
+            raise RuntimeError("operation not permitted when stream is capturing")
 
-    replayed = together(BATCHES, steps_on=lambda _: RecordedSteps(refuse))
+    replayed = together(BATCHES, steps_on=lambda _: RecordedSteps(Refuses()))
     for one, other in zip(together(BATCHES, steps_on=one_by_one), replayed, strict=True):
         assert np.array_equal(one.pixels, other.pixels)
     assert [record.message for record in caplog.records] == [
@@ -77,7 +81,7 @@ def test_a_recording_that_fails_is_said_and_every_step_is_taken_all_the_same(
 
 @pytest.mark.parametrize("term", sorted(TERMS))
 def test_every_term_gives_the_same_bytes_when_it_is_replayed(term: str) -> None:
-    recorder, config = Recorder(), config_of(term)
+    recorder, config = Again(), config_of(term)
     config = config.model_copy(update={"steps": 10})
     drawn = config.convolutions is not None and config.convolutions.drop_rate > 0
 
