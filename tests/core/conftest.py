@@ -12,6 +12,15 @@ from tests.places import eager_threads, races, shelf, store
 __all__ = ["eager_threads", "races", "shelf", "store"]
 
 
+@pytest.fixture(autouse=True, scope="package")
+def one_thread_for_fixtures() -> Iterator[None]:
+    """Let fixtures that many tests share compute as tests do; threads that wait cost the most."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
     """Compute in one thread: tiny tensors gain nothing from more, and results stay the same."""
