@@ -171,7 +171,8 @@ class _NormaliseAndMeasure(torch.autograd.Function):
         offset = torch.addcmul(grad_mean / n, slope, mean, value=-1)
         wide = x.to(mean.dtype)
         grouped = wide.view(groups, -1, *x.shape[1:])
-        room = None if wide is x else grouped  # a copy, which may be written to
+        # A copy may be written to; a compiler neither needs that nor understands it.
+        room = None if wide is x or torch.compiler.is_compiling() else grouped
         grad_x = torch.addcmul(_by_group(offset), grouped, _by_group(slope), out=room).flatten(0, 1)
         grad_x.addcmul_(grad_y, _channels(scale))
         return grad_x.to(x.dtype), None, None, None, None

@@ -15,8 +15,10 @@ COMPILED = """
 import json, sys
 from torch._dynamo.utils import counters
 from tests.core.test_launch import BATCHES, RAGGED, together
+from tests.core.tiny import tiny_teacher
+words = ("recover.steps=4", f"recover.compile={sys.argv[1]}")
 made = [one for batches in (BATCHES, RAGGED)
-        for one in together(batches, "recover.steps=4", f"recover.compile={sys.argv[1]}")]
+        for one in together(batches, *words, teachers=[tiny_teacher(sys.argv[2])])]
 print(json.dumps({
     "pixels": [one.pixels.ravel().tolist() for one in made],
     "losses": [one.trace[0]["total"] for one in made],
@@ -28,13 +30,20 @@ print(json.dumps({
 """
 
 
-def run(cache: Path, compiled: bool) -> dict[str, list[float]]:
+def run(cache: Path, compiled: bool, precision: str = "float32") -> dict[str, list[float]]:
     """Recover a few batches in a process of its own, with compiled code kept in a folder."""
-    words = [sys.executable, "-c", COMPILED, str(compiled).lower()]
+    words = [sys.executable, "-c", COMPILED, str(compiled).lower(), precision]
     where = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(cache), "PYTHONPATH": os.getcwd()}
     ended = subprocess.run(words, env=where, capture_output=True, text=True, check=True)
     found: dict[str, list[float]] = json.loads(ended.stdout.splitlines()[-1])
     return found
+
+
+@pytest.mark.slow
+def test_a_compiled_pass_in_bfloat16_is_one_graph_for_every_shape(tmp_path: Path) -> None:
+    eager, compiled = (run(tmp_path, asked, "bfloat16") for asked in (False, True))
+    assert (compiled["graphs"], compiled["breaks"]) == (2, 0)  # equal and ragged batches
+    np.testing.assert_allclose(compiled["losses"], eager["losses"], rtol=0.02)
 
 
 @pytest.mark.slow
@@ -45,7 +54,7 @@ def test_a_compiled_pass_is_one_graph_with_the_same_numbers_and_a_cache_that_tra
     np.testing.assert_allclose(first["losses"], eager["losses"], rtol=1e-5)
     for ours, theirs in zip(first["pixels"], eager["pixels"], strict=True):
         assert np.abs(np.subtract(ours, theirs)).max() <= 2  # of 255, after four steps
-    assert (eager["graphs"], first["breaks"]) == (0, 0)
+    assert (eager["graphs"], first["graphs"], first["breaks"]) == (0, 2, 0)
     assert first["misses"]
     assert not first["hits"]
     (tmp_path / "one").rename(tmp_path / "other")  # as it reaches another machine

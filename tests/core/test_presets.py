@@ -26,6 +26,7 @@ METHODS = {  # the datasets for which values are published, or that a baseline i
     "sre2lpp": ("cifar10", "cifar100", "tiny", "in1k"),
     "gvbsm": ("cifar10", "cifar100", "tiny", "in1k"),
     "edc": ("cifar10", "cifar100", "tiny", "in1k"),
+    "edc-crops": ("cifar10",),
     "wmdd": ("tiny", "in1k"),
     "cim": ("cifar10", "cifar100", "tiny", "in1k"),
     "cudd": ("cifar10", "cifar100", "tiny", "in1k", "in21kp"),
