@@ -41,7 +41,7 @@ class Ratios:
 
     def row(self) -> str:
         """Return a table row: median, 5 % and 95 %."""
-        cuts = statistics.quantiles(self.values, n=20)
+        cuts = statistics.quantiles(self.values, n=20, method="inclusive")
         return f"| {self.what} | {self.median:.2f} | {cuts[0]:.2f} | {cuts[-1]:.2f} |"
 
 

@@ -16,8 +16,8 @@ NUMERICS: Mapping[str, int] = {
     "statistics": 1,
     "select": 1,
     "recover": 3,
-    "relabel": 1,
-    "posttrain": 1,
+    "relabel": 2,
+    "posttrain": 2,
     "validate": 1,
 }
 

@@ -107,7 +107,7 @@ def posttrain_key(
 
 
 def _levels(run: RunConfig) -> dict[str, str]:
-    """Return how views are rounded, where they are: smaller ones keep the keys they always had."""
+    """Return how views are rounded, where they are; nothing for smaller ones."""
     whole = run.data.side >= LEVELS_FROM and run.precision != "float64"
     return {"levels": "whole"} if whole else {}
 

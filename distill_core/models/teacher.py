@@ -19,6 +19,8 @@ from distill_core.models.heads import split_head
 from distill_core.models.spec import TeacherSpec
 from distill_core.models.statistics import LayerStatistics, measure_batch_norms
 
+SHAPES = 64  # networks times resolutions times lists of sizes that a process compiles for
+
 
 @dataclass(frozen=True)
 class TeacherOutput:
@@ -127,8 +129,13 @@ class FrozenTeacher(nn.Module):
 
 @cache
 def _compiled() -> Callable[..., tuple[TeacherOutput, ...]]:
-    """Return the compiled pass; it serves all teachers, because weights are its arguments."""
+    """Return the compiled pass; it serves all teachers, because weights are its arguments.
+
+    It is compiled once for every network, resolution and list of sizes, and never falls back: what
+    a step rounds to may not depend on what the process has compiled before.
+    """
+    torch._dynamo.config.recompile_limit = max(SHAPES, torch._dynamo.config.recompile_limit)
     compiled: Callable[..., tuple[TeacherOutput, ...]] = torch.compile(
-        FrozenTeacher._describe, dynamic=False
+        FrozenTeacher._describe, dynamic=False, fullgraph=True
     )
     return compiled

@@ -1,7 +1,7 @@
 """Recover: optimise the pixels of batches through a frozen teacher.
 
 A step is one function (`recover.step`); what belongs to one batch is `recover.course`; here is the
-loop over steps, which several batches of the same shape go through together. Which images share a
+loop over steps, which several batches go through together. Which images share a
 batch is decided by the plan, because statistics pool over it; which batches share a launch is a
 matter of speed alone.
 

@@ -10,12 +10,14 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from distill_core.recover.step import Part, recover_step
+from distill_core.recover.terms import WAITS
 from distill_core.views import Lens
 
 Step = Callable[[Sequence[Part]], Tensor]
@@ -23,6 +25,7 @@ Replay = Callable[[], Tensor]
 
 
 WARM_UP = 3  # steps of a kind before it is recorded; libraries choose kernels and take memory
+MOST = 32  # recordings of a segment; teachers in turn times late groups are far fewer
 logger = logging.getLogger(__name__)
 
 
@@ -38,14 +41,15 @@ class Recorder(Protocol):
 
 def steps_on(device: torch.device) -> Step:
     """Return how steps of one segment are taken: replayed on a GPU, one by one elsewhere."""
-    return RecordedSteps(CudaRecorder()) if device.type == "cuda" else recover_step
+    return RecordedSteps(CudaRecorder(device)) if device.type == "cuda" else recover_step
 
 
 class RecordedSteps:
     """Takes steps as `recover_step` does, from recordings as soon as there are any.
 
     A recording that fails (an operation that cannot be recorded, no memory for it) is said once in
-    the log; from then on every step is taken one by one, with the same result.
+    the log; from then on every step is taken one by one, with the same result. So are steps with
+    terms that wait for a number, and steps that leave layers out at random.
 
     Args:
         recorder: makes recordings.
@@ -59,29 +63,49 @@ class RecordedSteps:
     def __call__(self, parts: Sequence[Part]) -> Tensor:
         """Take one step; arguments and result as those of `recover_step`."""
         parts = [replace(part, lens=part.lens.whole()) for part in parts]
-        if self._recorder is None or any(part.skipped for part in parts):
+        if self._recorder is None or any(map(_differs_or_waits, parts)):
             return recover_step(parts)
         kind = _kind(parts)
         self._taken[kind] += 1
         if self._taken[kind] <= WARM_UP:
             return self._recorder.rehearse(lambda: recover_step(parts))
-        if kind not in self._made:
-            try:
-                self._made[kind] = _Recording(parts, self._recorder)
-            except RuntimeError as error:  # CUDA's errors are such, memory that runs out as well
-                logger.warning("recover: steps are not recorded (%s).", error)
-                self._recorder = None
-                self._made.clear()
-                return recover_step(parts)
+        if kind not in self._made and not self._recorded(kind, parts, self._recorder):
+            return recover_step(parts)
         return self._made[kind].replay(parts)
+
+    def _recorded(self, kind: Hashable, parts: Sequence[Part], recorder: Recorder) -> bool:
+        """Make a recording; return whether there is one now.
+
+        What a failed one held in memory is gone on return, so that the step has room.
+        """
+        if len(self._made) == MOST:
+            return False
+        try:
+            self._made[kind] = _Recording(parts, recorder)
+        except RuntimeError as error:  # CUDA's errors are such, memory that runs out as well
+            _say_once(str(error))
+        else:
+            return True
+        self._recorder = None
+        self._made.clear()
+        return False
+
+
+def _differs_or_waits(part: Part) -> bool:
+    """Return whether the next step is another one, or asks the GPU for a number."""
+    return bool(part.skipped or part.goal.objective.keys() & WAITS)
+
+
+@cache
+def _say_once(reason: str) -> None:
+    logger.warning("recover: steps are not recorded (%s).", reason)
 
 
 class CudaRecorder:
-    """Makes CUDA graphs that share their memory: one runs at a time."""
+    """Makes CUDA graphs of one GPU that share their memory: one runs at a time."""
 
-    def __init__(self) -> None:
-        self._pool = torch.cuda.graph_pool_handle()
-        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    def __init__(self, device: torch.device) -> None:
+        self._pool, self._stream = torch.cuda.graph_pool_handle(), _stream_of(device)
 
     def rehearse(self, step: Replay) -> Tensor:
         """Take a step on the stream that records: gradients may remember where they were made."""
@@ -104,6 +128,12 @@ class CudaRecorder:
             return values.clone()  # the next replay writes to the same place
 
         return replay
+
+
+@cache
+def _stream_of(device: torch.device) -> torch.cuda.Stream:
+    """Return the one stream of a GPU that records: libraries keep memory for every stream."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 class _Recording:

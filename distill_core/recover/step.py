@@ -1,4 +1,6 @@
-"""One gradient step of recover; everything it reads is an argument, nothing in it waits.
+"""One gradient step of recover; everything it reads is an argument.
+
+Nothing in it waits for the device, but for the terms in `WAITS`.
 
 Axes: B images, 3 channels, S x S pixels, C classes.
 """

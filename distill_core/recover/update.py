@@ -24,4 +24,7 @@ def pixel_adam(
     device = leaves[0].device
     capturable = device.type == "cuda"
     rate = torch.tensor(lr, device=device) if capturable else lr
-    return torch.optim.Adam(leaves, lr=rate, betas=betas, fused=True, capturable=capturable)
+    adam = torch.optim.Adam(leaves, lr=rate, betas=betas, fused=True, capturable=capturable)
+    # The first steps, and all where nothing can be recorded, are taken outside on purpose.
+    adam._warned_capturable_if_run_uncaptured = True
+    return adam

@@ -67,7 +67,7 @@ def test_a_method_in_rounds_trains_the_student_between_them(images: Path, tmp_pa
 
 def test_every_method_is_compared_but_lpqld_whose_images_are_those_of_lpld() -> None:
     compared = Block.read(BLOCK, data="/nowhere").methods()
-    variants = {"edc-crops", "edc-mosaic"}
+    variants = {"edc-mosaic"}
     assert compared.keys() - variants == METHODS.keys() - {"lpqld"}
 
 

@@ -47,6 +47,12 @@ def test_ratios_are_of_pairs_in_both_orders_and_the_first_ones_do_not_count() ->
     assert order[:4] == ["other", "one", "one", "other"]
 
 
+def test_the_band_of_a_row_lies_within_its_ratios() -> None:
+    row = Ratios("one over other", [2.0, 2.1, 2.2, 0.1], 1.0).row()
+    low, high = map(float, row.strip("| ").split(" | ")[2:])
+    assert 0.1 <= low < 2.1 < high <= 2.2
+
+
 def test_a_run_on_a_noisy_machine_is_rejected_and_writes_nothing(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -1,6 +1,6 @@
 """Terms that hold a batch's statistics against others; pure functions of one batch.
 
-Axes: B images, ch channels, P patches of 16 x 16 activations.
+Axes: B images, ch channels, P patches of the activations.
 """
 
 from __future__ import annotations
