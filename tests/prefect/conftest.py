@@ -14,6 +14,7 @@ from tests.prefect.server import BIN, ROOT, Operator, Server, processes_of, wait
 
 POOL = "distill"
 FILES = ROOT / "deploy" / "prefect"
+ENDLESS = "recover.steps=100000"  # a heartbeat may get lost; the next comes half a minute later
 
 
 @pytest.fixture(scope="package")
@@ -50,11 +51,13 @@ def silent_run(deployed: Operator, tmp_path_factory: pytest.TempPathFactory) -> 
     file = str(FILES / "prefect.yaml")
     alone = ("--concurrency-limit", "1", "--prefect-file", file)
     deployed.prefect("deploy", entrypoint, "-n", "silent", "--pool", pool, *alone)
-    where = ("--deployment", "silent", "--store", str(tmp_path_factory.mktemp("silent")))
-    run = deployed.trigger("digits-demo", *TINY, *where, "--local")
+    here = tmp_path_factory.mktemp("silent")
+    where = ("--deployment", "silent", "--store", str(here / "store"))
+    run = deployed.trigger("digits-demo", *TINY, ENDLESS, *where, "--local")
     command = [BIN / "prefect", "flow-run", "execute", run]
-    process = subprocess.Popen(command, env=deployed.server.environment)
-    wait_until(lambda: deployed.heartbeats(run), "a heartbeat")
+    process = subprocess.Popen(command, env=deployed.server.environment, cwd=here)
+    wait_until(lambda: process.poll() is not None or deployed.heartbeats(run), "a heartbeat")
+    assert process.poll() is None, f"the run ended by itself: {deployed.state(run)}"
     for one in [*processes_of(run), psutil.Process(process.pid)]:
         one.kill()
     process.wait(30)
