@@ -8,7 +8,6 @@ does. What is compared stands in `guards.yaml`.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,7 @@ from pathlib import Path
 import torch
 import yaml
 
-from benchmarks.bench_methods import SEEDS, Bench
+from benchmarks.bench_methods import SEEDS, Bench, parser_of
 from benchmarks.hardware import hardware
 from benchmarks.methods_block import BLOCK, Block, Cell, Tree
 from benchmarks.methods_cell import run_cell, teacher_pool
@@ -40,7 +39,7 @@ LEGEND = (
 
 def main() -> int:
     """Run, resume, print, and write a result file when asked."""
-    args, tree = _arguments(), yaml.safe_load(GUARDS.read_text())
+    args, tree = parser_of(__doc__).parse_args(), yaml.safe_load(GUARDS.read_text())
     block = block_of(tree, str(args.data), smoke=args.smoke)
     if args.cell:
         method, ipc, seed = args.cell
@@ -57,18 +56,6 @@ def main() -> int:
         file = f"guards_{args.write}_{date.today():%Y-%m-%d}.md"
         Path(__file__).parent.joinpath("results", file).write_text(text + "\n")
     return 0
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="folder of CIFAR-10 as Parquet")
-    parser.add_argument("--out", type=Path, required=True, help="teachers, shards, cells")
-    parser.add_argument("--jobs", type=int, default=2, help="cells at once; 0: in this process")
-    parser.add_argument("--smoke", action="store_true", help="smallest sizes: does it run at all")
-    parser.add_argument("--table", action="store_true", help="run nothing, show what there is")
-    parser.add_argument("--write", metavar="HARDWARE", help="write benchmarks/results/, so named")
-    parser.add_argument("--cell", nargs=3, metavar=("METHOD", "IPC", "SEED"), help="one cell")
-    return parser.parse_args()
 
 
 def block_of(tree: Tree, data: str, *, smoke: bool) -> Block:

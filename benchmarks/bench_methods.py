@@ -109,18 +109,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+def parser_of(doc: str | None) -> argparse.ArgumentParser:
+    """Return what a benchmark in cells is asked with; its help is the first line of `doc`."""
+    parser = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of CIFAR-10 as Parquet")
     parser.add_argument("--out", type=Path, required=True, help="teachers, shards, cells")
-    parser.add_argument("--block", type=Path, default=BLOCK, help="the override block")
     parser.add_argument("--jobs", type=int, default=2, help="cells at once; 0: in this process")
-    parser.add_argument("--only", default="", help="methods, with commas; default: all")
-    parser.add_argument("--first", action="store_true", help="only IPC 10 with one seed")
     parser.add_argument("--smoke", action="store_true", help="smallest sizes: does it run at all")
     parser.add_argument("--table", action="store_true", help="run nothing, show what there is")
     parser.add_argument("--write", metavar="HARDWARE", help="write benchmarks/results/, so named")
     parser.add_argument("--cell", nargs=3, metavar=("METHOD", "IPC", "SEED"), help="one cell")
+    return parser
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = parser_of(__doc__)
+    parser.add_argument("--block", type=Path, default=BLOCK, help="the override block")
+    parser.add_argument("--only", default="", help="methods, with commas; default: all")
+    parser.add_argument("--first", action="store_true", help="only IPC 10 with one seed")
     return parser.parse_args(argv)
 
 

@@ -25,7 +25,7 @@ CACHED = 2**16  # features at a time
 
 @dataclass(frozen=True, eq=False)
 class Affine:
-    """What turns codes back into features: ``codes * scale + offset``, per channel."""
+    """What turns codes back into features: ``codes * scale + offset``, see `label_decoding`."""
 
     scale: np.ndarray  # (D,) float32; 0 where a channel is constant
     offset: np.ndarray  # (D,) float32
@@ -84,16 +84,6 @@ def _rounded(rows: np.ndarray, offset: np.ndarray, steps: np.ndarray) -> np.ndar
     return codes
 
 
-def dequantise(codes: np.ndarray, affine: Affine) -> np.ndarray:
-    """Return the features of uint8 codes as `quantise` makes them, (..., D) float32."""
-    if affine.bits == 4:
-        codes = _unpacked(codes, affine.scale.shape[-1])
-    features = codes.astype(np.float32)
-    features *= affine.scale
-    features += affine.offset
-    return features
-
-
 def _packed(codes: np.ndarray) -> np.ndarray:
     """Return (..., D) codes below 16 two to a byte, the first in its low half."""
     if codes.shape[-1] % 2:
@@ -101,11 +91,6 @@ def _packed(codes: np.ndarray) -> np.ndarray:
     pairs = codes.view("<u2")  # of bytes a and b: a + 256 b, and 4 bits down 16 b
     both: np.ndarray = (pairs | pairs >> 4).astype(np.uint8)
     return both
-
-
-def _unpacked(both: np.ndarray, channels: int) -> np.ndarray:
-    pairs = np.stack([both & 15, both >> 4], axis=-1)
-    return pairs.reshape(*both.shape[:-1], -1)[..., :channels]
 
 
 def choose_scheme(

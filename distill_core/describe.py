@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from distill_core.config.students import RelabelConfig
-from distill_core.label_views import LabelView, render
+from distill_core.label_views import LabelView, Renderer
 from distill_core.models.ensemble import Ensemble
 from distill_core.models.teacher import FrozenTeacher, TeacherOutput
 
@@ -41,16 +41,9 @@ def describe(
     Source: arXiv:2306.13092 (SRe2L), section 3.3 (FKD labels).
     """
     spec, dtype = teacher.spec, teacher.head.weight.dtype
+    renderer = Renderer(config.mix.kind, spec.mean, spec.std, dtype)
     groups, pooled = groups_of(len(pixels), drawn, config, size=FORWARD_BATCH // parts)
-    outputs = [
-        teacher(
-            render(
-                pixels, rows, drawn, kind=config.mix.kind, mean=spec.mean, std=spec.std, dtype=dtype
-            ),
-            pooled=pooled,
-        )
-        for rows in groups
-    ]
+    outputs = [teacher(renderer.render(pixels, rows, drawn), pooled=pooled) for rows in groups]
     back = torch.from_numpy(np.argsort(np.concatenate(groups))).to(pixels.device)
     features, logits = (
         torch.cat([getattr(o, name) for o in outputs])[back] for name in ("features", "logits")

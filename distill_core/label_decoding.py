@@ -84,11 +84,11 @@ class KeptLogits:
 
 
 def decode(codes: Tensor, scale: Tensor, offset: Tensor, *, bits: int) -> Tensor:
-    """Return the features of codes as `codec.dequantise` does, on any device.
+    """Return the features of codes that `codec.quantise` made, (..., D) float32, on their device.
 
     Args:
-        codes: (B, ceil(D * bits / 8)) uint8.
-        scale: (D,) or (B, D) float32.
+        codes: (..., ceil(D * bits / 8)) uint8; of two codes in a byte the first is the low half.
+        scale: (D,) or (..., D) float32.
         offset: like `scale`.
         bits: of a code, 8 or 4.
     """

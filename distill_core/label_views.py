@@ -95,7 +95,16 @@ class Renderer:
         return np.unique([rows, drawn.mix.partners[rows]] if has_partners(self.kind) else rows)
 
     def render(self, pixels: Tensor, rows: np.ndarray, drawn: LabelView) -> Tensor:
-        """Show (B,) rows of (N, 3, S, S) uint8 pixels, see the function `render`."""
+        """Show some rows as a view.
+
+        Args:
+            pixels: (N, 3, S, S) uint8, all images that can be partners.
+            rows: (B,) which images to show.
+            drawn: draws for all N images.
+
+        Returns:
+            (B, 3, S, S) normalised, on the device of `pixels`, channels last.
+        """
         return self.mixed(self.show(pixels, self.wanted(rows, drawn), drawn), rows, drawn)
 
     def size(self, pixels: Tensor, count: int) -> int:
@@ -166,30 +175,3 @@ def blocks(count: int, images: Tensor) -> list[slice]:
     parts = -(-count * images[0].numel() // limit)
     size = -(-count // max(1, min(parts, count)))
     return [slice(start, start + size) for start in range(0, count, size or 1)]
-
-
-def render(
-    pixels: Tensor,
-    rows: np.ndarray,
-    drawn: LabelView,
-    *,
-    kind: str,
-    mean: Triple,
-    std: Triple,
-    dtype: torch.dtype = torch.float32,
-) -> Tensor:
-    """Show some rows as a view: operations, patches, crop, flip, mix, normalise.
-
-    Args:
-        pixels: (N, 3, S, S) uint8, all images that can be partners.
-        rows: (B,) which images to show.
-        drawn: draws for all N images.
-        kind: of the mix.
-        mean: per channel, of pixels in [0, 1]; also the colour of what moves in from outside.
-        std: per channel.
-        dtype: of the result.
-
-    Returns:
-        (B, 3, S, S) normalised, on the device of `pixels`, channels last.
-    """
-    return Renderer(kind, mean, std, dtype).render(pixels, rows, drawn)

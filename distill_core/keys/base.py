@@ -12,9 +12,9 @@ from distill_core.config.schema import RunConfig
 
 # Bumped on purpose when a stage's numerics change; golden tests fail when they change unannounced.
 NUMERICS: Mapping[str, int] = {
-    "squeeze": 1,
-    "statistics": 1,
-    "select": 1,
+    "squeeze": 2,
+    "statistics": 2,
+    "select": 2,
     "recover": 3,
     "relabel": 2,
     "posttrain": 2,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from distill_core.config.schema import RunConfig
-from distill_core.config.students import LEVELS_FROM, SetName
+from distill_core.config.students import SetName
 from distill_core.config.training import ModelConfig
 from distill_core.keys.base import dumped, key_of
 
@@ -45,7 +45,6 @@ def relabel_key(
         "views": [views.start, views.stop],
         "seed": run.seed,
     }
-    parts |= _levels(run)
     return key_of(run, "relabel", parts)
 
 
@@ -94,9 +93,6 @@ def posttrain_key(
         "classes": class_hash,
         "test": test,
     }
-    parts |= _levels(run)
-    if run.precision == "bfloat16" and labels:
-        parts["head"] = run.precision  # what is stored once met a head in float32
     if judged_on is not None:
         parts["judged_on"] = judged_on
     if missing:
@@ -104,12 +100,6 @@ def posttrain_key(
     if start is not None:
         parts["start"] = start
     return key_of(run, "posttrain", parts)
-
-
-def _levels(run: RunConfig) -> dict[str, str]:
-    """Return how views are rounded, where they are; nothing for smaller ones."""
-    whole = run.data.side >= LEVELS_FROM and run.precision != "float64"
-    return {"levels": "whole"} if whole else {}
 
 
 def validate_key(run: RunConfig, *, student: str, rows: range) -> str:

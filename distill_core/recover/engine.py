@@ -1,9 +1,8 @@
 """Recover: optimise the pixels of batches through a frozen teacher.
 
 A step is one function (`recover.step`); what belongs to one batch is `recover.course`; here is the
-loop over steps, which several batches go through together. Which images share a
-batch is decided by the plan, because statistics pool over it; which batches share a launch is a
-matter of speed alone.
+loop over steps, which several batches go through together. Which images share a batch is decided by
+the plan, because statistics pool over it; which batches share a launch is a matter of speed alone.
 
 Axes: B images, 3 channels, S x S pixels.
 """

@@ -23,7 +23,6 @@ from distill_core.views import Lens
 Step = Callable[[Sequence[Part]], Tensor]
 Replay = Callable[[], Tensor]
 
-
 WARM_UP = 3  # steps of a kind before it is recorded; libraries choose kernels and take memory
 MOST = 32  # recordings of a segment; teachers in turn times late groups are far fewer
 logger = logging.getLogger(__name__)

@@ -34,7 +34,7 @@ MIX_COLUMNS: Mapping[str, Mapping[str, pa.DataType]] = {
     "cutout": {"mix_box": BOX, "colour": list_type(pa.float32(), 3)},
 }
 VALUES: Mapping[str, pa.DataType | None] = {
-    "features": pa.uint8(),  # codes; `codec.dequantise` and the head make logits of them
+    "features": pa.uint8(),  # codes; `label_decoding.decode` and the head make logits of them
     "logits": pa.float16(),
     "topk": pa.float16(),  # the largest logits, in order; see `topk.Top`
     "online": None,  # nothing is stored: seed and teacher are the truth

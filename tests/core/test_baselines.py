@@ -21,7 +21,7 @@ from benchmarks.baselines import (
 from benchmarks.bench_posttrain import jpeg, smooth_images
 from benchmarks.bench_squeeze import images_of, training_steps
 from distill_core.config.students import MixConfig
-from distill_core.label_views import LabelView, render
+from distill_core.label_views import LabelView, Renderer
 from distill_core.mixing import sample_mix
 from distill_core.models.build import build_model
 from distill_core.pixel_space import PixelSpace
@@ -71,7 +71,7 @@ def test_the_loader_shows_what_we_show_where_no_crop_shrinks_the_image() -> None
     mix.boxes[:] = mix.boxes[0]  # the loader has one box per batch
     theirs = load_batch(files, view, mix, side=16, space=PixelSpace.of(MEAN, STD, torch.empty(0)))
     drawn, rows = LabelView(view, mix), np.arange(4)
-    ours = render(torch.from_numpy(pixels), rows, drawn, kind="cutmix", mean=MEAN, std=STD)
+    ours = Renderer("cutmix", MEAN, STD).render(torch.from_numpy(pixels), rows, drawn)
     # Pillow rounds a crop to whole levels, and antialiases nothing that is enlarged.
     level = 1.0 / 255 / min(STD)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1.01 * level)

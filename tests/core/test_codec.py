@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from benchmarks.information import share_lost
-from distill_core.codec import CACHED, TINY, Affine, choose_scheme, dequantise, quantise
+from distill_core.codec import CACHED, TINY, Affine, choose_scheme, quantise
 from distill_core.errors import DataError
+from tests.core.definitions import dequantise
 
 CLASSES, CHANNELS, LABELS = 1000, 512, 400
 

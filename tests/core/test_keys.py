@@ -198,45 +198,6 @@ def test_a_student_key_follows_its_set_seed_and_shards() -> None:
     assert len({key(), key(judged_on=9), key(judged_on=10)}) == 3
 
 
-@pytest.mark.parametrize(
-    ("override", "rounded"),
-    [("data.side=95", False), ("data.side=96", True), ("precision=float64", False)],
-)
-def test_keys_say_whether_views_have_whole_levels(
-    override: str, rounded: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Labels of small images, which are not rounded, stay found."""
-    monkeypatch.setattr(base, "digest_of", lambda parts: json.dumps(parts, default=str))
-    run = load_run("digits-demo", ["data.side=128", override])
-    label = relabel_key(run, scheme="features", images="i", teachers=["t"], views=range(5))
-    assert ('"levels": "whole"' in label) == rounded
-
-
-def test_a_student_key_tells_a_head_in_bfloat16_from_the_float32_one_of_before(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(base, "digest_of", lambda parts: json.dumps(parts, default=str))
-
-    def has_head(precision: str, labels: Sequence[str]) -> bool:
-        run = load_run("digits-demo", [f"precision={precision}"])
-        key = posttrain_key(
-            run,
-            student=run.posttrain.students[0],
-            seed=0,
-            images_of="distilled",
-            images=["i"],
-            labels=labels,
-            teachers=["t"],
-            class_hash="c",
-            test="b",
-        )
-        return "head" in json.loads(key)
-
-    assert has_head("bfloat16", ["l"])
-    assert not has_head("bfloat16", [])  # nothing is stored, and online labels keep their head
-    assert not has_head("float32", ["l"])
-
-
 def test_a_validation_key_follows_the_student_and_the_block() -> None:
     def key(*overrides: str, student: str = "s", rows: range = range(5)) -> str:
         return validate_key(load_run("digits-demo", overrides), student=student, rows=rows)

@@ -17,7 +17,7 @@ from distill_core.config.fields import Precision
 from distill_core.config.students import RelabelConfig
 from distill_core.errors import DataError
 from distill_core.label_source import Labels, OnlineLabels, StoredLabels
-from distill_core.label_views import LabelView, render
+from distill_core.label_views import LabelView, Renderer
 from distill_core.models.ensemble import Ensemble, speak_as_one
 from distill_core.models.teacher import FrozenTeacher
 from distill_core.relabel import relabel_shard
@@ -193,7 +193,7 @@ def test_the_student_sees_what_the_teacher_saw(kind: str) -> None:
     labels, teacher, rows = stored("logits", kind).view(3), teacher_of(kind), np.array([12, 9, 2])
     together = torch.from_numpy(np.concatenate([shard(n).pixels for n in range(len(SHARDS))]))
     mix = settings("logits", kind).mix.kind
-    seen = render(together, rows, labels.drawn, kind=mix, mean=MEAN, std=STD)
+    seen = Renderer(mix, MEAN, STD).render(together, rows, labels.drawn)
     torch.testing.assert_close(teacher(seen).logits, labels.logits(rows), atol=2e-3, rtol=2e-3)
 
 

@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from benchmarks.information import share_lost
-from distill_core.codec import Affine, dequantise, quantise
+from distill_core.codec import Affine, quantise
 from distill_core.label_decoding import CodedFeatures, HalfLogits, Head, KeptLogits, decode
 from distill_core.label_source import StoredLabels
 from distill_core.topk import keep_top, restore
+from tests.core.definitions import dequantise
 from tests.core.test_codec import clustered_head, sparse_features
 from tests.core.test_labels import shard
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from distill_core.config.students import RelabelConfig
-from distill_core.label_views import LabelView, render, sample_label_view
+from distill_core.label_views import LabelView, Renderer, sample_label_view
 from distill_core.patches import apply_patches
 from distill_core.plan import ImageId
 from distill_core.views import apply_view
@@ -42,7 +42,7 @@ def draw(
 
 
 def show(rows: list[int], drawn: LabelView, kind: str = "cutmix") -> torch.Tensor:
-    return render(PIXELS, np.array(rows), drawn, kind=kind, mean=MEAN, std=STD, dtype=torch.float64)
+    return Renderer(kind, MEAN, STD, torch.float64).render(PIXELS, np.array(rows), drawn)
 
 
 def same(one: LabelView, other: LabelView) -> bool:
@@ -102,7 +102,7 @@ def by_the_book(drawn: LabelView, kind: str) -> torch.Tensor:
 )
 def test_every_mix_is_shown_as_written(kind: str, dtype: torch.dtype, within: float) -> None:
     drawn, every = draw(kind), np.arange(len(IMAGES))
-    shown = render(PIXELS, every, drawn, kind=kind, mean=MEAN, std=STD, dtype=dtype)
+    shown = Renderer(kind, MEAN, STD, dtype).render(PIXELS, every, drawn)
     assert shown.dtype == dtype
     expected = by_the_book(drawn, kind)
     torch.testing.assert_close(shown.double(), expected, rtol=0, atol=within)

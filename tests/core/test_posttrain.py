@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from distill_core.config.students import SetName
 from distill_core.errors import ConfigError, DivergedError
 from distill_core.label_source import Labels, OnlineLabels, ViewsOnly
-from distill_core.label_views import render
+from distill_core.label_views import Renderer
 from distill_core.posttrain import train_student
 from distill_core.student import Student, StudentTask
 from distill_core.supervised import Labelled
@@ -105,15 +105,8 @@ def test_hard_labels_mix_both_classes_by_what_is_left_of_the_image() -> None:
     trainee, labels = ready(World(), "relabel.mix.kind=mixup", images_of="hard_labels")
     rows, mix = np.array([7, 0, 10]), labels.drawn.mix
     data = trainee.task.run.data
-    views = render(
-        trainee.renderer.pixels,
-        rows,
-        labels.drawn,
-        kind="mixup",
-        mean=data.mean,
-        std=data.std,
-        dtype=torch.float64,
-    )
+    renderer = Renderer("mixup", data.mean, data.std, torch.float64)
+    views = renderer.render(trainee.renderer.pixels, rows, labels.drawn)
     said = trainee.model(views).log_softmax(1)
     by_hand = [
         -lam * said[n, IMAGES[row].label] - (1 - lam) * said[n, IMAGES[partner].label]

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from distill_core.codec import dequantise
 from distill_core.config.students import RelabelConfig
 from distill_core.describe import describe
 from distill_core.errors import DataError, DivergedError
 from distill_core.label_source import OnlineLabels, StoredLabels, ViewsOnly
-from distill_core.label_views import render, sample_label_view
+from distill_core.label_views import Renderer, sample_label_view
 from distill_core.plan import ImageId
 from distill_core.relabel import relabel_shard
 from distill_core.storage.images import ImageRows
 from distill_core.storage.labels import LabelRows, decode_labels, encode_labels
+from tests.core.definitions import dequantise
 from tests.core.tiny import MEAN, SIDE, STD, tiny_batch, tiny_run, tiny_teacher
 from tests.golden.numbers import pixels
 
@@ -84,7 +84,7 @@ def test_the_student_sees_exactly_what_the_teacher_saw() -> None:
     teacher, labels = tiny_teacher(), online().view(5)
     together = torch.from_numpy(np.concatenate([shard(0).pixels, shard(1).pixels]))
     rows = np.array([9, 2])
-    seen = render(together, rows, labels.drawn, kind="cutmix", mean=MEAN, std=STD)
+    seen = Renderer("cutmix", MEAN, STD).render(together, rows, labels.drawn)
     torch.testing.assert_close(teacher(seen).logits, labels.logits(rows), atol=1e-4, rtol=1e-4)
 
 
@@ -159,7 +159,7 @@ def test_pooled_labels_are_those_of_a_network_in_training_mode_group_by_group() 
     said = describe(teacher, tensor, drawn, config).logits
     groups = np.array_split(drawn.order, 3)  # 8 images, three at most
     for group in groups:
-        views = render(tensor, group, drawn, kind="cutmix", mean=MEAN, std=STD)
+        views = Renderer("cutmix", MEAN, STD).render(tensor, group, drawn)
         alone = teacher(views, pooled=True).logits
         torch.testing.assert_close(said[group], alone)
         assert not torch.allclose(alone, teacher(views).logits, atol=1e-3)

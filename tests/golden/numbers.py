@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import torch
 
-from distill_core.codec import dequantise
 from distill_core.config.fields import Precision
 from distill_core.config.schema import RunConfig
 from distill_core.label_source import OnlineLabels
@@ -19,6 +18,7 @@ from distill_core.squeeze import train_teacher
 from distill_core.storage.images import ImageRows
 from distill_core.student import StudentTask
 from distill_core.supervised import Labelled
+from tests.core.definitions import dequantise
 from tests.core.tiny import CLASSES, SIDE, tiny_batch, tiny_recover, tiny_run, tiny_teacher
 
 
