@@ -15,7 +15,7 @@ NUMERICS: Mapping[str, int] = {
     "squeeze": 2,
     "statistics": 2,
     "select": 2,
-    "recover": 3,
+    "recover": 4,
     "relabel": 2,
     "posttrain": 2,
     "validate": 1,

@@ -14,14 +14,15 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn.functional import interpolate
 
-PATCH_SIDE = 16  # activations per side of a patch, unless another is said
+from distill_core.models.channels import MeanVar, gradient_of_moments, mean_and_variance
 
-MeanVar = tuple[Tensor, Tensor]  # mean, biased variance
+PATCH_SIDE = 16  # activations per side of a patch, unless another is said
 
 
 def channel_moments(x: Tensor, groups: int = 1) -> MeanVar:
     """Return mean and biased variance of every channel over (B / G, H, W), (G, ch) each."""
-    return moments(x.view(groups, -1, *x.shape[1:]), (1, 3, 4))
+    mean, var = _ChannelMoments.apply(x, groups)
+    return mean, var
 
 
 def patch_moments(x: Tensor, groups: int = 1, *, side: int = PATCH_SIDE) -> MeanVar:
@@ -60,6 +61,20 @@ def moments(x: Tensor, dims: tuple[int, ...]) -> MeanVar:
 def widened(x: Tensor) -> Tensor:
     """Return narrow floats as float32."""
     return x if x.dtype == torch.float64 else x.float()
+
+
+class _ChannelMoments(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+        mean, var = mean_and_variance(x, groups)
+        ctx.save_for_backward(x, mean)
+        return mean, var
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, grad_mean: Tensor, grad_var: Tensor) -> tuple[Tensor, None]:
+        x, mean = ctx.saved_tensors  # type: ignore[attr-defined]
+        return gradient_of_moments(x, mean, grad_mean, grad_var).to(x.dtype), None
 
 
 class _Moments(torch.autograd.Function):

@@ -1,9 +1,8 @@
 """Batch norm of a frozen network that also says what it saw; no hooks.
 
 The statistics terms compare the mean and the variance of every batch norm's input with the
-running ones. Computing them beside the normalised output costs two sums of `x - running_mean`,
-which stay accurate in float32 because the shift is close to the mean, and one more term in a
-gradient that is written by hand.
+running ones. Measuring them beside the normalised output costs one more look at the input, and one
+more term in a gradient that is written by hand.
 
 Axes: B images in G groups of neighbours, ch channels, H x W positions.
 """
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn.functional import batch_norm
 
+from distill_core.models.channels import affine, gradient_of_moments, mean_and_variance
 from distill_core.models.groups import by_group
 from distill_core.models.replacing import replace_modules
 
@@ -125,7 +125,7 @@ def normalise_and_measure(
 
     Args:
         x: (B, ch, H, W), any floating dtype and memory format.
-        running_mean: (ch,); also the shift of the sums, so the closer to the mean the better.
+        running_mean: (ch,).
         scale: (ch,).
         bias: (ch,).
         groups: G, divides B.
@@ -143,18 +143,8 @@ class _NormaliseAndMeasure(torch.autograd.Function):
     def forward(
         ctx: FunctionCtx, x: Tensor, running_mean: Tensor, scale: Tensor, bias: Tensor, groups: int
     ) -> tuple[Tensor, Tensor, Tensor]:
-        d = x - _channels(running_mean)  # bfloat16 input is promoted here
-        grouped = d.view(groups, -1, *d.shape[1:])
-        shift = grouped.mean((1, 3, 4))
-        if x.dtype == d.dtype:
-            squares = (grouped * grouped).mean((1, 3, 4))
-            y = torch.addcmul(_channels(bias), d, _channels(scale), out=d)
-        else:  # the kernel reads and writes narrow numbers, which is half the memory
-            squares = grouped.square_().mean((1, 3, 4))
-            one = torch.ones_like(scale)
-            y = batch_norm(x, running_mean, one, scale, bias, eps=0.0)
-        var = torch.addcmul(squares, shift, shift, value=-1)
-        mean = running_mean + shift
+        mean, var = mean_and_variance(x, groups)
+        y = affine(x, scale, bias, shift=running_mean)
         ctx.save_for_backward(x, mean, scale)
         return y, mean, var
 
@@ -164,28 +154,17 @@ class _NormaliseAndMeasure(torch.autograd.Function):
         ctx: FunctionCtx, grad_y: Tensor, grad_mean: Tensor, grad_var: Tensor
     ) -> tuple[Tensor, None, None, None, None]:
         x, mean, scale = ctx.saved_tensors  # type: ignore[attr-defined]
-        groups, channels = mean.shape
-        n = x.numel() // (groups * channels)
-        # d mean / dx = 1/n and d var / dx = 2 (x - mean)/n: an affine function of x per channel.
-        slope = grad_var * (2 / n)
-        offset = torch.addcmul(grad_mean / n, slope, mean, value=-1)
-        wide = x.to(mean.dtype)
-        grouped = wide.view(groups, -1, *x.shape[1:])
-        # A copy may be written to; a compiler neither needs that nor understands it.
-        room = None if wide is x or torch.compiler.is_compiling() else grouped
-        grad_x = torch.addcmul(_by_group(offset), grouped, _by_group(slope), out=room).flatten(0, 1)
-        grad_x.addcmul_(grad_y, _channels(scale))
+        grad_x = gradient_of_moments(x, mean, grad_mean, grad_var)
+        if grad_x.dtype == scale.dtype:
+            grad_x.addcmul_(grad_y, _channels(scale))
+        else:
+            grad_x = affine(grad_y, scale, torch.zeros_like(scale)).add_(grad_x)
         return grad_x.to(x.dtype), None, None, None, None
 
 
 def _channels(values: Tensor) -> Tensor:
     """Return (ch,) as (1, ch, 1, 1)."""
     return values.view(1, -1, 1, 1)
-
-
-def _by_group(values: Tensor) -> Tensor:
-    """Return (G, ch) as (G, 1, ch, 1, 1)."""
-    return values[:, None, :, None, None]
 
 
 def measure_batch_norms(model: nn.Module) -> tuple[StatisticsTape, int]:
