@@ -31,6 +31,10 @@ from distill_core.topk import keep_top
 from distill_core.views import sample_view
 
 IMAGES, BATCH, SIDE, TOP, TEMPERATURE = 100, 100, 224, 100, 20.0
+CONFIG = (
+    f"- Config: {IMAGES} images a shard, batches of {BATCH}; crops of 8 to 100 %, flips and "
+    f"CutMix at {SIDE} px; top {TOP}; features and head drawn with seed 0, logits of deviation 2.3."
+)
 
 
 def stand_ins(classes: int, features: int, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -217,7 +221,7 @@ def main() -> int:
     files = {way: encode_labels(said.kept(way)) for way in WAYS}
     rows = writing(said, theirs, args.pairs) + reading(said, files, theirs, args.pairs)
     noise = paired("A/A: torch.save over itself", theirs.save, theirs.save, args.pairs)
-    notes = [*rates(rows, args.views * IMAGES), "", *sizes(said, files, theirs), ""]
+    notes = [*rates(rows, args.views * IMAGES), "", *sizes(said, files, theirs), "", CONFIG, ""]
     title = f"labels, {args.classes} classes, {args.features} features, {args.views} views"
     name = f"labels-c{args.classes}-d{args.features}"
     return conclude(title, name, noise, rows, notes, write=args.write)

@@ -36,6 +36,10 @@ from distill_core.views import sample_view
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 CLASSES, LARGE = 1000, 128  # from so many pixels on, the stem is that of ImageNet
+CONFIG = (
+    "- Config: coarse noise as JPEG of quality 75, seed 0; crops of 8 to 100 %, bilinear, flips, "
+    f"CutMix of alpha {MixConfig(kind='cutmix').alpha:g}."
+)
 
 
 def smooth_images(count: int, side: int) -> np.ndarray:
@@ -124,7 +128,7 @@ def share_of_the_student(args: argparse.Namespace, epoch: Epoch) -> int:
     what = "steps without views over steps with them"
     row = paired(what, without, with_views, args.pairs, clock)
     images = args.batch * args.batches
-    notes = [f"- With views: {images / row.seconds:,.0f} images/s.", ""]
+    notes = [f"- With views: {images / row.seconds:,.0f} images/s.", CONFIG, ""]
     title = (
         f"a training step with its views, {args.side} px, {args.batches} batches of {args.batch}"
     )
@@ -159,7 +163,7 @@ def main() -> int:
     notes = [f"- {row.what}: ours {count / row.seconds:,.0f} images/s." for row in ratios]
     title = f"views of post-training, {args.side} px, {args.batches} batches of {args.batch}"
     name = f"posttrain-s{args.side}-b{args.batch}"
-    return conclude(title, name, noise, ratios, [*notes, ""], write=args.write)
+    return conclude(title, name, noise, ratios, [*notes, CONFIG, ""], write=args.write)
 
 
 if __name__ == "__main__":

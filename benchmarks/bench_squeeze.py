@@ -50,6 +50,10 @@ from distill_core.supervised import Labelled, Resident, Trainee, train_step
 DIFFERENT = 500  # images; more of them repeat these
 LR = 0.01
 PLAIN = (f"optimizer.lr={LR}", "optimizer.weight_decay=0.0", "nesterov=false", "augment.cutout=0.0")
+CONFIG = (
+    f"- Config: coarse noise as JPEG of quality 75, {DIFFERENT} different ones; training as preset "
+    f"cda-cifar10-cpu with {', '.join(PLAIN)}."
+)
 
 
 @contextmanager
@@ -157,7 +161,7 @@ def main() -> int:
     title = f"squeeze: decoding, and a step of width {args.width}, 32 px, batch {args.batch}"
     notes = [f"- {row.what}: {1000 * row.seconds:,.0f} ms of ours." for row in rows]
     name = f"squeeze-w{args.width}-b{args.batch}"
-    return conclude(title, name, noise, rows, [*notes, ""], write=args.write)
+    return conclude(title, name, noise, rows, [*notes, CONFIG, ""], write=args.write)
 
 
 if __name__ == "__main__":
