@@ -55,9 +55,12 @@ def silent_run(deployed: Operator, tmp_path_factory: pytest.TempPathFactory) -> 
     where = ("--deployment", "silent", "--store", str(here / "store"))
     run = deployed.trigger("digits-demo", *TINY, ENDLESS, *where, "--local")
     command = [BIN / "prefect", "flow-run", "execute", run]
-    process = subprocess.Popen(command, env=deployed.server.environment, cwd=here)
+    (room := here / "room").mkdir()
+    environment = {**deployed.server.environment, "TMPDIR": str(room)}
+    process = subprocess.Popen(command, env=environment, cwd=here)
     wait_until(lambda: process.poll() is not None or deployed.heartbeats(run), "a heartbeat")
     assert process.poll() is None, f"the run ended by itself: {deployed.state(run)}"
+    assert not [*room.glob("prefect-flow-run-*/*")], "the folder it started in was copied"
     for one in [*processes_of(run), psutil.Process(process.pid)]:
         one.kill()
     process.wait(30)
