@@ -20,9 +20,9 @@ from torch import Tensor
 from benchmarks.baselines import load_labels, save_labels
 from benchmarks.information import share_lost
 from benchmarks.pairs import Ratios, Way, conclude, paired, parser
-from distill_core.codec import quantise
 from distill_core.config.students import MixConfig
 from distill_core.label_decoding import CodedFeatures, Head
+from distill_core.label_encoding import quantise
 from distill_core.label_source import Labels, StoredLabels
 from distill_core.mixing import sample_mix
 from distill_core.plan import ImageId
@@ -79,7 +79,7 @@ def draws(views: int) -> LabelRows:
 class Said:
     """What a teacher says of V views of 100 images."""
 
-    features: np.ndarray  # (V, 100, D)
+    features: Tensor  # (V, 100, D)
     logits: Tensor  # (V, 100, C)
     weight: Tensor  # (C, D)
     draws: LabelRows
@@ -89,8 +89,8 @@ class Said:
         """Return stand-ins."""
         found, head = stand_ins(classes, features, views * IMAGES)
         logits = torch.from_numpy(found @ head.T).view(views, IMAGES, -1)
-        shape = (views, IMAGES, features)
-        return cls(found.reshape(shape), logits, torch.from_numpy(head), draws(views))
+        by_view = torch.from_numpy(found).view(views, IMAGES, -1)
+        return cls(by_view, logits, torch.from_numpy(head), draws(views))
 
     def kept(self, way: str) -> LabelRows:
         """Return what is stored of it, one of `WAYS`."""
@@ -99,7 +99,7 @@ class Said:
         if way == "top":
             return replace(self.draws, scheme="topk", **self._top())
         codes, affine = quantise(self.features, bits=int(way[0]))
-        return replace(self.draws, scheme="features", values=codes, affine=affine)
+        return replace(self.draws, scheme="features", values=codes.numpy(), affine=affine)
 
     def _top(self) -> dict[str, np.ndarray]:
         kept = [keep_top(view, TOP) for view in self.logits]

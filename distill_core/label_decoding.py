@@ -84,7 +84,7 @@ class KeptLogits:
 
 
 def decode(codes: Tensor, scale: Tensor, offset: Tensor, *, bits: int) -> Tensor:
-    """Return the features of codes that `codec.quantise` made, (..., D) float32, on their device.
+    """Return the features of codes as `quantise` makes them, (..., D) float32, on their device.
 
     Args:
         codes: (..., ceil(D * bits / 8)) uint8; of two codes in a byte the first is the low half.

@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from distill_core.codec import choose_scheme, quantise
+from distill_core.codec import choose_scheme
 from distill_core.config.students import RelabelConfig
 from distill_core.describe import describe
 from distill_core.errors import DivergedError
+from distill_core.label_encoding import quantise
 from distill_core.label_views import LabelView, sample_label_view
 from distill_core.models.ensemble import Ensemble
 from distill_core.models.teacher import FrozenTeacher, TeacherOutput
@@ -56,11 +58,11 @@ def relabel_shard(
     )
     pixels = torch.from_numpy(rows.pixels).to(device)
     drawn = [sample_label_view(seed, rows.images, view, config, side=spec.side) for view in views]
-    said: list[dict[str, np.ndarray]] = []
+    said: list[dict[str, Tensor]] = []
     for number, one in enumerate(drawn):
         if scheme != "online":
             output = describe(teacher, pixels, one, config, parts=parts)
-            said.append(_kept(output, scheme, config))
+            said.append(_kept(output, scheme, config, where=rows.images[0]))
         progress(number + 1, len(drawn))
     return LabelRows(
         scheme=scheme,
@@ -91,43 +93,55 @@ def _drawn_columns(drawn: Sequence[LabelView]) -> dict[str, Any]:
     return {name: np.stack(values) for name, values in columns.items()}
 
 
-def _kept(output: TeacherOutput, scheme: str, config: RelabelConfig) -> dict[str, np.ndarray]:
-    """Return what is kept of a teacher's words on one view, before it is rounded."""
-    if scheme != "topk":
-        return {"values": getattr(output, scheme).float().cpu().numpy()}
+def _kept(
+    output: TeacherOutput, scheme: str, config: RelabelConfig, *, where: object
+) -> dict[str, Tensor]:
+    """Return what is kept of a teacher's words on one view.
+
+    Features stay on the device until all views are known, because one map serves them all.
+    """
+    if scheme == "features":
+        return {"values": output.features.float()}
+    if scheme == "logits":
+        return {"values": _halved(output.logits, where)}
     top = keep_top(output.logits.float(), config.topk or 0)
-    kept = {name: getattr(top, name).cpu().numpy() for name in ("values", "ids", "rest")}
-    return kept | {"ids": kept["ids"].astype(np.uint16)}
+    values, rest = (_halved(part, where) for part in (top.values, top.rest))
+    return {"values": values, "ids": top.ids.cpu(), "rest": rest}
 
 
 def _stored(
-    scheme: str, said: list[dict[str, np.ndarray]], config: RelabelConfig, *, where: object
+    scheme: str, said: list[dict[str, Tensor]], config: RelabelConfig, *, where: object
 ) -> dict[str, Any]:
     """Return what is stored of the teacher's words: codes, fp16 logits, or nothing."""
     if not said:
         return {"values": None, "affine": None}
-    kept = {name: np.stack([one[name] for one in said]) for name in said[0]}
-    values = kept["values"]
-    if not np.isfinite(values).all():
-        raise DivergedError(f"relabel: {scheme} of the shard of {where} are not finite.")
+    kept = {name: torch.stack([one[name] for one in said]) for name in said[0]}
     if scheme == "features":
-        codes, affine = quantise(values, bits=config.bits)
-        return {"values": codes, "affine": affine}
-    halves = {n: _halved(v, where) for n, v in kept.items() if v.dtype == np.float32}
-    return {**kept, **halves, "affine": None}
+        _check(kept["values"], where, "features")
+        codes, affine = quantise(kept["values"], bits=config.bits)
+        return {"values": codes.cpu().numpy(), "affine": affine}
+    arrays = {name: part.numpy() for name, part in kept.items()}
+    if "ids" in arrays:
+        arrays["ids"] = arrays["ids"].astype(np.uint16)
+    return {**arrays, "affine": None}
 
 
-def _halved(values: np.ndarray, where: object) -> np.ndarray:
-    """Return logits in float16.
+def _halved(values: Tensor, where: object) -> Tensor:
+    """Return logits in float16, on the host.
 
     Raises:
-        DivergedError: one does not fit.
+        DivergedError: one is not finite, or does not fit.
     """
-    with np.errstate(over="ignore"):
-        halves = values.astype(np.float16)
-    if not np.isfinite(halves).all():
+    halves = values.half()
+    if not torch.isfinite(halves).all():
+        _check(values, where, "logits")
         raise DivergedError(
-            f"relabel: logits of the shard of {where} reach {np.abs(values).max():g}, at most "
-            f"{np.finfo(np.float16).max:g} fits float16. Set relabel.scheme to features."
+            f"relabel: logits of the shard of {where} reach {float(values.abs().max()):g}, at most "
+            f"{torch.finfo(torch.float16).max:g} fits float16. Set relabel.scheme to features."
         )
-    return halves
+    return halves.cpu()
+
+
+def _check(values: Tensor, where: object, what: str) -> None:
+    if not torch.isfinite(values).all():
+        raise DivergedError(f"relabel: {what} of the shard of {where} are not finite.")

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from distill_core.codec import Affine, quantise
+from distill_core.codec import Affine
 from distill_core.config.schema import RunConfig
 from distill_core.plan import ClassShard, ImageId
 from distill_core.storage.images import Encoding, ImageRows, encode_images, encode_pixels
@@ -185,8 +185,12 @@ def _values(rng: np.random.Generator, shape: tuple[int, int], label: Label) -> d
     if label.bits == 8:
         affine = Affine(*rng.normal(size=(2, label.width)).astype(np.float32))
         return {"values": codes.astype(np.uint8), "affine": affine}
-    packed, affine = quantise(codes.astype(np.float32), bits=label.bits)
-    return {"values": packed, "affine": affine}
+    import torch  # a second, which plans of other labels need not wait for
+
+    from distill_core.label_encoding import quantise
+
+    packed, affine = quantise(torch.from_numpy(codes.astype(np.float32)), bits=label.bits)
+    return {"values": packed.numpy(), "affine": affine}
 
 
 def _drawn(rng: np.random.Generator, shape: tuple[int, int], label: Label) -> dict[str, Any]:

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from distill_core.codec import Affine
+from distill_core.label_encoding import quantise
+
+
+def quantised(
+    features: np.ndarray, *, bits: int = 8, device: str = "cpu"
+) -> tuple[np.ndarray, Affine]:
+    """Return the codes of features that the product makes on a device."""
+    codes, affine = quantise(torch.from_numpy(features).to(device), bits=bits)
+    assert codes.device.type == device
+    return codes.cpu().numpy(), affine
 
 
 def dequantise(codes: np.ndarray, affine: Affine) -> np.ndarray:
-    """Return the features of uint8 codes as `codec.quantise` makes them, (..., D) float32."""
+    """Return the features of uint8 codes as `quantise` makes them, (..., D) float32."""
     if affine.bits == 4:  # two to a byte, the first in its low half
         pairs = np.stack([codes & 15, codes >> 4], axis=-1)
         codes = pairs.reshape(*codes.shape[:-1], -1)[..., : affine.scale.shape[-1]]

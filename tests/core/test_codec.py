@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from benchmarks.information import share_lost
-from distill_core.codec import CACHED, TINY, Affine, choose_scheme, quantise
+from distill_core.codec import Affine, choose_scheme
 from distill_core.errors import DataError
-from tests.core.definitions import dequantise
+from distill_core.label_encoding import CACHED, TINY
+from tests.core.definitions import dequantise, quantised
 
 CLASSES, CHANNELS, LABELS = 1000, 512, 400
 
@@ -38,7 +39,7 @@ def labels(codes_bits_lost: int = 0, *, bits: int = 8) -> tuple[np.ndarray, np.n
     features = sparse_features(rng, head)
     bias = rng.normal(size=CLASSES).astype(np.float32)
     head *= np.float32(2.3 / (features @ head.T).std())
-    codes, affine = quantise(features, bits=bits)
+    codes, affine = quantised(features, bits=bits)
     codes = codes >> codes_bits_lost << codes_bits_lost
     exact = features @ head.T + bias
     return exact, dequantise(codes, affine) @ head.T + bias
@@ -61,7 +62,7 @@ def test_at_four_bits_at_most_half_a_percent_is_lost(temperature: float) -> None
 @pytest.mark.parametrize("channels", [1, 6, 7])
 def test_two_codes_of_four_bits_share_a_byte_and_part_again(channels: int) -> None:
     features = np.random.default_rng(2).normal(size=(3, 5, channels)).astype(np.float32)
-    codes, affine = quantise(features, bits=4)
+    codes, affine = quantised(features, bits=4)
     assert codes.shape == (3, 5, -(-channels // 2))
     back = dequantise(codes, affine)
     assert back.shape == features.shape
@@ -83,7 +84,7 @@ finite = st.floats(-1e6, 1e6, width=32)
     hnp.arrays(np.float32, hnp.array_shapes(min_dims=1, max_dims=3, max_side=6), elements=finite)
 )
 def test_the_error_is_at_most_half_a_level(features: np.ndarray) -> None:
-    codes, affine = quantise(features)
+    codes, affine = quantised(features)
     back = dequantise(codes, affine)
     assert codes.dtype == np.uint8
     assert back.dtype == np.float32
@@ -117,7 +118,7 @@ near_ties = st.integers(0, 510).map(lambda half: half / 2)
 def test_codes_need_no_clip_and_are_those_of_the_definition(
     features: np.ndarray, bits: int
 ) -> None:
-    codes, affine = quantise(features, bits=bits)
+    codes, affine = quantised(features, bits=bits)
     levels = Affine(np.ones_like(affine.scale), np.zeros_like(affine.offset), bits)
     assert np.array_equal(dequantise(codes, levels), by_definition(features, bits))
 
@@ -127,28 +128,28 @@ def test_codes_need_no_clip_and_are_those_of_the_definition(
 def test_blocks_meet_without_a_seam(channels: int, bits: int) -> None:
     rows = 2 * max(1, CACHED // channels) + 1
     features = np.random.default_rng(3).normal(size=(rows, channels)).astype(np.float32)
-    codes, affine = quantise(features, bits=bits)
+    codes, affine = quantised(features, bits=bits)
     levels = Affine(np.ones_like(affine.scale), np.zeros_like(affine.offset), bits)
     assert np.array_equal(dequantise(codes, levels), by_definition(features, bits))
 
 
 def test_a_constant_channel_comes_back_exactly() -> None:
     features = np.stack([np.full(5, 0.1), np.arange(5)], axis=1).astype(np.float32)
-    codes, affine = quantise(features)
+    codes, affine = quantised(features)
     assert (dequantise(codes, affine)[:, 0] == features[:, 0]).all()
     assert affine.scale[0] == 0
 
 
 def test_a_channel_too_narrow_for_levels_is_its_offset() -> None:
     narrow = np.array([[0.0], [1e-44]], np.float32)
-    codes, affine = quantise(narrow)
+    codes, affine = quantised(narrow)
     assert (codes == 0).all()
     assert (dequantise(codes, affine) == 0).all()
 
 
 def test_extremes_of_every_channel_are_met() -> None:
     features = np.random.default_rng(1).normal(size=(7, 11, 5)).astype(np.float32)
-    codes, affine = quantise(features)
+    codes, affine = quantised(features)
     assert codes.min(axis=(0, 1)).tolist() == [0] * 5
     assert codes.max(axis=(0, 1)).tolist() == [255] * 5
     assert affine.offset.tolist() == features.min(axis=(0, 1)).tolist()
@@ -157,7 +158,7 @@ def test_extremes_of_every_channel_are_met() -> None:
 def test_the_input_is_left_alone() -> None:
     features = np.random.default_rng(1).normal(size=(7, 5)).astype(np.float32)
     before = features.copy()
-    quantise(features)
+    quantised(features)
     assert (features == before).all()
 
 
@@ -166,7 +167,7 @@ def test_features_that_are_not_finite_are_refused(bad: float) -> None:
     features = np.zeros((4, 3), np.float32)
     features[2, 1] = bad
     with pytest.raises(DataError, match="channel 1"):
-        quantise(features)
+        quantised(features)
 
 
 def test_codes_are_steps_above_the_offset_in_float32() -> None:

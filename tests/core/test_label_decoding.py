@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from benchmarks.information import share_lost
-from distill_core.codec import Affine, quantise
+from distill_core.codec import Affine
 from distill_core.label_decoding import CodedFeatures, HalfLogits, Head, KeptLogits, decode
 from distill_core.label_source import StoredLabels
 from distill_core.topk import keep_top, restore
-from tests.core.definitions import dequantise
+from tests.core.definitions import dequantise, quantised
 from tests.core.test_codec import clustered_head, sparse_features
 from tests.core.test_labels import shard
 
@@ -25,7 +25,7 @@ ROWS = np.array([5, 0, 3, 3])
 @pytest.mark.parametrize("channels", [1, 7, 512])
 def test_features_are_bit_by_bit_those_of_the_codec(channels: int, bits: int, device: str) -> None:
     features = np.random.default_rng(0).normal(size=(6, channels)).astype(np.float32)
-    codes, affine = quantise(features, bits=bits)
+    codes, affine = quantised(features, bits=bits, device=device)
     tensors = [torch.from_numpy(part).to(device) for part in (codes, affine.scale, affine.offset)]
     found = decode(*tensors, bits=bits)
     assert found.dtype == torch.float32
@@ -38,7 +38,7 @@ def test_features_are_bit_by_bit_those_of_the_codec(channels: int, bits: int, de
 def test_every_row_is_decoded_with_the_map_of_its_shard(bits: int, device: str) -> None:
     rng, head = np.random.default_rng(1), torch.randn(3, 9)
     parts = [
-        quantise((9**n * rng.normal(size=(n + 2, 9))).astype(np.float32), bits=bits)
+        quantised((9**n * rng.normal(size=(n + 2, 9))).astype(np.float32), bits=bits)
         for n in range(3)
     ]
     scale, offset = (np.stack([getattr(a, n) for _, a in parts]) for n in ("scale", "offset"))
@@ -84,7 +84,7 @@ def coded_labels(dtype: torch.dtype, bits: int) -> tuple[np.ndarray, np.ndarray]
     features = sparse_features(rng, head)
     head *= np.float32(2.3 / (features @ head.T).std())
     bias = rng.normal(size=len(head)).astype(np.float32)
-    codes, affine = quantise(features, bits=bits)
+    codes, affine = quantised(features, bits=bits)
     scale, offset = (torch.from_numpy(part)[None] for part in (affine.scale, affine.offset))
     weight = torch.from_numpy(head).to(dtype)
     decoder = CodedFeatures(
@@ -122,7 +122,7 @@ def test_ensembles_stand_side_by_side_in_one_label() -> None:
     rng = np.random.default_rng(4)
     features = [rng.normal(size=(6, d)).astype(np.float32) for d in (5, 8)]
     heads = [torch.randn(3, d) for d in (5, 8)]
-    codes, affine = quantise(np.concatenate(features, axis=1))
+    codes, affine = quantised(np.concatenate(features, axis=1))
     back = dequantise(codes, Affine(affine.scale, affine.offset))
     found = Head(torch.cat(heads, dim=1) / 2, torch.zeros(3))(torch.from_numpy(back))
     exact = sum(torch.from_numpy(f) @ h.T for f, h in zip(features, heads, strict=True))
