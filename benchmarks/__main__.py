@@ -20,6 +20,7 @@ ON_CPU = (
     "bench_recover --side 224 --batch 10 --compile",
     "bench_labels --classes 1000",
     "bench_labels --classes 10450",
+    "bench_relabel --side 32 --width 64",
     "bench_posttrain --side 32 --batch 100",
     "bench_posttrain --side 224 --batch 25 --batches 4",
     "bench_squeeze",
@@ -30,6 +31,8 @@ ON_GPU = (
     "bench_recover --side 224 --batch 100 --compile",
     "bench_posttrain --side 32 --batch 100",
     "bench_posttrain --side 224 --batch 100",
+    "bench_relabel --side 224",
+    "bench_start",
 )
 
 
@@ -39,22 +42,21 @@ def main() -> int:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--quick", action="store_true", help="5 pairs each, write nothing")
     args = parser.parse_args()
-    more = ["--pairs", "5"] if args.quick else ["--write"]
-    if args.device == "cpu":
-        missed = [words for words in ON_CPU if not _measured([*words.split(), *more])]
-    else:
-        device = ["--device", args.device]
-        missed = [words for words in ON_GPU if not _measured([*words.split(), *device, *more])]
+    on_cpu = args.device == "cpu"
+    more = [] if on_cpu else ["--device", args.device]
+    more += [] if args.quick else ["--write"]
+    todo = ON_CPU if on_cpu else ON_GPU
+    missed = [words for words in todo if not _measured([*words.split(), *more], args.quick)]
     for words in missed:
         print(f"not measured: {words}")
     return len(missed)
 
 
-def _measured(words: list[str]) -> bool:
+def _measured(words: list[str], quick: bool) -> bool:
     """Run a benchmark until it is not rejected; return whether it ever was not."""
     name, *options = words
-    if name == "bench_start":
-        options = [option for option in options if option == "--write"]
+    if quick:
+        options += ["--runs", "1"] if name == "bench_start" else ["--pairs", "5"]
     command = [sys.executable, "-m", f"benchmarks.{name}", *options]
     return any(subprocess.run(command, check=False).returncode == 0 for _ in range(TRIES))
 

@@ -1,6 +1,6 @@
 """From the start of a process to its first recover step, phase by phase.
 
-python -m benchmarks.bench_start [--runs 5] [--write]
+python -m benchmarks.bench_start [--runs 5] [--device cpu] [--write]
 
 Needs the core alone. The file cache is as it comes: the first run, which may find it cold, is a row
 of its own and does not count in the medians.
@@ -24,6 +24,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.hardware import hardware
+from benchmarks.pairs import short_name
 from distill_core.config.training import ModelConfig
 from distill_core.models.build import build_model
 from distill_core.models.files import teacher_files
@@ -65,9 +66,9 @@ STARTS = (
 )
 
 
-def started(folder: Path, batch: int) -> Times:
+def started(folder: Path, batch: int, device: str = "cpu") -> Times:
     """Start one process and return how long each phase took."""
-    command = [sys.executable, "-m", "benchmarks.start_child", str(folder), str(batch)]
+    command = [sys.executable, "-m", "benchmarks.start_child", str(folder), str(batch), device]
     wall, cpu, times = time.time(), 0.0, {}
     said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     for phase, (day, used) in json.loads(said).items():
@@ -86,38 +87,37 @@ def rows_of(runs: Sequence[Times]) -> list[str]:
     return rows
 
 
-def report(measured: Mapping[str, Sequence[Times]]) -> str:
+def report(measured: Mapping[str, Sequence[Times]], device: str = "cpu") -> str:
     """Return the result as a page."""
-    runs = len(next(iter(measured.values()))) - 1
+    runs, command = len(next(iter(measured.values()))) - 1, "python -m benchmarks.bench_start"
     lines = [
         "# start of a worker, to its first recover step",
         "",
-        f"{hardware()}, torch {torch.__version__}; one thread, median of {runs} processes.",
+        f"{hardware(device)}, torch {torch.__version__}; one thread, median of {runs} processes.",
         f"Wall time counts what else the machine did: load average {os.getloadavg()[1]:.1f}.",
     ]
     for title, found in measured.items():
         lines += ["", f"## {title}", "", *HEADER, *rows_of(found)]
-    return "\n".join(
-        [*lines, "", f"Command: `python -m benchmarks.bench_start --runs {runs} --write`"]
-    )
+    return "\n".join([*lines, "", f"Command: `{command} --runs {runs} --device {device} --write`"])
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Measure, print, and write a result file when asked."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--write", action="store_true", help="write benchmarks/results/")
     args = parser.parse_args(words)
     measured = {}
     for start in STARTS:
         with tempfile.TemporaryDirectory() as folder:
             start.write(Path(folder))
-            runs = [started(Path(folder), start.batch) for _ in range(args.runs + 1)]
+            runs = [started(Path(folder), start.batch, args.device) for _ in range(args.runs + 1)]
         measured[start.title] = runs
-    text = report(measured)
+    text = report(measured, args.device)
     print(text)
     if args.write:
-        file = f"start_cpu_{date.today():%Y-%m-%d}.md"
+        file = f"start_{short_name(args.device)}_{date.today():%Y-%m-%d}.md"
         Path(__file__).parent.joinpath("results", file).write_text(text + "\n")
     return 0
 

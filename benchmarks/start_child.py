@@ -1,6 +1,6 @@
 """A process that starts, loads a teacher and takes one recover step; says when it was where.
 
-python -m benchmarks.start_child FOLDER BATCH, with `teacher.safetensors` and `teacher.json` inside.
+python -m benchmarks.start_child FOLDER BATCH DEVICE, with both files of a teacher inside.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ def main() -> None:
 
     mark("import distill_core")
     torch.set_num_threads(1)
-    folder, count = Path(sys.argv[1]), int(sys.argv[2])
+    folder, count, device = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     weights, spec = ((folder / f"teacher.{kind}").read_bytes() for kind in ("safetensors", "json"))
-    teacher = load_teacher(weights, spec)
+    teacher = load_teacher(weights, spec).to(device)
     mark("load the teacher")
     run = load_run("cda-cifar10-cpu", ["recover.steps=1"])
     labels = [n % teacher.spec.num_classes for n in range(count)]
     batch = tuple(ImageId(label, f"c{label}", n) for n, label in enumerate(labels))
-    recover_batch(batch, config=run.recover, teachers=[teacher], seed=0, start=None, device="cpu")
+    recover_batch(batch, config=run.recover, teachers=[teacher], seed=0, start=None, device=device)
     mark("first step")
     print(json.dumps(MARKS))
 

@@ -16,6 +16,7 @@ SMALLEST = {
     "recover": "--width 4 --side 16 --batch 4 --groups 2",
     "labels": "--classes 200 --features 16 --views 2",
     "posttrain": "--side 16 --batch 8",
+    "relabel": "--width 4 --side 16 --images 4 --views 2",
     "squeeze": "--small 40 --large 4 --width 4 --batch 20",
 }
 
