@@ -7,7 +7,8 @@ python -m benchmarks.bench_posttrain --device cuda --side 224 --batch 100
 Needs the core alone. JPEG files of quality 75; random crops of 8 to 100 % of the area, flips,
 CutMix. An epoch of ours renders an image once, also as a partner in another batch; "each batch by
 itself" is what it does when the views of an epoch are too many to keep. On a GPU, where views are
-made there, the question is another one: how much of a training step is left for the student.
+made there, the question is another one: how much of a training step is left for the student beside
+its views and labels.
 """
 
 from __future__ import annotations
@@ -28,13 +29,16 @@ from benchmarks.pairs import Way, clock_of, conclude, paired, parser
 from distill_core.config.students import MixConfig
 from distill_core.config.training import ModelConfig
 from distill_core.epoch_rendering import EpochRenderer
+from distill_core.label_decoding import CodedFeatures, Head
 from distill_core.label_views import LabelView, Renderer
+from distill_core.losses import kl_soft_labels
 from distill_core.mixing import Mix, sample_mix
 from distill_core.models.build import build_model
 from distill_core.pixel_space import PixelSpace
 from distill_core.views import sample_view
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
+FEATURES, TEMPERATURE = 512, 20.0
 CLASSES, LARGE = 1000, 128  # from so many pixels on, the stem is that of ImageNet
 CONFIG = (
     "- Config: coarse noise as JPEG of quality 75, seed 0; crops of 8 to 100 %, bilinear, flips, "
@@ -94,44 +98,57 @@ class Epoch:
 
 
 def training(epoch: Epoch, device: str) -> tuple[Way, Way]:
-    """Return an epoch of a bfloat16 student on one batch again and again, and on all views."""
+    """Return an epoch of a bfloat16 student on one batch again and again, and on all its data."""
     side, half = epoch.pixels.shape[-1], torch.bfloat16
+    labels = labels_of(len(epoch.pixels), device)
     config = ModelConfig(name="resnet18" if side >= LARGE else "resnet18_small")
     model = build_model(config, CLASSES, seed=0).to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
-    renderer = EpochRenderer(epoch.pixels.to(device), Renderer("cutmix", MEAN, STD, half))
+    renderer = EpochRenderer(epoch.pixels.to(device), Renderer("cutmix", MEAN, STD))
     fixed = next(renderer.parts(epoch.batches, epoch.drawn)).clone()
 
-    def step(views: torch.Tensor) -> None:
+    logits = labels(epoch.batches[0])
+
+    def step(views: torch.Tensor, teacher: torch.Tensor) -> None:
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast(torch.device(device).type, dtype=half):
-            loss = model(views).square().mean()
+            said = model(views)
+        loss = kl_soft_labels(said.float(), teacher, temperature=TEMPERATURE, squared=False)
         loss.backward()
         optimizer.step()
 
     def without() -> None:
         for _ in epoch.batches:
-            step(fixed)
+            step(fixed, logits)
 
-    def with_views() -> None:
-        for views in renderer.parts(epoch.batches, epoch.drawn):
-            step(views)
+    def with_data() -> None:
+        parts = renderer.parts(epoch.batches, epoch.drawn)
+        for rows, views in zip(epoch.batches, parts, strict=True):
+            step(views, labels(rows))
 
-    return without, with_views
+    return without, with_data
+
+
+def labels_of(count: int, device: str) -> CodedFeatures:
+    """Return stand-ins for labels of one view, as a student reads them."""
+    rng = np.random.default_rng(0)
+    weight, bias = torch.randn(CLASSES, FEATURES), torch.zeros(CLASSES)
+    codes = rng.integers(0, 256, (count, FEATURES), np.uint8)
+    line = torch.full((1, FEATURES), 1 / 256, device=device)
+    head = Head(weight.to(device, torch.bfloat16), bias.to(device))
+    return CodedFeatures(codes, np.zeros(count, np.int64), line, line, 8, head)
 
 
 def share_of_the_student(args: argparse.Namespace, epoch: Epoch) -> int:
-    """Measure how much of a training step is left when its views are made as well."""
+    """Measure how much of a training step is left when views and labels are made as well."""
     clock = clock_of(args.device)
-    without, with_views = training(epoch, args.device)
-    noise = paired("A/A: steps without views over themselves", without, without, args.pairs, clock)
-    what = "steps without views over steps with them"
-    row = paired(what, without, with_views, args.pairs, clock)
+    without, with_data = training(epoch, args.device)
+    noise = paired("A/A: steps without data over themselves", without, without, args.pairs, clock)
+    what = "steps without data over steps with views and labels"
+    row = paired(what, without, with_data, args.pairs, clock)
     images = args.batch * args.batches
-    notes = [f"- With views: {images / row.seconds:,.0f} images/s.", CONFIG, ""]
-    title = (
-        f"a training step with its views, {args.side} px, {args.batches} batches of {args.batch}"
-    )
+    notes = [f"- With data: {images / row.seconds:,.0f} images/s.", CONFIG, ""]
+    title = f"a training step with its data, {args.side} px, {args.batches} batches of {args.batch}"
     name = f"posttrain-step-s{args.side}-b{args.batch}"
     return conclude(title, name, noise, [row], notes, write=args.write, device=args.device)
 

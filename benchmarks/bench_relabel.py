@@ -31,10 +31,10 @@ from distill_core.relabel import relabel_shard
 from distill_core.storage.images import ImageRows
 from distill_core.storage.labels import encode_labels
 
-CROP = (0.08, 1.0)
+CROP, CLASSES = (0.08, 1.0), 1000
 CONFIG = (
     "- Config: coarse noise as JPEG of quality 75; crops of 8 to 100 % of the area, flips, CutMix; "
-    "ResNet-18 with random weights; codes of 8 bits, one shard."
+    f"ResNet-18 with random weights and {CLASSES} classes; codes of 8 bits, one shard."
 )
 
 
@@ -98,7 +98,7 @@ def main() -> int:
     args = options.parse_args()
     torch.set_num_threads(1)
     shard = Shard.of(args.images, args.side, args.views, args.device)
-    contest = Contest(args.width, args.side, args.images, args.device)
+    contest = Contest(args.width, args.side, args.images, args.device, CLASSES)
     theirs, clock = shard.published(contest.model.eval()), clock_of(args.device)
     noise = paired("A/A: baseline over itself", theirs, theirs, args.pairs, clock)
     precisions: tuple[Precision, ...] = ("float32", "bfloat16")
@@ -110,7 +110,7 @@ def main() -> int:
     width = 64 if args.side >= LARGE else args.width
     sizes = f"{args.images} images, {args.views} views"
     title = f"labels made and stored, ResNet-18 width {width}, {args.side} px, {sizes}"
-    name = f"relabel-w{width}-s{args.side}"
+    name = f"relabel-w{width}-s{args.side}-n{args.images}-v{args.views}"
     return conclude(title, name, noise, rows, notes, write=args.write, device=args.device)
 
 

@@ -66,7 +66,7 @@ STARTS = (
 )
 
 
-def started(folder: Path, batch: int, device: str = "cpu") -> Times:
+def started(folder: Path, batch: int, device: str) -> Times:
     """Start one process and return how long each phase took."""
     command = [sys.executable, "-m", "benchmarks.start_child", str(folder), str(batch), device]
     wall, cpu, times = time.time(), 0.0, {}
@@ -87,13 +87,14 @@ def rows_of(runs: Sequence[Times]) -> list[str]:
     return rows
 
 
-def report(measured: Mapping[str, Sequence[Times]], device: str = "cpu") -> str:
+def report(measured: Mapping[str, Sequence[Times]], device: str) -> str:
     """Return the result as a page."""
     runs, command = len(next(iter(measured.values()))) - 1, "python -m benchmarks.bench_start"
     lines = [
         "# start of a worker, to its first recover step",
         "",
         f"{hardware(device)}, torch {torch.__version__}; one thread, median of {runs} processes.",
+        "Config: preset cda-cifar10-cpu with recover.steps=1, random weights.",
         f"Wall time counts what else the machine did: load average {os.getloadavg()[1]:.1f}.",
     ]
     for title, found in measured.items():

@@ -56,7 +56,7 @@ def measure_class(
     asked = {kind: kind in measured for kind in ("channels", "patches")}
     probe = Probe(**asked, patch_side=patch) if any(asked.values()) else None
     space = PixelSpace.of(teacher.spec.mean, teacher.spec.std, teacher.head.weight)
-    sums: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    sums: dict[str, tuple[Tensor, Tensor]] = {}  # of means and of squares, float64, on the device
     features = []
     for start in range(0, len(pixels), FORWARD_BATCH):
         part = torch.from_numpy(pixels[start : start + FORWARD_BATCH]).to(device)
@@ -67,12 +67,13 @@ def measure_class(
         )
         features.append(said.features)
         for name, (mean, var) in _seen(said).items():
-            first, second = sums.get(name, (np.zeros(1), np.zeros(1)))
-            mean_, share = _double(mean), len(part) / len(pixels)
-            sums[name] = first + share * mean_, second + share * (_double(var) + mean_**2)
+            first, second = sums.get(name, (torch.zeros_like(mean.double()),) * 2)
+            wide, share = mean.double(), len(part) / len(pixels)
+            sums[name] = first + share * wide, second + share * (var.double() + wide**2)
     rows: dict[str, np.ndarray] = {}
     for name, (first, second) in sums.items():
-        rows |= {f"{name}.mean": first, f"{name}.var": second - first**2}
+        found = {"mean": first, "var": second - first**2}
+        rows |= {f"{name}.{kind}": values.cpu().numpy() for kind, values in found.items()}
     if "barycentre" in measured:
         assert rng is not None
         rows["barycentre"] = barycentre(torch.cat(features), points, rng).cpu().numpy()
@@ -124,8 +125,3 @@ def _seen(said: TeacherOutput) -> dict[str, MeanVar]:
     channels = {f"channels/{n:03d}": seen for n, seen in said.convolutions.channels.items()}
     patches = {f"patches/{n:03d}": seen for n, seen in said.convolutions.patches.items()}
     return norms | channels | patches
-
-
-def _double(values: Tensor) -> np.ndarray:
-    found: np.ndarray = values.double().cpu().numpy()
-    return found

@@ -13,7 +13,8 @@ from distill_core.errors import DataError
 
 TINY = torch.finfo(torch.float32).tiny  # of a level; below it, 1 / level would overflow
 WHOLE = 3.0 * 2**22  # float32 this large have no fraction; their lowest byte is 0
-CACHED, GPU_BLOCK = 2**16, 2**26  # features at a time
+CACHED = 2**16  # features that a CPU rounds at a time: they stay in its cache
+GPU_BLOCK = 2**24  # features that a GPU rounds at a time: 64 MiB beside them
 
 
 def quantise(features: Tensor, *, bits: int = 8) -> tuple[Tensor, Affine]:
@@ -34,7 +35,7 @@ def quantise(features: Tensor, *, bits: int = 8) -> tuple[Tensor, Affine]:
     offset, top = rows.amin(0), rows.amax(0)
     span = top - offset
     _check(span, offset, top)
-    scale = span / (2**bits - 1)
+    scale = span / torch.full_like(span, 2**bits - 1)  # a GPU multiplies by 1 / number instead
     # A constant channel, or one so narrow that its step underflows, is its offset.
     scale[scale <= TINY] = 0
     steps = torch.where(scale > 0, scale.reciprocal(), 0.0)
@@ -55,7 +56,7 @@ def _check(span: Tensor, offset: Tensor, top: Tensor) -> None:
 
 
 def _rounded(rows: Tensor, offset: Tensor, steps: Tensor) -> Tensor:
-    """Return the nearest levels of (N, D) features, uint8; blocks of rows stay in the cache.
+    """Return the nearest levels of (N, D) features, uint8, block by block of rows.
 
     No code needs a clip: none is below 0, for no feature is below its offset, and none is above
     the highest level, for rounding is monotonic (no difference exceeds `span`) and three

@@ -5,6 +5,7 @@ Axes: V views, N images, D features, C classes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor
 from distill_core.codec import choose_scheme
 from distill_core.config.students import RelabelConfig
 from distill_core.describe import describe
-from distill_core.errors import DivergedError
+from distill_core.errors import DataError, DivergedError
 from distill_core.label_encoding import quantise
 from distill_core.label_views import LabelView, sample_label_view
 from distill_core.models.ensemble import Ensemble
@@ -58,11 +59,14 @@ def relabel_shard(
     )
     pixels = torch.from_numpy(rows.pixels).to(device)
     drawn = [sample_label_view(seed, rows.images, view, config, side=spec.side) for view in views]
-    said: list[dict[str, Tensor]] = []
+    said: dict[str, Tensor] = {}
     for number, one in enumerate(drawn):
         if scheme != "online":
             output = describe(teacher, pixels, one, config, parts=parts)
-            said.append(_kept(output, scheme, config, where=rows.images[0]))
+            for name, part in _kept(output, scheme, config, where=rows.images[0]).items():
+                if name not in said:
+                    said[name] = part.new_empty(len(drawn), *part.shape)
+                said[name][number] = part
         progress(number + 1, len(drawn))
     return LabelRows(
         scheme=scheme,
@@ -106,24 +110,22 @@ def _kept(
         return {"values": _halved(output.logits, where)}
     top = keep_top(output.logits.float(), config.topk or 0)
     values, rest = (_halved(part, where) for part in (top.values, top.rest))
-    return {"values": values, "ids": top.ids.cpu(), "rest": rest}
+    return {"values": values, "ids": top.ids.cpu().to(torch.uint16), "rest": rest}
 
 
 def _stored(
-    scheme: str, said: list[dict[str, Tensor]], config: RelabelConfig, *, where: object
+    scheme: str, said: dict[str, Tensor], config: RelabelConfig, *, where: object
 ) -> dict[str, Any]:
     """Return what is stored of the teacher's words: codes, fp16 logits, or nothing."""
-    if not said:
+    if scheme == "online":
         return {"values": None, "affine": None}
-    kept = {name: torch.stack([one[name] for one in said]) for name in said[0]}
-    if scheme == "features":
-        _check(kept["values"], where, "features")
-        codes, affine = quantise(kept["values"], bits=config.bits)
-        return {"values": codes.cpu().numpy(), "affine": affine}
-    arrays = {name: part.numpy() for name, part in kept.items()}
-    if "ids" in arrays:
-        arrays["ids"] = arrays["ids"].astype(np.uint16)
-    return {**arrays, "affine": None}
+    if scheme != "features":
+        return {name: part.numpy() for name, part in said.items()} | {"affine": None}
+    try:
+        codes, affine = quantise(said["values"], bits=config.bits)
+    except DataError as error:
+        raise DivergedError(f"relabel: the shard of {where}: {error}") from error
+    return {"values": codes.cpu().numpy(), "affine": affine}
 
 
 def _halved(values: Tensor, where: object) -> Tensor:
@@ -134,14 +136,11 @@ def _halved(values: Tensor, where: object) -> Tensor:
     """
     halves = values.half()
     if not torch.isfinite(halves).all():
-        _check(values, where, "logits")
+        largest = float(values.abs().max())
+        if not math.isfinite(largest):
+            raise DivergedError(f"relabel: logits of the shard of {where} are not finite.")
         raise DivergedError(
-            f"relabel: logits of the shard of {where} reach {float(values.abs().max()):g}, at most "
+            f"relabel: logits of the shard of {where} reach {largest:g}, at most "
             f"{torch.finfo(torch.float16).max:g} fits float16. Set relabel.scheme to features."
         )
     return halves.cpu()
-
-
-def _check(values: Tensor, where: object, what: str) -> None:
-    if not torch.isfinite(values).all():
-        raise DivergedError(f"relabel: {what} of the shard of {where} are not finite.")

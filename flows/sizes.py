@@ -182,15 +182,20 @@ def _values(rng: np.random.Generator, shape: tuple[int, int], label: Label) -> d
         ids = rng.integers(0, label.classes, whole, np.uint16)
         return {"values": largest, "ids": ids, "rest": largest[..., 0], "affine": None}
     codes = rng.normal(110, CONTENT.code_spread, whole).clip(0, 255)
+    affine = Affine(*rng.normal(size=(2, label.width)).astype(np.float32))
     if label.bits == 8:
-        affine = Affine(*rng.normal(size=(2, label.width)).astype(np.float32))
         return {"values": codes.astype(np.uint8), "affine": affine}
-    import torch  # a second, which plans of other labels need not wait for
+    return {"values": _nibbles(codes), "affine": Affine(affine.scale, affine.offset, label.bits)}
 
-    from distill_core.label_encoding import quantise
 
-    packed, affine = quantise(torch.from_numpy(codes.astype(np.float32)), bits=label.bits)
-    return {"values": packed.numpy(), "affine": affine}
+def _nibbles(codes: np.ndarray) -> np.ndarray:
+    """Return (V, N, D) stand-ins as codes of 4 bits, spread out and packed as real ones are."""
+    low, high = codes.min((0, 1)), codes.max((0, 1))
+    levels = np.rint((codes - low) * (15 / np.maximum(high - low, 1))).astype(np.uint8)
+    if levels.shape[-1] % 2:
+        levels = np.concatenate([levels, np.zeros_like(levels[..., :1])], axis=-1)
+    packed: np.ndarray = levels[..., ::2] | levels[..., 1::2] << 4
+    return packed
 
 
 def _drawn(rng: np.random.Generator, shape: tuple[int, int], label: Label) -> dict[str, Any]:

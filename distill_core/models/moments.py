@@ -14,7 +14,12 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn.functional import interpolate
 
-from distill_core.models.channels import MeanVar, gradient_of_moments, mean_and_variance
+from distill_core.models.channels import (
+    MeanVar,
+    gradient_of_moments,
+    line_of_moments,
+    mean_and_variance,
+)
 
 PATCH_SIDE = 16  # activations per side of a patch, unless another is said
 
@@ -90,10 +95,8 @@ class _Moments(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: FunctionCtx, grad_mean: Tensor, grad_var: Tensor) -> tuple[Tensor, None]:
         x, mean = ctx.saved_tensors  # type: ignore[attr-defined]
-        n = x.numel() // mean.numel()
-        # d mean / dx = 1/n and d var / dx = 2 (x - mean)/n: an affine function of x.
-        slope = 2 * grad_var / n
-        offset = grad_mean / n - slope * mean
+        count = x.numel() // mean.numel()
+        slope, offset = line_of_moments(mean, grad_mean, grad_var, count=count)
         return torch.addcmul(offset, x.to(mean.dtype), slope).to(x.dtype), None
 
 

@@ -131,7 +131,7 @@ def normalise_and_measure(
         groups: G, divides B.
 
     Returns:
-        (B, ch, H, W) like `x`, and two (G, ch) in the dtype of `running_mean`; all differentiable
+        (B, ch, H, W) like `x`, and two (G, ch), float32 or float64; all differentiable
         in `x` alone, once.
     """
     y, mean, var = _NormaliseAndMeasure.apply(x, running_mean, scale, bias, groups)
@@ -158,7 +158,7 @@ class _NormaliseAndMeasure(torch.autograd.Function):
         if grad_x.dtype == scale.dtype:
             grad_x.addcmul_(grad_y, _channels(scale))
         else:
-            grad_x = affine(grad_y, scale, torch.zeros_like(scale)).add_(grad_x)
+            grad_x.add_(affine(grad_y, scale, torch.zeros_like(scale)))
         return grad_x.to(x.dtype), None, None, None, None
 
 

@@ -19,15 +19,18 @@ from benchmarks.baselines import (
     save_labels,
 )
 from benchmarks.bench_posttrain import jpeg, smooth_images
+from benchmarks.bench_recover import Contest
 from benchmarks.bench_squeeze import images_of, training_steps
 from distill_core.config.students import MixConfig
+from distill_core.describe import describe
 from distill_core.label_views import LabelView, Renderer
+from distill_core.losses import kl_soft_labels
 from distill_core.mixing import sample_mix
 from distill_core.models.build import build_model
 from distill_core.pixel_space import PixelSpace
 from distill_core.recover.terms import Forward, bn_statistics, cross_entropy
 from distill_core.views import sample_view
-from tests.core.tiny import CLASSES, MEAN, STD, tiny_teacher
+from tests.core.tiny import CLASSES, MEAN, STD, tiny_run, tiny_teacher
 
 
 def test_hooks_and_the_statistics_module_agree() -> None:
@@ -62,19 +65,54 @@ def test_a_label_file_of_a_batch_gives_its_logits_back_in_half_precision() -> No
     assert torch.equal(load_labels(file), logits.half().float())
 
 
-def test_the_loader_shows_what_we_show_where_no_crop_shrinks_the_image() -> None:
+def test_the_published_recovery_and_ours_have_the_same_losses_step_by_step() -> None:
+    contest = Contest(8, 16, 4)
+    theirs, ours = contest.theirs(), contest.ours()
+    for _ in range(5):
+        wanted, found = theirs.step(), torch.as_tensor(ours.step())[0]
+        assert isinstance(wanted, tuple)
+        assert found[:2].tolist() == pytest.approx(wanted, rel=3e-6)
+
+
+def shown(seed: int) -> tuple[torch.Tensor, torch.Tensor, LabelView]:
+    """Return what the loader shows of four images, their pixels, and the draws."""
     pixels = np.random.default_rng(0).integers(0, 256, (4, 3, 16, 16), dtype=np.uint8)
     files = [_png(one) for one in pixels]
-    rng, cutmix = np.random.default_rng(1), MixConfig(kind="cutmix")
+    rng, cutmix = np.random.default_rng(seed), MixConfig(kind="cutmix")
     view = sample_view(rng, count=4, side=16, scale=(0.2, 1.0), flip=True)
     mix = sample_mix(rng, cutmix, count=4, side=16)
     mix.boxes[:] = mix.boxes[0]  # the loader has one box per batch
     theirs = load_batch(files, view, mix, side=16, space=PixelSpace.of(MEAN, STD, torch.empty(0)))
-    drawn, rows = LabelView(view, mix), np.arange(4)
-    ours = Renderer("cutmix", MEAN, STD).render(torch.from_numpy(pixels), rows, drawn)
+    return theirs, torch.from_numpy(pixels), LabelView(view, mix)
+
+
+def test_the_loader_shows_what_we_show_where_no_crop_shrinks_the_image() -> None:
+    theirs, pixels, drawn = shown(1)
+    ours = Renderer("cutmix", MEAN, STD).render(pixels, np.arange(4), drawn)
     # Pillow rounds a crop to whole levels, and antialiases nothing that is enlarged.
     level = 1.0 / 255 / min(STD)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1.01 * level)
+
+
+def test_published_labels_and_ours_teach_a_student_the_same_loss() -> None:
+    """Both loops whole: a file, a view, a teacher, a label file; then a student on that view."""
+    theirs, pixels, drawn = shown(1)
+    teacher, student = tiny_teacher(), tiny_teacher(seed=1)
+    boxes, flips = torch.from_numpy(drawn.view.boxes), torch.from_numpy(drawn.view.flips)
+    label = load_labels(save_labels(teacher(theirs).logits, boxes, flips))
+    ours = Renderer("cutmix", MEAN, STD).render(pixels, np.arange(4), drawn)
+    config = tiny_run("relabel.crop=[0.2, 1.0]").relabel
+    mine = describe(teacher, pixels, drawn, config).logits
+    other = describe(teacher, pixels, shown(2)[2], config).logits
+
+    def loss(views: torch.Tensor, logits: torch.Tensor) -> float:
+        said = student(views).logits
+        return float(kl_soft_labels(said, logits, temperature=1.0, squared=False))
+
+    # Pillow rounds views to whole levels: a hundredth of what another view makes of a label.
+    assert float((mine - label).abs().max()) < 0.02 * float((other - label).abs().max())
+    assert loss(ours, mine) == pytest.approx(loss(theirs, label), rel=0.003)
+    assert loss(ours, other) != pytest.approx(loss(theirs, label), rel=0.02)
 
 
 def _png(pixels: np.ndarray) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -15,6 +16,8 @@ from distill_core.label_encoding import CACHED, TINY
 from tests.core.definitions import dequantise, quantised
 
 CLASSES, CHANNELS, LABELS = 1000, 512, 400
+cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+DEVICES = ["cpu", pytest.param("cuda", marks=cuda)]
 
 
 def clustered_head(rng: np.random.Generator) -> np.ndarray:
@@ -123,12 +126,13 @@ def test_codes_need_no_clip_and_are_those_of_the_definition(
     assert np.array_equal(dequantise(codes, levels), by_definition(features, bits))
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("bits", [8, 4])
 @pytest.mark.parametrize("channels", [3, 512, 2 * CACHED])
-def test_blocks_meet_without_a_seam(channels: int, bits: int) -> None:
+def test_blocks_meet_without_a_seam(channels: int, bits: int, device: str) -> None:
     rows = 2 * max(1, CACHED // channels) + 1
     features = np.random.default_rng(3).normal(size=(rows, channels)).astype(np.float32)
-    codes, affine = quantised(features, bits=bits)
+    codes, affine = quantised(features, bits=bits, device=device)
     levels = Affine(np.ones_like(affine.scale), np.zeros_like(affine.offset), bits)
     assert np.array_equal(dequantise(codes, levels), by_definition(features, bits))
 

@@ -12,11 +12,9 @@ from distill_core.label_decoding import CodedFeatures, HalfLogits, Head, KeptLog
 from distill_core.label_source import StoredLabels
 from distill_core.topk import keep_top, restore
 from tests.core.definitions import dequantise, quantised
-from tests.core.test_codec import clustered_head, sparse_features
+from tests.core.test_codec import DEVICES, clustered_head, sparse_features
 from tests.core.test_labels import shard
 
-cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-DEVICES = ["cpu", pytest.param("cuda", marks=cuda)]
 ROWS = np.array([5, 0, 3, 3])
 
 

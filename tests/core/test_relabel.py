@@ -138,6 +138,16 @@ def test_logits_that_float16_cannot_hold_are_refused(bias: float, message: str) 
         )
 
 
+@pytest.mark.parametrize("scheme", ["features", "logits", "topk"])
+def test_a_teacher_that_says_nothing_finite_is_refused_under_every_scheme(scheme: str) -> None:
+    teacher = tiny_teacher()
+    next(teacher.backbone.parameters()).data.fill_(float("nan"))
+    kept = ["relabel.topk=2"] if scheme == "topk" else []
+    config = tiny_run(f"relabel.scheme={scheme}", *kept).relabel
+    with pytest.raises(DivergedError, match=r"relabel: .*finite"):
+        relabel_shard(shard(0), [0], config=config, teacher=teacher, seed=0, device="cpu")
+
+
 def test_auto_chooses_the_smaller_scheme_for_the_teacher() -> None:
     assert stored(0, "auto").scheme == "features"  # 8 features against 4 classes in fp16
 

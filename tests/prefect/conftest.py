@@ -6,7 +6,6 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from tests.e2e.pipeline import TINY
@@ -58,11 +57,14 @@ def silent_run(deployed: Operator, tmp_path_factory: pytest.TempPathFactory) -> 
     (room := here / "room").mkdir()
     environment = {**deployed.server.environment, "TMPDIR": str(room)}
     process = subprocess.Popen(command, env=environment, cwd=here)
-    wait_until(lambda: process.poll() is not None or deployed.heartbeats(run), "a heartbeat")
-    assert process.poll() is None, f"the run ended by itself: {deployed.state(run)}"
-    assert not [*room.glob("prefect-flow-run-*/*")], "the folder it started in was copied"
-    for one in [*processes_of(run), psutil.Process(process.pid)]:
-        one.kill()
+    try:
+        wait_until(lambda: process.poll() is not None or deployed.heartbeats(run), "a heartbeat")
+        assert process.poll() is None, f"the run ended by itself: {deployed.state(run)}"
+        assert not [*room.glob("prefect-flow-run-*/*")], "the folder it started in was copied"
+    finally:
+        for one in processes_of(run):
+            one.kill()
+        process.kill()
     process.wait(30)
     return run
 
