@@ -20,8 +20,8 @@ from distill_core.topk import Top, restore
 class Head:
     """The linear map from a teacher's features to its logits, on the device that decodes.
 
-    A `weight` in bfloat16 multiplies in bfloat16, four times as fast on a CPU that knows it; at
-    T = 20 a label of 8 bits then loses 0.001 % of its information rather than 0.0005 %.
+    A `weight` in bfloat16 multiplies in bfloat16, three times as fast on a CPU that knows it; at
+    T = 20 a label of 8 bits then loses 0.002 % of its information rather than 0.0015 %.
     """
 
     weight: Tensor  # (C, D)
