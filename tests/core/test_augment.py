@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from benchmarks.dispatched import Dispatched
 from distill_core.augment import Augmentation, apply_augmentation, normalise, sample_augmentation
 from distill_core.config.training import AugmentConfig
 from distill_core.seeds import generator
@@ -136,3 +137,13 @@ def test_augmented_images_keep_their_shape(side: int) -> None:
     assert out.shape == (5, 3, side, side)
     assert out.dtype == torch.float32
     assert bool(torch.isfinite(out).all())
+
+
+@pytest.mark.parametrize("config", [EVERYTHING, AugmentConfig(pad_crop=4, flip=True)])
+def test_no_operation_is_done_image_by_image(config: AugmentConfig) -> None:
+    calls = []
+    for count in (8, 64):
+        with Dispatched() as dispatched:
+            augmented(pixels(count), draw(config, count), config)
+        calls.append(dispatched.calls)
+    assert calls[0] == calls[1]
