@@ -48,7 +48,10 @@ def main() -> int:
     command = [sys.executable, "-m", "benchmarks.bench_guards", *sys.argv[1:]]
     pool = teacher_pool(block, args.out, jobs=max(1, args.jobs))
     bench = Bench(block, args.out, pool, args.jobs, command)
-    cells = [Cell(name, tree["ipc"], seed) for seed in SEEDS for name in tree["methods"]]
+    names = dict.fromkeys(
+        name for one, other, _ in tree["options"].values() for name in (one, other)
+    )
+    cells = [Cell(name, tree["ipc"], seed) for seed in SEEDS for name in names]
     results = bench.results(cells) if args.table else bench.do(cells)
     text = "\n".join(_text(tree, results))
     print(text)

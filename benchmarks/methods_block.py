@@ -18,6 +18,7 @@ import yaml
 from distill_core.config.load import load_run, preset_names
 from distill_core.config.recovery import RecoverConfig
 from distill_core.config.schema import RunConfig
+from distill_core.errors import ConfigError
 
 BLOCK = Path(__file__).with_name("cpu_override.yaml")
 PRESETS = "-cifar10"  # how the names of the presets end that are compared
@@ -58,13 +59,19 @@ class Block:
         return cls(_merged(tree, tiny) if smoke else tree, data)
 
     def methods(self) -> dict[str, Method]:
-        """Return what the block names beside the presets, then every preset of the dataset."""
+        """Return what the block names beside the presets, then every preset of the dataset.
+
+        Raises:
+            ConfigError: a name is both, and would silently be one of them.
+        """
         named = {
             name: Method(name, entry["preset"], tuple(entry["set"]))
             for name, entry in (self.tree["beside_presets"] | self.tree["variants"]).items()
         }
         presets = [name for name in preset_names() if name.endswith(PRESETS)]
         names = {preset.removesuffix(PRESETS): preset for preset in presets}
+        if both := named.keys() & names.keys():
+            raise ConfigError(f"{sorted(both)}: names of presets, too. Give what you add others.")
         changes = self.tree["fitted"]
         return named | {
             name: Method(name, preset, tuple(changes.get(name, ())))

@@ -28,11 +28,11 @@ LEGEND = (
 )
 NOTES = (
     "Not as the presets say: CUDD makes ten images in two rounds of five, one image in one round, "
-    "without a student. DELT's eight groups share ten images. EDC and its variants compare patches "
-    "of 16 x 16 activations, the preset those of 4 x 4. CV-DD weighs the pool by the priors that "
-    "are published for its own first four networks, by position. FADRM+ is its CIFAR-100 preset, "
-    "LPLD and WMDD are those of Tiny-ImageNet. LPQLD is left out: its images are LPLD's, and all "
-    "labels are the same here."
+    "without a student. DELT's eight groups share ten images. CV-DD weighs the pool by the priors "
+    "that are published for its own first four networks, by position. FADRM+ is its CIFAR-100 "
+    "preset, LPLD and WMDD are those of Tiny-ImageNet. LPQLD is left out: its images are LPLD's, "
+    "and all labels are the same here. edc-mosaic, no preset, has EDC's start and patches of "
+    "ImageNet-1K."
 )
 
 

@@ -11,6 +11,7 @@ import yaml
 from benchmarks import bench_guards, pairs
 from benchmarks.methods_block import Cell
 from benchmarks.pairs import Ratios
+from distill_core.errors import ConfigError
 
 SMALLEST = {
     "recover": "--width 4 --side 16 --batch 4 --groups 2",
@@ -73,3 +74,9 @@ def test_both_sides_of_every_guarded_option_are_runs_that_differ_in_it_alone() -
         ]
         differing = [section for section in runs[0] if runs[0][section] != runs[1][section]]
         assert differing in (["recover"], ["relabel"], ["precision"], ["relabel", "posttrain"])
+
+
+def test_what_a_block_names_beside_the_presets_may_not_be_called_like_one() -> None:
+    tree = {"methods": {"edc": {"preset": "edc-cifar10", "set": []}}}
+    with pytest.raises(ConfigError, match="edc"):
+        bench_guards.block_of(tree, "/nowhere", smoke=False).methods()
