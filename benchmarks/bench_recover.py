@@ -204,7 +204,8 @@ def main() -> int:
         rows.append(row)
         notes.append(_speed(row, args.batch * groups, flops * groups, rate))
     notes.append(CONFIG)
-    notes.append(f"- Measured limit: {rate / 1e9:,.0f} GFLOP/s, bfloat16 product of matrices.\n")
+    ceiling = CEILING[torch.device(args.device).type]
+    notes.append(f"- Measured limit: {rate / 1e9:,.0f} GFLOP/s, bfloat16 product of {ceiling}^3.\n")
     width = 64 if args.side >= LARGE else args.width
     title = f"recover step, ResNet-18 width {width}, {args.side} px, batch {args.batch}"
     name = f"recover-w{width}-s{args.side}-b{args.batch}"

@@ -56,7 +56,7 @@ def measure_class(
     asked = {kind: kind in measured for kind in ("channels", "patches")}
     probe = Probe(**asked, patch_side=patch) if any(asked.values()) else None
     space = PixelSpace.of(teacher.spec.mean, teacher.spec.std, teacher.head.weight)
-    sums: dict[str, tuple[Tensor, Tensor]] = {}  # of means and of squares, float64, on the device
+    sums: dict[str, Tensor] = {}  # (2, ...) of means and of squares, float64, on the device
     features = []
     for start in range(0, len(pixels), FORWARD_BATCH):
         part = torch.from_numpy(pixels[start : start + FORWARD_BATCH]).to(device)
@@ -67,13 +67,13 @@ def measure_class(
         )
         features.append(said.features)
         for name, (mean, var) in _seen(said).items():
-            first, second = sums.get(name, (torch.zeros_like(mean.double()),) * 2)
             wide, share = mean.double(), len(part) / len(pixels)
-            sums[name] = first + share * wide, second + share * (var.double() + wide**2)
+            seen = share * torch.stack([wide, var.double() + wide**2])
+            sums[name] = sums[name] + seen if name in sums else seen
     rows: dict[str, np.ndarray] = {}
-    for name, (first, second) in sums.items():
-        found = {"mean": first, "var": second - first**2}
-        rows |= {f"{name}.{kind}": values.cpu().numpy() for kind, values in found.items()}
+    for name, both in sums.items():
+        first, second = both.cpu().numpy()
+        rows |= {f"{name}.mean": first, f"{name}.var": second - first**2}
     if "barycentre" in measured:
         assert rng is not None
         rows["barycentre"] = barycentre(torch.cat(features), points, rng).cpu().numpy()

@@ -182,14 +182,16 @@ def _values(rng: np.random.Generator, shape: tuple[int, int], label: Label) -> d
         ids = rng.integers(0, label.classes, whole, np.uint16)
         return {"values": largest, "ids": ids, "rest": largest[..., 0], "affine": None}
     codes = rng.normal(110, CONTENT.code_spread, whole).clip(0, 255)
-    affine = Affine(*rng.normal(size=(2, label.width)).astype(np.float32))
-    if label.bits == 8:
-        return {"values": codes.astype(np.uint8), "affine": affine}
-    return {"values": _nibbles(codes), "affine": Affine(affine.scale, affine.offset, label.bits)}
+    scale, offset = rng.normal(size=(2, label.width)).astype(np.float32)
+    affine = Affine(scale, offset, label.bits)
+    return {
+        "values": nibbles(codes) if label.bits == 4 else codes.astype(np.uint8),
+        "affine": affine,
+    }
 
 
-def _nibbles(codes: np.ndarray) -> np.ndarray:
-    """Return (V, N, D) stand-ins as codes of 4 bits, spread out and packed as real ones are."""
+def nibbles(codes: np.ndarray) -> np.ndarray:
+    """Return (V, N, D) stand-ins as codes of 4 bits; `label_encoding` in NumPy."""
     low, high = codes.min((0, 1)), codes.max((0, 1))
     levels = np.rint((codes - low) * (15 / np.maximum(high - low, 1))).astype(np.uint8)
     if levels.shape[-1] % 2:

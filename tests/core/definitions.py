@@ -1,12 +1,16 @@
-"""Formats by their definition, in NumPy: what the code for batches and devices is compared with."""
+"""Codes as the product makes them on a device, and what they mean by definition, in NumPy."""
 
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from distill_core.codec import Affine
 from distill_core.label_encoding import quantise
+
+cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+DEVICES = ["cpu", pytest.param("cuda", marks=cuda)]
 
 
 def quantised(

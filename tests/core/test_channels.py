@@ -8,7 +8,7 @@ from torch import Tensor
 
 from distill_core.models.channels import affine, gradient_of_moments, mean_and_variance
 from distill_core.models.statistics import normalise_and_measure
-from tests.core.test_codec import DEVICES
+from tests.core.definitions import DEVICES
 
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
 SHAPES = [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -13,11 +12,9 @@ from benchmarks.information import share_lost
 from distill_core.codec import Affine, choose_scheme
 from distill_core.errors import DataError
 from distill_core.label_encoding import CACHED, TINY
-from tests.core.definitions import dequantise, quantised
+from tests.core.definitions import DEVICES, dequantise, quantised
 
 CLASSES, CHANNELS, LABELS = 1000, 512, 400
-cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-DEVICES = ["cpu", pytest.param("cuda", marks=cuda)]
 
 
 def clustered_head(rng: np.random.Generator) -> np.ndarray:

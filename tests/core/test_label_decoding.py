@@ -11,8 +11,8 @@ from distill_core.codec import Affine
 from distill_core.label_decoding import CodedFeatures, HalfLogits, Head, KeptLogits, decode
 from distill_core.label_source import StoredLabels
 from distill_core.topk import keep_top, restore
-from tests.core.definitions import dequantise, quantised
-from tests.core.test_codec import DEVICES, clustered_head, sparse_features
+from tests.core.definitions import DEVICES, dequantise, quantised
+from tests.core.test_codec import clustered_head, sparse_features
 from tests.core.test_labels import shard
 
 ROWS = np.array([5, 0, 3, 3])

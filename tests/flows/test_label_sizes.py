@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
+from distill_core.label_encoding import quantise
 from distill_core.plan import ClassEntry, plan_shards
 from distill_core.relabel import relabel_shard
 from distill_core.storage.images import ImageRows
 from distill_core.storage.labels import encode_labels
 from flows import planning
+from flows.sizes import nibbles
 from tests.core.tiny import CLASSES, SIDE, tiny_run, tiny_teacher
 
 COMMON = ("ipc=15", "recover.ipc_range=10", "relabel.views=6", "relabel.views_per_shard=4")
@@ -46,3 +49,10 @@ def test_predicted_label_bytes_are_close(kind: str) -> None:
     plan = planning.plan_run(run)
     assert plan.label_shards == files
     assert plan.label_bytes == pytest.approx(written, rel=0.15)
+
+
+@pytest.mark.parametrize("width", [6, 7])
+def test_stand_ins_of_four_bits_are_coded_and_packed_as_features_are(width: int) -> None:
+    features = np.random.default_rng(0).uniform(0, 255, (3, 40, width)).astype(np.float32)
+    codes, _ = quantise(torch.from_numpy(features), bits=4)
+    assert np.array_equal(nibbles(features), codes.numpy())
