@@ -89,7 +89,7 @@ def rows_of(runs: Sequence[Times]) -> list[str]:
 
 def report(measured: Mapping[str, Sequence[Times]], device: str) -> str:
     """Return the result as a page."""
-    runs, command = len(next(iter(measured.values()))) - 1, "python -m benchmarks.bench_start"
+    runs = len(next(iter(measured.values()))) - 1
     lines = [
         "# start of a worker, to its first recover step",
         "",
@@ -99,7 +99,8 @@ def report(measured: Mapping[str, Sequence[Times]], device: str) -> str:
     ]
     for title, found in measured.items():
         lines += ["", f"## {title}", "", *HEADER, *rows_of(found)]
-    return "\n".join([*lines, "", f"Command: `{command} --runs {runs} --device {device} --write`"])
+    command = " ".join(["python -m benchmarks.bench_start", *sys.argv[1:]])
+    return "\n".join([*lines, "", f"Command: `{command}`"])
 
 
 def main(words: Sequence[str] | None = None) -> int:
