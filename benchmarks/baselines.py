@@ -18,10 +18,10 @@ from torch.nn.functional import cross_entropy
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tv
 
-from distill_core.augment import Augmentation
-from distill_core.mixing import Mix
-from distill_core.pixel_space import PixelSpace
-from distill_core.views import View
+from distill_core.transforms.mixing import Mix
+from distill_core.transforms.pixel_space import PixelSpace
+from distill_core.transforms.train_augment import Augmentation
+from distill_core.transforms.views import View
 
 
 def decode_files(files: Sequence[bytes]) -> np.ndarray:

@@ -21,14 +21,14 @@ from benchmarks.baselines import load_labels, save_labels
 from benchmarks.information import share_lost
 from benchmarks.pairs import Ratios, Way, conclude, paired, parser
 from distill_core.config.students import MixConfig
-from distill_core.label_decoding import CodedFeatures, Head
-from distill_core.label_encoding import quantise
-from distill_core.label_source import Labels, StoredLabels
-from distill_core.mixing import sample_mix
-from distill_core.plan import ImageId
+from distill_core.labels.decoding import CodedFeatures, Head
+from distill_core.labels.encoding import quantise
+from distill_core.labels.sources import Labels, StoredLabels
+from distill_core.labels.topk import keep_top
+from distill_core.sharding import ImageId
 from distill_core.storage.labels import LabelRows, decode_labels, encode_labels
-from distill_core.topk import keep_top
-from distill_core.views import sample_view
+from distill_core.transforms.mixing import sample_mix
+from distill_core.transforms.views import sample_view
 
 IMAGES, BATCH, SIDE, TOP, TEMPERATURE = 100, 100, 224, 100, 20.0
 CONFIG = (

@@ -28,14 +28,14 @@ from benchmarks.baselines import load_batch
 from benchmarks.pairs import Way, clock_of, conclude, paired, parser
 from distill_core.config.students import MixConfig
 from distill_core.config.training import ModelConfig
-from distill_core.epoch_rendering import EpochRenderer
-from distill_core.label_decoding import CodedFeatures, Head
-from distill_core.label_views import LabelView, Renderer
-from distill_core.losses import kl_soft_labels
-from distill_core.mixing import Mix, sample_mix
+from distill_core.labels.decoding import CodedFeatures, Head
+from distill_core.labels.views import LabelView, Renderer
 from distill_core.models.build import build_model
-from distill_core.pixel_space import PixelSpace
-from distill_core.views import sample_view
+from distill_core.posttrain.rendering import EpochRenderer
+from distill_core.training.losses import kl_soft_labels
+from distill_core.transforms.mixing import Mix, sample_mix
+from distill_core.transforms.pixel_space import PixelSpace
+from distill_core.transforms.views import sample_view
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 FEATURES, TEMPERATURE = 512, 20.0

@@ -29,13 +29,13 @@ from distill_core.config.training import ModelConfig
 from distill_core.models.build import build_model
 from distill_core.models.files import load_teacher, teacher_files
 from distill_core.models.spec import TeacherSpec
-from distill_core.pixel_space import PixelSpace
-from distill_core.recover.replay import steps_on
+from distill_core.recover.cudagraph import steps_on
 from distill_core.recover.step import Goal, Part
 from distill_core.recover.terms import build_objective
 from distill_core.recover.update import pixel_adam
 from distill_core.seeds import generator
-from distill_core.views import View, lens_of, sample_view
+from distill_core.transforms.pixel_space import PixelSpace
+from distill_core.transforms.views import View, lens_of, sample_view
 
 TERMS = {"cross_entropy": 1.0, "bn_statistics": 0.01}
 ROLL = RollConfig(mode="symmetric", pixels=4)

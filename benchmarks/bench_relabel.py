@@ -23,13 +23,13 @@ from benchmarks.bench_recover import LARGE, MEAN, STD, Contest
 from benchmarks.pairs import Ratios, Way, clock_of, conclude, paired, parser
 from distill_core.config.fields import Precision
 from distill_core.config.students import MixConfig, RelabelConfig
-from distill_core.label_views import sample_label_view
+from distill_core.labels.relabel import relabel_shard
+from distill_core.labels.views import sample_label_view
 from distill_core.models.files import load_teacher
-from distill_core.pixel_space import PixelSpace
-from distill_core.plan import ImageId
-from distill_core.relabel import relabel_shard
+from distill_core.sharding import ImageId
 from distill_core.storage.images import ImageRows
 from distill_core.storage.labels import encode_labels
+from distill_core.transforms.pixel_space import PixelSpace
 
 CROP, CLASSES = (0.08, 1.0), 1000
 CONFIG = (

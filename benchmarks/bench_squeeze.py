@@ -35,17 +35,17 @@ from benchmarks.pairs import (
     parser,
     wall_time,
 )
-from distill_core.augment import sample_augmentation
 from distill_core.config.data import DataConfig
 from distill_core.config.load import load_run
-from distill_core.data.decoders import usable_cpus
+from distill_core.data.decoding.processes import usable_cpus
 from distill_core.data.index import ingest
-from distill_core.data.real import RealImages
+from distill_core.data.real_images import RealImages
 from distill_core.models.build import build_model
-from distill_core.pixel_space import PixelSpace
 from distill_core.seeds import derive_seed, generator, philox_key
 from distill_core.storage.store import Store
-from distill_core.supervised import Labelled, Resident, Trainee, train_step
+from distill_core.training.supervised import Labelled, Resident, Trainee, train_step
+from distill_core.transforms.pixel_space import PixelSpace
+from distill_core.transforms.train_augment import sample_augmentation
 
 DIFFERENT = 500  # images; more of them repeat these
 LR = 0.01

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from benchmarks.scale_workers import commit_empty
 from distill_core.config.load import load_run
-from distill_core.plan import ClassEntry
+from distill_core.sharding import ClassEntry
 from distill_core.storage.manifest import Manifest, save_manifest
 from distill_core.storage.markers import StageShelf
 from distill_core.storage.store import Store

@@ -26,8 +26,8 @@ def main() -> None:
     mark("import torch")
     from distill_core.config.load import load_run
     from distill_core.models.files import load_teacher
-    from distill_core.plan import ImageId
-    from distill_core.recover.engine import recover_batch
+    from distill_core.recover.optimise import recover_batch
+    from distill_core.sharding import ImageId
 
     mark("import distill_core")
     torch.set_num_threads(1)

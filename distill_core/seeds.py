@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from distill_core.plan import ImageId
+from distill_core.sharding import ImageId
 
 
 def philox_key(seed: int, stage: str, purpose: str, images: Iterable[ImageId] = ()) -> int:

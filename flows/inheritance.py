@@ -5,7 +5,7 @@ from __future__ import annotations
 from distill_core.config.data import DataConfig
 from distill_core.config.schema import RunConfig
 from distill_core.data.index import DatasetIndex
-from distill_core.data.readers import open_reader
+from distill_core.data.readers.formats import open_reader
 from distill_core.errors import ConfigError
 from tasks.policy import Policy
 from tasks.runs import Run

@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from distill_core.codec import choose_scheme
 from distill_core.config.schema import RunConfig
 from distill_core.config.training import ModelConfig
 from distill_core.errors import DistillError
-from distill_core.judging import validation_blocks
-from distill_core.plan import ClassEntry, ClassShard, plan_shards
+from distill_core.evaluation.blocks import validation_blocks
+from distill_core.sharding import ClassEntry, ClassShard, plan_shards
+from distill_core.storage.label_codec import choose_scheme
 from flows import sizes
 
 FEATURES: Mapping[str, int] = {  # of networks of one width, their small variants included
@@ -129,7 +129,7 @@ def count_images(config: RunConfig, split: Literal["train", "test"]) -> int | No
 
     A bucket is not listed for a plan: that can take minutes.
     """
-    from distill_core.data.readers import open_reader
+    from distill_core.data.readers.formats import open_reader
 
     if "://" in (config.data.path or ""):
         return None

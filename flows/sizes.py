@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from distill_core.codec import Affine
 from distill_core.config.schema import RunConfig
-from distill_core.plan import ClassShard, ImageId
+from distill_core.sharding import ClassShard, ImageId
 from distill_core.storage.images import Encoding, ImageRows, encode_images, encode_pixels
+from distill_core.storage.label_codec import Affine
 from distill_core.storage.labels import LabelRows, encode_labels
 
 ROWS = 40  # images in the larger stand-in of a label shard

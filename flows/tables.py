@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.table import Table
 
-from distill_core.accuracy import Hits
+from distill_core.evaluation.accuracy import Hits
 from flows import units
 
 Summary = Mapping[str, Any]

@@ -18,7 +18,7 @@ from tasks.pools import PoolProvider
 
 if TYPE_CHECKING:
     from distill_core.models.teacher import FrozenTeacher
-    from distill_core.plan import Batch
+    from distill_core.sharding import Batch
     from distill_core.storage.statistics import Expected
 
 STEPS = 10  # of the first, shorter measurement; the second takes as many as fit
@@ -79,7 +79,7 @@ class CalibrationWorker:
 
     def _optimise(self, teacher: FrozenTeacher, batch: Batch, steps: int) -> float:
         """Return the seconds that some steps on one batch take."""
-        from distill_core.recover.engine import recover_batch
+        from distill_core.recover.optimise import recover_batch
 
         config = self._config.recover.model_copy(
             update={
@@ -106,7 +106,7 @@ class CalibrationWorker:
         """Return views of one image per second."""
         import numpy as np
 
-        from distill_core.relabel import relabel_shard
+        from distill_core.labels.relabel import relabel_shard
         from distill_core.storage.images import ImageRows
 
         side = self._config.data.side
@@ -129,7 +129,7 @@ class CalibrationWorker:
 
     def _batch(self) -> Batch:
         """Return the first batch of the run's plan."""
-        from distill_core.plan import ClassEntry, plan_shards
+        from distill_core.sharding import ClassEntry, plan_shards
 
         config = self._config.recover
         names = range(self._config.data.num_classes)
@@ -177,7 +177,7 @@ def _of_noise(config: RecoverConfig, teacher: FrozenTeacher, batch: Batch) -> Ex
     """Return what noise does to a teacher, in place of real images of each class."""
     import numpy as np
 
-    from distill_core.measuring import measure_for
+    from distill_core.statistics.measure_for_terms import measure_for
     from distill_core.storage.statistics import decode_statistics, encode_statistics, pooled
 
     shape = (2, 3, teacher.spec.side, teacher.spec.side)

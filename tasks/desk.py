@@ -22,7 +22,7 @@ from tasks.runs import Run
 if TYPE_CHECKING:
     import numpy as np
 
-    from distill_core.data.real import RealImages
+    from distill_core.data.real_images import RealImages
     from distill_core.models.ensemble import Ensemble
     from distill_core.models.teacher import FrozenTeacher
     from distill_core.storage.images import ImageRows
@@ -64,7 +64,7 @@ class Desk:
         """
         import torch
 
-        from distill_core.world import World
+        from distill_core.training.distributed import World
 
         torch.set_num_threads(self.config.threads)  # actors may run each call in another thread
         self.gauge = (0, 0)
@@ -129,7 +129,7 @@ class Desk:
     @cached_property
     def real(self) -> RealImages:
         """Return the real training images, read as they are asked for."""
-        from distill_core.data.real import RealImages
+        from distill_core.data.real_images import RealImages
 
         return RealImages(self.config.data, self.plan.index, "train")
 
@@ -149,7 +149,7 @@ class Desk:
             name: which split.
             rows: places among its readable images; None: all of them.
         """
-        from distill_core.data.real import RealImages  # reads nothing before it is asked
+        from distill_core.data.real_images import RealImages  # reads nothing before it is asked
 
         images = RealImages(self.config.data, self.plan.index, name)
         if rows is None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from distill_core.models.teacher import FrozenTeacher
-    from distill_core.selection import ClassSelection
+    from distill_core.selection.select import ClassSelection
 
 
 class SelectWorker:
@@ -28,7 +28,7 @@ class SelectWorker:
 
     def run(self, job: Job) -> Receipt:
         """Write the selection of one block and return the receipt."""
-        from distill_core.selection import encode_selection, totals
+        from distill_core.selection.select import encode_selection, totals
 
         if done := self.desk.begin(job):
             return receipt(done, won=False)
@@ -64,7 +64,7 @@ class SelectWorker:
         """Order the images of one class that no earlier round took."""
         import numpy as np
 
-        from distill_core.selection import candidates_of, gets_right, select_class
+        from distill_core.selection.select import candidates_of, gets_right, select_class
 
         recover, device = self.desk.config.recover, self.desk.device
         used = np.zeros(0, np.int32) if last is None else last.used_after(taken)
@@ -78,7 +78,7 @@ class SelectWorker:
 
 def read_selection(desk: Desk, key: str) -> dict[str, ClassSelection]:
     """Return a committed selection, by class."""
-    from distill_core.selection import decode_selection
+    from distill_core.selection.select import decode_selection
 
     shelf = StageShelf(desk.run.store, "select")
     marker = require(shelf, key)

@@ -42,7 +42,7 @@ class StatisticsWorker:
 
     def _measure(self, label: int, wnid: str, teacher: int) -> Rows:
         """Return what the images of a class do to a teacher, as far as a term asks."""
-        from distill_core.measuring import measure_for
+        from distill_core.statistics.measure_for_terms import measure_for
 
         config = self.desk.config.recover
         return measure_for(

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from distill_core.judging import rows_in_training
+from distill_core.evaluation.blocks import rows_in_training
 from distill_core.storage.markers import StageShelf
 from tasks.desk import Desk, require
 from tasks.jobs import Job, Receipt
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from torch import nn
 
     from distill_core.config.schema import RunConfig
-    from distill_core.label_source import LabelSource
-    from distill_core.posttrain import TrainedStudent
-    from distill_core.squeeze import SqueezedTeacher
+    from distill_core.labels.sources import LabelSource
+    from distill_core.posttrain.student import StudentTask
+    from distill_core.posttrain.train import TrainedStudent
+    from distill_core.squeeze.teacher import SqueezedTeacher
     from distill_core.storage.images import ImageRows
     from distill_core.storage.labels import LabelRows
-    from distill_core.streaming import Unread
-    from distill_core.student import StudentTask
-    from distill_core.supervised import Labelled
-    from distill_core.world import World
+    from distill_core.training.distributed import World
+    from distill_core.training.streaming import Unread
+    from distill_core.training.supervised import Labelled
 
 
 class SqueezeWorker:
@@ -59,8 +59,8 @@ class SqueezeWorker:
     ) -> SqueezedTeacher:
         import torch
 
-        from distill_core.squeeze import import_teacher, train_teacher
-        from distill_core.supervised import Labelled
+        from distill_core.squeeze.teacher import import_teacher, train_teacher
+        from distill_core.training.supervised import Labelled
 
         class_hash = self.desk.plan.index.class_hash
         test = Labelled(*self.desk.split("test"))
@@ -81,8 +81,8 @@ class SqueezeWorker:
 
     def _images(self, world: World) -> Labelled | Unread:
         """Return the images to learn: in memory, or how they are read where they do not fit."""
-        from distill_core.streaming import Unread, fits
-        from distill_core.supervised import Labelled
+        from distill_core.training.streaming import Unread, fits
+        from distill_core.training.supervised import Labelled
 
         real, side = self.desk.real, self.desk.config.data.side
         if fits(len(real.labels), side, device=self.desk.device, processes=world.size):
@@ -133,8 +133,8 @@ class PosttrainWorker:
         self, job: Job, checkpoints: SharedCheckpoints, world: World
     ) -> tuple[TrainedStudent, dict[str, Any]]:
         """Return a student at the end of its training, and the facts of its cell of the table."""
-        from distill_core.posttrain import train_student
-        from distill_core.supervised import Labelled
+        from distill_core.posttrain.train import train_student
+        from distill_core.training.supervised import Labelled
 
         shards = [self.desk.images(key) for key in job.payload["images"]]
         rows = rows_in_training(
@@ -172,7 +172,7 @@ class PosttrainWorker:
         return load_network(weights, rounds.student, num_classes=classes)
 
     def _task(self, job: Job) -> StudentTask:
-        from distill_core.student import StudentTask
+        from distill_core.posttrain.student import StudentTask
 
         config, after = self.desk.config, job.payload["round"]
         config = config if after is None else config.after_round(after)
@@ -183,7 +183,7 @@ class PosttrainWorker:
         """Return where the labels of this set come from."""
         import torch
 
-        from distill_core.label_source import OnlineLabels, StoredLabels
+        from distill_core.labels.sources import OnlineLabels, StoredLabels
 
         config, seed = self.desk.config.relabel, self.desk.config.seed
         if job.payload["set"] == "hard_labels":
@@ -210,7 +210,7 @@ class PosttrainWorker:
 
     def _views(self, shards: list[ImageRows]) -> LabelSource:
         """Return the same views without any teacher."""
-        from distill_core.label_source import ViewsOnly
+        from distill_core.labels.sources import ViewsOnly
 
         config = self.desk.config
         images = [rows.images for rows in shards]
@@ -245,7 +245,7 @@ def _joined(shards: list[ImageRows]) -> Labelled:
     """Return the images of all shards, one after another."""
     import numpy as np
 
-    from distill_core.supervised import Labelled
+    from distill_core.training.supervised import Labelled
 
     labels = [image.label for rows in shards for image in rows.images]
     return Labelled(np.concatenate([rows.pixels for rows in shards]), np.array(labels, np.int64))

@@ -18,7 +18,7 @@ from tasks.desk import Desk, receipt
 from tasks.jobs import Job, Receipt
 
 if TYPE_CHECKING:
-    from distill_core.world import World
+    from distill_core.training.distributed import World
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def train_and_commit(
     desk: Desk, job: Job, train: Callable[[SharedCheckpoints, World], Trained]
 ) -> Receipt:
     """Train, from the last checkpoint on, and commit the result under the job's key."""
-    from distill_core.world import World
+    from distill_core.training.distributed import World
 
     if done := desk.begin(job):
         return receipt(done, won=False)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from distill_core.accuracy import total
+from distill_core.evaluation.accuracy import total
 from distill_core.storage.markers import StageShelf
 from tasks.desk import Desk, receipt, require
 from tasks.jobs import Job, Receipt
@@ -29,7 +29,7 @@ class ValidateWorker:
 
     def run(self, job: Job) -> Receipt:
         """Write the counts of one student on one block and return the receipt."""
-        from distill_core.validate import encode_counts, validate
+        from distill_core.evaluation.validate import encode_counts, validate
 
         if done := self.desk.begin(job):
             return receipt(done, won=False)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from distill_core.plan import Batch, ImageId, batches_of
+from distill_core.sharding import Batch, ImageId, batches_of
 from distill_core.storage.markers import StageShelf
 from tasks.desk import Desk, receipt, require
 from tasks.jobs import Job, Receipt
@@ -22,8 +22,8 @@ from tasks.statistics_worker import POOLED
 
 if TYPE_CHECKING:
     from distill_core.config.recovery import RecoverConfig
-    from distill_core.recover.course import RecoveredBatch
-    from distill_core.recover.starts import Starts
+    from distill_core.recover.batch import RecoveredBatch
+    from distill_core.selection.starts import Starts
     from distill_core.storage.statistics import ClassStatistics, Expected, Rows
 
 
@@ -58,7 +58,7 @@ class RecoverWorker:
 
     def _recover(self, job: Job, batches: Sequence[Batch]) -> list[RecoveredBatch]:
         """Make the images of every batch, launch by launch."""
-        from distill_core.recover.launch import launch_size, launches
+        from distill_core.recover.batching import launch_size, launches
 
         config = self.desk.config.recover_for(job.payload["set"])
         fitting = launch_size(batches[0], side=self.desk.config.data.side, device=self.desk.device)
@@ -73,7 +73,7 @@ class RecoverWorker:
     def _launch(
         self, batches: Sequence[Batch], job: Job, starts: Starts, *, done: int, total: int
     ) -> tuple[RecoveredBatch, ...]:
-        from distill_core.recover.engine import recover_together
+        from distill_core.recover.optimise import recover_together
 
         def progress(steps: int, of: int) -> None:
             self.desk.progress(done * of + len(batches) * steps, total * of)
@@ -120,7 +120,7 @@ class RecoverWorker:
 
     def _starts(self, batches: Sequence[Batch], job: Job, config: RecoverConfig) -> Starts:
         """Return where the images of a shard start."""
-        from distill_core.recover.starts import Starts
+        from distill_core.selection.starts import Starts
 
         return Starts(
             config,
@@ -173,7 +173,7 @@ class RelabelWorker:
 
     def run(self, job: Job) -> Receipt:
         """Write one label shard and return its receipt."""
-        from distill_core.relabel import relabel_shard
+        from distill_core.labels.relabel import relabel_shard
         from distill_core.storage.labels import encode_labels
 
         if done := self.desk.begin(job):

@@ -19,7 +19,7 @@ from distill_core.config.terms import (
     OriginalsConfig,
     TermName,
 )
-from distill_core.plan import Composition, batch_classes
+from distill_core.sharding import Composition, batch_classes
 
 InitName = Literal["gaussian", "real", "mosaic", "herding", "k_center", "judged"]
 

@@ -11,7 +11,9 @@ from distill_core.config.committee import WeightingConfig
 from distill_core.config.fields import Fraction, Frozen, NonNegativeFloat, NonNegativeInt
 from distill_core.config.training import ModelConfig, OptimizerConfig, ScheduleConfig
 
-LEVELS_FROM = 96  # pixels: from this side on views have whole levels, see `distill_core.crops`
+LEVELS_FROM = (
+    96  # pixels: from this side on views have whole levels, see `distill_core.transforms.crops`
+)
 Rest = Literal["none", "mean"]  # what top-k labels say of the other classes, see `topk.restore`
 SetName = Literal["distilled", "random_real", "hard_labels"]
 

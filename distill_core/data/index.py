@@ -25,13 +25,13 @@ import pyarrow.parquet as pq
 
 from distill_core.config.data import DataConfig
 from distill_core.data.contents import Contents
+from distill_core.data.ingest import NOTHING, check_classes, check_split, read_split
 from distill_core.data.numbering import number_classes
-from distill_core.data.readers import open_reader
-from distill_core.data.records import Split
-from distill_core.data.survey import NOTHING, check_classes, check_split, read_split
+from distill_core.data.readers.formats import open_reader
+from distill_core.data.readers.record import Split
 from distill_core.errors import DataError
-from distill_core.plan import ClassEntry, class_list_hash
 from distill_core.progress import Progress, silent
+from distill_core.sharding import ClassEntry, class_list_hash
 from distill_core.storage.digest import sha256
 from distill_core.storage.parquet import open_parquet
 from distill_core.storage.store import Store

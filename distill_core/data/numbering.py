@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from distill_core.plan import ClassEntry
+from distill_core.sharding import ClassEntry
 
 
 def number_classes(

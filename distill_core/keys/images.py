@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from distill_core.config.schema import RunConfig
 from distill_core.keys.base import dumped, key_of
-from distill_core.plan import ClassShard
+from distill_core.sharding import ClassShard
 
 ImageSet = Literal["distilled", "random_real"]
 

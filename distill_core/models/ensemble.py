@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from distill_core.committee import weights
 from distill_core.config.committee import WeightingConfig
+from distill_core.models.committee import weights
 from distill_core.models.teacher import FrozenTeacher, TeacherOutput
 from distill_core.storage.digest import sha256
 

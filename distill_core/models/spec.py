@@ -10,7 +10,7 @@ from distill_core.config.fields import Frozen, Triple
 from distill_core.config.schema import RunConfig
 from distill_core.config.training import ModelConfig
 from distill_core.errors import ConfigError, DataError
-from distill_core.plan import ClassEntry, class_list_hash
+from distill_core.sharding import ClassEntry, class_list_hash
 
 
 class TeacherSpec(Frozen):

@@ -15,8 +15,6 @@ from distill_core.errors import ConfigError
 from distill_core.models.convolutions import Probe
 from distill_core.models.moments import PATCH_SIDE
 from distill_core.models.teacher import FrozenTeacher
-from distill_core.pixel_space import PixelSpace
-from distill_core.plan import Batch
 from distill_core.recover.step import Goal
 from distill_core.recover.terms import (
     NEEDS_BATCH_NORMS,
@@ -25,7 +23,9 @@ from distill_core.recover.terms import (
     build_objective,
 )
 from distill_core.seeds import generator, philox_key
+from distill_core.sharding import Batch
 from distill_core.storage.statistics import Expected
+from distill_core.transforms.pixel_space import PixelSpace
 
 
 def goal_of(

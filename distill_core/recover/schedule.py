@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from distill_core.config.recovery import RecoverConfig
-from distill_core.plan import Batch
+from distill_core.sharding import Batch
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from distill_core.models.convolutions import Probe
 from distill_core.models.teacher import FrozenTeacher
-from distill_core.pixel_space import PixelSpace
-from distill_core.recover.memory import Memory
+from distill_core.recover.statistics_average import Memory
 from distill_core.recover.terms import NEEDS_BATCH_NORMS, Forward, Layers, Objective
-from distill_core.recover.tiles import tiles_of
-from distill_core.views import Lens, look_through
+from distill_core.selection.tiles import tiles_of
+from distill_core.transforms.pixel_space import PixelSpace
+from distill_core.transforms.views import Lens, look_through
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
 
+from distill_core.storage.error_hints import code_of
 from distill_core.storage.filesystems import loaded_errors, open_filesystem
 from distill_core.storage.listing import PARTIAL, Lists, ListsDisk, ListsObjects
-from distill_core.storage.refusals import code_of
 
 MAX_CREATE_BYTES = 64 * 2**20  # s3fs goes multipart at 100 MiB, where some stores ignore conditions
 

@@ -17,7 +17,7 @@ from functools import lru_cache, partial
 from types import MappingProxyType
 from typing import Any
 
-from distill_core.storage.refusals import code_of
+from distill_core.storage.error_hints import code_of
 
 # At worst, a request that is refused for ever takes 6 attempts and 1 + 2 + 4 + 8 + 16 = 31 seconds
 # of waiting, half of it on average. A server that takes requests and never answers adds connecting

@@ -18,7 +18,7 @@ import pyarrow as pa
 from PIL import Image
 
 from distill_core.errors import DataError
-from distill_core.plan import ImageId
+from distill_core.sharding import ImageId
 from distill_core.storage.digest import sha256
 from distill_core.storage.parquet import (
     column_values,

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from distill_core.codec import Affine
 from distill_core.errors import DataError
-from distill_core.plan import ImageId
+from distill_core.sharding import ImageId
+from distill_core.storage.label_codec import Affine
 from distill_core.storage.label_schema import VALUES
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from distill_core.errors import DataError
-from distill_core.plan import ImageId
+from distill_core.sharding import ImageId
 from distill_core.storage.label_rows import LabelRows, check_rows, image_names, pair
 from distill_core.storage.label_schema import (
     COLUMNS,

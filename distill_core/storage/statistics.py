@@ -24,7 +24,7 @@ from safetensors.numpy import load, save
 from distill_core.config.recovery import RecoverConfig
 from distill_core.config.terms import MEASURED, OF_EVERY_CLASS, Measured
 from distill_core.errors import DataError
-from distill_core.plan import Batch
+from distill_core.sharding import Batch
 
 Moments = tuple[tuple[np.ndarray, np.ndarray], ...]  # (mean, biased variance), (ch,) each, by layer
 Rows = Mapping[str, np.ndarray]  # what was measured of one class, by name

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 
 from distill_core.errors import ConfigError, DataError, StorageError, StorageRefused
 from distill_core.storage.backends import Backend, foreign_errors, open_backend
+from distill_core.storage.error_hints import hint
 from distill_core.storage.listing import StoredFile, Upload
-from distill_core.storage.refusals import hint
 
 ANOTHER_STORE = "Use another store, or --single-writer with one driver only."
 

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from distill_core.codec import choose_scheme
 from distill_core.data.index import DatasetIndex, load_index
 from distill_core.errors import ConfigError, DataError
 from distill_core.keys import ImageSet
 from distill_core.models.spec import TeacherSpec
-from distill_core.plan import ClassShard, ImageId, plan_shards
+from distill_core.sharding import ClassShard, ImageId, plan_shards
+from distill_core.storage.label_codec import choose_scheme
 from distill_core.storage.manifest import Manifest, load_manifest
 from distill_core.storage.markers import Marker, StageShelf
 from tasks.jobs import Job

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from distill_core.config.recovery import RecoverConfig
 from distill_core.keys import ImageSet, recover_key, statistics_key
-from distill_core.plan import ClassShard
+from distill_core.sharding import ClassShard
 from tasks.jobs import Job
 from tasks.plans.facts import (
     Block,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from distill_core.config.schema import RunConfig
 from distill_core.config.students import SetName
-from distill_core.judging import rows_in_training, validation_blocks
+from distill_core.evaluation.blocks import rows_in_training, validation_blocks
 from distill_core.keys import ImageSet, posttrain_key, validate_key
 from tasks.jobs import Job
 from tasks.plans.facts import Jobs, NotReady, PlanFacts, manifest_name, test_images_of

@@ -9,11 +9,11 @@ import pytest
 import torch.distributed
 
 from distill_core.config.load import load_run
-from distill_core.squeeze import train_teacher
+from distill_core.squeeze.teacher import train_teacher
 from distill_core.storage.checkpoints import Checkpoints
 from distill_core.storage.markers import StageShelf
 from distill_core.storage.store import Store
-from distill_core.supervised import Labelled
+from distill_core.training.supervised import Labelled
 from tasks.desk import Desk
 from tasks.dispatch import dispatch
 from tasks.jobs import Job, Receipt, WorkerSpec

@@ -14,17 +14,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill_core.class_statistics import describe_originals, measure_class
 from distill_core.config.fields import Precision
 from distill_core.config.recovery import RecoverConfig
 from distill_core.config.terms import Measured
 from distill_core.models.teacher import FrozenTeacher
-from distill_core.plan import Batch, ImageId
-from distill_core.recover.course import Course
+from distill_core.recover.batch import Course
 from distill_core.recover.schedule import segments_of
 from distill_core.recover.step import Part, recover_step
 from distill_core.recover.terms import TERMS, Forward
 from distill_core.seeds import generator
+from distill_core.sharding import Batch, ImageId
+from distill_core.statistics.measure import describe_originals, measure_class
 from distill_core.storage.statistics import (
     ClassStatistics,
     Expected,

@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill_core.config.data import DataConfig
-from distill_core.data import survey
+from distill_core.data import ingest as ingest_module
 from distill_core.data.contents import Contents
 from distill_core.data.index import DatasetIndex, ingest, load_index
 from distill_core.data.numbering import number_classes
-from distill_core.data.real import RealImages
+from distill_core.data.real_images import RealImages
 from distill_core.errors import DataError
-from distill_core.plan import ClassEntry
+from distill_core.sharding import ClassEntry
 from distill_core.storage.digest import sha256
 from distill_core.storage.store import Store
 from tests.core.datasets import data_config, image_folder, png, write_parquet
@@ -174,13 +174,13 @@ def test_only_images_that_are_new_since_the_version_before_are_decoded(
 ) -> None:
     (folder / "train" / "cat" / "1.png").write_bytes(b"broken")
     config, seen = data_config(folder, max_bad_fraction=0.5), []
-    decode = survey.decode_image
+    decode = ingest_module.decode_image
 
     def noted(data: bytes, *some: Any, **more: Any) -> Any:
         seen.append(data)
         return decode(data, *some, **more)
 
-    monkeypatch.setattr(survey, "decode_image", noted)
+    monkeypatch.setattr(ingest_module, "decode_image", noted)
     first = ingest(config, store)
     assert len(seen) == 8
     seen.clear()

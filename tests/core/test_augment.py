@@ -9,10 +9,15 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from benchmarks.dispatched import Dispatched
-from distill_core.augment import Augmentation, apply_augmentation, normalise, sample_augmentation
 from distill_core.config.training import AugmentConfig
 from distill_core.seeds import generator
-from distill_core.views import View, apply_view
+from distill_core.transforms.train_augment import (
+    Augmentation,
+    apply_augmentation,
+    normalise,
+    sample_augmentation,
+)
+from distill_core.transforms.views import View, apply_view
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.25, 0.2, 0.1)
 EVERYTHING = AugmentConfig(pad_crop=2, crop=(0.3, 1.0), flip=True, cutout=0.5)

@@ -22,14 +22,14 @@ from benchmarks.bench_posttrain import jpeg, smooth_images
 from benchmarks.bench_recover import Contest
 from benchmarks.bench_squeeze import images_of, training_steps
 from distill_core.config.students import MixConfig
-from distill_core.describe import describe
-from distill_core.label_views import LabelView, Renderer
-from distill_core.losses import kl_soft_labels
-from distill_core.mixing import sample_mix
+from distill_core.labels.predict import describe
+from distill_core.labels.views import LabelView, Renderer
 from distill_core.models.build import build_model
-from distill_core.pixel_space import PixelSpace
 from distill_core.recover.terms import Forward, bn_statistics, cross_entropy
-from distill_core.views import sample_view
+from distill_core.training.losses import kl_soft_labels
+from distill_core.transforms.mixing import sample_mix
+from distill_core.transforms.pixel_space import PixelSpace
+from distill_core.transforms.views import sample_view
 from tests.core.tiny import CLASSES, MEAN, STD, tiny_run, tiny_teacher
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from benchmarks import bench_methods, methods_table
 from benchmarks.methods_block import BLOCK, Block, Cell, cell_id
-from distill_core.plan import ImageId
 from distill_core.recover.schedule import late_groups
+from distill_core.sharding import ImageId
 from tests.core.datasets import encoded, picture, write_parquet
 from tests.core.test_presets import METHODS
 

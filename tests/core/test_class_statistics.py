@@ -6,16 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from distill_core import class_statistics
-from distill_core.barycentre import barycentre
-from distill_core.class_statistics import describe_originals, measure_class
 from distill_core.config.recovery import RecoverConfig
 from distill_core.config.terms import Measured, OriginalsConfig
 from distill_core.errors import DataError
 from distill_core.models.moments import channel_moments, patch_moments
-from distill_core.pixel_space import PixelSpace
-from distill_core.plan import Batch, ImageId
 from distill_core.seeds import generator
+from distill_core.sharding import Batch, ImageId
+from distill_core.statistics import measure
+from distill_core.statistics.barycentre import barycentre
+from distill_core.statistics.measure import describe_originals, measure_class
 from distill_core.storage.statistics import (
     Rows,
     decode_pooled,
@@ -25,6 +24,7 @@ from distill_core.storage.statistics import (
     layers_of,
     pooled,
 )
+from distill_core.transforms.pixel_space import PixelSpace
 from tests.core.tiny import SIDE, tiny_recover, tiny_teacher
 
 NAMES = ("cat", "dog")
@@ -87,7 +87,7 @@ def test_only_what_is_asked_for_is_measured() -> None:
 
 def test_many_images_are_measured_part_by_part(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = measured(0)
-    monkeypatch.setattr(class_statistics, "FORWARD_BATCH", 3)
+    monkeypatch.setattr(measure, "FORWARD_BATCH", 3)
     parts = measured(0)
     assert parts.keys() == whole.keys()
     for name, values in whole.items():

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from benchmarks.information import share_lost
-from distill_core.codec import Affine, choose_scheme
 from distill_core.errors import DataError
-from distill_core.label_encoding import CACHED, TINY
+from distill_core.labels.encoding import CACHED, TINY
+from distill_core.storage.label_codec import Affine, choose_scheme
 from tests.core.definitions import DEVICES, dequantise, quantised
 
 CLASSES, CHANNELS, LABELS = 1000, 512, 400

@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from distill_core.committee import voters, weights
 from distill_core.config.committee import CommitteeConfig, WeightingConfig
 from distill_core.config.recovery import RecoverConfig
 from distill_core.errors import ConfigError
-from distill_core.pixel_space import PixelSpace
-from distill_core.plan import Batch
-from distill_core.recover.engine import recover_batch, recover_together
-from distill_core.recover.launch import launches
+from distill_core.models.committee import voters, weights
+from distill_core.recover.batching import launches
+from distill_core.recover.optimise import recover_batch, recover_together
 from distill_core.recover.step import Goal, Part, committee, recover_step
 from distill_core.recover.terms import build_objective
-from distill_core.views import lens_of, sample_view
+from distill_core.sharding import Batch
+from distill_core.transforms.pixel_space import PixelSpace
+from distill_core.transforms.views import lens_of, sample_view
 from tests.core.tiny import MEAN, SIDE, STD, tiny_batch, tiny_run, tiny_teacher
 
 PRIORS = WeightingConfig(priors=(56.4, 42.3, 52.5), temperature=5)

@@ -10,9 +10,9 @@ from torchvision.transforms import functional as tv
 
 from distill_core.config.recovery import RollConfig
 from distill_core.config.students import LEVELS_FROM
-from distill_core.crops import crop_dtype, crop_pixels
 from distill_core.seeds import generator
-from distill_core.views import View, sample_view
+from distill_core.transforms.crops import crop_dtype, crop_pixels
+from distill_core.transforms.views import View, sample_view
 
 ROLL = RollConfig(mode="symmetric", pixels=5)
 COUNT = 12

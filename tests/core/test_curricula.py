@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distill_core.config.recovery import CurriculumConfig
-from distill_core.curricula import cosine_lr, crop_low
+from distill_core.transforms.curricula import cosine_lr, crop_low
 
 STEPS = 1000
 

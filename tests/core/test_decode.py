@@ -11,7 +11,7 @@ from PIL import Image
 from pydantic import ValidationError
 from torchvision.transforms import v2
 
-from distill_core.data.decode import decode_image
+from distill_core.data.decoding.image import decode_image
 from distill_core.errors import DataError
 from tests.core.datasets import data_config, encoded, picture
 

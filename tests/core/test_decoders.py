@@ -17,9 +17,9 @@ import psutil
 import pytest
 
 from distill_core.config.data import DataConfig
-from distill_core.data import decoders
+from distill_core.data.decoding import processes
 from distill_core.data.index import DatasetIndex, ingest
-from distill_core.data.real import RealImages
+from distill_core.data.real_images import RealImages
 from distill_core.errors import ClusterError, ConfigError, DataError
 from distill_core.storage.store import Store
 from tests.core.datasets import data_config, image_folder, png, write_parquet
@@ -30,8 +30,8 @@ IMAGES = 60
 @pytest.fixture(autouse=True)
 def _small_parts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let two halves of shared memory hold four images each; no process may stay."""
-    monkeypatch.setattr(decoders, "SHARED_BYTES", 2 * 4 * 3 * 8 * 8)
-    monkeypatch.setattr(decoders, "SPAN", 16)
+    monkeypatch.setattr(processes, "SHARED_BYTES", 2 * 4 * 3 * 8 * 8)
+    monkeypatch.setattr(processes, "SPAN", 16)
     yield
     gc.collect()
     assert children() == []
@@ -42,7 +42,7 @@ def children() -> list[int]:
     return [
         child.pid
         for child in psutil.Process().children()
-        if any("distill_core.data.decoder" in part for part in child.cmdline())
+        if any("distill_core.data.decoding.rows" in part for part in child.cmdline())
     ]
 
 
@@ -202,9 +202,9 @@ def test_no_process_outlives_an_interrupted_or_killed_parent(tmp_path: Path, num
 
 def test_the_environment_says_how_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISTILL_DECODERS", "3")
-    assert decoders.default_decoders() == 3
+    assert processes.default_decoders() == 3
     monkeypatch.setenv("DISTILL_DECODERS", "many")
     with pytest.raises(ConfigError, match="DISTILL_DECODERS: 'many', expected 1 or more"):
-        decoders.default_decoders()
+        processes.default_decoders()
     monkeypatch.delenv("DISTILL_DECODERS")
-    assert decoders.default_decoders() == min(16, decoders.usable_cpus())
+    assert processes.default_decoders() == min(16, processes.usable_cpus())

@@ -8,9 +8,9 @@ import torch
 
 from distill_core.config.committee import WeightingConfig
 from distill_core.errors import ConfigError
-from distill_core.label_source import OnlineLabels, StoredLabels
+from distill_core.labels.relabel import relabel_shard
+from distill_core.labels.sources import OnlineLabels, StoredLabels
 from distill_core.models.ensemble import Ensemble, speak_as_one
-from distill_core.relabel import relabel_shard
 from distill_core.storage.images import ImageRows
 from distill_core.storage.labels import decode_labels, encode_labels
 from tests.core.tiny import SIDE, WIDTH, tiny_batch, tiny_run, tiny_teacher

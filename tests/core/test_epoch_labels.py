@@ -16,16 +16,16 @@ import pytest
 import torch
 
 from distill_core.config.schema import RunConfig
-from distill_core.epoch_labels import labels_in_turn
 from distill_core.errors import DataError
-from distill_core.label_reading import READERS
-from distill_core.label_source import Labels, StoredLabels, ViewsOnly
-from distill_core.posttrain import TrainedStudent, train_student
-from distill_core.relabel import relabel_shard
+from distill_core.labels.reading import READERS
+from distill_core.labels.relabel import relabel_shard
+from distill_core.labels.sources import Labels, StoredLabels, ViewsOnly
+from distill_core.posttrain.prefetch import labels_in_turn
+from distill_core.posttrain.student import StudentTask
+from distill_core.posttrain.train import TrainedStudent, train_student
 from distill_core.storage.images import ImageRows
 from distill_core.storage.labels import LabelRows
-from distill_core.student import StudentTask
-from distill_core.supervised import Labelled
+from distill_core.training.supervised import Labelled
 from tests.core.test_label_contract import COUNT, SHARDS, same, stored
 from tests.core.test_labels import shard
 from tests.core.tiny import SIDE, tiny_run, tiny_teacher
@@ -158,7 +158,7 @@ def test_an_abandoned_view_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatc
 def test_shards_that_do_not_fit_together_are_refused(
     other: Read, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("distill_core.label_reading.READERS", 1)  # the first shard comes first
+    monkeypatch.setattr("distill_core.labels.reading.READERS", 1)  # the first shard comes first
     with pytest.raises(DataError, match=message):
         of(small, other).view(0)
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from distill_core.config.students import LEVELS_FROM, RelabelConfig
-from distill_core.epoch_rendering import EpochRenderer
-from distill_core.label_views import LabelView, Renderer, sample_label_view
+from distill_core.labels.views import LabelView, Renderer, sample_label_view
+from distill_core.posttrain.rendering import EpochRenderer
 from distill_core.seeds import generator
 from tests.core.tiny import MEAN, STD, tiny_batch
 

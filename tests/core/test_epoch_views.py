@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from distill_core.config.schema import RunConfig
-from distill_core.epoch_views import is_hard, views_of_epoch
 from distill_core.errors import ConfigError
-from distill_core.label_source import Labels, OnlineLabels, ViewsOnly
-from distill_core.losses import best_temperature
-from distill_core.posttrain import train_student
-from distill_core.student import StudentTask
-from distill_core.supervised import Labelled
+from distill_core.labels.sources import Labels, OnlineLabels, ViewsOnly
+from distill_core.posttrain.epoch_views import is_hard, views_of_epoch
+from distill_core.posttrain.student import StudentTask
+from distill_core.posttrain.train import train_student
+from distill_core.training.losses import best_temperature
+from distill_core.training.supervised import Labelled
 from tests.core.test_posttrain import Memory, equal
 from tests.core.tiny import SIDE, tiny_batch, tiny_run, tiny_teacher
 from tests.golden.numbers import labelled, pixels

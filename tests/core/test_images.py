@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill_core.errors import DataError
-from distill_core.plan import ImageId
+from distill_core.sharding import ImageId
 from distill_core.storage.images import (
     ImageRows,
     decode_images,

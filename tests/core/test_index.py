@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from distill_core.data.index import DatasetIndex, ingest, load_index
-from distill_core.data.survey import SCHEMA
+from distill_core.data.ingest import SCHEMA
 from distill_core.errors import DataError
-from distill_core.plan import ClassEntry, class_list_hash
+from distill_core.sharding import ClassEntry, class_list_hash
 from distill_core.storage.store import Store
 from tests.core.datasets import data_config, image_folder, png, write_parquet
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from distill_core.judging import IN_TRAINING, rows_in_training, validation_blocks
+from distill_core.evaluation.blocks import IN_TRAINING, rows_in_training, validation_blocks
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from distill_core.keys import (
     statistics_key,
     validate_key,
 )
-from distill_core.plan import ClassEntry, plan_shards
+from distill_core.sharding import ClassEntry, plan_shards
 
 CLASSES = tuple(ClassEntry(n, f"n{n}") for n in range(12))
 FINGERPRINTS = {c.wnid: f"content of {c.wnid}" for c in CLASSES}

@@ -16,11 +16,11 @@ import torch
 from distill_core.config.fields import Precision
 from distill_core.config.students import RelabelConfig
 from distill_core.errors import DataError
-from distill_core.label_source import Labels, OnlineLabels, StoredLabels
-from distill_core.label_views import LabelView, Renderer
+from distill_core.labels.relabel import relabel_shard
+from distill_core.labels.sources import Labels, OnlineLabels, StoredLabels
+from distill_core.labels.views import LabelView, Renderer
 from distill_core.models.ensemble import Ensemble, speak_as_one
 from distill_core.models.teacher import FrozenTeacher
-from distill_core.relabel import relabel_shard
 from distill_core.storage.images import ImageRows
 from distill_core.storage.labels import LabelRows, decode_labels, encode_labels
 from tests.core.tiny import MEAN, STD, tiny_batch, tiny_run, tiny_teacher

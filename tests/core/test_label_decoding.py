@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from benchmarks.information import share_lost
-from distill_core.codec import Affine
-from distill_core.label_decoding import CodedFeatures, HalfLogits, Head, KeptLogits, decode
-from distill_core.label_source import StoredLabels
-from distill_core.topk import keep_top, restore
+from distill_core.labels.decoding import CodedFeatures, HalfLogits, Head, KeptLogits, decode
+from distill_core.labels.sources import StoredLabels
+from distill_core.labels.topk import keep_top, restore
+from distill_core.storage.label_codec import Affine
 from tests.core.definitions import DEVICES, dequantise, quantised
 from tests.core.test_codec import clustered_head, sparse_features
 from tests.core.test_labels import shard

@@ -13,15 +13,15 @@ from sklearn.datasets import load_digits
 from benchmarks.information import share_lost
 from distill_core.config.load import load_run
 from distill_core.config.schema import RunConfig
-from distill_core.label_source import OnlineLabels, StoredLabels
+from distill_core.labels.relabel import relabel_shard
+from distill_core.labels.sources import OnlineLabels, StoredLabels
 from distill_core.models.files import load_teacher
 from distill_core.models.teacher import FrozenTeacher
-from distill_core.plan import ImageId
-from distill_core.relabel import relabel_shard
-from distill_core.squeeze import train_teacher
+from distill_core.sharding import ImageId
+from distill_core.squeeze.teacher import train_teacher
 from distill_core.storage.images import ImageRows
 from distill_core.storage.labels import decode_labels, encode_labels
-from distill_core.supervised import Labelled
+from distill_core.training.supervised import Labelled
 
 SIDE, WIDTH, IMAGES, VIEWS = 16, 64, 100, 4
 # Share of the information at most, bytes of what the teacher says of a label.

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from distill_core.config.students import RelabelConfig
-from distill_core.label_views import LabelView, Renderer, sample_label_view
-from distill_core.patches import apply_patches
-from distill_core.plan import ImageId
-from distill_core.views import apply_view
+from distill_core.labels.views import LabelView, Renderer, sample_label_view
+from distill_core.sharding import ImageId
+from distill_core.transforms.patch_shuffle import apply_patches
+from distill_core.transforms.views import apply_view
 from tests.core.tiny import MEAN, SIDE, STD, tiny_batch
 from tests.golden.numbers import pixels
 

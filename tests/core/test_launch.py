@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from distill_core.models.teacher import FrozenTeacher
-from distill_core.plan import Batch, ImageId
-from distill_core.recover.course import RecoveredBatch
-from distill_core.recover.engine import recover_together
-from distill_core.recover.launch import LAUNCH_IMAGES, launch_size, launches
+from distill_core.recover.batch import RecoveredBatch
+from distill_core.recover.batching import LAUNCH_IMAGES, launch_size, launches
+from distill_core.recover.optimise import recover_together
+from distill_core.sharding import Batch, ImageId
 from tests.core.tiny import CLASSES, SIDE, tiny_batch, tiny_recover, tiny_teacher
 
 BATCHES = [tiny_batch(ipc_index) for ipc_index in range(4)]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from distill_core.config.students import TemperatureConfig
-from distill_core.losses import kl_soft_labels, mixed_cross_entropy, temperature_at
+from distill_core.training.losses import kl_soft_labels, mixed_cross_entropy, temperature_at
 
 
 def test_kl_equals_a_value_computed_by_hand() -> None:

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from distill_core.accuracy import Accuracy, Hits, total
-from distill_core.metrics import count_hits, is_hit
+from distill_core.evaluation.accuracy import Accuracy, Hits, total
+from distill_core.evaluation.metrics import count_hits, is_hit
 
 
 def test_hits_at_one_and_five() -> None:

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from distill_core.config.students import MixConfig
-from distill_core.mixing import MIXES, apply_mix, sample_mix
 from distill_core.seeds import generator
+from distill_core.transforms.mixing import MIXES, apply_mix, sample_mix
 
 COUNT, SIDE = 64, 16
 

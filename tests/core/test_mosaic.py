@@ -9,8 +9,8 @@ from torch.nn.functional import cross_entropy, pad
 
 from distill_core.config.recovery import MosaicConfig
 from distill_core.errors import ConfigError
-from distill_core.pixel_space import PixelSpace
-from distill_core.recover.mosaic import choose_candidates, rank_crops, stitch
+from distill_core.selection.mosaic import choose_candidates, rank_crops, stitch
+from distill_core.transforms.pixel_space import PixelSpace
 from tests.core.tiny import SIDE, tiny_run, tiny_teacher
 
 FACTOR = 2

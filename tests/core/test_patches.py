@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from distill_core.patches import apply_patches, sample_patches
 from distill_core.seeds import generator
+from distill_core.transforms.patch_shuffle import apply_patches, sample_patches
 
 COUNT, SIDE = 40, 12
 

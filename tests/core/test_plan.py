@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill_core.plan import (
+from distill_core.sharding import (
     ClassEntry,
     ClassShard,
     Composition,

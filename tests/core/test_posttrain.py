@@ -13,13 +13,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from distill_core.config.students import SetName
 from distill_core.errors import ConfigError, DivergedError
-from distill_core.label_source import Labels, OnlineLabels, ViewsOnly
-from distill_core.label_views import Renderer
-from distill_core.posttrain import train_student
-from distill_core.student import Student, StudentTask
-from distill_core.supervised import Labelled
-from distill_core.training import set_lr
-from distill_core.world import World
+from distill_core.labels.sources import Labels, OnlineLabels, ViewsOnly
+from distill_core.labels.views import Renderer
+from distill_core.posttrain.student import Student, StudentTask
+from distill_core.posttrain.train import train_student
+from distill_core.training.distributed import World
+from distill_core.training.optim import set_lr
+from distill_core.training.supervised import Labelled
 from tests.core.tiny import SIDE, tiny_batch, tiny_run, tiny_teacher
 from tests.golden.numbers import labelled, pixels
 

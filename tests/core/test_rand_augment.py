@@ -12,7 +12,8 @@ from PIL import Image, ImageChops, ImageEnhance, ImageOps
 from torchvision.transforms import RandAugment
 
 from distill_core.config.students import RandAugmentConfig
-from distill_core.rand_augment import (
+from distill_core.seeds import generator
+from distill_core.transforms.rand_augment import (
     KINDS,
     MOVES,
     TIMM,
@@ -21,7 +22,6 @@ from distill_core.rand_augment import (
     apply_operations,
     sample_operations,
 )
-from distill_core.seeds import generator
 
 SIDE, FILL = 24, (0.5, 0.4, 0.3)
 LEVELS = (0.0, 2.5, 6.0, 7.3, 10.0)

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from distill_core.data.readers import READERS, open_reader
-from distill_core.data.records import Record
+from distill_core.data.readers.formats import READERS, open_reader
+from distill_core.data.readers.record import Record
 from distill_core.errors import ConfigError, DataError, StorageError
 from tests.core.datasets import data_config, encoded, image_folder, picture, png, write_parquet
 

@@ -6,10 +6,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from distill_core.data.decode import decode_image
+from distill_core.data.decoding.image import decode_image
 from distill_core.data.index import ingest
-from distill_core.data.real import RealImages
-from distill_core.data.survey import CHUNK
+from distill_core.data.ingest import CHUNK
+from distill_core.data.real_images import RealImages
 from distill_core.errors import DataError
 from distill_core.storage.store import Store
 from tests.core.datasets import data_config, image_folder, picture, png

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from distill_core.curricula import crop_low
 from distill_core.errors import ConfigError, DataError, DivergedError
-from distill_core.pixel_space import PixelSpace
-from distill_core.recover.course import RecoveredBatch
-from distill_core.recover.engine import recover_batch
-from distill_core.recover.start import choose_real_rows, gaussian
+from distill_core.recover.batch import RecoveredBatch
+from distill_core.recover.optimise import recover_batch
 from distill_core.recover.step import Goal, Part, recover_step
 from distill_core.recover.terms import Forward, bn_statistics, build_objective
 from distill_core.seeds import generator, philox_key
-from distill_core.views import lens_of, sample_view
+from distill_core.selection.start import choose_real_rows, gaussian
+from distill_core.transforms.curricula import crop_low
+from distill_core.transforms.pixel_space import PixelSpace
+from distill_core.transforms.views import lens_of, sample_view
 from tests.core.test_views import torchvision_view
 from tests.core.tiny import MEAN, SIDE, STD, tiny_batch, tiny_recover, tiny_teacher
 

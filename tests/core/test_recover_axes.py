@@ -8,14 +8,14 @@ import torch
 
 from distill_core.errors import ConfigError
 from distill_core.models.teacher import FrozenTeacher, TeacherOutput
-from distill_core.plan import Batch, ImageId
-from distill_core.recover.course import RecoveredBatch, resized
-from distill_core.recover.engine import recover_batch
-from distill_core.recover.perturb import perturbed
+from distill_core.recover.batch import RecoveredBatch, resized
+from distill_core.recover.optimise import recover_batch
 from distill_core.recover.schedule import joins_at, late_groups, segments_of
 from distill_core.recover.terms import Forward
 from distill_core.recover.terms.pixels import density, start_distance
 from distill_core.recover.terms.prediction import adversarial, flatness
+from distill_core.recover.weight_perturbation import perturbed
+from distill_core.sharding import Batch, ImageId
 from tests.core.tiny import SIDE, tiny_batch, tiny_recover, tiny_teacher
 
 REAL = (np.arange(4 * 3 * SIDE * SIDE, dtype=np.int64) * 7 % 256).astype(np.uint8)

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from distill_core.config.students import RelabelConfig
-from distill_core.describe import describe
 from distill_core.errors import DataError, DivergedError
-from distill_core.label_source import OnlineLabels, StoredLabels, ViewsOnly
-from distill_core.label_views import Renderer, sample_label_view
-from distill_core.plan import ImageId
-from distill_core.relabel import relabel_shard
+from distill_core.labels.predict import describe
+from distill_core.labels.relabel import relabel_shard
+from distill_core.labels.sources import OnlineLabels, StoredLabels, ViewsOnly
+from distill_core.labels.views import Renderer, sample_label_view
+from distill_core.sharding import ImageId
 from distill_core.storage.images import ImageRows
 from distill_core.storage.labels import LabelRows, decode_labels, encode_labels
 from tests.core.definitions import dequantise
@@ -196,7 +196,7 @@ def test_cutting_forward_passes_changes_no_draw_and_no_label_beyond_rounding(
     sizes: list[int] = []
     teacher, config, rows = tiny_teacher(), settings("logits"), shard(0)
     teacher.register_forward_pre_hook(lambda _, seen: sizes.append(len(seen[0])))
-    monkeypatch.setattr("distill_core.describe.FORWARD_BATCH", 8)
+    monkeypatch.setattr("distill_core.labels.predict.FORWARD_BATCH", 8)
 
     def labels(parts: int) -> LabelRows:
         return relabel_shard(

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import torch
 
-from distill_core.recover import replay
-from distill_core.recover.engine import recover_together
-from distill_core.recover.replay import WARM_UP, RecordedSteps, Replay, Step
+from distill_core.recover import cudagraph
+from distill_core.recover.cudagraph import WARM_UP, RecordedSteps, Replay, Step
+from distill_core.recover.optimise import recover_together
 from distill_core.recover.step import Part, recover_step
 from distill_core.recover.terms import TERMS, WAITS
 from tests.core.term_bench import batch, config_of, expected, noise, student_of, teacher_of
@@ -83,7 +83,7 @@ def test_a_recording_that_fails_is_said_and_every_step_is_taken_all_the_same(
         assert all(one() is None for one in held), "the failure still holds its memory"
         return recover_step(parts)
 
-    monkeypatch.setattr(replay, "recover_step", released)
+    monkeypatch.setattr(cudagraph, "recover_step", released)
     replayed = together(BATCHES, steps_on=lambda _: RecordedSteps(Refuses()))
     assert len(held) == 1
     for one, other in zip(together(BATCHES, steps_on=one_by_one), replayed, strict=True):

@@ -8,7 +8,7 @@ from distill_core.config.load import load_run
 from distill_core.config.schema import RunConfig
 from distill_core.errors import ConfigError
 from distill_core.keys import posttrain_key, recover_key, select_key
-from distill_core.plan import ClassEntry, plan_shards
+from distill_core.sharding import ClassEntry, plan_shards
 from tasks.plans.order import STAGES, kind_of, round_of, round_of_image, stages_of
 
 CLASSES = tuple(ClassEntry(n, f"n{n}") for n in range(4))

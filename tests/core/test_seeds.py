@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from distill_core.plan import ImageId
 from distill_core.seeds import derive_seed, generator, philox_key
+from distill_core.sharding import ImageId
 
 IMAGES = (ImageId(0, "cat", 0), ImageId(1, "dog", 0))
 

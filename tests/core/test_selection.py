@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from distill_core.errors import DataError
-from distill_core.selection import (
+from distill_core.selection.select import (
     ClassSelection,
     candidates_of,
     decode_selection,

@@ -15,10 +15,10 @@ from distill_core.config.schema import RunConfig
 from distill_core.errors import ConfigError, DivergedError
 from distill_core.models.files import load_model, load_teacher
 from distill_core.models.spec import TeacherSpec, check_start
-from distill_core.plan import ClassEntry, class_list_hash
-from distill_core.squeeze import import_teacher, train_teacher
-from distill_core.supervised import Labelled, Resident, Trainee, judge, train_step
-from distill_core.world import World
+from distill_core.sharding import ClassEntry, class_list_hash
+from distill_core.squeeze.teacher import import_teacher, train_teacher
+from distill_core.training.distributed import World
+from distill_core.training.supervised import Labelled, Resident, Trainee, judge, train_step
 
 TRAINING: dict[str, Any] = {
     "epochs": 3,

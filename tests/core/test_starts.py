@@ -12,12 +12,12 @@ import pytest
 from distill_core.config.fields import Precision
 from distill_core.config.recovery import InitName, RecoverConfig
 from distill_core.errors import DataError
-from distill_core.plan import Batch, ImageId
-from distill_core.recover.coreset import herding, k_center
-from distill_core.recover.start import gaussian
-from distill_core.recover.starts import Starts
 from distill_core.seeds import generator
-from distill_core.selection import candidates_of, select_class
+from distill_core.selection.coreset import herding, k_center
+from distill_core.selection.select import candidates_of, select_class
+from distill_core.selection.start import gaussian
+from distill_core.selection.starts import Starts
+from distill_core.sharding import Batch, ImageId
 from tests.core.tiny import CLASSES, SIDE, tiny_batch, tiny_recover, tiny_teacher
 
 PER_CLASS = 9  # real images

@@ -9,22 +9,22 @@ import pytest
 import torch
 from torch import nn
 
-from distill_core.class_statistics import describe_originals
 from distill_core.config.terms import OriginalsConfig
 from distill_core.errors import ConfigError
 from distill_core.models.convolutions import Probe, Probed
 from distill_core.models.statistics import LayerStatistics
 from distill_core.models.teacher import FrozenTeacher, TeacherOutput
-from distill_core.pixel_space import PixelSpace
-from distill_core.recover.course import RecoveredBatch
-from distill_core.recover.engine import recover_batch
+from distill_core.recover.batch import RecoveredBatch
 from distill_core.recover.goals import skipped_convolutions
-from distill_core.recover.memory import Memory
-from distill_core.recover.mosaic import rank_crops, stitch
+from distill_core.recover.optimise import recover_batch
+from distill_core.recover.statistics_average import Memory
 from distill_core.recover.terms import Forward
 from distill_core.recover.terms.features import feature_barycentre, feature_originals
 from distill_core.recover.terms.statistics import conv_statistics
-from distill_core.recover.tiles import tiles_of
+from distill_core.selection.mosaic import rank_crops, stitch
+from distill_core.selection.tiles import tiles_of
+from distill_core.statistics.measure import describe_originals
+from distill_core.transforms.pixel_space import PixelSpace
 from tests.core.term_bench import CONVOLUTIONS, batch, config_of, expected, noise, teacher_of
 from tests.core.tiny import SIDE, tiny_recover, tiny_teacher
 

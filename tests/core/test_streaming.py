@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from distill_core.errors import ConfigError, DataError
-from distill_core.squeeze import train_teacher
-from distill_core.streaming import AHEAD, Streamed, Unread, fits
-from distill_core.supervised import Resident
-from distill_core.world import World
+from distill_core.squeeze.teacher import train_teacher
+from distill_core.training.distributed import World
+from distill_core.training.streaming import AHEAD, Streamed, Unread, fits
+from distill_core.training.supervised import Resident
 from tests.core.test_squeeze import TEST, TRAIN, Killed, Shelf, run
 
 PARTS = [np.random.default_rng(n).permutation(50)[:15] for n in range(12)]

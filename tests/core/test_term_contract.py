@@ -17,7 +17,7 @@ import torch
 from distill_core.config.fields import Precision
 from distill_core.models.teacher import FrozenTeacher
 from distill_core.recover import terms
-from distill_core.recover.engine import recover_batch
+from distill_core.recover.optimise import recover_batch
 from distill_core.recover.terms import TERMS
 from tests.core.term_bench import (
     batch,

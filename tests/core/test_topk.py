@@ -7,8 +7,8 @@ import torch
 
 from benchmarks.information import share_lost
 from distill_core.errors import ConfigError
-from distill_core.losses import kl_soft_labels
-from distill_core.topk import keep_top, restore
+from distill_core.labels.topk import keep_top, restore
+from distill_core.training.losses import kl_soft_labels
 from tests.core.test_codec import CLASSES, labels
 from tests.core.tiny import tiny_run
 

@@ -6,9 +6,9 @@ from torch import nn
 
 from distill_core.config.training import OptimizerConfig, ScheduleConfig
 from distill_core.errors import DataError
-from distill_core.training import WeightEma, build_optimizer, lr_at
-from distill_core.training_state import pack_state, unpack_state
-from distill_core.world import World
+from distill_core.training.checkpoint import pack_state, unpack_state
+from distill_core.training.distributed import World
+from distill_core.training.optim import WeightEma, build_optimizer, lr_at
 
 
 def network(seed: int = 0) -> nn.Module:

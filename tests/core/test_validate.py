@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from distill_core.accuracy import Accuracy, ClassHits, Hits, total
 from distill_core.config.data import DataConfig
 from distill_core.errors import DataError
-from distill_core.metrics import count_hits
+from distill_core.evaluation.accuracy import Accuracy, ClassHits, Hits, total
+from distill_core.evaluation.metrics import count_hits
+from distill_core.evaluation.validate import decode_counts, encode_counts, validate
 from distill_core.models.build import build_model
 from distill_core.models.files import load_network, save_weights
-from distill_core.validate import decode_counts, encode_counts, validate
 from tests.core.tiny import tiny_run
 from tests.golden.numbers import labelled
 

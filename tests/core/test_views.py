@@ -13,7 +13,7 @@ from torchvision.transforms import functional as tv
 from distill_core.config.recovery import RollConfig
 from distill_core.errors import DataError
 from distill_core.seeds import generator
-from distill_core.views import View, apply_view, lens_of, look_through, sample_view
+from distill_core.transforms.views import View, apply_view, lens_of, look_through, sample_view
 
 SYMMETRIC = RollConfig(mode="symmetric", pixels=4)
 

@@ -13,7 +13,7 @@ from distill_core.models.build import build_model
 from distill_core.models.files import load_teacher, teacher_files
 from distill_core.models.spec import TeacherSpec
 from distill_core.models.teacher import FrozenTeacher
-from distill_core.plan import Batch, ImageId
+from distill_core.sharding import Batch, ImageId
 
 CLASSES, SIDE, WIDTH = 4, 16, 8
 MEAN, STD = (0.5, 0.4, 0.3), (0.25, 0.25, 0.25)

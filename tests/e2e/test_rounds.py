@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from distill_core.data.real import RealImages
-from distill_core.selection import ClassSelection, decode_selection
+from distill_core.data.real_images import RealImages
+from distill_core.selection.select import ClassSelection, decode_selection
 from distill_core.storage.images import decode_images
 from distill_core.storage.markers import StageShelf
 from distill_core.storage.store import Store

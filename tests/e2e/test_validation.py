@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from distill_core import judging
-from distill_core.accuracy import total
+from distill_core.evaluation import blocks
+from distill_core.evaluation.accuracy import total
+from distill_core.evaluation.validate import decode_counts
 from distill_core.storage.markers import StageShelf
-from distill_core.validate import decode_counts
 from flows import facts
 from tasks.plans import STAGES
 from tasks.runs import Run
@@ -91,7 +91,7 @@ def test_three_workers_write_the_manifest_of_one(sharded: Run, tmp_path: Path) -
 def test_training_on_a_large_split_says_what_judged_it_and_the_stage_has_the_last_word(
     whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(judging, "IN_TRAINING", 50)
+    monkeypatch.setattr(blocks, "IN_TRAINING", 50)
     run = copied(whole, tmp_path / "copy", without="runs")
     ran = execute(run, *STAGES[:-1]).ran
     assert sum(stage == "posttrain" for stage, _ in ran) == 2  # on another part: another key

@@ -23,8 +23,8 @@ from pathlib import Path
 import numpy as np
 
 from distill_core.errors import DivergedError
-from distill_core.plan import ImageId, batches_of
 from distill_core.seeds import derive_seed
+from distill_core.sharding import ImageId, batches_of
 from distill_core.storage.images import ImageRows, encode_images
 from distill_core.storage.markers import StageShelf
 from distill_core.storage.store import Store

@@ -9,7 +9,7 @@ import pytest
 from torch import Tensor
 
 from distill_core.errors import ShardsFailed
-from distill_core.recover import replay
+from distill_core.recover import cudagraph
 from distill_core.recover.step import Part
 from distill_core.storage.markers import StageShelf
 from tasks.runs import Run
@@ -45,8 +45,8 @@ def test_nothing_of_a_shard_that_diverges_is_kept(
             return taken[-1] if step == STEPS - 1 else taken[-1] * float("nan")
         return taken[-1]
 
-    take_step = replay.recover_step
-    monkeypatch.setattr(replay, "recover_step", poisoned)
+    take_step = cudagraph.recover_step
+    monkeypatch.setattr(cudagraph, "recover_step", poisoned)
     run = same_teacher(taught, tmp_path, *OVERRIDES)
     with pytest.raises(ShardsFailed, match="1 of the recover shards failed"):
         execute(run, "recover")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from distill_core.config.load import load_run
-from distill_core.plan import ImageId
+from distill_core.sharding import ImageId
 from distill_core.storage.images import ImageRows, encode_images, encode_pixels
 from distill_core.storage.manifest import Manifest, save_manifest
 from distill_core.storage.markers import Marker, StageShelf

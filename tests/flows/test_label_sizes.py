@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from distill_core.label_encoding import quantise
-from distill_core.plan import ClassEntry, plan_shards
-from distill_core.relabel import relabel_shard
+from distill_core.labels.encoding import quantise
+from distill_core.labels.relabel import relabel_shard
+from distill_core.sharding import ClassEntry, plan_shards
 from distill_core.storage.images import ImageRows
 from distill_core.storage.labels import encode_labels
 from flows import planning

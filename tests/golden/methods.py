@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from distill_core.config.load import load_run, validate_run
 from distill_core.config.schema import RunConfig
-from distill_core.measuring import measure_for
 from distill_core.models.teacher import FrozenTeacher
-from distill_core.plan import Batch, ClassEntry, plan_shards
-from distill_core.recover.course import RecoveredBatch
-from distill_core.recover.engine import recover_batch
-from distill_core.recover.starts import Starts
+from distill_core.recover.batch import RecoveredBatch
+from distill_core.recover.optimise import recover_batch
+from distill_core.selection.starts import Starts
+from distill_core.sharding import Batch, ClassEntry, plan_shards
+from distill_core.statistics.measure_for_terms import measure_for
 from distill_core.storage.statistics import (
     Expected,
     decode_pooled,
@@ -30,7 +30,7 @@ from distill_core.storage.statistics import (
     encode_statistics,
     pooled,
 )
-from distill_core.supervised import Labelled
+from distill_core.training.supervised import Labelled
 from tests.core.tiny import CLASSES, SIDE, WIDTH, tiny_teacher
 from tests.golden.numbers import labelled
 from tests.golden.rounds import Rounds, label_source, trained

@@ -9,15 +9,15 @@ import torch
 
 from distill_core.config.fields import Precision
 from distill_core.config.schema import RunConfig
-from distill_core.label_source import OnlineLabels
-from distill_core.posttrain import train_student
-from distill_core.recover.engine import recover_batch
-from distill_core.relabel import relabel_shard
+from distill_core.labels.relabel import relabel_shard
+from distill_core.labels.sources import OnlineLabels
+from distill_core.posttrain.student import StudentTask
+from distill_core.posttrain.train import train_student
+from distill_core.recover.optimise import recover_batch
 from distill_core.seeds import generator
-from distill_core.squeeze import train_teacher
+from distill_core.squeeze.teacher import train_teacher
 from distill_core.storage.images import ImageRows
-from distill_core.student import StudentTask
-from distill_core.supervised import Labelled
+from distill_core.training.supervised import Labelled
 from tests.core.definitions import dequantise
 from tests.core.tiny import CLASSES, SIDE, tiny_batch, tiny_recover, tiny_run, tiny_teacher
 

@@ -10,19 +10,19 @@ import torch
 from torch import nn
 
 from distill_core.config.schema import RunConfig
-from distill_core.label_source import OnlineLabels, StoredLabels
+from distill_core.labels.relabel import relabel_shard
+from distill_core.labels.sources import OnlineLabels, StoredLabels
 from distill_core.models.ensemble import speak_as_one
 from distill_core.models.files import load_student, save_weights
 from distill_core.models.teacher import FrozenTeacher
-from distill_core.plan import Batch, ImageId
-from distill_core.posttrain import TrainedStudent, train_student
-from distill_core.recover.course import RecoveredBatch
-from distill_core.relabel import relabel_shard
-from distill_core.selection import ClassSelection, candidates_of, gets_right, select_class
+from distill_core.posttrain.student import StudentTask
+from distill_core.posttrain.train import TrainedStudent, train_student
+from distill_core.recover.batch import RecoveredBatch
+from distill_core.selection.select import ClassSelection, candidates_of, gets_right, select_class
+from distill_core.sharding import Batch, ImageId
 from distill_core.storage.images import ImageRows
 from distill_core.storage.labels import decode_labels, encode_labels
-from distill_core.student import StudentTask
-from distill_core.supervised import Labelled
+from distill_core.training.supervised import Labelled
 from tests.golden.numbers import labelled
 
 Made = Sequence[tuple[Batch, RecoveredBatch]]

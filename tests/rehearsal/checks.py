@@ -10,8 +10,8 @@ from datetime import datetime
 import numpy as np
 import torch
 
-from distill_core.describe import describe
-from distill_core.label_views import sample_label_view
+from distill_core.labels.predict import describe
+from distill_core.labels.views import sample_label_view
 from distill_core.models.files import load_teacher
 from distill_core.models.teacher import FrozenTeacher
 from distill_core.storage.images import ImageRows, decode_images

@@ -17,7 +17,7 @@ def feature_barycentre(forward: Forward) -> Tensor:
     """Return ||features - points||_2 over the whole batch, where each image has a point of its own.
 
     The points of a class are the barycentre of the features of its real images, see
-    `distill_core.barycentre`.
+    `distill_core.statistics.barycentre`.
 
     Source: arXiv:2311.18531 (WMDD), section 3.3, and its published code. Differs from it: batch
     statistics are not weighted by the shares of the points.

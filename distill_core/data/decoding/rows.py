@@ -1,0 +1,96 @@
+"""Reading and decoding some rows of the index; also what a process that does nothing else runs.
+
+Such a process imports no torch, hears requests on one connection, and writes pixels into memory it
+shares with its parent. It ends with the connection: a killed parent leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import mmap
+import pickle
+import signal
+from multiprocessing.connection import Connection
+
+import numpy as np
+import pyarrow as pa
+
+from distill_core.config.data import DataConfig
+from distill_core.data.decoding.image import decode_image
+from distill_core.data.readers.formats import open_reader
+from distill_core.data.readers.record import Reader
+from distill_core.errors import DataError
+from distill_core.storage.digest import sha256
+
+ADDRESS = ("uri", "offset", "sha256")  # columns of the index that name an image
+
+
+def read_images(
+    reader: Reader, config: DataConfig, rows: pa.Table, out: np.ndarray, places: np.ndarray
+) -> None:
+    """Fetch some images together, then decode each into its place.
+
+    Args:
+        reader: of the dataset.
+        config: of the dataset.
+        rows: n rows of the index, with the columns of `ADDRESS`.
+        out: (m, 3, S, S) uint8, written.
+        places: (n,) where in `out` each image belongs.
+
+    Raises:
+        DataError: an image is gone, or is not the one that was ingested.
+    """
+    uris, offsets, hashes = (rows[name].to_pylist() for name in ADDRESS)
+    files = reader.fetch(list(zip(uris, offsets, strict=True)))
+    for n, place in enumerate(places):
+        where = f"{config.path or config.format}: {uris[n]} row {offsets[n]}"
+        if sha256(files[n]) != hashes[n]:
+            raise DataError(
+                f"{where}: not the image that was ingested. Restore it, or start a new run."
+            )
+        out[place] = decode_image(files[n], config, where=where)
+
+
+def serve(connection: int, shared: int) -> None:
+    """Answer requests until the connection closes.
+
+    The first message is the dataset's `DataConfig` and how many images the shared memory holds.
+    Every other one is (rows of the index, place of the first in shared memory), and its answer is
+    None or what it raised.
+
+    Args:
+        connection: file descriptor of a `multiprocessing` connection.
+        shared: file descriptor of the shared memory.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, who then hangs up
+    line = Connection(connection)
+    try:
+        config, images = line.recv()
+        pixels = map_images(shared, images, config.side)
+        reader: Reader | None = None
+        while True:
+            rows, first = line.recv()
+            places = np.arange(first, first + len(rows))
+            try:
+                reader = reader or open_reader(config)
+                read_images(reader, config, rows, pixels, places)
+            except Exception as error:  # noqa: BLE001 - the parent raises it
+                line.send(_portable(error))
+            else:
+                line.send(None)
+    except (EOFError, OSError):
+        return
+
+
+def map_images(shared: int, images: int, side: int) -> np.ndarray:
+    """Return shared memory as (images, 3, side, side) uint8."""
+    memory = mmap.mmap(shared, images * 3 * side * side)
+    return np.frombuffer(memory, np.uint8).reshape(images, 3, side, side)
+
+
+def _portable(error: Exception) -> Exception:
+    """Return an error that survives pickling: itself, or its type's name and message."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # noqa: BLE001 - whatever a strange error does
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error

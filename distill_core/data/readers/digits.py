@@ -1,0 +1,77 @@
+"""The handwritten digits inside scikit-learn: real images that need no download.
+
+1,797 images of 8 x 8 (UCI ML hand-written digits), enlarged to 32 x 32 and three channels.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image
+
+from distill_core.config.data import DataConfig
+from distill_core.data.readers.record import Address, Record, Split
+from distill_core.errors import ConfigError
+
+CLASSES = tuple(f"digit_{number}" for number in range(10))
+SIDE = 32
+TEST_FRACTION = 0.2
+SPLIT_SEED = 0
+
+
+class DigitsReader:
+    """Reads the digits; address (``train`` or ``test``, number of the image in its split)."""
+
+    def __init__(self, config: DataConfig) -> None: ...
+
+    def classes(self) -> tuple[str, ...]:
+        """Return digit_0 to digit_9."""
+        return CLASSES
+
+    def count(self, split: Split) -> int:
+        """Return 1,437 or 360."""
+        return len(digits_split(split)[0])
+
+    def records(self, split: Split, classes: Sequence[str]) -> Iterator[Record]:
+        """Yield every image of a split as a PNG file."""
+        files, labels = digits_split(split)
+        for row, (data, label) in enumerate(zip(files, labels, strict=True)):
+            yield Record(label, split, row, f"{row:05d}.png", data)
+
+    def fetch(self, addresses: Sequence[Address]) -> list[bytes]:
+        """Return images by split and number."""
+        return [digits_split("train" if s == "train" else "test")[0][n] for s, n in addresses]
+
+
+@lru_cache(maxsize=2)
+def digits_split(split: Split) -> tuple[tuple[bytes, ...], tuple[int, ...]]:
+    """Return PNG files and labels of a stratified split with a fixed seed.
+
+    Raises:
+        ConfigError: scikit-learn is not installed.
+    """
+    try:
+        from sklearn.datasets import load_digits  # only this format needs it
+        from sklearn.model_selection import train_test_split
+    except ImportError:
+        raise ConfigError(
+            "data.format=digits: the images are inside scikit-learn, which is not installed. "
+            "Install distill[digits]."
+        ) from None
+    images, labels = load_digits(return_X_y=True)
+    parts = train_test_split(
+        images, labels, test_size=TEST_FRACTION, random_state=SPLIT_SEED, stratify=labels
+    )
+    images, labels = (parts[0], parts[2]) if split == "train" else (parts[1], parts[3])
+    return tuple(_png(image) for image in images), tuple(int(label) for label in labels)
+
+
+def _png(image: np.ndarray) -> bytes:
+    """Return an 8 x 8 image of 0..16 as a 32 x 32 RGB PNG."""
+    grey = Image.fromarray((image.reshape(8, 8) * (255 / 16)).round().astype(np.uint8))
+    large, stream = grey.resize((SIDE, SIDE), Image.Resampling.BICUBIC), io.BytesIO()
+    large.convert("RGB").save(stream, "PNG")
+    return stream.getvalue()

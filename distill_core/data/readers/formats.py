@@ -1,0 +1,29 @@
+"""The formats that users have, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from distill_core.config.data import DataConfig
+from distill_core.data.readers.digits import DigitsReader
+from distill_core.data.readers.imagefolder import ImageFolderReader
+from distill_core.data.readers.parquet import ParquetReader
+from distill_core.data.readers.patterns import PatternsReader
+from distill_core.data.readers.record import Reader
+
+READERS: Mapping[str, Callable[[DataConfig], Reader]] = {
+    "digits": DigitsReader,
+    "imagefolder": ImageFolderReader,
+    "parquet": ParquetReader,
+    "patterns": PatternsReader,
+}
+
+
+def open_reader(config: DataConfig) -> Reader:
+    """Return the reader of a dataset.
+
+    Raises:
+        ConfigError: it has no path, or nothing installed can open it.
+        DataError: there is nothing at its path.
+    """
+    return READERS[config.format](config)

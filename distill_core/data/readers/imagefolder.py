@@ -1,0 +1,99 @@
+"""Image folders: ``<path>/<split>/<class>/<image>``, deeper folders included."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator, Sequence
+from functools import cache
+
+from distill_core.config.data import DataConfig
+from distill_core.data.folders import locate
+from distill_core.data.readers.record import Address, Record, Split
+from distill_core.errors import DataError
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+CHUNK = 256  # files asked for at once, which matters where they are remote
+
+
+class ImageFolderReader:
+    """Reads a folder of classes, named after them and numbered in alphabetical order."""
+
+    def __init__(self, config: DataConfig) -> None:
+        self._place = locate(config)
+        self._folder = {"train": config.train.strip("/"), "test": config.test.strip("/")}
+        self._paths = cache(self._list)
+
+    def classes(self) -> tuple[str, ...]:
+        """Return the names of the folders of the training split."""
+        names = self._class_folders("train")
+        for name in names:
+            if _utf8(name) != name:
+                raise DataError(
+                    f"{self._where('train')}/{_utf8(name)}: a class name that is not UTF-8. "
+                    "Rename the folder."
+                )
+        return tuple(names)
+
+    def count(self, split: Split) -> int:
+        """Return how many files a split has."""
+        return len(self._paths(split))
+
+    def records(self, split: Split, classes: Sequence[str]) -> Iterator[Record]:
+        """Yield every file of a split.
+
+        Raises:
+            DataError: a class that the training split does not have.
+        """
+        labels = {name: label for label, name in enumerate(classes)}
+        if strange := [n for n in self._class_folders(split) if n not in labels]:
+            raise DataError(
+                f"{self._where(split)}/{_utf8(strange[0])}: a class that {self._where('train')} "
+                "does not have. Both splits need the same class folders."
+            )
+        paths = self._paths(split)
+        for start in range(0, len(paths), CHUNK):
+            chunk = paths[start : start + CHUNK]
+            problems = [_problem(path) for path in chunk]
+            wanted = [p for p, problem in zip(chunk, problems, strict=True) if not problem]
+            files = dict(zip(wanted, self._place.read(wanted), strict=True))
+            for path, problem in zip(chunk, problems, strict=True):
+                below = path.removeprefix(f"{self._folder[split]}/")
+                wnid, _, name = below.partition("/")
+                data = files.get(path, b"")
+                yield Record(labels[wnid], _utf8(path), 0, _utf8(name), data, problem)
+
+    def fetch(self, addresses: Sequence[Address]) -> list[bytes]:
+        """Return whole files."""
+        return self._place.read([uri for uri, _ in addresses])
+
+    def _class_folders(self, split: Split) -> list[str]:
+        if not self._place.is_folder(self._folder[split]):
+            raise DataError(
+                f"{self._where(split)}: no such folder: the {split} split has no readable image. "
+                f"Say data.{split}."
+            )
+        return self._place.folders(self._folder[split])
+
+    def _list(self, split: Split) -> list[str]:
+        """Return the files inside class folders; a stray one beside them belongs to no class."""
+        folder = self._folder[split]
+        depth = folder.count("/") + 2
+        return [path for path in self._place.files(folder) if path.count("/") >= depth]
+
+    def _where(self, split: Split) -> str:
+        return f"{self._place.url}/{self._folder[split]}"
+
+
+def _problem(path: str) -> str:
+    """Return why a file is no image, judged by its name alone; empty when it may be one."""
+    if _utf8(path) != path:
+        return "a name that is not UTF-8."
+    ending = posixpath.splitext(path)[1]
+    if ending.lower() not in EXTENSIONS:
+        return f"its name ends in {ending!r}, not like that of an image."
+    return ""
+
+
+def _utf8(name: str) -> str:
+    """Return a name with the bytes that no text encoding explains spelled out."""
+    return name.encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,1 @@
+"""Evaluation: accuracy of a network on blocks of real images, as counts that add up."""

@@ -1,0 +1,1 @@
+"""Soft labels: views, the teacher's predictions on them, their encoding, and reading them back."""

@@ -1,0 +1,68 @@
+"""What a teacher says of a view: shared by stored labels and by labels computed again.
+
+Axes: N images of a shard, D features, C classes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distill_core.config.students import RelabelConfig
+from distill_core.labels.views import LabelView, Renderer
+from distill_core.models.ensemble import Ensemble
+from distill_core.models.teacher import FrozenTeacher, TeacherOutput
+
+# Images per teacher forward. Part of the numerics on a CPU: convolutions round differently at
+# another batch size, and a label must not depend on a memory setting.
+FORWARD_BATCH = 100
+
+
+@torch.no_grad()
+def describe(
+    teacher: FrozenTeacher | Ensemble,
+    pixels: Tensor,
+    drawn: LabelView,
+    config: RelabelConfig,
+    *,
+    parts: int = 1,
+) -> TeacherOutput:
+    """Return what the teacher says of one view of all N images of a shard.
+
+    Args:
+        teacher: frozen, on the device of `pixels`.
+        pixels: (N, 3, S, S) uint8.
+        drawn: draws for the N images.
+        config: says which mix was drawn, and whether images pool their statistics.
+        parts: into how many forward passes each one is cut, on a device that is full; labels then
+            differ by rounding at most. Pools stay whole.
+
+    Source: arXiv:2306.13092 (SRe2L), section 3.3 (FKD labels).
+    """
+    spec, dtype = teacher.spec, teacher.head.weight.dtype
+    renderer = Renderer(config.mix.kind, spec.mean, spec.std, dtype)
+    groups, pooled = groups_of(len(pixels), drawn, config, size=FORWARD_BATCH // parts)
+    outputs = [teacher(renderer.render(pixels, rows, drawn), pooled=pooled) for rows in groups]
+    back = torch.from_numpy(np.argsort(np.concatenate(groups))).to(pixels.device)
+    features, logits = (
+        torch.cat([getattr(o, name) for o in outputs])[back] for name in ("features", "logits")
+    )
+    return TeacherOutput(features, logits, ())
+
+
+def groups_of(
+    count: int, drawn: LabelView, config: RelabelConfig, *, size: int
+) -> tuple[list[np.ndarray], bool]:
+    """Return which images share a forward pass, and whether they pool their statistics.
+
+    Pools are as even as can be, so that none is a single image.
+
+    Source of pools: arXiv:2501.07575 (CV-DD, SRe2L++), batch-specific soft labels. Differs from the
+    published code: dropout stays off, and students may read the labels in any other batches.
+    """
+    if config.batch_statistics is None:
+        cuts = range(size, count, size)
+        return np.split(np.arange(count), cuts), False
+    assert drawn.order is not None
+    return np.array_split(drawn.order, -(-count // config.batch_statistics)), True

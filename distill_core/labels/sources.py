@@ -1,0 +1,193 @@
+"""Where a student's labels come from: stored shards, or the teacher asked again.
+
+Images of several shards stand one after another; a row is a position among all of them, and
+partners, which are rows of one shard in storage, become such rows too.
+Axes: N images of all shards, B rows of a batch, D features, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distill_core.config.students import RelabelConfig, Rest
+from distill_core.errors import DataError
+from distill_core.labels.decoding import CodedFeatures, HalfLogits, Head, KeptLogits
+from distill_core.labels.gathering import Gathered
+from distill_core.labels.predict import describe
+from distill_core.labels.reading import Reading
+from distill_core.labels.views import LabelView, sample_label_view
+from distill_core.models.ensemble import Ensemble
+from distill_core.models.teacher import FrozenTeacher
+from distill_core.sharding import ImageId
+from distill_core.storage.labels import LabelRows
+from distill_core.transforms.mixing import Mix
+from distill_core.transforms.rand_augment import Operations
+from distill_core.transforms.views import View
+
+
+@dataclass(frozen=True)
+class Labels:
+    """One view of all N images, and what the teacher says of any rows of it."""
+
+    drawn: LabelView
+    logits: Callable[[np.ndarray], Tensor]  # (B,) rows -> (B, C) logits
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """Labels that are being read."""
+
+    finish: Callable[[], Labels]  # waits for them; raises what reading raised
+    stop: Callable[[], None]  # lets go of them; nothing is left running
+
+
+class LabelSource(Protocol):
+    """Labels by view; any batch size and order can read them."""
+
+    @property
+    def shards(self) -> Sequence[Any]:
+        """Return what there is of each image shard."""
+
+    def view(self, view: int | Sequence[int]) -> Labels:
+        """Return the labels of one view of every image; one for all shards, or one for each."""
+
+
+@dataclass(frozen=True)
+class StoredLabels:
+    """Labels from label shards, one view in memory at a time.
+
+    A view of features holds N * D * bits / 8 bytes of codes, below 100 bytes of draws per image and
+    8 * D bytes per shard; while it is read, one row group per reader as well. Beside that, whoever
+    reads keeps the footer of each file.
+    """
+
+    shards: Sequence[Callable[[int], LabelRows]]  # per image shard: view -> its rows
+    counts: Sequence[int]  # images of each image shard
+    head: tuple[Tensor, Tensor]  # (C, D) weight and (C,) bias of the teacher
+    device: str | torch.device
+    rest: Rest = "none"  # of top-k labels
+    half: bool = False  # whether features meet the head in bfloat16
+
+    def view(self, view: int | Sequence[int]) -> Labels:
+        """Read one row group of every shard."""
+        return self.begin(view).finish()
+
+    def begin(self, view: int | Sequence[int]) -> Ahead:
+        """Read a view in the background; its labels are for who finishes it."""
+        gathered = Gathered(self.counts)
+
+        def read(shard: int, view: int) -> None:
+            gathered.put(shard, self.shards[shard](view))
+
+        views = by_shard(view, len(self.shards))
+        reading = Reading([partial(read, *pair) for pair in enumerate(views)])
+
+        def finish() -> Labels:
+            reading.wait()
+            return Labels(gathered.drawn(), self._decoder(gathered))
+
+        return Ahead(finish, reading.stop)
+
+    def _decoder(self, gathered: Gathered) -> Callable[[np.ndarray], Tensor]:
+        """Return logits by row."""
+        arrays, device = gathered.arrays, torch.device(self.device)
+        if "logits" in arrays:
+            return HalfLogits(arrays["logits"], device)
+        weight, bias = (part.to(device) for part in self.head)
+        if "topk" in arrays:
+            kept, ids, others = (arrays[name] for name in ("topk", "ids", "rest"))
+            return KeptLogits(kept, ids, others, len(bias), self.rest, device)
+        scale, offset, bits = gathered.affine()
+        head = Head(weight.bfloat16() if self.half else weight, bias)
+        steps, starts = (torch.from_numpy(part).to(device) for part in (scale, offset))
+        return CodedFeatures(arrays["features"], gathered.owners(), steps, starts, bits, head)
+
+
+@dataclass(frozen=True)
+class OnlineLabels:
+    """Labels that are computed when they are needed, from the same draws as stored ones."""
+
+    shards: Sequence[tuple[tuple[ImageId, ...], Tensor]]  # per shard: names, (n, 3, S, S) uint8
+    teacher: FrozenTeacher | Ensemble
+    config: RelabelConfig
+    seed: int
+
+    def view(self, view: int | Sequence[int]) -> Labels:
+        """Ask the teacher about one view of every image."""
+        views = by_shard(view, len(self.shards))
+        drawn = [self._draw(s[0], v) for s, v in zip(self.shards, views, strict=True)]
+        # Features, not logits: at 21,841 classes the logits of a view would fill the memory.
+        features = torch.cat(
+            [
+                describe(self.teacher, pixels, one, self.config).features
+                for (_, pixels), one in zip(self.shards, drawn, strict=True)
+            ]
+        )
+
+        @torch.no_grad()
+        def logits(rows: np.ndarray) -> Tensor:
+            chosen: Tensor = self.teacher.head(features[torch.from_numpy(rows).to(features.device)])
+            return chosen
+
+        return Labels(concatenate(drawn), logits)
+
+    def _draw(self, images: tuple[ImageId, ...], view: int) -> LabelView:
+        side = self.teacher.spec.side
+        return sample_label_view(self.seed, images, view, self.config, side=side)
+
+
+@dataclass(frozen=True)
+class ViewsOnly:
+    """The same views without any teacher, for students that learn from hard labels."""
+
+    shards: Sequence[tuple[ImageId, ...]]
+    config: RelabelConfig
+    seed: int
+    side: int
+
+    def view(self, view: int | Sequence[int]) -> Labels:
+        """Draw one view of every image."""
+        pairs = zip(self.shards, by_shard(view, len(self.shards)), strict=True)
+        drawn = [
+            sample_label_view(self.seed, images, one, self.config, side=self.side)
+            for images, one in pairs
+        ]
+        return Labels(concatenate(drawn), _no_logits)
+
+
+def by_shard(view: int | Sequence[int], shards: int) -> Sequence[int]:
+    """Return the view of each shard."""
+    return (view,) * shards if isinstance(view, int) else view
+
+
+def concatenate(drawn: Sequence[LabelView]) -> LabelView:
+    """Join the draws of several shards; partners become rows among all images."""
+    sizes = [len(one.view.boxes) for one in drawn]
+    offsets = np.cumsum([0, *sizes[:-1]]).astype(np.int32)
+    mixes = [one.mix for one in drawn]
+    partners = [mix.partners + offset for mix, offset in zip(mixes, offsets, strict=True)]
+    done = [one.operations for one in drawn if one.operations is not None]
+    shuffled = [one.patches for one in drawn if one.patches is not None]
+    return LabelView(
+        View(**_joined([one.view for one in drawn])),
+        Mix(**_joined(mixes) | {"partners": np.concatenate(partners)}),
+        patches=np.concatenate(shuffled) if shuffled else None,
+        operations=Operations(**_joined(done)) if done else None,
+    )
+
+
+def _joined(parts: Sequence[Any]) -> dict[str, np.ndarray]:
+    """Return every field of some dataclasses of arrays, one after another."""
+    names = [field.name for field in fields(parts[0])]
+    return {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+
+
+def _no_logits(rows: np.ndarray) -> Tensor:
+    raise DataError("hard labels: nobody described these views. Use a label source with a teacher.")

@@ -1,0 +1,1 @@
+"""Post-train: training a student on the distilled images and their labels."""

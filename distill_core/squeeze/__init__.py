@@ -1,0 +1,1 @@
+"""Squeeze: training a teacher on real images, or importing one from a file."""

@@ -1,0 +1,161 @@
+"""Squeeze: train a teacher on real images, or take one from a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+import torch
+from torch import nn
+
+from distill_core.config.schema import RunConfig
+from distill_core.config.training import SqueezeConfig
+from distill_core.evaluation.accuracy import Accuracy
+from distill_core.models.files import teacher_files
+from distill_core.models.heads import head_name
+from distill_core.models.importing import import_model, read_description
+from distill_core.models.spec import TeacherSpec, check_description
+from distill_core.progress import Progress, silent
+from distill_core.seeds import derive_seed
+from distill_core.training.checkpoint import CheckpointPort, pack_state, unpack_state
+from distill_core.training.distributed import World
+from distill_core.training.streaming import Unread, source_of
+from distill_core.training.supervised import Labelled, Trainee, judge, train_epoch
+
+EVALUATIONS = 20  # points of the accuracy curve, about
+ALONE = World()
+Point = Mapping[str, float]  # epoch, lr, loss, and top1 where it was measured
+
+
+@dataclass(frozen=True)
+class SqueezedTeacher:
+    """A teacher and how good it is."""
+
+    files: dict[str, bytes]  # by suffix: safetensors and json
+    accuracy: Accuracy  # on the test split, percent
+    curve: tuple[Point, ...]
+
+
+def train_teacher(
+    train: Labelled | Unread,
+    test: Labelled,
+    *,
+    run: RunConfig,
+    class_hash: str,
+    start: nn.Module | None = None,
+    device: str = "cpu",
+    world: World = ALONE,
+    checkpoints: CheckpointPort | None = None,
+    progress: Progress = silent,
+) -> SqueezedTeacher:
+    """Train the teacher of a run; an interrupted training goes on after its last whole epoch.
+
+    Every draw is named by (seed, purpose, epoch or step): an interrupted and resumed training ends
+    with the bytes of an undisturbed one, on the same kind of device and as many threads. Of
+    several processes all call this; batch norm sees the part of a batch that each process has, and
+    the running statistics are those of the first, whose result counts.
+
+    Args:
+        train: what the teacher learns; the teacher is the same however the images are kept.
+        test: what its accuracy is measured on.
+        run: its seed, precision, normalisation, network and training.
+        class_hash: identity of the label space.
+        start: the same network over the first of the classes, whose weights are where training
+            starts; None: as the seed starts it.
+        device: where this process computes.
+        world: this process among all of the training.
+        checkpoints: where the first process keeps the state after every epoch; None keeps none.
+        progress: told (epochs done, epochs in total).
+
+    Raises:
+        DivergedError: the loss stopped being finite.
+    """
+    training = run.squeeze.training
+    assert training is not None
+    trainee = Trainee.start(run, training, device=device, weights=start)
+    curve = _resume(trainee, checkpoints)
+    model, source = world.wrap(trainee.model), source_of(train, device=device)
+    gpus = [device] if torch.device(device).type == "cuda" else []
+    with torch.random.fork_rng(devices=gpus):
+        for epoch in range(len(curve), training.epochs):
+            torch.manual_seed(derive_seed(run.seed, "squeeze", "dropout", epoch, world.rank))
+            point = train_epoch(model, trainee, source, epoch=epoch, world=world)
+            if world.first and _is_judged(epoch, training.epochs):
+                point["top1"] = judge(trainee.model, test, run, device=device).top1
+            curve.append(point)
+            if world.first and checkpoints is not None:
+                state = pack_state(trainee.model, trainee.optimizer, meta={"curve": curve})
+                checkpoints.save(len(curve), state)
+            progress(len(curve), training.epochs)
+    return _finish(trainee.model, test, curve, run=run, class_hash=class_hash, device=device)
+
+
+def import_teacher(
+    test: Labelled, *, run: RunConfig, class_hash: str, device: str = "cpu"
+) -> SqueezedTeacher:
+    """Take the teacher of a run from `squeeze.checkpoint`, and measure it.
+
+    Args:
+        test: what its accuracy is measured on.
+        run: names the file, the network it holds, the class count and the normalisation.
+        class_hash: identity of the label space; compared where a description stands beside a file.
+        device: where it is measured.
+
+    Raises:
+        ConfigError: no such file, or it is of another network, class list or normalisation.
+        DataError: it cannot be read as weights, or they are not finite.
+    """
+    url = run.squeeze.checkpoint
+    assert url is not None
+    if (description := read_description(url)) is not None:
+        check_description(description, run, class_hash=class_hash, where=url)
+    model = import_model(url, run.squeeze.model, num_classes=run.data.num_classes)
+    return _finish(model.to(device), test, (), run=run, class_hash=class_hash, device=device)
+
+
+def _resume(trainee: Trainee, checkpoints: CheckpointPort | None) -> list[Point]:
+    """Put the furthest state kept into the trainee; return the curve so far, a point per epoch."""
+    kept = None if checkpoints is None else checkpoints.latest()
+    if kept is None:
+        return []
+    return list(unpack_state(kept[1], trainee.model, trainee.optimizer)["curve"])
+
+
+def _is_judged(epoch: int, epochs: int) -> bool:
+    """Return whether an epoch but the last is worth a point of the accuracy curve."""
+    return (epoch + 1) % -(-epochs // EVALUATIONS) == 0 and epoch + 1 < epochs
+
+
+def _finish(
+    model: nn.Module,
+    test: Labelled,
+    curve: Sequence[Point],
+    *,
+    run: RunConfig,
+    class_hash: str,
+    device: str,
+) -> SqueezedTeacher:
+    """Measure a teacher and describe it; a stored teacher is float32 whatever trained it."""
+    accuracy = judge(model.float(), test, run, device=device)
+    head = model.get_submodule(head_name(model))
+    assert isinstance(head, nn.Linear)
+    spec = TeacherSpec(
+        model=run.squeeze.model,
+        num_classes=run.data.num_classes,
+        class_hash=class_hash,
+        mean=run.data.mean,
+        std=run.data.std,
+        side=run.data.side,
+        features=head.in_features,
+        accuracy=accuracy.top1,
+        origin=_origin(run.squeeze),
+    )
+    last = [{**point, "top1": accuracy.top1} for point in curve[-1:]]
+    return SqueezedTeacher(teacher_files(model, spec), accuracy, (*curve[:-1], *last))
+
+
+def _origin(config: SqueezeConfig) -> str:
+    if config.checkpoint is not None:
+        return PurePosixPath(config.checkpoint).name
+    return "trained" if config.start is None else "fine-tuned"

@@ -1,0 +1,1 @@
+"""Statistics of real images of each class under a teacher."""

@@ -1,0 +1,1 @@
+"""What all training shares: steps, optimisers, checkpoints, losses and processes."""

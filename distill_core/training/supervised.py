@@ -1,0 +1,239 @@
+"""Supervised training on labelled real images, epoch by epoch.
+
+Axes: n images in the split, B in the batch of all processes, B' of this process, S side in pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.optim import Optimizer
+
+from distill_core.config.schema import RunConfig
+from distill_core.config.training import TrainingConfig
+from distill_core.errors import DivergedError
+from distill_core.evaluation.accuracy import Accuracy, total
+from distill_core.evaluation.metrics import count_hits
+from distill_core.models.build import build_model
+from distill_core.models.heads import continue_from
+from distill_core.seeds import derive_seed, generator, philox_key
+from distill_core.training.distributed import World
+from distill_core.training.optim import build_optimizer, lr_at, set_lr
+from distill_core.transforms.train_augment import apply_augmentation, sample_augmentation
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """One split of the real images, resident in memory."""
+
+    pixels: np.ndarray  # (n, 3, S, S) uint8
+    labels: np.ndarray  # (n,) int64
+
+
+@dataclass(frozen=True)
+class Trainee:
+    """A network in training: everything that one more step changes, and the run that says how."""
+
+    run: RunConfig
+    training: TrainingConfig
+    model: nn.Module
+    optimizer: Optimizer
+    device: str
+
+    @classmethod
+    def start(
+        cls,
+        run: RunConfig,
+        training: TrainingConfig,
+        *,
+        device: str,
+        weights: nn.Module | None = None,
+    ) -> Trainee:
+        """Return the network of a run as its seed starts it, or with the weights of another."""
+        seed = derive_seed(run.seed, "squeeze", "model")
+        model = build_model(run.squeeze.model, run.data.num_classes, seed=seed)
+        if weights is not None:
+            continue_from(model, weights)
+        dtype = torch.float64 if run.precision == "float64" else torch.float32
+        model = model.to(device, dtype).to(memory_format=torch.channels_last)
+        optimizer = build_optimizer(model, training.optimizer, nesterov=training.nesterov)
+        return cls(run, training, model, optimizer, device)
+
+    def forward(self, model: nn.Module, images: Tensor) -> Tensor:
+        """Return the logits (B', C) in the precision of the weights.
+
+        Args:
+            model: this network, wrapped for the processes there are.
+            images: (B', 3, S, S), normalised.
+        """
+        weights = next(self.model.parameters())
+        half = self.run.precision == "bfloat16"
+        with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=half):
+            logits: Tensor = model(images.to(weights.dtype))
+        return logits.to(weights.dtype)
+
+
+Batches = Generator[tuple[Tensor, Tensor], None, None]  # (B', 3, S, S) float32 and (B',) int64
+
+
+class Source(Protocol):
+    """Where training images come from; what a step sees does not depend on that."""
+
+    @property
+    def labels(self) -> Tensor:
+        """Return the labels (n,) int64, on the device that trains."""
+        ...
+
+    def batches(
+        self, parts: Sequence[np.ndarray], run: RunConfig, *, first: int, share: slice
+    ) -> Batches:
+        """Yield this process's part of each batch, augmented and normalised.
+
+        Args:
+            parts: by step, the (B,) images of the whole batch.
+            run: its seed, augmentation and normalisation.
+            first: number of the first step, counted over the whole training.
+            share: the part of this process.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Resident:
+    """The training images on the device that trains."""
+
+    pixels: Tensor  # (n, 3, S, S) uint8
+    labels: Tensor  # (n,) int64
+
+    @classmethod
+    def of(cls, split: Labelled, *, device: str) -> Resident:
+        """Move a split to the device, once."""
+        return cls(
+            torch.from_numpy(split.pixels).to(device), torch.from_numpy(split.labels).to(device)
+        )
+
+    def batches(
+        self, parts: Sequence[np.ndarray], run: RunConfig, *, first: int, share: slice
+    ) -> Batches:
+        """Yield this process's part of each batch; see `Source`."""
+        for step, rows in enumerate(parts, first):
+            yield self.batch(rows, run, step=step, share=share)
+
+    def batch(
+        self, rows: np.ndarray, run: RunConfig, *, step: int, share: slice
+    ) -> tuple[Tensor, Tensor]:
+        """Return this process's part of the batch of a step."""
+        chosen = torch.from_numpy(rows[share]).to(self.pixels.device)
+        pixels = self.pixels.index_select(0, chosen)
+        return augmented(pixels, len(rows), run, step=step, share=share), self.labels[chosen]
+
+
+def augmented(pixels: Tensor, count: int, run: RunConfig, *, step: int, share: slice) -> Tensor:
+    """Return this process's part of a batch, augmented and normalised.
+
+    Args:
+        pixels: (B', 3, S, S) uint8, that part.
+        count: B.
+        run: its seed, augmentation and normalisation.
+        step: counted over the whole training; names the draws of the whole batch.
+        share: the part of this process.
+
+    Returns:
+        (B', 3, S, S) float32, on the device of `pixels`.
+    """
+    assert run.squeeze.training is not None
+    config = run.squeeze.training.augment
+    rng = generator(philox_key(run.seed, "squeeze", "augment"), step)
+    draw = sample_augmentation(rng, config, count=count, side=pixels.shape[-1])
+    mine = draw.take(np.arange(count)[share])
+    return apply_augmentation(pixels, mine, config, mean=run.data.mean, std=run.data.std)
+
+
+def train_epoch(
+    model: nn.Module, trainee: Trainee, source: Source, *, epoch: int, world: World
+) -> dict[str, float]:
+    """Show every image once, but for a last batch that is not full; return the curve's point.
+
+    Args:
+        model: `trainee.model`, wrapped for the processes there are.
+        trainee: what is trained, and how.
+        source: the training images.
+        epoch: counted from 0; names the order.
+        world: this process among all.
+
+    Returns:
+        ``epoch`` (counted from 1), the last ``lr``, and the mean ``loss`` of this process.
+
+    Raises:
+        DivergedError: the mean loss is not finite.
+    """
+    run, training, count = trainee.run, trainee.training, len(source.labels)
+    order = generator(philox_key(run.seed, "squeeze", "order"), epoch).permutation(count)
+    size = min(training.batch_size, count)
+    steps = count // size
+    lr, total = 0.0, torch.zeros((), device=source.labels.device)
+    model.train()
+    parts = [order[number * size : (number + 1) * size] for number in range(steps)]
+    share, first = world.share(size), epoch * steps
+    with closing(source.batches(parts, run, first=first, share=share)) as batches:
+        for step, (images, labels) in enumerate(batches, first):
+            lr = lr_at(
+                training.schedule,
+                training.optimizer.lr,
+                step=step,
+                steps_per_epoch=steps,
+                epochs=training.epochs,
+            )
+            set_lr(trainee.optimizer, lr)
+            total += train_step(model, trainee, images, labels, weight=world.size / size)
+    loss = float(total) / steps
+    if not math.isfinite(loss):
+        raise DivergedError(
+            f"squeeze: the mean loss of epoch {epoch + 1} is {loss}, expected a finite number. "
+            "Lower squeeze.training.optimizer.lr, or warm up longer."
+        )
+    return {"epoch": epoch + 1, "lr": lr, "loss": loss}
+
+
+def train_step(
+    model: nn.Module, trainee: Trainee, images: Tensor, labels: Tensor, *, weight: float
+) -> Tensor:
+    """Take one optimiser step; return the loss, detached.
+
+    Args:
+        model: `trainee.model`, wrapped for the processes there are.
+        trainee: what is trained, and how.
+        images: (B', 3, S, S), normalised.
+        labels: (B',) int64.
+        weight: of one image: processes / B, so that gradients averaged over processes are those of
+            the mean over the whole batch, however it is split.
+    """
+    trainee.optimizer.zero_grad(set_to_none=True)
+    losses = cross_entropy(
+        trainee.forward(model, images),
+        labels,
+        reduction="sum",
+        label_smoothing=trainee.training.label_smoothing,
+    )
+    loss = weight * losses
+    torch.autograd.backward(loss)
+    trainee.optimizer.step()
+    return loss.detach()
+
+
+def judge(
+    model: nn.Module, test: Labelled, run: RunConfig, *, device: str | torch.device
+) -> Accuracy:
+    """Return the accuracy of a network on a split, in percent."""
+    counted = count_hits(
+        model, test.pixels, test.labels, mean=run.data.mean, std=run.data.std, device=device
+    )
+    return total(counted).accuracy

@@ -1,0 +1,1 @@
+"""Transforms of pixels: each one samples a small draw and applies it deterministically."""

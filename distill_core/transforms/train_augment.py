@@ -1,0 +1,121 @@
+"""Augmentation of real training images, drawn per image: sample, then apply.
+
+Axes: B images, S side in pixels. Pixels are uint8 until they are cut, so a batch is moved once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distill_core.config.fields import Triple
+from distill_core.config.training import AugmentConfig
+from distill_core.transforms.views import View, apply_view, sample_view
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """One draw for a batch; what the configuration leaves out is None."""
+
+    windows: np.ndarray | None  # int32 (B, 2) top, left in the padded image
+    flips: np.ndarray | None  # bool (B,)
+    crops: View | None  # random resized crops
+    holes: np.ndarray | None  # int32 (B, 2) row, column of the centre of a zeroed square
+
+    def take(self, rows: np.ndarray) -> Augmentation:
+        """Return the draw of some of the images."""
+        return Augmentation(
+            None if self.windows is None else self.windows[rows],
+            None if self.flips is None else self.flips[rows],
+            None if self.crops is None else self.crops.rows(rows),
+            None if self.holes is None else self.holes[rows],
+        )
+
+
+def sample_augmentation(
+    rng: np.random.Generator, config: AugmentConfig, *, count: int, side: int
+) -> Augmentation:
+    """Draw for `count` images of `side` pixels; one draw of each kind per image."""
+    windows = flips = crops = holes = None
+    if config.pad_crop:
+        windows = rng.integers(0, 2 * config.pad_crop + 1, (count, 2), dtype=np.int32)
+    if config.flip:
+        flips = rng.random(count) < 0.5
+    if config.crop is not None:
+        crops = sample_view(rng, count=count, side=side, scale=config.crop, flip=False)
+    if config.cutout:
+        holes = rng.integers(0, side, (count, 2), dtype=np.int32)
+    return Augmentation(windows, flips, crops, holes)
+
+
+def apply_augmentation(
+    pixels: Tensor, draw: Augmentation, config: AugmentConfig, *, mean: Triple, std: Triple
+) -> Tensor:
+    """Cut, flip, normalise, crop and erase; deterministic.
+
+    Args:
+        pixels: (B, 3, S, S) uint8.
+        draw: for the same B images.
+        config: what `draw` was sampled from.
+        mean: per channel, of pixels in [0, 1].
+        std: per channel, of pixels in [0, 1].
+
+    Returns:
+        (B, 3, S, S) float32, normalised, channels last, on the device of `pixels`.
+
+    Source: random windows and flips arXiv:1512.03385, section 4.2 (zero padding in pixel space);
+    erased squares arXiv:1708.04552, section 3 (zero is the mean colour; may leave the image).
+    """
+    if draw.windows is not None or draw.flips is not None:
+        pixels = _gather(pixels, draw, margin=config.pad_crop)
+    images = normalise(pixels, mean=mean, std=std)
+    if draw.crops is not None:
+        images = apply_view(images, draw.crops, out=pixels.shape[-1])
+    if draw.holes is not None:
+        images = _erase(images, draw.holes, length=round(config.cutout * pixels.shape[-1]))
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+def normalise(pixels: Tensor, *, mean: Triple, std: Triple) -> Tensor:
+    """Return (B, 3, S, S) uint8 pixels as normalised float32, channels last."""
+    count, _, height, width = pixels.shape
+    # A line of pixels is 3 S numbers in a row, which vectorises; three channels would not.
+    scale = torch.tensor([1 / (255 * s) for s in std], device=pixels.device).repeat(width)
+    offset = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=pixels.device)
+    lines = pixels.permute(0, 2, 3, 1).reshape(count, height, 3 * width)
+    images = lines.float().mul_(scale).add_(offset.repeat(width))
+    return images.view(count, height, width, 3).permute(0, 3, 1, 2)
+
+
+def _gather(pixels: Tensor, draw: Augmentation, *, margin: int) -> Tensor:
+    """Cut a window of each zero-padded image and flip it: one gather, whatever was drawn."""
+    count, _, side, _ = pixels.shape
+    device, width = pixels.device, side + 2 * margin
+    along = torch.arange(side, device=device, dtype=torch.int32)
+    rows = columns = along.expand(count, side)
+    if draw.flips is not None:
+        flips = torch.from_numpy(draw.flips).to(device)
+        columns = torch.where(flips[:, None], along.flip(0), along)
+    if draw.windows is not None:
+        windows = torch.from_numpy(draw.windows).to(device)
+        rows, columns = rows + windows[:, :1], columns + windows[:, 1:]
+    # Three channels and an unused one are gathered as one number.
+    padded = pixels.new_zeros(count, width, width, 4)
+    inside = slice(margin, margin + side)
+    padded[:, inside, inside, :3] = pixels.permute(0, 2, 3, 1)
+    first = torch.arange(count, device=device, dtype=torch.int32)[:, None] * width
+    places = (first + rows)[:, :, None] * width + columns[:, None, :]
+    cut = padded.view(torch.int32).view(-1).index_select(0, places.view(-1))
+    return cut.view(torch.uint8).view(count, side, side, 4)[..., :3].permute(0, 3, 1, 2)
+
+
+def _erase(images: Tensor, holes: np.ndarray, *, length: int) -> Tensor:
+    """Zero one square of `length` pixels around each centre, as far as it lies inside."""
+    along = torch.arange(images.shape[-1], device=images.device)
+    first = torch.from_numpy(holes).to(images.device) - length // 2
+    inside = (along >= first[..., None]) & (along < first[..., None] + length)  # (B, 2, S)
+    hole = inside[:, 0, :, None] & inside[:, 1, None, :]
+    return images.masked_fill(hole[:, None], 0.0)
