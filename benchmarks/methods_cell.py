@@ -15,13 +15,13 @@ from distill_core.config.schema import RunConfig
 from distill_core.storage.markers import Marker, StageShelf
 from distill_core.storage.store import Store
 from tasks.execution import Execution
-from tasks.ingesting import record_dataset
-from tasks.plans import JobPlan
-from tasks.plans.teachers import stored_teacher
-from tasks.pools import PoolProvider
-from tasks.runs import Run, create_run
-from tasks.stage_status import stage_status
-from tasks.stages import Observer, kind_of, run_stage, stages_of
+from tasks.pools.provider import PoolProvider
+from tasks.run import Run, create_run
+from tasks.runs.run_stage import Observer, kind_of, run_stage, stages_of
+from tasks.runs.stage_status import stage_status
+from tasks.stages.ingest import record_dataset
+from tasks.stages.plan import JobPlan
+from tasks.stages.squeeze import stored_teacher
 
 
 class Silent(Observer):

@@ -22,12 +22,12 @@ from distill_core.storage.markers import StageShelf
 from distill_core.storage.store import Store
 from flows.events import EventLog
 from flows.progress import Several, display
-from tasks.dispatch import dispatch
 from tasks.execution import Execution
 from tasks.jobs import Job, WorkerSpec
-from tasks.ray_cluster import started
-from tasks.ray_pool import RayPool
-from tasks.runs import Run
+from tasks.pools.dispatch import dispatch
+from tasks.pools.ray import RayPool
+from tasks.pools.ray_cluster import started
+from tasks.run import Run
 
 WORKERS = (1, 2, 4, 8, 16)
 SHARDS = 219  # of 21,841 classes

@@ -17,8 +17,8 @@ from distill_core.storage.manifest import Manifest, save_manifest
 from distill_core.storage.markers import StageShelf
 from distill_core.storage.store import Store
 from tasks.jobs import Job
-from tasks.plans import JobPlan
-from tasks.runs import Run
+from tasks.run import Run
+from tasks.stages.plan import JobPlan
 
 T = TypeVar("T")
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from distill_core.storage.markers import Marker, StageShelf
-from tasks.drivers import DriverRecord, moment, read_drivers
-from tasks.runs import Run
-from tasks.stages import StageStatus, kind_of
+from tasks.run import Run
+from tasks.runs.drivers import DriverRecord, moment, read_drivers
+from tasks.runs.run_stage import StageStatus, kind_of
 
 RECENT = timedelta(hours=1)  # commits of the last hour make the rate
 

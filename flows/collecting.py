@@ -13,8 +13,8 @@ from rich.table import Table
 from distill_core.errors import ConfigError
 from distill_core.storage.store import Store
 from flows import terminal, units
-from tasks.garbage import Collection, collect
-from tasks.leftovers import KINDS, Garbage
+from tasks.gc.collect import Collection, collect
+from tasks.gc.unreferenced import KINDS, Garbage
 
 SECONDS: Mapping[str, int] = {"h": 3600, "d": 86_400, "w": 604_800}
 

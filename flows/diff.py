@@ -15,10 +15,10 @@ from distill_core.storage.manifest import Manifest
 from flows.facts import gather
 from flows.status import run_status
 from flows.tables import SETS
-from tasks.plans import dataset_of
-from tasks.runs import Run, open_run
-from tasks.stages import manifests, stages_of
-from tasks.versions import Version, version_of, versions_of
+from tasks.run import Run, open_run
+from tasks.runs.run_stage import manifests, stages_of
+from tasks.series import Version, version_of, versions_of
+from tasks.stages.plan import dataset_of
 
 VERSION = 1  # of the JSON
 JUDGED = ("squeeze", "posttrain", "validate")  # stages whose markers tell accuracies

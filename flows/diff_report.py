@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from flows import units
 from flows.diff import AccuracyDiff, Diff, compare
 from flows.tables import markdown_table
-from tasks.runs import Run
-from tasks.versions import version_of
+from tasks.run import Run
+from tasks.series import version_of
 
 FILE = "diff.json"
 NAMED = 20  # classes or shards that a line names; the JSON has all

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tasks.jobs import Receipt
-    from tasks.runs import Run
+    from tasks.run import Run
 
 
 def utc_now() -> datetime:

@@ -14,10 +14,10 @@ from distill_core.storage.markers import Marker, StageShelf
 from flows import tables, units
 from flows.charts import Span
 from flows.tables import AccuracyRow, accuracy_cells, accuracy_rows
-from tasks.plans import is_last
-from tasks.runs import Run
-from tasks.stage_status import missing_in
-from tasks.stages import kind_of, manifests, stages_of
+from tasks.run import Run
+from tasks.runs.run_stage import kind_of, manifests, stages_of
+from tasks.runs.stage_status import missing_in
+from tasks.stages.plan import is_last
 
 T = TypeVar("T")
 

@@ -8,8 +8,8 @@ from distill_core.data.index import DatasetIndex
 from distill_core.data.readers.formats import open_reader
 from distill_core.errors import ConfigError
 from tasks.policy import Policy
-from tasks.runs import Run
-from tasks.stages import manifests
+from tasks.run import Run
+from tasks.runs.run_stage import manifests
 
 
 def refuse_added(data: DataConfig, before: DatasetIndex) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from flows import units
-from tasks.plans import kind_of
+from tasks.stages.plan import kind_of
 
 # What a job counts while it runs.
 UNITS: Mapping[str, str] = {

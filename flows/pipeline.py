@@ -25,10 +25,10 @@ from flows.report import write_report
 from flows.selection import narrowed
 from flows.status import RunStatus, run_status
 from tasks.execution import Execution
-from tasks.heartbeat import Heartbeat
-from tasks.pools import PoolProvider
-from tasks.runs import Run, create_run, default_name
-from tasks.stages import Observer, run_stage, stages_of
+from tasks.pools.provider import PoolProvider
+from tasks.run import Run, create_run, default_name
+from tasks.runs.heartbeat import Heartbeat
+from tasks.runs.run_stage import Observer, run_stage, stages_of
 
 Only = Mapping[str, Sequence[str]]  # stage -> the shards to run; one that is not named runs whole
 

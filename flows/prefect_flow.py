@@ -20,8 +20,8 @@ from flows.pipeline import Only, Work
 from flows.prefect_artifacts import StageArtifacts, publish
 from tasks.execution import Execution, Placement
 from tasks.policy import Policy
-from tasks.runs import Run, default_name, open_run
-from tasks.stages import kind_of, stages_of
+from tasks.run import Run, default_name, open_run
+from tasks.runs.run_stage import kind_of, stages_of
 
 
 def worth_retrying(task: object, task_run: object, state: Any) -> bool:

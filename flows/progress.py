@@ -1,6 +1,6 @@
 """Progress of long steps: bars with rate and ETA on a terminal, plain lines elsewhere.
 
-Both are observers of `tasks.stages.run_stage`; what they show is computed by `flows.meter`.
+Both are observers of `tasks.runs.run_stage.run_stage`; what they show is computed by `flows.meter`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from flows.meter import Meter, describe, unit_of
 
 if TYPE_CHECKING:
     from tasks.jobs import Receipt
-    from tasks.stages import Observer
+    from tasks.runs.run_stage import Observer
 
 LINE_SECONDS = 5.0  # plain lines come at most this often
 

@@ -20,13 +20,13 @@ from flows.inheritance import inherit, refuse_added
 from flows.progress import display
 from flows.status import RunStatus, run_status
 from tasks.execution import Execution
-from tasks.ingesting import ingest_observed, record_dataset
-from tasks.plans import dataset_of
-from tasks.plans.teachers import check_inherited
 from tasks.policy import Policy
-from tasks.runs import Run, create_run
-from tasks.stages import stage_status
-from tasks.versions import Version, claim, next_name, version_of, versions_of
+from tasks.run import Run, create_run
+from tasks.runs.run_stage import stage_status
+from tasks.series import Version, claim, next_name, version_of, versions_of
+from tasks.stages.ingest import ingest_observed, record_dataset
+from tasks.stages.plan import dataset_of
+from tasks.stages.squeeze import check_inherited
 
 Complete = Callable[[Run, Execution], RunStatus]
 

@@ -16,7 +16,7 @@ from distill_core.config.load import to_yaml
 from flows import charts, facts, gallery, reproduce, tables
 from flows.charts import Chart, Image
 from flows.facts import Facts
-from tasks.runs import Run
+from tasks.run import Run
 
 MAX_BYTES = 8_000_000
 TRACED_SHARDS = 50  # loss curves are taken from at most this many image shards

@@ -12,7 +12,7 @@ import yaml
 
 from distill_core.config.load import load_run, preset_names
 from distill_core.config.schema import RunConfig
-from tasks.runs import Run
+from tasks.run import Run
 
 PACKAGES = (
     "distill",

@@ -9,9 +9,9 @@ from typing import Any
 from distill_core.errors import ConfigError
 from flows import planning
 from flows.status import RunStatus, run_status
-from tasks.plans import JobPlan, NotReady, round_of, shard_name, test_images_of
-from tasks.runs import Run
-from tasks.stages import StageStatus, kind_of, stage_status, stages_of
+from tasks.run import Run
+from tasks.runs.run_stage import StageStatus, kind_of, stage_status, stages_of
+from tasks.stages.plan import JobPlan, NotReady, round_of, shard_name, test_images_of
 
 Selection = Mapping[str, Sequence[str]]
 Only = dict[str, list[str]]  # stage -> the shards to run; a stage that is not named runs whole

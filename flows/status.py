@@ -12,9 +12,9 @@ from rich.table import Table
 from distill_core.storage.store import Store
 from flows import units
 from flows.activity import Activity, RunActivity
-from tasks.drivers import DriverRecord, moment
-from tasks.runs import Run, open_run
-from tasks.stages import STAGES, StageStatus, kind_of, stage_status, stages_of
+from tasks.run import Run, open_run
+from tasks.runs.drivers import DriverRecord, moment
+from tasks.runs.run_stage import STAGES, StageStatus, kind_of, stage_status, stages_of
 
 VERSION = 1  # of the JSON
 

@@ -10,7 +10,7 @@ from typing import Any
 from distill_core.config.schema import RunConfig
 from flows import facts, planning, status, tables, terminal
 from flows.status import RunStatus
-from tasks.runs import Run
+from tasks.run import Run
 
 
 def outcome(made: Run, reached: RunStatus) -> None:

@@ -19,8 +19,8 @@ from distill_core.storage.markers import FileInfo, StageShelf
 from distill_core.storage.store import Store
 from flows import units
 from flows.progress import display
-from tasks.runs import Run
-from tasks.stages import kind_of, manifest_names, stages_of
+from tasks.run import Run
+from tasks.runs.run_stage import kind_of, manifest_names, stages_of
 
 
 @dataclass(frozen=True)

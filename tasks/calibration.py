@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, cast
 from distill_core.config.recovery import RecoverConfig
 from distill_core.config.schema import RunConfig
 from distill_core.errors import ClusterError
-from tasks.dispatch import dispatch
 from tasks.execution import Execution
 from tasks.jobs import Job, Receipt, WorkerSpec
-from tasks.pools import PoolProvider
+from tasks.pools.dispatch import dispatch
+from tasks.pools.provider import PoolProvider
 
 if TYPE_CHECKING:
     from distill_core.models.teacher import FrozenTeacher

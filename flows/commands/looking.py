@@ -29,7 +29,7 @@ def show_status(
     from distill_core.storage.store import Store
     from flows import status, terminal
     from flows.activity import run_activity
-    from tasks.runs import open_run
+    from tasks.run import open_run
 
     if run is None:
         every = status.every_run(Store(store))
@@ -101,7 +101,7 @@ def verify(run: RunName, store: StoreUrl = DEFAULT_STORE) -> None:
     from distill_core.storage.store import Store
     from flows import terminal
     from flows.verify import verify_with_progress
-    from tasks.runs import open_run
+    from tasks.run import open_run
 
     found = open_run(Store(store), run)
     verdict = verify_with_progress(found)
@@ -127,7 +127,7 @@ def report(run: RunName, store: StoreUrl = DEFAULT_STORE) -> None:
     from distill_core.storage.store import Store
     from flows import terminal
     from flows.report import write_report
-    from tasks.runs import open_run
+    from tasks.run import open_run
 
     found = open_run(Store(store), run)
     terminal.say(found.store.uri(write_report(found)))

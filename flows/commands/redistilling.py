@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from flows.redistill import Outcome
     from flows.status import RunStatus
     from tasks.execution import Execution
-    from tasks.runs import Run
+    from tasks.run import Run
 
 SCHEMA = 1  # version of the JSON
 
@@ -64,7 +64,7 @@ def redistill(
 def _complete(run: Run, how: Execution) -> RunStatus:
     """Do what a run lacks; say which shards failed, if some did."""
     from flows import pipeline, status
-    from tasks.interrupts import terminable
+    from tasks.pools.signals import terminable
 
     try:
         with terminable(to_the_end=True):

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from distill_core.config.schema import RunConfig
     from flows.selection import Only
     from tasks.execution import Execution
-    from tasks.runs import Run
+    from tasks.run import Run
 
 
 @with_how
@@ -43,7 +43,7 @@ def run(
     """Distil a dataset, e.g. `distill run digits-demo ipc=10 --local`."""
     from distill_core.config.load import load_run
     from distill_core.storage.store import Store
-    from tasks.runs import Run, default_name
+    from tasks.run import Run, default_name
 
     config, execution_ = load_run(preset, overrides or []), execution(store, how)
     if dry_run:
@@ -66,7 +66,7 @@ def resume(
     """Do what a run lacks, and nothing else, e.g. `distill resume RUN --failed-only`."""
     from distill_core.storage.store import Store
     from flows.selection import selection
-    from tasks.runs import open_run
+    from tasks.run import open_run
 
     execution_, found = execution(store, how), open_run(Store(store), run)
     only = selection(found, failed_only=failed_only, shards=shards)
@@ -101,7 +101,7 @@ def start(config: RunConfig, name: str | None, how: Execution) -> Run:
 def proceed(made: Run, how: Execution, only: Only, *, as_json: bool = False) -> Run:
     """Complete a run, and show the accuracy table or what is still missing."""
     from flows import pipeline, status, summary, terminal
-    from tasks.interrupts import terminable
+    from tasks.pools.signals import terminable
 
     try:
         with terminable(to_the_end=True):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tasks.ray_cluster import started
+from tasks.pools.ray_cluster import started
 
 
 @pytest.fixture(scope="package")

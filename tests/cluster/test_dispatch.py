@@ -18,10 +18,10 @@ from distill_core.errors import (
     StorageError,
     StorageRefused,
 )
-from tasks.dispatch import dispatch
 from tasks.jobs import Job, Receipt
-from tasks.outcomes import DispatchResult, Policy
-from tasks.pool import Broken, Done, Event, Lost, OnProgress, Raised, Ready
+from tasks.pools.dispatch import dispatch
+from tasks.pools.events import Broken, Done, Event, Lost, OnProgress, Raised, Ready
+from tasks.pools.outcomes import DispatchResult, Policy
 from tests.cluster.notes import Notes
 from tests.fakes import make_jobs
 

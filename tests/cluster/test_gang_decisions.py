@@ -14,14 +14,14 @@ from distill_core.storage.checkpoints import Checkpoints
 from distill_core.storage.markers import StageShelf
 from distill_core.storage.store import Store
 from distill_core.training.supervised import Labelled
-from tasks.desk import Desk
-from tasks.dispatch import dispatch
 from tasks.jobs import Job, Receipt, WorkerSpec
-from tasks.local_pool import local_pool
-from tasks.outcomes import DispatchResult, Policy
-from tasks.plans import JobPlan
-from tasks.runs import Run, create_run
-from tasks.trainers import SqueezeWorker
+from tasks.pools.dispatch import dispatch
+from tasks.pools.local import local_pool
+from tasks.pools.outcomes import DispatchResult, Policy
+from tasks.run import Run, create_run
+from tasks.stages.plan import JobPlan
+from tasks.stages.trainers import SqueezeWorker
+from tasks.stages.worker import Desk
 from tests.e2e.pipeline import execute
 
 SMALL = (

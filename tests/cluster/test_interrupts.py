@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tasks.interrupts import kept_handlers, terminable
+from tasks.pools.signals import kept_handlers, terminable
 
 
 @pytest.fixture(autouse=True)
@@ -130,7 +130,7 @@ def test_what_does_not_unwind_in_time_is_ended() -> None:
 def test_a_process_that_hangs_while_unwinding_ends_with_143() -> None:
     code = """
 import os, signal, threading
-from tasks.interrupts import terminable
+from tasks.pools.signals import terminable
 with terminable(0.2):
     try:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -143,7 +143,7 @@ with terminable(0.2):
 def test_a_block_that_lasts_to_the_end_watches_what_comes_after_it() -> None:
     code = """
 import os, signal, threading
-from tasks.interrupts import terminable
+from tasks.pools.signals import terminable
 try:
     with terminable(0.2, to_the_end=True):
         os.kill(os.getpid(), signal.SIGTERM)

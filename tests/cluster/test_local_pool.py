@@ -15,14 +15,14 @@ import psutil
 import pytest
 
 from distill_core.errors import ConfigError
-from tasks.dispatch import dispatch
 from tasks.execution import Execution
-from tasks.host import RECEIPT_BYTES, Host
 from tasks.jobs import Job, Receipt, WorkerSpec
-from tasks.local_pool import InProcessPool, local_pool
-from tasks.outcomes import DispatchResult, Policy
-from tasks.pool import Pool
-from tasks.pools import PoolProvider
+from tasks.pools.dispatch import dispatch
+from tasks.pools.events import Pool
+from tasks.pools.host import RECEIPT_BYTES, Host
+from tasks.pools.local import InProcessPool, local_pool
+from tasks.pools.outcomes import DispatchResult, Policy
+from tasks.pools.provider import PoolProvider
 from tests.cluster.notes import Notes
 from tests.fakes import make_jobs
 

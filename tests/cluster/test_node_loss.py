@@ -14,10 +14,10 @@ SCRIPT = """
 import threading, time, tempfile
 from ray.cluster_utils import Cluster
 import ray
-from tasks.dispatch import dispatch
+from tasks.pools.dispatch import dispatch
 from tasks.jobs import WorkerSpec
-from tasks.outcomes import Policy
-from tasks.ray_pool import RayPool
+from tasks.pools.outcomes import Policy
+from tasks.pools.ray import RayPool
 from tests.cluster.notes import Notes
 from tests.fakes import make_jobs
 

@@ -11,16 +11,16 @@ import pytest
 from distill_core.errors import ClusterError, ConfigError
 from tasks.execution import Execution
 from tasks.jobs import WorkerSpec
-from tasks.pools import PoolProvider
+from tasks.pools.provider import PoolProvider
 
 pytestmark = pytest.mark.cluster
 
 STARTS_AND_STOPS = """
 import os, ray
-from tasks.dispatch import dispatch
+from tasks.pools.dispatch import dispatch
 from tasks.execution import Execution
 from tasks.jobs import WorkerSpec
-from tasks.pools import PoolProvider
+from tasks.pools.provider import PoolProvider
 from tests.fakes import make_jobs
 
 before = dict(os.environ)
@@ -62,7 +62,7 @@ with ray_cluster.started(num_cpus=1):
 @pytest.fixture
 def no_ray_yet(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hide the Ray of other tests: one that runs is used, whatever the address."""
-    monkeypatch.setattr("tasks.ray_cluster.ray.is_initialized", lambda: False)
+    monkeypatch.setattr("tasks.pools.ray_cluster.ray.is_initialized", lambda: False)
 
 
 def run(script: str) -> str:

@@ -12,13 +12,13 @@ import pytest
 import ray
 
 from distill_core.errors import ClusterError, ConfigError
-from tasks import ray_cluster
-from tasks.dispatch import dispatch
 from tasks.execution import Execution
 from tasks.jobs import Job, WorkerSpec
-from tasks.outcomes import DispatchResult, Policy
-from tasks.pools import PoolProvider
-from tasks.ray_pool import RayPool
+from tasks.pools import ray_cluster
+from tasks.pools.dispatch import dispatch
+from tasks.pools.outcomes import DispatchResult, Policy
+from tasks.pools.provider import PoolProvider
+from tasks.pools.ray import RayPool
 from tests.cluster.notes import Notes
 from tests.fakes import make_jobs
 

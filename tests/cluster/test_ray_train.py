@@ -8,7 +8,7 @@ import pytest
 
 from tasks.execution import Execution
 from tasks.jobs import Job, WorkerSpec
-from tasks.pools import PoolProvider
+from tasks.pools.provider import PoolProvider
 from tests.cluster.notes import Notes
 from tests.fakes import make_jobs
 

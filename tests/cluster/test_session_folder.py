@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from tasks.session_folder import OWNER, session_folder
+from tasks.pools.session_folder import OWNER, session_folder
 
 HOLDS = """
 import sys, threading
-from tasks.session_folder import session_folder
+from tasks.pools.session_folder import session_folder
 with session_folder(sys.argv[1]) as folder:
     print(folder, flush=True)
     threading.Event().wait()

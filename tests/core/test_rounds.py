@@ -9,7 +9,7 @@ from distill_core.config.schema import RunConfig
 from distill_core.errors import ConfigError
 from distill_core.keys import posttrain_key, recover_key, select_key
 from distill_core.sharding import ClassEntry, plan_shards
-from tasks.plans.order import STAGES, kind_of, round_of, round_of_image, stages_of
+from tasks.stages.names import STAGES, kind_of, round_of, round_of_image, stages_of
 
 CLASSES = tuple(ClassEntry(n, f"n{n}") for n in range(4))
 CONTENT = {c.wnid: f"content of {c.wnid}" for c in CLASSES}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 
 from distill_core.storage.store import Store
-from tasks.runs import open_run
+from tasks.run import open_run
 from tests.e2e.pipeline import execute
 
 if __name__ == "__main__":

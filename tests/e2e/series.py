@@ -12,8 +12,8 @@ from flows.redistill import Complete, Outcome, redistill
 from flows.status import RunStatus, run_status
 from tasks.execution import Execution
 from tasks.policy import Policy
-from tasks.runs import Run
-from tasks.stages import STAGES
+from tasks.run import Run
+from tasks.runs.run_stage import STAGES
 from tests.core.datasets import png
 from tests.e2e.pipeline import TINY, Recorder, execute
 

@@ -22,10 +22,10 @@ from flows.facts import gather
 from flows.selection import failed_only_of, intents
 from tasks.execution import Execution
 from tasks.jobs import Job, Receipt
-from tasks.runs import Run, create_run
-from tasks.statistics_worker import StatisticsWorker
-from tasks.trainers import SqueezeWorker
-from tasks.workers import RecoverWorker, RelabelWorker
+from tasks.run import Run, create_run
+from tasks.stages.image_workers import RecoverWorker, RelabelWorker
+from tasks.stages.statistics import StatisticsWorker
+from tasks.stages.trainers import SqueezeWorker
 from tests.e2e.pipeline import manifest
 
 TWO_BLOCKS = (

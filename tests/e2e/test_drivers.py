@@ -18,9 +18,9 @@ import pytest
 from distill_core.storage.markers import StageShelf, utc_now
 from flows.activity import Activity, run_activity
 from flows.status import run_status
-from tasks.drivers import read_drivers
-from tasks.runs import Run
-from tasks.stages import STAGES, manifest_names
+from tasks.run import Run
+from tasks.runs.drivers import read_drivers
+from tasks.runs.run_stage import STAGES, manifest_names
 from tests.e2e.pipeline import TINY, execute, manifest, tiny_run
 from tests.e2e.test_same_bytes import same_teacher
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from distill_core.storage.markers import StageShelf
-from tasks.stages import stage_status
+from tasks.runs.run_stage import stage_status
 from tests.e2e.pipeline import execute, manifest, tiny_run
 
 

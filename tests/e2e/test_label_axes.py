@@ -9,7 +9,7 @@ import pytest
 
 from distill_core.storage.labels import decode_labels
 from distill_core.storage.markers import StageShelf
-from tasks.runs import Run
+from tasks.run import Run
 from tests.e2e.pipeline import execute, manifest, tiny_run
 from tests.e2e.test_same_bytes import same_teacher
 

@@ -10,7 +10,7 @@ from distill_core.config.load import load_run
 from distill_core.storage.manifest import Manifest
 from distill_core.storage.store import Store
 from flows import planning
-from tasks.runs import Run, create_run
+from tasks.run import Run, create_run
 from tests.e2e.pipeline import execute, manifest, tiny_run
 from tests.e2e.test_redistill_cifar10 import Subset
 

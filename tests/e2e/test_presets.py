@@ -9,7 +9,7 @@ import pytest
 from distill_core.config.load import load_run, preset_names, validate_run
 from distill_core.config.schema import RunConfig
 from distill_core.storage.store import Store
-from tasks.runs import create_run
+from tasks.run import create_run
 from tests.e2e.pipeline import execute, manifest
 from tests.golden.methods import shrunk
 

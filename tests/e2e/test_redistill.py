@@ -12,9 +12,9 @@ from distill_core.errors import ConfigError
 from distill_core.models.spec import TeacherSpec
 from distill_core.storage.markers import StageShelf
 from distill_core.storage.store import Store
-from tasks.plans import dataset_of
 from tasks.policy import Policy
-from tasks.runs import Run
+from tasks.run import Run
+from tasks.stages.plan import dataset_of
 from tests.e2e.pipeline import manifest
 from tests.e2e.series import (
     Series,

@@ -14,7 +14,7 @@ import pytest
 from distill_core.config.load import load_run
 from distill_core.config.schema import RunConfig
 from distill_core.storage.markers import StageShelf
-from tasks.runs import Run
+from tasks.run import Run
 from tests.core.datasets import png, write_parquet
 from tests.e2e.pipeline import TINY, manifest
 from tests.e2e.series import Series

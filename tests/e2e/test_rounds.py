@@ -22,13 +22,13 @@ from flows.facts import costs, gather, header
 from flows.status import run_status
 from flows.verify import verify_run
 from tasks.execution import Execution
+from tasks.gc.unreferenced import find_garbage
 from tasks.jobs import Job, Receipt
-from tasks.leftovers import find_garbage
-from tasks.plans import JobPlan
-from tasks.pools import PoolProvider
-from tasks.runs import Run, open_run
-from tasks.stages import kind_of, manifest_names, run_stage, stages_of
-from tasks.workers import RecoverWorker
+from tasks.pools.provider import PoolProvider
+from tasks.run import Run, open_run
+from tasks.runs.run_stage import kind_of, manifest_names, run_stage, stages_of
+from tasks.stages.image_workers import RecoverWorker
+from tasks.stages.plan import JobPlan
 from tests.e2e.pipeline import Recorder, execute, manifest, tiny_run
 from tests.e2e.test_same_bytes import same_teacher
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from distill_core.training.supervised import Resident
-from tasks.runs import Run
+from tasks.run import Run
 from tests.e2e.pipeline import IMAGE_AND_LABEL_MANIFESTS, execute, manifest, tiny_run
 
 

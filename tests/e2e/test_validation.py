@@ -12,9 +12,9 @@ from distill_core.evaluation.accuracy import total
 from distill_core.evaluation.validate import decode_counts
 from distill_core.storage.markers import StageShelf
 from flows import facts
-from tasks.plans import STAGES
-from tasks.runs import Run
-from tasks.stages import stage_status
+from tasks.run import Run
+from tasks.runs.run_stage import stage_status
+from tasks.stages.plan import STAGES
 from tests.core.test_validate import add_up
 from tests.e2e.pipeline import execute, manifest, tiny_run
 

@@ -14,12 +14,12 @@ from flows.diff_report import write_diff
 from flows.redistill import Outcome, redistill
 from flows.status import every_run
 from tasks.execution import Execution
-from tasks.garbage import collect
+from tasks.gc.collect import collect
 from tasks.jobs import Job, Receipt
-from tasks.plans import dataset_of
-from tasks.runs import open_run
-from tasks.versions import version_of
-from tasks.workers import RecoverWorker
+from tasks.run import open_run
+from tasks.series import version_of
+from tasks.stages.image_workers import RecoverWorker
+from tasks.stages.plan import dataset_of
 from tests.e2e.series import (
     Series,
     change_class,

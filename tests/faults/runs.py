@@ -19,10 +19,10 @@ from distill_core.config.load import load_run
 from distill_core.storage.manifest import Manifest, save_manifest
 from distill_core.storage.markers import Marker, StageShelf
 from distill_core.storage.store import Store
-from tasks import stages
 from tasks.execution import Execution
-from tasks.pools import PoolProvider
-from tasks.runs import Run, create_run, open_run
+from tasks.pools.provider import PoolProvider
+from tasks.run import Run, create_run, open_run
+from tasks.runs import run_stage
 from tests.cluster.notes import Notes
 from tests.faults.stand_in import STAND_IN
 
@@ -45,7 +45,7 @@ def planned_run(store: str, *overrides: str, shards: int) -> Run:
     run = create_run(load_run("rehearsal-21k", (*chosen, *overrides)), Store(store))
     execution = Execution(store=store, local=True)
     with PoolProvider(execution) as pools:
-        stages.run_stage(run, "ingest", execution=execution, observer=Watch(), pools=pools)
+        run_stage.run_stage(run, "ingest", execution=execution, observer=Watch(), pools=pools)
     teacher = StageShelf(run.store, "squeeze").commit(
         "0" * 16,
         shard="nobody",
@@ -64,8 +64,8 @@ def recover(run: Run, watch: Watch | None = None, **how: object) -> Watch:
     execution = Execution.model_validate({"store": run.store.url, **how})
     watch = watch or Watch()
     with pytest.MonkeyPatch.context() as patch, PoolProvider(execution) as pools:
-        patch.setattr(stages, "WORKERS", {"recover": STAND_IN})
-        stages.run_stage(run, "recover", execution=execution, observer=watch, pools=pools)
+        patch.setattr(run_stage, "WORKERS", {"recover": STAND_IN})
+        run_stage.run_stage(run, "recover", execution=execution, observer=watch, pools=pools)
     return watch
 
 

@@ -28,8 +28,8 @@ from distill_core.sharding import ImageId, batches_of
 from distill_core.storage.images import ImageRows, encode_images
 from distill_core.storage.markers import StageShelf
 from distill_core.storage.store import Store
-from tasks.desk import receipt
 from tasks.jobs import Job, Receipt
+from tasks.stages.worker import receipt
 from tests.fakes import make_error
 
 ORDERS = "DISTILL_TEST_ORDERS"

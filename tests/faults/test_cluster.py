@@ -21,14 +21,14 @@ from distill_core.errors import ClusterError, ConfigError, ShardsFailed
 from distill_core.storage.manifest import Manifest
 from distill_core.storage.markers import Marker, StageShelf
 from distill_core.storage.store import Store
-from tasks import ray_cluster
-from tasks.dispatch import dispatch
-from tasks.host import RECEIPT_BYTES
 from tasks.jobs import WorkerSpec
-from tasks.outcomes import Policy
-from tasks.ray_pool import RayPool
-from tasks.runs import Run
-from tasks.stages import stage_status
+from tasks.pools import ray_cluster
+from tasks.pools.dispatch import dispatch
+from tasks.pools.host import RECEIPT_BYTES
+from tasks.pools.outcomes import Policy
+from tasks.pools.ray import RayPool
+from tasks.run import Run
+from tasks.runs.run_stage import stage_status
 from tests.e2e.pipeline import manifest
 from tests.e2e.test_kill import wait_until
 from tests.fakes import make_jobs

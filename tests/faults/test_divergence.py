@@ -12,8 +12,8 @@ from distill_core.errors import ShardsFailed
 from distill_core.recover import cudagraph
 from distill_core.recover.step import Part
 from distill_core.storage.markers import StageShelf
-from tasks.runs import Run
-from tasks.stages import stage_status
+from tasks.run import Run
+from tasks.runs.run_stage import stage_status
 from tests.e2e.pipeline import execute, tiny_run
 from tests.e2e.test_same_bytes import same_teacher
 

@@ -11,9 +11,9 @@ import pytest
 
 from distill_core.storage.manifest import Manifest, load_manifest
 from distill_core.storage.markers import StageShelf
-from tasks import closing
-from tasks.runs import Run
-from tasks.stages import stage_status
+from tasks.run import Run
+from tasks.runs import finalise
+from tasks.runs.run_stage import stage_status
 from tests.e2e.pipeline import manifest
 from tests.faults.conftest import SHARDS
 from tests.faults.runs import planned_run, recover
@@ -23,11 +23,11 @@ WAIT_SECONDS = 180
 DIES_LAST = """
 import os, signal, sys
 from distill_core.storage.store import Store
-from tasks import closing
-from tasks.runs import open_run
+from tasks.runs import finalise
+from tasks.run import open_run
 from tests.faults.runs import recover
 
-closing.save_manifest = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+finalise.save_manifest = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 recover(open_run(Store(sys.argv[1]), sys.argv[2]), local=True)
 """
 
@@ -68,7 +68,7 @@ def test_a_driver_interrupted_between_the_last_commit_and_the_manifest(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(closing, "save_manifest", interrupt)
+        patch.setattr(finalise, "save_manifest", interrupt)
         with pytest.raises(KeyboardInterrupt):
             recover(run, local=True)
     resume(run, notebook, untroubled)

@@ -16,7 +16,7 @@ from distill_core.storage.images import ImageRows, encode_images, encode_pixels
 from distill_core.storage.manifest import Manifest, save_manifest
 from distill_core.storage.markers import Marker, StageShelf
 from distill_core.storage.store import Store
-from tasks.runs import Run, create_run
+from tasks.run import Run, create_run
 
 PRESET = """
 preset: tiny

@@ -16,9 +16,9 @@ from distill_core.storage.manifest import Manifest, load_manifest, save_manifest
 from distill_core.storage.markers import Marker, StageShelf, new_token
 from distill_core.storage.store import Store
 from tasks.jobs import Job
-from tasks.plans import STAGES, JobPlan, NotReady
-from tasks.runs import Run, create_run
-from tasks.stage_status import manifest_names
+from tasks.run import Run, create_run
+from tasks.runs.stage_status import manifest_names
+from tasks.stages.plan import STAGES, JobPlan, NotReady
 from tests.core.datasets import data_config, image_folder
 from tests.flows.fabricate import preset_file
 

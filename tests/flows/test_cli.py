@@ -15,8 +15,8 @@ from distill_core.errors import ConfigError, ShardsFailed, StorageError
 from distill_core.storage.store import Store
 from flows import cli, pipeline, selection, status
 from flows.status import RunStatus
-from tasks.runs import Run
-from tasks.stages import StageStatus
+from tasks.run import Run
+from tasks.runs.run_stage import StageStatus
 from tests.flows.fabricate import finished_run, preset_file
 
 HEAVY = ("torch", "ray", "prefect", "matplotlib", "pydantic", "pyarrow")

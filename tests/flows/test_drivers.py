@@ -11,13 +11,13 @@ import pytest
 
 from distill_core.errors import StorageError
 from distill_core.storage.store import Store
-from tasks.dispatch import dispatch
-from tasks.drivers import DriverRecord, RunningShard, driver_path, read_drivers
 from tasks.execution import Execution
-from tasks.heartbeat import Heartbeat
 from tasks.jobs import Job, Receipt, WorkerSpec
-from tasks.local_pool import local_pool
-from tasks.runs import Run
+from tasks.pools.dispatch import dispatch
+from tasks.pools.local import local_pool
+from tasks.run import Run
+from tasks.runs.drivers import DriverRecord, RunningShard, driver_path, read_drivers
+from tasks.runs.heartbeat import Heartbeat
 from tests.cluster.notes import Notes
 from tests.fakes import make_jobs
 from tests.flows.fabricate import finished_run

@@ -17,12 +17,12 @@ from distill_core.storage.manifest import Manifest, save_manifest
 from distill_core.storage.markers import StageShelf
 from distill_core.storage.store import Store
 from flows.collecting import parse_age
-from tasks import garbage
-from tasks.garbage import Collection, collect
-from tasks.leftovers import find_garbage
-from tasks.plans import JobPlan
-from tasks.runs import Run
-from tasks.versions import Version, claim
+from tasks.gc import collect as collecting
+from tasks.gc.collect import Collection, collect
+from tasks.gc.unreferenced import find_garbage
+from tasks.run import Run
+from tasks.series import Version, claim
+from tasks.stages.plan import JobPlan
 from tests.flows.planned import (
     Workshop,
     checkpoint,
@@ -227,14 +227,14 @@ def test_a_marker_younger_than_its_data_keeps_them(run: Run) -> None:
 
 def between(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object]) -> None:
     """Let something happen after the markers went and before the runs are asked again."""
-    ask, first = garbage.find_living, iter([True])
+    ask, first = collecting.find_living, iter([True])
 
     def ask_later(store: Store) -> object:
         if next(first, False):
             happens()
         return ask(store)
 
-    monkeypatch.setattr(garbage, "find_living", ask_later)
+    monkeypatch.setattr(collecting, "find_living", ask_later)
 
 
 def contents(store: Store) -> dict[str, bytes]:
@@ -298,7 +298,7 @@ def test_what_somebody_else_removed_meanwhile_is_no_error(
     found = find_garbage(run.store)
     for item in found:
         run.store.delete(item.path)
-    assert garbage.sweep(run.store, found) == found
+    assert collecting.sweep(run.store, found) == found
     assert paths(run.store) == set()
 
 

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from distill_core.storage.markers import StageShelf, new_token
 from distill_core.storage.store import Store
-from tasks.garbage import collect
-from tasks.runs import Run
+from tasks.gc.collect import collect
+from tasks.run import Run
 from tests.flows.planned import (
     SHELVES,
     Workshop,

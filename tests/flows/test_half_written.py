@@ -28,16 +28,16 @@ from distill_core.storage.markers import StageShelf
 from distill_core.storage.store import Store, probe
 from flows.events import EventLog
 from flows.report import write_report
-from tasks.closing import keep_failures
 from tasks.execution import Execution
-from tasks.garbage import collect
-from tasks.heartbeat import Heartbeat
-from tasks.ingesting import record_dataset
+from tasks.gc.collect import collect
 from tasks.jobs import Receipt
-from tasks.outcomes import Failure
-from tasks.plans import STAGES
-from tasks.runs import Run, create_run
-from tasks.versions import Version, claim
+from tasks.pools.outcomes import Failure
+from tasks.run import Run, create_run
+from tasks.runs.finalise import keep_failures
+from tasks.runs.heartbeat import Heartbeat
+from tasks.series import Version, claim
+from tasks.stages.ingest import record_dataset
+from tasks.stages.plan import STAGES
 from tests.core.datasets import data_config, image_folder
 from tests.flows.fabricate import finished_run
 
@@ -47,7 +47,7 @@ WRITES = re.compile(r"[rwxab+t]*[wxa+][rwxab+t]*")
 KNOWN = {
     "distill_core/storage/backends.py",  # where the promise is kept
     "flows/prefect_api.py",  # the log of a server of our own
-    "tasks/session_folder.py",  # a lock beside Ray's folder on this machine
+    "tasks/pools/session_folder.py",  # a lock beside Ray's folder on this machine
 }
 HOUSES = ("distill_core", "tasks", "flows")
 

@@ -16,7 +16,7 @@ from flows.events import EventLog
 from flows.meter import Meter, describe
 from flows.progress import Lines, Several, display
 from tasks.jobs import Receipt
-from tasks.runs import Run
+from tasks.run import Run
 from tests.flows.fabricate import finished_run
 
 

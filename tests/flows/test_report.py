@@ -16,7 +16,7 @@ from PIL import Image as Picture
 from distill_core.config.load import load_run
 from flows import charts, facts, gallery, report, reproduce, tables
 from flows.charts import Span
-from tasks.runs import Run
+from tasks.run import Run
 from tests.flows.fabricate import CLASSES, finished_run, result
 
 VOID = {"meta", "link", "img", "br", "hr", "input", "source"}

@@ -16,9 +16,9 @@ from distill_core.storage.markers import StageShelf
 from flows import cli, selection, status
 from flows.activity import Activity, Claim, RunActivity, run_activity
 from flows.status import RunStatus
-from tasks.drivers import DriverRecord, RunningShard, driver_path
-from tasks.runs import Run
-from tasks.stages import StageStatus
+from tasks.run import Run
+from tasks.runs.drivers import DriverRecord, RunningShard, driver_path
+from tasks.runs.run_stage import StageStatus
 from tests.flows.fabricate import finished_run
 
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)

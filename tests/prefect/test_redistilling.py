@@ -9,7 +9,7 @@ import pytest
 
 from distill_core.storage.store import Store
 from flows.status import run_status
-from tasks.versions import versions_of
+from tasks.series import versions_of
 from tests.e2e.pipeline import TINY
 from tests.e2e.series import BLOCKS, change_class, dataset, write_class
 from tests.prefect.server import Operator

@@ -10,7 +10,7 @@ import pytest
 
 from distill_core.config.load import load_run
 from distill_core.storage.store import Store
-from tasks.runs import open_run
+from tasks.run import open_run
 from tests.e2e.pipeline import TINY
 from tests.prefect.conftest import FILES
 from tests.prefect.server import Operator, wait_until

@@ -16,7 +16,7 @@ import yaml
 from distill_core.config.load import load_run
 from distill_core.storage.store import Store
 from flows.deployments import COLLISION, FLOWS
-from tasks.runs import open_run
+from tasks.run import open_run
 from tests.e2e.pipeline import TINY
 from tests.prefect.server import ROOT, Operator, Server, wait_until
 

@@ -18,7 +18,7 @@ from distill_core.storage.images import ImageRows, decode_images
 from distill_core.storage.labels import LabelRows, decode_labels
 from distill_core.storage.manifest import Manifest, load_manifest
 from distill_core.storage.markers import StageShelf
-from tasks.runs import Run
+from tasks.run import Run
 
 IMAGES = 100  # whose labels are made again
 DECILES = 10  # of class ids, each with as many of them

@@ -20,7 +20,7 @@ from distill_core.config.load import load_run
 from distill_core.storage.markers import StageShelf
 from distill_core.storage.store import Store
 from flows.planning import plan_run
-from tasks.runs import Run, default_name
+from tasks.run import Run, default_name
 from tests.rehearsal import checks
 
 PRESET = "rehearsal-21k"

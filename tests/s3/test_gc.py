@@ -10,7 +10,7 @@ import pytest
 
 from distill_core.errors import StorageError
 from distill_core.storage.store import Store
-from tasks.garbage import GRACE, Collection, collect
+from tasks.gc.collect import GRACE, Collection, collect
 from tests.flows.planned import Workshop, drop, jobs, paths, reachable, stray
 
 

@@ -11,8 +11,8 @@ import pytest
 from distill_core.config.load import load_run
 from distill_core.storage.store import Store
 from flows.verify import verify_run
-from tasks.runs import create_run, open_run
-from tasks.stages import STAGES
+from tasks.run import create_run, open_run
+from tasks.runs.run_stage import STAGES
 from tests.core.datasets import image_folder
 from tests.e2e.pipeline import TINY, execute, manifest
 from tests.flows.test_cli import Distill, distill

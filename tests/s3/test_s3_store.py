@@ -16,7 +16,7 @@ import pytest
 from distill_core.config.load import load_run
 from distill_core.errors import ConfigError, StorageError, StorageRefused
 from distill_core.storage.store import Store, probe
-from tasks.runs import create_run, open_run
+from tasks.run import create_run, open_run
 from tests.faults.kinds import error
 from tests.faults.proxy import FaultProxy, Rule
 

@@ -1,0 +1,1 @@
+"""Garbage collection: what nothing refers to is removed after a period of grace."""

@@ -1,0 +1,147 @@
+"""What a store must keep: everything that one of its runs or releases refers to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from distill_core.errors import DataError, DistillError, StorageError
+from distill_core.storage.manifest import Manifest
+from distill_core.storage.store import Store
+from tasks.run import Run, open_run
+from tasks.runs.stage_status import manifest_names, manifests, missing_in
+from tasks.series import FILE as VERSION_FILE
+from tasks.series import Version, version_of
+from tasks.stages.plan import JobPlan, NotReady, dataset_of, kind_of, stages_of
+
+DATASETS = "datasets"
+MANIFEST_SUFFIX = ".manifest.json"
+Ref = tuple[str, str]  # (kind of stage, key of a shard), or (DATASETS, id)
+
+
+@dataclass(frozen=True)
+class Living:
+    """What is referred to."""
+
+    listed: frozenset[Ref]  # in manifests, and datasets that runs name
+    planned: frozenset[Ref]  # what incomplete runs will ask for
+    ingesting: frozenset[str]  # names of the data of runs that have not said which dataset it is
+
+    def __contains__(self, ref: Ref | None) -> bool:
+        """Return whether a shard or a dataset is needed, or may be before long."""
+        if ref is None:
+            return False
+        ingesting = ref[0] == DATASETS and _name(ref[1]) in self.ingesting
+        return ingesting or ref in self.listed or ref in self.planned
+
+
+def find_living(store: Store) -> Living:
+    """Ask every run and release of a store.
+
+    A run refers to the shards of its manifests and, for stages that have none yet, to those of its
+    plan, as far as it is known. Releases stand for themselves; manifests they carry count too.
+
+    Raises:
+        DataError: a run cannot be read, so what it needs is not known.
+        StorageError: the store refused.
+    """
+    runs = tuple(_runs(store))
+    datasets, planned = _datasets(runs), set[Ref]()
+    listed = set(datasets.listed)
+    for run in runs:
+        with _known(f"runs/{run.name}"):
+            listed.update(_listed(store, f"runs/{run.name}"))
+            planned.update(_planned(run))
+    for release in store.folders("published"):
+        with _known(f"published/{release}"):
+            listed.update(_listed(store, f"published/{release}"))
+    return replace(datasets, listed=frozenset(listed), planned=frozenset(planned))
+
+
+def find_datasets(store: Store) -> Living:
+    """Ask every run for its dataset, and the one before it, alone; that needs no plan."""
+    return _datasets(_runs(store))
+
+
+def _datasets(runs: Iterable[Run]) -> Living:
+    listed: set[Ref] = set()
+    ingesting: set[str] = set()
+    for run in runs:
+        with _known(f"runs/{run.name}"):
+            if version := version_of(run):
+                listed.add((DATASETS, version.dataset))
+            try:
+                listed.add((DATASETS, dataset_of(run)))
+            except NotReady:
+                ingesting.add(run.config.data.name)
+    return Living(frozenset(listed), frozenset(), frozenset(ingesting))
+
+
+def _runs(store: Store) -> Iterator[Run]:
+    for name in store.folders("runs"):
+        with _known(f"runs/{name}"):
+            run = _run(store, name)
+        if run is not None:
+            yield run
+
+
+def _run(store: Store, name: str) -> Run | None:
+    """Return a run; what a version was claimed for counts as one before it is registered."""
+    claim = f"runs/{name}/{VERSION_FILE}"
+    if not store.exists(f"runs/{name}/run.yaml"):
+        if store.exists(claim):
+            asked = Version.from_json(store.read(claim), where=store.uri(claim)).asked
+            return Run(name, asked, store)
+        if not store.files(f"runs/{name}"):
+            return None  # whoever was killed while registering it left an empty folder
+    return open_run(store, name)
+
+
+def _listed(store: Store, folder: str) -> Iterator[Ref]:
+    """Yield the shards of the manifests that stand in a folder."""
+    for name in store.names(folder):
+        if name.endswith(MANIFEST_SUFFIX):
+            path = f"{folder}/{name}"
+            manifest = Manifest.from_json(store.read(path), where=store.uri(path))
+            shelf = kind_of(manifest.stage)
+            yield from ((shelf, entry.key) for entry in manifest.entries)
+
+
+def _planned(run: Run) -> Iterator[Ref]:
+    """Yield the shards that an incomplete run will ask for, as far as its plan is known.
+
+    The teachers of other runs that its config names are among them, whether it is complete or not.
+    """
+    for number in range(1 + len(run.config.squeeze.pool)):
+        teacher = run.config.squeeze.member(number)
+        yield from (("squeeze", key) for key in (teacher.reuse, teacher.start) if key is not None)
+    plan = JobPlan(run)
+    for stage in stages_of(run.config)[1:]:
+        found = manifests(run, stage)
+        if found.keys() == set(manifest_names(run, stage)) and not missing_in(found.values()):
+            continue
+        try:
+            jobs = plan.jobs(stage)
+        except NotReady:
+            continue
+        yield from ((kind_of(stage), job.key) for part in jobs.values() for job in part)
+
+
+@contextmanager
+def _known(folder: str) -> Iterator[None]:
+    """Refuse to go on without knowing what a run or a release needs."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except (DistillError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{folder}: what it needs cannot be read ({error}), so nothing is removed. "
+            f"Repair it, or delete the whole folder {folder} if it is given up."
+        ) from error
+
+
+def _name(dataset: str) -> str:
+    """Return the name in a dataset's id, ``<name>-<hash>``."""
+    return dataset.rpartition("-")[0]

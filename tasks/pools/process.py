@@ -1,0 +1,178 @@
+"""Workers in spawned children of this process; one worker may be a group that shares each job."""
+
+from __future__ import annotations
+
+import multiprocessing
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+
+from tasks.jobs import Job, Receipt, WorkerSpec
+from tasks.pools.child import Answer, Place, serve
+from tasks.pools.events import Broken, Done, Event, Lost, OnProgress, Raised, Ready
+from tasks.pools.host import Catch, Peek
+
+STOP_SECONDS = 5.0
+
+
+@dataclass
+class _Group:
+    """The children that make up one worker."""
+
+    children: list[SpawnProcess]
+    pipes: list[Connection]
+    meeting: str  # a folder; none for a group of one
+    built: bool = False
+    line: list[Job] = field(default_factory=list)  # the first one is running, once built
+    waiting: set[int] = field(default_factory=set)  # ranks that have not answered yet
+    receipt: Receipt | None = None
+
+
+class ProcessPool:
+    """Workers in spawned children.
+
+    Args:
+        spec: the worker.
+        workers: how many.
+        processes: children per worker; they meet in a torch.distributed group and share each job.
+        device: "cpu" or "cuda".
+    """
+
+    def __init__(
+        self, spec: WorkerSpec, *, workers: int, processes: int = 1, device: str = "cpu"
+    ) -> None:
+        self.workers = workers
+        self._spec, self._processes, self._device = spec, processes, device
+        self._groups: list[_Group] = []
+        try:
+            for number in range(workers):
+                self._groups.append(self._start(number))
+        except BaseException:  # an interrupt too: no child may stay behind
+            self.close()
+            raise
+
+    def submit(self, worker: int, job: Job) -> None:
+        """Append a job; it starts at once if the worker is idle."""
+        group = self._groups[worker]
+        group.line.append(job)
+        if len(group.line) == 1:
+            self._begin(group)
+
+    def wait(self, seconds: float, on_progress: OnProgress) -> Sequence[Event]:
+        """Return what the children said; beats of the heart do not count."""
+        deadline = time.monotonic() + seconds
+        while True:
+            pipes = {pipe: n for n, group in enumerate(self._groups) for pipe in group.pipes}
+            heard = wait(list(pipes), max(0.0, deadline - time.monotonic()))
+            events: list[Event] = []
+            for pipe, number in pipes.items():
+                if pipe in heard and pipe in self._groups[number].pipes:  # not just replaced
+                    events += self._listen(number, pipe, on_progress)
+            if events or time.monotonic() >= deadline:
+                return events
+
+    def restart(self, worker: int) -> None:
+        """Kill a worker's children and start new ones."""
+        _stop(self._groups[worker])
+        self._groups[worker] = self._start(worker)
+
+    def describe(self) -> str:
+        """Return what there is."""
+        alive = sum(child.is_alive() for group in self._groups for child in group.children)
+        return f"{alive} of {self.workers * self._processes} child processes alive"
+
+    def close(self) -> None:
+        """Kill every child."""
+        for group in self._groups:
+            _stop(group)
+        self._groups = []
+
+    def _start(self, worker: int) -> _Group:
+        meeting = tempfile.mkdtemp(prefix="distill-") if self._processes > 1 else ""
+        group = _Group([], [], meeting, waiting=set(range(self._processes)))
+        context = multiprocessing.get_context("spawn")
+        for rank in range(self._processes):
+            index = worker * self._processes + rank
+            place = Place(rank, self._processes, f"{meeting}/group", index, self._device)
+            ours, theirs = context.Pipe()
+            child = context.Process(target=serve, args=(theirs, self._spec, place), daemon=True)
+            child.start()
+            theirs.close()
+            group.children.append(child)
+            group.pipes.append(ours)
+        return group
+
+    def _begin(self, group: _Group) -> None:
+        """Hand the first job of the line to every process of the group."""
+        if not (group.built and group.line):
+            return
+        group.waiting, group.receipt = set(range(self._processes)), None
+        for pipe in group.pipes:
+            with Catch():  # a dead child is noticed when it is listened to
+                pipe.send(group.line[0])
+
+    def _listen(self, number: int, pipe: Connection, on_progress: OnProgress) -> list[Event]:
+        group = self._groups[number]
+        rank = group.pipes.index(pipe)
+        try:
+            said: Answer | Peek | None = pipe.recv()
+        except (EOFError, OSError):
+            code = _exit_code(group.children[rank])
+            self.restart(number)
+            return [Lost(number, f"child process {number}.{rank} ended with exit code {code}.")]
+        if isinstance(said, Answer):
+            return self._answered(number, rank, said)
+        if said is not None and rank == 0:
+            on_progress(*said)
+        return []
+
+    def _answered(self, number: int, rank: int, said: Answer) -> list[Event]:
+        group = self._groups[number]
+        if said.error is not None:
+            return self._failed(number, said, said.error)
+        group.receipt = said.receipt if rank == 0 else group.receipt
+        group.waiting.discard(rank)
+        if group.waiting:
+            return []
+        if said.key is None:
+            group.built = True
+            self._begin(group)
+            return [Ready(number)]
+        assert group.receipt is not None
+        receipt = group.receipt
+        group.line.pop(0)
+        self._begin(group)
+        return [Done(number, receipt)]
+
+    def _failed(self, number: int, said: Answer, error: Exception) -> list[Event]:
+        """Report an error; the other children of a group may wait for the failed one for ever."""
+        group = self._groups[number]
+        if said.key is None:
+            return [Broken(number, error, said.traceback)]
+        raised = Raised(number, said.key, error, said.traceback)
+        group.line.pop(0)
+        if self._processes > 1:
+            self.restart(number)
+            self._groups[number].line = group.line
+        self._begin(self._groups[number])
+        return [raised]
+
+
+def _exit_code(child: SpawnProcess) -> int | None:
+    child.join(STOP_SECONDS)
+    return child.exitcode
+
+
+def _stop(group: _Group) -> None:
+    for child in group.children:
+        child.kill()
+    for child in group.children:
+        child.join(STOP_SECONDS)
+    for pipe in group.pipes:
+        pipe.close()
+    if group.meeting:
+        shutil.rmtree(group.meeting, ignore_errors=True)

@@ -1,0 +1,179 @@
+"""Workers as Ray actors. Ray's exceptions end here."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError
+
+from tasks.jobs import Job, Receipt, WorkerSpec
+from tasks.pools import ray_cluster
+from tasks.pools.events import Broken, Done, Event, Lost, OnProgress, Raised, Ready
+from tasks.pools.host import Host, Peek
+from tasks.pools.signals import revealed
+
+FETCH_SECONDS = 30.0  # for a result that is there already
+COLOURS = re.compile(r"\x1b\[\d*m")  # Ray colours the head of a traceback
+PEEK_SECONDS = 1.0  # between two looks at the same worker
+
+
+class RayHost(Host):
+    """A host whose `peek` answers while `run` is busy, in a concurrency group of its own."""
+
+    def __init__(self, spec: WorkerSpec, **settings: Any) -> None:
+        super().__init__(spec)
+        self._settings = settings  # for subclasses
+
+    @ray.method(max_task_retries=-1)  # type: ignore[untyped-decorator]
+    def ready(self) -> None:
+        """Build the worker. While the actor restarts this waits, where `run` fails at once."""
+        super().ready()
+
+    @ray.method(concurrency_group="peek")  # type: ignore[untyped-decorator]
+    def peek(self) -> Peek | None:
+        """Return how far the running job is."""
+        return super().peek()
+
+
+class RayPool:
+    """One actor per worker.
+
+    Args:
+        spec: the worker.
+        workers: how many.
+        num_cpus: Ray CPUs of each; without it Ray would reserve one in silence.
+        num_gpus: Ray GPUs of each.
+        env_vars: for processes that do not inherit ours.
+        host: what runs in the actor, built from `spec` and `settings`.
+        settings: of the host.
+    """
+
+    def __init__(
+        self,
+        spec: WorkerSpec,
+        *,
+        workers: int,
+        num_cpus: float,
+        num_gpus: float,
+        env_vars: Mapping[str, str] | None = None,
+        host: type[RayHost] = RayHost,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.workers = workers
+        self._spec, self._settings = spec, dict(settings or {})
+        # The worker's own name is what `ps` and the dashboard then show.
+        actor_class = type(spec.name, (host,), {"__doc__": host.__doc__})
+        self._actor = ray.remote(concurrency_groups={"peek": 1})(actor_class).options(
+            num_cpus=num_cpus,
+            num_gpus=num_gpus,
+            max_restarts=-1,
+            max_task_retries=0,  # else Ray would repeat a job unseen by the dispatcher
+            runtime_env={"env_vars": dict(env_vars)} if env_vars else None,
+        )
+        self._actors: list[Any] = []
+        self._refs: dict[Any, tuple[int, str | None]] = {}  # -> worker, job key; None: readiness
+        self._peeks: dict[Any, int] = {}
+        self._peeked = time.monotonic()
+        for number in range(workers):
+            self._actors.append(None)
+            self._start(number)
+
+    def submit(self, worker: int, job: Job) -> None:
+        """Send a job; the actor's own queue keeps the order."""
+        self._refs[self._actors[worker].run.remote(job)] = worker, job.key
+
+    def wait(self, seconds: float, on_progress: OnProgress) -> Sequence[Event]:
+        """Return what the actors answered, and look at their progress."""
+        self._peek(on_progress)
+        with revealed():  # Ray's core makes a SystemError of what a signal raises in it
+            some, _ = ray.wait(list(self._refs), num_returns=1, timeout=seconds)
+        if not some:
+            return []
+        every, _ = ray.wait(list(self._refs), num_returns=len(self._refs), timeout=0)
+        return self._collect(every)
+
+    def restart(self, worker: int) -> None:
+        """Kill an actor for good and start another: only that ends a hung kernel."""
+        self._drop(worker)
+        ray.kill(self._actors[worker], no_restart=True)
+        self._start(worker)
+
+    def describe(self) -> str:
+        """Return what the cluster has."""
+        return ray_cluster.describe()
+
+    def close(self) -> None:
+        """Kill every actor."""
+        if ray.is_initialized():
+            for actor in self._actors:
+                ray.kill(actor, no_restart=True)
+        self._actors, self._refs, self._peeks = [], {}, {}
+
+    def _start(self, worker: int) -> None:
+        self._actors[worker] = self._actor.remote(self._spec, **self._settings)
+        self._ask(worker)
+
+    def _ask(self, worker: int) -> None:
+        self._refs[self._actors[worker].ready.remote()] = worker, None
+
+    def _drop(self, worker: int) -> None:
+        """Forget what a worker was asked."""
+        self._refs = {ref: what for ref, what in self._refs.items() if what[0] != worker}
+        self._peeks = {ref: number for ref, number in self._peeks.items() if number != worker}
+
+    def _collect(self, refs: Sequence[Any]) -> list[Event]:
+        """Turn answers into events; what a worker finished before it was lost comes first."""
+        asked = [self._refs.pop(ref) for ref in refs]
+        events = [self._event(ref, *what) for ref, what in zip(refs, asked, strict=True)]
+        lost = {event.worker: event for event in events if isinstance(event, Lost)}
+        gone = {worker for worker, key in asked if key is None and worker in lost}
+        for worker in lost:
+            # Ray restarts an actor by itself, but not one that it could not even start.
+            (self.restart if worker in gone else self._come_back)(worker)
+        return [event for event in events if not isinstance(event, Lost)] + list(lost.values())
+
+    def _event(self, ref: Any, worker: int, key: str | None) -> Event:
+        try:
+            receipt: Receipt | None = ray.get(ref, timeout=FETCH_SECONDS)
+        except RayTaskError as error:
+            cause = error.cause if isinstance(error.cause, Exception) else error
+            text = COLOURS.sub("", str(error))
+            return Broken(worker, cause, text) if key is None else Raised(worker, key, cause, text)
+        except (RayError, GetTimeoutError) as error:
+            return Lost(worker, _reason(error))
+        return Ready(worker) if receipt is None else Done(worker, receipt)
+
+    def _come_back(self, worker: int) -> None:
+        """Ask for nothing but readiness until the actor is back."""
+        self._drop(worker)
+        self._ask(worker)
+
+    def _peek(self, on_progress: OnProgress) -> None:
+        """Ask busy actors how far they are, and read what came since; never wait for it."""
+        answered, _ = ray.wait(list(self._peeks), num_returns=len(self._peeks), timeout=0)
+        for ref in answered:
+            del self._peeks[ref]
+            self._tell(ref, on_progress)
+        if (now := time.monotonic()) - self._peeked < PEEK_SECONDS:
+            return
+        self._peeked = now
+        busy = {worker for worker, key in self._refs.values() if key is not None}
+        for worker in busy - set(self._peeks.values()):
+            self._peeks[self._actors[worker].peek.remote()] = worker
+
+    def _tell(self, ref: Any, on_progress: OnProgress) -> None:
+        try:
+            seen: Peek | None = ray.get(ref, timeout=FETCH_SECONDS)
+        except RayError:  # the answer to the job says what is wrong
+            return
+        if seen is not None:
+            on_progress(*seen)
+
+
+def _reason(error: Exception) -> str:
+    first = (str(error).splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first}"

@@ -1,0 +1,98 @@
+"""The end of a stage: what failed is kept, and the manifests are written last."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+
+from distill_core.errors import ConfigError, DataError, ShardsFailed
+from distill_core.storage.manifest import Manifest, save_manifest
+from distill_core.storage.markers import StageShelf
+from tasks.pools.outcomes import Failure
+from tasks.run import Run
+from tasks.runs.stage_status import failures, lacking
+from tasks.stages.plan import Jobs, is_last, kind_of
+
+WITHOUT = (
+    " With --allow-missing N later stages go on without at most N shards, and every result says so."
+)
+
+
+def keep_failures(run: Run, stage: str, failed: Mapping[str, Failure]) -> None:
+    """Write down why shards were given up, by shard; a marker that comes later overrules it."""
+    for shard, failure in failed.items():
+        record = {"stage": stage, "shard": shard, **failure.to_dict()}
+        run.store.put(run.path("failed", f"{stage}.{shard}.json"), json.dumps(record).encode())
+
+
+def raise_failures(run: Run, stage: str, failed: Mapping[str, Failure]) -> None:
+    """Say which shards failed; a fault of the user's comes out as itself.
+
+    Raises:
+        ShardsFailed: there are some.
+    """
+    for failure in failed.values():
+        if isinstance(failure.error, ConfigError | DataError):
+            raise failure.error
+    if failed:
+        names = ", ".join(sorted(failed)[:10])
+        without = "" if _is_whole(stage) else WITHOUT
+        raise ShardsFailed(
+            f"runs/{run.name}: {len(failed)} of the {stage} shards failed: {names}. The "
+            f"others are done. Reasons: runs/{run.name}/failed/; after mending, "
+            f"`distill resume {run.name}` runs only what is missing.{without}"
+        )
+
+
+def close_stage(run: Run, stage: str, jobs: Jobs, *, allow_missing: int) -> bool:
+    """Write the manifests of a stage, unless it lacks what it may not lack; return whether.
+
+    It may lack shards that were given up: at most `allow_missing`, those counted that earlier
+    stages went on without. A manifest names them, and none may name nothing else.
+
+    Args:
+        run: the run.
+        stage: the stage.
+        jobs: its jobs by manifest.
+        allow_missing: how many shards may be missing.
+    """
+    done = StageShelf(run.store, kind_of(stage)).done()
+    missing = {name: lacking(run, name, part, done) for name, part in jobs.items()}
+    if any(missing.values()) and not _is_bearable(run, stage, jobs, done):
+        return False
+    if len({shard for shards in missing.values() for shard in shards}) > allow_missing:
+        return False
+    for name in jobs:
+        _write_manifest(run, stage, jobs, name, missing[name])
+    return True
+
+
+def _is_bearable(run: Run, stage: str, jobs: Jobs, done: Collection[str]) -> bool:
+    """Return whether all that is not done was given up, and something is left in each manifest."""
+    given_up: Collection[str] = () if _is_whole(stage) else failures(run, stage)
+    return all(
+        all(job.key in done or job.shard in given_up for job in part)
+        and (not part or any(job.key in done for job in part))
+        for part in jobs.values()
+    )
+
+
+def _is_whole(stage: str) -> bool:
+    """Return whether later stages need all of it: no other teacher or student will do."""
+    return stage == "squeeze" or (kind_of(stage) == "posttrain" and not is_last(stage))
+
+
+def _write_manifest(run: Run, stage: str, jobs: Jobs, name: str, missing: tuple[str, ...]) -> None:
+    shelf = StageShelf(run.store, kind_of(stage))
+    part = [job for job in jobs[name] if job.shard not in missing]
+    markers = shelf.markers([job.key for job in part])
+    # A shared shard keeps the name its first run gave it; here it has this run's.
+    present = [
+        replace(marker, shard=job.shard)
+        for marker, job in zip(markers, part, strict=True)
+        if marker is not None
+    ]
+    if len(present) < len(part):
+        raise DataError(f"{shelf.store.uri(stage)}: markers vanished while the stage ran.")
+    save_manifest(run.store, run.name, Manifest.of(name, present, missing))

@@ -1,0 +1,213 @@
+"""What planning the jobs of a run needs to know; read lazily, once each.
+
+A stage may write several manifests: the random-real baseline has image and label shards of its
+own (``recover.random_real``) beside the distilled ones (``recover``).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from distill_core.data.index import DatasetIndex, load_index
+from distill_core.errors import ConfigError, DataError
+from distill_core.keys import ImageSet
+from distill_core.models.spec import TeacherSpec
+from distill_core.sharding import ClassShard, ImageId, plan_shards
+from distill_core.storage.label_codec import choose_scheme
+from distill_core.storage.manifest import Manifest, load_manifest
+from distill_core.storage.markers import Marker, StageShelf
+from tasks.jobs import Job
+from tasks.run import Run
+from tasks.stages.names import in_round, round_of_image
+
+Jobs = Mapping[str, tuple[Job, ...]]  # manifest name -> its jobs in plan order
+Block = tuple[ImageId, ...]  # image 0 of each of its classes
+
+
+class NotReady(ConfigError):
+    """A stage was asked for before the one it reads was done."""
+
+
+def manifest_name(stage: str, images: ImageSet) -> str:
+    """Return where a stage's shards of one set are listed."""
+    return stage if images == "distilled" else f"{stage}.{images}"
+
+
+def shard_name(images: ImageSet, shard: ClassShard) -> str:
+    """Return what people call a class shard of one set; unique within a stage."""
+    return shard.name if images == "distilled" else f"{shard.name}_{images}"
+
+
+def first_images(shard: ClassShard) -> Block:
+    """Return image 0 of every class of a shard: its block of classes, whatever its range."""
+    return tuple(ImageId(label, wnid, 0) for label, wnid in shard.classes)
+
+
+def block_name(block: Block) -> str:
+    """Return what people call a block of classes."""
+    return f"c{block[0].label:05d}-{block[-1].label:05d}"
+
+
+def named(block: Block) -> dict[str, Any]:
+    """Return the classes of a block as a payload says them."""
+    return {"classes": [[image.label, image.wnid] for image in block]}
+
+
+@dataclass(frozen=True)
+class TrainedStudent:
+    """The student that a round asks."""
+
+    key: str
+    digest: str  # sha256 of its weights
+
+
+class PlanFacts:
+    """The index, the class shards, the teacher and the manifests of one run."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self._students: dict[int, TrainedStudent] = {}
+
+    @cached_property
+    def index(self) -> DatasetIndex:
+        """Return the index that the ingest stage committed."""
+        return load_index(self.run.store, self.dataset)
+
+    @cached_property
+    def dataset(self) -> str:
+        """Return the id of the ingested dataset."""
+        return dataset_of(self.run)
+
+    @cached_property
+    def test_images(self) -> int:
+        """Return how many readable images the test split has."""
+        return test_images_of(self.run)
+
+    @cached_property
+    def teachers(self) -> tuple[Marker, ...]:
+        """Return the markers of all teachers, by number."""
+        shelf = StageShelf(self.run.store, "squeeze")
+        return tuple(_marker(shelf, key) for key in self.keys("squeeze"))
+
+    def digests(self, teachers: Sequence[int]) -> tuple[str, ...]:
+        """Return the sha256 of the weights of some teachers."""
+        return tuple(self.teachers[number].file("safetensors").sha256 for number in teachers)
+
+    @cached_property
+    def shards(self) -> tuple[ClassShard, ...]:
+        """Return the class shards of the run."""
+        config = self.run.config
+        return plan_shards(
+            self.index.classes,
+            ipc=config.ipc,
+            ipc_range=config.recover.ipc_range,
+            batch_size=config.recover.batch_size,
+            composition=config.recover.composition,
+            shard_classes=config.recover.shard_classes,
+        )
+
+    def shards_of(self, number: int) -> tuple[ClassShard, ...]:
+        """Return the class shards of the first rounds, up to `number`."""
+        return tuple(shard for shard in self.shards if self.round_of(shard) <= number)
+
+    def round_of(self, shard: ClassShard) -> int:
+        """Return the round that makes a class shard; the first is 1."""
+        return round_of_image(self.run.config, shard.grids[0][1][0])
+
+    def student(self, number: int) -> TrainedStudent:
+        """Return the student that was trained on the rounds before round `number`, 2 or more.
+
+        Raises:
+            NotReady: it is not trained yet.
+        """
+        if number not in self._students:
+            (entry,) = self.manifest(in_round(self.run.config, "posttrain", number - 1)).entries
+            digest = next(sha for suffix, _, sha in entry.files if suffix == "safetensors")
+            self._students[number] = TrainedStudent(entry.key, digest)
+        return self._students[number]
+
+    @property
+    def image_sets(self) -> tuple[ImageSet, ...]:
+        """Return the image sets that the run's post-train sets need."""
+        if "random_real" in self.run.config.posttrain.sets:
+            return ("distilled", "random_real")
+        return ("distilled",)
+
+    @cached_property
+    def scheme(self) -> str:
+        """Return the label scheme, `auto` resolved for the teachers that label."""
+        shelf, config = StageShelf(self.run.store, "squeeze"), self.run.config
+        specs = [
+            TeacherSpec.from_json(shelf.load(self.teachers[number], "json"))
+            for number in config.relabel.teachers
+        ]
+        features = sum(spec.features for spec in specs)
+        return choose_scheme(
+            config.relabel.scheme,
+            features=features,
+            classes=config.data.num_classes,
+            bits=config.relabel.bits,
+        )
+
+    def keys(self, name: str) -> list[str]:
+        """Return the keys of a manifest, in plan order."""
+        return [entry.key for entry in self.manifest(name).entries]
+
+    def missing(self, name: str) -> tuple[str, ...]:
+        """Return what a manifest says was given up; nothing before it exists."""
+        found = load_manifest(self.run.store, self.run.name, name)
+        return () if found is None else found.missing
+
+    def manifest(self, name: str) -> Manifest:
+        """Return a manifest of this run.
+
+        Raises:
+            NotReady: it does not exist yet.
+        """
+        manifest = load_manifest(self.run.store, self.run.name, name)
+        if manifest is None:
+            raise NotReady(
+                f"runs/{self.run.name}: stage {name.partition('.')[0]} is not done yet. "
+                f"`distill resume {self.run.name}` runs what is missing, in order."
+            )
+        return manifest
+
+
+def dataset_of(run: Run) -> str:
+    """Return the dataset id that the ingest stage wrote down for this run."""
+    return str(_ingested(run)["dataset"])
+
+
+def test_images_of(run: Run) -> int:
+    """Return how many readable images the run's test split has.
+
+    Raises:
+        NotReady: the dataset is not ingested yet.
+    """
+    facts = _ingested(run)
+    if "test_images" in facts:
+        return int(facts["test_images"])
+    return len(load_index(run.store, facts["dataset"]).readable("test"))
+
+
+def _ingested(run: Run) -> Mapping[str, Any]:
+    """Return what the ingest stage wrote down for this run."""
+    try:
+        facts: Mapping[str, Any] = json.loads(run.store.read(run.path("ingest.json")))
+    except DataError:
+        raise NotReady(f"runs/{run.name}: the dataset is not ingested yet.") from None
+    return facts
+
+
+def _marker(shelf: StageShelf, key: str) -> Marker:
+    marker = shelf.marker(key)
+    if marker is None:
+        raise NotReady(
+            f"{shelf.store.uri(f'{shelf.stage}/_done/{key}.json')}: a manifest names this marker, "
+            "but it is gone. `distill resume` makes the shard again."
+        )
+    return marker

@@ -1,0 +1,101 @@
+"""The job that gives a run its teacher: trained, imported, or taken over from another run."""
+
+from __future__ import annotations
+
+from distill_core.config.schema import RunConfig
+from distill_core.data.index import DatasetIndex
+from distill_core.errors import ConfigError
+from distill_core.keys import content_fingerprint, squeeze_key
+from distill_core.models.spec import TeacherSpec, check_description, check_start
+from distill_core.storage.digest import file_sha256
+from distill_core.storage.markers import Marker, StageShelf
+from distill_core.storage.store import Store
+from tasks.jobs import Job
+from tasks.stages.inputs import Jobs, NotReady, PlanFacts
+
+
+def squeeze_jobs(plan: PlanFacts) -> Jobs:
+    """Return one job per teacher; one that is taken over is done already.
+
+    Raises:
+        NotReady: the teacher that is taken over, or that training starts from, is gone.
+    """
+    count = 1 + len(plan.run.config.squeeze.pool)
+    return {"squeeze": tuple(_squeeze_job(plan, number) for number in range(count))}
+
+
+def _squeeze_job(plan: PlanFacts, number: int) -> Job:
+    config, store = plan.run.config.of_teacher(number), plan.run.store
+    reuse = config.squeeze.reuse
+    key = teacher_key(plan, config) if reuse is None else stored_teacher(store, reuse).key
+    shard = config.squeeze.model.title
+    return Job(key, f"{shard}_t{number}" if number else shard, {"teacher": number})
+
+
+def teacher_key(plan: PlanFacts, config: RunConfig) -> str:
+    """Return the key of a teacher that this run trains or imports.
+
+    Args:
+        plan: the run's.
+        config: the run as if this teacher were its only one.
+    """
+    index = plan.index
+    checkpoint, start = config.squeeze.checkpoint, config.squeeze.start
+    return squeeze_key(
+        config,
+        class_hash=index.class_hash,
+        train=content_fingerprint(index.fingerprints),
+        test=index.test_fingerprint,
+        checkpoint=None if checkpoint is None else file_sha256(checkpoint),
+        start=None if start is None else weights_digest(stored_teacher(plan.run.store, start)),
+    )
+
+
+def check_inherited(config: RunConfig, index: DatasetIndex, store: Store) -> None:
+    """Refuse teachers of another run that do not fit this one; others are checked elsewhere.
+
+    Raises:
+        NotReady: one is gone.
+        ConfigError: one is of another network, normalisation, size or class list.
+    """
+    for number in range(1 + len(config.squeeze.pool)):
+        _check_inherited(config.of_teacher(number), index, store)
+
+
+def _check_inherited(config: RunConfig, index: DatasetIndex, store: Store) -> None:
+    squeeze = config.squeeze
+    if (key := squeeze.reuse or squeeze.start) is None:
+        return
+    marker = stored_teacher(store, key)
+    spec = TeacherSpec.from_json(StageShelf(store, "squeeze").load(marker, "json"))
+    where = f"squeeze.{'start' if squeeze.reuse is None else 'reuse'} = {key}"
+    if squeeze.reuse is None:
+        check_start(spec, config, index.classes, where=where)
+        return
+    check_description(spec, config, class_hash=index.class_hash, where=where)
+    if spec.side != config.data.side:
+        raise ConfigError(
+            f"{where}: the teacher was trained on {spec.side} x {spec.side} pixels, the run says "
+            f"data.side = {config.data.side}. Keep the size, or train another teacher."
+        )
+
+
+def stored_teacher(store: Store, key: str) -> Marker:
+    """Return the marker of a teacher that some run has squeezed.
+
+    Raises:
+        NotReady: there is none under this key.
+    """
+    shelf = StageShelf(store, "squeeze")
+    marker = shelf.marker(key)
+    if marker is None:
+        raise NotReady(
+            f"{store.uri(shelf.marker_path(key))}: no such teacher, though squeeze.reuse or "
+            "squeeze.start names it. Resume the run that made it, or squeeze another."
+        )
+    return marker
+
+
+def weights_digest(marker: Marker) -> str:
+    """Return the sha256 of a teacher's weights."""
+    return marker.file("safetensors").sha256

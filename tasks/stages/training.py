@@ -1,0 +1,70 @@
+"""What trainings of teachers and students share: a gang, checkpoints, and one commit at the end.
+
+With two or more processes a training runs in every process of a gang; the first commits. Training
+resumes from the furthest checkpoint in storage, whoever wrote it. What stands in storage may
+change at any moment, so the first process of a gang reads markers and checkpoints for all.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from distill_core.storage.checkpoints import Checkpoints
+from distill_core.storage.markers import new_token
+from tasks.jobs import Job, Receipt
+from tasks.stages.worker import Desk, receipt
+
+if TYPE_CHECKING:
+    from distill_core.training.distributed import World
+
+
+@dataclass(frozen=True)
+class SharedCheckpoints:
+    """Checkpoints of a gang: every process goes on from the bytes that the first one read."""
+
+    own: Checkpoints
+    world: World
+
+    def save(self, step: int, payload: bytes) -> None:
+        """Keep the state after `step` whole epochs."""
+        self.own.save(step, payload)
+
+    def latest(self) -> tuple[int, bytes] | None:
+        """Return the furthest state kept, the same in all processes; all of them must ask."""
+        return self.world.decided(self.own.latest)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training leaves behind."""
+
+    files: Callable[[], Mapping[str, bytes]]  # by suffix; asked of the first process alone
+    summary: dict[str, Any]
+
+
+def train_and_commit(
+    desk: Desk, job: Job, train: Callable[[SharedCheckpoints, World], Trained]
+) -> Receipt:
+    """Train, from the last checkpoint on, and commit the result under the job's key."""
+    from distill_core.training.distributed import World
+
+    if done := desk.begin(job):
+        return receipt(done, won=False)
+    since, world = time.perf_counter(), World.current()
+    checkpoints = Checkpoints(desk.run.store, desk.shelf.stage, job.key, new_token())
+    trained = train(SharedCheckpoints(checkpoints, world), world)
+    if not world.first:
+        return Receipt(job.key, job.shard)
+    committed = desk.commit(
+        job,
+        trained.files(),
+        since=since,
+        rows=1,
+        classes=desk.config.data.num_classes,
+        summary=trained.summary,
+    )
+    checkpoints.clear()
+    return committed

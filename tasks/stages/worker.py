@@ -1,0 +1,180 @@
+"""What every worker shares: its run, its shelf, its device, its gauge, and how it commits.
+
+Heavy imports stand inside the methods: the driver imports the worker modules to name the classes,
+and has no torch.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+from distill_core.config.schema import RunConfig
+from distill_core.errors import ShardError
+from distill_core.storage.markers import Marker, StageShelf, new_token
+from distill_core.storage.store import Store
+from tasks.jobs import Job, Receipt
+from tasks.run import Run
+from tasks.stages.plan import JobPlan
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from distill_core.data.real_images import RealImages
+    from distill_core.models.ensemble import Ensemble
+    from distill_core.models.teacher import FrozenTeacher
+    from distill_core.storage.images import ImageRows
+
+
+class Desk:
+    """What every worker has: the run, the store, a device, and a progress gauge."""
+
+    def __init__(
+        self,
+        stage: str,
+        *,
+        run: str,
+        name: str,
+        store: str,
+        device: str,
+        single_writer: bool = False,
+    ) -> None:
+        import torch
+
+        self.config = RunConfig.model_validate_json(run)
+        self.run = Run(name, self.config, Store(store, single_writer=single_writer))
+        self.shelf = StageShelf(self.run.store, stage)
+        self.device = device
+        self.plan = JobPlan(self.run)
+        self.gauge: tuple[int, int] = (0, 0)
+        self._teachers: dict[int, FrozenTeacher] = {}
+        self._students: dict[str, FrozenTeacher] = {}  # by key
+        torch.set_num_threads(self.config.threads)
+
+    def progress(self, done: int, total: int) -> None:
+        """Note how far the current job is."""
+        self.gauge = (done, total)
+
+    def begin(self, job: Job) -> Marker | None:
+        """Prepare this thread for a job; return its marker if somebody finished it meanwhile.
+
+        In a gang the first process looks, and all believe it.
+        """
+        import torch
+
+        from distill_core.training.distributed import World
+
+        torch.set_num_threads(self.config.threads)  # actors may run each call in another thread
+        self.gauge = (0, 0)
+        return World.current().decided(lambda: self.shelf.marker(job.key))
+
+    def commit(
+        self, job: Job, files: Mapping[str, bytes], *, since: float, **facts: Any
+    ) -> Receipt:
+        """Publish a shard under a new token and report who won."""
+        token = new_token()
+        marker = self.shelf.commit(
+            job.key,
+            shard=job.shard,
+            files=files,
+            seconds=time.perf_counter() - since,
+            device=self.device,
+            token=token,
+            **facts,
+        )
+        return receipt(marker, won=marker.token == token)
+
+    def teacher(self, number: int = 0) -> FrozenTeacher:
+        """Return one of the run's teachers, read from storage and checked against its marker."""
+        if number not in self._teachers:
+            self._teachers[number] = self._load_teacher(self.plan.teachers[number])
+        return self._teachers[number]
+
+    def _load_teacher(self, marker: Marker) -> FrozenTeacher:
+        from distill_core.models.files import load_teacher
+
+        shelf = StageShelf(self.run.store, "squeeze")
+        return load_teacher(
+            shelf.load(marker, "safetensors"),
+            shelf.load(marker, "json"),
+            device=self.device,
+            precision=self.config.precision,
+        )
+
+    def student(self, key: str | None) -> FrozenTeacher | None:
+        """Return the student that a round asks, by its key; None where there is none yet."""
+        if key is None:
+            return None
+        if key not in self._students:
+            from distill_core.models.files import load_student
+
+            shelf, rounds = StageShelf(self.run.store, "posttrain"), self.config.rounds
+            assert rounds is not None
+            weights = shelf.load(require(shelf, key), "safetensors")
+            self._students[key] = load_student(
+                weights, rounds.student, self.teacher(), precision=self.config.precision
+            )
+        return self._students[key]
+
+    @cached_property
+    def labeller(self) -> FrozenTeacher | Ensemble:
+        """Return the teacher that labels, or those that label together."""
+        from distill_core.models.ensemble import speak_as_one
+
+        relabel = self.config.relabel
+        return speak_as_one([self.teacher(n) for n in relabel.teachers], relabel.weighting)
+
+    @cached_property
+    def real(self) -> RealImages:
+        """Return the real training images, read as they are asked for."""
+        from distill_core.data.real_images import RealImages
+
+        return RealImages(self.config.data, self.plan.index, "train")
+
+    def images(self, key: str) -> ImageRows:
+        """Return a committed image shard, decoded."""
+        from distill_core.storage.images import decode_images
+
+        shelf = StageShelf(self.run.store, "recover")
+        return decode_images(shelf.load(require(shelf, key), "parquet"))
+
+    def split(
+        self, name: Literal["train", "test"], rows: Sequence[int] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the pixels and labels of real images of a split.
+
+        Args:
+            name: which split.
+            rows: places among its readable images; None: all of them.
+        """
+        from distill_core.data.real_images import RealImages  # reads nothing before it is asked
+
+        images = RealImages(self.config.data, self.plan.index, name)
+        if rows is None:
+            return images.resident(), images.labels
+        return images.pixels(self.plan.index.readable(name)[list(rows)]), images.labels[list(rows)]
+
+
+def receipt(marker: Marker, *, won: bool) -> Receipt:
+    """Return what the driver needs to know of a committed shard."""
+    return Receipt(
+        marker.key,
+        marker.shard,
+        seconds=marker.seconds,
+        won=won,
+        rows=marker.rows,
+        summary=marker.summary,
+    )
+
+
+def require(shelf: StageShelf, key: str) -> Marker:
+    """Return the marker of a shard that must be there."""
+    marker = shelf.marker(key)
+    if marker is None:
+        raise ShardError(
+            f"{shelf.store.uri(f'{shelf.stage}/_done/{key}.json')}: no such marker, though a "
+            f"manifest names it. Run the {shelf.stage} stage again under another --name."
+        )
+    return marker
