@@ -11,7 +11,7 @@ import sys
 import typer
 
 from distill_core.errors import DistillError, ShardsFailed
-from flows.commands import looking, redistilling, running, scheduling, storage, triggering
+from flows.commands import inspect, redistill, run, schedule, storage, trigger
 
 app = typer.Typer(
     help="Distil a labelled image dataset into a few images per class, with soft labels.",
@@ -19,16 +19,16 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (running.run, running.resume, redistilling.redistill):
+for command in (run.run, run.resume, redistill.redistill):
     app.command()(command)
-app.command("status")(looking.show_status)
-for command in (looking.plan, looking.show, looking.verify, looking.doctor, looking.report):
+app.command("status")(inspect.show_status)
+for command in (inspect.plan, inspect.show, inspect.verify, inspect.doctor, inspect.report):
     app.command()(command)
-for command in (triggering.trigger, triggering.serve):
+for command in (trigger.trigger, trigger.serve):
     app.command()(command)
-app.add_typer(scheduling.app, name="schedule")
+app.add_typer(schedule.app, name="schedule")
 app.command()(storage.gc)
-app.command()(running.demo)
+app.command()(run.demo)
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from flows.options import DEFAULT_STORE, AsJson, StoreUrl
+from flows.runs.options import DEFAULT_STORE, AsJson, StoreUrl
 
 
 def gc(
@@ -21,12 +21,13 @@ def gc(
 ) -> None:
     """Remove what no run refers to, and what lost or killed attempts left."""
     from distill_core.storage.store import Store
-    from flows import collecting, terminal
+    from flows import terminal
+    from flows.maintenance import collect
 
-    age = collecting.parse_age(grace)
-    done = collecting.collect_with_progress(Store(store), grace=age, dry_run=dry_run)
-    tree = collecting.to_json(done, grace=age, dry_run=dry_run)
+    age = collect.parse_age(grace)
+    done = collect.collect_with_progress(Store(store), grace=age, dry_run=dry_run)
+    tree = collect.to_json(done, grace=age, dry_run=dry_run)
     if as_json or done.removed or done.waiting:
-        terminal.show(collecting.table(done), tree, as_json=as_json)
+        terminal.show(collect.table(done), tree, as_json=as_json)
     if not as_json:
-        terminal.say(collecting.summary(done, dry_run=dry_run))
+        terminal.say(collect.summary(done, dry_run=dry_run))

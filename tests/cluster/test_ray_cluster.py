@@ -43,7 +43,7 @@ JOINS_WITH_A_WRONG_TOKEN = """
 import os, subprocess, sys, ray
 from tasks import ray_cluster
 
-JOIN = "import sys; from tasks import ray_cluster as r; r.connected(sys.argv[1]).__enter__()"
+JOIN = "import sys; from tasks.pools import ray_cluster as r; r.connected(sys.argv[1]).__enter__()"
 with ray_cluster.started(num_cpus=1):
     address = ray.get_runtime_context().gcs_address
     ours = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}

@@ -8,8 +8,8 @@ from pathlib import Path
 from distill_core.config.load import load_run
 from distill_core.config.schema import RunConfig
 from distill_core.storage.store import Store
-from flows.redistill import Complete, Outcome, redistill
-from flows.status import RunStatus, run_status
+from flows.runs.redistill import Complete, Outcome, redistill
+from flows.status.status import RunStatus, run_status
 from tasks.execution import Execution
 from tasks.policy import Policy
 from tasks.run import Run

@@ -17,9 +17,11 @@ from distill_core.errors import ShardsFailed
 from distill_core.storage.manifest import load_manifest
 from distill_core.storage.markers import StageShelf
 from distill_core.storage.store import Store
-from flows import cli, pipeline, status
-from flows.facts import gather
-from flows.selection import failed_only_of, intents
+from flows import cli
+from flows.reports.report_data import gather
+from flows.runs import pipeline
+from flows.runs.shard_selection import failed_only_of, intents
+from flows.status import status
 from tasks.execution import Execution
 from tasks.jobs import Job, Receipt
 from tasks.run import Run, create_run

@@ -8,7 +8,7 @@ import pytest
 
 from distill_core.errors import StorageError
 from distill_core.storage.backends import LocalBackend
-from flows.pipeline import complete_run
+from flows.runs.pipeline import complete_run
 from tasks.execution import Execution
 from tests.e2e.pipeline import tiny_run
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from distill_core.storage.markers import StageShelf, utc_now
-from flows.activity import Activity, run_activity
-from flows.status import run_status
+from flows.status.activity import Activity, run_activity
+from flows.status.status import run_status
 from tasks.run import Run
 from tasks.runs.drivers import read_drivers
 from tasks.runs.run_stage import STAGES, manifest_names

@@ -9,7 +9,7 @@ import pytest
 from distill_core.config.load import load_run
 from distill_core.storage.manifest import Manifest
 from distill_core.storage.store import Store
-from flows import planning
+from flows.estimate import workload
 from tasks.run import Run, create_run
 from tests.e2e.pipeline import execute, manifest, tiny_run
 from tests.e2e.test_redistill_cifar10 import Subset
@@ -56,8 +56,8 @@ def written(*manifests: Manifest) -> int:
 
 def compare(run: Run, stage: str, *names: str) -> None:
     """Hold what is planned for a stage against its manifests."""
-    plan, found = planning.plan_run(run.config), [manifest(run, name) for name in names]
-    assert planning.shards_by_stage(plan)[stage] == sum(len(each.entries) for each in found)
+    plan, found = workload.plan_run(run.config), [manifest(run, name) for name in names]
+    assert workload.shards_by_stage(plan)[stage] == sum(len(each.entries) for each in found)
     predicted = plan.image_bytes if stage == "recover" else plan.label_bytes
     assert predicted == pytest.approx(written(*found), rel=TOLERANCE)
 

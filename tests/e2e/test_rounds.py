@@ -17,10 +17,11 @@ from distill_core.selection.select import ClassSelection, decode_selection
 from distill_core.storage.images import decode_images
 from distill_core.storage.markers import StageShelf
 from distill_core.storage.store import Store
-from flows import pipeline, planning, selection
-from flows.facts import costs, gather, header
-from flows.status import run_status
-from flows.verify import verify_run
+from flows.estimate import workload
+from flows.maintenance.verify import verify_run
+from flows.reports.report_data import costs, gather, header
+from flows.runs import pipeline, shard_selection
+from flows.status.status import run_status
 from tasks.execution import Execution
 from tasks.gc.unreferenced import find_garbage
 from tasks.jobs import Job, Receipt
@@ -122,8 +123,8 @@ def test_no_image_is_started_from_twice(whole: Run) -> None:
 
 
 def test_what_is_planned_is_what_there_is_and_everything_verifies(whole: Run) -> None:
-    plan = planning.plan_run(whole.config, test_images=0)
-    planned = planning.shards_by_stage(plan)
+    plan = workload.plan_run(whole.config, test_images=0)
+    planned = workload.shards_by_stage(plan)
     assert {s.stage: s.total for s in run_status(whole).stages}.items() <= planned.items()
     verdict = verify_run(whole)
     assert not verdict.damage
@@ -133,10 +134,10 @@ def test_what_is_planned_is_what_there_is_and_everything_verifies(whole: Run) ->
 
 
 def test_named_shards_of_a_later_round_leave_the_rounds_before_whole(whole: Run) -> None:
-    only = selection.by_number(whole, "3")
+    only = shard_selection.by_number(whole, "3")
     assert set(only) == {"recover", "relabel"}
     assert only["recover"] == ["c00000-00009_i003-003", "c00000-00009_i003-003_random_real"]
-    assert set(selection.by_number(whole, "0")) >= {"recover-1", "relabel-1", "recover"}
+    assert set(shard_selection.by_number(whole, "0")) >= {"recover-1", "relabel-1", "recover"}
 
 
 def test_the_report_says_how_good_the_students_between_rounds_are(whole: Run) -> None:
@@ -164,7 +165,7 @@ def test_a_lost_shard_of_a_middle_round_is_made_again_and_nothing_else(
     lost = manifest(run, "recover-2").entries[1]
     marker = StageShelf(run.store, "recover").marker_path(lost.key)
     run.store.delete(marker)
-    (intent, *_) = selection.intents(run, run_status(run), {})
+    (intent, *_) = shard_selection.intents(run, run_status(run), {})
     assert (intent.stage, intent.shards) == ("recover-2", (lost.shard,))
     assert execute(run).ran == [("recover-2", lost.shard)]
     same_results(run, whole)

@@ -11,7 +11,7 @@ from distill_core.evaluation import blocks
 from distill_core.evaluation.accuracy import total
 from distill_core.evaluation.validate import decode_counts
 from distill_core.storage.markers import StageShelf
-from flows import facts
+from flows.reports import report_data
 from tasks.run import Run
 from tasks.runs.run_stage import stage_status
 from tasks.stages.plan import STAGES
@@ -55,17 +55,17 @@ def test_sharded_accuracies_are_those_of_the_whole_split_to_the_last_digit(
 ) -> None:
     entries = manifest(sharded, "validate").entries
     assert [entry.rows for entry in entries] == [100, 100, 100, 60] * 2
-    assert [(r["last"], r["ema"]) for r in facts.gather(sharded).results] == [
-        (r["last"], r["ema"]) for r in facts.gather(whole).results
+    assert [(r["last"], r["ema"]) for r in report_data.gather(sharded).results] == [
+        (r["last"], r["ema"]) for r in report_data.gather(whole).results
     ]
-    assert all(result["validated"] == 360 for result in facts.gather(sharded).results)
+    assert all(result["validated"] == 360 for result in report_data.gather(sharded).results)
 
 
 def test_the_files_of_a_student_add_up_to_its_accuracy_by_class(whole: Run, sharded: Run) -> None:
     shelf = StageShelf(sharded.store, "validate")
-    markers = facts.gather(sharded).markers["validate"]
+    markers = report_data.gather(sharded).markers["validate"]
     blocks = [decode_counts(shelf.load(marker, "json")) for marker in markers[:4]]
-    student = facts.gather(whole).results[0]
+    student = report_data.gather(whole).results[0]
     for which in ("last", "ema"):
         counted = add_up(block[which] for block in blocks)
         assert total(counted).accuracy.to_dict() == student[which]
@@ -95,13 +95,13 @@ def test_training_on_a_large_split_says_what_judged_it_and_the_stage_has_the_las
     run = copied(whole, tmp_path / "copy", without="runs")
     ran = execute(run, *STAGES[:-1]).ran
     assert sum(stage == "posttrain" for stage, _ in ran) == 2  # on another part: another key
-    before = facts.gather(run)
+    before = report_data.gather(run)
     said = {"images": 50, "of": 360, "rows": "evenly spaced"}
     assert all(result["judged_on"] == said for result in before.results)
     assert "not validated yet are on 50 of 360 test images" in before.note
 
     execute(run, "validate")
-    after, reference = facts.gather(run), facts.gather(whole)
+    after, reference = report_data.gather(run), report_data.gather(whole)
     assert [r["last"] for r in after.results] == [r["last"] for r in reference.results]
     assert [r["best"] for r in after.results] == [r["best"] for r in before.results]
     assert "`best-on-test` is on 50 of 360 test images" in after.note

@@ -10,9 +10,9 @@ import pytest
 
 from distill_core.data.index import load_index
 from distill_core.errors import DataError
-from flows.diff_report import write_diff
-from flows.redistill import Outcome, redistill
-from flows.status import every_run
+from flows.reports.diff_report import write_diff
+from flows.runs.redistill import Outcome, redistill
+from flows.status.status import every_run
 from tasks.execution import Execution
 from tasks.gc.collect import collect
 from tasks.jobs import Job, Receipt

@@ -22,7 +22,7 @@ from distill_core.storage.filesystems import REPEATS, REQUEST_ATTEMPTS
 from distill_core.storage.manifest import Manifest
 from distill_core.storage.markers import Marker, StageShelf
 from distill_core.storage.store import Store, probe
-from flows import pipeline
+from flows.runs import pipeline
 from tests.core.test_markers import FILES, KEY, commit, data_files
 from tests.faults.kinds import (
     Fault,

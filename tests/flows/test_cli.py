@@ -13,8 +13,10 @@ import pytest
 
 from distill_core.errors import ConfigError, ShardsFailed, StorageError
 from distill_core.storage.store import Store
-from flows import cli, pipeline, selection, status
-from flows.status import RunStatus
+from flows import cli
+from flows.runs import pipeline, shard_selection
+from flows.status import status
+from flows.status.status import RunStatus
 from tasks.run import Run
 from tasks.runs.run_stage import StageStatus
 from tests.flows.fabricate import finished_run, preset_file
@@ -78,7 +80,8 @@ def test_help_loads_nothing_heavy() -> None:
 
 
 def test_planning_and_looking_at_a_store_need_no_torch(tmp_path: Path) -> None:
-    code = "import flows.status, flows.planning, flows.verify, flows.report, flows.pipeline"
+    modules = "status.status estimate.workload maintenance.verify reports.report runs.pipeline"
+    code = "import " + ", ".join(f"flows.{name}" for name in modules.split())
     assert not {"torch", "ray", "prefect"} & set(modules_after(code))
 
 
@@ -246,29 +249,31 @@ def test_show_without_a_preset_lists_them(distill: Distill) -> None:
     ("text", "numbers"), [("3", [3]), ("3,17-20", [3, 17, 18, 19, 20]), ("2-2, 1", [1, 2])]
 )
 def test_shard_numbers_are_read(text: str, numbers: list[int]) -> None:
-    assert selection.parse_numbers(text) == numbers
+    assert shard_selection.parse_numbers(text) == numbers
 
 
 @pytest.mark.parametrize("text", ["", "a", "3-", "-3", "1;2", "1,,2"])
 def test_anything_else_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="--shards"):
-        selection.parse_numbers(text)
+        shard_selection.parse_numbers(text)
 
 
 def test_failed_only_narrows_the_first_incomplete_stage() -> None:
     done = StageStatus("squeeze", total=1, done=1, complete=True)
     failed = StageStatus("recover", total=3, done=1, failed={"b": {}, "a": {}})
-    assert selection.failed_only_of(RunStatus("r", "p", (done, failed))) == {"recover": ["a", "b"]}
+    assert shard_selection.failed_only_of(RunStatus("r", "p", (done, failed))) == {
+        "recover": ["a", "b"]
+    }
     untouched = StageStatus("recover", total=3, done=1)
     with pytest.raises(ConfigError, match="no recover shard has failed"):
-        selection.failed_only_of(RunStatus("r", "p", (done, untouched)))
+        shard_selection.failed_only_of(RunStatus("r", "p", (done, untouched)))
     with pytest.raises(ConfigError, match="complete"):
-        selection.failed_only_of(RunStatus("r", "p", (done,)))
+        shard_selection.failed_only_of(RunStatus("r", "p", (done,)))
 
 
 def test_two_selections_allow_what_both_allow() -> None:
     one, other = {"recover": ["a", "b"]}, {"recover": ["b", "c"], "relabel": ["d"]}
-    assert selection.narrowed(one, other) == {"recover": ["b"], "relabel": ["d"]}
+    assert shard_selection.narrowed(one, other) == {"recover": ["b"], "relabel": ["d"]}
 
 
 def test_a_run_that_was_never_started_has_no_stage_done(run: Run, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from distill_core.storage.listing import PARTIAL
 from distill_core.storage.manifest import Manifest, save_manifest
 from distill_core.storage.markers import StageShelf
 from distill_core.storage.store import Store
-from flows.collecting import parse_age
+from flows.maintenance.collect import parse_age
 from tasks.gc import collect as collecting
 from tasks.gc.collect import Collection, collect
 from tasks.gc.unreferenced import find_garbage

@@ -26,8 +26,8 @@ from distill_core.storage.listing import PARTIAL
 from distill_core.storage.manifest import Manifest, save_manifest
 from distill_core.storage.markers import StageShelf
 from distill_core.storage.store import Store, probe
-from flows.events import EventLog
-from flows.report import write_report
+from flows.progress.event_log import EventLog
+from flows.reports.report import write_report
 from tasks.execution import Execution
 from tasks.gc.collect import collect
 from tasks.jobs import Receipt
@@ -46,7 +46,7 @@ WRITES = re.compile(r"[rwxab+t]*[wxa+][rwxab+t]*")
 # Who opens files for writing: the store's own backend, and the log of a local server.
 KNOWN = {
     "distill_core/storage/backends.py",  # where the promise is kept
-    "flows/prefect_api.py",  # the log of a server of our own
+    "flows/orchestration/api.py",  # the log of a server of our own
     "tasks/pools/session_folder.py",  # a lock beside Ray's folder on this machine
 }
 HOUSES = ("distill_core", "tasks", "flows")

@@ -11,8 +11,8 @@ from distill_core.labels.relabel import relabel_shard
 from distill_core.sharding import ClassEntry, plan_shards
 from distill_core.storage.images import ImageRows
 from distill_core.storage.labels import encode_labels
-from flows import planning
-from flows.sizes import nibbles
+from flows.estimate import workload
+from flows.estimate.stored_bytes import nibbles
 from tests.core.tiny import CLASSES, SIDE, tiny_run, tiny_teacher
 
 COMMON = ("ipc=15", "recover.ipc_range=10", "relabel.views=6", "relabel.views_per_shard=4")
@@ -46,7 +46,7 @@ def test_predicted_label_bytes_are_close(kind: str) -> None:
             views = range(first, min(first + relabel.views_per_shard, relabel.stored_views))
             made = relabel_shard(rows, views, config=relabel, teacher=teacher, seed=0, device="cpu")
             written, files = written + len(encode_labels(made)), files + 1
-    plan = planning.plan_run(run)
+    plan = workload.plan_run(run)
     assert plan.label_shards == files
     assert plan.label_bytes == pytest.approx(written, rel=0.15)
 

@@ -8,7 +8,7 @@ import pytest
 from prefect.cache_policies import NO_CACHE
 
 from distill_core.errors import ClusterError, ConfigError, ShardsFailed, StorageError
-from flows import prefect_artifacts, prefect_flow
+from flows.orchestration import artifacts, prefect_flow
 
 
 @pytest.mark.parametrize(
@@ -53,4 +53,4 @@ def test_a_deployment_validates_the_whole_config() -> None:
     ("names", "key"), [(("Run_1", "recover"), "run-1-recover"), (("a.b", "x"), "a-b-x")]
 )
 def test_artifact_keys_are_lowercase_with_dashes(names: tuple[str, ...], key: str) -> None:
-    assert prefect_artifacts.artifact_key(*names) == key
+    assert artifacts.artifact_key(*names) == key

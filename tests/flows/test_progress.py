@@ -12,9 +12,9 @@ from rich.console import Console
 
 from distill_core.storage.store import Store
 from flows import units
-from flows.events import EventLog
-from flows.meter import Meter, describe
-from flows.progress import Lines, Several, display
+from flows.progress.display import Lines, Several, display
+from flows.progress.event_log import EventLog
+from flows.progress.meter import Meter, describe
 from tasks.jobs import Receipt
 from tasks.run import Run
 from tests.flows.fabricate import finished_run

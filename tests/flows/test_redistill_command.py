@@ -87,5 +87,5 @@ def test_a_series_that_cannot_name_a_folder_is_refused(
 
 
 def test_looking_for_changes_needs_neither_torch_nor_ray_nor_prefect() -> None:
-    code = "import flows.redistill, flows.commands.redistilling"
+    code = "import flows.runs.redistill, flows.commands.redistill"
     assert not {"torch", "ray", "prefect"} & set(modules_after(code))

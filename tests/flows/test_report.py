@@ -14,8 +14,8 @@ import pytest
 from PIL import Image as Picture
 
 from distill_core.config.load import load_run
-from flows import charts, facts, gallery, report, reproduce, tables
-from flows.charts import Span
+from flows.reports import charts, gallery, report, report_data, reproduce, tables
+from flows.reports.charts import Span
 from tasks.run import Run
 from tests.flows.fabricate import CLASSES, finished_run, result
 
@@ -192,8 +192,8 @@ def test_small_images_stand_side_by_side_unchanged(tmp_path: Path) -> None:
 
 
 def test_spread_keeps_both_ends() -> None:
-    assert facts.spread(range(100), 4) == [0, 33, 66, 99]
-    assert facts.spread(range(3), 4) == [0, 1, 2]
+    assert report_data.spread(range(100), 4) == [0, 33, 66, 99]
+    assert report_data.spread(range(3), 4) == [0, 1, 2]
 
 
 def test_the_command_names_what_differs_from_the_preset_and_nothing_else() -> None:

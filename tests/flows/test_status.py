@@ -13,9 +13,11 @@ import pytest
 from rich.console import Console
 
 from distill_core.storage.markers import StageShelf
-from flows import cli, selection, status
-from flows.activity import Activity, Claim, RunActivity, run_activity
-from flows.status import RunStatus
+from flows import cli
+from flows.runs import shard_selection
+from flows.status import status
+from flows.status.activity import Activity, Claim, RunActivity, run_activity
+from flows.status.status import RunStatus
 from tasks.run import Run
 from tasks.runs.drivers import DriverRecord, RunningShard, driver_path
 from tasks.runs.run_stage import StageStatus
@@ -236,10 +238,10 @@ def test_a_stage_without_shards_is_not_shown(run: Run) -> None:
 
 def test_a_dry_run_lists_what_would_run_as_text_and_json(run: Run) -> None:
     reached = RunStatus("tiny", "tiny", (half_done("k"), StageStatus("posttrain", None, 0)))
-    known, unknown = selection.intents(run, reached, {"recover": ["b", "a", "z"]})
+    known, unknown = shard_selection.intents(run, reached, {"recover": ["b", "a", "z"]})
     assert known.lines() == ["recover: 2 of 5", "  a", "  b"]
     assert unknown.lines() == ["posttrain: 6 by the plan, fewer if the store has some already"]
-    assert selection.intents_to_json(run, [known, unknown]) == {
+    assert shard_selection.intents_to_json(run, [known, unknown]) == {
         "run": "tiny",
         "would_run": [
             {"stage": "recover", "count": 2, "total": 5, "shards": ("a", "b")},

@@ -45,7 +45,7 @@ def deployed(server: Server, store: Path) -> Operator:
 @pytest.fixture(scope="package")
 def silent_run(deployed: Operator, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Return a flow run whose processes were all killed: nobody is left who could say so."""
-    entrypoint, pool = "flows.prefect_flow.distill", "nobodys"
+    entrypoint, pool = "flows.orchestration.prefect_flow.distill", "nobodys"
     deployed.prefect("work-pool", "create", pool, "--type", "process")
     file = str(FILES / "prefect.yaml")
     alone = ("--concurrency-limit", "1", "--prefect-file", file)

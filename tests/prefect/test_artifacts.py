@@ -7,8 +7,8 @@ from uuid import uuid4
 
 import pytest
 
-from flows import prefect_artifacts
-from flows.prefect_artifacts import PAUSE_SECONDS, StageArtifacts
+from flows.orchestration import artifacts
+from flows.orchestration.artifacts import PAUSE_SECONDS, StageArtifacts
 
 
 class Api:
@@ -29,9 +29,9 @@ class Api:
 def api(monkeypatch: pytest.MonkeyPatch) -> Api:
     """Return an API in Prefect's place."""
     made = Api()
-    monkeypatch.setattr(prefect_artifacts, "create_progress_artifact", lambda *_, **__: uuid4())
-    monkeypatch.setattr(prefect_artifacts, "update_progress_artifact", made.update)
-    monkeypatch.setattr(prefect_artifacts, "get_run_logger", lambda: logging.getLogger("test"))
+    monkeypatch.setattr(artifacts, "create_progress_artifact", lambda *_, **__: uuid4())
+    monkeypatch.setattr(artifacts, "update_progress_artifact", made.update)
+    monkeypatch.setattr(artifacts, "get_run_logger", lambda: logging.getLogger("test"))
     return made
 
 

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from flows import cli, schedules
+from flows import cli
+from flows.orchestration import schedules
 
 
 @pytest.fixture(autouse=True)

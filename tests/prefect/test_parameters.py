@@ -9,8 +9,9 @@ import pytest
 
 from distill_core.config.load import load_run, preset_names
 from distill_core.errors import ConfigError
-from flows import addresses, parameters, prefect_flow
+from flows import addresses
 from flows.addresses import check_address, check_config
+from flows.orchestration import parameters, prefect_flow
 from tasks.execution import Placement
 
 STORES = (

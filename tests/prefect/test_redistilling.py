@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from distill_core.storage.store import Store
-from flows.status import run_status
+from flows.status.status import run_status
 from tasks.series import versions_of
 from tests.e2e.pipeline import TINY
 from tests.e2e.series import BLOCKS, change_class, dataset, write_class

@@ -15,7 +15,7 @@ import yaml
 
 from distill_core.config.load import load_run
 from distill_core.storage.store import Store
-from flows.deployments import COLLISION, FLOWS
+from flows.orchestration.deployments import COLLISION, FLOWS
 from tasks.run import open_run
 from tests.e2e.pipeline import TINY
 from tests.prefect.server import ROOT, Operator, Server, wait_until
@@ -165,7 +165,9 @@ def test_the_password_stands_in_no_log_config_or_object(
 def test_the_file_describes_what_serve_serves() -> None:
     tree = yaml.safe_load((ROOT / "deploy" / "prefect" / "prefect.yaml").read_text())
     described = tree["deployments"]
-    assert [one["entrypoint"] for one in described] == [f"flows.prefect_flow.{f}" for f in FLOWS]
+    assert [one["entrypoint"] for one in described] == [
+        f"flows.orchestration.prefect_flow.{f}" for f in FLOWS
+    ]
     for one in described:
         assert one["concurrency_limit"] == {"limit": 1, "collision_strategy": COLLISION}
         assert one["name"] == "default"

@@ -19,7 +19,7 @@ from benchmarks.hardware import hardware
 from distill_core.config.load import load_run
 from distill_core.storage.markers import StageShelf
 from distill_core.storage.store import Store
-from flows.planning import plan_run
+from flows.estimate.workload import plan_run
 from tasks.run import Run, default_name
 from tests.rehearsal import checks
 

@@ -10,7 +10,7 @@ import pytest
 
 from distill_core.config.load import load_run
 from distill_core.storage.store import Store
-from flows.verify import verify_run
+from flows.maintenance.verify import verify_run
 from tasks.run import create_run, open_run
 from tasks.runs.run_stage import STAGES
 from tests.core.datasets import image_folder

@@ -21,7 +21,7 @@ import pytest
 
 from benchmarks.s3_server import served
 from distill_core.storage.markers import StageShelf
-from flows.verify import verify_run
+from flows.maintenance.verify import verify_run
 from tasks.run import Run
 from tests.e2e.pipeline import manifest
 from tests.faults.proxy import FaultProxy

@@ -1,7 +1,7 @@
 """What a run consists of, before anything is started: shards, image-iterations, bytes.
 
 One image-iteration is one image through one optimisation step of recover: a forward and a backward
-pass to the pixels, through one teacher. What that costs is said by `flows.costs`.
+pass to the pixels, through one teacher. What that costs is said by `flows.estimate.cost`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from distill_core.errors import DistillError
 from distill_core.evaluation.blocks import validation_blocks
 from distill_core.sharding import ClassEntry, ClassShard, plan_shards
 from distill_core.storage.label_codec import choose_scheme
-from flows import sizes
+from flows.estimate import stored_bytes
 
 FEATURES: Mapping[str, int] = {  # of networks of one width, their small variants included
     "resnet18": 512,
@@ -72,12 +72,14 @@ def plan_run(
         test_images: in the real test split; None: not known.
     """
     shards = _shards(config)
-    shapes = sizes.shapes_of(shards)
+    shapes = stored_bytes.shapes_of(shards)
     images = sum(shape.images * count for shape, count in shapes.items())
     sets = 2 if "random_real" in config.posttrain.sets else 1
     views = images * config.relabel.stored_views * sets
     scheme, width = _labels(config)
-    pictures = [sizes.image_bytes(config, shapes, real=real) for real in (False, True)[:sets]]
+    pictures = [
+        stored_bytes.image_bytes(config, shapes, real=real) for real in (False, True)[:sets]
+    ]
     post = config.posttrain
     students = len(post.students) * len(post.seeds) * len(post.sets)
     stored = len(shards) if scheme != "online" else 0
@@ -111,7 +113,7 @@ def plan_run(
         else students * len(validation_blocks(test_images, post.validation_shard)),
         student_images=students * images * post.epochs + _seen_between_rounds(config, between),
         image_bytes=sum(pictures),
-        label_bytes=sets * sizes.label_bytes(config, shapes, scheme=scheme, width=width),
+        label_bytes=sets * stored_bytes.label_bytes(config, shapes, scheme=scheme, width=width),
         scheme=scheme,
     )
 

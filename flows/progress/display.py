@@ -1,6 +1,6 @@
 """Progress of long steps: bars with rate and ETA on a terminal, plain lines elsewhere.
 
-Both are observers of `tasks.runs.run_stage.run_stage`; what they show is computed by `flows.meter`.
+Both are observers of `tasks.runs.run_stage`; `flows.progress.meter` computes what they show.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from flows import units
-from flows.meter import Meter, describe, unit_of
+from flows.progress.meter import Meter, describe, unit_of
 
 if TYPE_CHECKING:
     from tasks.jobs import Receipt

@@ -17,8 +17,8 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
-from flows import facts, tables
-from flows.meter import Meter, describe, unit_of
+from flows.progress.meter import Meter, describe, unit_of
+from flows.reports import report_data, tables
 
 if TYPE_CHECKING:
     from tasks.jobs import Receipt
@@ -115,11 +115,11 @@ def artifact_key(*names: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", "-".join(names).lower()).strip("-")
 
 
-def publish(found: facts.Facts) -> None:
+def publish(found: report_data.Facts) -> None:
     """Show a run's accuracy table and report."""
     rows = [dict(zip(tables.HEADER, cells, strict=True)) for cells in found.cells]
     name = found.run.name
-    header = tables.markdown_table(("", name), facts.header(found))
+    header = tables.markdown_table(("", name), report_data.header(found))
     accuracy = tables.markdown_table(tables.HEADER, found.cells)
     where = found.run.store.uri(found.report)
     parts = (f"# {name}", header, "## Accuracy", accuracy, found.note, f"Report: {where}")

@@ -18,7 +18,7 @@ from distill_core.storage.manifest import Manifest, ManifestEntry, load_manifest
 from distill_core.storage.markers import FileInfo, StageShelf
 from distill_core.storage.store import Store
 from flows import units
-from flows.progress import display
+from flows.progress.display import display
 from tasks.run import Run
 from tasks.runs.run_stage import kind_of, manifest_names, stages_of
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Unpack
 import typer
 from typer.core import TyperGroup
 
-from flows.commands.triggering import said_where
-from flows.options import (
+from flows.commands.trigger import said_where
+from flows.runs.options import (
     DEFAULT_DEPLOYMENT,
     AsJson,
     DeployedStore,
@@ -24,7 +24,7 @@ from flows.options import (
 )
 
 if TYPE_CHECKING:
-    from flows.schedules import Entry
+    from flows.orchestration.schedules import Entry
 
 
 class Verbs(TyperGroup):
@@ -65,9 +65,9 @@ def add(
     **how: Unpack[How],
 ) -> None:
     """Add a schedule, or change the one of this name. The config is resolved here and now."""
-    from flows import schedules
-    from flows.deployments import of_config
-    from flows.parameters import resolved
+    from flows.orchestration import schedules
+    from flows.orchestration.deployments import of_config
+    from flows.orchestration.parameters import resolved
 
     config = resolved(preset, [*(overrides or []), *(set_ or [])])
     name = name or schedules.default_name(config.preset)
@@ -80,7 +80,7 @@ def add(
 @app.command("list")
 def show_list(deployment: DeploymentName = DEFAULT_DEPLOYMENT, as_json: AsJson = False) -> None:
     """List the schedules, and when each fires next."""
-    from flows import schedules
+    from flows.orchestration import schedules
 
     _show(schedules.every(on=deployment), as_json=as_json)
 
@@ -88,7 +88,8 @@ def show_list(deployment: DeploymentName = DEFAULT_DEPLOYMENT, as_json: AsJson =
 @app.command()
 def pause(name: Name, deployment: DeploymentName = DEFAULT_DEPLOYMENT) -> None:
     """Let a schedule rest; what already runs goes on."""
-    from flows import schedules, terminal
+    from flows import terminal
+    from flows.orchestration import schedules
 
     schedules.switch(name, active=False, on=deployment)
     terminal.say(f"{name}: paused")
@@ -97,7 +98,8 @@ def pause(name: Name, deployment: DeploymentName = DEFAULT_DEPLOYMENT) -> None:
 @app.command()
 def resume(name: Name, deployment: DeploymentName = DEFAULT_DEPLOYMENT) -> None:
     """Let a paused schedule go on."""
-    from flows import schedules, terminal
+    from flows import terminal
+    from flows.orchestration import schedules
 
     schedules.switch(name, active=True, on=deployment)
     terminal.say(f"{name}: active")
@@ -106,7 +108,8 @@ def resume(name: Name, deployment: DeploymentName = DEFAULT_DEPLOYMENT) -> None:
 @app.command()
 def remove(name: Name, deployment: DeploymentName = DEFAULT_DEPLOYMENT) -> None:
     """Remove a schedule; what already runs goes on."""
-    from flows import schedules, terminal
+    from flows import terminal
+    from flows.orchestration import schedules
 
     schedules.remove(name, on=deployment)
     terminal.say(f"{name}: removed")

@@ -11,9 +11,10 @@ from typing import Any, TypeVar
 from distill_core.config.load import fingerprint
 from distill_core.storage.manifest import Manifest
 from distill_core.storage.markers import Marker, StageShelf
-from flows import tables, units
-from flows.charts import Span
-from flows.tables import AccuracyRow, accuracy_cells, accuracy_rows
+from flows import units
+from flows.reports import tables
+from flows.reports.charts import Span
+from flows.reports.tables import AccuracyRow, accuracy_cells, accuracy_rows
 from tasks.run import Run
 from tasks.runs.run_stage import kind_of, manifests, stages_of
 from tasks.runs.stage_status import missing_in

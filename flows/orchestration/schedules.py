@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from distill_core.errors import ConfigError
-from flows import prefect_api
-from flows.deployments import Parameters, completed, deployment
-from flows.options import DEFAULT_DEPLOYMENT
+from flows.orchestration import api
+from flows.orchestration.deployments import Parameters, completed, deployment
+from flows.runs.options import DEFAULT_DEPLOYMENT
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -61,7 +61,7 @@ def put(
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
         raise ConfigError(f"schedule {name!r}: use lowercase letters, digits and dashes.")
     when = _cron(cron, timezone)
-    with prefect_api.client() as client:
+    with api.client() as client:
         found = deployment(client, FLOW, on)
         parameters = completed(found, said)
         old = {one.slug: one for one in client.read_deployment_schedules(found.id)}.get(name)
@@ -81,7 +81,7 @@ def every(*, on: str = DEFAULT_DEPLOYMENT) -> tuple[Entry, ...]:
         ConfigError: no such deployment.
         ClusterError: the server cannot be reached.
     """
-    with prefect_api.client() as client:
+    with api.client() as client:
         found = deployment(client, FLOW, on)
         entries = map(_entry, client.read_deployment_schedules(found.id))
         return tuple(sorted(entries, key=lambda entry: entry.name))
@@ -94,7 +94,7 @@ def switch(name: str, *, active: bool, on: str = DEFAULT_DEPLOYMENT) -> None:
         ConfigError: no such deployment or schedule.
         ClusterError: the server cannot be reached.
     """
-    with prefect_api.client() as client:
+    with api.client() as client:
         found = deployment(client, FLOW, on)
         one = _named(client, found, name)
         client.update_deployment_schedule(found.id, one.id, active=active)
@@ -107,7 +107,7 @@ def remove(name: str, *, on: str = DEFAULT_DEPLOYMENT) -> None:
         ConfigError: no such deployment or schedule.
         ClusterError: the server cannot be reached.
     """
-    with prefect_api.client() as client:
+    with api.client() as client:
         found = deployment(client, FLOW, on)
         client.delete_deployment_schedule(found.id, _named(client, found, name).id)
 

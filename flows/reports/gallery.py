@@ -17,8 +17,8 @@ from PIL import Image as Picture
 
 from distill_core.storage.images import ImageRows, decode_images
 from distill_core.storage.markers import Marker, StageShelf
-from flows.charts import Image
-from flows.facts import Facts, spread
+from flows.reports.charts import Image
+from flows.reports.report_data import Facts, spread
 
 CLASSES, COLUMNS, BLOCKS = 24, 10, 4  # at most, so that the report stays small
 LOSSLESS_SIDE = 64  # larger images are shown as JPEG

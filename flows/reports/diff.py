@@ -12,9 +12,9 @@ from typing import Any
 from distill_core.config.schema import RunConfig
 from distill_core.data.index import DatasetIndex, load_index
 from distill_core.storage.manifest import Manifest
-from flows.facts import gather
-from flows.status import run_status
-from flows.tables import SETS
+from flows.reports.report_data import gather
+from flows.reports.tables import SETS
+from flows.status.status import run_status
 from tasks.run import Run, open_run
 from tasks.runs.run_stage import manifests, stages_of
 from tasks.series import Version, version_of, versions_of

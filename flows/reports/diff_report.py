@@ -6,8 +6,8 @@ import json
 from collections.abc import Sequence
 
 from flows import units
-from flows.diff import AccuracyDiff, Diff, compare
-from flows.tables import markdown_table
+from flows.reports.diff import AccuracyDiff, Diff, compare
+from flows.reports.tables import markdown_table
 from tasks.run import Run
 from tasks.series import version_of
 

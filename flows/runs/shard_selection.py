@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from distill_core.errors import ConfigError
-from flows import planning
-from flows.status import RunStatus, run_status
+from flows.estimate import workload
+from flows.status.status import RunStatus, run_status
 from tasks.run import Run
 from tasks.runs.run_stage import StageStatus, kind_of, stage_status, stages_of
 from tasks.stages.plan import JobPlan, NotReady, round_of, shard_name, test_images_of
@@ -130,18 +130,18 @@ def intents_to_json(run: Run, found: Sequence[Intent]) -> dict[str, Any]:
 def _intent(run: Run, stage: StageStatus, only: Sequence[str] | None) -> Intent:
     follows = bool(stage.missing) and not stage.pending  # what an earlier stage lacks, only
     if stage.total is None or stage.stage == "ingest" or follows:
-        planned = planning.shards_by_stage(_plan(run))[stage.stage]
+        planned = workload.shards_by_stage(_plan(run))[stage.stage]
         return Intent(stage.stage, planned, stage.total, None)
     chosen = tuple(shard for shard in stage.pending if only is None or shard in only)
     return Intent(stage.stage, len(chosen), stage.total, chosen)
 
 
-def _plan(run: Run) -> planning.Plan:
+def _plan(run: Run) -> workload.Plan:
     try:
         images: int | None = test_images_of(run)
     except NotReady:
-        images = planning.count_images(run.config, "test")
-    return planning.plan_run(run.config, test_images=images)
+        images = workload.count_images(run.config, "test")
+    return workload.plan_run(run.config, test_images=images)
 
 
 def _described(relabel: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from distill_core.config.schema import RunConfig
 from flows import units
-from flows.planning import Plan
+from flows.estimate.workload import Plan
 
 SHARD_SECONDS = (300, 900)  # a lost shard should be cheap, a finished one worth its overhead
 PASSES = {"relabel": 0.5, "training": 1.5}  # in image-iterations: 1 and 3 of recover's 2 passes

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from distill_core.config.schema import RunConfig
 from distill_core.errors import ConfigError
 from distill_core.storage.store import Store
-from flows import prefect_api
-from flows.options import DEFAULT_DEPLOYMENT
-from flows.pipeline import execution_of
+from flows.orchestration import api
+from flows.runs.options import DEFAULT_DEPLOYMENT
+from flows.runs.pipeline import execution_of
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -54,7 +54,7 @@ def ask(flow: str, said: Parameters, *, name: str = DEFAULT_DEPLOYMENT) -> Asked
         ConfigError: no such deployment, or parameters that it refuses.
         ClusterError: the server cannot be reached.
     """
-    with prefect_api.client() as client:
+    with api.client() as client:
         from prefect.utilities.urls import url_for
 
         found = deployment(client, flow, name)
@@ -103,13 +103,13 @@ def serve(own: Parameters, *, name: str, limit: int, pause_on_shutdown: bool) ->
         limit: runs at a time, over all of them.
         pause_on_shutdown: pause their schedules when the process is stopped.
     """
-    with prefect_api.client():
+    with api.client():
         pass  # a server has to be named
     import prefect
     from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
     from prefect.types.entrypoint import EntrypointType
 
-    from flows import prefect_flow
+    from flows.orchestration import prefect_flow
 
     alone = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy(COLLISION))
     served = [

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Unpack
 import typer
 
 from distill_core.errors import ShardsFailed
-from flows.options import (
+from flows.runs.options import (
     DEFAULT_STORE,
     AsJson,
     How,
@@ -22,8 +22,8 @@ from flows.options import (
 )
 
 if TYPE_CHECKING:
-    from flows.redistill import Outcome
-    from flows.status import RunStatus
+    from flows.runs.redistill import Outcome
+    from flows.status.status import RunStatus
     from tasks.execution import Execution
     from tasks.run import Run
 
@@ -46,7 +46,7 @@ def redistill(
     """Distil again what changed since the last version; do nothing if nothing did."""
     from distill_core.config.load import load_run
     from distill_core.storage.store import Store
-    from flows import redistill as flow
+    from flows.runs import redistill as flow
 
     execution_ = execution(store, how)
     config = load_run(preset, [*(overrides or []), *(set_ or [])])
@@ -63,7 +63,8 @@ def redistill(
 
 def _complete(run: Run, how: Execution) -> RunStatus:
     """Do what a run lacks; say which shards failed, if some did."""
-    from flows import pipeline, status
+    from flows.runs import pipeline
+    from flows.status import status
     from tasks.pools.signals import terminable
 
     try:
@@ -75,8 +76,9 @@ def _complete(run: Run, how: Execution) -> RunStatus:
 
 
 def _say(outcome: Outcome, *, as_json: bool) -> None:
-    from flows import diff_report, summary, terminal
-    from flows.status import run_status
+    from flows import terminal
+    from flows.reports import diff_report, summary
+    from flows.status.status import run_status
 
     if as_json:
         terminal.say_json(_to_json(outcome))
@@ -94,7 +96,7 @@ def _say(outcome: Outcome, *, as_json: bool) -> None:
 
 
 def _to_json(outcome: Outcome) -> dict[str, Any]:
-    from flows.status import run_status
+    from flows.status.status import run_status
 
     return {
         "version": SCHEMA,

@@ -6,7 +6,7 @@ from typing import Annotated, Unpack
 
 import typer
 
-from flows.options import (
+from flows.runs.options import (
     DEFAULT_STORE,
     AsJson,
     How,
@@ -27,8 +27,9 @@ def show_status(
     """Say what is done, from the store alone; of one run also who is at work, and how fast."""
     from distill_core.storage.markers import utc_now
     from distill_core.storage.store import Store
-    from flows import status, terminal
-    from flows.activity import run_activity
+    from flows import terminal
+    from flows.status import status
+    from flows.status.activity import run_activity
     from tasks.run import open_run
 
     if run is None:
@@ -61,21 +62,22 @@ def plan(
 ) -> None:
     """Say what a run will cost before anything is spent."""
     from distill_core.config.load import load_run
-    from flows import costs, planning, terminal
+    from flows import terminal
+    from flows.estimate import cost, workload
     from tasks.calibration import calibrate as measure
 
     config = load_run(preset, overrides or [])
     rates = {"recover": rate} if rate else {}
     if calibrate:
         rates = {**measure(config, execution(DEFAULT_STORE, how))}
-    made = planning.plan_run(
+    made = workload.plan_run(
         config,
-        train_images=planning.count_images(config, "train"),
-        test_images=planning.count_images(config, "test"),
+        train_images=workload.count_images(config, "train"),
+        test_images=workload.count_images(config, "test"),
     )
-    spent = costs.cost_at(made, config, rates, price=price)
-    table = terminal.pairs(costs.lines(made, spent), title=config.preset)
-    terminal.show(table, costs.to_json(made, spent), as_json=as_json)
+    spent = cost.cost_at(made, config, rates, price=price)
+    table = terminal.pairs(cost.lines(made, spent), title=config.preset)
+    terminal.show(table, cost.to_json(made, spent), as_json=as_json)
 
 
 def show(
@@ -100,7 +102,7 @@ def verify(run: RunName, store: StoreUrl = DEFAULT_STORE) -> None:
     """Read and hash every file of every manifest again; exit code 1 names what is damaged."""
     from distill_core.storage.store import Store
     from flows import terminal
-    from flows.verify import verify_with_progress
+    from flows.maintenance.verify import verify_with_progress
     from tasks.run import open_run
 
     found = open_run(Store(store), run)
@@ -126,7 +128,7 @@ def report(run: RunName, store: StoreUrl = DEFAULT_STORE) -> None:
     """Write a run's HTML report anew, from its manifests."""
     from distill_core.storage.store import Store
     from flows import terminal
-    from flows.report import write_report
+    from flows.reports.report import write_report
     from tasks.run import open_run
 
     found = open_run(Store(store), run)

@@ -18,12 +18,12 @@ from distill_core.config.schema import RunConfig
 from distill_core.errors import ConfigError, StorageError
 from distill_core.storage.store import ANOTHER_STORE, Store, probe
 from flows.addresses import check_address, check_config
-from flows.events import EventLog
-from flows.facts import REPORT
-from flows.progress import Several, display
-from flows.report import write_report
-from flows.selection import narrowed
-from flows.status import RunStatus, run_status
+from flows.progress.display import Several, display
+from flows.progress.event_log import EventLog
+from flows.reports.report import write_report
+from flows.reports.report_data import REPORT
+from flows.runs.shard_selection import narrowed
+from flows.status.status import RunStatus, run_status
 from tasks.execution import Execution
 from tasks.pools.provider import PoolProvider
 from tasks.run import Run, create_run, default_name
@@ -156,10 +156,10 @@ def run_local(run: Run, execution: Execution, only: Only) -> None:
 
 def run_with_prefect(run: Run, execution: Execution, only: Only) -> None:
     """Run every stage as a Prefect flow; its parameters are plain JSON, without credentials."""
-    from flows import prefect_api  # Prefect takes seconds to import
+    from flows.orchestration import api
 
-    with prefect_api.connected():
-        from flows.prefect_flow import distill  # reads its settings on import
+    with api.connected():
+        from flows.orchestration.prefect_flow import distill  # reads its settings on import
 
         parameters: dict[str, Any] = {
             "config": run.config.model_dump(mode="json"),

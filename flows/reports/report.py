@@ -13,9 +13,9 @@ from typing import Any
 import jinja2
 
 from distill_core.config.load import to_yaml
-from flows import charts, facts, gallery, reproduce, tables
-from flows.charts import Chart, Image
-from flows.facts import Facts
+from flows.reports import charts, gallery, report_data, reproduce, tables
+from flows.reports.charts import Chart, Image
+from flows.reports.report_data import Facts
 from tasks.run import Run
 
 MAX_BYTES = 8_000_000
@@ -24,16 +24,16 @@ TRACED_SHARDS = 50  # loss curves are taken from at most this many image shards
 
 def write_report(run: Run) -> str:
     """Make a run's report anew and return its path in the store."""
-    found = facts.gather(run)
+    found = report_data.gather(run)
     run.store.put(found.report, render(found).encode())
     return found.report
 
 
 def render(found: Facts) -> str:
     """Return the report as HTML; sections whose stage is not complete are left out."""
-    traces = facts.traces(found, TRACED_SHARDS)
+    traces = report_data.traces(found, TRACED_SHARDS)
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("flows"),
+        loader=jinja2.PackageLoader("flows.reports"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -42,7 +42,7 @@ def render(found: Facts) -> str:
     environment.filters["uri"] = data_uri
     return environment.get_template("report.html.j2").render(
         run=found.run,
-        header=facts.header(found),
+        header=report_data.header(found),
         grid=gallery.grid(found),
         evolutions=gallery.evolutions(traces),
         curves=_curves(found, traces),
@@ -52,7 +52,7 @@ def render(found: Facts) -> str:
         columns=tables.HEADER,
         note=found.note,
         timeline=_timeline(found),
-        costs=facts.costs(found),
+        costs=report_data.costs(found),
         command=reproduce.command(found.run),
         config=to_yaml(found.run.config),
         versions=reproduce.versions(),
@@ -89,5 +89,5 @@ def _curves(found: Facts, traces: Sequence[Mapping[str, Any]]) -> list[Chart]:
 
 
 def _timeline(found: Facts) -> Chart | None:
-    spans = facts.spans(found)
+    spans = report_data.spans(found)
     return charts.timeline_chart(spans) if spans else None

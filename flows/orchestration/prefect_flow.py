@@ -14,10 +14,13 @@ from prefect.cache_policies import NO_CACHE
 
 from distill_core.config.schema import RunConfig
 from distill_core.storage.store import Store
-from flows import facts, parameters, pipeline, selection, status
-from flows.parameters import Override, PresetName, ShardList, StoreAddress
-from flows.pipeline import Only, Work
-from flows.prefect_artifacts import StageArtifacts, publish
+from flows.orchestration import parameters
+from flows.orchestration.artifacts import StageArtifacts, publish
+from flows.orchestration.parameters import Override, PresetName, ShardList, StoreAddress
+from flows.reports import report_data
+from flows.runs import pipeline, shard_selection
+from flows.runs.pipeline import Only, Work
+from flows.status import status
 from tasks.execution import Execution, Placement
 from tasks.policy import Policy
 from tasks.run import Run, default_name, open_run
@@ -91,7 +94,7 @@ def report(work: Work) -> None:
     """Write the report, and show the accuracy table among the artifacts."""
     work.report()
     if not work.stopped:
-        publish(facts.gather(work.run))
+        publish(report_data.gather(work.run))
 
 
 TASKS: Mapping[str, Task[[Work, str], None]] = {
@@ -165,7 +168,7 @@ def resume(
     """
     where = parameters.placed(store, execution, shards=shards)
     found = open_run(Store(store), run)
-    only = selection.selection(found, failed_only=failed_only, shards=shards)
+    only = shard_selection.selection(found, failed_only=failed_only, shards=shards)
     run_stages(found, where, only)
 
 
@@ -191,7 +194,7 @@ def redistill(
         execution: where and how jobs run.
         config: a whole config, as `distill show PRESET` prints it; wins over preset and overrides.
     """
-    from flows import redistill as again
+    from flows.runs import redistill as again
 
     resolved = parameters.resolved(preset, overrides, config)
     where = parameters.placed(store, execution)
@@ -219,7 +222,7 @@ def run_stages(
     with pipeline.opened(made, where, only or {}, observers=[StageArtifacts(made.name)]) as work:
         ingest(work)
         if shards is not None:
-            work.narrow(selection.by_number(made, shards))
+            work.narrow(shard_selection.by_number(made, shards))
         for stage in stages_of(made.config)[1:]:
             TASKS[kind_of(stage)].with_options(name=stage)(work, stage)
         report(work)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Unpack
 import typer
 
 from distill_core.errors import ConfigError
-from flows.options import (
+from flows.runs.options import (
     DEFAULT_DEPLOYMENT,
     DEFAULT_STORE,
     AsJson,
@@ -25,7 +25,7 @@ from flows.options import (
 )
 
 if TYPE_CHECKING:
-    from flows.deployments import Parameters
+    from flows.orchestration.deployments import Parameters
 
 
 @with_how
@@ -47,8 +47,9 @@ def trigger(
     **how: Unpack[How],
 ) -> None:
     """Ask a Prefect deployment for a run: the config is resolved here, the work done there."""
-    from flows import deployments, terminal
-    from flows.selection import parse_numbers
+    from flows import terminal
+    from flows.orchestration import deployments
+    from flows.runs.shard_selection import parse_numbers
 
     if shards is not None:
         parse_numbers(shards)
@@ -73,8 +74,8 @@ def distilled(preset: str, changes: list[str], name: str | None, failed_only: bo
     Raises:
         ConfigError: an unknown preset or key, a value out of range, or --failed-only.
     """
-    from flows.deployments import of_config
-    from flows.parameters import resolved
+    from flows.orchestration.deployments import of_config
+    from flows.orchestration.parameters import resolved
 
     if failed_only:
         raise ConfigError("--failed-only: goes with --resume RUN; a new run has no failed shards.")
@@ -117,7 +118,8 @@ def serve(
 ) -> None:
     """Serve the deployments distill, resume and redistill from this machine, until stopped."""
     from distill_core.storage.store import Store
-    from flows import deployments, terminal
+    from flows import terminal
+    from flows.orchestration import deployments
 
     own = said_where(Store(store).url, how)
     terminal.say(f"serving {', '.join(deployments.FLOWS)} as {deployment}; store: {own['store']}")

@@ -8,8 +8,11 @@ from dataclasses import asdict
 from typing import Any
 
 from distill_core.config.schema import RunConfig
-from flows import facts, planning, status, tables, terminal
-from flows.status import RunStatus
+from flows import terminal
+from flows.estimate import workload
+from flows.reports import report_data, tables
+from flows.status import status
+from flows.status.status import RunStatus
 from tasks.run import Run
 
 
@@ -22,7 +25,7 @@ def outcome(made: Run, reached: RunStatus) -> None:
             f"`distill resume {made.name}` runs what is missing.",
         )
         return
-    found = facts.gather(made)
+    found = report_data.gather(made)
     terminal.show(tables.terminal_table(found.cells, title=made.name))
     if reached.missing:
         terminal.say(
@@ -44,14 +47,14 @@ def outcome_json(made: Run, reached: RunStatus) -> dict[str, Any]:
     tree = status.to_json(reached) | {"accuracy": None, "report": None}
     if not reached.closed:
         return tree
-    found = facts.gather(made)
+    found = report_data.gather(made)
     rows = [asdict(row) for row in found.accuracy]
     return tree | {"accuracy": rows, "report": made.store.uri(found.report)}
 
 
 def demo_opening(config: RunConfig) -> list[str]:
     """Return what the demo is about to do."""
-    plan = planning.plan_run(config)
+    plan = workload.plan_run(config)
     post = config.posttrain
     students = ", ".join(student.title for student in post.students)
     return [
@@ -70,7 +73,7 @@ def demo_opening(config: RunConfig) -> list[str]:
 
 def demo_closing(made: Run) -> list[str]:
     """Return the demo's last lines: the report, the store, and how to look at both."""
-    place = _place(made, made.path(facts.REPORT))
+    place = _place(made, made.path(report_data.REPORT))
     opener = "open" if sys.platform == "darwin" else "xdg-open"
     return [
         f"report: {place}",

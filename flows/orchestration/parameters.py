@@ -16,8 +16,8 @@ from distill_core.config.load import load_run, preset_names
 from distill_core.config.schema import RunConfig
 from distill_core.errors import ConfigError
 from flows import addresses
-from flows.pipeline import execution_of
-from flows.selection import parse_numbers
+from flows.runs.pipeline import execution_of
+from flows.runs.shard_selection import parse_numbers
 from tasks.execution import Execution, Placement
 
 PresetName = Annotated[str, Field(json_schema_extra={"enum": list(preset_names())})]

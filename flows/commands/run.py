@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Unpack
 import typer
 
 from distill_core.errors import ShardsFailed
-from flows.options import (
+from flows.runs.options import (
     DEFAULT_STORE,
     AsJson,
     DryRun,
@@ -26,7 +26,7 @@ from flows.options import (
 
 if TYPE_CHECKING:
     from distill_core.config.schema import RunConfig
-    from flows.selection import Only
+    from flows.runs.shard_selection import Only
     from tasks.execution import Execution
     from tasks.run import Run
 
@@ -65,7 +65,7 @@ def resume(
 ) -> None:
     """Do what a run lacks, and nothing else, e.g. `distill resume RUN --failed-only`."""
     from distill_core.storage.store import Store
-    from flows.selection import selection
+    from flows.runs.shard_selection import selection
     from tasks.run import open_run
 
     execution_, found = execution(store, how), open_run(Store(store), run)
@@ -80,7 +80,8 @@ def resume(
 def demo(store: StoreUrl = "./out/demo") -> None:
     """Run everything once, Prefect and Ray included, on real images that need no download."""
     from distill_core.config.load import load_run
-    from flows import summary, terminal
+    from flows import terminal
+    from flows.reports import summary
 
     config = load_run("digits-demo")
     terminal.say(*summary.demo_opening(config))
@@ -92,7 +93,7 @@ def demo(store: StoreUrl = "./out/demo") -> None:
 def start(config: RunConfig, name: str | None, how: Execution) -> Run:
     """Register a run and complete it."""
     from distill_core.storage.store import Store
-    from flows import pipeline
+    from flows.runs import pipeline
 
     made = pipeline.prepare(config, Store(how.store), name=name, single_writer=how.single_writer)
     return proceed(made, how, {})
@@ -100,7 +101,10 @@ def start(config: RunConfig, name: str | None, how: Execution) -> Run:
 
 def proceed(made: Run, how: Execution, only: Only, *, as_json: bool = False) -> Run:
     """Complete a run, and show the accuracy table or what is still missing."""
-    from flows import pipeline, status, summary, terminal
+    from flows import terminal
+    from flows.reports import summary
+    from flows.runs import pipeline
+    from flows.status import status
     from tasks.pools.signals import terminable
 
     try:
@@ -123,12 +127,14 @@ def say_what_is_missing(
     made: Run, only: Only, *, allow_missing: int = 0, as_json: bool = False
 ) -> None:
     """Show how far a run is and which shards would run."""
-    from flows import selection, status, terminal
+    from flows import terminal
+    from flows.runs import shard_selection
+    from flows.status import status
 
     reached = status.run_status(made)
-    intents = selection.intents(made, reached, only, allow_missing=allow_missing)
+    intents = shard_selection.intents(made, reached, only, allow_missing=allow_missing)
     if as_json:
-        terminal.say_json(selection.intents_to_json(made, intents))
+        terminal.say_json(shard_selection.intents_to_json(made, intents))
         return
     terminal.show(status.details(reached))
     terminal.say(*(line for intent in intents for line in intent.lines()))

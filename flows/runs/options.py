@@ -133,7 +133,7 @@ def with_how(command: Callable[..., None]) -> Callable[..., None]:
 
 def execution(store: str, how: Mapping[str, Any]) -> Execution:
     """Return where and how jobs run; what was not said keeps its default."""
-    from flows.pipeline import execution_of
+    from flows.runs.pipeline import execution_of
 
     said = {key: value for key, value in how.items() if value is not None}
     return execution_of({"store": store, **said})

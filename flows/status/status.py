@@ -11,7 +11,7 @@ from rich.table import Table
 
 from distill_core.storage.store import Store
 from flows import units
-from flows.activity import Activity, RunActivity
+from flows.status.activity import Activity, RunActivity
 from tasks.run import Run, open_run
 from tasks.runs.drivers import DriverRecord, moment
 from tasks.runs.run_stage import STAGES, StageStatus, kind_of, stage_status, stages_of

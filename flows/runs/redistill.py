@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 from distill_core.config.schema import RunConfig
 from distill_core.data.index import DatasetIndex, load_index
 from distill_core.storage.store import Store
-from flows import pipeline
 from flows.addresses import check_config
-from flows.diff import Diff
-from flows.diff_report import FILE, write_diff
-from flows.inheritance import inherit, refuse_added
-from flows.progress import display
-from flows.status import RunStatus, run_status
+from flows.progress.display import display
+from flows.reports.diff import Diff
+from flows.reports.diff_report import FILE, write_diff
+from flows.runs import pipeline
+from flows.runs.inheritance import inherit, refuse_added
+from flows.status.status import RunStatus, run_status
 from tasks.execution import Execution
 from tasks.policy import Policy
 from tasks.run import Run, create_run
@@ -62,7 +62,7 @@ def redistill(
         policy: `keep` the teachers; `fine_tune` them on the data as they are now; or
             `squeeze_again`, which carries over nothing but class ids.
         execution: where and how jobs run.
-        complete: does what a run lacks; by default `flows.pipeline.complete_run`.
+        complete: does what a run lacks; by default `flows.runs.pipeline.complete_run`.
 
     Raises:
         ConfigError: `keep` with a class that the teacher has no output for, a teacher that does

@@ -1,0 +1,1 @@
+"""Estimates before a run: workload, stored bytes, cost."""

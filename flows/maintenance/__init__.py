@@ -1,0 +1,1 @@
+"""Maintenance of a store: verification and garbage collection."""

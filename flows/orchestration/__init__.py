@@ -1,0 +1,1 @@
+"""Prefect: flows, deployments, schedules and artifacts. Nothing else imports it."""

@@ -1,0 +1,1 @@
+"""Reports: accuracy tables, figures, images, and the differences between versions."""

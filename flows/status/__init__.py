@@ -1,0 +1,1 @@
+"""Status of runs: shards done, rates, and who is at work."""
