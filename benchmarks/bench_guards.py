@@ -33,7 +33,7 @@ LEGEND = (
     "sample standard deviation over seeds; difference: seed by seed. inside the spread: the mean "
     "difference is no larger than the standard deviation of either side or of the differences. "
     "CPU time: to make the images, with over without. Batches that share a launch have no row: "
-    "they give the same bytes (`tests/core/test_launch.py`)."
+    "they give the same bytes (`tests/distill_core/recover/test_batching.py`)."
 )
 
 

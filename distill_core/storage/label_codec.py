@@ -3,7 +3,8 @@
 A classifier's head is linear, so logits come back from penultimate features by one matmul; what a
 label costs then no longer grows with the class count. At T = 20 the rounding loses at most 0.01 %
 of a label's information, KL(p || uniform), at 8 bits, and at most 0.5 % at 4;
-`tests/core/test_codec.py` holds it to that. `label_encoding` and `label_decoding` do the work.
+`tests/distill_core/labels/test_codec.py` asserts both bounds. `distill_core.labels.encoding` and
+`distill_core.labels.decoding` apply the map.
 
 Axes: D features, C classes.
 """

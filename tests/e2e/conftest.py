@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from distill_core.storage.store import Store
-from tests.e2e.series import Series, dataset
+from tests.support.series import Series, dataset
 
 
 @pytest.fixture

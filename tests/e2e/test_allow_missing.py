@@ -28,7 +28,7 @@ from tasks.run import Run, create_run
 from tasks.stages.image_workers import RecoverWorker, RelabelWorker
 from tasks.stages.statistics import StatisticsWorker
 from tasks.stages.trainers import SqueezeWorker
-from tests.e2e.pipeline import manifest
+from tests.support.pipeline import manifest
 
 TWO_BLOCKS = (
     "data.num_classes=120",

@@ -10,7 +10,7 @@ from distill_core.errors import StorageError
 from distill_core.storage.backends import LocalBackend
 from flows.runs.pipeline import complete_run
 from tasks.execution import Execution
-from tests.e2e.pipeline import tiny_run
+from tests.support.pipeline import tiny_run
 
 
 def overwrite(self: LocalBackend, path: str, data: bytes) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.e2e.pipeline import TINY, execute, tiny_run
+from tests.support.pipeline import TINY, execute, tiny_run
 
 
 def distill(*arguments: str, code: int = 2) -> str:

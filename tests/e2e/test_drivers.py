@@ -21,8 +21,8 @@ from flows.status.status import run_status
 from tasks.run import Run
 from tasks.runs.drivers import read_drivers
 from tasks.runs.run_stage import STAGES, manifest_names
-from tests.e2e.pipeline import TINY, execute, manifest, tiny_run
 from tests.e2e.test_same_bytes import same_teacher
+from tests.support.pipeline import TINY, execute, manifest, tiny_run
 
 pytestmark = pytest.mark.slow
 

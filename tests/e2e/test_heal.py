@@ -6,7 +6,7 @@ from pathlib import Path
 
 from distill_core.storage.markers import StageShelf
 from tasks.runs.run_stage import stage_status
-from tests.e2e.pipeline import execute, manifest, tiny_run
+from tests.support.pipeline import execute, manifest, tiny_run
 
 
 def test_a_deleted_marker_makes_exactly_its_shard_again(tmp_path: Path) -> None:

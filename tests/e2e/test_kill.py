@@ -15,8 +15,8 @@ import pytest
 
 from distill_core.storage.markers import StageShelf
 from tasks.run import Run
-from tests.e2e.pipeline import execute, manifest, tiny_run
 from tests.e2e.test_same_bytes import same_teacher
+from tests.support.pipeline import execute, manifest, tiny_run
 
 pytestmark = pytest.mark.cluster
 
@@ -42,7 +42,7 @@ def run(undisturbed: Run, tmp_path: Path) -> Run:
 @pytest.fixture
 def driver(run: Run) -> Iterator[subprocess.Popen[bytes]]:
     """Start a driver on Ray; kill what is left of it afterwards."""
-    command = [sys.executable, "-m", "tests.e2e.drive", run.store.url, run.name, "2", "recover"]
+    command = [sys.executable, "-m", "tests.support.drive", run.store.url, run.name, "2", "recover"]
     process = subprocess.Popen(command, start_new_session=True)
     yield process
     if process.poll() is None:

@@ -10,8 +10,8 @@ import pytest
 from distill_core.storage.labels import decode_labels
 from distill_core.storage.markers import StageShelf
 from tasks.run import Run
-from tests.e2e.pipeline import execute, manifest, tiny_run
 from tests.e2e.test_same_bytes import same_teacher
+from tests.support.pipeline import execute, manifest, tiny_run
 
 POOL = (
     "squeeze.pool=[{model: {name: convnet3, width: 8}}]",

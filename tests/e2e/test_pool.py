@@ -6,7 +6,7 @@ from pathlib import Path
 
 from distill_core.storage.labels import decode_labels
 from distill_core.storage.markers import StageShelf
-from tests.e2e.pipeline import execute, manifest, tiny_run
+from tests.support.pipeline import execute, manifest, tiny_run
 
 POOL = (
     "squeeze.pool=[{model: {name: convnet3, width: 8}}]",

@@ -15,8 +15,8 @@ from distill_core.storage.store import Store
 from tasks.policy import Policy
 from tasks.run import Run
 from tasks.stages.plan import dataset_of
-from tests.e2e.pipeline import manifest
-from tests.e2e.series import (
+from tests.support.pipeline import manifest
+from tests.support.series import (
     Series,
     change_class,
     objects,

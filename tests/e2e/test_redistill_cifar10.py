@@ -15,9 +15,9 @@ from distill_core.config.load import load_run
 from distill_core.config.schema import RunConfig
 from distill_core.storage.markers import StageShelf
 from tasks.run import Run
-from tests.core.datasets import png, write_parquet
-from tests.e2e.pipeline import TINY, manifest
-from tests.e2e.series import Series
+from tests.support.datasets import png, write_parquet
+from tests.support.pipeline import TINY, manifest
+from tests.support.series import Series
 
 pytestmark = pytest.mark.slow
 PER_CLASS = {"train": 20, "test": 5}

@@ -30,8 +30,8 @@ from tasks.run import Run, open_run
 from tasks.runs.run_stage import kind_of, manifest_names, run_stage, stages_of
 from tasks.stages.image_workers import RecoverWorker
 from tasks.stages.plan import JobPlan
-from tests.e2e.pipeline import Recorder, execute, manifest, tiny_run
 from tests.e2e.test_same_bytes import same_teacher
+from tests.support.pipeline import Recorder, execute, manifest, tiny_run
 
 # Three rounds of one, two and one images per class; a shard is one image per class.
 ROUNDS = (

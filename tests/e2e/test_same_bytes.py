@@ -9,7 +9,7 @@ import pytest
 
 from distill_core.training.supervised import Resident
 from tasks.run import Run
-from tests.e2e.pipeline import IMAGE_AND_LABEL_MANIFESTS, execute, manifest, tiny_run
+from tests.support.pipeline import IMAGE_AND_LABEL_MANIFESTS, execute, manifest, tiny_run
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,8 @@ from flows.reports import report_data
 from tasks.run import Run
 from tasks.runs.run_stage import stage_status
 from tasks.stages.plan import STAGES
-from tests.core.test_validate import add_up
-from tests.e2e.pipeline import execute, manifest, tiny_run
+from tests.distill_core.evaluation.test_validate import add_up
+from tests.support.pipeline import execute, manifest, tiny_run
 
 SETS = ("posttrain.sets=[distilled, hard_labels]",)
 SHARDED = (*SETS, "posttrain.validation_shard=100")  # of 360 test images: four shards per student

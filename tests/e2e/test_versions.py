@@ -20,7 +20,7 @@ from tasks.run import open_run
 from tasks.series import version_of
 from tasks.stages.image_workers import RecoverWorker
 from tasks.stages.plan import dataset_of
-from tests.e2e.series import (
+from tests.support.series import (
     Series,
     change_class,
     objects,

@@ -1,7 +1,7 @@
 """A cluster of two nodes, real actors, real SIGKILLs: every kind of trouble in one stage.
 
 Each shard of one run meets its own trouble; the tests look at what became of it. A whole node that
-goes is in tests/cluster/test_node_loss.py.
+goes is in tests/tasks/pools/test_node_loss.py.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from tasks.pools.outcomes import Policy
 from tasks.pools.ray import RayPool
 from tasks.run import Run
 from tasks.runs.run_stage import stage_status
-from tests.e2e.pipeline import manifest
 from tests.e2e.test_kill import wait_until
-from tests.fakes import make_jobs
 from tests.faults.conftest import SHARDS
-from tests.faults.runs import Watch, markers_of, planned_run, recover, start_driver
-from tests.faults.stand_in import Attempt, Notebook, Orders
+from tests.support.fakes import make_jobs
+from tests.support.fault_runs import Watch, markers_of, planned_run, recover, start_driver
+from tests.support.pipeline import manifest
+from tests.support.stand_in import Attempt, Notebook, Orders
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("peace")]
 
@@ -259,7 +259,7 @@ def test_more_gpus_than_any_node_has_are_refused_with_both_numbers(tmp_path: Pat
 
 def test_gpus_that_others_hold_are_waited_for_and_then_named(tmp_path: Path) -> None:
     run = planned_run(str(tmp_path), shards=1)
-    other = RayPool(WorkerSpec("tests.fakes:FakeWorker"), workers=2, num_cpus=0, num_gpus=1)
+    other = RayPool(WorkerSpec("tests.support.fakes:FakeWorker"), workers=2, num_cpus=0, num_gpus=1)
     try:
         dispatch(make_jobs(4), other)
         with pytest.raises(ClusterError, match=r"not ready within 3 s .* 0 free\)\)\. Free or add"):
@@ -269,7 +269,7 @@ def test_gpus_that_others_hold_are_waited_for_and_then_named(tmp_path: Path) -> 
 
 
 def test_a_receipt_stays_small_on_its_way_through_ray() -> None:
-    spec = WorkerSpec("tests.cluster.test_local_pool:Talkative")
+    spec = WorkerSpec("tests.tasks.pools.test_local:Talkative")
     pool = RayPool(spec, workers=1, num_cpus=0, num_gpus=0)
     try:
         (receipt,) = dispatch(make_jobs(1), pool).receipts

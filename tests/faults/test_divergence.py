@@ -14,8 +14,8 @@ from distill_core.recover.step import Part
 from distill_core.storage.markers import StageShelf
 from tasks.run import Run
 from tasks.runs.run_stage import stage_status
-from tests.e2e.pipeline import execute, tiny_run
 from tests.e2e.test_same_bytes import same_teacher
+from tests.support.pipeline import execute, tiny_run
 
 STEPS = 102  # every second one is traced and checked
 OVERRIDES = ("ipc=1", f"recover.steps={STEPS}", "posttrain.sets=[distilled]")

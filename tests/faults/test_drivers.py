@@ -11,10 +11,10 @@ import pytest
 from distill_core.storage.manifest import Manifest
 from distill_core.storage.markers import StageShelf
 from distill_core.storage.store import Store
-from tests.e2e.pipeline import manifest
 from tests.faults.conftest import SHARDS
-from tests.faults.runs import markers_of, planned_run, recover, start_driver
-from tests.faults.stand_in import Notebook, Orders
+from tests.support.fault_runs import markers_of, planned_run, recover, start_driver
+from tests.support.pipeline import manifest
+from tests.support.stand_in import Notebook, Orders
 
 pytestmark = pytest.mark.usefixtures("peace")
 

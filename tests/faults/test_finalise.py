@@ -14,10 +14,10 @@ from distill_core.storage.markers import StageShelf
 from tasks.run import Run
 from tasks.runs import finalise
 from tasks.runs.run_stage import stage_status
-from tests.e2e.pipeline import manifest
 from tests.faults.conftest import SHARDS
-from tests.faults.runs import planned_run, recover
-from tests.faults.stand_in import Notebook, Orders
+from tests.support.fault_runs import planned_run, recover
+from tests.support.pipeline import manifest
+from tests.support.stand_in import Notebook, Orders
 
 WAIT_SECONDS = 180
 DIES_LAST = """
@@ -25,7 +25,7 @@ import os, signal, sys
 from distill_core.storage.store import Store
 from tasks.runs import finalise
 from tasks.run import open_run
-from tests.faults.runs import recover
+from tests.support.fault_runs import recover
 
 finalise.save_manifest = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 recover(open_run(Store(sys.argv[1]), sys.argv[2]), local=True)

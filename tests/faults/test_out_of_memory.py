@@ -12,8 +12,8 @@ from distill_core.errors import ShardsFailed
 from distill_core.models.teacher import FrozenTeacher
 from tasks.run import Run
 from tasks.runs.run_stage import stage_status
-from tests.e2e.pipeline import execute, manifest, tiny_run
 from tests.e2e.test_same_bytes import same_teacher
+from tests.support.pipeline import execute, manifest, tiny_run
 
 OVERRIDES = (
     "ipc=4",

@@ -12,8 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from tests.faults import kinds
-from tests.faults.proxy import FaultProxy, Rule
+from tests.support import fault_kinds
+from tests.support.fault_proxy import FaultProxy, Rule
 
 BODY = b"0123456789" * 100
 
@@ -66,7 +66,7 @@ def ask(
 
 
 def test_what_no_rule_fits_passes_unchanged_with_its_signed_host(server: Server) -> None:
-    with FaultProxy(server.url, [Rule(kinds.slow_down, "PUT", "other")]) as proxy:
+    with FaultProxy(server.url, [Rule(fault_kinds.slow_down, "PUT", "other")]) as proxy:
         assert ask(proxy, "PUT", b"data", Authorization="signed") == (200, BODY)
         assert ask(proxy, "HEAD") == (200, b"")
         (method, path, headers, sent), _ = server.seen
@@ -78,15 +78,17 @@ def test_what_no_rule_fits_passes_unchanged_with_its_signed_host(server: Server)
 
 
 def test_a_rule_fits_so_many_requests_after_so_many_others(server: Server) -> None:
-    rules = [Rule(kinds.slow_down, "GET", "key", times=2, after=1)]
+    rules = [Rule(fault_kinds.slow_down, "GET", "key", times=2, after=1)]
     with FaultProxy(server.url, rules) as proxy:
         assert [ask(proxy)[0] for _ in range(5)] == [200, 503, 503, 200, 200]
         assert [seen.fault for seen in proxy.requests] == ["", "SlowDown", "SlowDown", "", ""]
 
 
-@pytest.mark.parametrize(("fault", "arrives"), [(kinds.reset_before, 0), (kinds.reset_after, 1)])
+@pytest.mark.parametrize(
+    ("fault", "arrives"), [(fault_kinds.reset_before, 0), (fault_kinds.reset_after, 1)]
+)
 def test_a_reset_comes_before_or_after_the_server_worked(
-    server: Server, fault: kinds.Fault, arrives: int
+    server: Server, fault: fault_kinds.Fault, arrives: int
 ) -> None:
     with FaultProxy(server.url, [Rule(fault)]) as proxy:
         with pytest.raises(ConnectionResetError):
@@ -96,7 +98,7 @@ def test_a_reset_comes_before_or_after_the_server_worked(
 
 
 def test_an_error_is_xml_with_its_code(server: Server) -> None:
-    with FaultProxy(server.url, [Rule(kinds.error("AccessDenied", 403))]) as proxy:
+    with FaultProxy(server.url, [Rule(fault_kinds.error("AccessDenied", 403))]) as proxy:
         status, body = ask(proxy)
     assert status == 403
     assert re.search(b"<Code>AccessDenied</Code>", body)
@@ -104,14 +106,14 @@ def test_an_error_is_xml_with_its_code(server: Server) -> None:
 
 
 def test_an_applied_request_can_be_reported_as_failed(server: Server) -> None:
-    with FaultProxy(server.url, [Rule(kinds.applied_but_500)]) as proxy:
+    with FaultProxy(server.url, [Rule(fault_kinds.applied_but_500)]) as proxy:
         assert ask(proxy, "PUT", b"data")[0] == 500
     assert server.seen[0][3] == b"data"
 
 
 def test_a_truncated_body_is_half_of_what_was_announced(server: Server) -> None:
     with (
-        FaultProxy(server.url, [Rule(kinds.truncated)]) as proxy,
+        FaultProxy(server.url, [Rule(fault_kinds.truncated)]) as proxy,
         pytest.raises(http.client.IncompleteRead) as caught,
     ):
         ask(proxy)
@@ -119,14 +121,14 @@ def test_a_truncated_body_is_half_of_what_was_announced(server: Server) -> None:
 
 
 def test_one_bit_is_flipped(server: Server) -> None:
-    with FaultProxy(server.url, [Rule(kinds.flipped_bit)]) as proxy:
+    with FaultProxy(server.url, [Rule(fault_kinds.flipped_bit)]) as proxy:
         _, body = ask(proxy)
     different = [(a, b) for a, b in zip(body, BODY, strict=True) if a != b]
     assert [a ^ b for a, b in different] == [1]
 
 
 def test_only_conditional_requests_lose_their_condition(server: Server) -> None:
-    rule = Rule(kinds.without_condition, conditional=True, times=None)
+    rule = Rule(fault_kinds.without_condition, conditional=True, times=None)
     with FaultProxy(server.url, [rule]) as proxy:
         ask(proxy, "PUT", b"data", **{"If-None-Match": "*"})
         ask(proxy, "PUT", b"data")
@@ -137,9 +139,9 @@ def test_only_conditional_requests_lose_their_condition(server: Server) -> None:
 def test_a_proxy_that_closes_does_not_wait_out_a_delay(server: Server) -> None:
     arrived = threading.Event()
 
-    def stuck(exchange: kinds.Exchange) -> None:
+    def stuck(exchange: fault_kinds.Exchange) -> None:
         arrived.set()
-        kinds.delayed(3600)(exchange)
+        fault_kinds.delayed(3600)(exchange)
 
     with ThreadPoolExecutor(1) as threads, FaultProxy(server.url, [Rule(stuck)]) as proxy:
         answer = threads.submit(ask, proxy)

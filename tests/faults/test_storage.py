@@ -23,8 +23,8 @@ from distill_core.storage.manifest import Manifest
 from distill_core.storage.markers import Marker, StageShelf
 from distill_core.storage.store import Store, probe
 from flows.runs import pipeline
-from tests.core.test_markers import FILES, KEY, commit, data_files
-from tests.faults.kinds import (
+from tests.distill_core.storage.test_markers import FILES, KEY, commit, data_files
+from tests.support.fault_kinds import (
     Fault,
     applied_but_500,
     error,
@@ -36,8 +36,8 @@ from tests.faults.kinds import (
     truncated,
     without_condition,
 )
-from tests.faults.proxy import FaultProxy, Rule
-from tests.s3.fixtures import s3_bucket
+from tests.support.fault_proxy import FaultProxy, Rule
+from tests.support.s3_fixtures import s3_bucket
 
 __all__ = ["s3_bucket"]
 

@@ -19,7 +19,7 @@ from flows.status import status
 from flows.status.status import RunStatus
 from tasks.run import Run
 from tasks.runs.run_stage import StageStatus
-from tests.flows.fabricate import finished_run, preset_file
+from tests.support.fabricate import finished_run, preset_file
 
 HEAVY = ("torch", "ray", "prefect", "matplotlib", "pydantic", "pyarrow")
 

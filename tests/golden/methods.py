@@ -31,9 +31,9 @@ from distill_core.storage.statistics import (
     pooled,
 )
 from distill_core.training.supervised import Labelled
-from tests.core.tiny import CLASSES, SIDE, WIDTH, tiny_teacher
 from tests.golden.numbers import labelled
 from tests.golden.rounds import Rounds, label_source, trained
+from tests.support.tiny import CLASSES, SIDE, WIDTH, tiny_teacher
 
 REAL_PER_CLASS, IPC, EPOCHS = 6, 2, 4
 LATE = 8  # images of a class, and steps, where late groups share them

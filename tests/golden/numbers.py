@@ -18,8 +18,8 @@ from distill_core.seeds import generator
 from distill_core.squeeze.teacher import train_teacher
 from distill_core.storage.images import ImageRows
 from distill_core.training.supervised import Labelled
-from tests.core.definitions import dequantise
-from tests.core.tiny import CLASSES, SIDE, tiny_batch, tiny_recover, tiny_run, tiny_teacher
+from tests.support.label_definitions import dequantise
+from tests.support.tiny import CLASSES, SIDE, tiny_batch, tiny_recover, tiny_run, tiny_teacher
 
 
 def pixels(count: int, *, seed: int = 0) -> np.ndarray:

@@ -8,8 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.pipeline import TINY
-from tests.prefect.server import BIN, ROOT, Operator, Server, processes_of, wait_until, worker
+from tests.support.pipeline import TINY
+from tests.support.prefect_server import (
+    BIN,
+    ROOT,
+    Operator,
+    Server,
+    processes_of,
+    wait_until,
+    worker,
+)
 
 POOL = "distill"
 FILES = ROOT / "deploy" / "prefect"

@@ -10,9 +10,9 @@ import pytest
 from distill_core.storage.store import Store
 from flows.status.status import run_status
 from tasks.series import versions_of
-from tests.e2e.pipeline import TINY
-from tests.e2e.series import BLOCKS, change_class, dataset, write_class
-from tests.prefect.server import Operator
+from tests.support.pipeline import TINY
+from tests.support.prefect_server import Operator
+from tests.support.series import BLOCKS, change_class, dataset, write_class
 
 pytestmark = pytest.mark.slow
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.e2e.pipeline import TINY
-from tests.prefect.server import Operator, Server, processes_of, wait_until
+from tests.support.pipeline import TINY
+from tests.support.prefect_server import Operator, Server, processes_of, wait_until
 
 pytestmark = pytest.mark.slow
 

@@ -17,8 +17,8 @@ from distill_core.config.load import load_run
 from distill_core.storage.store import Store
 from flows.orchestration.deployments import COLLISION, FLOWS
 from tasks.run import open_run
-from tests.e2e.pipeline import TINY
-from tests.prefect.server import ROOT, Operator, Server, wait_until
+from tests.support.pipeline import TINY
+from tests.support.prefect_server import ROOT, Operator, Server, wait_until
 
 pytestmark = pytest.mark.slow
 

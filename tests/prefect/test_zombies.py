@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.prefect.server import Operator
+from tests.support.prefect_server import Operator
 
 pytestmark = pytest.mark.slow
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from distill_core.storage.store import Store
-from tests.places import eager_threads, shelf
-from tests.s3.fixtures import s3_bucket, s3_store
+from tests.support.places import eager_threads, shelf
+from tests.support.s3_fixtures import s3_bucket, s3_store
 
 __all__ = ["eager_threads", "s3_bucket", "s3_store", "shelf"]
 

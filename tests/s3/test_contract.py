@@ -1,4 +1,4 @@
-"""The storage contract in a bucket: the very tests that tests/core runs on a disk and in memory."""
+"""The storage contract in a bucket: the same tests that run on a disk and in memory elsewhere."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from types import ModuleType
 
-from tests.core import test_checkpoints, test_manifest, test_markers, test_store
+from tests.distill_core.storage import test_checkpoints, test_manifest, test_markers, test_store
 
 CONTRACT = (test_store, test_markers, test_checkpoints, test_manifest)
 

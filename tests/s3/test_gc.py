@@ -11,7 +11,7 @@ import pytest
 from distill_core.errors import StorageError
 from distill_core.storage.store import Store
 from tasks.gc.collect import GRACE, Collection, collect
-from tests.flows.planned import Workshop, drop, jobs, paths, reachable, stray
+from tests.support.planned import Workshop, drop, jobs, paths, reachable, stray
 
 
 def gc(store: Store, *, now: datetime) -> Collection:

@@ -9,7 +9,7 @@ from distill_core.storage.labels import decode_labels, encode_labels
 from distill_core.storage.markers import StageShelf
 from distill_core.storage.row_groups import RowGroupFile
 from distill_core.storage.store import Store
-from tests.core.test_labels import parts, shard
+from tests.distill_core.storage.test_label_shards import parts, shard
 
 
 def test_views_are_read_one_by_one(s3_store: Store) -> None:

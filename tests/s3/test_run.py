@@ -13,9 +13,9 @@ from distill_core.storage.store import Store
 from flows.maintenance.verify import verify_run
 from tasks.run import create_run, open_run
 from tasks.runs.run_stage import STAGES
-from tests.core.datasets import image_folder
-from tests.e2e.pipeline import TINY, execute, manifest
 from tests.flows.test_cli import Distill, distill
+from tests.support.datasets import image_folder
+from tests.support.pipeline import TINY, execute, manifest
 
 __all__ = ["distill"]  # a fixture
 IN_A_FOLDER = (

@@ -17,8 +17,8 @@ from distill_core.config.load import load_run
 from distill_core.errors import ConfigError, StorageError, StorageRefused
 from distill_core.storage.store import Store, probe
 from tasks.run import create_run, open_run
-from tests.faults.kinds import error
-from tests.faults.proxy import FaultProxy, Rule
+from tests.support.fault_kinds import error
+from tests.support.fault_proxy import FaultProxy, Rule
 
 SECRETS = {
     "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE",

@@ -23,10 +23,10 @@ from benchmarks.s3_server import served
 from distill_core.storage.markers import StageShelf
 from flows.maintenance.verify import verify_run
 from tasks.run import Run
-from tests.e2e.pipeline import manifest
-from tests.faults.proxy import FaultProxy
-from tests.faults.runs import markers_of, planned_run, recover, start_driver
-from tests.faults.stand_in import ORDERS, Notebook, Orders
+from tests.support.fault_proxy import FaultProxy
+from tests.support.fault_runs import markers_of, planned_run, recover, start_driver
+from tests.support.pipeline import manifest
+from tests.support.stand_in import ORDERS, Notebook, Orders
 
 SHARDS = 219  # as many as 21,841 classes have
 WORKERS = 4

@@ -1,0 +1,7 @@
+"""Tests of this folder compute in one thread."""
+
+from __future__ import annotations
+
+from tests.support.threads import one_thread, one_thread_for_fixtures
+
+__all__ = ["one_thread", "one_thread_for_fixtures"]

@@ -1,0 +1,8 @@
+"""What every test of the core needs: one thread, and the places of the storage contract."""
+
+from __future__ import annotations
+
+from tests.support.places import eager_threads, races, shelf, store
+from tests.support.threads import one_thread, one_thread_for_fixtures
+
+__all__ = ["eager_threads", "one_thread", "one_thread_for_fixtures", "races", "shelf", "store"]

@@ -1,0 +1,193 @@
+"""The feature codec: what it loses of a label, and that it loses nothing else."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from benchmarks.information import share_lost
+from distill_core.errors import DataError
+from distill_core.labels.encoding import CACHED, TINY
+from distill_core.storage.label_codec import Affine, choose_scheme
+from tests.support.label_definitions import DEVICES, dequantise, quantised
+
+CLASSES, CHANNELS, LABELS = 1000, 512, 400
+
+
+def clustered_head(rng: np.random.Generator) -> np.ndarray:
+    """Return a head whose classes come in 40 families, as ImageNet's do, (C, D) float32."""
+    families = rng.normal(size=(40, CHANNELS))
+    own = rng.normal(size=(CLASSES, CHANNELS))
+    return (families[rng.integers(40, size=CLASSES)] + 0.7 * own).astype(np.float32)
+
+
+def sparse_features(rng: np.random.Generator, head: np.ndarray) -> np.ndarray:
+    """Return ReLU features that lean towards one class each, (LABELS, D) float32."""
+    towards = head[rng.integers(CLASSES, size=LABELS)]
+    return np.maximum(rng.normal(-0.5, 1.0, (LABELS, CHANNELS)) + 0.5 * towards, 0).astype(
+        np.float32
+    )
+
+
+def labels(codes_bits_lost: int = 0, *, bits: int = 8) -> tuple[np.ndarray, np.ndarray]:
+    """Return exact logits of standard deviation 2.3 and those that the codec gives back."""
+    rng = np.random.default_rng(0)
+    head = clustered_head(rng)
+    features = sparse_features(rng, head)
+    bias = rng.normal(size=CLASSES).astype(np.float32)
+    head *= np.float32(2.3 / (features @ head.T).std())
+    codes, affine = quantised(features, bits=bits)
+    codes = codes >> codes_bits_lost << codes_bits_lost
+    exact = features @ head.T + bias
+    return exact, dequantise(codes, affine) @ head.T + bias
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0, 20.0])
+def test_at_most_a_ten_thousandth_of_a_labels_information_is_lost(temperature: float) -> None:
+    assert share_lost(*labels(), temperature) <= 1e-4
+
+
+def test_the_bound_is_one_that_fewer_bits_would_miss() -> None:
+    assert share_lost(*labels(codes_bits_lost=4), 20.0) > 1e-4
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0, 20.0])
+def test_at_four_bits_at_most_half_a_percent_is_lost(temperature: float) -> None:
+    assert share_lost(*labels(bits=4), temperature) <= 5e-3
+
+
+@pytest.mark.parametrize("channels", [1, 6, 7])
+def test_two_codes_of_four_bits_share_a_byte_and_part_again(channels: int) -> None:
+    features = np.random.default_rng(2).normal(size=(3, 5, channels)).astype(np.float32)
+    codes, affine = quantised(features, bits=4)
+    assert codes.shape == (3, 5, -(-channels // 2))
+    back = dequantise(codes, affine)
+    assert back.shape == features.shape
+    assert (np.abs(back - features) <= 0.5 * affine.scale + 1e-6).all()
+    by_label = Affine(np.tile(affine.scale, (5, 1)), np.tile(affine.offset, (5, 1)), 4)
+    assert np.array_equal(dequantise(codes[1], by_label), back[1])
+
+
+def test_top_logits_stay_on_top() -> None:
+    exact, coded = labels()
+    assert (exact.argmax(-1) == coded.argmax(-1)).mean() > 0.99
+
+
+finite = st.floats(-1e6, 1e6, width=32)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    hnp.arrays(np.float32, hnp.array_shapes(min_dims=1, max_dims=3, max_side=6), elements=finite)
+)
+def test_the_error_is_at_most_half_a_level(features: np.ndarray) -> None:
+    codes, affine = quantised(features)
+    back = dequantise(codes, affine)
+    assert codes.dtype == np.uint8
+    assert back.dtype == np.float32
+    assert codes.shape == features.shape
+    # A channel narrower than this is its offset.
+    rounding = 4 * np.spacing(np.abs(features).max() + np.float32(1e-30)) + 256 * TINY
+    assert (np.abs(back - features) <= 0.5 * affine.scale + rounding).all()
+
+
+def by_definition(features: np.ndarray, bits: int) -> np.ndarray:
+    """Return codes one operation after another, with a rounding and a clip, not yet packed."""
+    offset, top = features.min(axis=0), features.max(axis=0)
+    scale = (top - offset) / np.float32(2**bits - 1)
+    steps = np.divide(np.float32(1), scale, out=np.zeros_like(scale), where=scale > TINY)
+    return np.clip(np.rint((features - offset) * steps), 0, 2**bits - 1).astype(np.uint8)
+
+
+wide = st.floats(-(2.0**126), 2.0**126, width=32)
+near_ties = st.integers(0, 510).map(lambda half: half / 2)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.sampled_from([wide, finite, near_ties]).flatmap(
+        lambda values: hnp.arrays(
+            np.float32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=9), elements=values
+        )
+    ),
+    st.sampled_from([8, 4]),
+)
+def test_codes_need_no_clip_and_are_those_of_the_definition(
+    features: np.ndarray, bits: int
+) -> None:
+    codes, affine = quantised(features, bits=bits)
+    levels = Affine(np.ones_like(affine.scale), np.zeros_like(affine.offset), bits)
+    assert np.array_equal(dequantise(codes, levels), by_definition(features, bits))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("channels", [3, 512, 2 * CACHED])
+def test_blocks_meet_without_a_seam(channels: int, bits: int, device: str) -> None:
+    rows = 2 * max(1, CACHED // channels) + 1
+    features = np.random.default_rng(3).normal(size=(rows, channels)).astype(np.float32)
+    codes, affine = quantised(features, bits=bits, device=device)
+    levels = Affine(np.ones_like(affine.scale), np.zeros_like(affine.offset), bits)
+    assert np.array_equal(dequantise(codes, levels), by_definition(features, bits))
+
+
+def test_a_constant_channel_comes_back_exactly() -> None:
+    features = np.stack([np.full(5, 0.1), np.arange(5)], axis=1).astype(np.float32)
+    codes, affine = quantised(features)
+    assert (dequantise(codes, affine)[:, 0] == features[:, 0]).all()
+    assert affine.scale[0] == 0
+
+
+def test_a_channel_too_narrow_for_levels_is_its_offset() -> None:
+    narrow = np.array([[0.0], [1e-44]], np.float32)
+    codes, affine = quantised(narrow)
+    assert (codes == 0).all()
+    assert (dequantise(codes, affine) == 0).all()
+
+
+def test_extremes_of_every_channel_are_met() -> None:
+    features = np.random.default_rng(1).normal(size=(7, 11, 5)).astype(np.float32)
+    codes, affine = quantised(features)
+    assert codes.min(axis=(0, 1)).tolist() == [0] * 5
+    assert codes.max(axis=(0, 1)).tolist() == [255] * 5
+    assert affine.offset.tolist() == features.min(axis=(0, 1)).tolist()
+
+
+def test_the_input_is_left_alone() -> None:
+    features = np.random.default_rng(1).normal(size=(7, 5)).astype(np.float32)
+    before = features.copy()
+    quantised(features)
+    assert (features == before).all()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_features_that_are_not_finite_are_refused(bad: float) -> None:
+    features = np.zeros((4, 3), np.float32)
+    features[2, 1] = bad
+    with pytest.raises(DataError, match="channel 1"):
+        quantised(features)
+
+
+def test_codes_are_steps_above_the_offset_in_float32() -> None:
+    affine = Affine(np.array([0.5, 1.0], np.float32), np.array([0.0, -1.0], np.float32))
+    features = dequantise(np.array([[2, 4]], np.uint8), affine)
+    assert features.tolist() == [[1.0, 3.0]]
+    assert features.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("features", "classes", "expected"),
+    [(512, 1000, "features"), (512, 256, "features"), (512, 255, "logits"), (2048, 1000, "logits")],
+)
+def test_auto_takes_the_smaller_scheme(features: int, classes: int, expected: str) -> None:
+    assert choose_scheme("auto", features=features, classes=classes) == expected
+    for scheme in ("features", "logits", "topk", "online"):
+        assert choose_scheme(scheme, features=features, classes=classes) == scheme
+
+
+def test_auto_counts_bits() -> None:
+    assert choose_scheme("auto", features=600, classes=200) == "logits"
+    assert choose_scheme("auto", features=600, classes=200, bits=4) == "features"

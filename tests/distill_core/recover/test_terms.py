@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import get_args
+
+import pytest
+import torch
+
+from distill_core.config.terms import TermName
+from distill_core.errors import ConfigError
+from distill_core.models.statistics import LayerStatistics
+from distill_core.models.teacher import TeacherOutput
+from distill_core.recover.terms import (
+    TERMS,
+    Forward,
+    bn_statistics,
+    build_objective,
+)
+from distill_core.recover.terms.statistics import class_bn_statistics
+from tests.support.tiny import tiny_teacher
+
+
+def forward_of(statistics: tuple[LayerStatistics, ...], factor: float) -> Forward:
+    output = TeacherOutput(torch.zeros(1, 2), torch.zeros(1, 2), statistics)
+    return Forward(torch.zeros(1, 3, 2, 2), torch.zeros(1, dtype=torch.int64), output, factor)
+
+
+def layer(mean: list[float], var: list[float]) -> LayerStatistics:
+    """Return what a layer saw, beside running statistics of mean 0 and variance 1."""
+    zeros = torch.zeros(len(mean))
+    return LayerStatistics(torch.tensor(mean), torch.tensor(var), zeros, torch.ones(len(mean)))
+
+
+def test_bn_statistics_equals_a_value_computed_by_hand() -> None:
+    # First layer: ||(3, 4)|| = 5 and ||(1, 1) - (1, 3)|| = 2, ten times; second: 1 and 0.
+    statistics = (layer([3.0, 4.0], [1.0, 3.0]), layer([0.0, 1.0], [1.0, 1.0]))
+    assert bn_statistics(forward_of(statistics, 10.0)).item() == pytest.approx(10 * 7 + 1)
+    assert bn_statistics(forward_of(statistics, 1.0)).item() == pytest.approx(7 + 1)
+
+
+def test_bn_statistics_of_a_real_forward_equals_biased_batch_statistics() -> None:
+    teacher = tiny_teacher("float64")
+    x = torch.randn(5, 3, 16, 16, dtype=torch.float64)
+    output = teacher(x, statistics=True)
+    first = output.statistics[0]
+    conv = next(m for m in teacher.backbone.modules() if isinstance(m, torch.nn.Conv2d))
+    seen = conv(x)
+    torch.testing.assert_close(first.mean, seen.mean((0, 2, 3)))
+    torch.testing.assert_close(first.var, seen.var((0, 2, 3), unbiased=False))
+
+
+def test_class_statistics_take_the_place_of_the_running_ones() -> None:
+    # ||(3, 4) - (3, 3)|| = 1 and ||(1, 1) - (1, 4)|| = 3, twice for the first layer.
+    statistics = (layer([3.0, 4.0], [1.0, 1.0]),)
+    moments = ((torch.tensor([3.0, 3.0]), torch.tensor([1.0, 4.0])),)
+    forward = replace(forward_of(statistics, 2.0), moments={"class_bn_statistics": moments})
+    assert class_bn_statistics(forward).item() == pytest.approx(2 * 4)
+
+
+def test_an_unknown_term_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match=r"'tvv'.*cross_entropy, density"):
+        build_objective({"tvv": 1.0})
+
+
+def test_the_schema_knows_exactly_the_terms_there_are() -> None:
+    assert set(get_args(TermName)) == set(TERMS)
+
+
+def test_a_zero_weight_drops_the_term() -> None:
+    assert list(build_objective({"cross_entropy": 1.0, "bn_statistics": 0.0})) == ["cross_entropy"]

@@ -1,0 +1,105 @@
+"""Which real images a round starts from."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from distill_core.errors import DataError
+from distill_core.selection.select import (
+    ClassSelection,
+    candidates_of,
+    decode_selection,
+    encode_selection,
+    gets_right,
+    select_class,
+    totals,
+)
+from tests.support.tiny import SIDE, tiny_teacher
+
+NONE = np.zeros(0, np.int32)
+
+
+def flags(text: str) -> np.ndarray:
+    return np.array([letter == "1" for letter in text])
+
+
+def chosen(teacher: str, student: str | None, *, used: np.ndarray = NONE) -> ClassSelection:
+    known = None if student is None else flags(student)
+    places = np.arange(len(teacher), dtype=np.int32)
+    return select_class(places, flags(teacher), known, used=used)
+
+
+def candidates(count: int, used: np.ndarray = NONE, limit: int | None = None) -> list[int]:
+    return candidates_of(count, "cat", used=used, limit=limit, seed=0).tolist()
+
+
+def test_the_first_round_starts_from_what_the_teacher_gets_right() -> None:
+    assert chosen("0101", None).order.tolist() == [1, 3, 0, 2]
+
+
+def test_later_rounds_want_what_the_student_gets_wrong_then_what_both_do_then_the_rest() -> None:
+    # Places:      right/right, wrong/wrong, right/wrong, wrong/right, right/wrong
+    selected = chosen("10101", "10010")
+    assert selected.order.tolist() == [2, 4, 1, 0, 3]
+    assert selected.counts == {"wanted": 2, "hard": 1, "other": 2}
+
+
+def test_equals_keep_the_order_in_which_they_were_drawn() -> None:
+    places = np.array([7, 2, 5], np.int32)
+    every = np.ones(3, bool)
+    assert select_class(places, every, None, used=NONE).order.tolist() == [7, 2, 5]
+
+
+def test_no_image_is_used_in_two_rounds() -> None:
+    first = candidates_of(10, "cat", used=NONE, limit=None, seed=0)
+    one = select_class(first, np.ones(10, bool), None, used=NONE)
+    used = one.used_after(4)
+    second = candidates(10, used)
+    assert sorted([*used.tolist(), *second]) == list(range(10))
+    two = select_class(np.array(second, np.int32), np.ones(6, bool), np.zeros(6, bool), used=used)
+    assert len(set(two.used_after(6).tolist())) == 10
+
+
+def test_only_a_class_that_is_used_up_gives_its_images_again() -> None:
+    every = np.arange(5, dtype=np.int32)
+    assert candidates(5, every[:4]) == [4]
+    assert sorted(candidates(5, every)) == every.tolist()
+    short = chosen("11", None)
+    assert [short.start_of(n) for n in range(4)] == [0, 1, 0, 1]
+
+
+def test_a_limit_looks_at_other_images_in_each_round() -> None:
+    first = candidates(10, limit=3)
+    assert first == candidates(10)[:3]
+    assert set(first).isdisjoint(candidates(10, np.array(first, np.int32), limit=3))
+
+
+def test_a_class_without_images_is_refused() -> None:
+    with pytest.raises(DataError, match="class cat: no real image to start from"):
+        candidates(0)
+
+
+def test_a_network_gets_right_what_it_puts_into_the_class() -> None:
+    teacher = tiny_teacher()
+    pixels = np.random.default_rng(0).integers(0, 256, (130, 3, SIDE, SIDE)).astype(np.uint8)
+    right = [gets_right(teacher, pixels, label, device="cpu") for label in range(4)]
+    assert np.sum(right, axis=0).tolist() == [1] * len(pixels)  # each in exactly one class
+
+
+def test_a_block_is_read_back_as_it_was_written() -> None:
+    block = {"cat": chosen("10", "01"), "dog & co": chosen("1", None, used=np.array([3], np.int32))}
+    data = encode_selection(block)
+    assert encode_selection(block) == data
+    found = decode_selection(data)
+    assert list(found) == list(block)
+    for wnid, one in block.items():
+        assert found[wnid].order.tolist() == one.order.tolist()
+        assert found[wnid].used.tolist() == one.used.tolist()
+        assert found[wnid].counts == one.counts
+    assert totals(list(found.values())) == {"wanted": 2, "hard": 0, "other": 1}
+
+
+def test_a_damaged_block_is_refused() -> None:
+    with pytest.raises(DataError, match="not a whole Parquet file"):
+        decode_selection(encode_selection({"cat": chosen("1", None)})[:-9])

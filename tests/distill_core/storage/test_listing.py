@@ -1,0 +1,103 @@
+"""Listing: nothing missed, nothing of another prefix, times in UTC, every page of uploads."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from distill_core.errors import StorageError
+from distill_core.storage import backends
+from tests.support.places import local_store
+
+
+def test_a_folder_that_cannot_be_read_does_not_pass_for_an_empty_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, scan = local_store(tmp_path), os.scandir
+    store.put("f/deeper/a", b"x")
+
+    def refuse(path: str) -> object:
+        if str(path).endswith("deeper"):
+            raise PermissionError(13, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(StorageError, match="f: cannot be listed"):
+        store.files("f")
+
+
+def test_a_folder_on_another_disk_is_listed_too(tmp_path: Path) -> None:
+    store, elsewhere = local_store(tmp_path), tmp_path / "elsewhere"
+    store.put("recover/_done/a", b"x")
+    Path(store.url, "recover").rename(elsewhere)
+    Path(store.url, "recover").symlink_to(elsewhere)
+    assert [file.path for file in store.files("")] == ["recover/_done/a"]
+
+
+class PlainFs:
+    """A file system whose listings say no time, or say it in words."""
+
+    def __init__(self, entry: dict[str, object]) -> None:
+        """Keep what a listing says of the one object."""
+        self.entry = {"name": "bucket/a", "type": "file", "size": 1, **entry}
+
+    def find(self, _path: str, *, detail: bool) -> dict[str, object]:
+        """List the object."""
+        assert detail
+        return {"bucket/a": self.entry}
+
+    def modified(self, _path: str) -> datetime:
+        """Return a time without a zone, as some file systems do."""
+        return datetime(2026, 1, 2)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [{}, {"mtime": "2026-01-02T01:00:00+01:00"}, {"mtime": 1767312000.0}, {"updated": None}],
+)
+def test_times_are_utc_however_a_file_system_says_them(entry: dict[str, object]) -> None:
+    (file,) = backends.ObjectBackend(PlainFs(entry), "bucket").files("", partial=False)
+    assert file.modified == datetime(2026, 1, 2, tzinfo=UTC)
+
+
+class PagingFs:
+    """Answers one upload per page, as a bucket with thousands of them does."""
+
+    def __init__(self) -> None:
+        """Start with three uploads."""
+        self.ids = ["u0", "u1", "u2"]
+
+    def list_multipart_uploads(self, _bucket: str) -> None:
+        """Be there: this is how an S3 file system is recognised."""
+
+    def call_s3(self, method: str, **request: str) -> dict[str, object]:
+        """List from a marker on, or abort."""
+        if method == "abort_multipart_upload":
+            assert request["Key"] == "prefix/big"
+            if request["UploadId"] not in self.ids:
+                raise FileNotFoundError
+            self.ids.remove(request["UploadId"])
+            return {}
+        assert (request["Bucket"], request["Prefix"]) == ("bucket", "prefix/")
+        here = self.ids.index(request.get("UploadIdMarker", self.ids[0]))
+        here += "UploadIdMarker" in request
+        upload = {
+            "Key": "prefix/big",
+            "UploadId": self.ids[here],
+            "Initiated": datetime(2026, 1, 2),
+        }
+        more = {"NextKeyMarker": "prefix/big", "NextUploadIdMarker": self.ids[here]}
+        return {"Uploads": [upload], "IsTruncated": here < len(self.ids) - 1, **more}
+
+
+def test_uploads_of_every_page_are_found_and_aborting_twice_is_fine() -> None:
+    backend = backends.ObjectBackend(PagingFs(), "bucket/prefix")
+    found = list(backend.uploads())
+    assert [(upload.path, upload.id) for upload in found] == [("big", f"u{n}") for n in range(3)]
+    assert found[0].begun == datetime(2026, 1, 2, tzinfo=UTC)
+    backend.abort(found[1])
+    backend.abort(found[1])
+    assert [upload.id for upload in backend.uploads()] == ["u0", "u2"]

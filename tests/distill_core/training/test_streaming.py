@@ -1,0 +1,88 @@
+"""Images read ahead of the steps give the batches, and the teacher, that resident ones give."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from distill_core.errors import ConfigError, DataError
+from distill_core.squeeze.teacher import train_teacher
+from distill_core.training.distributed import World
+from distill_core.training.streaming import AHEAD, Streamed, Unread, fits
+from distill_core.training.supervised import Resident
+from tests.distill_core.squeeze.test_teacher import TEST, TRAIN, Killed, Shelf, run
+
+PARTS = [np.random.default_rng(n).permutation(50)[:15] for n in range(12)]
+
+
+def read(places: np.ndarray) -> np.ndarray:
+    return TRAIN.pixels[places]
+
+
+def streamed(pixels_of: Callable[[np.ndarray], np.ndarray] = read) -> Streamed:
+    return Streamed(pixels_of, torch.from_numpy(TRAIN.labels))
+
+
+@pytest.mark.parametrize("world", [World(), World(1, 2)])
+def test_every_batch_is_that_of_resident_images(world: World) -> None:
+    share, resident = world.share(15), Resident.of(TRAIN, device="cpu")
+    ours = list(streamed().batches(PARTS, run(), first=7, share=share))
+    theirs = list(resident.batches(PARTS, run(), first=7, share=share))
+    assert len(ours) == len(theirs) == len(PARTS)
+    for (images, labels), (same_images, same_labels) in zip(ours, theirs, strict=True):
+        assert torch.equal(images, same_images)
+        assert torch.equal(labels, same_labels)
+
+
+def test_the_teacher_has_the_same_bytes_though_it_was_interrupted() -> None:
+    unread, shelf = Unread(read, TRAIN.labels), Shelf(dies_after=2)
+    with pytest.raises(Killed):
+        train_teacher(unread, TEST, run=run(), class_hash="ab", checkpoints=shelf)
+    shelf.dies_after = None
+    resumed = train_teacher(unread, TEST, run=run(), class_hash="ab", checkpoints=shelf)
+    assert resumed == train_teacher(TRAIN, TEST, run=run(), class_hash="ab")
+
+
+def test_only_so_many_batches_are_read_ahead_and_no_more_once_nobody_listens() -> None:
+    begun: list[int] = []
+
+    def counted(places: np.ndarray) -> np.ndarray:
+        begun.append(len(places))
+        return read(places)
+
+    batches = streamed(counted).batches(PARTS, run(), first=0, share=slice(None))
+    for number in range(1, 4):
+        next(batches)
+        assert number <= len(begun) <= number + AHEAD
+    batches.close()
+    ended = len(begun)
+    assert ended <= 3 + AHEAD
+    assert not any("ThreadPool" in t.name and t.is_alive() for t in threading.enumerate())
+
+
+def test_an_image_that_cannot_be_read_ends_the_training_with_its_error() -> None:
+    def broken(places: np.ndarray) -> np.ndarray:
+        if 17 in places:
+            raise DataError("train/dog/17.png: cannot be decoded.")
+        return read(places)
+
+    with pytest.raises(DataError, match=r"17\.png: cannot be decoded"):
+        train_teacher(Unread(broken, TRAIN.labels), TEST, run=run(), class_hash="ab")
+
+
+def test_what_fits_is_a_quarter_of_the_memory_or_what_the_environment_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("DISTILL_RESIDENT_BYTES", raising=False)
+    assert fits(1000, 32, device="cpu")
+    assert not fits(10**9, 224, device="cpu")
+    monkeypatch.setenv("DISTILL_RESIDENT_BYTES", str(10 * 3 * 8 * 8))
+    assert fits(10, 8, device="cpu", processes=2)
+    assert not fits(11, 8, device="cpu")
+    monkeypatch.setenv("DISTILL_RESIDENT_BYTES", "2 GB")
+    with pytest.raises(ConfigError, match="DISTILL_RESIDENT_BYTES: '2 GB', expected bytes"):
+        fits(10, 8, device="cpu")

@@ -1,0 +1,91 @@
+"""`distill redistill`: what it prints, with which exit code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.flows.test_cli import Distill, modules_after
+from tests.support.pipeline import TINY
+from tests.support.series import BLOCKS, change_class, dataset, write_class
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return dataset(tmp_path / "data")
+
+
+@pytest.fixture
+def distill(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Distill:
+    return Distill(monkeypatch, capsys)
+
+
+@pytest.fixture
+def arguments(root: Path, tmp_path: Path) -> tuple[str, ...]:
+    data = ("data.format=imagefolder", f"data.path={root}", "data.num_classes=4", "data.side=8")
+    settings = (*TINY, *BLOCKS, "ipc=1", "posttrain.sets=[distilled]", "recover.init=real", *data)
+    changes = [part for setting in settings for part in ("--set", setting)]
+    options = ("--series", "small", "--store", str(tmp_path / "store"), "--local")
+    return ("redistill", "digits-demo", *options, *changes)
+
+
+def test_a_series_begins_stands_still_and_goes_on(
+    distill: Distill, arguments: tuple[str, ...], root: Path, tmp_path: Path
+) -> None:
+    first = distill(*arguments, "--policy", "keep")
+    assert (first.code, "small-v0001" in first.out) == (0, True)
+    again = distill(*arguments)
+    assert (again.code, again.err.count("recover")) == (0, 0)
+    assert again.out == ("small-v0001: neither data nor settings have changed; nothing to do.\n")
+    change_class(root, "cat")
+    second = distill(*arguments)
+    assert second.code == 0
+    assert "classes changed: 1 (cat)" in second.out
+    assert f"diff: {tmp_path}/store/runs/small-v0002/diff.json" in second.out
+
+
+def test_json_holds_the_outcome_and_the_whole_diff(
+    distill: Distill, arguments: tuple[str, ...], root: Path, tmp_path: Path
+) -> None:
+    def said(*more: str) -> dict[str, object]:
+        tree: dict[str, object] = json.loads(distill(*arguments, "--json", *more).out)
+        return tree
+
+    first = {"version": 1, "run": "small-v0001", "changed": True, "complete": True, "diff": None}
+    assert said() == first
+    assert said() == first | {"changed": False}
+    change_class(root, "cat")
+    second = said()
+    assert (second["run"], second["changed"]) == ("small-v0002", True)
+    stored = json.loads((tmp_path / "store/runs/small-v0002/diff.json").read_text())
+    assert second["diff"] == stored
+
+
+def test_a_class_that_the_kept_teacher_does_not_know_is_one_line_and_exit_code_2(
+    distill: Distill, arguments: tuple[str, ...], root: Path
+) -> None:
+    distill(*arguments)
+    write_class(root, "bat", seed=7)
+    refused = distill(*arguments, "--policy", "keep")
+    assert refused.code == 2
+    assert len(refused.err.splitlines()) == 1
+    assert "class 'bat' is new" in refused.err
+    uncounted = distill(*arguments, "--policy", "fine_tune")
+    assert (uncounted.code, "5 classes, data.num_classes says 4" in uncounted.err) == (2, True)
+    tuned = distill(*arguments, "--policy", "fine_tune", "--set", "data.num_classes=5")
+    assert (tuned.code, "classes added: 1 (bat)" in tuned.out) == (0, True)
+
+
+def test_a_series_that_cannot_name_a_folder_is_refused(
+    distill: Distill, arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    refused = distill(*arguments, "--series", "a/b")
+    assert (refused.code, "a/b-v0001" in refused.err) == (2, True)
+    assert not (tmp_path / "store").exists()
+
+
+def test_looking_for_changes_needs_neither_torch_nor_ray_nor_prefect() -> None:
+    code = "import flows.runs.redistill, flows.commands.redistill"
+    assert not {"torch", "ray", "prefect"} & set(modules_after(code))

@@ -1,0 +1,148 @@
+"""Planning: counts by hand, and the published size of a large run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+from distill_core.config.load import load_run
+from distill_core.config.schema import RunConfig
+from distill_core.config.training import ModelConfig, Network, PoolMember
+from flows.estimate import cost, workload
+from flows.estimate.workload import Plan
+from tests.support.fabricate import preset_file
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> RunConfig:
+    """Return the tiny config."""
+    return load_run(str(preset_file(tmp_path)))
+
+
+def test_counts_follow_from_the_config(tiny: RunConfig) -> None:
+    plan = workload.plan_run(tiny)
+    assert (plan.images, plan.shards, plan.batches) == (6, 1, 2)
+    assert plan.image_iterations == 6 * 4
+    assert plan.views == 6 * 2 * 2  # images x views x (distilled, random real)
+    assert plan.students == 2 * 3
+    assert plan.student_images == 6 * 6 * 2
+    assert workload.shards_by_stage(plan) == {
+        "ingest": 1,
+        "squeeze": 1,
+        "statistics": 0,
+        "recover": 2,
+        "relabel": 2,
+        "posttrain": 6,
+        "validate": None,
+    }
+
+
+@pytest.mark.parametrize(("images", "shards"), [(10_000, 0), (10_001, 12), (50_000, 30)])
+def test_students_are_validated_in_shards_only_where_the_test_split_does_not_fit_one(
+    tiny: RunConfig, images: int, shards: int
+) -> None:
+    plan = workload.plan_run(tiny, test_images=images)
+    assert workload.shards_by_stage(plan)["validate"] == shards
+
+
+@pytest.mark.parametrize(
+    ("data", "images"),
+    [
+        ({"format": "patterns", "num_classes": 7}, 7),
+        ({"format": "imagefolder", "path": "/nowhere"}, None),
+        ({"format": "imagefolder", "path": "s3://bucket/prefix"}, None),
+    ],
+)
+def test_the_test_split_is_counted_only_where_it_lies_on_this_machine(
+    tiny: RunConfig, data: dict[str, Any], images: int | None
+) -> None:
+    config = tiny.model_copy(update={"data": tiny.data.model_copy(update=data)})
+    assert workload.count_images(config, "test") == images
+    said = dict(cost.lines(workload.plan_run(config, test_images=images), None))["validate"]
+    assert said.startswith("not known" if images is None else "within post-train")
+
+
+def test_online_labels_cost_no_bytes(tmp_path: Path) -> None:
+    config = load_run(str(preset_file(tmp_path)), ["relabel.scheme=online"])
+    plan = workload.plan_run(config)
+    assert (plan.label_bytes, plan.label_shards) == (0, 0)
+
+
+def test_without_the_baseline_there_is_one_image_set(tmp_path: Path) -> None:
+    config = load_run(str(preset_file(tmp_path)), ["posttrain.sets=[distilled]"])
+    assert workload.plan_run(config).views == 6 * 2
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Plan:
+    """Return the plan of ImageNet-21K at 20 images per class, 2,000 steps."""
+    changes = ["data.num_classes=10450", "data.side=224", "ipc=20", "recover.steps=2000"]
+    shape = ["recover.batch_size=100", "squeeze.model={name: resnet18}"]
+    return workload.plan_run(load_run(str(preset_file(tmp_path)), [*changes, *shape]))
+
+
+def test_a_large_run_costs_what_arithmetic_says(large: Plan) -> None:
+    assert large.images == 209_000
+    assert large.shards == 105 * 2
+    assert large.image_iterations == 418_000_000
+    assert large.scheme == "features"
+    spent = cost.cost(large, steps=2000, rate=25_500, price=2.0)
+    assert spent.recover_hours == pytest.approx(4.55, abs=0.01)
+    assert spent.shard_seconds == pytest.approx(100 * 10 * 2000 / 25_500)
+    assert spent.usd == pytest.approx(2 * spent.hours)
+
+
+@pytest.mark.parametrize("rate", [100.0, 2_000.0, 25_500.0])
+def test_the_recommended_range_makes_a_shard_last_five_to_fifteen_minutes_if_it_can(
+    large: Plan, rate: float
+) -> None:
+    spent = cost.cost(large, steps=2000, rate=rate)
+    seconds = 100 * 2000 / rate * spent.ipc_range
+    low, high = cost.SHARD_SECONDS
+    assert 1 <= spent.ipc_range <= 20
+    assert low <= seconds <= high or spent.ipc_range in (1, 20)
+
+
+def test_json_and_lines_hold_the_cost_only_when_a_rate_is_given(large: Plan) -> None:
+    assert "cost" not in cost.to_json(large, None)
+    spent = cost.cost(large, steps=2000, rate=1000, price=1.5)
+    assert cost.to_json(large, spent)["cost"]["usd"] == pytest.approx(1.5 * spent.hours)
+    assert "price" in dict(cost.lines(large, spent))
+    assert "GPU-hours" not in dict(cost.lines(large, None))
+
+
+@pytest.mark.parametrize("name", get_args(Network))
+def test_feature_widths_are_those_of_the_networks(name: Network) -> None:
+    from distill_core.models.build import skeleton
+    from distill_core.models.heads import split_head
+
+    width = 4 if name.startswith(("resnet18_small", "convnet")) else None
+    for model in (ModelConfig(name=name), ModelConfig(name=name, width=width)):
+        assert workload.feature_width(model) == split_head(skeleton(model, 10))[1].in_features
+
+
+def test_teachers_that_are_trained_cost_their_epochs_and_imported_ones_nothing(
+    tiny: RunConfig,
+) -> None:
+    training = tiny.squeeze.training
+    assert training is not None
+    assert workload.plan_run(tiny).teacher_images is None  # nobody counted the images yet
+    counted = workload.plan_run(tiny, train_images=100)
+    assert counted.teacher_images == 100 * training.epochs
+    pool = tiny.squeeze.model_copy(update={"pool": (PoolMember(model=tiny.squeeze.model),)})
+    two = tiny.model_copy(update={"squeeze": pool})
+    assert workload.plan_run(two, train_images=100).teacher_images == 200 * training.epochs
+    imported = tiny.squeeze.model_copy(update={"training": None, "checkpoint": "teacher.pth"})
+    free = workload.plan_run(tiny.model_copy(update={"squeeze": imported}))
+    assert free.teacher_images == 0
+    assert cost.cost(free, steps=10, rate=100).squeeze_hours == 0
+
+
+def test_hours_hold_squeeze_where_its_images_are_known(tiny: RunConfig) -> None:
+    known = cost.cost(workload.plan_run(tiny, train_images=1000), steps=10, rate=100)
+    unknown = cost.cost(workload.plan_run(tiny), steps=10, rate=100)
+    assert known.squeeze_hours is not None
+    assert known.hours == pytest.approx(unknown.hours + known.squeeze_hours)
+    assert "not in the sum" in dict(cost.lines(workload.plan_run(tiny), unknown))["  squeeze"]

@@ -1,0 +1,198 @@
+"""Verify finds every kind of damage, and names the file."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from distill_core.storage.digest import sha256
+from distill_core.storage.manifest import load_manifest
+from distill_core.storage.markers import StageShelf
+from flows.maintenance.verify import locate_damage, verify_run, verify_with_progress
+from tasks.run import Run
+from tests.flows.test_cli import Distill, distill
+from tests.support.fabricate import finished_run
+
+__all__ = ["distill"]  # a fixture
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Return a finished run."""
+    return finished_run(tmp_path)
+
+
+def file_of(run: Run, stage: str) -> str:
+    """Return the path of the first file of a stage."""
+    manifest = load_manifest(run.store, run.name, stage)
+    assert manifest is not None
+    marker = StageShelf(run.store, stage).marker(manifest.entries[0].key)
+    assert marker is not None
+    return marker.files[0].path
+
+
+def test_a_sound_run_has_no_damage(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    verdict = verify_with_progress(run)
+    assert verdict.damage == ()
+    assert verdict.files == 1 + 2 * 2 + 2 + 6
+    assert verdict.summary("tiny").startswith("tiny: verified 13 files of 11 shards")
+    assert "verify" in capsys.readouterr().err
+
+
+def truncate(data: bytes) -> bytes:
+    """Return the data without its last byte."""
+    return data[:-1]
+
+
+def flip(data: bytes) -> bytes:
+    """Return the data with one bit of its middle changed."""
+    middle = len(data) // 2
+    return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+
+
+@pytest.mark.parametrize("stage", ["squeeze", "recover", "relabel", "posttrain"])
+@pytest.mark.parametrize("harm", [truncate, flip])
+def test_changed_bytes_are_found(run: Run, stage: str, harm: Callable[[bytes], bytes]) -> None:
+    path = file_of(run, stage)
+    run.store.put(path, harm(run.store.read(path)))
+    (damage,) = verify_run(run).damage
+    assert damage.path == path
+    assert "do not match the marker" in str(damage)
+
+
+def test_a_missing_file_is_found(run: Run) -> None:
+    path = file_of(run, "recover")
+    run.store.delete(path)
+    (damage,) = verify_run(run).damage
+    assert damage.path == path
+    assert "no such object" in damage.problem
+
+
+def test_a_missing_marker_is_found(run: Run) -> None:
+    run.store.delete("recover/_done/0.json")
+    (damage,) = verify_run(run).damage
+    assert (damage.path, "gone" in damage.problem) == ("recover/_done/0.json", True)
+
+
+def test_a_marker_that_is_no_json_is_found(run: Run) -> None:
+    run.store.put("recover/_done/0.json", b'{"key": ')
+    (damage,) = verify_run(run).damage
+    assert "cannot be read" in damage.problem
+
+
+def test_a_marker_that_lost_a_file_is_found(run: Run) -> None:
+    tree = json.loads(run.store.read("recover/_done/0.json"))
+    tree["files"] = [info for info in tree["files"] if info["suffix"] != "parquet"]
+    run.store.put("recover/_done/0.json", json.dumps(tree).encode())
+    (damage,) = verify_run(run).damage
+    assert "names no .parquet file" in damage.problem
+
+
+def replace_labels(run: Run, data: bytes) -> None:
+    """Put other bytes in the first label shard, marker and manifest agreeing with them."""
+    path, facts = file_of(run, "relabel"), {"bytes": len(data), "sha256": sha256(data)}
+    run.store.put(path, data)
+    marker = json.loads(run.store.read("relabel/_done/0.json"))
+    marker["files"][0] |= facts
+    run.store.put("relabel/_done/0.json", json.dumps(marker).encode())
+    edit_manifest(run, "relabel", files=[["parquet", len(data), sha256(data)]])
+
+
+def edit_manifest(run: Run, stage: str, **facts: object) -> None:
+    """Change the first entry of a manifest by hand."""
+    path = run.path(f"{stage}.manifest.json")
+    tree = json.loads(run.store.read(path))
+    tree["entries"][0] |= facts
+    run.store.put(path, json.dumps(tree).encode())
+
+
+def test_a_parquet_file_of_too_few_rows_is_found(run: Run) -> None:
+    stream = io.BytesIO()
+    pq.write_table(pa.table({"label": [1, 2]}), stream)
+    replace_labels(run, stream.getvalue())
+    (damage,) = verify_run(run).damage
+    assert damage.problem == "2 rows, the marker says 6"
+
+
+def test_a_file_that_is_no_parquet_is_found(run: Run) -> None:
+    replace_labels(run, b"not a table")
+    (damage,) = verify_run(run).damage
+    assert "not Parquet" in damage.problem
+
+
+@pytest.mark.parametrize("group", [0, 1, 2])
+@pytest.mark.parametrize("column", ["image.bytes", "wnid", "loss_cross_entropy"])
+def test_a_changed_byte_is_found_with_its_row_group(
+    run: Run, distill: Distill, group: int, column: str
+) -> None:
+    path = file_of(run, "recover")
+    data = run.store.read(path)
+    metadata = pq.ParquetFile(io.BytesIO(data)).metadata.row_group(group)
+    chunks = [metadata.column(n) for n in range(metadata.num_columns)]
+    chunk = next(one for one in chunks if one.path_in_schema == column)
+    last = chunk.data_page_offset + chunk.total_compressed_size
+    if chunk.has_dictionary_page:
+        last = chunk.dictionary_page_offset + chunk.total_compressed_size
+    spoilt = bytearray(data)
+    spoilt[last - 1] ^= 0x10
+    run.store.put(path, bytes(spoilt))
+    said = distill("verify", run.name, "--store", run.store.url)
+    assert said.code == 1
+    (line,) = (line for line in said.out.splitlines() if line.startswith("damaged: "))
+    assert path in line
+    assert f"row group {group} of 3 does not read" in line
+
+
+def test_damage_outside_the_row_groups_is_said_to_be_there(run: Run) -> None:
+    path = file_of(run, "recover")
+    data = run.store.read(path)
+    assert locate_damage(data[:-1]) == "the footer cannot be read"
+    assert "every row group reads" in locate_damage(data)
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        ({"rows": 7}, "7 rows, its marker says 6"),
+        ({"classes": 2}, "2 classes, its marker says 3"),
+        ({"files": []}, "the manifest names no .parquet file, the marker does"),
+        ({"files": [["parquet", 5, "0" * 64]]}, ".parquet of 5 bytes, sha256 000000000000, its"),
+    ],
+)
+def test_a_manifest_that_was_edited_is_found(
+    run: Run, distill: Distill, facts: dict[str, object], said: str
+) -> None:
+    edit_manifest(run, "relabel", **facts)
+    (damage,) = verify_run(run).damage
+    assert damage.path == run.path("relabel.manifest.json")
+    assert damage.problem.startswith(f"shard relabel-0: {said}")
+    assert distill("verify", run.name, "--store", run.store.url).code == 1
+
+
+def test_a_manifest_that_is_no_json_is_damage_and_the_others_are_read(run: Run) -> None:
+    run.store.put(run.path("relabel.manifest.json"), b'{"version": 1, ')
+    path = file_of(run, "recover")
+    run.store.put(path, truncate(run.store.read(path)))
+    broken, cut = verify_run(run).damage
+    assert (broken.path, cut.path) == (run.path("relabel.manifest.json"), path)
+    assert "not a manifest" in broken.problem
+
+
+def test_a_stage_that_is_not_done_is_missing_not_damaged(run: Run) -> None:
+    run.store.delete(run.path("posttrain.manifest.json"))
+    verdict = verify_run(run)
+    assert (verdict.damage, verdict.missing) == ((), ("posttrain",))
+    assert "not there yet: posttrain" in verdict.summary("tiny")
+
+
+def test_progress_ends_at_the_total(run: Run) -> None:
+    seen: list[tuple[int, int]] = []
+    verdict = verify_run(run, progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (verdict.bytes, verdict.bytes)
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)

@@ -1,0 +1,256 @@
+"""Who works on a run, on what and how fast: from markers and drivers' files, and nothing else."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from distill_core.storage.markers import StageShelf
+from flows import cli
+from flows.runs import shard_selection
+from flows.status import status
+from flows.status.activity import Activity, Claim, RunActivity, run_activity
+from flows.status.status import RunStatus
+from tasks.run import Run
+from tasks.runs.drivers import DriverRecord, RunningShard, driver_path
+from tasks.runs.run_stage import StageStatus
+from tests.support.fabricate import finished_run
+
+NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Return a finished run without any driver."""
+    return finished_run(tmp_path)
+
+
+def ago(**span: float) -> str:
+    """Return a moment before now."""
+    return (NOW - timedelta(**span)).isoformat()
+
+
+def driver(run: Run, name: str, *shards: str, **facts: object) -> DriverRecord:
+    """Write the file of a driver at recover that names shards as running."""
+    record = DriverRecord(
+        id=name,
+        host="node",
+        pid=7,
+        device="cpu",
+        started=ago(hours=2),
+        updated=ago(seconds=5),
+        stage="recover",
+        stage_started=ago(hours=2),
+        running=tuple(RunningShard("recover", shard, ago(minutes=6)) for shard in shards),
+    )
+    record = replace(record, **facts)  # type: ignore[arg-type]
+    run.store.put(driver_path(run, name), record.to_json())
+    return record
+
+
+def committed(run: Run, key: str, *, minutes_ago: float) -> str:
+    """Commit an image shard that took a minute, and return its key."""
+    StageShelf(run.store, "recover").commit(
+        key,
+        shard=key,
+        files={"parquet": b"x"},
+        rows=1,
+        classes=1,
+        seconds=60.0,
+        device="cpu",
+        clock=lambda: NOW - timedelta(minutes=minutes_ago),
+    )
+    return key
+
+
+def half_done(*keys: str, failed: tuple[str, ...] = ()) -> StageStatus:
+    """Return a stage whose shards a to d are missing."""
+    return StageStatus(
+        "recover",
+        total=4 + len(keys),
+        done=len(keys),
+        failed={shard: {"attempts": 3, "error": "ValueError: poisoned"} for shard in failed},
+        pending=("a", "b", "c", "d"),
+        keys=keys,
+    )
+
+
+def activity(run: Run, stage: StageStatus) -> Activity:
+    """Return what happens in one stage."""
+    return run_activity(run, [stage], now=NOW).stages[stage.stage]
+
+
+def printed(reached: RunStatus, seen: RunActivity) -> str:
+    """Return what `distill status RUN` prints."""
+    console = Console(file=io.StringIO(), width=160)
+    with console.capture() as captured:
+        console.print(status.details(reached, seen))
+    return captured.get()
+
+
+def test_running_is_what_a_driver_at_work_names_and_nobody_has_committed(run: Run) -> None:
+    driver(run, "one", "a", "done-since")
+    driver(run, "two", "a", "b")
+    seen = activity(run, half_done())
+    since = ago(minutes=6)
+    assert seen.running == (
+        Claim("a", "one", since),
+        Claim("a", "two", since),
+        Claim("b", "two", since),
+    )
+    assert seen.running_shards == 2
+    assert seen.orphaned == ()
+
+
+def test_orphaned_is_what_only_a_silent_driver_names(run: Run) -> None:
+    driver(run, "killed", "a", "b", "c", "done-since", updated=ago(seconds=61))
+    driver(run, "alive", "b")
+    seen = activity(run, half_done(failed=("c",)))
+    assert seen.orphaned == ("a",)
+    assert [claim.shard for claim in seen.running] == ["b"]
+
+
+@pytest.mark.parametrize("state", ["finished", "stopped"])
+def test_a_driver_that_ended_in_order_leaves_no_orphans(run: Run, state: str) -> None:
+    driver(run, "ended", "a", state=state, updated=ago(hours=1))
+    assert activity(run, half_done()) == Activity()
+
+
+def test_shards_of_another_stage_are_not_of_this_one(run: Run) -> None:
+    other = (RunningShard("relabel", "a", ago(minutes=1)),)
+    driver(run, "one", running=other, stage="relabel")
+    assert activity(run, half_done()) == Activity()
+
+
+def test_the_rate_is_that_of_the_last_hour_and_the_eta_follows_from_it(run: Run) -> None:
+    driver(run, "one")
+    keys = [committed(run, f"k{n}", minutes_ago=n * 10 + 1) for n in range(8)]  # six within an hour
+    seen = activity(run, half_done(*keys))
+    assert seen.shards_per_hour == pytest.approx(6)
+    assert seen.eta_seconds == pytest.approx(4 / 6 * 3600)
+
+
+def test_a_rate_begins_with_the_first_driver_at_the_stage(run: Run) -> None:
+    driver(run, "one", stage_started=ago(minutes=10))
+    driver(run, "two", stage_started=ago(minutes=5))
+    keys = [committed(run, f"k{n}", minutes_ago=n) for n in (1, 9, 11)]
+    assert activity(run, half_done(*keys)).shards_per_hour == pytest.approx(12)
+
+
+def test_without_a_driver_at_the_stage_there_is_no_rate(run: Run) -> None:
+    keys = [committed(run, "k", minutes_ago=1)]
+    driver(run, "elsewhere", stage="posttrain")
+    driver(run, "silent", updated=ago(minutes=2))
+    seen = activity(run, half_done(*keys))
+    assert (seen.shards_per_hour, seen.eta_seconds) == (None, None)
+
+
+def test_before_the_first_commit_there_is_no_rate(run: Run) -> None:
+    driver(run, "one", "a")
+    seen = activity(run, half_done())
+    assert (seen.shards_per_hour, seen.eta_seconds) == (None, None)
+
+
+def test_hours_are_what_drivers_spent_on_a_stage_whether_they_are_at_work_or_gone(run: Run) -> None:
+    spent = {"recover": 1800.0, "relabel": 999.0}
+    driver(run, "one", "a", worker_seconds=spent, gpu_seconds={"recover": 900.0})
+    driver(run, "gone", state="stopped", worker_seconds=spent, gpu_seconds={"recover": 450.0})
+    # A shard that another run made costs this one nothing.
+    seen = run_activity(run, [half_done(committed(run, "k", minutes_ago=5))], now=NOW)
+    assert seen.stages["recover"].worker_hours == pytest.approx(1.0)
+    assert seen.stages["recover"].gpu_hours == seen.gpu_hours == pytest.approx(0.375)
+
+
+def test_the_table_says_it_all_and_lists_the_drivers_that_matter(run: Run) -> None:
+    hours = {"recover": 360.0}
+    driver(run, "alive", "b", workers=2, gpus_per_worker=0.5, device="cuda", gpu_seconds=hours)
+    driver(run, "killed", "a", updated=ago(minutes=5))
+    driver(run, "ended", state="finished")
+    stage = half_done(committed(run, "k", minutes_ago=1), failed=("c",))
+    seen = run_activity(run, [stage], now=NOW)
+    text = printed(RunStatus("tiny", "tiny", (stage,)), seen)
+    lines = [line.split("│") for line in text.splitlines() if "│" in line]
+    cells = [[cell.strip() for cell in line[1:-1]] for line in lines]
+    assert cells[0][:7] == ["recover", "5", "1", "1", "1", "1", "1.0 shards/h"]
+    assert cells[0][7:] == ["4 h 00 min", "0.10", "running"]
+    assert cells[1][:3] == ["alive", "node, pid 7", "at work"]
+    assert cells[1][6] == "2 x 0.5 GPU"
+    assert cells[2][:5] == ["killed", "node, pid 7", "silent for 5 min 00 s", "recover", "a"]
+    assert len(cells) == 3
+
+
+def test_the_json_has_the_promised_keys(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    driver(run, "one")
+    monkeypatch.setattr(
+        sys, "argv", ["distill", "status", "tiny", "--json", "--store", run.store.url]
+    )
+    with pytest.raises(SystemExit):
+        cli.main()
+    tree = json.loads(capsys.readouterr().out)
+    assert set(tree) == {
+        "version",
+        "run",
+        "preset",
+        "complete",
+        "missing",
+        "stages",
+        "gpu_hours",
+        "drivers",
+    }
+    assert [stage["stage"] for stage in tree["stages"]] == [
+        "ingest",
+        "squeeze",
+        "recover",
+        "relabel",
+        "posttrain",
+    ]
+    for stage in tree["stages"]:
+        assert set(stage) == {
+            "stage",
+            "total",
+            "done",
+            "complete",
+            "failed",
+            "missing",
+            "drivers",
+            "running",
+            "orphaned",
+            "shards_per_hour",
+            "eta_seconds",
+            "worker_hours",
+            "gpu_hours",
+        }
+    assert {"id", "host", "pid", "state", "updated", "at_work"} <= set(tree["drivers"][0])
+
+
+def test_a_stage_without_shards_is_not_shown(run: Run) -> None:
+    assert "statistics" not in {stage.stage for stage in status.run_status(run).stages}
+
+
+def test_a_dry_run_lists_what_would_run_as_text_and_json(run: Run) -> None:
+    reached = RunStatus("tiny", "tiny", (half_done("k"), StageStatus("posttrain", None, 0)))
+    known, unknown = shard_selection.intents(run, reached, {"recover": ["b", "a", "z"]})
+    assert known.lines() == ["recover: 2 of 5", "  a", "  b"]
+    assert unknown.lines() == ["posttrain: 6 by the plan, fewer if the store has some already"]
+    assert shard_selection.intents_to_json(run, [known, unknown]) == {
+        "run": "tiny",
+        "would_run": [
+            {"stage": "recover", "count": 2, "total": 5, "shards": ("a", "b")},
+            {"stage": "posttrain", "count": 6, "total": None, "shards": None},
+        ],
+    }
+
+
+def test_without_drivers_a_run_says_so(run: Run) -> None:
+    empty = RunActivity(NOW, {"recover": Activity()}, ())
+    text = printed(RunStatus("tiny", "tiny", (half_done(),)), empty)
+    assert "no driver at work" in text

@@ -1,0 +1,1 @@
+"""What tests share: stand-ins, small datasets and runs, servers and fixtures."""

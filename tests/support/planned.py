@@ -1,0 +1,166 @@
+"""Runs whose shards have the keys of their own plans, and a few bytes each: nothing is trained."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+from distill_core.config.load import load_run
+from distill_core.data.index import ingest
+from distill_core.models.spec import TeacherSpec
+from distill_core.storage.manifest import Manifest, load_manifest, save_manifest
+from distill_core.storage.markers import Marker, StageShelf, new_token
+from distill_core.storage.store import Store
+from tasks.jobs import Job
+from tasks.run import Run, create_run
+from tasks.runs.stage_status import manifest_names
+from tasks.stages.plan import STAGES, JobPlan, NotReady
+from tests.support.datasets import data_config, image_folder
+from tests.support.fabricate import preset_file
+
+SHELVES = tuple(stage for stage in STAGES[1:] if stage != "statistics")
+OVERRIDES = ("data.num_classes=2", "recover.ipc_range=1", "relabel.views_per_shard=1")
+
+
+class Workshop:
+    """Makes runs over one ingested dataset of two classes.
+
+    Args:
+        folder: for the dataset, its index and the preset.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._preset = str(preset_file(folder))
+        data, template = image_folder(folder / "data"), Store(str(folder / "index"))
+        self.dataset = ingest(data_config(data), template).id
+        self._index = {file.path: template.read(file.path) for file in template.files("datasets")}
+
+    def register(self, store: Store, name: str, *overrides: str) -> Run:
+        """Register a run that has not ingested its dataset yet."""
+        return create_run(load_run(self._preset, (*OVERRIDES, *overrides)), store, name)
+
+    def ingest(self, run: Run) -> None:
+        """Do the ingest stage."""
+        for path, data in self._index.items():
+            run.store.put(path, data)
+        run.store.put(run.path("ingest.json"), json.dumps({"dataset": self.dataset}).encode())
+
+    def finished(self, store: Store, name: str, *overrides: str) -> Run:
+        """Return a run of which every stage is done."""
+        run = self.register(store, name, *overrides)
+        self.ingest(run)
+        for stage in SHELVES:
+            finish(run, stage)
+        return run
+
+
+def jobs(run: Run, stage: str) -> list[Job]:
+    """Return every job of a stage."""
+    return [job for part in JobPlan(run).jobs(stage).values() for job in part]
+
+
+def finish(run: Run, stage: str) -> None:
+    """Commit what a stage lacks and write its manifests."""
+    for name, part in JobPlan(run).jobs(stage).items():
+        made = [replace(commit(run, stage, job), shard=job.shard) for job in part]
+        save_manifest(run.store, run.name, Manifest.of(name, made))
+
+
+def commit(run: Run, stage: str, job: Job) -> Marker:
+    """Return the marker of a job, committing a few bytes if there is none."""
+    shelf = StageShelf(run.store, stage)
+    there = shelf.marker(job.key)
+    return there or shelf.commit(
+        job.key,
+        shard=job.shard,
+        files=_files(run, stage),
+        rows=1,
+        classes=2,
+        seconds=1.0,
+        device="cpu",
+    )
+
+
+def drop(run: Run) -> None:
+    """Delete the folder of a run, as whoever gives it up does."""
+    for file in run.store.files(f"runs/{run.name}"):
+        run.store.delete(file.path)
+
+
+def paths(store: Store) -> set[str]:
+    """Return everything that stands in a store, partial files too."""
+    return {file.path for file in store.files("", partial=True)}
+
+
+def wanted(run: Run) -> set[tuple[str, str]]:
+    """Return stage and key of what a run's manifests name or, without them, its plan."""
+    found = set()
+    for stage in SHELVES:
+        manifests = [
+            load_manifest(run.store, run.name, name) for name in manifest_names(run, stage)
+        ]
+        if all(manifests):
+            found |= {(stage, entry.key) for one in manifests if one for entry in one.entries}
+        else:
+            with suppress(NotReady):
+                found |= {(stage, job.key) for job in jobs(run, stage)}
+    return found
+
+
+def reachable(run: Run) -> set[str]:
+    """Return every object that a run needs: its own, its dataset, its markers and their files."""
+    store = run.store
+    found = {file.path for file in store.files(f"runs/{run.name}")}
+    try:
+        found |= {file.path for file in store.files(f"datasets/{JobPlan(run).dataset}")}
+    except NotReady:
+        found |= {file.path for file in store.files("datasets")}
+    for stage, key in wanted(run):
+        shelf = StageShelf(store, stage)
+        if marker := shelf.marker(key):
+            found |= {shelf.marker_path(key), *(info.path for info in marker.files)}
+    return found
+
+
+def stray(store: Store, stage: str, key: str) -> str:
+    """Leave the data of an attempt that nobody committed; return its path."""
+    path = f"{stage}/data/{key}-{new_token()}.parquet"
+    store.put(path, b"stray")
+    return path
+
+
+def checkpoint(store: Store, stage: str, key: str) -> list[str]:
+    """Leave a checkpoint; return its paths."""
+    folder = f"{stage}/checkpoints/{key}-{new_token()}"
+    paths = [f"{folder}/pointer.json", f"{folder}/step-000001.safetensors"]
+    for path in paths:
+        store.put(path, b"{}")
+    return paths
+
+
+def date(store: Store, paths: Iterable[str], moment: datetime) -> None:
+    """Say when objects of a memory store were written."""
+    files = store._backend.fs.store  # type: ignore[attr-defined]
+    for path in paths:
+        files["/" + store.uri(path).removeprefix("memory://")].created = moment
+
+
+def _files(run: Run, stage: str) -> dict[str, bytes]:
+    if stage != "squeeze":
+        return {"parquet": b"rows", "trace.json": b"{}"}
+    spec = TeacherSpec(
+        model=run.config.squeeze.model,
+        num_classes=2,
+        class_hash=JobPlan(run).index.class_hash,
+        mean=(0, 0, 0),
+        std=(1, 1, 1),
+        side=8,
+        features=16,
+        origin="nowhere",
+    )
+    weights = f"seed {run.config.seed}".encode()
+    return {"safetensors": weights, "json": spec.to_json()}

@@ -1,0 +1,34 @@
+"""A bucket for every test that asks for one; `DISTILL_TEST_S3` says on which server."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from uuid import uuid4
+
+import pytest
+
+from distill_core.storage.store import Store
+from tests.support.s3_servers import SERVERS
+
+
+@pytest.fixture(scope="session")
+def s3_bucket() -> Iterator[str]:
+    """Start the server, point the environment at it, make a bucket and return its URL."""
+    import boto3
+
+    bucket = f"distill-{uuid4().hex[:12]}"
+    start = SERVERS[os.environ.get("DISTILL_TEST_S3", "moto")]
+    with start() as environment, pytest.MonkeyPatch.context() as patch:
+        for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
+            patch.delenv(name, raising=False)
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        boto3.client("s3").create_bucket(Bucket=bucket)
+        yield f"s3://{bucket}"
+
+
+@pytest.fixture
+def s3_store(s3_bucket: str) -> Store:
+    """Return an empty store in the bucket."""
+    return Store(f"{s3_bucket}/{uuid4().hex}")

@@ -1,0 +1,426 @@
+"""Collection: what goes, what waits, what makes it refuse, and runs that begin meanwhile."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from distill_core.errors import ConfigError, DataError, StorageError
+from distill_core.storage.listing import PARTIAL
+from distill_core.storage.manifest import Manifest, save_manifest
+from distill_core.storage.markers import StageShelf
+from distill_core.storage.store import Store
+from flows.maintenance.collect import parse_age
+from tasks.gc import collect as collecting
+from tasks.gc.collect import Collection, collect
+from tasks.gc.unreferenced import find_garbage
+from tasks.run import Run
+from tasks.series import Version, claim
+from tasks.stages.plan import JobPlan
+from tests.flows.test_cli import Distill, distill
+from tests.support.planned import (
+    Workshop,
+    checkpoint,
+    commit,
+    date,
+    drop,
+    finish,
+    jobs,
+    paths,
+    reachable,
+    stray,
+)
+
+__all__ = ["distill"]  # a fixture
+
+NOW = datetime.now(UTC)
+OLD = NOW - timedelta(days=30)
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    """Return what makes runs."""
+    return Workshop(tmp_path_factory.mktemp("workshop"))
+
+
+@pytest.fixture
+def store() -> Store:
+    """Return an empty store in this process."""
+    return Store(f"memory://{uuid4().hex}")
+
+
+@pytest.fixture
+def run(workshop: Workshop, store: Store) -> Run:
+    """Return a finished run, a month old."""
+    made = workshop.finished(store, "first")
+    date(store, paths(store), OLD)
+    return made
+
+
+def gc(store: Store, *, dry_run: bool = False) -> Collection:
+    """Collect with a grace period of a week."""
+    return collect(store, clock=lambda: NOW, dry_run=dry_run)
+
+
+def kinds(done: Collection) -> set[str]:
+    """Return the kinds of what went."""
+    return {item.kind for item in done.removed}
+
+
+def key_of(run: Run, stage: str) -> str:
+    """Return the key of the first shard of a stage."""
+    return jobs(run, stage)[0].key
+
+
+def test_a_finished_run_keeps_everything_but_its_leftovers(run: Run) -> None:
+    store, before = run.store, paths(run.store)
+    lost = stray(store, "recover", key_of(run, "recover"))
+    date(store, {lost, *(left := checkpoint(store, "squeeze", key_of(run, "squeeze")))}, OLD)
+    assert {item.path for item in gc(store).removed} == {lost, *left}
+    assert paths(store) == before
+
+
+def test_a_run_that_was_given_up_goes_but_for_what_another_shares(
+    workshop: Workshop, run: Run
+) -> None:
+    other = workshop.finished(run.store, "second", "ipc=3")
+    drop(run)
+    date(run.store, paths(run.store), OLD)
+    gone = {item.path.split("/")[0] for item in gc(run.store).removed}
+    assert gone == {"posttrain"}  # the students saw two images per class, those of the other three
+    assert paths(run.store) == reachable(other)
+    drop(other)
+    assert kinds(gc(run.store)) == {"shards", "datasets"}
+    assert paths(run.store) == set()
+
+
+def test_what_is_young_waits_and_is_reported(run: Run) -> None:
+    probe = ".probe/0"
+    run.store.put(probe, b"probe")
+    done = gc(run.store)
+    assert done.removed == ()
+    assert [item.path for item in done.waiting] == [probe]
+    date(run.store, [probe], OLD)
+    assert [item.path for item in gc(run.store).removed] == [probe]
+
+
+def test_a_dry_run_names_what_would_go_and_leaves_it(run: Run) -> None:
+    drop(run)
+    before = paths(run.store)
+    would = gc(run.store, dry_run=True)
+    assert paths(run.store) == before
+    assert gc(run.store) == would
+    assert {item.path for item in would.removed} == before
+
+
+def test_the_shards_of_a_stage_under_way_and_its_checkpoints_stay(
+    workshop: Workshop, store: Store
+) -> None:
+    run = workshop.register(store, "first")
+    workshop.ingest(run)
+    checkpoint(store, "squeeze", key_of(run, "squeeze"))
+    lost = stray(store, "squeeze", key_of(run, "squeeze"))
+    date(store, paths(store), OLD)
+    assert [item.path for item in gc(store).removed] == [lost]
+    finish(run, "squeeze")
+    commit(run, "recover", jobs(run, "recover")[0])
+    date(store, paths(store), OLD)
+    assert kinds(gc(store)) == {"checkpoints"}
+    assert paths(store) == reachable(run)
+
+
+def test_a_run_that_has_not_ingested_keeps_every_dataset_of_that_name(
+    workshop: Workshop, run: Run
+) -> None:
+    drop(run)
+    workshop.register(run.store, "second")
+    run.store.put("datasets/other-0123/index.json", b"{}")
+    date(run.store, paths(run.store), OLD)
+    gc(run.store)
+    kept = {path.split("/")[1] for path in paths(run.store) if path.startswith("datasets/")}
+    assert kept == {workshop.dataset}
+
+
+@pytest.mark.parametrize("way", ["reuse", "start"])
+def test_the_teacher_of_another_run_stays_as_long_as_a_config_names_it(
+    workshop: Workshop, run: Run, way: str
+) -> None:
+    teacher = key_of(run, "squeeze")
+    drop(run)
+    workshop.register(run.store, "second", f"squeeze.{way}={teacher}")
+    gc(run.store)
+    kept = {path.split("/")[0] for path in paths(run.store)}
+    assert kept == {"squeeze", "datasets", "runs"}
+    assert StageShelf(run.store, "squeeze").done() == {teacher}
+
+
+def test_a_version_keeps_the_dataset_it_stands_on_even_before_it_is_registered(
+    workshop: Workshop, run: Run
+) -> None:
+    store, before = run.store, "other-0123"
+    store.put(f"datasets/{before}/index.json", b"{}")
+    version = Version(previous="first", dataset=before, policy="keep", asked=run.config)
+    claim(Run("second", run.config, store), version)
+    drop(run)
+    date(store, paths(store), OLD)
+    gc(store)
+    kept = {path.split("/")[1] for path in paths(store) if path.startswith("datasets/")}
+    assert kept == {before, workshop.dataset}
+
+
+def test_shards_that_a_stage_went_on_without_stay_when_they_come_after_all(run: Run) -> None:
+    jobs_of_set = JobPlan(run).jobs("recover")["recover"]
+    late, markers = jobs_of_set[0], [commit(run, "recover", job) for job in jobs_of_set[1:]]
+    save_manifest(run.store, run.name, Manifest.of("recover", markers, [late.shard]))
+    before = paths(run.store)
+    date(run.store, before, OLD)
+    assert gc(run.store).removed == ()
+    assert paths(run.store) == before
+
+
+def test_a_release_keeps_the_shards_of_the_manifests_it_carries(run: Run) -> None:
+    manifest = run.store.read(run.path("recover.manifest.json"))
+    run.store.put("published/tiny-1/recover.manifest.json", manifest)
+    run.store.put("published/tiny-1/README.md", b"card")
+    drop(run)
+    date(run.store, paths(run.store), OLD)
+    gc(run.store)
+    shelves = {path.split("/")[0] for path in paths(run.store)}
+    assert shelves == {"published", "recover"}
+    assert not any("random_real" in path for path in paths(run.store))
+    assert "published/tiny-1/README.md" in paths(run.store)
+
+
+def test_data_that_a_manifest_names_stays_though_its_marker_is_gone(run: Run) -> None:
+    before = paths(run.store)
+    marker = f"recover/_done/{key_of(run, 'recover')}.json"
+    run.store.delete(marker)
+    gc(run.store)
+    assert paths(run.store) == before - {marker}
+
+
+def test_nothing_of_a_shard_goes_while_its_marker_is_damaged(run: Run) -> None:
+    key = key_of(run, "recover")
+    lost = stray(run.store, "recover", key)
+    run.store.put(f"recover/_done/{key}.json", b"{")
+    date(run.store, paths(run.store), OLD)
+    assert gc(run.store).removed == ()
+    assert run.store.exists(lost)
+
+
+def test_a_marker_younger_than_its_data_keeps_them(run: Run) -> None:
+    shelf = StageShelf(run.store, "recover")
+    key = key_of(run, "recover")
+    marker = shelf.marker(key)
+    assert marker is not None
+    drop(run)
+    date(run.store, [shelf.marker_path(key)], NOW)
+    gc(run.store)
+    assert paths(run.store) == {shelf.marker_path(key), *(info.path for info in marker.files)}
+
+
+def between(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object]) -> None:
+    """Let something happen after the markers went and before the runs are asked again."""
+    ask, first = collecting.find_living, iter([True])
+
+    def ask_later(store: Store) -> object:
+        if next(first, False):
+            happens()
+        return ask(store)
+
+    monkeypatch.setattr(collecting, "find_living", ask_later)
+
+
+def contents(store: Store) -> dict[str, bytes]:
+    """Return everything that stands in a store."""
+    return {path: store.read(path) for path in paths(store)}
+
+
+def test_a_run_that_begins_between_the_passes_loses_nothing(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = contents(run.store)
+    drop(run)
+    # Its students are only planned, which takes the teacher's marker.
+    registered = {p: data for p, data in before.items() if "runs/" in p and "posttrain" not in p}
+
+    def begin() -> None:
+        """Do what a run does that saw every marker before they went."""
+        assert StageShelf(run.store, "recover").done() == frozenset()
+        for path, data in registered.items():
+            run.store.put(path, data)
+
+    between(monkeypatch, begin)
+    assert gc(run.store).removed == ()
+    assert contents(run.store) == {
+        p: before[p] for p in before if p in registered or "runs/" not in p
+    }
+
+
+def test_a_run_that_begins_between_the_passes_keeps_its_dataset(
+    workshop: Workshop, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = contents(run.store)
+    drop(run)
+    between(monkeypatch, lambda: workshop.register(run.store, "second"))
+    assert kinds(gc(run.store)) == {"shards"}
+    assert {p for p in paths(run.store) if "datasets/" in p} == {
+        p for p in before if "datasets/" in p
+    }
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), StorageError("timed out")])
+def test_a_collection_that_cannot_ask_again_puts_everything_back(
+    run: Run, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    drop(run)
+    before = contents(run.store)
+
+    def fail() -> None:
+        raise error
+
+    between(monkeypatch, fail)
+    with pytest.raises(type(error)):
+        gc(run.store)
+    assert contents(run.store) == before
+
+
+def test_what_somebody_else_removed_meanwhile_is_no_error(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drop(run)
+    found = find_garbage(run.store)
+    for item in found:
+        run.store.delete(item.path)
+    assert collecting.sweep(run.store, found) == found
+    assert paths(run.store) == set()
+
+
+@pytest.mark.parametrize(
+    ("path", "data"),
+    [
+        ("runs/first/run.yaml", b"ipc: [1"),
+        ("runs/first/run.yaml", b"ipc: 1"),
+        ("runs/first/run.yaml", b"\xff\xfe"),
+        ("runs/first/run.yaml", None),
+        ("runs/first/recover.manifest.json", b'{"version": 1'),
+        ("runs/first/ingest.json", b"[]"),
+        ("runs/first/ingest.json", b"{"),
+        ("published/tiny-1/recover.manifest.json", b"{}"),
+    ],
+)
+def test_a_run_or_release_that_cannot_be_read_is_named_and_nothing_goes(
+    run: Run, path: str, data: bytes | None
+) -> None:
+    run.store.put(".probe/0", b"probe")
+    run.store.delete(path)
+    if data is not None:
+        run.store.put(path, data)
+    date(run.store, paths(run.store), OLD)
+    before = paths(run.store)
+    with pytest.raises(DataError, match=f"^{path.rpartition('/')[0]}: what it needs"):
+        gc(run.store)
+    assert paths(run.store) == before
+
+
+def test_a_plan_that_cannot_be_made_is_named_too(workshop: Workshop, store: Store) -> None:
+    run = workshop.register(store, "first", "squeeze.checkpoint=/no/such/file")
+    workshop.ingest(run)
+    with pytest.raises(DataError, match=r"runs/first: what it needs .*no/such/file"):
+        gc(store)
+
+
+def test_a_store_that_does_not_answer_is_no_damaged_run(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_store: Store, path: str) -> bytes:
+        raise StorageError(f"{path}: timed out")
+
+    monkeypatch.setattr(Store, "read", refuse)
+    with pytest.raises(StorageError, match="timed out"):
+        gc(run.store)
+
+
+def test_an_age_below_an_hour_is_refused(store: Store) -> None:
+    with pytest.raises(ConfigError, match="an hour or more"):
+        collect(store, grace=timedelta(minutes=59))
+
+
+def test_files_that_a_killed_writer_left_on_a_disk_go(tmp_path: Path, workshop: Workshop) -> None:
+    store = Store(str(tmp_path / "store"))
+    run = workshop.finished(store, "first")
+    before = paths(store)
+    left = [f"{folder}/.x.0123{PARTIAL}" for folder in ("recover/data", run.path(), "runs/empty")]
+    for path in left:
+        Path(store.url, path).parent.mkdir(exist_ok=True)
+        Path(store.url, path).write_bytes(b"half")
+    assert gc(store).removed == ()
+    for path in left:
+        os.utime(Path(store.url, path), (OLD.timestamp(), OLD.timestamp()))
+    assert [item.kind for item in gc(store).removed] == ["partial"] * 3
+    assert paths(store) == before
+
+
+def test_what_is_not_ours_is_never_touched(store: Store) -> None:
+    foreign = ("notes.txt", "holiday/photo.png", "recover/data/README", "recover/README")
+    for path in foreign:
+        store.put(path, b"x")
+    date(store, foreign, OLD)
+    assert gc(store).removed == ()
+
+
+@pytest.mark.parametrize(("text", "hours"), [("1h", 1), ("7d", 168), ("2w", 336)])
+def test_ages_are_read(text: str, hours: int) -> None:
+    assert parse_age(text) == timedelta(hours=hours)
+
+
+@pytest.mark.parametrize("text", ["", "7", "d", "-1d", "1.5d", "7 days", "²d", "99999w"])
+def test_other_ages_are_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="--grace"):
+        parse_age(text)
+
+
+@pytest.fixture
+def littered(tmp_path: Path, workshop: Workshop) -> Store:
+    """Return a store on disk with a run and, as old as nine days, two lost attempts of 5 bytes."""
+    store = Store(str(tmp_path / "store"))
+    run = workshop.finished(store, "first")
+    for path in (stray(store, "recover", key_of(run, "recover")) for _ in range(2)):
+        nine_days_ago = NOW.timestamp() - 9 * 86_400
+        os.utime(Path(store.url, path), (nine_days_ago, nine_days_ago))
+    store.put(".probe/0", b"probe")
+    return store
+
+
+def test_the_command_says_what_went_and_what_waits(distill: Distill, littered: Store) -> None:
+    said = distill("gc", "--store", littered.url, "--dry-run")
+    assert said.out.splitlines()[-1] == "would remove 2 objects, 10 B"
+    said = distill("gc", "--store", littered.url, "--grace", "2w")
+    assert said.out.splitlines()[-1] == "nothing to remove"
+    said = distill("gc", "--store", littered.url)
+    assert (said.code, said.out.splitlines()[-1]) == (0, "removed 2 objects, 10 B")
+    assert "data of attempts that were lost or killed" in said.out
+    assert "probes of the store" in said.out
+    assert littered.names(".probe") == ("0",)
+
+
+def test_the_command_prints_json(distill: Distill, littered: Store) -> None:
+    tree = json.loads(distill("gc", "--store", littered.url, "--json").out)
+    assert tree["removed"] == {"attempts": {"objects": 2, "bytes": 10}}
+    assert tree["too_young"] == {"probes": {"objects": 1, "bytes": 5}}
+    assert (tree["dry_run"], tree["grace_seconds"]) == (False, 7 * 86_400)
+    assert not any(littered.exists(path) for path in tree["paths"])
+
+
+def test_a_damaged_run_ends_the_command_with_one_line(distill: Distill, littered: Store) -> None:
+    littered.put("runs/first/run.yaml", b"ipc: [1")
+    said = distill("gc", "--store", littered.url)
+    assert said.code == 2
+    assert said.err.startswith("distill: runs/first: what it needs cannot be read")
+    assert len(said.err.splitlines()) == 1

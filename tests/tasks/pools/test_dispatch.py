@@ -1,0 +1,429 @@
+"""The dispatcher's decisions, on a pool that is scripted and a clock that is set."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from distill_core.errors import (
+    ClusterError,
+    ConfigError,
+    DataError,
+    DivergedError,
+    OutOfMemoryError,
+    StorageError,
+    StorageRefused,
+)
+from tasks.jobs import Job, Receipt
+from tasks.pools.dispatch import dispatch
+from tasks.pools.events import Broken, Done, Event, Lost, OnProgress, Raised, Ready
+from tasks.pools.outcomes import DispatchResult, Policy
+from tests.support.fakes import make_jobs
+from tests.support.notes import Notes
+
+Play = Callable[[int, Job], Event | None]  # what becomes of a job; None: it hangs
+
+
+def succeed(worker: int, job: Job) -> Event | None:
+    """Let every job succeed."""
+    return Done(worker, Receipt(job.key, job.shard))
+
+
+def fail_with(error: Exception, *shards: str) -> Play:
+    """Let some jobs raise, every time."""
+
+    def play(worker: int, job: Job) -> Event | None:
+        if job.shard in shards:
+            return Raised(worker, job.key, error, "its traceback")
+        return succeed(worker, job)
+
+    return play
+
+
+def crash_with(*shards: str) -> Play:
+    """Let some jobs take their worker down, every time."""
+
+    def play(worker: int, job: Job) -> Event | None:
+        return Lost(worker, "it was killed.") if job.shard in shards else succeed(worker, job)
+
+    return play
+
+
+class Clock:
+    """Tells the time that it was told."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        """Return the time."""
+        return self.now
+
+
+class FakePool:
+    """Every `wait` ends the first job of each worker, one worker per call, in turn."""
+
+    def __init__(
+        self,
+        workers: int,
+        play: Play = succeed,
+        *,
+        clock: Clock | None = None,
+        never_ready: Sequence[int] = (),
+        broken: Sequence[Exception] = (),
+    ) -> None:
+        self.workers, self.play = workers, play
+        self.clock = clock or Clock()
+        self.never_ready, self.broken = set(never_ready), deque(broken)
+        self.lines: list[deque[Job]] = [deque() for _ in range(workers)]
+        self.order: list[str] = []  # shards as they were submitted
+        self.deepest = 0
+        self.restarted: list[int] = []
+        self.coming = deque(range(workers))  # workers that will be ready
+        self.turn = 0
+        self.while_waiting: Callable[[OnProgress], None] = lambda on_progress: None
+
+    def submit(self, worker: int, job: Job) -> None:
+        assert worker not in self.coming, "fed before it was ready"
+        self.lines[worker].append(job)
+        self.order.append(job.shard)
+        self.deepest = max(self.deepest, len(self.lines[worker]))
+
+    def wait(self, seconds: float, on_progress: OnProgress) -> Sequence[Event]:
+        self.while_waiting(on_progress)
+        if ready := [worker for worker in self.coming if worker not in self.never_ready]:
+            self.coming.remove(ready[0])
+            return [self._build(ready[0])]
+        for _ in range(self.workers):
+            self.turn = (self.turn + 1) % self.workers
+            if self.lines[self.turn] and (event := self._end(self.turn)):
+                return [event]
+        self.clock.now += seconds
+        return []
+
+    def _build(self, worker: int) -> Event:
+        return Broken(worker, self.broken.popleft(), "trace") if self.broken else Ready(worker)
+
+    def _end(self, worker: int) -> Event | None:
+        event = self.play(worker, self.lines[worker][0])
+        if isinstance(event, Lost):
+            self.lines[worker].clear()
+            self.coming.append(worker)
+        elif event is not None:
+            self.lines[worker].popleft()
+        return event
+
+    def restart(self, worker: int) -> None:
+        self.restarted.append(worker)
+        self.lines[worker].clear()
+        if worker not in self.coming:
+            self.coming.append(worker)
+
+    def describe(self) -> str:
+        return "2 CPUs free"
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+def run(
+    jobs: Sequence[Job], pool: FakePool, notes: Notes | None = None, **policy: float
+) -> DispatchResult:
+    """Dispatch with the pool's own clock."""
+    chosen = Policy(**policy)  # type: ignore[arg-type]
+    return dispatch(jobs, pool, policy=chosen, stage="recover", observer=notes, clock=pool.clock)
+
+
+def shards_of(result: DispatchResult) -> list[str]:
+    """Return the names of what was done."""
+    return sorted(receipt.shard for receipt in result.receipts)
+
+
+def test_every_job_is_done_once_and_told_once() -> None:
+    notes, pool = Notes(), FakePool(3)
+    result = run(make_jobs(20), pool, notes)
+    assert shards_of(result) == sorted(f"s{n}" for n in range(20))
+    assert sorted(notes.finished) == shards_of(result)
+    assert sorted(pool.order) == shards_of(result)
+    assert not result.failed
+    assert result.losses == 0
+
+
+def test_nothing_to_do_asks_nothing_of_the_pool() -> None:
+    pool = FakePool(1)
+    pool.wait = None  # type: ignore[assignment,method-assign]
+    assert run([], pool).receipts == ()
+
+
+def test_no_worker_ever_holds_more_jobs_than_allowed() -> None:
+    for limit in (1, 2, 3):
+        pool = FakePool(2)
+        run(make_jobs(50), pool, in_flight=limit)
+        assert pool.deepest == limit
+
+
+def test_jobs_start_in_the_order_given() -> None:
+    pool = FakePool(2)
+    run(make_jobs(30), pool)
+    assert pool.order == [f"s{n}" for n in range(30)]
+
+
+def test_near_the_end_no_job_waits_behind_a_busy_worker() -> None:
+    pool = FakePool(3)
+    run(make_jobs(3), pool)
+    assert pool.deepest == 1
+
+
+def test_a_job_that_raises_gets_three_attempts_and_keeps_its_last_error() -> None:
+    notes = Notes()
+    result = run(make_jobs(6), FakePool(2, fail_with(ValueError("bad pixel"), "s2")), notes)
+    failure = result.failed["s2"]
+    assert failure.attempts == 3
+    assert notes.retried == [("s2", "ValueError: bad pixel")] * 2
+    assert notes.failed == [("s2", "ValueError: bad pixel")]
+    record = json.loads(json.dumps(failure.to_dict()))
+    assert record == {
+        "attempts": 3,
+        "error": "ValueError: bad pixel",
+        "type": "ValueError",
+        "traceback": "its traceback",
+    }
+    assert len(result.receipts) == 5
+
+
+def test_an_attempt_that_succeeds_after_a_failed_one_is_a_success() -> None:
+    tries: list[str] = []
+
+    def play(worker: int, job: Job) -> Event | None:
+        tries.append(job.shard)
+        if tries.count(job.shard) == 1:
+            return Raised(worker, job.key, StorageError("503"), "")
+        return succeed(worker, job)
+
+    result = run(make_jobs(4), FakePool(2, play))
+    assert len(result.receipts) == 4
+    assert not result.failed
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        DivergedError("loss is nan"),
+        ConfigError("no such term"),
+        StorageRefused("these credentials may not write"),
+    ],
+)
+def test_what_would_happen_again_is_not_tried_again(error: Exception) -> None:
+    notes = Notes()
+    result = run(make_jobs(3), FakePool(1, fail_with(error, "s1")), notes)
+    assert result.failed["s1"].attempts == 1
+    assert result.failed["s1"].error is error
+    assert not notes.retried
+
+
+def test_a_lost_worker_costs_its_jobs_nothing_and_is_fed_again_only_when_ready() -> None:
+    lost: list[int] = []
+
+    def play(worker: int, job: Job) -> Event | None:
+        if worker == 0 and len(lost) < 3:
+            lost.append(worker)
+            return Lost(0, "node gone.")
+        return succeed(worker, job)
+
+    notes = Notes()
+    result = run(make_jobs(20), FakePool(2, play), notes, max_attempts=1)
+    assert len(result.receipts) == 20  # though one attempt is all that a job of its own has
+    assert result.losses == 3
+    assert {reason for _, reason in notes.retried} == {"node gone."}
+
+
+def test_only_the_running_job_is_blamed_for_a_lost_worker() -> None:
+    notes = Notes()
+    result = run(make_jobs(8), FakePool(1, crash_with("s0")), notes)
+    assert list(result.failed) == ["s0"]
+    assert {shard for shard, _ in notes.retried} == {"s0"}
+    assert len(result.receipts) == 7
+
+
+def test_jobs_that_crash_every_worker_are_given_up_and_the_others_finish() -> None:
+    poison = [f"s{n}" for n in range(0, 12, 2)]
+    result = run(make_jobs(12), FakePool(2, crash_with(*poison)))
+    assert sorted(result.failed) == sorted(poison)
+    assert len(result.receipts) == 6
+    error = result.failed["s0"].error
+    assert isinstance(error, ClusterError)
+    assert "was lost 4 times" in str(error)
+
+
+def test_too_many_lost_workers_end_the_stage() -> None:
+    def play(worker: int, job: Job) -> Event | None:
+        return Lost(worker, f"node of {worker} gone.")
+
+    with pytest.raises(ClusterError, match="recover: workers were lost 11 times, more than the 10"):
+        run(make_jobs(50), FakePool(2, play), max_losses_per_job=100)
+
+
+def test_lost_workers_are_put_up_with_as_long_as_jobs_finish() -> None:
+    lost: set[str] = set()
+
+    def play(worker: int, job: Job) -> Event | None:
+        if job.shard in lost:
+            return succeed(worker, job)
+        lost.add(job.shard)
+        return Lost(worker, "it was killed.")
+
+    result = run(make_jobs(50), FakePool(2, play))  # 50 losses, five times what is put up with
+    assert len(result.receipts) == result.losses == 50
+
+
+def test_a_job_that_fills_its_device_comes_back_in_halves_on_a_new_worker() -> None:
+    notes, splits = Notes(), []
+
+    def play(worker: int, job: Job) -> Event | None:
+        if job.shard == "s1":
+            splits.append(job.split)
+            if job.split == 1:
+                return Raised(worker, job.key, OutOfMemoryError("s1: 2 GiB wanted"), "")
+        return succeed(worker, job)
+
+    pool = FakePool(1, play)
+    result = run(make_jobs(4), pool, notes, max_attempts=1)
+    assert len(result.receipts) == 4
+    assert splits == [1, 2]
+    assert pool.restarted == [0]
+    assert notes.retried == [("s1", "OutOfMemoryError: s1: 2 GiB wanted")]
+    assert result.losses == 0
+
+
+def test_a_job_that_fills_its_device_in_halves_too_fails_and_says_what_to_set() -> None:
+    error = OutOfMemoryError("s1: 2 GiB wanted")
+    result = run(make_jobs(4), FakePool(2, fail_with(error, "s1")))
+    failure = result.failed["s1"]
+    assert failure.attempts == 2
+    assert isinstance(failure.error, OutOfMemoryError)
+    assert "s1: 2 GiB wanted It did not fit a second time" in str(failure.error)
+    assert "--num-gpus" in str(failure.error)
+    assert len(result.receipts) == 3
+
+
+def test_an_infrastructure_error_of_a_gang_is_not_the_jobs_fault() -> None:
+    tries: list[str] = []
+
+    def play(worker: int, job: Job) -> Event | None:
+        tries.append(job.shard)
+        if len(tries) <= 2:
+            return Raised(worker, job.key, ClusterError("rank 3 was lost"), "")
+        return succeed(worker, job)
+
+    result = run(make_jobs(1), FakePool(1, play), max_attempts=1)
+    assert len(result.receipts) == 1
+    assert result.losses == 2
+
+
+def test_a_worker_that_fails_everything_is_built_anew() -> None:
+    sick = {0}
+
+    def play(worker: int, job: Job) -> Event | None:
+        if worker in sick and worker not in pool.restarted:
+            return Raised(worker, job.key, RuntimeError("CUDA error: illegal address"), "")
+        return succeed(worker, job)
+
+    pool = FakePool(2, play)
+    result = run(make_jobs(40), pool)
+    assert pool.restarted == [0]
+    assert len(result.receipts) == 40
+
+
+def test_no_ready_worker_ends_the_stage_and_names_what_there_is() -> None:
+    pool = FakePool(2, never_ready=(0, 1))
+    with pytest.raises(ClusterError, match=r"not ready within 60 s \(2 CPUs free\)"):
+        run(make_jobs(3), pool, ready_timeout_seconds=60)
+    assert 60 < pool.clock.now <= 62
+
+
+def test_one_worker_that_never_comes_does_not_stop_the_others() -> None:
+    clock = Clock()
+
+    def play(worker: int, job: Job) -> Event | None:
+        clock.now += 10
+        return succeed(worker, job)
+
+    pool = FakePool(2, play, clock=clock, never_ready=(1,))
+    result = run(make_jobs(20), pool, ready_timeout_seconds=60)
+    assert len(result.receipts) == 20
+    assert set(pool.restarted) == {1}
+
+
+def test_an_overdue_job_is_killed_and_counted_and_its_neighbour_is_not() -> None:
+    hung: list[str] = []
+
+    def play(worker: int, job: Job) -> Event | None:
+        if job.shard == "s0" and len(hung) < 40:
+            hung.append(job.shard)
+            return None
+        return succeed(worker, job)
+
+    notes, pool = Notes(), FakePool(1, play)
+    result = run(make_jobs(4), pool, notes, job_timeout_seconds=30)
+    assert pool.restarted == [0]
+    assert notes.retried == [("s0", "ClusterError: s0: ran for more than 30 s and was killed.")]
+    assert len(result.receipts) == 4
+
+
+def test_a_job_that_always_hangs_fails_and_a_queued_one_does_not_age() -> None:
+    pool = FakePool(1, lambda worker, job: None if job.shard == "s0" else succeed(worker, job))
+    result = run(make_jobs(3), pool, job_timeout_seconds=30)
+    assert list(result.failed) == ["s0"]
+    assert result.failed["s0"].attempts == 3
+    assert pool.clock.now < 100  # three times thirty seconds, and the ticks between
+
+
+@pytest.mark.parametrize("error", [ConfigError("another class list"), ImportError("no torch")])
+def test_a_worker_that_cannot_be_built_ends_the_stage_with_its_own_error(error: Exception) -> None:
+    with pytest.raises(type(error)) as raised:
+        run(make_jobs(3), FakePool(2, broken=[error]))
+    assert raised.value is error
+    assert "trace" in str(raised.value.__cause__)
+
+
+def test_a_worker_that_could_not_reach_storage_is_built_again() -> None:
+    pool = FakePool(1, broken=[StorageError("503"), StorageError("503")])
+    result = run(make_jobs(3), pool)
+    assert len(result.receipts) == 3
+    assert pool.restarted == [0, 0]
+    assert result.losses == 2
+
+
+def test_progress_is_passed_on_when_it_is_news_and_of_a_running_job() -> None:
+    notes, pool = Notes(), FakePool(1)
+
+    def tell(on_progress: OnProgress) -> None:
+        on_progress("k0", 1, 4)
+        on_progress("k0", 1, 4)
+        on_progress("unknown", 1, 4)
+
+    pool.while_waiting = tell
+    run(make_jobs(1), pool, notes)
+    assert notes.progress == [("s0", 1, 4)]
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_under_random_trouble_every_job_ends_exactly_once(seed: int) -> None:
+    rng = random.Random(seed)
+
+    def play(worker: int, job: Job) -> Event | None:
+        draw = rng.random()
+        if draw < 0.1:
+            return Lost(worker, "chaos.")
+        if draw < 0.3:
+            return Raised(worker, job.key, DataError("chaos"), "")
+        return None if draw < 0.35 else succeed(worker, job)
+
+    pool = FakePool(4, play)
+    result = run(make_jobs(60), pool, losses_per_worker=1000, job_timeout_seconds=20)
+    assert sorted([*shards_of(result), *result.failed]) == sorted(f"s{n}" for n in range(60))
+    assert not any(pool.lines)

@@ -1,0 +1,178 @@
+"""The processes of a gang agree, although each of them sees another store."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch.distributed
+
+from distill_core.config.load import load_run
+from distill_core.squeeze.teacher import train_teacher
+from distill_core.storage.checkpoints import Checkpoints
+from distill_core.storage.markers import StageShelf
+from distill_core.storage.store import Store
+from distill_core.training.supervised import Labelled
+from tasks.jobs import Job, Receipt, WorkerSpec
+from tasks.pools.dispatch import dispatch
+from tasks.pools.local import local_pool
+from tasks.pools.outcomes import DispatchResult, Policy
+from tasks.run import Run, create_run
+from tasks.stages.plan import JobPlan
+from tasks.stages.trainers import SqueezeWorker
+from tasks.stages.worker import Desk
+from tests.support.pipeline import execute
+
+SMALL = (
+    "data.num_classes=8",
+    "squeeze.model.width=4",
+    "squeeze.training.epochs=2",
+    "squeeze.training.threads=1",
+    "squeeze.training.batch_size=8",
+    "squeeze.training.processes=2",
+)
+LIMIT_SECONDS = 120  # a gang that disagrees waits for ever; this only ends it
+
+
+class SeesItsOwnStore:
+    """Trains a teacher; each rank reads and writes another store."""
+
+    def __init__(self, *, stores: list[str], **desk: str) -> None:
+        store = stores[torch.distributed.get_rank()]
+        self.worker = SqueezeWorker(store=store, **desk)
+
+    def run(self, job: Job) -> Receipt:
+        """Train."""
+        return self.worker.run(job)
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> list[Run]:
+    """Return the same ingested run in two stores, one per rank."""
+    first = create_run(load_run("rehearsal-21k", SMALL), Store(str(tmp_path / "0")), "gang")
+    execute(first, "ingest")
+    shutil.copytree(tmp_path / "0", tmp_path / "1")
+    return [first, Run(first.name, first.config, Store(str(tmp_path / "1")))]
+
+
+def copies(runs: list[Run]) -> list[Run]:
+    """Return the same runs in stores of their own."""
+    return [
+        Run(run.name, run.config, Store(str(shutil.copytree(run.store.url, f"{run.store.url}-b"))))
+        for run in runs
+    ]
+
+
+def job_of(run: Run) -> Job:
+    """Return the job that trains the teacher."""
+    (job,) = JobPlan(run).jobs("squeeze")["squeeze"]
+    return job
+
+
+def train(runs: list[Run]) -> DispatchResult:
+    """Train the teacher in a gang of two."""
+    run = runs[0]
+    desk = {"run": run.config.model_dump_json(), "name": run.name, "device": "cpu"}
+    stores = [one.store.url for one in runs]
+    spec = WorkerSpec(f"{__name__}:SeesItsOwnStore", {**desk, "stores": stores})
+    pool = local_pool(spec, processes=2)
+    policy = Policy(max_attempts=1, job_timeout_seconds=LIMIT_SECONDS)
+    try:
+        return dispatch([job_of(run)], pool, policy=policy)
+    finally:
+        pool.close()
+
+
+def weights(run: Run) -> str:
+    """Return the hash of the teacher that was committed."""
+    marker = StageShelf(run.store, "squeeze").marker(job_of(run).key)
+    assert marker is not None
+    return marker.file("safetensors").sha256
+
+
+def finish(run: Run) -> None:
+    """Commit something as the teacher, as another driver may at any moment."""
+    StageShelf(run.store, "squeeze").commit(
+        job_of(run).key,
+        shard="elsewhere",
+        files={"safetensors": b"x"},
+        rows=1,
+        classes=1,
+        seconds=0.0,
+        device="cpu",
+    )
+
+
+class Kept(dict[int, bytes]):
+    """Checkpoints in memory."""
+
+    def save(self, step: int, payload: bytes) -> None:
+        """Keep one."""
+        self[step] = payload
+
+    def latest(self) -> None:
+        """Have none to begin with."""
+
+
+@pytest.fixture
+def after_one_epoch(runs: list[Run]) -> bytes:
+    """Return the state of the teacher after its first epoch."""
+    desk = Desk(
+        "squeeze",
+        run=runs[0].config.model_dump_json(),
+        name="gang",
+        store=runs[0].store.url,
+        device="cpu",
+    )
+    kept, test = Kept(), Labelled(*desk.split("test"))
+    train_teacher(
+        Labelled(*desk.split("train")),
+        test,
+        run=desk.config,
+        class_hash=desk.plan.index.class_hash,
+        checkpoints=kept,
+    )
+    return kept[1]
+
+
+def keep(run: Run, payload: bytes) -> None:
+    """Keep a state after one epoch, as another driver's execution."""
+    Checkpoints(run.store, "squeeze", job_of(run).key, "another").save(1, payload)
+
+
+@pytest.mark.slow
+def test_a_marker_that_only_a_later_rank_sees_does_not_split_the_gang(runs: list[Run]) -> None:
+    finish(runs[1])
+    (receipt,) = train(runs).receipts
+    assert (receipt.won, receipt.summary["epochs"]) == (True, 2)
+
+
+@pytest.mark.slow
+def test_a_marker_that_the_first_rank_sees_ends_the_job_in_all(runs: list[Run]) -> None:
+    finish(runs[0])
+    (receipt,) = train(runs).receipts
+    assert (receipt.won, receipt.shard) == (False, "elsewhere")
+
+
+@pytest.mark.slow
+def test_all_ranks_go_on_from_the_checkpoint_that_the_first_one_sees(
+    runs: list[Run], after_one_epoch: bytes
+) -> None:
+    both = copies(runs)
+    for run in (runs[0], *both):
+        keep(run, after_one_epoch)
+    assert train(both).failed == {}
+    assert train(runs).failed == {}
+    assert weights(runs[0]) == weights(both[0])
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_only_a_later_rank_sees_is_passed_over(
+    runs: list[Run], after_one_epoch: bytes
+) -> None:
+    none = copies(runs)
+    keep(runs[1], after_one_epoch)
+    assert train(none).failed == {}
+    assert train(runs).failed == {}
+    assert weights(runs[0]) == weights(none[0])

@@ -1,0 +1,204 @@
+"""Real actors on one small real Ray: what breaks for one job stays with it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import ray
+
+from distill_core.errors import ClusterError, ConfigError
+from tasks.execution import Execution
+from tasks.jobs import Job, WorkerSpec
+from tasks.pools import ray_cluster
+from tasks.pools.dispatch import dispatch
+from tasks.pools.outcomes import DispatchResult, Policy
+from tasks.pools.provider import PoolProvider
+from tasks.pools.ray import RayPool
+from tests.support.fakes import make_jobs
+from tests.support.notes import Notes
+
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray_cluster")]
+
+FAKE = "tests.support.fakes:FakeWorker"
+
+
+@contextmanager
+def actors(spec: WorkerSpec, workers: int = 2, num_gpus: float = 0.5) -> Iterator[RayPool]:
+    """Start a pool for a block."""
+    pool = RayPool(spec, workers=workers, num_cpus=0, num_gpus=num_gpus)
+    try:
+        yield pool
+    finally:
+        pool.close()
+
+
+def run(jobs: list[Job], notes: Notes | None = None, **policy: float) -> DispatchResult:
+    """Dispatch to two fake workers."""
+    chosen = Policy(**policy)  # type: ignore[arg-type]
+    with actors(WorkerSpec(FAKE)) as pool:
+        return dispatch(jobs, pool, policy=chosen, stage="recover", observer=notes)
+
+
+def test_actors_do_every_job_outside_this_process() -> None:
+    result = run(make_jobs(20))
+    assert len(result.receipts) == 20
+    assert os.getpid() not in {receipt.summary["pid"] for receipt in result.receipts}
+
+
+def test_progress_is_seen_while_a_job_runs() -> None:
+    notes = Notes()
+    run(make_jobs(2, seconds=4.0), notes)
+    assert {shard for shard, _, _ in notes.progress} == {"s0", "s1"}
+    assert any(0 < done < total for _, done, total in notes.progress)
+
+
+def test_a_poisoned_job_fails_with_its_own_error_and_the_others_finish() -> None:
+    jobs = [
+        *make_jobs(6),
+        Job("kv", "value", {"error": "ValueError"}),
+        Job("kd", "diverged", {"error": "DivergedError"}),
+    ]
+    result = run(jobs)
+    assert len(result.receipts) == 6
+    assert {shard: failure.attempts for shard, failure in result.failed.items()} == {
+        "value": 3,
+        "diverged": 1,
+    }
+    assert type(result.failed["value"].error) is ValueError
+    assert "in mischief" in result.failed["value"].traceback
+    assert "\x1b" not in result.failed["value"].traceback
+
+
+def test_a_killed_actor_comes_back_and_its_jobs_are_not_blamed(tmp_path: Path) -> None:
+    notes = Notes()
+    victim = Job("kx", "victim", {"die": True, "once": str(tmp_path / "died")})
+    result = run([victim, *make_jobs(12, seconds=0.2)], notes, max_attempts=1)
+    assert len(result.receipts) == 13
+    assert result.losses == 1
+    assert notes.retried[0][0] == "victim"
+
+
+def test_a_job_that_always_kills_its_actor_is_given_up() -> None:
+    result = run([Job("kx", "killer", {"die": True}), *make_jobs(4)], max_losses_per_job=2)
+    assert isinstance(result.failed["killer"].error, ClusterError)
+    assert len(result.receipts) == 4
+
+
+def test_a_hung_job_is_killed_and_tried_again(tmp_path: Path) -> None:
+    notes = Notes()
+    hung = Job("kx", "hung", {"hang": 600, "once": str(tmp_path / "hung")})
+    result = run([hung, *make_jobs(4)], notes, job_timeout_seconds=4)
+    assert len(result.receipts) == 5
+    assert [shard for shard, _ in notes.retried] == ["hung"]
+
+
+def test_a_worker_that_cannot_be_built_raises_its_own_error() -> None:
+    spec = WorkerSpec(FAKE, {"broken": "ConfigError"})
+    with actors(spec) as pool, pytest.raises(ConfigError, match="cannot be built"):
+        dispatch(make_jobs(3), pool)
+
+
+def test_a_worker_that_never_reaches_storage_ends_the_stage() -> None:
+    spec = WorkerSpec(FAKE, {"broken": "StorageError"})
+    policy = Policy(losses_per_worker=1)
+    with actors(spec) as pool, pytest.raises(ClusterError, match="cannot be built"):
+        dispatch(make_jobs(3), pool, policy=policy)
+
+
+def test_workers_that_find_no_room_time_out_instead_of_waiting_for_ever() -> None:
+    with (
+        actors(WorkerSpec(FAKE), workers=1, num_gpus=64) as pool,
+        pytest.raises(ClusterError, match=r"not ready within 2 s \(2 CPUs and 2 GPUs on 1 node"),
+    ):
+        dispatch(make_jobs(1), pool, policy=Policy(ready_timeout_seconds=2))
+
+
+def test_an_actor_carries_the_workers_name_and_sees_its_share_of_the_gpus() -> None:
+    with actors(WorkerSpec(FAKE), workers=1) as pool:
+        dispatch(make_jobs(1), pool)
+        assert pool._actors[0]._ray_actor_creation_function_descriptor.class_name == "FakeWorker"
+        assert ray.available_resources()["GPU"] <= 1.5
+
+
+def test_a_demand_beyond_the_cluster_is_refused_with_both_numbers() -> None:
+    how = Execution(store=".", workers=3, num_cpus=1, num_gpus=1)
+    with PoolProvider(how) as pools, pytest.raises(ConfigError) as raised:
+        pools.pool(WorkerSpec(FAKE), jobs=10)
+    message = re.sub(r"\(.* free\)", "(... free)", str(raised.value))
+    assert message == (
+        "workers = 3: 3 x num_cpus=1 = 3 CPUs and 3 x num_gpus=1 = 3 GPUs are demanded, but the "
+        "cluster has 2 CPUs and 2 GPUs on 1 node (... free), room for 2. Ask for fewer workers "
+        "or smaller num_cpus and num_gpus, or add nodes."
+    )
+
+
+def test_a_gang_beyond_the_cluster_is_refused_likewise() -> None:
+    how = Execution(store=".", num_cpus=1)
+    with PoolProvider(how) as pools, pytest.raises(ConfigError, match="processes = 5"):
+        pools.gang(WorkerSpec(FAKE), make_jobs(1), processes=5, stage="squeeze")
+
+
+def test_a_worker_too_big_for_any_node_is_refused() -> None:
+    how = Execution(store=".", num_cpus=64)
+    with PoolProvider(how) as pools, pytest.raises(ConfigError, match="room for 0"):
+        pools.pool(WorkerSpec(FAKE), jobs=1)
+
+
+def test_room_counts_whole_workers_on_each_node() -> None:
+    assert ray_cluster.room(num_cpus=0, num_gpus=0.5) == 4
+    assert ray_cluster.room(num_cpus=1, num_gpus=0.25) == 2
+
+
+def test_a_provider_fills_the_cluster_but_starts_no_worker_without_a_job() -> None:
+    with PoolProvider(Execution(store=".", num_cpus=1)) as pools:
+        assert pools.pool(WorkerSpec(FAKE), jobs=100).workers == 2
+        assert pools.pool(WorkerSpec(FAKE), jobs=1).workers == 1
+
+
+def test_a_provider_leaves_a_ray_that_it_did_not_start() -> None:
+    with PoolProvider(Execution(store=".", num_cpus=0, workers=1)) as pools:
+        result = dispatch(make_jobs(2), pools.pool(WorkerSpec(FAKE), jobs=2))
+    assert len(result.receipts) == 2
+    assert ray.is_initialized()
+
+
+def test_actors_get_the_variables_of_storage(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    spec = WorkerSpec("tests.tasks.pools.test_ray:Environment")
+    with PoolProvider(Execution(store=".", num_cpus=0, workers=1)) as pools:
+        result = dispatch(make_jobs(1), pools.pool(spec, jobs=1))
+    assert result.receipts[0].summary == {
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:1",
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+
+
+def test_what_storage_needs_is_forwarded_and_no_secret() -> None:
+    """Ray writes the variables of an actor into a log of its node."""
+    plain = {"AWS_REGION": "x", "AWS_ENDPOINT_URL": "y", "FSSPEC_S3_ENDPOINT_URL": "z"}
+    plain |= {"DISTILL_DECODERS": "2", "DISTILL_RESIDENT_BYTES": "1"}
+    secret = {
+        "AWS_ACCESS_KEY_ID": "a",
+        "AWS_SECRET_ACCESS_KEY": "b",
+        "AWS_SESSION_TOKEN": "c",
+        "FSSPEC_S3_KEY": "d",
+        "FSSPEC_S3_SECRET": "e",
+    }
+    forwarded = ray_cluster.forwarded(plain | secret | {"HOME": "/root", "PATH": "/bin"})
+    assert forwarded == plain | {"RAY_USAGE_STATS_ENABLED": "0"}
+
+
+class Environment:
+    """Reports what its process was given."""
+
+    def run(self, job: Job) -> object:
+        from tasks.jobs import Receipt
+
+        names = ("AWS_ENDPOINT_URL", "RAY_USAGE_STATS_ENABLED")
+        facts = {name: os.environ.get(name) for name in names}
+        return Receipt(job.key, job.shard, summary=facts)

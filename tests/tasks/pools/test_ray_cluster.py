@@ -1,0 +1,113 @@
+"""Starting and joining Ray; what starts it runs in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from distill_core.errors import ClusterError, ConfigError
+from tasks.execution import Execution
+from tasks.jobs import WorkerSpec
+from tasks.pools.provider import PoolProvider
+
+pytestmark = pytest.mark.cluster
+
+STARTS_AND_STOPS = """
+import os, ray
+from tasks.pools.dispatch import dispatch
+from tasks.execution import Execution
+from tasks.jobs import WorkerSpec
+from tasks.pools.provider import PoolProvider
+from tests.support.fakes import make_jobs
+
+before = dict(os.environ)
+for _ in range(2):  # a second start must not trip over the first one's token
+    with PoolProvider(Execution(store=".", workers=5)) as pools:
+        assert not ray.is_initialized()
+        pool = pools.pool(WorkerSpec("tests.support.fakes:FakeWorker"), jobs=3)
+        assert pool.workers == 3
+        assert os.environ["RAY_AUTH_MODE"] == "token"
+        assert len(dispatch(make_jobs(3), pool).receipts) == 3
+    assert not ray.is_initialized()
+    assert {k: v for k, v in os.environ.items() if "RAY" in k} == {
+        k: v for k, v in before.items() if "RAY" in k
+    }
+print("fine")
+"""
+
+
+JOINS_WITH_A_WRONG_TOKEN = """
+import os, subprocess, sys, ray
+from tasks import ray_cluster
+
+JOIN = "import sys; from tasks.pools import ray_cluster as r; r.connected(sys.argv[1]).__enter__()"
+with ray_cluster.started(num_cpus=1):
+    address = ray.get_runtime_context().gcs_address
+    ours = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    joining = [
+        subprocess.Popen(
+            [sys.executable, "-c", JOIN, address],
+            env=ours | token, stderr=subprocess.PIPE, text=True,
+        )
+        for token in ({}, {"RAY_AUTH_TOKEN": "0" * 64})
+    ]
+    for one in joining:
+        print(one.communicate()[1].splitlines()[-1].partition(address + ": ")[2])
+"""
+
+
+@pytest.fixture
+def no_ray_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide the Ray of other tests: one that runs is used, whatever the address."""
+    monkeypatch.setattr("tasks.pools.ray_cluster.ray.is_initialized", lambda: False)
+
+
+def run(script: str) -> str:
+    """Run a script without any variable that configures Ray."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_ray_starts_on_first_use_and_stops_with_the_provider() -> None:
+    assert run(STARTS_AND_STOPS).endswith("fine\n")
+
+
+@pytest.mark.slow
+def test_a_cluster_that_refuses_our_token_is_an_error_that_names_the_setting() -> None:
+    without, wrong = run(JOINS_WITH_A_WRONG_TOKEN).splitlines()
+    for said in (without, wrong):
+        assert said.startswith("cannot be reached or started")
+        assert "set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's own" in said
+    assert without.endswith("none is set here.")
+    assert wrong.endswith("the one set here is refused.")
+
+
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+@pytest.mark.usefixtures("no_ray_yet")
+def test_a_cluster_that_is_not_there_is_an_error_that_names_the_address(scheme: str) -> None:
+    with (
+        pytest.raises(ClusterError, match=f"^ray_address={scheme}127.0.0.1:1: cannot be reached"),
+        PoolProvider(Execution(store=".", ray_address=f"{scheme}127.0.0.1:1")) as pools,
+    ):
+        pools.pool(WorkerSpec("tests.support.fakes:FakeWorker"), jobs=3)
+
+
+@pytest.mark.usefixtures("no_ray_yet")
+def test_an_address_without_a_port_is_refused() -> None:
+    with (
+        pytest.raises(ConfigError, match="expected host:port"),
+        PoolProvider(Execution(store=".", ray_address="head")) as pools,
+    ):
+        pools.pool(WorkerSpec("tests.support.fakes:FakeWorker"), jobs=3)
