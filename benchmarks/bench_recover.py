@@ -35,7 +35,7 @@ from distill_core.recover.terms import build_objective
 from distill_core.recover.update import pixel_adam
 from distill_core.seeds import generator
 from distill_core.transforms.pixel_space import PixelSpace
-from distill_core.transforms.views import View, lens_of, sample_view
+from distill_core.transforms.views import View, sample_view, sampling_grid
 
 TERMS = {"cross_entropy": 1.0, "bn_statistics": 0.01}
 ROLL = RollConfig(mode="symmetric", pixels=4)
@@ -113,9 +113,9 @@ class Contest:
 
         def step() -> Tensor:
             view = self._view(next(numbers))
-            lens = lens_of(view, out=self.side, like=leaves[0])
+            grid = sampling_grid(view, out=self.side, like=leaves[0])
             batches = zip(leaves, goals, adams, strict=True)
-            return take([Part([leaf], goal, adam, lens) for leaf, goal, adam in batches])
+            return take([Part([leaf], goal, adam, grid) for leaf, goal, adam in batches])
 
         return Loop(leaves[0], step)
 

@@ -43,7 +43,7 @@ from distill_core.data.real_images import RealImages
 from distill_core.models.build import build_model
 from distill_core.seeds import derive_seed, generator, philox_key
 from distill_core.storage.store import Store
-from distill_core.training.supervised import Labelled, Resident, Trainee, train_step
+from distill_core.training.supervised import Labelled, Resident, TrainState, train_step
 from distill_core.transforms.pixel_space import PixelSpace
 from distill_core.transforms.train_augment import sample_augmentation
 
@@ -83,7 +83,7 @@ def training_steps(
     run = load_run("cda-cifar10-cpu", [*sizes, f"precision={precision}", *plain])
     training = run.squeeze.training
     assert training is not None
-    trainee, margin = Trainee.start(run, training, device="cpu"), training.augment.pad_crop
+    train_state, margin = TrainState.start(run, training, device="cpu"), training.augment.pad_crop
     source = Resident.of(Labelled(pixels, labels), device="cpu")
     seed = derive_seed(run.seed, "squeeze", "model")
     model = build_model(run.squeeze.model, run.data.num_classes, seed=seed)
@@ -105,7 +105,7 @@ def training_steps(
     def mine() -> float:
         step = next(steps[1])
         images, chosen = source.batch(rows(step), run, step=step, share=slice(None))
-        loss = train_step(trainee.model, trainee, images, chosen, weight=1 / batch)
+        loss = train_step(train_state.model, train_state, images, chosen, weight=1 / batch)
         return float(loss)
 
     return theirs, mine

@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.methods_block import Block, Cell, Method, cell_id
 from distill_core.config.schema import RunConfig
-from distill_core.storage.markers import Marker, StageShelf
+from distill_core.storage.markers import Marker, ShardStore
 from distill_core.storage.store import Store
 from tasks.execution import Execution
 from tasks.pools.provider import PoolProvider
@@ -129,7 +129,7 @@ def _timed(run: Run, stage: str, notes: Path, counted: set[str]) -> float:
         counted: keys of the shards that are left out, because a stage before had them, too; those
             of this stage are added.
     """
-    before, since = StageShelf(run.store, kind_of(stage)).done(), time.process_time()
+    before, since = ShardStore(run.store, kind_of(stage)).done(), time.process_time()
     _execute(run, (stage,))
     spent = time.process_time() - since
     markers = [marker for marker in _markers(run, stage) if marker.key not in counted]
@@ -155,9 +155,9 @@ def _execute(run: Run, stages: tuple[str, ...], *, jobs: int = 1) -> None:
 
 
 def _markers(run: Run, stage: str) -> Iterator[Marker]:
-    shelf = StageShelf(run.store, kind_of(stage))
+    shard_store = ShardStore(run.store, kind_of(stage))
     for key in stage_status(run, stage).keys:
-        if (marker := shelf.marker(key)) is not None:
+        if (marker := shard_store.marker(key)) is not None:
             yield marker
 
 

@@ -18,7 +18,7 @@ from rich.console import Console
 from benchmarks.scale_store import plan_of
 from distill_core.config.load import load_run
 from distill_core.storage.manifest import Manifest, save_manifest
-from distill_core.storage.markers import StageShelf
+from distill_core.storage.markers import ShardStore
 from distill_core.storage.store import Store
 from flows.progress.display import Several, display
 from flows.progress.event_log import EventLog
@@ -84,7 +84,7 @@ def driver_cpu(folder: Path, *, shards: int, workers: int) -> dict[str, float]:
     """Return CPU milliseconds of the driver per empty shard, by what it does in a stage."""
     store = Store(str(folder))
     run = Run("bench", load_run("digits-demo"), store)
-    shelf, log = StageShelf(store, "recover"), EventLog(run)
+    shard_store, log = ShardStore(store, "recover"), EventLog(run)
     spent: dict[str, float] = {}
     with _timed(spent, PLAN):
         jobs = plan_of(store, shards, ipc_range=10).jobs("recover")["recover"]
@@ -98,7 +98,7 @@ def driver_cpu(folder: Path, *, shards: int, workers: int) -> dict[str, float]:
     ):
         observer = Several(shown, log)
         with _timed(spent, "list the markers"):
-            done = shelf.done()
+            done = shard_store.done()
             todo = [job for job in jobs if job.key not in done]
         observer.stage_started("recover", len(jobs), 0)
         with _timed(spent, "dispatch, progress lines and event log"):
@@ -108,7 +108,7 @@ def driver_cpu(folder: Path, *, shards: int, workers: int) -> dict[str, float]:
             observer.stage_finished("recover", 0.0)
         assert len(result.receipts) == shards, result.failed
         with _timed(spent, "read the markers, write the manifest"):
-            markers = [m for m in shelf.markers([job.key for job in jobs]) if m is not None]
+            markers = [m for m in shard_store.markers([job.key for job in jobs]) if m is not None]
             save_manifest(store, run.name, Manifest.of("recover", markers))
     return {what: 1000 * seconds / shards for what, seconds in spent.items()}
 

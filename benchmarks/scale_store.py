@@ -14,7 +14,7 @@ from benchmarks.scale_workers import commit_empty
 from distill_core.config.load import load_run
 from distill_core.sharding import ClassEntry
 from distill_core.storage.manifest import Manifest, save_manifest
-from distill_core.storage.markers import StageShelf
+from distill_core.storage.markers import ShardStore
 from distill_core.storage.store import Store
 from tasks.jobs import Job
 from tasks.run import Run
@@ -61,32 +61,34 @@ def plan_of(store: Store, shards: int, *, ipc_range: int = 1) -> JobPlan:
 
 def measure(store: Store, shards: int) -> list[float | None]:
     """Commit nearly all shards, resume, return the numbers of `HEADER`; None: not measured."""
-    shelf = StageShelf(store, "recover")
+    shard_store = ShardStore(store, "recover")
     jobs = plan_of(store, shards).jobs("recover")["recover"]
     assert len(jobs) == shards
-    took = sorted(_commit_all(shelf, jobs[:-MISSING]))
+    took = sorted(_commit_all(shard_store, jobs[:-MISSING]))
     cpu = time.process_time()
-    done, listing = _timed(shelf.done)
+    done, listing = _timed(shard_store.done)
     cpu = time.process_time() - cpu
     todo, planning = _timed(lambda: _missing(plan_of(store, shards), done))
     assert len(todo) == MISSING
-    _commit_all(shelf, todo)
+    _commit_all(shard_store, todo)
     keys = [job.key for job in jobs]
     slowly = None
     if shards <= ONE_BY_ONE:
-        _, slowly = _timed(lambda: [shelf.marker(key) for key in keys])
-    markers, reading = _timed(lambda: [m for m in shelf.markers(keys) if m is not None])
+        _, slowly = _timed(lambda: [shard_store.marker(key) for key in keys])
+    markers, reading = _timed(lambda: [m for m in shard_store.markers(keys) if m is not None])
     assert len(markers) == shards
     _, writing = _timed(lambda: save_manifest(store, "bench", Manifest.of("recover", markers)))
     commits = (1000 * statistics.median(took), 1000 * took[int(0.95 * len(took))])
     return [shards, *commits, listing, cpu, planning, slowly, reading, writing]
 
 
-def _commit_all(shelf: StageShelf, jobs: Sequence[Job]) -> list[float]:
+def _commit_all(shard_store: ShardStore, jobs: Sequence[Job]) -> list[float]:
     """Commit jobs, a few at once, as workers do; return the seconds of each."""
     with ThreadPoolExecutor(COMMITTERS) as pool:
         return list(
-            pool.map(lambda job: _timed(lambda: commit_empty(shelf, job.key, job.shard))[1], jobs)
+            pool.map(
+                lambda job: _timed(lambda: commit_empty(shard_store, job.key, job.shard))[1], jobs
+            )
         )
 
 

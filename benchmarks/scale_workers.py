@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from distill_core.storage.markers import Marker, StageShelf
+from distill_core.storage.markers import Marker, ShardStore
 from distill_core.storage.store import Store
 from tasks.jobs import Job, Receipt
 
@@ -22,15 +22,15 @@ class EmptyWorker:
     """Commits a shard of a few bytes."""
 
     def __init__(self, *, store: str, stage: str) -> None:
-        self.shelf = StageShelf(Store(store), stage)
+        self.shard_store = ShardStore(Store(store), stage)
 
     def run(self, job: Job) -> Receipt:
-        marker = commit_empty(self.shelf, job.key, job.shard)
+        marker = commit_empty(self.shard_store, job.key, job.shard)
         return Receipt(job.key, job.shard, seconds=marker.seconds, rows=1)
 
 
-def commit_empty(shelf: StageShelf, key: str, shard: str) -> Marker:
+def commit_empty(shard_store: ShardStore, key: str, shard: str) -> Marker:
     """Commit a shard whose file and marker are as small as they come."""
-    return shelf.commit(
+    return shard_store.commit(
         key, shard=shard, files={"parquet": b"empty"}, rows=1, classes=1, seconds=0.0, device="cpu"
     )

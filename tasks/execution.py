@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator
 from pydantic_core.core_schema import ValidationInfo
 
-from tasks.pools.outcomes import Policy
+from tasks.pools.outcomes import RetryPolicy
 
 NonNegativeInt = Annotated[int, Field(ge=0)]
 NonNegativeFloat = Annotated[float, Field(ge=0.0)]
@@ -57,9 +57,9 @@ class Placement(BaseModel):
             return 1.0 if self.device == "cuda" else 0.0
         return self.num_gpus
 
-    def policy(self) -> Policy:
+    def policy(self) -> RetryPolicy:
         """Return what the dispatcher needs to know."""
-        return Policy(
+        return RetryPolicy(
             in_flight=self.in_flight,
             max_attempts=self.max_attempts,
             ready_timeout_seconds=self.ready_timeout_seconds,

@@ -14,7 +14,7 @@ from distill_core.config.schema import RunConfig
 from distill_core.data.index import DatasetIndex, load_index
 from distill_core.errors import ConfigError, DataError
 from distill_core.storage.store import Store
-from tasks.policy import Policy
+from tasks.policy import TeacherPolicy
 from tasks.run import Run, check_name, open_run
 
 FILE = "version.json"
@@ -26,7 +26,7 @@ class Version:
 
     previous: str  # the complete run before it
     dataset: str  # of that run, whose class ids go on
-    policy: Policy  # what became of that run's teacher
+    policy: TeacherPolicy  # what became of that run's teacher
     asked: RunConfig  # the frozen config adds to it where the teacher comes from
 
     def to_json(self) -> bytes:

@@ -21,7 +21,7 @@ from distill_core.storage.backends import foreign_errors
 from distill_core.storage.filesystems import open_filesystem
 
 
-class Place(Protocol):
+class DatasetFolder(Protocol):
     """A folder of files, read only."""
 
     @property
@@ -45,7 +45,7 @@ class Place(Protocol):
 
 
 @dataclass(frozen=True)
-class LocalPlace:
+class LocalFolder:
     """A folder on a disk; links are followed, since subsets are often made of them."""
 
     url: str
@@ -85,7 +85,7 @@ class LocalPlace:
 
 
 @dataclass(frozen=True)
-class RemotePlace:
+class RemoteFolder:
     """A prefix in any file system of fsspec."""
 
     url: str
@@ -133,7 +133,7 @@ class RemotePlace:
         return f"{self.root}/{path}".rstrip("/")
 
 
-def locate(config: DataConfig) -> Place:
+def locate(config: DataConfig) -> DatasetFolder:
     """Return the folder of a dataset.
 
     Raises:
@@ -148,10 +148,10 @@ def locate(config: DataConfig) -> Place:
     return place
 
 
-def _open(url: str) -> Place:
+def _open(url: str) -> DatasetFolder:
     local = url.removeprefix("file://")
     if "://" not in local:
-        return LocalPlace(os.path.abspath(os.path.expanduser(local)))
+        return LocalFolder(os.path.abspath(os.path.expanduser(local)))
     try:
         fs, root = open_filesystem(url)
     except (ImportError, ValueError) as error:
@@ -159,7 +159,7 @@ def _open(url: str) -> Place:
             f"data.path: {url}: cannot be opened ({error}). Use a folder or s3://bucket/prefix; "
             "s3 needs `pip install 'distill[s3]'`."
         ) from error
-    return RemotePlace(url.rstrip("/"), fs, root.rstrip("/"))
+    return RemoteFolder(url.rstrip("/"), fs, root.rstrip("/"))
 
 
 def _is_folder(entry: dict[str, Any]) -> bool:

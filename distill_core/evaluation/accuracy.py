@@ -49,7 +49,7 @@ def total(counted: ClassHits) -> Hits:
 
 
 @dataclass
-class Judgements:
+class AccuracyHistory:
     """Accuracies so far. `best` is chosen on the test split itself, and named so."""
 
     curve: list[dict[str, float]] = field(default_factory=list)
@@ -71,7 +71,7 @@ class Judgements:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, tree: Mapping[str, Any]) -> Judgements:
+    def from_dict(cls, tree: Mapping[str, Any]) -> AccuracyHistory:
         """Read back what `to_dict` wrote."""
         judged = {name: Accuracy(**tree[name]) for name in ("last", "ema", "best")}
         return cls(curve=list(tree["curve"]), best_epoch=tree["best_epoch"], **judged)

@@ -19,9 +19,9 @@ from torch import Tensor
 from distill_core.config.students import RelabelConfig, Rest
 from distill_core.errors import DataError
 from distill_core.labels.decoding import CodedFeatures, HalfLogits, Head, KeptLogits
-from distill_core.labels.gathering import Gathered
 from distill_core.labels.predict import describe
 from distill_core.labels.reading import Reading
+from distill_core.labels.view_buffer import ViewBuffer
 from distill_core.labels.views import LabelView, sample_label_view
 from distill_core.models.ensemble import Ensemble
 from distill_core.models.teacher import FrozenTeacher
@@ -41,7 +41,7 @@ class Labels:
 
 
 @dataclass(frozen=True)
-class Ahead:
+class Prefetched:
     """Labels that are being read."""
 
     finish: Callable[[], Labels]  # waits for them; raises what reading raised
@@ -79,35 +79,35 @@ class StoredLabels:
         """Read one row group of every shard."""
         return self.begin(view).finish()
 
-    def begin(self, view: int | Sequence[int]) -> Ahead:
+    def begin(self, view: int | Sequence[int]) -> Prefetched:
         """Read a view in the background; its labels are for who finishes it."""
-        gathered = Gathered(self.counts)
+        buffer = ViewBuffer(self.counts)
 
         def read(shard: int, view: int) -> None:
-            gathered.put(shard, self.shards[shard](view))
+            buffer.put(shard, self.shards[shard](view))
 
         views = by_shard(view, len(self.shards))
         reading = Reading([partial(read, *pair) for pair in enumerate(views)])
 
         def finish() -> Labels:
             reading.wait()
-            return Labels(gathered.drawn(), self._decoder(gathered))
+            return Labels(buffer.drawn(), self._decoder(buffer))
 
-        return Ahead(finish, reading.stop)
+        return Prefetched(finish, reading.stop)
 
-    def _decoder(self, gathered: Gathered) -> Callable[[np.ndarray], Tensor]:
+    def _decoder(self, buffer: ViewBuffer) -> Callable[[np.ndarray], Tensor]:
         """Return logits by row."""
-        arrays, device = gathered.arrays, torch.device(self.device)
+        arrays, device = buffer.arrays, torch.device(self.device)
         if "logits" in arrays:
             return HalfLogits(arrays["logits"], device)
         weight, bias = (part.to(device) for part in self.head)
         if "topk" in arrays:
             kept, ids, others = (arrays[name] for name in ("topk", "ids", "rest"))
             return KeptLogits(kept, ids, others, len(bias), self.rest, device)
-        scale, offset, bits = gathered.affine()
+        scale, offset, bits = buffer.affine()
         head = Head(weight.bfloat16() if self.half else weight, bias)
         steps, starts = (torch.from_numpy(part).to(device) for part in (scale, offset))
-        return CodedFeatures(arrays["features"], gathered.owners(), steps, starts, bits, head)
+        return CodedFeatures(arrays["features"], buffer.owners(), steps, starts, bits, head)
 
 
 @dataclass(frozen=True)

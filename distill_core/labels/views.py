@@ -65,7 +65,7 @@ def sample_label_view(
 
 
 @dataclass(frozen=True)
-class Shown:
+class RenderedViews:
     """Some rows as they were drawn, not yet mixed."""
 
     rows: np.ndarray  # (n,) ascending
@@ -105,21 +105,23 @@ class Renderer:
         Returns:
             (B, 3, S, S) normalised, on the device of `pixels`, channels last.
         """
-        return self.mixed(self.show(pixels, self.wanted(rows, drawn), drawn), rows, drawn)
+        return self.mix_rendered(
+            self.render_unmixed(pixels, self.wanted(rows, drawn), drawn), rows, drawn
+        )
 
     def size(self, pixels: Tensor, count: int) -> int:
         """Return how many bytes `count` unmixed views of such pixels take."""
         kept = crop_dtype(pixels.shape[-1], self.dtype)
         return count * pixels[0].numel() * kept.itemsize
 
-    def show(
+    def render_unmixed(
         self,
         pixels: Tensor,
         rows: np.ndarray,
         drawn: LabelView,
         *,
         into: Tensor | None = None,
-    ) -> Shown:
+    ) -> RenderedViews:
         """Show (n,) ascending rows of (N, 3, S, S) uint8 pixels, unmixed.
 
         Args:
@@ -135,20 +137,20 @@ class Renderer:
             views = torch.empty(len(rows), side, side, 3, dtype=kept, device=pixels.device)
         for part in blocks(len(rows), pixels):
             views[part] = self._cropped(pixels, rows[part], drawn).permute(0, 2, 3, 1)
-        return Shown(rows, views)
+        return RenderedViews(rows, views)
 
-    def mixed(self, shown: Shown, rows: np.ndarray, drawn: LabelView) -> Tensor:
+    def mix_rendered(self, rendered: RenderedViews, rows: np.ndarray, drawn: LabelView) -> Tensor:
         """Return the views of (B,) rows from what was shown, as `render` does."""
-        side = shown.views.shape[1]
-        scale, offset = self._normalising(side, shown.views.device)
-        out = shown.views.new_empty(len(rows), side, 3 * side, dtype=self.dtype)
-        for part in blocks(len(rows), shown.views):
+        side = rendered.views.shape[1]
+        scale, offset = self._normalising(side, rendered.views.device)
+        out = rendered.views.new_empty(len(rows), side, 3 * side, dtype=self.dtype)
+        for part in blocks(len(rows), rendered.views):
             mix = drawn.mix.rows(rows[part])
             mix = replace(mix, colours=mix.colours * 255)
-            views = shown.take(rows[part], self.dtype)
-            partners = shown.take(mix.partners, self.dtype) if has_partners(self.kind) else views
-            mixed = apply_mix(self.kind, views, partners, mix).permute(0, 2, 3, 1).flatten(2)
-            torch.addcmul(offset, mixed, scale, out=out[part])
+            views = rendered.take(rows[part], self.dtype)
+            partners = rendered.take(mix.partners, self.dtype) if has_partners(self.kind) else views
+            mix_rendered = apply_mix(self.kind, views, partners, mix).permute(0, 2, 3, 1).flatten(2)
+            torch.addcmul(offset, mix_rendered, scale, out=out[part])
         return out.view(-1, side, side, 3).permute(0, 3, 1, 2)
 
     def _normalising(self, side: int, device: torch.device) -> tuple[Tensor, Tensor]:

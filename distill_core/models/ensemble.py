@@ -54,7 +54,7 @@ class Ensemble(nn.Module):
         return TeacherOutput(features, self.head(features), ())
 
 
-def speak_as_one(
+def as_ensemble(
     teachers: Sequence[FrozenTeacher], weighting: WeightingConfig | None = None
 ) -> FrozenTeacher | Ensemble:
     """Return the teacher itself if there is only one."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Sequence
 from itertools import chain, pairwise
 
-from distill_core.labels.sources import Ahead, Labels, LabelSource, StoredLabels
+from distill_core.labels.sources import Labels, LabelSource, Prefetched, StoredLabels
 
 Asked = tuple[LabelSource, Sequence[int]]  # a source, and the view of each of its shards
 
@@ -21,7 +21,7 @@ def labels_in_turn(asked: Iterable[Asked]) -> Generator[Labels, None, None]:
     Args:
         asked: what each epoch needs, an epoch longer known than needed.
     """
-    ahead: Ahead | None = None
+    ahead: Prefetched | None = None
     try:
         for now, then in pairwise(chain(asked, (None,))):
             assert now is not None
@@ -33,5 +33,5 @@ def labels_in_turn(asked: Iterable[Asked]) -> Generator[Labels, None, None]:
             ahead.stop()
 
 
-def _begun(source: LabelSource, view: Sequence[int]) -> Ahead | None:
+def _begun(source: LabelSource, view: Sequence[int]) -> Prefetched | None:
     return source.begin(view) if isinstance(source, StoredLabels) else None

@@ -39,8 +39,8 @@ class EpochRenderer:
         if has_partners(self.renderer.kind) and len(parts) > 1:
             rows = self.renderer.wanted(np.concatenate(parts), drawn)
             if self.renderer.size(self.pixels, len(rows)) <= self.room:
-                shown = self.renderer.show(self.pixels, rows, drawn, into=self._views)
-                self._views = shown.views
-                yield from (self.renderer.mixed(shown, part, drawn) for part in parts)
+                rendered = self.renderer.render_unmixed(self.pixels, rows, drawn, into=self._views)
+                self._views = rendered.views
+                yield from (self.renderer.mix_rendered(rendered, part, drawn) for part in parts)
                 return
         yield from (self.renderer.render(self.pixels, part, drawn) for part in parts)

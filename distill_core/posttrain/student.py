@@ -20,7 +20,7 @@ from distill_core.config.schema import RunConfig
 from distill_core.config.students import SetName
 from distill_core.config.training import ModelConfig
 from distill_core.errors import ConfigError, DivergedError
-from distill_core.evaluation.accuracy import Judgements
+from distill_core.evaluation.accuracy import AccuracyHistory
 from distill_core.labels.sources import Labels
 from distill_core.labels.views import Renderer
 from distill_core.models.build import build_model
@@ -28,7 +28,7 @@ from distill_core.posttrain.epoch_views import is_hard, views_of_epoch
 from distill_core.posttrain.rendering import EpochRenderer
 from distill_core.seeds import derive_seed, generator, philox_key
 from distill_core.training.checkpoint import CheckpointPort, pack_state, unpack_state
-from distill_core.training.distributed import World
+from distill_core.training.distributed import DistributedContext
 from distill_core.training.losses import (
     best_temperature,
     kl_soft_labels,
@@ -36,7 +36,7 @@ from distill_core.training.losses import (
     temperature_at,
 )
 from distill_core.training.optim import WeightEma, build_optimizer, lr_at, set_lr
-from distill_core.training.supervised import Labelled, judge
+from distill_core.training.supervised import Labelled, evaluate
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Student:
         images: Labelled,
         test: Labelled,
         device: torch.device,
-        world: World,
+        world: DistributedContext,
         start: nn.Module | None = None,
     ) -> None:
         self.task, self.test, self.device, self.world = task, test, device, world
@@ -77,7 +77,7 @@ class Student:
         self.ema = WeightEma(self.model, self.settings.ema_decay)
         # What is stored, averaged and judged is `model`, compiled or not.
         self.parallel = world.wrap(_compiled(self.model) if self.settings.compile else self.model)
-        self.judged = Judgements()
+        self.history = AccuracyHistory()
         self.temperature = self.settings.temperature  # of the teacher, in the current epoch
         self.own_temperature = self.settings.student_temperature  # None: the teacher's
         self.hard = task.images_of == "hard_labels"  # in the current epoch
@@ -89,13 +89,13 @@ class Student:
         if found is None:
             return 0
         meta = unpack_state(found[1], self.model, self.optimizer, ema=self.ema)
-        self.judged = Judgements.from_dict(meta)
+        self.history = AccuracyHistory.from_dict(meta)
         self.own_temperature = meta.get("own_temperature", self.own_temperature)
         return found[0]
 
     def state(self) -> bytes:
         """Return all that a resumed training needs."""
-        meta = self.judged.to_dict()
+        meta = self.history.to_dict()
         if self.settings.calibrate_student:
             meta["own_temperature"] = self.own_temperature
         return pack_state(self.model, self.optimizer, ema=self.ema, meta=meta)
@@ -127,17 +127,17 @@ class Student:
                 f"{epoch + 1} is not finite. Lower posttrain.optimizer.lr."
             )
         if settings.calibrate_student and not self.hard:
-            self.own_temperature = self.world.decided(lambda: best_temperature(*self.last))
+            self.own_temperature = self.world.broadcast(lambda: best_temperature(*self.last))
         return mean
 
-    def judge(self, epoch: int, loss: float) -> None:
+    def evaluate(self, epoch: int, loss: float) -> None:
         """Measure the raw and the averaged weights on the real split."""
         self.ema.copy_buffers(self.model)
         raw, ema = (
-            judge(model, self.test, self.task.run, device=self.device)
+            evaluate(model, self.test, self.task.run, device=self.device)
             for model in (self.model, self.ema.model)
         )
-        self.judged.add(epoch, loss, raw=raw, ema=ema)
+        self.history.add(epoch, loss, raw=raw, ema=ema)
 
     def result(self) -> dict[str, Any]:
         """Return the facts of this cell of the table."""
@@ -146,7 +146,7 @@ class Student:
             "student": self.task.student.title,
             "seed": self.task.seed,
             "set": self.task.images_of,
-            **self.judged.to_dict(),
+            **self.history.to_dict(),
             "images": len(self.labels),
             "steps": steps,
         }
@@ -197,7 +197,7 @@ class Student:
         total = torch.zeros((), device=self.device, dtype=self.dtype)
         parts = self._parts(rows)
         for number, part in enumerate(parts, start=1):
-            with self.world.exchange(self.parallel, now=number == len(parts)):
+            with self.world.sync_gradients(self.parallel, now=number == len(parts)):
                 # Averaging over processes divides by their number, whatever each one's share is.
                 share = self.world.size * len(part) / len(rows)
                 loss = self._loss(part, labels, next(views)) * share
@@ -249,7 +249,7 @@ def _compiled(model: nn.Module) -> nn.Module:
     return compiled
 
 
-def _check_share(count: int, world: World) -> None:
+def _check_share(count: int, world: DistributedContext) -> None:
     """Refuse a batch that leaves a process with nothing to average."""
     if world.size > 1 and count < 2 * world.size:
         raise ConfigError(

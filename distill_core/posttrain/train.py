@@ -16,7 +16,7 @@ from distill_core.posttrain.prefetch import Asked, labels_in_turn
 from distill_core.posttrain.student import Student, StudentTask
 from distill_core.progress import Progress, silent
 from distill_core.training.checkpoint import CheckpointPort
-from distill_core.training.distributed import World
+from distill_core.training.distributed import DistributedContext
 from distill_core.training.supervised import Labelled
 
 CHECKPOINTS = 20  # of one training; a crash costs a twentieth of it at most
@@ -42,7 +42,7 @@ def train_student(
     start: nn.Module | None = None,
     checkpoints: CheckpointPort | None = None,
     progress: Progress = silent,
-    world: World = World(),
+    world: DistributedContext = DistributedContext(),
 ) -> TrainedStudent:
     """Train and judge one student; an interrupted training goes on from its last checkpoint.
 
@@ -70,29 +70,29 @@ def train_student(
     Differs from the papers: last and EMA accuracy are reported beside the best on the test split.
     """
     student = Student(task, images, test, torch.device(device), world, start)
-    first = student.resume(checkpoints)
+    is_main = student.resume(checkpoints)
     settings = task.run.posttrain
     gpus = [device] if torch.device(device).type == "cuda" else []
     with (
         torch.random.fork_rng(devices=gpus),  # the seeds of an epoch are for dropout alone
-        closing(labels_in_turn(_asked(student, first, labels, views))) as in_turn,
+        closing(labels_in_turn(_asked(student, is_main, labels, views))) as in_turn,
     ):
-        for epoch in range(first, settings.epochs):
+        for epoch in range(is_main, settings.epochs):
             loss = student.epoch(epoch, next(in_turn))
             done = epoch + 1
             if done % settings.evaluate_every == 0 or done == settings.epochs:
-                student.judge(done, loss)
-            if checkpoints is not None and world.first and _is_kept(done, settings.epochs):
+                student.evaluate(done, loss)
+            if checkpoints is not None and world.is_main and _is_kept(done, settings.epochs):
                 checkpoints.save(done, student.state())
             progress(done, settings.epochs)
     return TrainedStudent(student.result(), student.model, student.ema.model)
 
 
 def _asked(
-    student: Student, first: int, labels: LabelSource, views: LabelSource | None
+    student: Student, is_main: int, labels: LabelSource, views: LabelSource | None
 ) -> Iterator[Asked]:
     """Yield where the labels of each epoch come from, and which views it reads."""
-    for epoch in range(first, student.settings.epochs):
+    for epoch in range(is_main, student.settings.epochs):
         source = views if views is not None and is_hard(student.settings, epoch) else labels
         yield source, student.views(epoch, len(source.shards))
 

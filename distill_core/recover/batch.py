@@ -18,7 +18,7 @@ from distill_core.errors import DivergedError
 from distill_core.models.committee import voters
 from distill_core.models.teacher import FrozenTeacher
 from distill_core.recover.goals import goal_of, skipped_convolutions
-from distill_core.recover.pixels import Leaves
+from distill_core.recover.pixels import PixelParameters
 from distill_core.recover.schedule import Segment
 from distill_core.recover.step import Goal, Part, committee
 from distill_core.recover.terms import Forward, bn_statistics
@@ -41,7 +41,7 @@ class RecoveredBatch:
     snapshots: tuple[tuple[int, float, np.ndarray], ...]  # (step, low, (3, S, S) uint8)
 
 
-class Course:
+class BatchRecovery:
     """One batch on its way from start to pixels.
 
     Args:
@@ -96,15 +96,15 @@ class Course:
             self._perturb(start, self.config.perturb)
         return start
 
-    def enter(self, segment: Segment, images: Tensor, start: Tensor) -> Leaves:
+    def enter(self, segment: Segment, images: Tensor, start: Tensor) -> PixelParameters:
         """Return the leaves of a segment that goes on from `images`."""
         anchor = resized(start, segment.side)
         images = resized(images, segment.side)
         if segment.first and self.config.residual:
             images = torch.lerp(images, anchor, self.config.residual)
-        return Leaves(images, anchor, self.batch, self._turns(), self.config)
+        return PixelParameters(images, anchor, self.batch, self._turns(), self.config)
 
-    def part(self, leaves: Leaves, step: int, side: int) -> Part:
+    def part(self, leaves: PixelParameters, step: int, side: int) -> Part:
         """Return what takes part in a step."""
         count = max(goal.teacher.num_convolutions for goal in self.goals)
         return leaves.part(

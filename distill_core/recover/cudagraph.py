@@ -1,7 +1,7 @@
 """Steps that are recorded once and replayed: a GPU then waits for no launch of a kernel.
 
-A step reads what changes from one to the next (its lens, the learning rate) from tensors, and
-everything else stays where it is, so the recording of one step is every later step of its kind.
+A step reads what changes from one to the next (its sampling grid, the learning rate) from tensors,
+and everything else stays where it is, so the recording of one step is every later step of its kind.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from distill_core.recover.step import Part, recover_step
-from distill_core.recover.terms import WAITS
-from distill_core.transforms.views import Lens
+from distill_core.recover.terms import NEEDS_SYNC
+from distill_core.transforms.views import SamplingGrid
 
 Step = Callable[[Sequence[Part]], Tensor]
 Replay = Callable[[], Tensor]
@@ -61,7 +61,7 @@ class RecordedSteps:
 
     def __call__(self, parts: Sequence[Part]) -> Tensor:
         """Take one step; arguments and result as those of `recover_step`."""
-        parts = [replace(part, lens=part.lens.whole()) for part in parts]
+        parts = [replace(part, grid=part.grid.whole()) for part in parts]
         if self._recorder is None or any(map(_differs_or_waits, parts)):
             return recover_step(parts)
         kind = _kind(parts)
@@ -92,7 +92,7 @@ class RecordedSteps:
 
 def _differs_or_waits(part: Part) -> bool:
     """Return whether the next step is another one, or asks the GPU for a number."""
-    return bool(part.skipped or part.goal.objective.keys() & WAITS)
+    return bool(part.skipped or part.goal.objective.keys() & NEEDS_SYNC)
 
 
 @cache
@@ -139,22 +139,22 @@ class _Recording:
     """One kind of step, with lenses of its own."""
 
     def __init__(self, parts: Sequence[Part], recorder: Recorder) -> None:
-        lenses = [Lens(part.lens.first.clone(), part.lens.share.clone()) for part in parts]
-        fixed = [replace(part, lens=lens) for part, lens in zip(parts, lenses, strict=True)]
-        self._lenses = lenses
+        grids = [SamplingGrid(part.grid.first.clone(), part.grid.share.clone()) for part in parts]
+        fixed = [replace(part, grid=grid) for part, grid in zip(parts, grids, strict=True)]
+        self._grids = grids
         self._replay = recorder.record(lambda: recover_step(fixed))
 
     def replay(self, parts: Sequence[Part]) -> Tensor:
         """Take a step through other lenses."""
-        for lens, part in zip(self._lenses, parts, strict=True):
-            lens.first.copy_(part.lens.first, non_blocking=True)
-            lens.share.copy_(part.lens.share, non_blocking=True)
+        for grid, part in zip(self._grids, parts, strict=True):
+            grid.first.copy_(part.grid.first, non_blocking=True)
+            grid.share.copy_(part.grid.share, non_blocking=True)
         return self._replay()
 
 
 def _kind(parts: Sequence[Part]) -> Hashable:
-    """Return what steps have in common that differ in lens and learning rate alone."""
+    """Return what steps have in common that differ in sampling grid and learning rate alone."""
     return tuple(
-        (id(part.goal), id(part.optimizer), len(part.images), part.lens.first.shape)
+        (id(part.goal), id(part.optimizer), len(part.images), part.grid.first.shape)
         for part in parts
     )

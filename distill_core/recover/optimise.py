@@ -18,7 +18,7 @@ from torch import Tensor
 from distill_core.config.recovery import RecoverConfig
 from distill_core.models.teacher import FrozenTeacher
 from distill_core.progress import Progress, silent
-from distill_core.recover.batch import Course, RecoveredBatch
+from distill_core.recover.batch import BatchRecovery, RecoveredBatch
 from distill_core.recover.cudagraph import Step, steps_on
 from distill_core.recover.goals import check_batch_norms
 from distill_core.recover.schedule import segments_of
@@ -99,18 +99,18 @@ def recover_together(
     """
     check_batch_norms(config, teachers)
     real = expected or [()] * len(batches)
-    courses = [
-        Course(batch, config, teachers, seed, torch.device(device), of_batch, student)
+    recoveries = [
+        BatchRecovery(batch, config, teachers, seed, torch.device(device), of_batch, student)
         for batch, of_batch in zip(batches, real, strict=True)
     ]
-    images = [course.begin(start) for course, start in zip(courses, starts, strict=True)]
+    images = [recovery.begin(start) for recovery, start in zip(recoveries, starts, strict=True)]
     if config.steps:
-        images = _optimise(courses, images, config, progress, steps_on)
-    return tuple(course.result(made) for course, made in zip(courses, images, strict=True))
+        images = _optimise(recoveries, images, config, progress, steps_on)
+    return tuple(recovery.result(made) for recovery, made in zip(recoveries, images, strict=True))
 
 
 def _optimise(
-    courses: Sequence[Course],
+    recoveries: Sequence[BatchRecovery],
     starts: Sequence[Tensor],
     config: RecoverConfig,
     progress: Progress,
@@ -120,19 +120,24 @@ def _optimise(
     every = max(1, config.steps // TRACE_POINTS)
     shown = {round(share * config.steps) for share in SNAPSHOTS}
     images = list(starts)
-    for segment in segments_of(config, courses[0].side):
-        leaves = [c.enter(segment, *pair) for c, *pair in zip(courses, images, starts, strict=True)]
-        pairs, take = list(zip(courses, leaves, strict=True)), steps_on(courses[0].device)
+    for segment in segments_of(config, recoveries[0].side):
+        pixels = [
+            recovery.enter(segment, *pair)
+            for recovery, *pair in zip(recoveries, images, starts, strict=True)
+        ]
+        pairs, take = list(zip(recoveries, pixels, strict=True)), steps_on(recoveries[0].device)
         for step in range(segment.first, segment.stop):
             if step in shown:
-                for course, leaf in pairs:
-                    course.show(leaf.images(), step)
-            values = take([c.part(leaf, step, segment.side) for c, leaf in pairs])
-            for leaf in leaves:
-                leaf.follow()
+                for recovery, parameters in pairs:
+                    recovery.show(parameters.images(), step)
+            values = take(
+                [recovery.part(parameters, step, segment.side) for recovery, parameters in pairs]
+            )
+            for parameters in pixels:
+                parameters.follow()
             if step % every == 0 or step == config.steps - 1:
-                for course, of_batch in zip(courses, values, strict=True):
-                    course.note(step, of_batch)
+                for recovery, of_batch in zip(recoveries, values, strict=True):
+                    recovery.note(step, of_batch)
                 progress(step + 1, config.steps)
-        images = [leaf.images() for leaf in leaves]
-    return [course.leave(made) for course, made in zip(courses, images, strict=True)]
+        images = [parameters.images() for parameters in pixels]
+    return [recovery.leave(made) for recovery, made in zip(recoveries, images, strict=True)]

@@ -21,10 +21,10 @@ from distill_core.recover.step import Goal, Part
 from distill_core.recover.update import pixel_adam
 from distill_core.sharding import Batch
 from distill_core.training.optim import set_lr
-from distill_core.transforms.views import View, lens_of
+from distill_core.transforms.views import View, sampling_grid
 
 
-class Leaves:
+class PixelParameters:
     """The images of a batch during one segment.
 
     Args:
@@ -72,7 +72,7 @@ class Leaves:
             self._leaves[:active],
             goal,
             self._adam,
-            lens_of(view.rows(shown), out=side, like=self._leaves[0]),
+            sampling_grid(view.rows(shown), out=side, like=self._leaves[0]),
             skipped,
             start=None if self._anchor is None else self._anchor[:count],
             smoothed=None if self._average is None else self._average[:count],

@@ -1,6 +1,6 @@
 """One gradient step of recover; everything it reads is an argument.
 
-Nothing in it waits for the device, but for the terms in `WAITS`.
+Nothing in it waits for the device, but for the terms in `NEEDS_SYNC`.
 
 Axes: B images, 3 channels, S x S pixels, C classes.
 """
@@ -19,7 +19,7 @@ from distill_core.recover.statistics_average import Memory
 from distill_core.recover.terms import NEEDS_BATCH_NORMS, Forward, Layers, Objective
 from distill_core.selection.tiles import tiles_of
 from distill_core.transforms.pixel_space import PixelSpace
-from distill_core.transforms.views import Lens, look_through
+from distill_core.transforms.views import SamplingGrid, resample
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Part:
     images: Sequence[Tensor]  # leaves that together are the batch, (B, 3, S, S) normalised
     goal: Goal
     optimizer: torch.optim.Optimizer  # of the leaves
-    lens: Lens  # of the B images, or of all their tiles
+    grid: SamplingGrid  # of the B images, or of all their tiles
     skipped: frozenset[int] = frozenset()  # a draw of convolutions whose statistics are left out
     start: Tensor | None = None  # (B, 3, S, S): before the first step, for `start_distance`
     smoothed: Tensor | None = None  # (B, 3, S, S): the images' running average, for `flatness`
@@ -161,7 +161,7 @@ def _look(parts: Sequence[Part], pixels: Sequence[Tensor], place: int) -> tuple[
 
 def _seen(images: Tensor, part: Part) -> Tensor:
     """Return what the teacher looks at: a view of each image, or of each of its tiles."""
-    return look_through(tiles_of(images, part.goal.tiles), part.lens)
+    return resample(tiles_of(images, part.goal.tiles), part.grid)
 
 
 def _logits_of(network: FrozenTeacher, pixels: Sequence[Tensor | None]) -> Sequence[Tensor | None]:

@@ -19,12 +19,12 @@ from distill_core.models.spec import TeacherSpec, check_description
 from distill_core.progress import Progress, silent
 from distill_core.seeds import derive_seed
 from distill_core.training.checkpoint import CheckpointPort, pack_state, unpack_state
-from distill_core.training.distributed import World
-from distill_core.training.streaming import Unread, source_of
-from distill_core.training.supervised import Labelled, Trainee, judge, train_epoch
+from distill_core.training.distributed import DistributedContext
+from distill_core.training.streaming import StreamedSplit, source_of
+from distill_core.training.supervised import Labelled, TrainState, evaluate, train_epoch
 
 EVALUATIONS = 20  # points of the accuracy curve, about
-ALONE = World()
+ALONE = DistributedContext()
 Point = Mapping[str, float]  # epoch, lr, loss, and top1 where it was measured
 
 
@@ -38,14 +38,14 @@ class SqueezedTeacher:
 
 
 def train_teacher(
-    train: Labelled | Unread,
+    train: Labelled | StreamedSplit,
     test: Labelled,
     *,
     run: RunConfig,
     class_hash: str,
     start: nn.Module | None = None,
     device: str = "cpu",
-    world: World = ALONE,
+    world: DistributedContext = ALONE,
     checkpoints: CheckpointPort | None = None,
     progress: Progress = silent,
 ) -> SqueezedTeacher:
@@ -73,22 +73,22 @@ def train_teacher(
     """
     training = run.squeeze.training
     assert training is not None
-    trainee = Trainee.start(run, training, device=device, weights=start)
-    curve = _resume(trainee, checkpoints)
-    model, source = world.wrap(trainee.model), source_of(train, device=device)
+    train_state = TrainState.start(run, training, device=device, weights=start)
+    curve = _resume(train_state, checkpoints)
+    model, source = world.wrap(train_state.model), source_of(train, device=device)
     gpus = [device] if torch.device(device).type == "cuda" else []
     with torch.random.fork_rng(devices=gpus):
         for epoch in range(len(curve), training.epochs):
             torch.manual_seed(derive_seed(run.seed, "squeeze", "dropout", epoch, world.rank))
-            point = train_epoch(model, trainee, source, epoch=epoch, world=world)
-            if world.first and _is_judged(epoch, training.epochs):
-                point["top1"] = judge(trainee.model, test, run, device=device).top1
+            point = train_epoch(model, train_state, source, epoch=epoch, world=world)
+            if world.is_main and _is_judged(epoch, training.epochs):
+                point["top1"] = evaluate(train_state.model, test, run, device=device).top1
             curve.append(point)
-            if world.first and checkpoints is not None:
-                state = pack_state(trainee.model, trainee.optimizer, meta={"curve": curve})
+            if world.is_main and checkpoints is not None:
+                state = pack_state(train_state.model, train_state.optimizer, meta={"curve": curve})
                 checkpoints.save(len(curve), state)
             progress(len(curve), training.epochs)
-    return _finish(trainee.model, test, curve, run=run, class_hash=class_hash, device=device)
+    return _finish(train_state.model, test, curve, run=run, class_hash=class_hash, device=device)
 
 
 def import_teacher(
@@ -114,12 +114,12 @@ def import_teacher(
     return _finish(model.to(device), test, (), run=run, class_hash=class_hash, device=device)
 
 
-def _resume(trainee: Trainee, checkpoints: CheckpointPort | None) -> list[Point]:
-    """Put the furthest state kept into the trainee; return the curve so far, a point per epoch."""
+def _resume(train_state: TrainState, checkpoints: CheckpointPort | None) -> list[Point]:
+    """Put the furthest state kept into the training; return the curve so far, a point per epoch."""
     kept = None if checkpoints is None else checkpoints.latest()
     if kept is None:
         return []
-    return list(unpack_state(kept[1], trainee.model, trainee.optimizer)["curve"])
+    return list(unpack_state(kept[1], train_state.model, train_state.optimizer)["curve"])
 
 
 def _is_judged(epoch: int, epochs: int) -> bool:
@@ -137,7 +137,7 @@ def _finish(
     device: str,
 ) -> SqueezedTeacher:
     """Measure a teacher and describe it; a stored teacher is float32 whatever trained it."""
-    accuracy = judge(model.float(), test, run, device=device)
+    accuracy = evaluate(model.float(), test, run, device=device)
     head = model.get_submodule(head_name(model))
     assert isinstance(head, nn.Linear)
     spec = TeacherSpec(

@@ -101,7 +101,7 @@ def utc_now() -> datetime:
 
 
 @dataclass(frozen=True)
-class StageShelf:
+class ShardStore:
     """The folder of one stage: ``data/``, ``_done/`` and ``checkpoints/``, keyed by content."""
 
     store: Store
@@ -129,6 +129,10 @@ class StageShelf:
     def marker_path(self, key: str) -> str:
         """Return where the marker of a key stands."""
         return f"{self.stage}/_done/{key}{MARKER_SUFFIX}"
+
+    def uri(self, key: str) -> str:
+        """Return the full address of a key's marker, for messages."""
+        return self.store.uri(self.marker_path(key))
 
     def commit(
         self,
@@ -188,7 +192,7 @@ class StageShelf:
         Raises:
             ShardError: the file is missing, or its bytes are not those of the marker.
         """
-        info, origin = marker.file(suffix), self.store.uri(self.marker_path(marker.key))
+        info, origin = marker.file(suffix), self.uri(marker.key)
         remedy = f"Delete {origin} and run again to make this shard anew."
         try:
             for _ in range(LOAD_ATTEMPTS):

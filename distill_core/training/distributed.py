@@ -15,21 +15,21 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class World:
+class DistributedContext:
     """This process among all processes of one training."""
 
     rank: int = 0
     size: int = 1
 
     @classmethod
-    def current(cls) -> World:
+    def current(cls) -> DistributedContext:
         """Return this process's place in the initialised process group, or the only one."""
         if not torch.distributed.is_available() or not torch.distributed.is_initialized():
             return cls()
         return cls(torch.distributed.get_rank(), torch.distributed.get_world_size())
 
     @property
-    def first(self) -> bool:
+    def is_main(self) -> bool:
         """Return whether this process writes and judges."""
         return self.rank == 0
 
@@ -37,7 +37,7 @@ class World:
         """Return this process's part of a batch of `count` images."""
         return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
-    def decided(self, decide: Callable[[], T]) -> T:
+    def broadcast(self, decide: Callable[[], T]) -> T:
         """Return what the first process decides; the others do not ask, they are told.
 
         What stands in a store can change between two reads. Processes that read for themselves
@@ -49,7 +49,7 @@ class World:
         """
         if self.size == 1:
             return decide()
-        told: list[Any] = [decide() if self.first else None]
+        told: list[Any] = [decide() if self.is_main else None]
         torch.distributed.broadcast_object_list(told, src=0)
         value: T = told[0]
         return value
@@ -58,7 +58,7 @@ class World:
         """Return the model with averaged gradients over processes, or as it is when alone."""
         return model if self.size == 1 else DistributedDataParallel(model)
 
-    def exchange(self, model: nn.Module, *, now: bool) -> AbstractContextManager[None]:
+    def sync_gradients(self, model: nn.Module, *, now: bool) -> AbstractContextManager[None]:
         """Return a context for one backward pass of a wrapped model that averages now, or later.
 
         Processes must average equally often, however many micro-batches each of them has.

@@ -28,7 +28,7 @@ LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_by
 
 
 @dataclass(frozen=True)
-class Unread:
+class StreamedSplit:
     """One split of the real images, and how some of them are read."""
 
     pixels_of: Callable[[np.ndarray], np.ndarray]  # (m,) places to (m, 3, S, S) uint8; by threads
@@ -65,7 +65,7 @@ class Streamed:
             threads.shutdown(cancel_futures=True)
 
 
-def source_of(split: Labelled | Unread, *, device: str) -> Source:
+def source_of(split: Labelled | StreamedSplit, *, device: str) -> Source:
     """Return a split as a training sees it, from where its images are."""
     if isinstance(split, Labelled):
         return Resident.of(split, device=device)

@@ -25,7 +25,7 @@ from distill_core.evaluation.metrics import count_hits
 from distill_core.models.build import build_model
 from distill_core.models.heads import continue_from
 from distill_core.seeds import derive_seed, generator, philox_key
-from distill_core.training.distributed import World
+from distill_core.training.distributed import DistributedContext
 from distill_core.training.optim import build_optimizer, lr_at, set_lr
 from distill_core.transforms.train_augment import apply_augmentation, sample_augmentation
 
@@ -39,7 +39,7 @@ class Labelled:
 
 
 @dataclass(frozen=True)
-class Trainee:
+class TrainState:
     """A network in training: everything that one more step changes, and the run that says how."""
 
     run: RunConfig
@@ -56,7 +56,7 @@ class Trainee:
         *,
         device: str,
         weights: nn.Module | None = None,
-    ) -> Trainee:
+    ) -> TrainState:
         """Return the network of a run as its seed starts it, or with the weights of another."""
         seed = derive_seed(run.seed, "squeeze", "model")
         model = build_model(run.squeeze.model, run.data.num_classes, seed=seed)
@@ -158,13 +158,18 @@ def augmented(pixels: Tensor, count: int, run: RunConfig, *, step: int, share: s
 
 
 def train_epoch(
-    model: nn.Module, trainee: Trainee, source: Source, *, epoch: int, world: World
+    model: nn.Module,
+    train_state: TrainState,
+    source: Source,
+    *,
+    epoch: int,
+    world: DistributedContext,
 ) -> dict[str, float]:
     """Show every image once, but for a last batch that is not full; return the curve's point.
 
     Args:
-        model: `trainee.model`, wrapped for the processes there are.
-        trainee: what is trained, and how.
+        model: `train_state.model`, wrapped for the processes there are.
+        train_state: what is trained, and how.
         source: the training images.
         epoch: counted from 0; names the order.
         world: this process among all.
@@ -175,7 +180,7 @@ def train_epoch(
     Raises:
         DivergedError: the mean loss is not finite.
     """
-    run, training, count = trainee.run, trainee.training, len(source.labels)
+    run, training, count = train_state.run, train_state.training, len(source.labels)
     order = generator(philox_key(run.seed, "squeeze", "order"), epoch).permutation(count)
     size = min(training.batch_size, count)
     steps = count // size
@@ -192,8 +197,8 @@ def train_epoch(
                 steps_per_epoch=steps,
                 epochs=training.epochs,
             )
-            set_lr(trainee.optimizer, lr)
-            total += train_step(model, trainee, images, labels, weight=world.size / size)
+            set_lr(train_state.optimizer, lr)
+            total += train_step(model, train_state, images, labels, weight=world.size / size)
     loss = float(total) / steps
     if not math.isfinite(loss):
         raise DivergedError(
@@ -204,32 +209,32 @@ def train_epoch(
 
 
 def train_step(
-    model: nn.Module, trainee: Trainee, images: Tensor, labels: Tensor, *, weight: float
+    model: nn.Module, train_state: TrainState, images: Tensor, labels: Tensor, *, weight: float
 ) -> Tensor:
     """Take one optimiser step; return the loss, detached.
 
     Args:
-        model: `trainee.model`, wrapped for the processes there are.
-        trainee: what is trained, and how.
+        model: `train_state.model`, wrapped for the processes there are.
+        train_state: what is trained, and how.
         images: (B', 3, S, S), normalised.
         labels: (B',) int64.
         weight: of one image: processes / B, so that gradients averaged over processes are those of
             the mean over the whole batch, however it is split.
     """
-    trainee.optimizer.zero_grad(set_to_none=True)
+    train_state.optimizer.zero_grad(set_to_none=True)
     losses = cross_entropy(
-        trainee.forward(model, images),
+        train_state.forward(model, images),
         labels,
         reduction="sum",
-        label_smoothing=trainee.training.label_smoothing,
+        label_smoothing=train_state.training.label_smoothing,
     )
     loss = weight * losses
     torch.autograd.backward(loss)
-    trainee.optimizer.step()
+    train_state.optimizer.step()
     return loss.detach()
 
 
-def judge(
+def evaluate(
     model: nn.Module, test: Labelled, run: RunConfig, *, device: str | torch.device
 ) -> Accuracy:
     """Return the accuracy of a network on a split, in percent."""

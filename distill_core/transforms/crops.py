@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from distill_core.config.students import LEVELS_FROM
-from distill_core.transforms.views import View, apply_view, lines_read
+from distill_core.transforms.views import View, apply_view, source_rows
 
 
 def crop_dtype(side: int, dtype: torch.dtype) -> torch.dtype:
@@ -49,7 +49,7 @@ def crop_pixels(pixels: Tensor, view: View, *, dtype: torch.dtype) -> Tensor:
 def _read(pixels: Tensor, view: View, dtype: torch.dtype) -> Tensor:
     """Do what `apply_view` does to floats: each line is two lines, weighted, not a product."""
     count, _, side, _ = pixels.shape
-    (rows, columns), (below, right) = lines_read(view, out=side)
+    (rows, columns), (below, right) = source_rows(view, out=side)
     lines = pixels.permute(0, 3, 1, 2).to(dtype, memory_format=torch.contiguous_format)
     across = _weighted(lines.view(count, side, 3 * side), columns, right)
     # Columns were lines of memory; now rows are, with the channels of a pixel side by side.

@@ -83,11 +83,11 @@ def apply_view(images: Tensor, view: View, *, out: int) -> Tensor:
     """
     if len(view.boxes) != len(images):
         raise DataError(f"view: drawn for {len(view.boxes)} images, applied to {len(images)}.")
-    return look_through(images, lens_of(view, out=out, like=images))
+    return resample(images, sampling_grid(view, out=out, like=images))
 
 
 @dataclass(frozen=True, slots=True)
-class Lens:
+class SamplingGrid:
     """A view on a device: the line of an image that each of its lines shows, and more of the next.
 
     Rows come first, then columns; n is B, or 1 for all images.
@@ -97,33 +97,33 @@ class Lens:
     share: Tensor  # (2, n, S) of the next line, in [0, 1)
     window: tuple[slice, slice] | None = None  # rows, columns that are read; None: not known
 
-    def whole(self) -> Lens:
-        """Return the same lens with shapes that do not depend on what it shows."""
-        return Lens(self.first, self.share)
+    def whole(self) -> SamplingGrid:
+        """Return the same grid with shapes that do not depend on what it shows."""
+        return SamplingGrid(self.first, self.share)
 
 
-def lens_of(view: View, *, out: int, like: Tensor) -> Lens:
-    """Return the lens of a view of `out` pixels per side, with device and dtype of `like`."""
-    first, share = (torch.from_numpy(lines) for lines in lines_read(view, out=out))
+def sampling_grid(view: View, *, out: int, like: Tensor) -> SamplingGrid:
+    """Return the grid that samples a view at `out` pixels per side; device and dtype of `like`."""
+    first, share = (torch.from_numpy(lines) for lines in source_rows(view, out=out))
     window = None
     if like.device.type == "cpu" and first.shape[1] == 1:  # a GPU prefers equal shapes
         top, left, height, width = view.boxes[0].tolist()
         window = slice(top, top + height), slice(left, left + width)
     # What is moved to a GPU are two numbers per line, not the matrices.
     device = like.device
-    return Lens(
+    return SamplingGrid(
         first.to(device, non_blocking=True),
         share.to(like.dtype).to(device, non_blocking=True),
         window,
     )
 
 
-def look_through(images: Tensor, lens: Lens) -> Tensor:
+def resample(images: Tensor, grid: SamplingGrid) -> Tensor:
     """Return (B, 3, S, S) of images (B, 3, H, H), as `apply_view` does."""
-    rows, columns = lens.window or (slice(0, images.shape[-2]), slice(0, images.shape[-1]))
+    rows, columns = grid.window or (slice(0, images.shape[-2]), slice(0, images.shape[-1]))
     images = images[:, :, rows, columns]
-    down = _matrices(lens.first[0] - rows.start, lens.share[0], images.shape[-2])
-    across = _matrices(lens.first[1] - columns.start, lens.share[1], images.shape[-1])
+    down = _matrices(grid.first[0] - rows.start, grid.share[0], images.shape[-2])
+    across = _matrices(grid.first[1] - columns.start, grid.share[1], images.shape[-1])
     (count, channels, height, width), out = images.shape, down.shape[1]
     # The channels stand side by side, so both products are of one matrix per image, not of three.
     lines = images.transpose(1, 2).reshape(count, height, channels * width)
@@ -140,7 +140,7 @@ def _matrices(first: Tensor, share: Tensor, side: int) -> Tensor:
     return matrices.scatter_(-1, places, 1 - shares)
 
 
-def lines_read(view: View, *, out: int) -> tuple[np.ndarray, np.ndarray]:
+def source_rows(view: View, *, out: int) -> tuple[np.ndarray, np.ndarray]:
     """Return which line of the image each line of a view reads, and its share of the next one.
 
     Returns:

@@ -13,10 +13,10 @@ from flows.runs.options import (
     AsJson,
     How,
     Overrides,
+    PolicyOption,
     Preset,
     Set,
     StoreUrl,
-    TeacherPolicy,
     execution,
     with_how,
 )
@@ -38,7 +38,7 @@ def redistill(
     series: Annotated[
         str | None, typer.Option(help="Of runs SERIES-v0001, -v0002, ... Default: the preset.")
     ] = None,
-    policy: TeacherPolicy = "keep",
+    policy: PolicyOption = "keep",
     store: StoreUrl = DEFAULT_STORE,
     as_json: AsJson = False,
     **how: Unpack[How],

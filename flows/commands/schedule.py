@@ -17,9 +17,9 @@ from flows.runs.options import (
     DeploymentName,
     How,
     Overrides,
+    PolicyOption,
     Preset,
     Set,
-    TeacherPolicy,
     with_how,
 )
 
@@ -59,7 +59,7 @@ def add(
     series: Annotated[
         str | None, typer.Option(help="Name of the runs that follow each other. Default: NAME.")
     ] = None,
-    policy: TeacherPolicy = "keep",
+    policy: PolicyOption = "keep",
     deployment: DeploymentName = DEFAULT_DEPLOYMENT,
     as_json: AsJson = False,
     **how: Unpack[How],

@@ -15,7 +15,7 @@ from distill_core.errors import DataError, DistillError
 from distill_core.progress import Progress, silent
 from distill_core.storage.digest import sha256
 from distill_core.storage.manifest import Manifest, ManifestEntry, load_manifest, manifest_path
-from distill_core.storage.markers import FileInfo, StageShelf
+from distill_core.storage.markers import FileInfo, ShardStore
 from distill_core.storage.store import Store
 from flows import units
 from flows.progress.display import display
@@ -84,23 +84,25 @@ def verify_run(run: Run, *, progress: Progress = silent) -> Verdict:
     done = 0
     for (kind, entry), name in entries.items():
         where = manifest_path(run.name, name)
-        damage.extend(check_entry(StageShelf(run.store, kind), entry, manifest=where))
+        damage.extend(check_entry(ShardStore(run.store, kind), entry, manifest=where))
         done += sum(size for _, size, _ in entry.files)
         progress(done, sum(files))
     return Verdict(len(files), sum(files), len(entries), tuple(damage), missing)
 
 
-def check_entry(shelf: StageShelf, entry: ManifestEntry, *, manifest: str) -> Iterator[Damage]:
+def check_entry(
+    shard_store: ShardStore, entry: ManifestEntry, *, manifest: str
+) -> Iterator[Damage]:
     """Yield what is wrong with one shard: manifest against marker, marker against files.
 
     Args:
-        shelf: of its stage.
+        shard_store: of its stage.
         entry: what the manifest says of it.
         manifest: path of the manifest.
     """
-    where = shelf.marker_path(entry.key)
+    where = shard_store.marker_path(entry.key)
     try:
-        marker = shelf.marker(entry.key)
+        marker = shard_store.marker(entry.key)
     except DistillError as error:
         yield Damage(where, f"the marker of shard {entry.shard} cannot be read: {error}")
         return
@@ -110,7 +112,7 @@ def check_entry(shelf: StageShelf, entry: ManifestEntry, *, manifest: str) -> It
     for problem in _differences(entry, ManifestEntry.of(marker)):
         yield Damage(manifest, f"shard {entry.shard}: {problem}")
     for info in marker.files:
-        yield from _check_file(shelf.store, info, rows=marker.rows)
+        yield from _check_file(shard_store.store, info, rows=marker.rows)
 
 
 def _differences(listed: ManifestEntry, marked: ManifestEntry) -> Iterator[str]:

@@ -115,7 +115,7 @@ def artifact_key(*names: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", "-".join(names).lower()).strip("-")
 
 
-def publish(found: report_data.Facts) -> None:
+def publish(found: report_data.ReportData) -> None:
     """Show a run's accuracy table and report."""
     rows = [dict(zip(tables.HEADER, cells, strict=True)) for cells in found.cells]
     name = found.run.name

@@ -22,7 +22,7 @@ from flows.runs import pipeline, shard_selection
 from flows.runs.pipeline import Only, Work
 from flows.status import status
 from tasks.execution import Execution, Placement
-from tasks.policy import Policy
+from tasks.policy import TeacherPolicy
 from tasks.run import Run, default_name, open_run
 from tasks.runs.run_stage import kind_of, stages_of
 
@@ -179,7 +179,7 @@ def redistill(
     overrides: tuple[Override, ...] = (),
     store: StoreAddress,
     series: str | None = None,
-    policy: Policy = "keep",
+    policy: TeacherPolicy = "keep",
     execution: Placement = Placement(),
     config: RunConfig | None = None,
 ) -> None:

@@ -16,9 +16,9 @@ import numpy as np
 from PIL import Image as Picture
 
 from distill_core.storage.images import ImageRows, decode_images
-from distill_core.storage.markers import Marker, StageShelf
+from distill_core.storage.markers import Marker, ShardStore
 from flows.reports.charts import Image
-from flows.reports.report_data import Facts, spread
+from flows.reports.report_data import ReportData, spread
 
 CLASSES, COLUMNS, BLOCKS = 24, 10, 4  # at most, so that the report stays small
 LOSSLESS_SIDE = 64  # larger images are shown as JPEG
@@ -52,17 +52,17 @@ class Evolution:
     snapshots: tuple[Snapshot, ...]
 
 
-def grid(facts: Facts) -> list[GridRow]:
+def grid(facts: ReportData) -> list[GridRow]:
     """Return up to 24 classes, evenly spaced, with up to 10 images each.
 
     Only the image shards that hold them are read: a few blocks of classes, the lowest IPC ranges.
     """
-    shelf = StageShelf(facts.run.store, "recover")
+    shard_store = ShardStore(facts.run.store, "recover")
     blocks = _blocks(facts.markers.get("recover", ()))
     chosen = spread(list(blocks), BLOCKS)
     rows: list[GridRow] = []
     for name in chosen:
-        shards = [decode_images(shelf.load(marker, "parquet")) for marker in blocks[name]]
+        shards = [decode_images(shard_store.load(marker, "parquet")) for marker in blocks[name]]
         rows.extend(_rows(shards, limit=CLASSES // len(chosen)))
     return rows
 

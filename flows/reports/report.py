@@ -15,7 +15,7 @@ import jinja2
 from distill_core.config.load import to_yaml
 from flows.reports import charts, gallery, report_data, reproduce, tables
 from flows.reports.charts import Chart, Image
-from flows.reports.report_data import Facts
+from flows.reports.report_data import ReportData
 from tasks.run import Run
 
 MAX_BYTES = 8_000_000
@@ -29,7 +29,7 @@ def write_report(run: Run) -> str:
     return found.report
 
 
-def render(found: Facts) -> str:
+def render(found: ReportData) -> str:
     """Return the report as HTML; sections whose stage is not complete are left out."""
     traces = report_data.traces(found, TRACED_SHARDS)
     environment = jinja2.Environment(
@@ -81,13 +81,13 @@ def training_curves(
     }
 
 
-def _curves(found: Facts, traces: Sequence[Mapping[str, Any]]) -> list[Chart]:
+def _curves(found: ReportData, traces: Sequence[Mapping[str, Any]]) -> list[Chart]:
     batches = [part["trace"] for trace in traces for part in trace["batches"] if part["trace"]]
     recovered = [charts.loss_chart(batches), charts.curriculum_chart(batches[0])] if batches else []
     trained = training_curves(found.results)
     return [*recovered, *([charts.training_chart(trained)] if trained else [])]
 
 
-def _timeline(found: Facts) -> Chart | None:
+def _timeline(found: ReportData) -> Chart | None:
     spans = report_data.spans(found)
     return charts.timeline_chart(spans) if spans else None

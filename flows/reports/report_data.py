@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from distill_core.config.load import fingerprint
 from distill_core.storage.manifest import Manifest
-from distill_core.storage.markers import Marker, StageShelf
+from distill_core.storage.markers import Marker, ShardStore
 from flows import units
 from flows.reports import tables
 from flows.reports.charts import Span
@@ -26,7 +26,7 @@ REPORT = "report/index.html"
 
 
 @dataclass(frozen=True)
-class Facts:
+class ReportData:
     """The manifests and markers of a run's complete stages."""
 
     run: Run
@@ -71,14 +71,14 @@ class Facts:
         return self.run.path(REPORT)
 
 
-def gather(run: Run, stages: Sequence[str] | None = None) -> Facts:
+def gather(run: Run, stages: Sequence[str] | None = None) -> ReportData:
     """Read the manifests of those stages that are complete, all by default, and their markers."""
     stages = stages_of(run.config)[1:] if stages is None else stages
     found = {name: one for stage in stages for name, one in manifests(run, stage).items()}
-    return Facts(run, found, {name: _markers(run, name, m) for name, m in found.items()})
+    return ReportData(run, found, {name: _markers(run, name, m) for name, m in found.items()})
 
 
-def header(facts: Facts) -> list[tuple[str, str]]:
+def header(facts: ReportData) -> list[tuple[str, str]]:
     """Return the (what, value) pairs at the top of the report and of the Prefect artifact."""
     config = facts.run.config
     missing = [("made without", tables.without(facts.missing))] if facts.missing else []
@@ -99,7 +99,7 @@ def header(facts: Facts) -> list[tuple[str, str]]:
     ]
 
 
-def costs(facts: Facts) -> list[tuple[str, ...]]:
+def costs(facts: ReportData) -> list[tuple[str, ...]]:
     """Return (stage, shards, seconds, bytes, devices) by manifest, of what is new in each."""
     return [
         (
@@ -113,7 +113,7 @@ def costs(facts: Facts) -> list[tuple[str, ...]]:
     ]
 
 
-def _new_markers(facts: Facts) -> dict[str, list[Marker]]:
+def _new_markers(facts: ReportData) -> dict[str, list[Marker]]:
     """Return the markers of each manifest that no one before it names: rounds repeat each other."""
     seen: set[tuple[str, str]] = set()
     found: dict[str, list[Marker]] = {}
@@ -123,7 +123,7 @@ def _new_markers(facts: Facts) -> dict[str, list[Marker]]:
     return found
 
 
-def spans(facts: Facts) -> list[Span]:
+def spans(facts: ReportData) -> list[Span]:
     """Return when each shard ran, in seconds since the first began."""
     timed = [(m.stage, m.host, _time(m.finished), m.seconds) for m in every_marker(facts)]
     if not timed:
@@ -136,15 +136,15 @@ def spans(facts: Facts) -> list[Span]:
     ]
 
 
-def traces(facts: Facts, limit: int) -> list[dict[str, Any]]:
+def traces(facts: ReportData, limit: int) -> list[dict[str, Any]]:
     """Return the recorded curves and snapshots of at most `limit` evenly spaced image shards."""
-    shelf = StageShelf(facts.run.store, "recover")
+    shard_store = ShardStore(facts.run.store, "recover")
     chosen = spread(facts.markers.get("recover", ()), limit)
     with_trace = [m for m in chosen if any(info.suffix == "trace.json" for info in m.files)]
-    return [json.loads(shelf.load(marker, "trace.json")) for marker in with_trace]
+    return [json.loads(shard_store.load(marker, "trace.json")) for marker in with_trace]
 
 
-def every_marker(facts: Facts) -> list[Marker]:
+def every_marker(facts: ReportData) -> list[Marker]:
     """Return each marker once, whatever number of manifests name it."""
     return list({m.key: m for markers in facts.markers.values() for m in markers}.values())
 
@@ -157,8 +157,8 @@ def spread(items: Sequence[T], limit: int) -> list[T]:
 
 
 def _markers(run: Run, name: str, manifest: Manifest) -> tuple[Marker, ...]:
-    shelf = StageShelf(run.store, kind_of(name))
-    found = shelf.markers([entry.key for entry in manifest.entries])
+    shard_store = ShardStore(run.store, kind_of(name))
+    found = shard_store.markers([entry.key for entry in manifest.entries])
     return tuple(marker for marker in found if marker is not None)
 
 
@@ -169,7 +169,7 @@ def _teacher(marker: Marker | None) -> str:
     return f"{marker.summary.get('model', marker.shard)}, sha256 {digest}"
 
 
-def _students_between_rounds(facts: Facts) -> list[tuple[str, str]]:
+def _students_between_rounds(facts: ReportData) -> list[tuple[str, str]]:
     """Return what the students that rounds ask get right, in order."""
     between = [
         marker.summary
@@ -181,7 +181,7 @@ def _students_between_rounds(facts: Facts) -> list[tuple[str, str]]:
     return [("students between rounds", f"top-1 {said}")] if between else []
 
 
-def _stored(facts: Facts, name: str, unit: str) -> str:
+def _stored(facts: ReportData, name: str, unit: str) -> str:
     if name not in facts.manifests:
         return "not there yet"
     manifest = facts.manifests[name]
@@ -194,7 +194,7 @@ def _bytes(manifest: Manifest, suffix: str | None = None) -> int:
     return sum(count for kind, count, _ in files if suffix in (None, kind))
 
 
-def _dates(facts: Facts) -> str:
+def _dates(facts: ReportData) -> str:
     ends = [(_time(marker.finished), marker.seconds) for marker in every_marker(facts)]
     if not ends:
         return "-"

@@ -18,7 +18,7 @@ from tasks.run import Run
 
 def outcome(made: Run, reached: RunStatus) -> None:
     """Print the accuracy table and the report's place; or what is still missing."""
-    if not reached.closed:
+    if not reached.has_manifest:
         terminal.show(status.details(reached))
         terminal.say(
             *status.failures(reached),
@@ -45,7 +45,7 @@ def outcome_json(made: Run, reached: RunStatus) -> dict[str, Any]:
     `accuracy` is null before every stage has its results; see `tables.AccuracyRow` for its rows.
     """
     tree = status.to_json(reached) | {"accuracy": None, "report": None}
-    if not reached.closed:
+    if not reached.has_manifest:
         return tree
     found = report_data.gather(made)
     rows = [asdict(row) for row in found.accuracy]

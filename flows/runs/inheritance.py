@@ -7,7 +7,7 @@ from distill_core.config.schema import RunConfig
 from distill_core.data.index import DatasetIndex
 from distill_core.data.readers.formats import open_reader
 from distill_core.errors import ConfigError
-from tasks.policy import Policy
+from tasks.policy import TeacherPolicy
 from tasks.run import Run
 from tasks.runs.run_stage import manifests
 
@@ -28,7 +28,7 @@ def refuse_added(data: DataConfig, before: DatasetIndex) -> None:
         )
 
 
-def inherit(config: RunConfig, base: Run, policy: Policy) -> RunConfig:
+def inherit(config: RunConfig, base: Run, policy: TeacherPolicy) -> RunConfig:
     """Return what is asked for with the teachers that the policy gives it, each by its place.
 
     Raises:
@@ -53,7 +53,7 @@ def inherit(config: RunConfig, base: Run, policy: Policy) -> RunConfig:
     return config.model_copy(update={"squeeze": squeeze})
 
 
-def _source(key: str, policy: Policy) -> dict[str, str | None]:
+def _source(key: str, policy: TeacherPolicy) -> dict[str, str | None]:
     """Return where a teacher comes from, in the words of `SqueezeConfig`."""
     keep = policy == "keep"
     return {"checkpoint": None, "reuse": key if keep else None, "start": None if keep else key}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypedDict, get_type_hints
 
 import typer
 
-from tasks.policy import Policy
+from tasks.policy import TeacherPolicy
 
 if TYPE_CHECKING:
     from tasks.execution import Execution
@@ -32,8 +32,8 @@ ShardList = Annotated[
 ]
 DEFAULT_STORE = "./out"
 DEFAULT_DEPLOYMENT = "default"
-TeacherPolicy = Annotated[
-    Policy, typer.Option("--policy", help="For the teacher of the version before.")
+PolicyOption = Annotated[
+    TeacherPolicy, typer.Option("--policy", help="For the teacher of the version before.")
 ]
 Set = Annotated[
     list[str] | None,

@@ -62,7 +62,7 @@ class Work:
             pools=self._pools,
             only=None if narrowed is None else frozenset(narrowed),
         )
-        self.stopped = not status.settled(self._execution.allow_missing)
+        self.stopped = not status.nothing_to_do(self._execution.allow_missing)
 
     def narrow(self, only: Only) -> None:
         """Leave out what another selection does not allow either."""
@@ -175,10 +175,10 @@ def complete_run(run: Run, execution: Execution, only: Only | None = None) -> Ru
     """Do what a run lacks and return how far it is; where nothing is to do, nothing is started."""
     run = replace(run, store=replace(run.store, single_writer=execution.single_writer))
     status, allowed = run_status(run), execution.allow_missing
-    if not (status.complete or (not only and status.settled(allowed))):
+    if not (status.complete or (not only and status.nothing_to_do(allowed))):
         start = run_local if execution.local else run_with_prefect
         start(run, execution, only or {})
         status = run_status(run)
-    if status.settled(allowed) and not run.store.exists(run.path(REPORT)):
+    if status.nothing_to_do(allowed) and not run.store.exists(run.path(REPORT)):
         write_report(run)
     return status

@@ -20,7 +20,7 @@ from flows.runs import pipeline
 from flows.runs.inheritance import inherit, refuse_added
 from flows.status.status import RunStatus, run_status
 from tasks.execution import Execution
-from tasks.policy import Policy
+from tasks.policy import TeacherPolicy
 from tasks.run import Run, create_run
 from tasks.runs.run_stage import stage_status
 from tasks.series import Version, claim, next_name, version_of, versions_of
@@ -45,7 +45,7 @@ def redistill(
     store: Store,
     *,
     series: str,
-    policy: Policy,
+    policy: TeacherPolicy,
     execution: Execution,
     complete: Complete | None = None,
 ) -> Outcome:
@@ -73,13 +73,13 @@ def redistill(
     store = replace(store, single_writer=execution.single_writer)
     found = _look(config, store, series, policy)
     standing = found.standing()
-    if standing is not None and run_status(standing).settled(execution.allow_missing):
+    if standing is not None and run_status(standing).nothing_to_do(execution.allow_missing):
         if not store.exists(standing.path(FILE)):
             write_diff(standing)
         return Outcome(standing, changed=False, diff=None)
     run = standing or found.next_run()
     reached = (complete or pipeline.complete_run)(run, execution)
-    return Outcome(run, changed=True, diff=write_diff(run) if reached.closed else None)
+    return Outcome(run, changed=True, diff=write_diff(run) if reached.has_manifest else None)
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class _Found:
     config: RunConfig
     store: Store
     series: str
-    policy: Policy
+    policy: TeacherPolicy
     history: tuple[Run, ...]
     base: Run | None  # the last version that has its results
     index: DatasetIndex  # with the class ids of the base
@@ -133,10 +133,10 @@ class _Found:
         return create_run(config, self.store, run.name)
 
 
-def _look(config: RunConfig, store: Store, series: str, policy: Policy) -> _Found:
+def _look(config: RunConfig, store: Store, series: str, policy: TeacherPolicy) -> _Found:
     """Index the dataset as it is now, its class ids those of the version before."""
     history = versions_of(store, series)
-    base = next((run for run in reversed(history) if run_status(run).closed), None)
+    base = next((run for run in reversed(history) if run_status(run).has_manifest), None)
     before = None if base is None else load_index(store, dataset_of(base))
     if before is not None and policy == "keep":
         refuse_added(config.data, before)

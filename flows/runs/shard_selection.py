@@ -85,7 +85,7 @@ def by_number(run: Run, text: str) -> Only:
             continue
         if kind_of(stage) == "recover":
             only[stage] = names
-        elif kind_of(stage) == "relabel" and stage_status(run, _described(stage)).closed:
+        elif kind_of(stage) == "relabel" and stage_status(run, _described(stage)).has_manifest:
             only[stage] = _label_shards(run, stage, names)
     return only
 
@@ -118,7 +118,7 @@ def intents(run: Run, status: RunStatus, only: Only, *, allow_missing: int = 0) 
     return [
         _intent(run, stage, only.get(stage.stage))
         for stage in status.stages
-        if not (stage.complete or (stage.stage not in only and stage.settled(allow_missing)))
+        if not (stage.complete or (stage.stage not in only and stage.nothing_to_do(allow_missing)))
     ]
 
 

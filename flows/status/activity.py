@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from distill_core.storage.markers import Marker, StageShelf
+from distill_core.storage.markers import Marker, ShardStore
 from tasks.run import Run
 from tasks.runs.drivers import DriverRecord, moment, read_drivers
 from tasks.runs.run_stage import StageStatus, kind_of
@@ -86,7 +86,7 @@ def _stage_activity(
     claimed = {claim.shard for claim in running}
     lost = _claims(stage, [driver for driver in drivers if driver.is_lost(now)])
     markers = [
-        m for m in StageShelf(run.store, kind_of(stage.stage)).markers(stage.keys) if m is not None
+        m for m in ShardStore(run.store, kind_of(stage.stage)).markers(stage.keys) if m is not None
     ]
     here = [driver for driver in at_work if driver.stage == stage.stage and not stage.complete]
     rate = _rate(markers, here, now)

@@ -33,18 +33,18 @@ class RunStatus:
         return all(stage.complete for stage in self.stages)
 
     @property
-    def closed(self) -> bool:
+    def has_manifest(self) -> bool:
         """Return whether every stage has its results, with or without shards that were given up."""
-        return all(stage.closed for stage in self.stages)
+        return all(stage.has_manifest for stage in self.stages)
 
     @property
     def missing(self) -> tuple[str, ...]:
         """Return the shards that stages went on without, each once."""
         return tuple(dict.fromkeys(shard for stage in self.stages for shard in stage.missing))
 
-    def settled(self, allow_missing: int) -> bool:
+    def nothing_to_do(self, allow_missing: int) -> bool:
         """Return whether a pass that allows so many missing shards has nothing to do."""
-        return all(stage.settled(allow_missing) for stage in self.stages)
+        return all(stage.nothing_to_do(allow_missing) for stage in self.stages)
 
     @property
     def first_missing(self) -> StageStatus | None:

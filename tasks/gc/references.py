@@ -104,8 +104,8 @@ def _listed(store: Store, folder: str) -> Iterator[Ref]:
         if name.endswith(MANIFEST_SUFFIX):
             path = f"{folder}/{name}"
             manifest = Manifest.from_json(store.read(path), where=store.uri(path))
-            shelf = kind_of(manifest.stage)
-            yield from ((shelf, entry.key) for entry in manifest.entries)
+            shard_store = kind_of(manifest.stage)
+            yield from ((shard_store, entry.key) for entry in manifest.entries)
 
 
 def _planned(run: Run) -> Iterator[Ref]:

@@ -12,12 +12,12 @@ from typing import Any
 from distill_core.errors import ShardError
 from distill_core.storage.checkpoints import POINTER
 from distill_core.storage.listing import PARTIAL, StoredFile, Upload
-from distill_core.storage.markers import MARKER_SUFFIX, StageShelf
+from distill_core.storage.markers import MARKER_SUFFIX, ShardStore
 from distill_core.storage.store import Store
 from tasks.gc.references import DATASETS, Living, Ref, find_living
 from tasks.stages.plan import STAGES
 
-SHELVES = STAGES[1:]
+SHARDED_STAGES = STAGES[1:]
 PROBES = ".probe"
 OTHERS = ("runs", "published")  # searched for remains of writers alone
 KINDS: Mapping[str, str] = {
@@ -52,11 +52,11 @@ def find_garbage(store: Store) -> tuple[Garbage, ...]:
     Raises:
         DataError: a run cannot be read, so what it needs is not known.
     """
-    folders = (*SHELVES, DATASETS, PROBES, *OTHERS)
+    folders = (*SHARDED_STAGES, DATASETS, PROBES, *OTHERS)
     listed = [file for folder in folders for file in store.files(folder, partial=True)]
     uploads = store.uploads()
-    shelves = [StageShelf(store, stage) for stage in SHELVES]
-    finished = [shelf.done() for shelf in shelves]
+    shard_stores = [ShardStore(store, stage) for stage in SHARDED_STAGES]
+    finished = [shard_store.done() for shard_store in shard_stores]
     living = find_living(store)
 
     whole, found = defaultdict(list), []
@@ -65,8 +65,8 @@ def find_garbage(store: Store) -> tuple[Garbage, ...]:
             found.append(_garbage("partial", file))
         else:
             whole[file.path.partition("/")[0]].append(file)
-    for shelf, keys in zip(shelves, finished, strict=True):
-        found += Shelved(shelf, whole[shelf.stage], keys, living).garbage()
+    for shard_store, keys in zip(shard_stores, finished, strict=True):
+        found += Shelved(shard_store, whole[shard_store.stage], keys, living).garbage()
     found += _datasets(whole[DATASETS], living)
     found += [_garbage("probes", file) for file in whole[PROBES]]
     found += [Garbage("uploads", one.path, 0, one.begun, upload=one) for one in uploads]
@@ -74,10 +74,10 @@ def find_garbage(store: Store) -> tuple[Garbage, ...]:
 
 
 class Shelved:
-    """What lies on the shelf of one stage.
+    """What the store has of one stage.
 
     Args:
-        shelf: the stage.
+        shard_store: the stage.
         files: everything on it.
         finished: keys that have a marker.
         living: what runs and releases refer to.
@@ -85,12 +85,12 @@ class Shelved:
 
     def __init__(
         self,
-        shelf: StageShelf,
+        shard_store: ShardStore,
         files: Iterable[StoredFile],
         finished: frozenset[str],
         living: Living,
     ) -> None:
-        self._shelf, self._finished, self._living = shelf, finished, living
+        self._shelf, self._finished, self._living = shard_store, finished, living
         self._areas: dict[str, list[StoredFile]] = defaultdict(list)
         for file in files:
             self._areas[file.path.split("/")[1]].append(file)

@@ -20,7 +20,7 @@ BEAT_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
-class Place:
+class GroupRank:
     """Which process a child is."""
 
     rank: int  # within its group
@@ -40,7 +40,7 @@ class Answer:
     traceback: str = ""
 
 
-def serve(pipe: Connection, spec: WorkerSpec, place: Place) -> None:
+def serve(pipe: Connection, spec: WorkerSpec, place: GroupRank) -> None:
     """Build a worker, then do what comes through the pipe until it closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, who then stops us
     host = Host(spec)
@@ -51,7 +51,7 @@ def serve(pipe: Connection, spec: WorkerSpec, place: Place) -> None:
             signal.raise_signal(signal.SIGKILL)  # the parent is gone: do not finish the job
 
 
-def _converse(pipe: Connection, host: Host, place: Place, thread: ThreadPoolExecutor) -> None:
+def _converse(pipe: Connection, host: Host, place: GroupRank, thread: ThreadPoolExecutor) -> None:
     def build() -> None:
         _take_place(place)
         host.ready()
@@ -79,7 +79,7 @@ def _answer(
     return Answer(key, None, portable(caught.error), caught.traceback)
 
 
-def _take_place(place: Place) -> None:
+def _take_place(place: GroupRank) -> None:
     """Choose a GPU and meet the group, if there is one or the other to be chosen or met."""
     if place.device == "cuda":
         import torch

@@ -25,7 +25,7 @@ from distill_core.errors import (
 from tasks.jobs import Job, Receipt
 from tasks.pools import outcomes
 from tasks.pools.events import Broken, Done, Event, Lost, Pool, Raised, Ready
-from tasks.pools.outcomes import DispatchResult, Failure, JobObserver, Policy, describe_error
+from tasks.pools.outcomes import DispatchResult, Failure, JobObserver, RetryPolicy, describe_error
 
 Clock = Callable[[], float]  # seconds, monotonic
 FINAL = (DivergedError, ConfigError, StorageRefused)  # another attempt would end the same way
@@ -50,7 +50,7 @@ def dispatch(
     jobs: Sequence[Job],
     pool: Pool,
     *,
-    policy: Policy | None = None,
+    policy: RetryPolicy | None = None,
     stage: str = "jobs",
     observer: JobObserver | None = None,
     clock: Clock = time.monotonic,
@@ -69,7 +69,7 @@ def dispatch(
         ClusterError: no worker became ready in time, or workers were lost too often.
         DistillError: a worker could not be built, for a reason that another try will not mend.
     """
-    return _Dispatcher(jobs, pool, policy or Policy(), stage, observer, clock).run()
+    return _Dispatcher(jobs, pool, policy or RetryPolicy(), stage, observer, clock).run()
 
 
 class _Dispatcher:
@@ -77,7 +77,7 @@ class _Dispatcher:
         self,
         jobs: Sequence[Job],
         pool: Pool,
-        policy: Policy,
+        policy: RetryPolicy,
         stage: str,
         observer: JobObserver | None,
         clock: Clock,

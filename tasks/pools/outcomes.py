@@ -9,7 +9,7 @@ from tasks.jobs import Receipt
 
 
 @dataclass(frozen=True)
-class Policy:
+class RetryPolicy:
     """How patient the dispatcher is. Nothing here changes a result."""
 
     in_flight: int = 2  # jobs per worker, the running one included

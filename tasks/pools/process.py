@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
 from tasks.jobs import Job, Receipt, WorkerSpec
-from tasks.pools.child import Answer, Place, serve
+from tasks.pools.child import Answer, GroupRank, serve
 from tasks.pools.events import Broken, Done, Event, Lost, OnProgress, Raised, Ready
 from tasks.pools.host import Catch, Peek
 
@@ -97,7 +97,7 @@ class ProcessPool:
         context = multiprocessing.get_context("spawn")
         for rank in range(self._processes):
             index = worker * self._processes + rank
-            place = Place(rank, self._processes, f"{meeting}/group", index, self._device)
+            place = GroupRank(rank, self._processes, f"{meeting}/group", index, self._device)
             ours, theirs = context.Pipe()
             child = context.Process(target=serve, args=(theirs, self._spec, place), daemon=True)
             child.start()

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from distill_core.errors import ConfigError, DataError, ShardsFailed
 from distill_core.storage.manifest import Manifest, save_manifest
-from distill_core.storage.markers import StageShelf
+from distill_core.storage.markers import ShardStore
 from tasks.pools.outcomes import Failure
 from tasks.run import Run
 from tasks.runs.stage_status import failures, lacking
@@ -57,7 +57,7 @@ def close_stage(run: Run, stage: str, jobs: Jobs, *, allow_missing: int) -> bool
         jobs: its jobs by manifest.
         allow_missing: how many shards may be missing.
     """
-    done = StageShelf(run.store, kind_of(stage)).done()
+    done = ShardStore(run.store, kind_of(stage)).done()
     missing = {name: lacking(run, name, part, done) for name, part in jobs.items()}
     if any(missing.values()) and not _is_bearable(run, stage, jobs, done):
         return False
@@ -84,9 +84,9 @@ def _is_whole(stage: str) -> bool:
 
 
 def _write_manifest(run: Run, stage: str, jobs: Jobs, name: str, missing: tuple[str, ...]) -> None:
-    shelf = StageShelf(run.store, kind_of(stage))
+    shard_store = ShardStore(run.store, kind_of(stage))
     part = [job for job in jobs[name] if job.shard not in missing]
-    markers = shelf.markers([job.key for job in part])
+    markers = shard_store.markers([job.key for job in part])
     # A shared shard keeps the name its first run gave it; here it has this run's.
     present = [
         replace(marker, shard=job.shard)
@@ -94,5 +94,5 @@ def _write_manifest(run: Run, stage: str, jobs: Jobs, name: str, missing: tuple[
         if marker is not None
     ]
     if len(present) < len(part):
-        raise DataError(f"{shelf.store.uri(stage)}: markers vanished while the stage ran.")
+        raise DataError(f"{shard_store.store.uri(stage)}: markers vanished while the stage ran.")
     save_manifest(run.store, run.name, Manifest.of(name, present, missing))

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from typing import Protocol
 
-from distill_core.storage.markers import StageShelf
+from distill_core.storage.markers import ShardStore
 from tasks.execution import Execution
 from tasks.jobs import Job, Receipt, WorkerSpec
 from tasks.pools.dispatch import dispatch
@@ -86,7 +86,7 @@ def run_stage(
         ShardsFailed: shards used up their attempts, more than may be missing; the others are done.
     """
     status = stage_status(run, stage)
-    if status.complete or (only is None and status.settled(execution.allow_missing)):
+    if status.complete or (only is None and status.nothing_to_do(execution.allow_missing)):
         return status
     if stage == "ingest":
         run_ingest(run, observer)
@@ -106,9 +106,9 @@ def run_stage(
         result = _dispatch(run, stage, wanted[start:] + wanted[:start], execution, observer, pools)
         failed = result.failed
         keep_failures(run, stage, failed)
-    closed = close_stage(run, stage, jobs, allow_missing=execution.allow_missing)
+    has_manifest = close_stage(run, stage, jobs, allow_missing=execution.allow_missing)
     status = stage_status(run, stage)
-    if not closed:  # what failed here, another driver may have done meanwhile
+    if not has_manifest:  # what failed here, another driver may have done meanwhile
         raise_failures(run, stage, {s: why for s, why in failed.items() if s in status.pending})
     observer.stage_finished(stage, time.monotonic() - started)
     return status
@@ -116,7 +116,7 @@ def run_stage(
 
 def _missing(run: Run, stage: str, jobs: Jobs) -> list[Job]:
     """Return the jobs without a marker, from one listing, each key once."""
-    done = StageShelf(run.store, kind_of(stage)).done()
+    done = ShardStore(run.store, kind_of(stage)).done()
     return list({j.key: j for part in jobs.values() for j in part if j.key not in done}.values())
 
 

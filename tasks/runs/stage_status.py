@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from distill_core.storage.manifest import Manifest, load_manifest
-from distill_core.storage.markers import StageShelf
+from distill_core.storage.markers import ShardStore
 from tasks.jobs import Job
 from tasks.run import Run
 from tasks.stages.plan import (
@@ -35,13 +35,13 @@ class StageStatus:
     missing: tuple[str, ...] = ()  # what its manifests, which exist, go on without
 
     @property
-    def closed(self) -> bool:
+    def has_manifest(self) -> bool:
         """Return whether its manifests stand and say what is: later stages can build on them."""
         return self.complete or bool(self.missing)
 
-    def settled(self, allow_missing: int) -> bool:
+    def nothing_to_do(self, allow_missing: int) -> bool:
         """Return whether a pass that allows so many missing shards has nothing to do here."""
-        return self.closed and len(self.missing) <= allow_missing
+        return self.has_manifest and len(self.missing) <= allow_missing
 
 
 def stage_status(run: Run, stage: str) -> StageStatus:
@@ -52,7 +52,7 @@ def stage_status(run: Run, stage: str) -> StageStatus:
         return StageStatus(stage, total=1, done=0, pending=(run.config.data.name,))
     if not manifest_names(run, stage):
         return StageStatus(stage, total=0, done=0, complete=True)
-    found, done = manifests(run, stage), StageShelf(run.store, kind_of(stage)).done()
+    found, done = manifests(run, stage), ShardStore(run.store, kind_of(stage)).done()
     listed = tuple(entry.key for manifest in found.values() for entry in manifest.entries)
     missing = missing_in(found.values())
     # A manifest alone is not enough: a marker that was deleted since asks for its shard again.

@@ -14,11 +14,11 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from distill_core.sharding import Batch, ImageId, batches_of
-from distill_core.storage.markers import StageShelf
+from distill_core.storage.markers import ShardStore
 from tasks.jobs import Job, Receipt
 from tasks.stages.select_worker import read_selection
 from tasks.stages.statistics import POOLED
-from tasks.stages.worker import Desk, receipt, require
+from tasks.stages.worker import WorkerContext, receipt, require
 
 if TYPE_CHECKING:
     from distill_core.config.recovery import RecoverConfig
@@ -30,24 +30,24 @@ if TYPE_CHECKING:
 class RecoverWorker:
     """Makes the images of one class shard."""
 
-    def __init__(self, *, groups: int | None = None, **desk: Any) -> None:
-        self.desk = Desk("recover", **desk)
+    def __init__(self, *, groups: int | None = None, **context: Any) -> None:
+        self.context = WorkerContext("recover", **context)
         self.groups = groups
         self._statistics: dict[str, ClassStatistics] = {}  # by key, of the current job
         self._every: dict[tuple[str, ...], Rows] = {}  # of all classes, by the keys of their blocks
 
     def peek(self) -> tuple[int, int]:
         """Return (steps done, steps in total) of the current job."""
-        return self.desk.gauge
+        return self.context.gauge
 
     def run(self, job: Job) -> Receipt:
         """Write one image shard and return its receipt."""
-        if done := self.desk.begin(job):
+        if done := self.context.begin(job):
             return receipt(done, won=False)
         since, self._statistics = time.perf_counter(), {}
         batches = batches_of(**job.payload["batches"])
         recovered = self._recover(job, batches)
-        return self.desk.commit(
+        return self.context.commit(
             job,
             {"parquet": self._images(batches, recovered), "trace.json": trace(batches, recovered)},
             since=since,
@@ -60,8 +60,10 @@ class RecoverWorker:
         """Make the images of every batch, launch by launch."""
         from distill_core.recover.batching import launch_size, launches
 
-        config = self.desk.config.recover_for(job.payload["set"])
-        fitting = launch_size(batches[0], side=self.desk.config.data.side, device=self.desk.device)
+        config = self.context.config.recover_for(job.payload["set"])
+        fitting = launch_size(
+            batches[0], side=self.context.config.data.side, device=self.context.device
+        )
         size = min(self.groups or fitting, len(batches))
         starts = self._starts(batches, job, config)
         made: list[RecoveredBatch] = []
@@ -76,18 +78,18 @@ class RecoverWorker:
         from distill_core.recover.optimise import recover_together
 
         def progress(steps: int, of: int) -> None:
-            self.desk.progress(done * of + len(batches) * steps, total * of)
+            self.context.progress(done * of + len(batches) * steps, total * of)
 
         config = starts.config
         return recover_together(
             batches,
             config=config,
-            teachers=[self.desk.teacher(number) for number in config.teachers],
-            seed=self.desk.config.seed,
+            teachers=[self.context.teacher(number) for number in config.teachers],
+            seed=self.context.config.seed,
             starts=[starts.of(batch) for batch in batches],
-            device=self.desk.device,
+            device=self.context.device,
             expected=[self._expected(batch, config, job) for batch in batches],
-            student=self.desk.student(job.payload["student"]),
+            student=self.context.student(job.payload["student"]),
             progress=progress,
         )
 
@@ -103,8 +105,8 @@ class RecoverWorker:
         from distill_core.storage.statistics import decode_statistics
 
         if key not in self._statistics:
-            shelf = StageShelf(self.desk.run.store, "statistics")
-            file = shelf.load(require(shelf, key), "safetensors")
+            shard_store = ShardStore(self.context.run.store, "statistics")
+            file = shard_store.load(require(shard_store, key), "safetensors")
             self._statistics[key] = decode_statistics(file)
         return self._statistics[key]
 
@@ -113,8 +115,8 @@ class RecoverWorker:
         from distill_core.storage.statistics import decode_pooled, pooled
 
         if keys not in self._every:
-            shelf = StageShelf(self.desk.run.store, "statistics")
-            files = (shelf.load(require(shelf, key), POOLED) for key in keys)
+            shard_store = ShardStore(self.context.run.store, "statistics")
+            files = (shard_store.load(require(shard_store, key), POOLED) for key in keys)
             self._every[keys] = pooled([decode_pooled(file) for file in files])
         return self._every[keys]
 
@@ -124,11 +126,11 @@ class RecoverWorker:
 
         return Starts(
             config,
-            seed=self.desk.config.seed,
-            rows_of=lambda label: self.desk.plan.index.rows_of("train", label),
-            pixels_of=lambda rows: self.desk.real.pixels(rows),
-            teacher=lambda: self.desk.teacher(config.teachers[0]),
-            device=self.desk.device,
+            seed=self.context.config.seed,
+            rows_of=lambda label: self.context.plan.index.rows_of("train", label),
+            pixels_of=lambda rows: self.context.real.pixels(rows),
+            teacher=lambda: self.context.teacher(config.teachers[0]),
+            device=self.context.device,
             reach=1 + max(image.ipc_index for batch in batches for image in batch),
             judged=self._judged(job),
         )
@@ -138,7 +140,7 @@ class RecoverWorker:
         key, first = job.payload["selection"], job.payload["round_start"]
         if key is None:
             return None
-        chosen = read_selection(self.desk, key)
+        chosen = read_selection(self.context, key)
         return lambda image: chosen[image.wnid].start_of(image.ipc_index - first)
 
     def _images(self, batches: Sequence[Batch], recovered: list[RecoveredBatch]) -> bytes:
@@ -156,7 +158,7 @@ class RecoverWorker:
         rows = ImageRows(tuple(images[n] for n in order), pixels[order])
         return encode_images(
             rows,
-            encoding=self.desk.config.recover.encoding,
+            encoding=self.context.config.recover.encoding,
             losses={name: values[order] for name, values in losses.items()},
         )
 
@@ -164,33 +166,33 @@ class RecoverWorker:
 class RelabelWorker:
     """Describes a range of views of one image shard."""
 
-    def __init__(self, **desk: Any) -> None:
-        self.desk = Desk("relabel", **desk)
+    def __init__(self, **context: Any) -> None:
+        self.context = WorkerContext("relabel", **context)
 
     def peek(self) -> tuple[int, int]:
         """Return (views done, views in total) of the current job."""
-        return self.desk.gauge
+        return self.context.gauge
 
     def run(self, job: Job) -> Receipt:
         """Write one label shard and return its receipt."""
         from distill_core.labels.relabel import relabel_shard
         from distill_core.storage.labels import encode_labels
 
-        if done := self.desk.begin(job):
+        if done := self.context.begin(job):
             return receipt(done, won=False)
         since = time.perf_counter()
-        rows, views = self.desk.images(job.payload["images"]), range(*job.payload["views"])
+        rows, views = self.context.images(job.payload["images"]), range(*job.payload["views"])
         labels = relabel_shard(
             rows,
             views,
-            config=self.desk.config.relabel,
-            teacher=self.desk.labeller,
-            seed=self.desk.config.seed,
-            device=self.desk.device,
-            progress=self.desk.progress,
+            config=self.context.config.relabel,
+            teacher=self.context.labeller,
+            seed=self.context.config.seed,
+            device=self.context.device,
+            progress=self.context.progress,
             parts=job.split,
         )
-        return self.desk.commit(
+        return self.context.commit(
             job,
             {"parquet": encode_labels(labels)},
             since=since,

@@ -19,7 +19,7 @@ from distill_core.models.spec import TeacherSpec
 from distill_core.sharding import ClassShard, ImageId, plan_shards
 from distill_core.storage.label_codec import choose_scheme
 from distill_core.storage.manifest import Manifest, load_manifest
-from distill_core.storage.markers import Marker, StageShelf
+from distill_core.storage.markers import Marker, ShardStore
 from tasks.jobs import Job
 from tasks.run import Run
 from tasks.stages.names import in_round, round_of_image
@@ -58,19 +58,19 @@ def named(block: Block) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class TrainedStudent:
+class StudentReference:
     """The student that a round asks."""
 
     key: str
     digest: str  # sha256 of its weights
 
 
-class PlanFacts:
+class RunInputs:
     """The index, the class shards, the teacher and the manifests of one run."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self._students: dict[int, TrainedStudent] = {}
+        self._students: dict[int, StudentReference] = {}
 
     @cached_property
     def index(self) -> DatasetIndex:
@@ -90,8 +90,8 @@ class PlanFacts:
     @cached_property
     def teachers(self) -> tuple[Marker, ...]:
         """Return the markers of all teachers, by number."""
-        shelf = StageShelf(self.run.store, "squeeze")
-        return tuple(_marker(shelf, key) for key in self.keys("squeeze"))
+        shard_store = ShardStore(self.run.store, "squeeze")
+        return tuple(_marker(shard_store, key) for key in self.keys("squeeze"))
 
     def digests(self, teachers: Sequence[int]) -> tuple[str, ...]:
         """Return the sha256 of the weights of some teachers."""
@@ -118,7 +118,7 @@ class PlanFacts:
         """Return the round that makes a class shard; the first is 1."""
         return round_of_image(self.run.config, shard.grids[0][1][0])
 
-    def student(self, number: int) -> TrainedStudent:
+    def student(self, number: int) -> StudentReference:
         """Return the student that was trained on the rounds before round `number`, 2 or more.
 
         Raises:
@@ -127,7 +127,7 @@ class PlanFacts:
         if number not in self._students:
             (entry,) = self.manifest(in_round(self.run.config, "posttrain", number - 1)).entries
             digest = next(sha for suffix, _, sha in entry.files if suffix == "safetensors")
-            self._students[number] = TrainedStudent(entry.key, digest)
+            self._students[number] = StudentReference(entry.key, digest)
         return self._students[number]
 
     @property
@@ -140,9 +140,9 @@ class PlanFacts:
     @cached_property
     def scheme(self) -> str:
         """Return the label scheme, `auto` resolved for the teachers that label."""
-        shelf, config = StageShelf(self.run.store, "squeeze"), self.run.config
+        shard_store, config = ShardStore(self.run.store, "squeeze"), self.run.config
         specs = [
-            TeacherSpec.from_json(shelf.load(self.teachers[number], "json"))
+            TeacherSpec.from_json(shard_store.load(self.teachers[number], "json"))
             for number in config.relabel.teachers
         ]
         features = sum(spec.features for spec in specs)
@@ -203,11 +203,11 @@ def _ingested(run: Run) -> Mapping[str, Any]:
     return facts
 
 
-def _marker(shelf: StageShelf, key: str) -> Marker:
-    marker = shelf.marker(key)
+def _marker(shard_store: ShardStore, key: str) -> Marker:
+    marker = shard_store.marker(key)
     if marker is None:
         raise NotReady(
-            f"{shelf.store.uri(f'{shelf.stage}/_done/{key}.json')}: a manifest names this marker, "
+            f"{shard_store.uri(key)}: a manifest names this marker, "
             "but it is gone. `distill resume` makes the shard again."
         )
     return marker

@@ -33,7 +33,7 @@ def stages_of(config: RunConfig) -> tuple[str, ...]:
 
 
 def kind_of(name: str) -> str:
-    """Return the kind of a stage, or of a stage's manifest: the shelf where its shards stand."""
+    """Return the kind of a stage, or of a stage's manifest: the folder where its shards lie."""
     return name.partition(".")[0].partition("-")[0]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from tasks.stages.inputs import (
     Jobs,
     NotReady,
-    PlanFacts,
+    RunInputs,
     dataset_of,
     manifest_name,
     shard_name,
@@ -20,12 +20,12 @@ from tasks.stages.relabel import relabel_jobs
 from tasks.stages.select import select_jobs
 from tasks.stages.squeeze import squeeze_jobs
 
-PLANNERS: Mapping[str, Callable[[PlanFacts], Jobs]] = {
+PLANNERS: Mapping[str, Callable[[RunInputs], Jobs]] = {
     "squeeze": squeeze_jobs,
     "statistics": statistics_jobs,
     "validate": validate_jobs,
 }
-ROUND_PLANNERS: Mapping[str, Callable[[PlanFacts, int], Jobs]] = {
+ROUND_PLANNERS: Mapping[str, Callable[[RunInputs, int], Jobs]] = {
     "select": select_jobs,
     "recover": recover_jobs,
     "relabel": relabel_jobs,
@@ -33,7 +33,7 @@ ROUND_PLANNERS: Mapping[str, Callable[[PlanFacts, int], Jobs]] = {
 }
 
 
-class JobPlan(PlanFacts):
+class JobPlan(RunInputs):
     """The jobs of one run, read lazily: later stages are known once earlier ones are done."""
 
     def jobs(self, stage: str) -> Jobs:

@@ -8,12 +8,12 @@ from distill_core.evaluation.blocks import rows_in_training, validation_blocks
 from distill_core.keys import ImageSet, posttrain_key, validate_key
 from tasks.jobs import Job
 from tasks.run import Run
-from tasks.stages.inputs import Jobs, NotReady, PlanFacts, manifest_name, test_images_of
+from tasks.stages.inputs import Jobs, NotReady, RunInputs, manifest_name, test_images_of
 from tasks.stages.names import in_round, is_last
 from tasks.stages.relabel import described
 
 
-def posttrain_jobs(plan: PlanFacts, number: int) -> Jobs:
+def posttrain_jobs(plan: RunInputs, number: int) -> Jobs:
     """Return one job per student, seed and set; after an earlier round, its one student."""
     stage = in_round(plan.run.config, "posttrain", number)
     config = plan.run.config if is_last(stage) else plan.run.config.after_round(number)
@@ -35,7 +35,7 @@ def judged_in_blocks(run: Run) -> bool:
     return bool(validation_blocks(images, run.config.posttrain.validation_shard))
 
 
-def validate_jobs(plan: PlanFacts) -> Jobs:
+def validate_jobs(plan: RunInputs) -> Jobs:
     """Return one job per student and block of test images; none where training judges them all."""
     blocks = validation_blocks(plan.test_images, plan.run.config.posttrain.validation_shard)
     if not blocks:
@@ -47,7 +47,7 @@ def validate_jobs(plan: PlanFacts) -> Jobs:
     return {"validate": tuple(jobs)}
 
 
-def _validate_job(plan: PlanFacts, student: Job, rows: range) -> Job:
+def _validate_job(plan: RunInputs, student: Job, rows: range) -> Job:
     key = validate_key(plan.run.config, student=student.key, rows=rows)
     payload = {
         "student": student.payload["student"],
@@ -58,7 +58,7 @@ def _validate_job(plan: PlanFacts, student: Job, rows: range) -> Job:
 
 
 def _posttrain_job(
-    plan: PlanFacts, config: RunConfig, number: int, which: int, seed: int, images_of: SetName
+    plan: RunInputs, config: RunConfig, number: int, which: int, seed: int, images_of: SetName
 ) -> Job:
     stage = in_round(plan.run.config, "posttrain", number)
     student, source = config.posttrain.students[which], _source(images_of)
@@ -100,7 +100,7 @@ def _source(images_of: SetName) -> ImageSet:
 
 
 def _sources(
-    plan: PlanFacts, number: int, images_of: ImageSet
+    plan: RunInputs, number: int, images_of: ImageSet
 ) -> tuple[list[str], list[str], list[str]]:
     """Return the keys of the image and label shards of one set, and the names of what it lacks.
 

@@ -12,7 +12,7 @@ from tasks.jobs import Job
 from tasks.stages.inputs import (
     Block,
     Jobs,
-    PlanFacts,
+    RunInputs,
     block_name,
     first_images,
     manifest_name,
@@ -23,7 +23,7 @@ from tasks.stages.names import in_round, is_last
 from tasks.stages.select import selection_keys, selection_name
 
 
-def statistics_jobs(plan: PlanFacts) -> Jobs:
+def statistics_jobs(plan: RunInputs) -> Jobs:
     """Return one job per block of classes, if a term reads class statistics; else none."""
     if not plan.run.config.recover.needs_class_statistics:
         return {}
@@ -36,7 +36,7 @@ def statistics_jobs(plan: PlanFacts) -> Jobs:
     }
 
 
-def statistics_keys(plan: PlanFacts, teacher: int) -> dict[Block, str]:
+def statistics_keys(plan: RunInputs, teacher: int) -> dict[Block, str]:
     """Return the key of what each block's classes do to a teacher."""
     blocks = dict.fromkeys(first_images(shard) for shard in plan.shards)
     config = plan.run.config.recover
@@ -61,7 +61,7 @@ class _Read:
     selections: Sequence[Mapping[Block, str]]  # by round
 
 
-def recover_jobs(plan: PlanFacts, number: int) -> Jobs:
+def recover_jobs(plan: RunInputs, number: int) -> Jobs:
     """Return one job per class shard of the first rounds, up to `number`, and image set.
 
     None where class statistics, or the choice of real images, were given up. Random real images
@@ -79,7 +79,7 @@ def recover_jobs(plan: PlanFacts, number: int) -> Jobs:
     }
 
 
-def _shards_of(plan: PlanFacts, images: ImageSet, number: int) -> list[ClassShard]:
+def _shards_of(plan: RunInputs, images: ImageSet, number: int) -> list[ClassShard]:
     """Return the class shards of one set for which everything that they read exists."""
     config = plan.run.config.recover_for(images)
     given_up: dict[int, frozenset[str]] = {}
@@ -101,7 +101,7 @@ def _blocks_read(shard: ClassShard, config: RecoverConfig) -> set[str]:
     return {selection_name(block), *(_statistics_name(block, one) for one in config.teachers)}
 
 
-def _recover_job(plan: PlanFacts, images: ImageSet, shard: ClassShard, read: _Read) -> Job:
+def _recover_job(plan: RunInputs, images: ImageSet, shard: ClassShard, read: _Read) -> Job:
     config, number = plan.run.config.recover_for(images), plan.round_of(shard)
     block = first_images(shard)
     statistics = [keys[block] for keys in read.statistics] if config.needs_class_statistics else []
@@ -131,7 +131,7 @@ def _recover_job(plan: PlanFacts, images: ImageSet, shard: ClassShard, read: _Re
     return Job(key, shard_name(images, shard), payload)
 
 
-def _of_every_class(plan: PlanFacts, read: _Read) -> list[list[str]]:
+def _of_every_class(plan: RunInputs, read: _Read) -> list[list[str]]:
     """Return the keys of all blocks of classes, by teacher, but for those that were given up."""
     given_up = frozenset(plan.missing("statistics"))
     teachers = plan.run.config.recover.teachers

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from distill_core.keys import relabel_key
 from tasks.jobs import Job
-from tasks.stages.inputs import Jobs, PlanFacts, manifest_name
+from tasks.stages.inputs import Jobs, RunInputs, manifest_name
 from tasks.stages.names import in_round, is_last
 
 VIEWS = "_v"  # in the name of a label shard: the image shard before, the views after
 
 
-def relabel_jobs(plan: PlanFacts, number: int) -> Jobs:
+def relabel_jobs(plan: RunInputs, number: int) -> Jobs:
     """Return one job per range of views and image shard of the first rounds; none if online."""
     recover, relabel = (in_round(plan.run.config, kind, number) for kind in ("recover", "relabel"))
     sets = plan.image_sets if is_last(relabel) else ("distilled",)
@@ -26,7 +26,7 @@ def relabel_jobs(plan: PlanFacts, number: int) -> Jobs:
     }
 
 
-def _relabel_job(plan: PlanFacts, shard: str, images: str, views: range) -> Job:
+def _relabel_job(plan: RunInputs, shard: str, images: str, views: range) -> Job:
     key = relabel_key(
         plan.run.config,
         scheme=plan.scheme,
@@ -43,7 +43,7 @@ def described(label_shard: str) -> str:
     return label_shard.rpartition(VIEWS)[0]
 
 
-def _view_ranges(plan: PlanFacts) -> list[range]:
+def _view_ranges(plan: RunInputs) -> list[range]:
     config = plan.run.config.relabel
     total, step = config.stored_views, config.views_per_shard
     return [range(start, min(start + step, total)) for start in range(0, total, step)]

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 from distill_core.keys import select_key
 from tasks.jobs import Job
-from tasks.stages.inputs import Block, Jobs, PlanFacts, block_name, first_images, named
+from tasks.stages.inputs import Block, Jobs, RunInputs, block_name, first_images, named
 from tasks.stages.names import in_round
 
 
-def select_jobs(plan: PlanFacts, number: int) -> Jobs:
+def select_jobs(plan: RunInputs, number: int) -> Jobs:
     """Return one job per block of classes for round `number`, if starts are judged; else none."""
     keys = selection_keys(plan, number)
     if not keys:
@@ -32,7 +32,7 @@ def select_jobs(plan: PlanFacts, number: int) -> Jobs:
     }
 
 
-def selection_keys(plan: PlanFacts, number: int) -> list[Mapping[Block, str]]:
+def selection_keys(plan: RunInputs, number: int) -> list[Mapping[Block, str]]:
     """Return the key of what each block of classes starts from, round by round up to `number`."""
     config = plan.run.config
     if config.recover.init != "judged":

@@ -8,13 +8,13 @@ from distill_core.errors import ConfigError
 from distill_core.keys import content_fingerprint, squeeze_key
 from distill_core.models.spec import TeacherSpec, check_description, check_start
 from distill_core.storage.digest import file_sha256
-from distill_core.storage.markers import Marker, StageShelf
+from distill_core.storage.markers import Marker, ShardStore
 from distill_core.storage.store import Store
 from tasks.jobs import Job
-from tasks.stages.inputs import Jobs, NotReady, PlanFacts
+from tasks.stages.inputs import Jobs, NotReady, RunInputs
 
 
-def squeeze_jobs(plan: PlanFacts) -> Jobs:
+def squeeze_jobs(plan: RunInputs) -> Jobs:
     """Return one job per teacher; one that is taken over is done already.
 
     Raises:
@@ -24,7 +24,7 @@ def squeeze_jobs(plan: PlanFacts) -> Jobs:
     return {"squeeze": tuple(_squeeze_job(plan, number) for number in range(count))}
 
 
-def _squeeze_job(plan: PlanFacts, number: int) -> Job:
+def _squeeze_job(plan: RunInputs, number: int) -> Job:
     config, store = plan.run.config.of_teacher(number), plan.run.store
     reuse = config.squeeze.reuse
     key = teacher_key(plan, config) if reuse is None else stored_teacher(store, reuse).key
@@ -32,7 +32,7 @@ def _squeeze_job(plan: PlanFacts, number: int) -> Job:
     return Job(key, f"{shard}_t{number}" if number else shard, {"teacher": number})
 
 
-def teacher_key(plan: PlanFacts, config: RunConfig) -> str:
+def teacher_key(plan: RunInputs, config: RunConfig) -> str:
     """Return the key of a teacher that this run trains or imports.
 
     Args:
@@ -67,7 +67,7 @@ def _check_inherited(config: RunConfig, index: DatasetIndex, store: Store) -> No
     if (key := squeeze.reuse or squeeze.start) is None:
         return
     marker = stored_teacher(store, key)
-    spec = TeacherSpec.from_json(StageShelf(store, "squeeze").load(marker, "json"))
+    spec = TeacherSpec.from_json(ShardStore(store, "squeeze").load(marker, "json"))
     where = f"squeeze.{'start' if squeeze.reuse is None else 'reuse'} = {key}"
     if squeeze.reuse is None:
         check_start(spec, config, index.classes, where=where)
@@ -86,11 +86,11 @@ def stored_teacher(store: Store, key: str) -> Marker:
     Raises:
         NotReady: there is none under this key.
     """
-    shelf = StageShelf(store, "squeeze")
-    marker = shelf.marker(key)
+    shard_store = ShardStore(store, "squeeze")
+    marker = shard_store.marker(key)
     if marker is None:
         raise NotReady(
-            f"{store.uri(shelf.marker_path(key))}: no such teacher, though squeeze.reuse or "
+            f"{shard_store.uri(key)}: no such teacher, though squeeze.reuse or "
             "squeeze.start names it. Resume the run that made it, or squeeze another."
         )
     return marker

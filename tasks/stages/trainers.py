@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from distill_core.evaluation.blocks import rows_in_training
-from distill_core.storage.markers import StageShelf
+from distill_core.storage.markers import ShardStore
 from tasks.jobs import Job, Receipt
 from tasks.stages.training import SharedCheckpoints, Trained, train_and_commit
-from tasks.stages.worker import Desk, require
+from tasks.stages.worker import WorkerContext, require
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,26 +22,26 @@ if TYPE_CHECKING:
     from distill_core.squeeze.teacher import SqueezedTeacher
     from distill_core.storage.images import ImageRows
     from distill_core.storage.labels import LabelRows
-    from distill_core.training.distributed import World
-    from distill_core.training.streaming import Unread
+    from distill_core.training.distributed import DistributedContext
+    from distill_core.training.streaming import StreamedSplit
     from distill_core.training.supervised import Labelled
 
 
 class SqueezeWorker:
     """Trains the teacher, or takes it from a file."""
 
-    def __init__(self, **desk: Any) -> None:
-        self.desk = Desk("squeeze", **desk)
+    def __init__(self, **context: Any) -> None:
+        self.context = WorkerContext("squeeze", **context)
 
     def peek(self) -> tuple[int, int]:
         """Return (epochs done, epochs in total)."""
-        return self.desk.gauge
+        return self.context.gauge
 
     def run(self, job: Job) -> Receipt:
         """Write the teacher's files and return their receipt."""
-        config = self.desk.config.of_teacher(job.payload["teacher"])
+        config = self.context.config.of_teacher(job.payload["teacher"])
 
-        def train(checkpoints: SharedCheckpoints, world: World) -> Trained:
+        def train(checkpoints: SharedCheckpoints, world: DistributedContext) -> Trained:
             teacher = self._teacher(config, checkpoints, world)
             facts = {
                 "model": config.squeeze.model.title,
@@ -52,20 +52,22 @@ class SqueezeWorker:
             }
             return Trained(lambda: teacher.files, facts)
 
-        return train_and_commit(self.desk, job, train)
+        return train_and_commit(self.context, job, train)
 
     def _teacher(
-        self, config: RunConfig, checkpoints: SharedCheckpoints, world: World
+        self, config: RunConfig, checkpoints: SharedCheckpoints, world: DistributedContext
     ) -> SqueezedTeacher:
         import torch
 
         from distill_core.squeeze.teacher import import_teacher, train_teacher
         from distill_core.training.supervised import Labelled
 
-        class_hash = self.desk.plan.index.class_hash
-        test = Labelled(*self.desk.split("test"))
+        class_hash = self.context.plan.index.class_hash
+        test = Labelled(*self.context.split("test"))
         if config.squeeze.training is None or config.squeeze.checkpoint is not None:
-            return import_teacher(test, run=config, class_hash=class_hash, device=self.desk.device)
+            return import_teacher(
+                test, run=config, class_hash=class_hash, device=self.context.device
+            )
         torch.set_num_threads(config.squeeze.training.threads or config.threads)
         return train_teacher(
             self._images(world),
@@ -73,21 +75,21 @@ class SqueezeWorker:
             run=config,
             class_hash=class_hash,
             start=self._start(config.squeeze.start),
-            device=self.desk.device,
+            device=self.context.device,
             world=world,
             checkpoints=checkpoints,
-            progress=self.desk.progress,
+            progress=self.context.progress,
         )
 
-    def _images(self, world: World) -> Labelled | Unread:
+    def _images(self, world: DistributedContext) -> Labelled | StreamedSplit:
         """Return the images to learn: in memory, or how they are read where they do not fit."""
-        from distill_core.training.streaming import Unread, fits
+        from distill_core.training.streaming import StreamedSplit, fits
         from distill_core.training.supervised import Labelled
 
-        real, side = self.desk.real, self.desk.config.data.side
-        if fits(len(real.labels), side, device=self.desk.device, processes=world.size):
+        real, side = self.context.real, self.context.config.data.side
+        if fits(len(real.labels), side, device=self.context.device, processes=world.size):
             return Labelled(real.resident(), real.labels)
-        return Unread(real.at, real.labels)
+        return StreamedSplit(real.at, real.labels)
 
     def _start(self, key: str | None) -> nn.Module | None:
         """Return the network that training starts from, if it is a teacher of another run."""
@@ -96,27 +98,29 @@ class SqueezeWorker:
         from distill_core.models.files import load_model
         from distill_core.models.spec import TeacherSpec
 
-        shelf = self.desk.shelf
-        marker = require(shelf, key)
-        spec = TeacherSpec.from_json(shelf.load(marker, "json"))
-        return load_model(shelf.load(marker, "safetensors"), spec, where=f"squeeze.start = {key}")
+        shard_store = self.context.shard_store
+        marker = require(shard_store, key)
+        spec = TeacherSpec.from_json(shard_store.load(marker, "json"))
+        return load_model(
+            shard_store.load(marker, "safetensors"), spec, where=f"squeeze.start = {key}"
+        )
 
 
 class PosttrainWorker:
     """Trains one student on one set, and judges it as it learns."""
 
-    def __init__(self, **desk: Any) -> None:
-        self.desk = Desk("posttrain", **desk)
+    def __init__(self, **context: Any) -> None:
+        self.context = WorkerContext("posttrain", **context)
 
     def peek(self) -> tuple[int, int]:
         """Return (epochs done, epochs in total)."""
-        return self.desk.gauge
+        return self.context.gauge
 
     def run(self, job: Job) -> Receipt:
         """Write one student's result, last and averaged weights and return their receipt."""
         from distill_core.models.files import save_weights
 
-        def train(checkpoints: SharedCheckpoints, world: World) -> Trained:
+        def train(checkpoints: SharedCheckpoints, world: DistributedContext) -> Trained:
             student, result = self._student(job, checkpoints, world)
             return Trained(
                 lambda: {
@@ -127,29 +131,29 @@ class PosttrainWorker:
                 result,
             )
 
-        return train_and_commit(self.desk, job, train)
+        return train_and_commit(self.context, job, train)
 
     def _student(
-        self, job: Job, checkpoints: SharedCheckpoints, world: World
+        self, job: Job, checkpoints: SharedCheckpoints, world: DistributedContext
     ) -> tuple[TrainedStudent, dict[str, Any]]:
         """Return a student at the end of its training, and the facts of its cell of the table."""
         from distill_core.posttrain.train import train_student
         from distill_core.training.supervised import Labelled
 
-        shards = [self.desk.images(key) for key in job.payload["images"]]
+        shards = [self.context.images(key) for key in job.payload["images"]]
         rows = rows_in_training(
-            self.desk.plan.test_images, self.desk.config.posttrain.validation_shard
+            self.context.plan.test_images, self.context.config.posttrain.validation_shard
         )
         student = train_student(
             self._task(job),
             _joined(shards),
             self._labels(job, shards),
-            Labelled(*self.desk.split("test", rows)),
+            Labelled(*self.context.split("test", rows)),
             views=self._views(shards),
-            device=self.desk.device,
+            device=self.context.device,
             start=self._start(job),
             checkpoints=checkpoints,
-            progress=self.desk.progress,
+            progress=self.context.progress,
             world=world,
         )
         result = student.result | {"missing": job.payload["missing"]}
@@ -157,24 +161,26 @@ class PosttrainWorker:
 
     def _judged_on(self, rows: list[int]) -> dict[str, Any]:
         """Return the words for a part of the test split: all accuracies of the result are on it."""
-        whole = self.desk.plan.test_images
+        whole = self.context.plan.test_images
         return {"judged_on": {"images": len(rows), "of": whole, "rows": "evenly spaced"}}
 
     def _start(self, job: Job) -> nn.Module | None:
         """Return the student of the round before, if this one goes on from it."""
         from distill_core.models.files import load_network
 
-        key, rounds = job.payload["start"], self.desk.config.rounds
+        key, rounds = job.payload["start"], self.context.config.rounds
         if key is None or rounds is None:
             return None
-        weights = self.desk.shelf.load(require(self.desk.shelf, key), "safetensors")
-        classes = self.desk.config.data.num_classes
+        weights = self.context.shard_store.load(
+            require(self.context.shard_store, key), "safetensors"
+        )
+        classes = self.context.config.data.num_classes
         return load_network(weights, rounds.student, num_classes=classes)
 
     def _task(self, job: Job) -> StudentTask:
         from distill_core.posttrain.student import StudentTask
 
-        config, after = self.desk.config, job.payload["round"]
+        config, after = self.context.config, job.payload["round"]
         config = config if after is None else config.after_round(after)
         student = config.posttrain.students[job.payload["student"]]
         return StudentTask(config, student, job.payload["seed"], job.payload["set"])
@@ -185,12 +191,12 @@ class PosttrainWorker:
 
         from distill_core.labels.sources import OnlineLabels, StoredLabels
 
-        config, seed = self.desk.config.relabel, self.desk.config.seed
+        config, seed = self.context.config.relabel, self.context.config.seed
         if job.payload["set"] == "hard_labels":
             return self._views(shards)
-        teacher = self.desk.labeller
-        if self.desk.plan.scheme == "online":
-            pixels = [torch.from_numpy(rows.pixels).to(self.desk.device) for rows in shards]
+        teacher = self.context.labeller
+        if self.context.plan.scheme == "online":
+            pixels = [torch.from_numpy(rows.pixels).to(self.context.device) for rows in shards]
             named = [(rows.images, part) for rows, part in zip(shards, pixels, strict=True)]
             return OnlineLabels(named, teacher, config, seed)
         head = (teacher.head.weight, teacher.head.bias)
@@ -203,16 +209,16 @@ class PosttrainWorker:
             readers,
             [len(rows.images) for rows in shards],
             head,
-            self.desk.device,
-            rest=self.desk.config.posttrain.rest,
-            half=self.desk.config.precision == "bfloat16",
+            self.context.device,
+            rest=self.context.config.posttrain.rest,
+            half=self.context.config.precision == "bfloat16",
         )
 
     def _views(self, shards: list[ImageRows]) -> LabelSource:
         """Return the same views without any teacher."""
         from distill_core.labels.sources import ViewsOnly
 
-        config = self.desk.config
+        config = self.context.config
         images = [rows.images for rows in shards]
         return ViewsOnly(images, config.relabel, config.seed, config.data.side)
 
@@ -221,10 +227,10 @@ class PosttrainWorker:
         from distill_core.storage.labels import decode_labels
         from distill_core.storage.row_groups import RowGroupFile
 
-        shelf = StageShelf(self.desk.run.store, "relabel")
-        markers = [require(shelf, key) for key in keys]
-        step = self.desk.config.relabel.views_per_shard
-        in_order = self.desk.config.posttrain.view_order == "cycle"
+        shard_store = ShardStore(self.context.run.store, "relabel")
+        markers = [require(shard_store, key) for key in keys]
+        step = self.context.config.relabel.views_per_shard
+        in_order = self.context.config.posttrain.view_order == "cycle"
         opened: dict[int, RowGroupFile] = {}
 
         def read(view: int) -> LabelRows:
@@ -232,8 +238,11 @@ class PosttrainWorker:
             if number not in opened:
                 if in_order:
                     opened.clear()  # one label shard at a time is enough
-                info, marker = markers[number].file("parquet"), shelf.marker_path(keys[number])
-                opened[number] = RowGroupFile(shelf.store, info, marker=marker)
+                info, marker = (
+                    markers[number].file("parquet"),
+                    shard_store.marker_path(keys[number]),
+                )
+                opened[number] = RowGroupFile(shard_store.store, info, marker=marker)
             rows = decode_labels(opened[number], [view], where=opened[number].where)
             opened[number].release()  # one view of every image shard fills the memory as it is
             return rows

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 from distill_core.storage.checkpoints import Checkpoints
 from distill_core.storage.markers import new_token
 from tasks.jobs import Job, Receipt
-from tasks.stages.worker import Desk, receipt
+from tasks.stages.worker import WorkerContext, receipt
 
 if TYPE_CHECKING:
-    from distill_core.training.distributed import World
+    from distill_core.training.distributed import DistributedContext
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class SharedCheckpoints:
     """Checkpoints of a gang: every process goes on from the bytes that the first one read."""
 
     own: Checkpoints
-    world: World
+    world: DistributedContext
 
     def save(self, step: int, payload: bytes) -> None:
         """Keep the state after `step` whole epochs."""
@@ -34,7 +34,7 @@ class SharedCheckpoints:
 
     def latest(self) -> tuple[int, bytes] | None:
         """Return the furthest state kept, the same in all processes; all of them must ask."""
-        return self.world.decided(self.own.latest)
+        return self.world.broadcast(self.own.latest)
 
 
 @dataclass(frozen=True)
@@ -46,24 +46,26 @@ class Trained:
 
 
 def train_and_commit(
-    desk: Desk, job: Job, train: Callable[[SharedCheckpoints, World], Trained]
+    context: WorkerContext,
+    job: Job,
+    train: Callable[[SharedCheckpoints, DistributedContext], Trained],
 ) -> Receipt:
     """Train, from the last checkpoint on, and commit the result under the job's key."""
-    from distill_core.training.distributed import World
+    from distill_core.training.distributed import DistributedContext
 
-    if done := desk.begin(job):
+    if done := context.begin(job):
         return receipt(done, won=False)
-    since, world = time.perf_counter(), World.current()
-    checkpoints = Checkpoints(desk.run.store, desk.shelf.stage, job.key, new_token())
+    since, world = time.perf_counter(), DistributedContext.current()
+    checkpoints = Checkpoints(context.run.store, context.shard_store.stage, job.key, new_token())
     trained = train(SharedCheckpoints(checkpoints, world), world)
-    if not world.first:
+    if not world.is_main:
         return Receipt(job.key, job.shard)
-    committed = desk.commit(
+    committed = context.commit(
         job,
         trained.files(),
         since=since,
         rows=1,
-        classes=desk.config.data.num_classes,
+        classes=context.config.data.num_classes,
         summary=trained.summary,
     )
     checkpoints.clear()

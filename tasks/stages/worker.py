@@ -1,4 +1,4 @@
-"""What every worker shares: its run, its shelf, its device, its gauge, and how it commits.
+"""What every worker shares: its run, its store, its device, its progress, and how it commits.
 
 Heavy imports stand inside the methods: the driver imports the worker modules to name the classes,
 and has no torch.
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from distill_core.config.schema import RunConfig
 from distill_core.errors import ShardError
-from distill_core.storage.markers import Marker, StageShelf, new_token
+from distill_core.storage.markers import Marker, ShardStore, new_token
 from distill_core.storage.store import Store
 from tasks.jobs import Job, Receipt
 from tasks.run import Run
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from distill_core.storage.images import ImageRows
 
 
-class Desk:
+class WorkerContext:
     """What every worker has: the run, the store, a device, and a progress gauge."""
 
     def __init__(
@@ -45,7 +45,7 @@ class Desk:
 
         self.config = RunConfig.model_validate_json(run)
         self.run = Run(name, self.config, Store(store, single_writer=single_writer))
-        self.shelf = StageShelf(self.run.store, stage)
+        self.shard_store = ShardStore(self.run.store, stage)
         self.device = device
         self.plan = JobPlan(self.run)
         self.gauge: tuple[int, int] = (0, 0)
@@ -64,18 +64,18 @@ class Desk:
         """
         import torch
 
-        from distill_core.training.distributed import World
+        from distill_core.training.distributed import DistributedContext
 
         torch.set_num_threads(self.config.threads)  # actors may run each call in another thread
         self.gauge = (0, 0)
-        return World.current().decided(lambda: self.shelf.marker(job.key))
+        return DistributedContext.current().broadcast(lambda: self.shard_store.marker(job.key))
 
     def commit(
         self, job: Job, files: Mapping[str, bytes], *, since: float, **facts: Any
     ) -> Receipt:
         """Publish a shard under a new token and report who won."""
         token = new_token()
-        marker = self.shelf.commit(
+        marker = self.shard_store.commit(
             job.key,
             shard=job.shard,
             files=files,
@@ -95,10 +95,10 @@ class Desk:
     def _load_teacher(self, marker: Marker) -> FrozenTeacher:
         from distill_core.models.files import load_teacher
 
-        shelf = StageShelf(self.run.store, "squeeze")
+        shard_store = ShardStore(self.run.store, "squeeze")
         return load_teacher(
-            shelf.load(marker, "safetensors"),
-            shelf.load(marker, "json"),
+            shard_store.load(marker, "safetensors"),
+            shard_store.load(marker, "json"),
             device=self.device,
             precision=self.config.precision,
         )
@@ -110,9 +110,9 @@ class Desk:
         if key not in self._students:
             from distill_core.models.files import load_student
 
-            shelf, rounds = StageShelf(self.run.store, "posttrain"), self.config.rounds
+            shard_store, rounds = ShardStore(self.run.store, "posttrain"), self.config.rounds
             assert rounds is not None
-            weights = shelf.load(require(shelf, key), "safetensors")
+            weights = shard_store.load(require(shard_store, key), "safetensors")
             self._students[key] = load_student(
                 weights, rounds.student, self.teacher(), precision=self.config.precision
             )
@@ -121,10 +121,10 @@ class Desk:
     @cached_property
     def labeller(self) -> FrozenTeacher | Ensemble:
         """Return the teacher that labels, or those that label together."""
-        from distill_core.models.ensemble import speak_as_one
+        from distill_core.models.ensemble import as_ensemble
 
         relabel = self.config.relabel
-        return speak_as_one([self.teacher(n) for n in relabel.teachers], relabel.weighting)
+        return as_ensemble([self.teacher(n) for n in relabel.teachers], relabel.weighting)
 
     @cached_property
     def real(self) -> RealImages:
@@ -137,8 +137,8 @@ class Desk:
         """Return a committed image shard, decoded."""
         from distill_core.storage.images import decode_images
 
-        shelf = StageShelf(self.run.store, "recover")
-        return decode_images(shelf.load(require(shelf, key), "parquet"))
+        shard_store = ShardStore(self.run.store, "recover")
+        return decode_images(shard_store.load(require(shard_store, key), "parquet"))
 
     def split(
         self, name: Literal["train", "test"], rows: Sequence[int] | None = None
@@ -169,12 +169,12 @@ def receipt(marker: Marker, *, won: bool) -> Receipt:
     )
 
 
-def require(shelf: StageShelf, key: str) -> Marker:
+def require(shard_store: ShardStore, key: str) -> Marker:
     """Return the marker of a shard that must be there."""
-    marker = shelf.marker(key)
+    marker = shard_store.marker(key)
     if marker is None:
         raise ShardError(
-            f"{shelf.store.uri(f'{shelf.stage}/_done/{key}.json')}: no such marker, though a "
-            f"manifest names it. Run the {shelf.stage} stage again under another --name."
+            f"{shard_store.uri(key)}: no such marker, though a "
+            f"manifest names it. Run the {shard_store.stage} stage again under another --name."
         )
     return marker

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from tests.support.places import eager_threads, races, shelf, store
+from tests.support.places import eager_threads, races, shard_store, store
 from tests.support.threads import one_thread, one_thread_for_fixtures
 
-__all__ = ["eager_threads", "one_thread", "one_thread_for_fixtures", "races", "shelf", "store"]
+__all__ = [
+    "eager_threads",
+    "one_thread",
+    "one_thread_for_fixtures",
+    "races",
+    "shard_store",
+    "store",
+]

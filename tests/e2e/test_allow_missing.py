@@ -15,7 +15,7 @@ import pytest
 from distill_core.config.load import load_run
 from distill_core.errors import ShardsFailed
 from distill_core.storage.manifest import load_manifest
-from distill_core.storage.markers import StageShelf
+from distill_core.storage.markers import ShardStore
 from distill_core.storage.store import Store
 from flows import cli
 from flows.reports.report_data import gather
@@ -58,11 +58,11 @@ class Poison:
         """Put itself before a worker's `run`."""
         run = worker.run  # type: ignore[attr-defined]
 
-        def poisoned(desk: object, job: Job) -> Receipt:
+        def poisoned(context: object, job: Job) -> Receipt:
             self.tried.append(job.shard)
             if job.shard in self.shards:
                 raise ValueError(f"{job.shard} is poisoned")
-            receipt: Receipt = run(desk, job)
+            receipt: Receipt = run(context, job)
             return receipt
 
         monkeypatch.setattr(worker, "run", poisoned)
@@ -109,9 +109,9 @@ def how(run: Run, allow_missing: int = 0) -> Execution:
 
 def students(run: Run) -> dict[str, dict[str, object]]:
     """Return the result record of each student, by set."""
-    shelf = StageShelf(run.store, "posttrain")
-    markers = shelf.markers([entry.key for entry in manifest(run, "posttrain").entries])
-    records = [json.loads(shelf.load(m, "result.json")) for m in markers if m is not None]
+    shard_store = ShardStore(run.store, "posttrain")
+    markers = shard_store.markers([entry.key for entry in manifest(run, "posttrain").entries])
+    records = [json.loads(shard_store.load(m, "result.json")) for m in markers if m is not None]
     return {record["set"]: record for record in records}
 
 
@@ -132,7 +132,7 @@ def test_one_poison_shard_is_gone_without_and_every_result_says_so(
 ) -> None:
     poison.shards = {POISON}
     reached = pipeline.complete_run(run, how(run, 1))
-    assert (reached.complete, reached.closed, reached.missing) == (False, True, (POISON,))
+    assert (reached.complete, reached.has_manifest, reached.missing) == (False, True, (POISON,))
     for name in ("recover", "relabel", "posttrain"):
         assert manifest(run, name).missing == (POISON,), name
     for name in ("recover.random_real", "relabel.random_real"):
@@ -229,7 +229,7 @@ def test_more_than_allowed_end_the_run(run: Run, poison: Poison) -> None:
     with pytest.raises(ShardsFailed, match="2 of the recover shards failed"):
         pipeline.complete_run(run, how(run, 1))
     assert load_manifest(run.store, run.name, "recover") is None
-    assert pipeline.complete_run(run, how(run, 2)).closed
+    assert pipeline.complete_run(run, how(run, 2)).has_manifest
 
 
 def test_what_earlier_stages_lack_counts(run: Run, poison: Poison) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from distill_core.storage.markers import StageShelf, utc_now
+from distill_core.storage.markers import ShardStore, utc_now
 from flows.status.activity import Activity, run_activity
 from flows.status.status import run_status
 from tasks.run import Run
@@ -65,8 +65,8 @@ def test_three_drivers_at_once_make_every_shard_once_and_the_same_bytes(
     for name in (name for stage in stages for name in manifest_names(run, stage)):
         assert manifest(run, name) == manifest(alone, name), name
     for stage in stages:
-        shelf = StageShelf(run.store, stage)
-        markers = [marker for marker in shelf.markers(sorted(shelf.done())) if marker]
+        shard_store = ShardStore(run.store, stage)
+        markers = [marker for marker in shard_store.markers(sorted(shard_store.done())) if marker]
         named = {info.path for marker in markers for info in marker.files}
         assert {f"{stage}/data/{name}" for name in run.store.names(f"{stage}/data")} == named
         left = run.store.folders(f"{stage}/checkpoints")  # empty ones stay on a disk

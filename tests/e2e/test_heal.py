@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from distill_core.storage.markers import StageShelf
+from distill_core.storage.markers import ShardStore
 from tasks.runs.run_stage import stage_status
 from tests.support.pipeline import execute, manifest, tiny_run
 
@@ -14,7 +14,7 @@ def test_a_deleted_marker_makes_exactly_its_shard_again(tmp_path: Path) -> None:
     execute(run)
     before = manifest(run, "recover")
     lost = before.entries[1]
-    run.store.delete(StageShelf(run.store, "recover").marker_path(lost.key))
+    run.store.delete(ShardStore(run.store, "recover").marker_path(lost.key))
     status = stage_status(run, "recover")
     assert (status.complete, status.total, status.done) == (False, 4, 3)
     assert execute(run).ran == [("recover", lost.shard)]

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from distill_core.storage.markers import StageShelf
+from distill_core.storage.markers import ShardStore
 from tasks.run import Run
 from tests.e2e.test_same_bytes import same_teacher
 from tests.support.pipeline import execute, manifest, tiny_run
@@ -52,7 +52,7 @@ def driver(run: Run) -> Iterator[subprocess.Popen[bytes]]:
 
 def committed(run: Run) -> frozenset[str]:
     """Return the keys of the image shards that are done."""
-    return StageShelf(run.store, "recover").done()
+    return ShardStore(run.store, "recover").done()
 
 
 def wait_until(condition: Callable[[], bool], what: str) -> None:

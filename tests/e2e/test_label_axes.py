@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from distill_core.storage.labels import decode_labels
-from distill_core.storage.markers import StageShelf
+from distill_core.storage.markers import ShardStore
 from tasks.run import Run
 from tests.e2e.test_same_bytes import same_teacher
 from tests.support.pipeline import execute, manifest, tiny_run
@@ -38,9 +38,9 @@ SCHEMES = {
 
 
 def labels_of(run: Run) -> list[bytes]:
-    shelf = StageShelf(run.store, "relabel")
-    markers = [shelf.marker(entry.key) for entry in manifest(run, "relabel").entries]
-    return [shelf.load(marker, "parquet") for marker in markers if marker is not None]
+    shard_store = ShardStore(run.store, "relabel")
+    markers = [shard_store.marker(entry.key) for entry in manifest(run, "relabel").entries]
+    return [shard_store.load(marker, "parquet") for marker in markers if marker is not None]
 
 
 @pytest.fixture(scope="module")
@@ -70,11 +70,11 @@ def test_a_run_with_every_label_axis_goes_through_and_another_one_finds_its_shar
         assert (rows.ids is not None) == (scheme == "topk")
         if rows.affine is not None:
             assert (rows.affine.bits, rows.values.shape[-1]) == (4, (4 * 8 + 8) // 2)
-    shelf = StageShelf(run.store, "posttrain")
+    shard_store = ShardStore(run.store, "posttrain")
     for entry in manifest(run, "posttrain").entries:
-        marker = shelf.marker(entry.key)
+        marker = shard_store.marker(entry.key)
         assert marker is not None
-        assert len(json.loads(shelf.load(marker, "result.json"))["curve"]) == 2
+        assert len(json.loads(shard_store.load(marker, "result.json"))["curve"]) == 2
     # More views: those that are stored keep their keys, the last, short range is made anew.
     folder = Path(run.store.url)
     larger = tiny_run(folder, *POOL, *SCHEMES[scheme], "relabel.views=40")

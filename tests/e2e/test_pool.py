@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from distill_core.storage.labels import decode_labels
-from distill_core.storage.markers import StageShelf
+from distill_core.storage.markers import ShardStore
 from tests.support.pipeline import execute, manifest, tiny_run
 
 POOL = (
@@ -30,9 +30,9 @@ def test_a_run_with_two_teachers_goes_through_and_shares_the_first_with_a_run_of
     # Random real images know the first teacher only, so they are those of the run of one.
     assert manifest(run, "recover.random_real") == manifest(alone, "recover.random_real")
     assert manifest(run, "recover") != manifest(alone, "recover")
-    shelf, entry = StageShelf(run.store, "relabel"), manifest(run, "relabel").entries[0]
-    marker = shelf.marker(entry.key)
+    shard_store, entry = ShardStore(run.store, "relabel"), manifest(run, "relabel").entries[0]
+    marker = shard_store.marker(entry.key)
     assert marker is not None
-    labels = decode_labels(shelf.load(marker, "parquet"))
+    labels = decode_labels(shard_store.load(marker, "parquet"))
     assert labels.values is not None
     assert labels.values.shape[-1] == 4 * 8 + 8  # the features of both, side by side

@@ -10,9 +10,9 @@ import pytest
 from distill_core.data.index import load_index
 from distill_core.errors import ConfigError
 from distill_core.models.spec import TeacherSpec
-from distill_core.storage.markers import StageShelf
+from distill_core.storage.markers import ShardStore
 from distill_core.storage.store import Store
-from tasks.policy import Policy
+from tasks.policy import TeacherPolicy
 from tasks.run import Run
 from tasks.stages.plan import dataset_of
 from tests.support.pipeline import manifest
@@ -31,10 +31,10 @@ STAGES_OF_IMAGES = ("recover", "recover.random_real", "relabel", "relabel.random
 
 def files(run: Run, name: str) -> dict[str, list[tuple[str, str]]]:
     """Return (path, sha256) of the files of every shard that a manifest lists."""
-    shelf = StageShelf(run.store, name.split(".")[0])
+    shard_store = ShardStore(run.store, name.split(".")[0])
     found = {}
     for entry in manifest(run, name).entries:
-        marker = shelf.marker(entry.key)
+        marker = shard_store.marker(entry.key)
         assert marker is not None
         found[entry.shard] = [(info.path, info.sha256) for info in marker.files]
     return found
@@ -125,10 +125,10 @@ def test_fine_tuning_gives_a_new_class_an_output_and_a_block_of_its_own(
     run = outcome.run
     assert run.config.squeeze.start == manifest(first, "squeeze").entries[0].key
     assert len(series.shards("squeeze")) == 1
-    shelf, (entry,) = StageShelf(run.store, "squeeze"), manifest(run, "squeeze").entries
-    marker = shelf.marker(entry.key)
+    shard_store, (entry,) = ShardStore(run.store, "squeeze"), manifest(run, "squeeze").entries
+    marker = shard_store.marker(entry.key)
     assert marker is not None
-    spec = TeacherSpec.from_json(shelf.load(marker, "json"))
+    spec = TeacherSpec.from_json(shard_store.load(marker, "json"))
     assert (spec.num_classes, spec.origin) == (5, "fine-tuned")
     names = [entry.shard for entry in manifest(run, "recover").entries]
     assert names == [f"c{low:05d}-{high:05d}_i000-000" for low, high in ((0, 1), (2, 3), (4, 4))]
@@ -160,7 +160,7 @@ def test_squeezing_again_renews_a_teacher_that_was_kept(series: Series, root: Pa
 
 @pytest.mark.parametrize("policy", ["keep", "fine_tune"])
 def test_every_teacher_of_a_pool_is_inherited_by_its_place(
-    series: Series, root: Path, policy: Policy
+    series: Series, root: Path, policy: TeacherPolicy
 ) -> None:
     pool = "squeeze.pool=[{model: {name: resnet18_small, width: 5}}]"
     several = (pool, "recover.teachers=[0, 1]", "relabel.teachers=[0, 1]")

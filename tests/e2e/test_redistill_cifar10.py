@@ -13,7 +13,7 @@ import pytest
 
 from distill_core.config.load import load_run
 from distill_core.config.schema import RunConfig
-from distill_core.storage.markers import StageShelf
+from distill_core.storage.markers import ShardStore
 from tasks.run import Run
 from tests.support.datasets import png, write_parquet
 from tests.support.pipeline import TINY, manifest
@@ -77,12 +77,12 @@ def subset(cifar10_path: Path, tmp_path: Path) -> Subset:
 
 def stored(run: Run, name: str) -> dict[str, list[tuple[str, str, bytes]]]:
     """Return path, sha256 and bytes of every file of a manifest, by shard."""
-    shelf, found = StageShelf(run.store, name.split(".")[0]), {}
+    shard_store, found = ShardStore(run.store, name.split(".")[0]), {}
     for entry in manifest(run, name).entries:
-        marker = shelf.marker(entry.key)
+        marker = shard_store.marker(entry.key)
         assert marker is not None
         found[entry.shard] = [
-            (f.path, f.sha256, shelf.load(marker, f.suffix)) for f in marker.files
+            (f.path, f.sha256, shard_store.load(marker, f.suffix)) for f in marker.files
         ]
     return found
 

@@ -15,7 +15,7 @@ import pytest
 from distill_core.data.real_images import RealImages
 from distill_core.selection.select import ClassSelection, decode_selection
 from distill_core.storage.images import decode_images
-from distill_core.storage.markers import StageShelf
+from distill_core.storage.markers import ShardStore
 from distill_core.storage.store import Store
 from flows.estimate import workload
 from flows.maintenance.verify import verify_run
@@ -76,21 +76,21 @@ def stamps(run: Run) -> dict[Path, int]:
 
 def images_of(run: Run, name: str) -> dict[tuple[str, int], np.ndarray]:
     """Return the pixels of every image of a manifest."""
-    shelf, found = StageShelf(run.store, "recover"), {}
+    shard_store, found = ShardStore(run.store, "recover"), {}
     for entry in manifest(run, name).entries:
-        marker = shelf.marker(entry.key)
+        marker = shard_store.marker(entry.key)
         assert marker is not None
-        rows = decode_images(shelf.load(marker, "parquet"))
+        rows = decode_images(shard_store.load(marker, "parquet"))
         found |= {(i.wnid, i.ipc_index): p for i, p in zip(rows.images, rows.pixels, strict=True)}
     return found
 
 
 def selected(run: Run, stage: str) -> dict[str, ClassSelection]:
     """Return what the one block of classes starts from."""
-    shelf, (entry,) = StageShelf(run.store, "select"), manifest(run, stage).entries
-    marker = shelf.marker(entry.key)
+    shard_store, (entry,) = ShardStore(run.store, "select"), manifest(run, stage).entries
+    marker = shard_store.marker(entry.key)
     assert marker is not None
-    return decode_selection(shelf.load(marker, "parquet"))
+    return decode_selection(shard_store.load(marker, "parquet"))
 
 
 def same_results(one: Run, other: Run) -> None:
@@ -163,7 +163,7 @@ def test_a_lost_shard_of_a_middle_round_is_made_again_and_nothing_else(
     run: Run, whole: Run
 ) -> None:
     lost = manifest(run, "recover-2").entries[1]
-    marker = StageShelf(run.store, "recover").marker_path(lost.key)
+    marker = ShardStore(run.store, "recover").marker_path(lost.key)
     run.store.delete(marker)
     (intent, *_) = shard_selection.intents(run, run_status(run), {})
     assert (intent.stage, intent.shards) == ("recover-2", (lost.shard,))
@@ -246,8 +246,8 @@ def test_a_shard_that_an_early_round_gave_up_stays_out_of_later_ones(
     run = tiny_run(tmp_path, *ROUNDS, "posttrain.sets=[distilled]")
     how = Execution(store=run.store.url, local=True, max_attempts=1, allow_missing=1)
     reached = pipeline.complete_run(run, how)
-    assert reached.closed
-    assert reached.settled(1)
+    assert reached.has_manifest
+    assert reached.nothing_to_do(1)
     assert tried.count(poison) == 1  # later rounds left it alone
     assert manifest(run, "recover").missing == (poison,)
     assert {index for _, index in images_of(run, "recover")} == {0, 2, 3}

@@ -10,7 +10,7 @@ import pytest
 from distill_core.evaluation import blocks
 from distill_core.evaluation.accuracy import total
 from distill_core.evaluation.validate import decode_counts
-from distill_core.storage.markers import StageShelf
+from distill_core.storage.markers import ShardStore
 from flows.reports import report_data
 from tasks.run import Run
 from tasks.runs.run_stage import stage_status
@@ -62,9 +62,9 @@ def test_sharded_accuracies_are_those_of_the_whole_split_to_the_last_digit(
 
 
 def test_the_files_of_a_student_add_up_to_its_accuracy_by_class(whole: Run, sharded: Run) -> None:
-    shelf = StageShelf(sharded.store, "validate")
+    shard_store = ShardStore(sharded.store, "validate")
     markers = report_data.gather(sharded).markers["validate"]
-    blocks = [decode_counts(shelf.load(marker, "json")) for marker in markers[:4]]
+    blocks = [decode_counts(shard_store.load(marker, "json")) for marker in markers[:4]]
     student = report_data.gather(whole).results[0]
     for which in ("last", "ema"):
         counted = add_up(block[which] for block in blocks)
@@ -76,7 +76,7 @@ def test_a_deleted_marker_asks_for_exactly_that_shard(sharded: Run, tmp_path: Pa
     shutil.copytree(sharded.store.url, tmp_path / "copy")
     run = tiny_run(tmp_path / "copy", *SHARDED)
     lost = manifest(run, "validate").entries[5]
-    run.store.delete(StageShelf(run.store, "validate").marker_path(lost.key))
+    run.store.delete(ShardStore(run.store, "validate").marker_path(lost.key))
     assert execute(run).ran == [("validate", lost.shard)]
     assert manifest(run, "validate") == manifest(sharded, "validate")
 

@@ -19,13 +19,13 @@ from ray.cluster_utils import Cluster
 
 from distill_core.errors import ClusterError, ConfigError, ShardsFailed
 from distill_core.storage.manifest import Manifest
-from distill_core.storage.markers import Marker, StageShelf
+from distill_core.storage.markers import Marker, ShardStore
 from distill_core.storage.store import Store
 from tasks.jobs import WorkerSpec
 from tasks.pools import ray_cluster
 from tasks.pools.dispatch import dispatch
 from tasks.pools.host import RECEIPT_BYTES
-from tasks.pools.outcomes import Policy
+from tasks.pools.outcomes import RetryPolicy
 from tasks.pools.ray import RayPool
 from tasks.run import Run
 from tasks.runs.run_stage import stage_status
@@ -84,7 +84,7 @@ class Aftermath:
     @cached_property
     def markers(self) -> list[Marker]:
         """Return the marker of every shard that is done."""
-        return markers_of(StageShelf(self.run.store, "recover"))
+        return markers_of(ShardStore(self.run.store, "recover"))
 
     def tries(self, trouble: str) -> list[Attempt]:
         """Return every attempt at a shard."""
@@ -185,7 +185,7 @@ def test_an_overdue_shard_is_killed_and_made_by_another_process(aftermath: After
 
 
 def test_a_shard_that_kills_every_worker_is_quarantined(aftermath: Aftermath) -> None:
-    assert len(aftermath.tries("kills every worker")) == Policy().max_losses_per_job
+    assert len(aftermath.tries("kills every worker")) == RetryPolicy().max_losses_per_job
     assert "its worker was lost 4 times" in aftermath.record("kills every worker")["error"]
 
 
@@ -220,19 +220,19 @@ def test_a_killed_driver_leaves_what_is_done_to_the_next_one(
     cluster: str, untroubled: Manifest, notebook: Notebook, tmp_path: Path
 ) -> None:
     run = planned_run(str(tmp_path), shards=SHARDS)
-    shelf = StageShelf(run.store, "recover")
+    shard_store = ShardStore(run.store, "recover")
     notebook.order(Orders(seconds=0.5))
     driver = start_driver(run, ray_address=cluster, **ON_RAY)
-    wait_until(lambda: len(shelf.done()) >= 3, "three shards")
+    wait_until(lambda: len(shard_store.done()) >= 3, "three shards")
     driver.kill()
     driver.wait()
-    before = {marker.shard: marker.token for marker in markers_of(shelf)}
+    before = {marker.shard: marker.token for marker in markers_of(shard_store)}
     assert 3 <= len(before) < SHARDS
     notebook.forget()
     notebook.order(Orders())
     recover(run, **ON_RAY)
     assert manifest(run, "recover") == untroubled
-    after = {marker.shard: marker.token for marker in markers_of(shelf)}
+    after = {marker.shard: marker.token for marker in markers_of(shard_store)}
     assert before.items() <= after.items()
     assert not before.keys() & notebook.attempts().keys()
 
@@ -245,7 +245,7 @@ def test_a_fault_in_the_config_is_not_tried_again_and_ends_the_stage_as_itself(
     with pytest.raises(ConfigError, match="a poisoned shard"):
         recover(run, **ON_RAY, in_flight=1)
     assert len(notebook.attempts()[shard]) == 1
-    assert len(StageShelf(run.store, "recover").done()) == SHARDS - 1
+    assert len(ShardStore(run.store, "recover").done()) == SHARDS - 1
 
 
 def test_more_gpus_than_any_node_has_are_refused_with_both_numbers(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from distill_core.errors import ShardsFailed
 from distill_core.recover import cudagraph
 from distill_core.recover.step import Part
-from distill_core.storage.markers import StageShelf
+from distill_core.storage.markers import ShardStore
 from tasks.run import Run
 from tasks.runs.run_stage import stage_status
 from tests.e2e.test_same_bytes import same_teacher
@@ -54,5 +54,5 @@ def test_nothing_of_a_shard_that_diverges_is_kept(
     (failure,) = stage_status(run, "recover").failed.values()
     assert (failure["type"], failure["attempts"]) == ("DivergedError", 1)
     assert f"the {what} of the batch" in failure["error"]
-    assert not StageShelf(run.store, "recover").done()
+    assert not ShardStore(run.store, "recover").done()
     assert not run.store.names("recover/data")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from distill_core.storage.manifest import Manifest
-from distill_core.storage.markers import StageShelf
+from distill_core.storage.markers import ShardStore
 from distill_core.storage.store import Store
 from tests.faults.conftest import SHARDS
 from tests.support.fault_runs import markers_of, planned_run, recover, start_driver
@@ -33,7 +33,7 @@ def test_eight_drivers_at_once_make_every_shard_once(
 
     assert len({attempt.pid for attempt in notebook.attempts()[contested]}) == DRIVERS
     assert manifest(run, "recover") == untroubled
-    markers = markers_of(StageShelf(run.store, "recover"))
+    markers = markers_of(ShardStore(run.store, "recover"))
     named = {info.path for marker in markers for info in marker.files}
     assert len(markers) == SHARDS
     assert {f"recover/data/{name}" for name in run.store.names("recover/data")} == named

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from distill_core.storage.manifest import Manifest, load_manifest
-from distill_core.storage.markers import StageShelf
+from distill_core.storage.markers import ShardStore
 from tasks.run import Run
 from tasks.runs import finalise
 from tasks.runs.run_stage import stage_status
@@ -43,7 +43,7 @@ def run(notebook: Notebook, tmp_path: Path) -> Run:
 
 def resume(run: Run, notebook: Notebook, untroubled: Manifest) -> None:
     """Resume a run whose shards are all committed; none may run again."""
-    assert len(StageShelf(run.store, "recover").done()) == SHARDS
+    assert len(ShardStore(run.store, "recover").done()) == SHARDS
     assert load_manifest(run.store, run.name, "recover") is None
     notebook.forget()
     recover(run, local=True)

@@ -20,7 +20,7 @@ from distill_core.errors import ShardError, StorageError, StorageRefused
 from distill_core.storage import filesystems
 from distill_core.storage.filesystems import REPEATS, REQUEST_ATTEMPTS
 from distill_core.storage.manifest import Manifest
-from distill_core.storage.markers import Marker, StageShelf
+from distill_core.storage.markers import Marker, ShardStore
 from distill_core.storage.store import Store, probe
 from flows.runs import pipeline
 from tests.distill_core.storage.test_markers import FILES, KEY, commit, data_files
@@ -73,9 +73,9 @@ def store(line: FaultProxy, s3_bucket: str) -> Store:
 
 
 @pytest.fixture
-def shelf(store: Store) -> StageShelf:
-    """Return an empty shelf at the end of the line."""
-    return StageShelf(store, "recover")
+def shard_store(store: Store) -> ShardStore:
+    """Return an empty shard store at the end of the line."""
+    return ShardStore(store, "recover")
 
 
 @pytest.fixture(autouse=True)
@@ -103,34 +103,36 @@ def spoil(line: FaultProxy, *rules: Rule) -> None:
 
 @pytest.mark.parametrize("fault", [slow_down, internal_error, reset_before])
 def test_a_shard_whose_writes_are_refused_twice_is_committed(
-    line: FaultProxy, shelf: StageShelf, waits: list[float], fault: Fault
+    line: FaultProxy, shard_store: ShardStore, waits: list[float], fault: Fault
 ) -> None:  # F01, F03
     spoil(line, Rule(fault, "PUT", f"data/{KEY}.*parquet", times=2))
-    marker = commit(shelf)
-    assert {suffix: shelf.load(marker, suffix) for suffix in FILES} == FILES
+    marker = commit(shard_store)
+    assert {suffix: shard_store.load(marker, suffix) for suffix in FILES} == FILES
     assert line.count("PUT") == len(FILES) + 1 + 2
     assert sum(waits) <= 1 + 2
 
 
 def test_a_store_that_refuses_for_ever_costs_one_shard_a_bounded_time_and_no_other(
-    line: FaultProxy, shelf: StageShelf, waits: list[float]
+    line: FaultProxy, shard_store: ShardStore, waits: list[float]
 ) -> None:  # F02
     spoil(line, Rule(slow_down, path=f"data/{KEY}", times=None))
     with pytest.raises(StorageError, match=f"data/{KEY}.* cannot be written") as caught:
-        commit(shelf)
+        commit(shard_store)
     assert caught.value.retryable
     assert line.count("PUT") == REQUEST_ATTEMPTS
     assert sum(waits) <= MOST_SECONDS * (1 + len(FILES))  # the write, then what is cleared away
-    assert shelf.done() == frozenset()
-    other = replace(shelf, stage="relabel")
+    assert shard_store.done() == frozenset()
+    other = replace(shard_store, stage="relabel")
     spoil(line, Rule(slow_down, path=f"recover/data/{KEY}", times=None))
     assert commit(other).key in other.done()
 
 
-def test_a_line_that_is_reset_twice_delays_a_read(line: FaultProxy, shelf: StageShelf) -> None:
-    marker = commit(shelf)  # F03
+def test_a_line_that_is_reset_twice_delays_a_read(
+    line: FaultProxy, shard_store: ShardStore
+) -> None:
+    marker = commit(shard_store)  # F03
     spoil(line, Rule(reset_before, "GET", times=2))
-    assert shelf.load(marker, "parquet") == FILES["parquet"]
+    assert shard_store.load(marker, "parquet") == FILES["parquet"]
 
 
 def test_a_listing_that_is_refused_twice_goes_on(line: FaultProxy, store: Store) -> None:
@@ -164,80 +166,80 @@ def test_a_body_that_always_breaks_off_ends_as_a_storage_error(
 
 
 def test_a_bit_that_flips_on_the_way_is_found_and_the_file_read_again(
-    line: FaultProxy, shelf: StageShelf
+    line: FaultProxy, shard_store: ShardStore
 ) -> None:  # F05
-    marker = commit(shelf)
+    marker = commit(shard_store)
     spoil(line, Rule(flipped_bit, "GET", "parquet"))
-    assert shelf.load(marker, "parquet") == FILES["parquet"]
+    assert shard_store.load(marker, "parquet") == FILES["parquet"]
     assert line.count("GET") == 2
 
 
 def test_a_bit_that_is_always_flipped_is_an_integrity_error_that_names_the_file(
-    line: FaultProxy, shelf: StageShelf
+    line: FaultProxy, shard_store: ShardStore
 ) -> None:  # F05
-    marker = commit(shelf)
+    marker = commit(shard_store)
     spoil(line, Rule(flipped_bit, "GET", "parquet", times=None))
     with pytest.raises(ShardError, match=r"\.parquet: 4 bytes, sha256 .* do not match the marker"):
-        shelf.load(marker, "parquet")
+        shard_store.load(marker, "parquet")
 
 
 @pytest.mark.parametrize("fault", [applied_but_500, reset_after])
 @pytest.mark.parametrize("times", [1, REQUEST_ATTEMPTS])
 def test_a_marker_that_was_written_though_the_store_denied_it_is_a_success(
-    line: FaultProxy, shelf: StageShelf, fault: Fault, times: int
+    line: FaultProxy, shard_store: ShardStore, fault: Fault, times: int
 ) -> None:  # F06
     spoil(line, Rule(fault, "PUT", "_done/", times=times))
-    marker = commit(shelf, token="1" * 32)
+    marker = commit(shard_store, token="1" * 32)
     assert marker.token == "1" * 32
-    assert shelf.marker(KEY) == marker
-    assert {suffix: shelf.load(marker, suffix) for suffix in FILES} == FILES
+    assert shard_store.marker(KEY) == marker
+    assert {suffix: shard_store.load(marker, suffix) for suffix in FILES} == FILES
 
 
-def test_a_loser_whose_reply_is_lost_still_loses(line: FaultProxy, shelf: StageShelf) -> None:
-    winner = commit(shelf, token="1" * 32)  # F06, F08
+def test_a_loser_whose_reply_is_lost_still_loses(line: FaultProxy, shard_store: ShardStore) -> None:
+    winner = commit(shard_store, token="1" * 32)  # F06, F08
     spoil(line, Rule(applied_but_500, "PUT", "_done/", times=REQUEST_ATTEMPTS))
-    assert commit(shelf, token="2" * 32) == winner
-    assert len(data_files(shelf)) == len(FILES)
+    assert commit(shard_store, token="2" * 32) == winner
+    assert len(data_files(shard_store)) == len(FILES)
 
 
 def test_a_conflict_of_two_conditional_writes_is_tried_again(
-    line: FaultProxy, shelf: StageShelf
+    line: FaultProxy, shard_store: ShardStore
 ) -> None:  # F07
     conflict = error("ConditionalRequestConflict", 409)
     spoil(line, Rule(conflict, "PUT", times=2, conditional=True))
-    assert commit(shelf, token="1" * 32).token == "1" * 32
+    assert commit(shard_store, token="1" * 32).token == "1" * 32
     assert line.count("PUT", "_done/") == 3
 
 
 def test_the_loser_of_a_race_drops_its_data_and_takes_the_winners_marker(
-    line: FaultProxy, shelf: StageShelf
+    line: FaultProxy, shard_store: ShardStore
 ) -> None:  # F08
-    winner = commit(shelf, token="1" * 32)
+    winner = commit(shard_store, token="1" * 32)
     spoil(line)
-    assert commit(shelf, {"parquet": b"other"}, token="2" * 32) == winner
+    assert commit(shard_store, {"parquet": b"other"}, token="2" * 32) == winner
     assert line.count("DELETE", "2" * 32) == 1
-    assert shelf.load(winner, "parquet") == FILES["parquet"]
-    assert len(data_files(shelf)) == len(FILES)
+    assert shard_store.load(winner, "parquet") == FILES["parquet"]
+    assert len(data_files(shard_store)) == len(FILES)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_of_eight_committers_on_a_bad_line_one_wins(
-    line: FaultProxy, shelf: StageShelf, seed: int
+    line: FaultProxy, shard_store: ShardStore, seed: int
 ) -> None:  # F09
     spoil(line)
     line.rate, line.seed = 0.2, seed
 
     def attempt(number: int) -> Marker:
-        return commit(shelf, {"parquet": bytes([number])}, token=f"{number:032x}")
+        return commit(shard_store, {"parquet": bytes([number])}, token=f"{number:032x}")
 
     with ThreadPoolExecutor(8) as threads:
         returned = list(threads.map(attempt, range(8)))
     line.rate = 0
-    marker = shelf.marker(KEY)
+    marker = shard_store.marker(KEY)
     assert marker is not None
     assert all(one == marker for one in returned)
-    assert shelf.load(marker, "parquet") == bytes([int(marker.token, 16)])
-    assert shelf.done() == {KEY}
+    assert shard_store.load(marker, "parquet") == bytes([int(marker.token, 16)])
+    assert shard_store.done() == {KEY}
     assert Manifest.of("recover", [marker]).entries[0].rows == marker.rows
 
 
@@ -249,13 +251,13 @@ CARELESS = {
 
 @pytest.mark.parametrize("fault", CARELESS.values(), ids=CARELESS)
 def test_a_store_without_conditional_create_serves_one_writer_with_a_warning(
-    line: FaultProxy, shelf: StageShelf, capsys: pytest.CaptureFixture[str], fault: Fault
+    line: FaultProxy, shard_store: ShardStore, capsys: pytest.CaptureFixture[str], fault: Fault
 ) -> None:  # F10
     spoil(line, Rule(fault, "PUT", times=None, conditional=True))
-    assert not probe(shelf.store)
+    assert not probe(shard_store.store)
     with pytest.raises(StorageError, match="--single-writer"):
-        pipeline.check_store(shelf.store)
-    single = replace(shelf, store=replace(shelf.store, single_writer=True))
+        pipeline.check_store(shard_store.store)
+    single = replace(shard_store, store=replace(shard_store.store, single_writer=True))
     pipeline.check_store(single.store)
     assert capsys.readouterr().err.count("warning") == 1
     marker = commit(single, token="1" * 32)
@@ -266,26 +268,26 @@ def test_a_store_without_conditional_create_serves_one_writer_with_a_warning(
 
 
 def test_where_a_condition_is_not_implemented_many_writers_are_told_so(
-    line: FaultProxy, shelf: StageShelf
+    line: FaultProxy, shard_store: ShardStore
 ) -> None:  # F10
     spoil(line, Rule(error("NotImplemented", 501), "PUT", times=None, conditional=True))
     with pytest.raises(StorageRefused, match=r"no conditional create.*--single-writer"):
-        commit(shelf)
+        commit(shard_store)
     assert line.count("PUT", "_done/") == 1
 
 
 def test_what_another_machine_commits_after_our_listing_is_seen(
-    line: FaultProxy, shelf: StageShelf
+    line: FaultProxy, shard_store: ShardStore
 ) -> None:  # F11
     import boto3
 
-    path = shelf.marker_path(KEY)
-    assert shelf.done() == frozenset()
-    assert not shelf.store.exists(path)
-    bucket, _, prefix = shelf.store.url.removeprefix("s3://").partition("/")
+    path = shard_store.marker_path(KEY)
+    assert shard_store.done() == frozenset()
+    assert not shard_store.store.exists(path)
+    bucket, _, prefix = shard_store.store.url.removeprefix("s3://").partition("/")
     boto3.client("s3").put_object(Bucket=bucket, Key=f"{prefix}/{path}", Body=b"{}")
-    assert shelf.done() == {KEY}
-    assert shelf.store.exists(path)
+    assert shard_store.done() == {KEY}
+    assert shard_store.store.exists(path)
 
 
 @pytest.mark.slow
@@ -318,11 +320,11 @@ def test_what_will_be_refused_again_is_asked_once_and_says_what_to_do(
 
 
 def test_a_marker_that_may_not_be_written_is_refused_at_once(
-    line: FaultProxy, shelf: StageShelf
+    line: FaultProxy, shard_store: ShardStore
 ) -> None:  # F15
     spoil(line, Rule(error("AccessDenied", 403), "PUT", "_done/", times=None))
     with pytest.raises(StorageRefused, match=f"_done/{KEY}.json.*s3:PutObject"):
-        commit(shelf)
+        commit(shard_store)
     assert line.count("PUT", "_done/") == 1
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from distill_core.config.schema import RunConfig
 from distill_core.labels.relabel import relabel_shard
 from distill_core.labels.sources import OnlineLabels, StoredLabels
-from distill_core.models.ensemble import speak_as_one
+from distill_core.models.ensemble import as_ensemble
 from distill_core.models.files import load_student, save_weights
 from distill_core.models.teacher import FrozenTeacher
 from distill_core.posttrain.student import StudentTask
@@ -34,7 +34,7 @@ def label_source(
     """Return what the labelling teachers say of images; top-k labels come out of a file."""
     images = tuple(image for batch, _ in made for image in batch)
     pixels = torch.from_numpy(np.concatenate([part.pixels for _, part in made]))
-    asked = speak_as_one(
+    asked = as_ensemble(
         [teachers[number] for number in run.relabel.teachers], run.relabel.weighting
     )
     if run.relabel.scheme != "topk":

@@ -17,7 +17,7 @@ from distill_core.models.teacher import FrozenTeacher
 from distill_core.storage.images import ImageRows, decode_images
 from distill_core.storage.labels import LabelRows, decode_labels
 from distill_core.storage.manifest import Manifest, load_manifest
-from distill_core.storage.markers import StageShelf
+from distill_core.storage.markers import ShardStore
 from tasks.run import Run
 
 IMAGES = 100  # whose labels are made again
@@ -33,11 +33,11 @@ def manifest(run: Run, name: str) -> Manifest:
 
 def shards_of(run: Run, stage: str) -> Iterator[bytes]:
     """Yield the Parquet file of every shard of a stage, in plan order, hashed again."""
-    shelf = StageShelf(run.store, stage)
+    shard_store = ShardStore(run.store, stage)
     for entry in manifest(run, stage).entries:
-        marker = shelf.marker(entry.key)
+        marker = shard_store.marker(entry.key)
         assert marker is not None, entry.shard
-        yield shelf.load(marker, "parquet")
+        yield shard_store.load(marker, "parquet")
 
 
 def every_class_id(run: Run) -> int:
@@ -84,10 +84,10 @@ def labels_made_again(run: Run, *, seed: int = 0) -> int:
 
 
 def _teacher(run: Run) -> FrozenTeacher:
-    shelf = StageShelf(run.store, "squeeze")
-    marker = shelf.marker(manifest(run, "squeeze").entries[0].key)
+    shard_store = ShardStore(run.store, "squeeze")
+    marker = shard_store.marker(manifest(run, "squeeze").entries[0].key)
     assert marker is not None
-    files = shelf.load(marker, "safetensors"), shelf.load(marker, "json")
+    files = shard_store.load(marker, "safetensors"), shard_store.load(marker, "json")
     return load_teacher(*files, device="cpu", precision=run.config.precision)
 
 

@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.hardware import hardware
 from distill_core.config.load import load_run
-from distill_core.storage.markers import StageShelf
+from distill_core.storage.markers import ShardStore
 from distill_core.storage.store import Store
 from flows.estimate.workload import plan_run
 from tasks.run import Run, default_name
@@ -95,9 +95,9 @@ def _heal(run: Run, store: Path) -> Pass:
     """Delete some markers; a resume must make those shards, with the same bytes, and no other."""
     entries = checks.manifest(run, "recover").entries
     lost = [entries[n * len(entries) // LOST].key for n in range(LOST)]
-    shelf = StageShelf(run.store, "recover")
+    shard_store = ShardStore(run.store, "recover")
     for key in lost:
-        run.store.delete(shelf.marker_path(key))
+        run.store.delete(shard_store.marker_path(key))
     before = stamps(store / "recover" / "_done")
     done = distill("resume", run.name, "--store", str(store), "--workers", str(WORKERS))
     after = stamps(store / "recover" / "_done")

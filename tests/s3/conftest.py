@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from distill_core.storage.store import Store
-from tests.support.places import eager_threads, shelf
+from tests.support.places import eager_threads, shard_store
 from tests.support.s3_fixtures import s3_bucket, s3_store
 
-__all__ = ["eager_threads", "s3_bucket", "s3_store", "shelf"]
+__all__ = ["eager_threads", "s3_bucket", "s3_store", "shard_store"]
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ def contract(module: ModuleType) -> dict[str, Callable[..., None]]:
     return {
         name: test
         for name, test in vars(module).items()
-        if name.startswith("test_") and {"store", "shelf"} & set(inspect.signature(test).parameters)
+        if name.startswith("test_")
+        and {"store", "shard_store"} & set(inspect.signature(test).parameters)
     }
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.s3_server import served
-from distill_core.storage.markers import StageShelf
+from distill_core.storage.markers import ShardStore
 from flows.maintenance.verify import verify_run
 from tasks.run import Run
 from tests.support.fault_proxy import FaultProxy
@@ -91,14 +91,14 @@ def drive(
     run: Run, proxy: FaultProxy, folder: Path, kills: int, rng: random.Random
 ) -> Iterator[str]:
     """Start one driver after another until one says that all is done; yield how each ended."""
-    shelf, tokens = StageShelf(run.store, "recover"), dict[str, str]()
+    shard_store, tokens = ShardStore(run.store, "recover"), dict[str, str]()
     for number in range(MAX_PASSES):
         log = folder / f"driver-{number}.log"
-        quota = len(shelf.done()) + rng.randrange(5, SHARDS // (kills + 1)) if kills else None
+        quota = len(shard_store.done()) + rng.randrange(5, SHARDS // (kills + 1)) if kills else None
         with log.open("wb") as stream, through(proxy):
             driver = start_driver(run, output=stream, workers=WORKERS, num_cpus=0.5)
-        ending = end(driver, shelf, quota, log)
-        tokens, before = {m.key: m.token for m in markers_of(shelf)}, tokens
+        ending = end(driver, shard_store, quota, log)
+        tokens, before = {m.key: m.token for m in markers_of(shard_store)}, tokens
         assert before.items() <= tokens.items(), "a shard that was done was lost or made again"
         yield ending
         kills -= ending == "killed"
@@ -107,12 +107,14 @@ def drive(
     raise AssertionError(f"not done after {MAX_PASSES} drivers")
 
 
-def end(driver: subprocess.Popen[bytes], shelf: StageShelf, quota: int | None, log: Path) -> str:
+def end(
+    driver: subprocess.Popen[bytes], shard_store: ShardStore, quota: int | None, log: Path
+) -> str:
     """Wait for a driver, or kill it when so many shards are done; return how it ended."""
     deadline = time.monotonic() + DRIVER_SECONDS
     while driver.poll() is None:
         assert time.monotonic() < deadline, f"a driver takes more than {DRIVER_SECONDS} s"
-        if quota is not None and len(shelf.done()) >= quota:
+        if quota is not None and len(shard_store.done()) >= quota:
             driver.kill()
             driver.wait()
             return "killed"

@@ -14,7 +14,7 @@ from distill_core.config.load import load_run
 from distill_core.sharding import ImageId
 from distill_core.storage.images import ImageRows, encode_images, encode_pixels
 from distill_core.storage.manifest import Manifest, save_manifest
-from distill_core.storage.markers import Marker, StageShelf
+from distill_core.storage.markers import Marker, ShardStore
 from distill_core.storage.store import Store
 from tasks.run import Run, create_run
 
@@ -114,7 +114,7 @@ def _commit(
     rows: int = 1,
     summary: dict[str, Any] | None = None,
 ) -> Marker:
-    return StageShelf(run.store, stage).commit(
+    return ShardStore(run.store, stage).commit(
         key,
         shard="c00000-00002_i000-001" if stage == "recover" else f"{stage}-{key}",
         files=files,

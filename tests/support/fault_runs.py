@@ -17,7 +17,7 @@ import yaml
 
 from distill_core.config.load import load_run
 from distill_core.storage.manifest import Manifest, save_manifest
-from distill_core.storage.markers import Marker, StageShelf
+from distill_core.storage.markers import Marker, ShardStore
 from distill_core.storage.store import Store
 from tasks.execution import Execution
 from tasks.pools.provider import PoolProvider
@@ -46,7 +46,7 @@ def planned_run(store: str, *overrides: str, shards: int) -> Run:
     execution = Execution(store=store, local=True)
     with PoolProvider(execution) as pools:
         run_stage.run_stage(run, "ingest", execution=execution, observer=Watch(), pools=pools)
-    teacher = StageShelf(run.store, "squeeze").commit(
+    teacher = ShardStore(run.store, "squeeze").commit(
         "0" * 16,
         shard="nobody",
         files={"safetensors": b"weights that nobody reads"},
@@ -78,9 +78,9 @@ def start_driver(
     return subprocess.Popen(command, stdout=output, stderr=output)
 
 
-def markers_of(shelf: StageShelf) -> list[Marker]:
+def markers_of(shard_store: ShardStore) -> list[Marker]:
     """Return the marker of every shard that is done."""
-    return [marker for key in shelf.done() if (marker := shelf.marker(key)) is not None]
+    return [marker for key in shard_store.done() if (marker := shard_store.marker(key)) is not None]
 
 
 def settings(words: Iterable[str]) -> dict[str, object]:

@@ -1,6 +1,6 @@
 """The kinds of places that every test of the storage contract runs on.
 
-A test that asks for `store` or `shelf` is part of the contract: here it runs on a disk and in
+A test that asks for `store` or `shard_store` is part of the contract: here it runs on a disk and in
 memory, and tests/s3/test_contract.py runs it in a bucket.
 """
 
@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import pytest
 
-from distill_core.storage.markers import StageShelf
+from distill_core.storage.markers import ShardStore
 from distill_core.storage.store import Store
 
 THREADS = 16
@@ -45,9 +45,9 @@ def races() -> int:
 
 
 @pytest.fixture
-def shelf(store: Store) -> StageShelf:
-    """Return an empty shelf in each kind of store."""
-    return StageShelf(store, "recover")
+def shard_store(store: Store) -> ShardStore:
+    """Return an empty shard store in each kind of store."""
+    return ShardStore(store, "recover")
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from distill_core.config.load import load_run
 from distill_core.data.index import ingest
 from distill_core.models.spec import TeacherSpec
 from distill_core.storage.manifest import Manifest, load_manifest, save_manifest
-from distill_core.storage.markers import Marker, StageShelf, new_token
+from distill_core.storage.markers import Marker, ShardStore, new_token
 from distill_core.storage.store import Store
 from tasks.jobs import Job
 from tasks.run import Run, create_run
@@ -22,7 +22,7 @@ from tasks.stages.plan import STAGES, JobPlan, NotReady
 from tests.support.datasets import data_config, image_folder
 from tests.support.fabricate import preset_file
 
-SHELVES = tuple(stage for stage in STAGES[1:] if stage != "statistics")
+SHARDED_STAGES = tuple(stage for stage in STAGES[1:] if stage != "statistics")
 OVERRIDES = ("data.num_classes=2", "recover.ipc_range=1", "relabel.views_per_shard=1")
 
 
@@ -53,7 +53,7 @@ class Workshop:
         """Return a run of which every stage is done."""
         run = self.register(store, name, *overrides)
         self.ingest(run)
-        for stage in SHELVES:
+        for stage in SHARDED_STAGES:
             finish(run, stage)
         return run
 
@@ -72,9 +72,9 @@ def finish(run: Run, stage: str) -> None:
 
 def commit(run: Run, stage: str, job: Job) -> Marker:
     """Return the marker of a job, committing a few bytes if there is none."""
-    shelf = StageShelf(run.store, stage)
-    there = shelf.marker(job.key)
-    return there or shelf.commit(
+    shard_store = ShardStore(run.store, stage)
+    there = shard_store.marker(job.key)
+    return there or shard_store.commit(
         job.key,
         shard=job.shard,
         files=_files(run, stage),
@@ -99,7 +99,7 @@ def paths(store: Store) -> set[str]:
 def wanted(run: Run) -> set[tuple[str, str]]:
     """Return stage and key of what a run's manifests name or, without them, its plan."""
     found = set()
-    for stage in SHELVES:
+    for stage in SHARDED_STAGES:
         manifests = [
             load_manifest(run.store, run.name, name) for name in manifest_names(run, stage)
         ]
@@ -120,9 +120,9 @@ def reachable(run: Run) -> set[str]:
     except NotReady:
         found |= {file.path for file in store.files("datasets")}
     for stage, key in wanted(run):
-        shelf = StageShelf(store, stage)
-        if marker := shelf.marker(key):
-            found |= {shelf.marker_path(key), *(info.path for info in marker.files)}
+        shard_store = ShardStore(store, stage)
+        if marker := shard_store.marker(key):
+            found |= {shard_store.marker_path(key), *(info.path for info in marker.files)}
     return found
 
 

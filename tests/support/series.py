@@ -11,7 +11,7 @@ from distill_core.storage.store import Store
 from flows.runs.redistill import Complete, Outcome, redistill
 from flows.status.status import RunStatus, run_status
 from tasks.execution import Execution
-from tasks.policy import Policy
+from tasks.policy import TeacherPolicy
 from tasks.run import Run
 from tasks.runs.run_stage import STAGES
 from tests.support.datasets import png
@@ -75,7 +75,7 @@ class Series:
         self.ran: Ran = []
 
     def __call__(
-        self, config: RunConfig, policy: Policy = "keep", *, complete: Complete | None = None
+        self, config: RunConfig, policy: TeacherPolicy = "keep", *, complete: Complete | None = None
     ) -> Outcome:
         """Re-distil in this process."""
         self.ran = []

@@ -26,7 +26,7 @@ from distill_core.errors import DivergedError
 from distill_core.seeds import derive_seed
 from distill_core.sharding import ImageId, batches_of
 from distill_core.storage.images import ImageRows, encode_images
-from distill_core.storage.markers import StageShelf
+from distill_core.storage.markers import ShardStore
 from distill_core.storage.store import Store
 from tasks.jobs import Job, Receipt
 from tasks.stages.worker import receipt
@@ -136,7 +136,7 @@ class Notebook:
 class StandIn:
     """Makes image shards whose pixels follow from the names of the images."""
 
-    def __init__(self, *, store: str, **desk: object) -> None:
+    def __init__(self, *, store: str, **context: object) -> None:
         self._store = store
         self._notebook = Notebook(Path(os.environ[ORDERS]).parent)
 
@@ -154,10 +154,10 @@ class StandIn:
                 suffer(words, at_once=-(-len(images) // job.split))
         doom = die if attempt.fate == "die between" else lambda: None
         store = DoomedStore(self._store, die=doom)
-        shelf = StageShelf(store, "recover")
-        made = shelf.marker(job.key)
+        shard_store = ShardStore(store, "recover")
+        made = shard_store.marker(job.key)
         time.sleep(0 if made else orders.seconds)
-        marker = made or shelf.commit(
+        marker = made or shard_store.commit(
             job.key,
             shard=job.shard,
             files={"parquet": shard_file(images, parts=job.split)},

@@ -18,7 +18,7 @@ from distill_core.config.fields import Precision
 from distill_core.config.recovery import RecoverConfig
 from distill_core.config.terms import Measured
 from distill_core.models.teacher import FrozenTeacher
-from distill_core.recover.batch import Course
+from distill_core.recover.batch import BatchRecovery
 from distill_core.recover.schedule import segments_of
 from distill_core.recover.step import Part, recover_step
 from distill_core.recover.terms import TERMS, Forward
@@ -150,11 +150,11 @@ def step(
         images = batch(2 * number)
         real = [expected(images, config)]
         asked = student_of(precision)
-        course = Course(images, config, [teacher], 0, torch.device("cpu"), real, asked)
+        recovery = BatchRecovery(images, config, [teacher], 0, torch.device("cpu"), real, asked)
         given = noise(len(images), 2, number) if pixels is None else pixels[number]
-        start = course.begin(given)
-        leaves = course.enter(segments_of(config, SIDE)[0], start, start)
-        part = _compared(course.part(leaves, STEP, SIDE), course)
+        start = recovery.begin(given)
+        leaves = recovery.enter(segments_of(config, SIDE)[0], start, start)
+        part = _compared(recovery.part(leaves, STEP, SIDE), recovery)
         objective = {term: (weight, watched)}
         parts.append(replace(part, goal=replace(part.goal, objective=objective)))
     values = recover_step(parts)
@@ -163,9 +163,9 @@ def step(
     return Step(values[0, 0].item(), tuple(g for g in gradients if g is not None), right.numpy())
 
 
-def _compared(part: Part, course: Course) -> Part:
+def _compared(part: Part, recovery: BatchRecovery) -> Part:
     """Give the images others to be compared with, where they are compared."""
-    other = course.space.normalise(torch.from_numpy(noise(len(course.batch), 3)))
+    other = recovery.space.normalise(torch.from_numpy(noise(len(recovery.batch), 3)))
     return replace(
         part,
         start=None if part.start is None else other,

@@ -50,7 +50,7 @@ TERMS: Mapping[str, Term] = {
         adversarial,
     )
 }
-WAITS = frozenset({"density"})  # these ask for numbers in the middle of a step
+NEEDS_SYNC = frozenset({"density"})  # these ask for numbers in the middle of a step
 NEEDS_BATCH_NORMS = frozenset({"bn_statistics", "class_bn_statistics"})
 NEEDS_CHANNELS = frozenset({"conv_statistics", "class_conv_statistics"})
 NEEDS_PATCHES = frozenset({"patch_statistics", "class_patch_statistics"})

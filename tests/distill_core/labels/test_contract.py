@@ -19,7 +19,7 @@ from distill_core.errors import DataError
 from distill_core.labels.relabel import relabel_shard
 from distill_core.labels.sources import Labels, OnlineLabels, StoredLabels
 from distill_core.labels.views import LabelView, Renderer
-from distill_core.models.ensemble import Ensemble, speak_as_one
+from distill_core.models.ensemble import Ensemble, as_ensemble
 from distill_core.models.teacher import FrozenTeacher
 from distill_core.storage.images import ImageRows
 from distill_core.storage.labels import LabelRows, decode_labels, encode_labels
@@ -91,7 +91,7 @@ def shard(number: int) -> ImageRows:
 def teacher_of(kind: str, precision: Precision = "float32") -> FrozenTeacher | Ensemble:
     """Return who labels the views of a kind."""
     count = 2 if kind == "ensemble" else 1
-    return speak_as_one([tiny_teacher(precision, seed=seed) for seed in range(count)])
+    return as_ensemble([tiny_teacher(precision, seed=seed) for seed in range(count)])
 
 
 def labelled(

@@ -10,7 +10,7 @@ from distill_core.config.committee import WeightingConfig
 from distill_core.errors import ConfigError
 from distill_core.labels.relabel import relabel_shard
 from distill_core.labels.sources import OnlineLabels, StoredLabels
-from distill_core.models.ensemble import Ensemble, speak_as_one
+from distill_core.models.ensemble import Ensemble, as_ensemble
 from distill_core.storage.images import ImageRows
 from distill_core.storage.labels import decode_labels, encode_labels
 from tests.support.tiny import SIDE, WIDTH, tiny_batch, tiny_run, tiny_teacher
@@ -31,11 +31,11 @@ def test_an_ensemble_says_the_mean_of_its_members_logits() -> None:
 def test_a_weighted_ensemble_says_the_weighted_mean_and_is_another_teacher() -> None:
     members = [tiny_teacher(seed=0), tiny_teacher(seed=1)]
     weighting = WeightingConfig(priors=(56.4, 42.3), temperature=10)
-    together, pixels = speak_as_one(members, weighting), torch.randn(5, 3, SIDE, SIDE)
+    together, pixels = as_ensemble(members, weighting), torch.randn(5, 3, SIDE, SIDE)
     first, second = np.exp([5.64, 4.23]) / np.exp([5.64, 4.23]).sum()
     mean = first * members[0](pixels).logits + second * members[1](pixels).logits
     torch.testing.assert_close(together(pixels).logits, mean)
-    assert together.digest != speak_as_one(members).digest
+    assert together.digest != as_ensemble(members).digest
 
 
 def test_a_stage_says_how_good_each_of_its_teachers_is() -> None:
@@ -50,7 +50,7 @@ def test_a_stage_says_how_good_each_of_its_teachers_is() -> None:
 
 def test_one_teacher_is_no_ensemble() -> None:
     teacher = tiny_teacher()
-    assert speak_as_one([teacher]) is teacher
+    assert as_ensemble([teacher]) is teacher
 
 
 def test_the_digest_names_the_members_and_their_order() -> None:

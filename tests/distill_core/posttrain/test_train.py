@@ -17,7 +17,7 @@ from distill_core.labels.sources import Labels, OnlineLabels, ViewsOnly
 from distill_core.labels.views import Renderer
 from distill_core.posttrain.student import Student, StudentTask
 from distill_core.posttrain.train import train_student
-from distill_core.training.distributed import World
+from distill_core.training.distributed import DistributedContext
 from distill_core.training.optim import set_lr
 from distill_core.training.supervised import Labelled
 from tests.golden.numbers import labelled, pixels
@@ -102,19 +102,21 @@ def test_hard_labels_never_ask_the_teacher() -> None:
 
 
 def test_hard_labels_mix_both_classes_by_what_is_left_of_the_image() -> None:
-    trainee, labels = ready(World(), "relabel.mix.kind=mixup", images_of="hard_labels")
+    train_state, labels = ready(
+        DistributedContext(), "relabel.mix.kind=mixup", images_of="hard_labels"
+    )
     rows, mix = np.array([7, 0, 10]), labels.drawn.mix
-    data = trainee.task.run.data
+    data = train_state.task.run.data
     renderer = Renderer("mixup", data.mean, data.std, torch.float64)
-    views = renderer.render(trainee.renderer.pixels, rows, labels.drawn)
-    said = trainee.model(views).log_softmax(1)
+    views = renderer.render(train_state.renderer.pixels, rows, labels.drawn)
+    said = train_state.model(views).log_softmax(1)
     by_hand = [
         -lam * said[n, IMAGES[row].label] - (1 - lam) * said[n, IMAGES[partner].label]
         for n, (row, partner, lam) in enumerate(
             zip(rows, mix.partners[rows], mix.lam[rows].astype(float), strict=True)
         )
     ]
-    loss = trainee._loss(rows, labels, views)
+    loss = train_state._loss(rows, labels, views)
     torch.testing.assert_close(loss, torch.stack(by_hand).mean())
 
 
@@ -162,22 +164,26 @@ def test_resuming_is_exact_for_every_optimizer_schedule_and_micro_batch(optimize
     assert resumed == undisturbed
 
 
-def gradient(rows: int, *overrides: str, world: World = World()) -> torch.Tensor:
+def gradient(
+    rows: int, *overrides: str, world: DistributedContext = DistributedContext()
+) -> torch.Tensor:
     """Return the gradient of one process after one step, batch norm aside."""
-    trainee, labels = ready(world, *overrides)
-    set_lr(trainee.optimizer, 0.0)
-    take_step(trainee, labels, rows)
-    return torch.cat([p.grad.flatten() for p in trainee.model.parameters() if p.grad is not None])
+    train_state, labels = ready(world, *overrides)
+    set_lr(train_state.optimizer, 0.0)
+    take_step(train_state, labels, rows)
+    return torch.cat(
+        [p.grad.flatten() for p in train_state.model.parameters() if p.grad is not None]
+    )
 
 
-def take_step(trainee: Student, labels: Labels, rows: int) -> None:
+def take_step(train_state: Student, labels: Labels, rows: int) -> None:
     """Take one step of a batch of the first rows."""
     batch = np.arange(rows)
-    trainee._step(batch, labels, trainee.views_of([batch], labels))
+    train_state._step(batch, labels, train_state.views_of([batch], labels))
 
 
 def ready(
-    world: World, *overrides: str, images_of: SetName = "distilled"
+    world: DistributedContext, *overrides: str, images_of: SetName = "distilled"
 ) -> tuple[Student, Labels]:
     exact = ("precision=float64", "posttrain.temperature=1", "posttrain.batch_size=12")
     run = tiny_run(*SETTINGS, *exact, *overrides)
@@ -185,9 +191,9 @@ def ready(
     shards = [(IMAGES, torch.from_numpy(data.pixels))]
     labels = OnlineLabels(shards, tiny_teacher("float64"), run.relabel, run.seed).view(0)
     task = StudentTask(run, run.posttrain.students[0], 0, images_of)
-    trainee = Student(task, data, labelled(4), torch.device("cpu"), world)
-    trainee.model.eval()  # batch norm sees one micro-batch of one process, as documented
-    return trainee, labels
+    train_state = Student(task, data, labelled(4), torch.device("cpu"), world)
+    train_state.model.eval()  # batch norm sees one micro-batch of one process, as documented
+    return train_state, labels
 
 
 @pytest.mark.parametrize("size", [1, 2, 4, 9])
@@ -200,8 +206,12 @@ def test_micro_batches_add_up_to_the_gradient_of_the_whole_batch(size: int) -> N
 def test_unequal_shares_average_to_the_gradient_of_the_whole_batch(
     rows: int, size: int, overrides: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(World, "wrap", lambda self, model: model)  # averaged below instead
-    shares = [gradient(rows, *overrides, world=World(rank, size)) for rank in range(size)]
+    monkeypatch.setattr(
+        DistributedContext, "wrap", lambda self, model: model
+    )  # averaged below instead
+    shares = [
+        gradient(rows, *overrides, world=DistributedContext(rank, size)) for rank in range(size)
+    ]
     torch.testing.assert_close(torch.stack(shares).mean(0), gradient(rows))
 
 
@@ -226,11 +236,13 @@ def lonely_group(tmp_path: Path) -> Iterator[None]:
 @pytest.mark.usefixtures("lonely_group")
 @pytest.mark.parametrize("rank", [0, 1])
 def test_processes_average_once_per_step_however_many_micro_batches_they_have(rank: int) -> None:
-    trainee, labels = ready(World(rank, 2), "posttrain.micro_batch=4")  # 4 | 4 + 1 of 9 rows
+    train_state, labels = ready(
+        DistributedContext(rank, 2), "posttrain.micro_batch=4"
+    )  # 4 | 4 + 1 of 9 rows
     exchanged: list[int] = []
-    assert isinstance(trainee.parallel, DistributedDataParallel)
-    trainee.parallel.register_comm_hook(exchanged, lambda seen, bucket: note(seen, bucket))
-    take_step(trainee, labels, 9)
+    assert isinstance(train_state.parallel, DistributedDataParallel)
+    train_state.parallel.register_comm_hook(exchanged, lambda seen, bucket: note(seen, bucket))
+    take_step(train_state, labels, 9)
     assert exchanged == [0]
 
 
@@ -238,9 +250,9 @@ def test_processes_average_once_per_step_however_many_micro_batches_they_have(ra
     ("batch", "size", "batches"), [(5, 1, 3), (5, 2, 2), (4, 2, 3), (11, 1, 1)]
 )
 def test_every_process_of_every_batch_gets_two_images(batch: int, size: int, batches: int) -> None:
-    trainee, _ = ready(World(), f"posttrain.batch_size={batch}")
-    trainee.world = World(0, size)
-    parts = list(trainee._batches(0))
+    train_state, _ = ready(DistributedContext(), f"posttrain.batch_size={batch}")
+    train_state.world = DistributedContext(0, size)
+    parts = list(train_state._batches(0))
     assert len(parts) == batches
     assert sorted(np.concatenate(parts)) == list(range(12))
     assert min(len(part) for part in parts) >= 2 * size
@@ -248,7 +260,7 @@ def test_every_process_of_every_batch_gets_two_images(batch: int, size: int, bat
 
 def test_more_processes_than_a_batch_can_feed_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"posttrain.processes = 3: a batch has 5 images"):
-        train(world=World(0, 3))
+        train(world=DistributedContext(0, 3))
 
 
 def test_a_diverging_student_is_said_to_diverge() -> None:

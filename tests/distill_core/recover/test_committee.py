@@ -16,7 +16,7 @@ from distill_core.recover.step import Goal, Part, committee, recover_step
 from distill_core.recover.terms import build_objective
 from distill_core.sharding import Batch
 from distill_core.transforms.pixel_space import PixelSpace
-from distill_core.transforms.views import lens_of, sample_view
+from distill_core.transforms.views import sample_view, sampling_grid
 from tests.support.tiny import MEAN, SIDE, STD, tiny_batch, tiny_run, tiny_teacher
 
 PRIORS = WeightingConfig(priors=(56.4, 42.3, 52.5), temperature=5)
@@ -77,8 +77,8 @@ def test_a_step_of_a_committee_follows_the_weighted_sum_of_the_gradients() -> No
 
     def moved(one: Goal) -> tuple[torch.Tensor, torch.Tensor]:
         leaf = start.clone().requires_grad_()
-        lens = lens_of(view, out=SIDE, like=leaf)
-        part = Part([leaf], one, torch.optim.SGD([leaf], lr=1e-3), lens)
+        grid = sampling_grid(view, out=SIDE, like=leaf)
+        part = Part([leaf], one, torch.optim.SGD([leaf], lr=1e-3), grid)
         (values,) = recover_step([part])
         return leaf.detach(), values
 

@@ -18,7 +18,7 @@ from distill_core.recover import cudagraph
 from distill_core.recover.cudagraph import WARM_UP, RecordedSteps, Replay, Step
 from distill_core.recover.optimise import recover_together
 from distill_core.recover.step import Part, recover_step
-from distill_core.recover.terms import TERMS, WAITS
+from distill_core.recover.terms import NEEDS_SYNC, TERMS
 from tests.distill_core.recover.test_batching import AXES, BATCHES, together
 from tests.support.term_bench import batch, config_of, expected, noise, student_of, teacher_of
 from tests.support.tiny import tiny_teacher
@@ -26,7 +26,7 @@ from tests.support.tiny import tiny_teacher
 
 def one_by_one(device: torch.device) -> Step:
     """Take steps with lenses of fixed shapes, as recordings have them."""
-    return lambda parts: recover_step([replace(p, lens=p.lens.whole()) for p in parts])
+    return lambda parts: recover_step([replace(p, grid=p.grid.whole()) for p in parts])
 
 
 class Again:
@@ -117,7 +117,7 @@ def test_every_term_gives_the_same_bytes_when_it_is_replayed(term: str) -> None:
     if drawn:  # a step that leaves layers out is like no other
         assert recorder.recorded <= 1
     else:
-        assert recorder.recorded == (term not in WAITS)
+        assert recorder.recorded == (term not in NEEDS_SYNC)
 
 
 @pytest.mark.gpu

@@ -15,7 +15,7 @@ from distill_core.seeds import generator, philox_key
 from distill_core.selection.start import choose_real_rows, gaussian
 from distill_core.transforms.curricula import crop_low
 from distill_core.transforms.pixel_space import PixelSpace
-from distill_core.transforms.views import lens_of, sample_view
+from distill_core.transforms.views import sample_view, sampling_grid
 from tests.distill_core.transforms.test_views import torchvision_view
 from tests.support.tiny import MEAN, SIDE, STD, tiny_batch, tiny_recover, tiny_teacher
 
@@ -179,7 +179,7 @@ def test_a_step_projects_onto_the_valid_box_of_each_channel() -> None:
         [images],
         Goal(torch.arange(4), tiny_teacher(), objective, space),
         torch.optim.Adam([images], lr=100.0),
-        lens_of(view, out=SIDE, like=images),
+        sampling_grid(view, out=SIDE, like=images),
     )
     recover_step([part])
     corners = torch.stack([images.amin((0, 2, 3)), images.amax((0, 2, 3))]).detach()

@@ -17,8 +17,8 @@ from distill_core.models.files import load_model, load_teacher
 from distill_core.models.spec import TeacherSpec, check_start
 from distill_core.sharding import ClassEntry, class_list_hash
 from distill_core.squeeze.teacher import import_teacher, train_teacher
-from distill_core.training.distributed import World
-from distill_core.training.supervised import Labelled, Resident, Trainee, judge, train_step
+from distill_core.training.distributed import DistributedContext
+from distill_core.training.supervised import Labelled, Resident, TrainState, evaluate, train_step
 
 TRAINING: dict[str, Any] = {
     "epochs": 3,
@@ -140,7 +140,7 @@ def test_the_files_hold_the_trained_network_with_its_running_statistics() -> Non
             logits: Tensor = self.teacher(x).logits
             return logits
 
-    assert judge(Logits(), TEST, run(), device="cpu") == squeezed.accuracy
+    assert evaluate(Logits(), TEST, run(), device="cpu") == squeezed.accuracy
     seen = teacher(torch.zeros(1, 3, 16, 16), statistics=True).statistics
     assert not torch.equal(seen[0].running_mean, torch.zeros(4))
 
@@ -151,32 +151,32 @@ def test_a_killed_and_resumed_training_gives_the_same_bytes(model: str, killed: 
     optimizer = {"name": "sgd", "lr": 0.05, "weight_decay": 1e-4}
     config = run(model=model, training={"optimizer": optimizer})
     undisturbed = train_teacher(TRAIN, TEST, run=config, class_hash="ab")
-    shelf = Shelf(dies_after=killed)
+    shard_store = Shelf(dies_after=killed)
     with pytest.raises(Killed):
-        train_teacher(TRAIN, TEST, run=config, class_hash="ab", checkpoints=shelf)
+        train_teacher(TRAIN, TEST, run=config, class_hash="ab", checkpoints=shard_store)
     torch.manual_seed(123)
-    shelf.dies_after = None
-    resumed = train_teacher(TRAIN, TEST, run=config, class_hash="ab", checkpoints=shelf)
+    shard_store.dies_after = None
+    resumed = train_teacher(TRAIN, TEST, run=config, class_hash="ab", checkpoints=shard_store)
     assert resumed == undisturbed
-    assert list(shelf.kept) == [1, 2, 3]
+    assert list(shard_store.kept) == [1, 2, 3]
 
 
 def test_adam_resumes_bit_for_bit_too() -> None:
     config = run(training={"optimizer": {"name": "adamw", "lr": 0.01}, "nesterov": False})
-    shelf = Shelf(dies_after=1)
+    shard_store = Shelf(dies_after=1)
     with pytest.raises(Killed):
-        train_teacher(TRAIN, TEST, run=config, class_hash="ab", checkpoints=shelf)
+        train_teacher(TRAIN, TEST, run=config, class_hash="ab", checkpoints=shard_store)
     resumed = train_teacher(
-        TRAIN, TEST, run=config, class_hash="ab", checkpoints=Shelf(kept=shelf.kept)
+        TRAIN, TEST, run=config, class_hash="ab", checkpoints=Shelf(kept=shard_store.kept)
     )
     assert resumed == train_teacher(TRAIN, TEST, run=config, class_hash="ab")
 
 
 def test_a_finished_training_is_not_repeated() -> None:
-    shelf = Shelf()
-    first = train_teacher(TRAIN, TEST, run=run(), class_hash="ab", checkpoints=shelf)
-    shelf.dies_after = 3
-    again = train_teacher(TRAIN, TEST, run=run(), class_hash="ab", checkpoints=shelf)
+    shard_store = Shelf()
+    first = train_teacher(TRAIN, TEST, run=run(), class_hash="ab", checkpoints=shard_store)
+    shard_store.dies_after = 3
+    again = train_teacher(TRAIN, TEST, run=run(), class_hash="ab", checkpoints=shard_store)
     assert again == first
 
 
@@ -207,8 +207,10 @@ def test_a_diverged_training_says_so() -> None:
 def test_images_of_a_batch_are_the_same_however_it_is_shared() -> None:
     config, source = run(), Resident.of(TRAIN, device="cpu")
     rows = np.arange(15)[::-1].copy()
-    whole, labels = source.batch(rows, config, step=4, share=World().share(15))
-    parts = [source.batch(rows, config, step=4, share=World(r, 2).share(15)) for r in (0, 1)]
+    whole, labels = source.batch(rows, config, step=4, share=DistributedContext().share(15))
+    parts = [
+        source.batch(rows, config, step=4, share=DistributedContext(r, 2).share(15)) for r in (0, 1)
+    ]
     torch.testing.assert_close(torch.cat([images for images, _ in parts]), whole)
     assert torch.equal(torch.cat([part for _, part in parts]), labels)
 
@@ -217,21 +219,21 @@ def test_gradients_of_unequal_parts_average_to_that_of_the_whole_batch() -> None
     config = run(precision="float64")
     training = config.squeeze.training
     assert training is not None
-    trainee = Trainee.start(config, training, device="cpu")
-    trainee.model.eval()  # batch norm sees the part of a process, as documented
+    train_state = TrainState.start(config, training, device="cpu")
+    train_state.model.eval()  # batch norm sees the part of a process, as documented
     images, labels = Resident.of(TRAIN, device="cpu").batch(
         np.arange(15), config, step=0, share=slice(None)
     )
 
     def gradient(part: slice, weight: float) -> Tensor:
-        for group in trainee.optimizer.param_groups:
+        for group in train_state.optimizer.param_groups:
             group["lr"] = 0.0
-        train_step(trainee.model, trainee, images[part], labels[part], weight=weight)
+        train_step(train_state.model, train_state, images[part], labels[part], weight=weight)
         return torch.cat(
-            [p.grad.flatten() for p in trainee.model.parameters() if p.grad is not None]
+            [p.grad.flatten() for p in train_state.model.parameters() if p.grad is not None]
         )
 
-    halves = [gradient(World(rank, 2).share(15), 2 / 15) for rank in (0, 1)]
+    halves = [gradient(DistributedContext(rank, 2).share(15), 2 / 15) for rank in (0, 1)]
     torch.testing.assert_close((halves[0] + halves[1]) / 2, gradient(slice(None), 1 / 15))
 
 
@@ -293,9 +295,9 @@ def test_a_larger_head_keeps_the_rows_of_known_classes() -> None:
     old, _ = teacher_of()
     config = grown()
     assert config.squeeze.training is not None
-    fresh = Trainee.start(config, config.squeeze.training, device="cpu").model.state_dict()
-    trainee = Trainee.start(config, config.squeeze.training, device="cpu", weights=old)
-    for name, tensor in trainee.model.state_dict().items():
+    fresh = TrainState.start(config, config.squeeze.training, device="cpu").model.state_dict()
+    train_state = TrainState.start(config, config.squeeze.training, device="cpu", weights=old)
+    for name, tensor in train_state.model.state_dict().items():
         known = old.state_dict()[name]
         if not name.startswith("fc."):
             assert torch.equal(tensor, known)
@@ -317,11 +319,13 @@ def test_fine_tuning_starts_where_the_other_training_ended() -> None:
 
 def test_a_killed_fine_tuning_resumes_with_the_same_bytes() -> None:
     old, _ = teacher_of()
-    shelf = Shelf(dies_after=1)
+    shard_store = Shelf(dies_after=1)
     with pytest.raises(Killed):
-        train_teacher(TRAIN, TEST, run=grown(), class_hash="cd", start=old, checkpoints=shelf)
-    shelf.dies_after = None
-    resumed = train_teacher(TRAIN, TEST, run=grown(), class_hash="cd", start=old, checkpoints=shelf)
+        train_teacher(TRAIN, TEST, run=grown(), class_hash="cd", start=old, checkpoints=shard_store)
+    shard_store.dies_after = None
+    resumed = train_teacher(
+        TRAIN, TEST, run=grown(), class_hash="cd", start=old, checkpoints=shard_store
+    )
     assert resumed == train_teacher(TRAIN, TEST, run=grown(), class_hash="cd", start=old)
 
 

@@ -24,7 +24,7 @@ from distill_core.storage.backends import LocalBackend
 from distill_core.storage.checkpoints import Checkpoints
 from distill_core.storage.listing import PARTIAL
 from distill_core.storage.manifest import Manifest, save_manifest
-from distill_core.storage.markers import StageShelf
+from distill_core.storage.markers import ShardStore
 from distill_core.storage.store import Store, probe
 from flows.progress.event_log import EventLog
 from flows.reports.report import write_report
@@ -54,7 +54,7 @@ HOUSES = ("distill_core", "tasks", "flows")
 
 def commit_a_shard(run: Run, stage: str) -> None:
     """Commit a shard of two files."""
-    StageShelf(run.store, stage).commit(
+    ShardStore(run.store, stage).commit(
         "ab" * 16,
         shard="new",
         files={"parquet": b"rows" * 100, "trace.json": b"{}" * 100},
@@ -205,7 +205,7 @@ DIES = """
 import os, signal, sys
 from pathlib import Path
 from distill_core.storage.store import Store
-from distill_core.storage.markers import StageShelf
+from distill_core.storage.markers import ShardStore
 
 opened, fails_at = Path.open, int(sys.argv[2])
 
@@ -225,7 +225,7 @@ def opening(path, mode="r", *rest, **options):
     return Dying(stream) if mode == "xb" and fails_at < 0 else stream
 
 Path.open = opening
-StageShelf(Store(sys.argv[1]), "recover").commit(
+ShardStore(Store(sys.argv[1]), "recover").commit(
     "ab" * 16, shard="s", files={"parquet": b"rows" * 100, "trace.json": b"{}" * 100},
     rows=1, classes=1, seconds=0.0, device="cpu",
 )
@@ -243,7 +243,7 @@ def test_a_writer_killed_halfway_leaves_no_marker_and_gc_removes_the_rest(
     partial = [file for file in left if file.path.endswith(PARTIAL)]
     assert len(partial) == 1
     assert len(left) - len(partial) == whole
-    assert StageShelf(store, "recover").done() == frozenset()
+    assert ShardStore(store, "recover").done() == frozenset()
     collect(store, clock=lambda: datetime.now(UTC) + timedelta(days=8))
     assert store.files("", partial=True) == ()
 

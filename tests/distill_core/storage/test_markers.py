@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from distill_core.errors import ShardError, StorageError
-from distill_core.storage.markers import Marker, StageShelf, new_token
+from distill_core.storage.markers import Marker, ShardStore, new_token
 from distill_core.storage.store import Store
 from tests.support.places import THREADS
 
@@ -21,10 +21,10 @@ FILES = {"parquet": b"rows", "trace.json": b"{}"}
 
 
 def commit(
-    shelf: StageShelf, files: dict[str, bytes] = FILES, *, token: str | None = None
+    shard_store: ShardStore, files: dict[str, bytes] = FILES, *, token: str | None = None
 ) -> Marker:
     """Commit a shard of fixed facts."""
-    return shelf.commit(
+    return shard_store.commit(
         KEY,
         shard="c00000-00009_i000-009",
         files=files,
@@ -38,9 +38,9 @@ def commit(
     )
 
 
-def data_files(shelf: StageShelf) -> tuple[str, ...]:
+def data_files(shard_store: ShardStore) -> tuple[str, ...]:
     """Return the names under ``data/``."""
-    return shelf.store.names("recover/data")
+    return shard_store.store.names("recover/data")
 
 
 def answers(monkeypatch: pytest.MonkeyPatch, *creates: Callable[[Store, str, bytes], bool]) -> None:
@@ -75,20 +75,20 @@ def refused(_store: Store, path: str, _data: bytes) -> bool:
     raise StorageError(f"{path}: timed out")
 
 
-def test_a_commit_is_done_and_reads_back(shelf: StageShelf) -> None:
-    assert shelf.done() == frozenset()
-    assert shelf.marker(KEY) is None
-    marker = commit(shelf)
-    assert shelf.done() == {KEY}
-    assert shelf.marker(KEY) == marker
-    assert {suffix: shelf.load(marker, suffix) for suffix in FILES} == FILES
+def test_a_commit_is_done_and_reads_back(shard_store: ShardStore) -> None:
+    assert shard_store.done() == frozenset()
+    assert shard_store.marker(KEY) is None
+    marker = commit(shard_store)
+    assert shard_store.done() == {KEY}
+    assert shard_store.marker(KEY) == marker
+    assert {suffix: shard_store.load(marker, suffix) for suffix in FILES} == FILES
     assert marker.seconds == 1.235
     assert marker.finished == "2026-01-02T03:04:05+00:00"
 
 
-def test_a_marker_is_json_that_anybody_can_read(shelf: StageShelf) -> None:
-    marker = commit(shelf)
-    tree = json.loads(shelf.store.read(f"recover/_done/{KEY}.json"))
+def test_a_marker_is_json_that_anybody_can_read(shard_store: ShardStore) -> None:
+    marker = commit(shard_store)
+    tree = json.loads(shard_store.store.read(f"recover/_done/{KEY}.json"))
     assert tree["files"][0]["path"] == f"recover/data/{KEY}-{marker.token}.parquet"
     assert tree["summary"] == {"cross_entropy": 0.5}
     assert Marker.from_json(marker.to_json()) == marker
@@ -100,78 +100,78 @@ def test_tokens_are_128_random_bits() -> None:
     assert {len(token) for token in tokens} == {32}
 
 
-def test_a_loser_discards_its_data_and_returns_the_winners_marker(shelf: StageShelf) -> None:
-    winner = commit(shelf, token="1" * 32)
-    assert commit(shelf, {"parquet": b"other"}, token="2" * 32) == winner
-    assert data_files(shelf) == tuple(sorted(Path(info.path).name for info in winner.files))
-    assert shelf.load(winner, "parquet") == b"rows"
+def test_a_loser_discards_its_data_and_returns_the_winners_marker(shard_store: ShardStore) -> None:
+    winner = commit(shard_store, token="1" * 32)
+    assert commit(shard_store, {"parquet": b"other"}, token="2" * 32) == winner
+    assert data_files(shard_store) == tuple(sorted(Path(info.path).name for info in winner.files))
+    assert shard_store.load(winner, "parquet") == b"rows"
 
 
-def test_of_sixteen_committers_one_wins_and_only_its_data_stays(shelf: StageShelf) -> None:
+def test_of_sixteen_committers_one_wins_and_only_its_data_stays(shard_store: ShardStore) -> None:
     barrier = threading.Barrier(THREADS)
 
     def attempt(number: int) -> Marker:
         barrier.wait()
-        return commit(shelf, {"parquet": bytes([number])}, token=f"{number:032x}")
+        return commit(shard_store, {"parquet": bytes([number])}, token=f"{number:032x}")
 
     with ThreadPoolExecutor(THREADS) as threads:
         returned = list(threads.map(attempt, range(THREADS)))
     (marker,) = {m.token: m for m in returned}.values()
     assert all(m == marker for m in returned)
-    assert data_files(shelf) == (f"{KEY}-{marker.token}.parquet",)
-    assert shelf.load(marker, "parquet") == bytes([int(marker.token, 16)])
+    assert data_files(shard_store) == (f"{KEY}-{marker.token}.parquet",)
+    assert shard_store.load(marker, "parquet") == bytes([int(marker.token, 16)])
 
 
 @pytest.mark.parametrize("kind", [reply_lost, retried_after_a_lost_reply])
 def test_a_lost_reply_is_resolved_through_the_token(
-    shelf: StageShelf,
+    shard_store: ShardStore,
     monkeypatch: pytest.MonkeyPatch,
     kind: Callable[[Store, str, bytes], bool],
 ) -> None:
     answers(monkeypatch, kind)
-    marker = commit(shelf, token="1" * 32)
+    marker = commit(shard_store, token="1" * 32)
     assert marker.token == "1" * 32
-    assert shelf.load(marker, "parquet") == b"rows"
+    assert shard_store.load(marker, "parquet") == b"rows"
 
 
 def test_a_lost_reply_of_a_lost_race_is_a_loss(
-    shelf: StageShelf, monkeypatch: pytest.MonkeyPatch
+    shard_store: ShardStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    winner = commit(shelf, token="1" * 32)
+    winner = commit(shard_store, token="1" * 32)
     answers(monkeypatch, reply_lost)
-    assert commit(shelf, token="2" * 32) == winner
-    assert len(data_files(shelf)) == len(FILES)
+    assert commit(shard_store, token="2" * 32) == winner
+    assert len(data_files(shard_store)) == len(FILES)
 
 
 def test_a_create_that_failed_for_a_moment_is_tried_again(
-    shelf: StageShelf, monkeypatch: pytest.MonkeyPatch
+    shard_store: ShardStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers(monkeypatch, refused, honest)
-    assert commit(shelf, token="1" * 32).token == "1" * 32
+    assert commit(shard_store, token="1" * 32).token == "1" * 32
 
 
 def test_a_create_that_keeps_failing_is_not_done_and_keeps_its_data(
-    shelf: StageShelf, monkeypatch: pytest.MonkeyPatch
+    shard_store: ShardStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers(monkeypatch, refused)
     with pytest.raises(StorageError, match="timed out"):
-        commit(shelf)
+        commit(shard_store)
     # A request still under way may yet succeed: its marker must find its data.
-    assert len(data_files(shelf)) == len(FILES)
-    assert shelf.done() == frozenset()
+    assert len(data_files(shard_store)) == len(FILES)
+    assert shard_store.done() == frozenset()
 
 
 def test_a_store_that_contradicts_itself_is_refused(
-    shelf: StageShelf, monkeypatch: pytest.MonkeyPatch
+    shard_store: ShardStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers(monkeypatch, lambda _store, _path, _data: False)
     with pytest.raises(StorageError, match=f"_done/{KEY}.json: refused as existing"):
-        commit(shelf)
+        commit(shard_store)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, StorageError, MemoryError])
 def test_a_writer_killed_between_its_files_leaves_nothing(
-    shelf: StageShelf, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+    shard_store: ShardStore, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
 ) -> None:
     honest_put = Store.put
 
@@ -182,53 +182,53 @@ def test_a_writer_killed_between_its_files_leaves_nothing(
 
     monkeypatch.setattr(Store, "put", put)
     with pytest.raises(error):
-        commit(shelf)
-    assert data_files(shelf) == ()
-    assert shelf.done() == frozenset()
+        commit(shard_store)
+    assert data_files(shard_store) == ()
+    assert shard_store.done() == frozenset()
     monkeypatch.undo()
-    assert commit(shelf).key == KEY
+    assert commit(shard_store).key == KEY
 
 
-def test_a_flipped_byte_is_found_and_the_file_named(shelf: StageShelf) -> None:
-    marker = commit(shelf)
+def test_a_flipped_byte_is_found_and_the_file_named(shard_store: ShardStore) -> None:
+    marker = commit(shard_store)
     path = marker.file("parquet").path
-    shelf.store.put(path, b"rowz")
+    shard_store.store.put(path, b"rowz")
     with pytest.raises(ShardError) as caught:
-        shelf.load(marker, "parquet")
+        shard_store.load(marker, "parquet")
     message = str(caught.value)
-    assert message.startswith(shelf.store.uri(path))
+    assert message.startswith(shard_store.store.uri(path))
     assert "4 bytes" in message
     assert marker.file("parquet").sha256[:12] in message
-    assert f"Delete {shelf.store.uri(shelf.marker_path(KEY))}" in message
+    assert f"Delete {shard_store.store.uri(shard_store.marker_path(KEY))}" in message
 
 
-def test_a_missing_file_is_named(shelf: StageShelf) -> None:
-    marker = commit(shelf)
-    shelf.store.delete(marker.file("parquet").path)
+def test_a_missing_file_is_named(shard_store: ShardStore) -> None:
+    marker = commit(shard_store)
+    shard_store.store.delete(marker.file("parquet").path)
     with pytest.raises(ShardError, match=f"{KEY}-{marker.token}.parquet: no such object"):
-        shelf.load(marker, "parquet")
+        shard_store.load(marker, "parquet")
 
 
-def test_a_file_the_marker_does_not_list_is_refused(shelf: StageShelf) -> None:
+def test_a_file_the_marker_does_not_list_is_refused(shard_store: ShardStore) -> None:
     with pytest.raises(ShardError, match=r"no file 'safetensors'.*parquet, trace\.json"):
-        shelf.load(commit(shelf), "safetensors")
+        shard_store.load(commit(shard_store), "safetensors")
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b'{"files": []}', b"\xff\xfe"])
-def test_a_torn_marker_is_named(shelf: StageShelf, data: bytes) -> None:
-    shelf.store.put(shelf.marker_path(KEY), data)
+def test_a_torn_marker_is_named(shard_store: ShardStore, data: bytes) -> None:
+    shard_store.store.put(shard_store.marker_path(KEY), data)
     with pytest.raises(ShardError, match=f"{KEY}.json: {len(data)} bytes are not a marker"):
-        shelf.marker(KEY)
+        shard_store.marker(KEY)
 
 
-def test_done_ignores_what_is_no_marker(shelf: StageShelf) -> None:
-    commit(shelf)
-    shelf.store.put("recover/_done/note.txt", b"x")
-    assert shelf.done() == {KEY}
+def test_done_ignores_what_is_no_marker(shard_store: ShardStore) -> None:
+    commit(shard_store)
+    shard_store.store.put("recover/_done/note.txt", b"x")
+    assert shard_store.done() == {KEY}
 
 
-def test_done_takes_one_list_call(shelf: StageShelf, monkeypatch: pytest.MonkeyPatch) -> None:
-    commit(shelf)
+def test_done_takes_one_list_call(shard_store: ShardStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit(shard_store)
     calls: list[str] = []
 
     def names(_self: Store, folder: str) -> tuple[str, ...]:
@@ -236,5 +236,5 @@ def test_done_takes_one_list_call(shelf: StageShelf, monkeypatch: pytest.MonkeyP
         return (f"{KEY}.json",)
 
     monkeypatch.setattr(Store, "names", names)
-    assert shelf.done() == {KEY}
+    assert shard_store.done() == {KEY}
     assert calls == ["recover/_done"]

@@ -7,7 +7,7 @@ from torch import nn
 from distill_core.config.training import OptimizerConfig, ScheduleConfig
 from distill_core.errors import DataError
 from distill_core.training.checkpoint import pack_state, unpack_state
-from distill_core.training.distributed import World
+from distill_core.training.distributed import DistributedContext
 from distill_core.training.optim import WeightEma, build_optimizer, lr_at
 
 
@@ -101,5 +101,5 @@ def test_the_average_follows_the_weights_and_takes_over_buffers() -> None:
 
 @pytest.mark.parametrize(("count", "size"), [(10, 3), (7, 2), (2, 4)])
 def test_processes_share_a_batch_without_gap_or_overlap(count: int, size: int) -> None:
-    parts = [range(count)[World(rank, size).share(count)] for rank in range(size)]
+    parts = [range(count)[DistributedContext(rank, size).share(count)] for rank in range(size)]
     assert [n for part in parts for n in part] == list(range(count))

@@ -11,8 +11,8 @@ import torch
 
 from distill_core.errors import ConfigError, DataError
 from distill_core.squeeze.teacher import train_teacher
-from distill_core.training.distributed import World
-from distill_core.training.streaming import AHEAD, Streamed, Unread, fits
+from distill_core.training.distributed import DistributedContext
+from distill_core.training.streaming import AHEAD, Streamed, StreamedSplit, fits
 from distill_core.training.supervised import Resident
 from tests.distill_core.squeeze.test_teacher import TEST, TRAIN, Killed, Shelf, run
 
@@ -27,8 +27,8 @@ def streamed(pixels_of: Callable[[np.ndarray], np.ndarray] = read) -> Streamed:
     return Streamed(pixels_of, torch.from_numpy(TRAIN.labels))
 
 
-@pytest.mark.parametrize("world", [World(), World(1, 2)])
-def test_every_batch_is_that_of_resident_images(world: World) -> None:
+@pytest.mark.parametrize("world", [DistributedContext(), DistributedContext(1, 2)])
+def test_every_batch_is_that_of_resident_images(world: DistributedContext) -> None:
     share, resident = world.share(15), Resident.of(TRAIN, device="cpu")
     ours = list(streamed().batches(PARTS, run(), first=7, share=share))
     theirs = list(resident.batches(PARTS, run(), first=7, share=share))
@@ -39,11 +39,11 @@ def test_every_batch_is_that_of_resident_images(world: World) -> None:
 
 
 def test_the_teacher_has_the_same_bytes_though_it_was_interrupted() -> None:
-    unread, shelf = Unread(read, TRAIN.labels), Shelf(dies_after=2)
+    unread, shard_store = StreamedSplit(read, TRAIN.labels), Shelf(dies_after=2)
     with pytest.raises(Killed):
-        train_teacher(unread, TEST, run=run(), class_hash="ab", checkpoints=shelf)
-    shelf.dies_after = None
-    resumed = train_teacher(unread, TEST, run=run(), class_hash="ab", checkpoints=shelf)
+        train_teacher(unread, TEST, run=run(), class_hash="ab", checkpoints=shard_store)
+    shard_store.dies_after = None
+    resumed = train_teacher(unread, TEST, run=run(), class_hash="ab", checkpoints=shard_store)
     assert resumed == train_teacher(TRAIN, TEST, run=run(), class_hash="ab")
 
 
@@ -71,7 +71,7 @@ def test_an_image_that_cannot_be_read_ends_the_training_with_its_error() -> None
         return read(places)
 
     with pytest.raises(DataError, match=r"17\.png: cannot be decoded"):
-        train_teacher(Unread(broken, TRAIN.labels), TEST, run=run(), class_hash="ab")
+        train_teacher(StreamedSplit(broken, TRAIN.labels), TEST, run=run(), class_hash="ab")
 
 
 def test_what_fits_is_a_quarter_of_the_memory_or_what_the_environment_says(

@@ -13,7 +13,7 @@ from torchvision.transforms import functional as tv
 from distill_core.config.recovery import RollConfig
 from distill_core.errors import DataError
 from distill_core.seeds import generator
-from distill_core.transforms.views import View, apply_view, lens_of, look_through, sample_view
+from distill_core.transforms.views import View, apply_view, resample, sample_view, sampling_grid
 
 SYMMETRIC = RollConfig(mode="symmetric", pixels=4)
 
@@ -99,15 +99,15 @@ def test_a_shared_view_is_one_draw_and_reads_its_window_alone() -> None:
     )
     assert (view.boxes == view.boxes[:1]).all()
     images = torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(0)).double()
-    lens = lens_of(view, out=32, like=images)
-    assert lens.first.shape == lens.share.shape == (2, 1, 32)
-    assert lens.window is not None
-    rows, columns = lens.window
+    grid = sampling_grid(view, out=32, like=images)
+    assert grid.first.shape == grid.share.shape == (2, 1, 32)
+    assert grid.window is not None
+    rows, columns = grid.window
     beyond = images.clone()
     beyond[:, :, rows, columns] = 0
-    seen = look_through(images, lens)
-    assert torch.equal(look_through(images - beyond, lens), seen)
-    torch.testing.assert_close(look_through(images, lens.whole()), seen, atol=1e-12, rtol=0)
+    seen = resample(images, grid)
+    assert torch.equal(resample(images - beyond, grid), seen)
+    torch.testing.assert_close(resample(images, grid.whole()), seen, atol=1e-12, rtol=0)
 
 
 def test_equal_boxes_with_other_flips_or_rolls_are_not_one_draw() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from distill_core.storage.digest import sha256
 from distill_core.storage.manifest import load_manifest
-from distill_core.storage.markers import StageShelf
+from distill_core.storage.markers import ShardStore
 from flows.maintenance.verify import locate_damage, verify_run, verify_with_progress
 from tasks.run import Run
 from tests.flows.test_cli import Distill, distill
@@ -32,7 +32,7 @@ def file_of(run: Run, stage: str) -> str:
     """Return the path of the first file of a stage."""
     manifest = load_manifest(run.store, run.name, stage)
     assert manifest is not None
-    marker = StageShelf(run.store, stage).marker(manifest.entries[0].key)
+    marker = ShardStore(run.store, stage).marker(manifest.entries[0].key)
     assert marker is not None
     return marker.files[0].path
 

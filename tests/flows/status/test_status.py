@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from distill_core.storage.markers import StageShelf
+from distill_core.storage.markers import ShardStore
 from flows import cli
 from flows.runs import shard_selection
 from flows.status import status
@@ -57,7 +57,7 @@ def driver(run: Run, name: str, *shards: str, **facts: object) -> DriverRecord:
 
 def committed(run: Run, key: str, *, minutes_ago: float) -> str:
     """Commit an image shard that took a minute, and return its key."""
-    StageShelf(run.store, "recover").commit(
+    ShardStore(run.store, "recover").commit(
         key,
         shard=key,
         files={"parquet": b"x"},

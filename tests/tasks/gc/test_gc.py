@@ -14,7 +14,7 @@ import pytest
 from distill_core.errors import ConfigError, DataError, StorageError
 from distill_core.storage.listing import PARTIAL
 from distill_core.storage.manifest import Manifest, save_manifest
-from distill_core.storage.markers import StageShelf
+from distill_core.storage.markers import ShardStore
 from distill_core.storage.store import Store
 from flows.maintenance.collect import parse_age
 from tasks.gc import collect as collecting
@@ -157,7 +157,7 @@ def test_the_teacher_of_another_run_stays_as_long_as_a_config_names_it(
     gc(run.store)
     kept = {path.split("/")[0] for path in paths(run.store)}
     assert kept == {"squeeze", "datasets", "runs"}
-    assert StageShelf(run.store, "squeeze").done() == {teacher}
+    assert ShardStore(run.store, "squeeze").done() == {teacher}
 
 
 def test_a_version_keeps_the_dataset_it_stands_on_even_before_it_is_registered(
@@ -215,14 +215,14 @@ def test_nothing_of_a_shard_goes_while_its_marker_is_damaged(run: Run) -> None:
 
 
 def test_a_marker_younger_than_its_data_keeps_them(run: Run) -> None:
-    shelf = StageShelf(run.store, "recover")
+    shard_store = ShardStore(run.store, "recover")
     key = key_of(run, "recover")
-    marker = shelf.marker(key)
+    marker = shard_store.marker(key)
     assert marker is not None
     drop(run)
-    date(run.store, [shelf.marker_path(key)], NOW)
+    date(run.store, [shard_store.marker_path(key)], NOW)
     gc(run.store)
-    assert paths(run.store) == {shelf.marker_path(key), *(info.path for info in marker.files)}
+    assert paths(run.store) == {shard_store.marker_path(key), *(info.path for info in marker.files)}
 
 
 def between(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object]) -> None:
@@ -252,7 +252,7 @@ def test_a_run_that_begins_between_the_passes_loses_nothing(
 
     def begin() -> None:
         """Do what a run does that saw every marker before they went."""
-        assert StageShelf(run.store, "recover").done() == frozenset()
+        assert ShardStore(run.store, "recover").done() == frozenset()
         for path, data in registered.items():
             run.store.put(path, data)
 

@@ -15,12 +15,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill_core.storage.markers import StageShelf, new_token
+from distill_core.storage.markers import ShardStore, new_token
 from distill_core.storage.store import Store
 from tasks.gc.collect import collect
 from tasks.run import Run
 from tests.support.planned import (
-    SHELVES,
+    SHARDED_STAGES,
     Workshop,
     checkpoint,
     commit,
@@ -48,9 +48,9 @@ def consistent(store: Store) -> bool:
     """Return whether every marker that stands has all its files."""
     return all(
         store.exists(info.path)
-        for stage in SHELVES
-        for key in StageShelf(store, stage).done()
-        if (marker := StageShelf(store, stage).marker(key))
+        for stage in SHARDED_STAGES
+        for key in ShardStore(store, stage).done()
+        if (marker := ShardStore(store, stage).marker(key))
         for info in marker.files
     )
 
@@ -92,7 +92,7 @@ class RandomStore:
         self.store, self._rng = Store(f"memory://{uuid4().hex}"), rng
         runs = [self._run(workshop, f"run{n}") for n in range(rng.randrange(4))]
         keys = sorted(set().union(*map(wanted, runs)))
-        keys += [(rng.choice(SHELVES), new_token()) for _ in range(3)]
+        keys += [(rng.choice(SHARDED_STAGES), new_token()) for _ in range(3)]
         self._strays = {stray(self.store, *rng.choice(keys)) for _ in range(rng.randrange(6))}
         for _ in range(rng.randrange(6)):
             checkpoint(self.store, *rng.choice(keys))
@@ -108,13 +108,13 @@ class RandomStore:
         rng = self._rng
         which = (f"seed={rng.randrange(2)}", f"ipc={rng.randrange(1, 3)}")
         run = workshop.register(self.store, name, *which)
-        reached = rng.randrange(-1, len(SHELVES) + 1)
+        reached = rng.randrange(-1, len(SHARDED_STAGES) + 1)
         if reached < 0:
             return run
         workshop.ingest(run)
-        for stage in SHELVES[:reached]:
+        for stage in SHARDED_STAGES[:reached]:
             finish(run, stage)
-        for stage in SHELVES[reached : reached + 1]:
+        for stage in SHARDED_STAGES[reached : reached + 1]:
             for job in jobs(run, stage):
                 if rng.random() < 0.5:
                     commit(run, stage, job)
@@ -151,7 +151,7 @@ class RandomStore:
     def _useful_checkpoint(self, path: str, keys: set[tuple[str, str]]) -> bool:
         stage, area, name = (*path.split("/"), "", "")[:3]
         key = name.partition("-")[0]
-        committed = key in StageShelf(self.store, stage).done()
+        committed = key in ShardStore(self.store, stage).done()
         return area == "checkpoints" and (stage, key) in keys and not committed
 
 

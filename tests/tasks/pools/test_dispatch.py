@@ -21,7 +21,7 @@ from distill_core.errors import (
 from tasks.jobs import Job, Receipt
 from tasks.pools.dispatch import dispatch
 from tasks.pools.events import Broken, Done, Event, Lost, OnProgress, Raised, Ready
-from tasks.pools.outcomes import DispatchResult, Policy
+from tasks.pools.outcomes import DispatchResult, RetryPolicy
 from tests.support.fakes import make_jobs
 from tests.support.notes import Notes
 
@@ -134,7 +134,7 @@ def run(
     jobs: Sequence[Job], pool: FakePool, notes: Notes | None = None, **policy: float
 ) -> DispatchResult:
     """Dispatch with the pool's own clock."""
-    chosen = Policy(**policy)  # type: ignore[arg-type]
+    chosen = RetryPolicy(**policy)  # type: ignore[arg-type]
     return dispatch(jobs, pool, policy=chosen, stage="recover", observer=notes, clock=pool.clock)
 
 

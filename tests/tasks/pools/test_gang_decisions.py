@@ -11,17 +11,17 @@ import torch.distributed
 from distill_core.config.load import load_run
 from distill_core.squeeze.teacher import train_teacher
 from distill_core.storage.checkpoints import Checkpoints
-from distill_core.storage.markers import StageShelf
+from distill_core.storage.markers import ShardStore
 from distill_core.storage.store import Store
 from distill_core.training.supervised import Labelled
 from tasks.jobs import Job, Receipt, WorkerSpec
 from tasks.pools.dispatch import dispatch
 from tasks.pools.local import local_pool
-from tasks.pools.outcomes import DispatchResult, Policy
+from tasks.pools.outcomes import DispatchResult, RetryPolicy
 from tasks.run import Run, create_run
 from tasks.stages.plan import JobPlan
 from tasks.stages.trainers import SqueezeWorker
-from tasks.stages.worker import Desk
+from tasks.stages.worker import WorkerContext
 from tests.support.pipeline import execute
 
 SMALL = (
@@ -38,9 +38,9 @@ LIMIT_SECONDS = 120  # a gang that disagrees waits for ever; this only ends it
 class SeesItsOwnStore:
     """Trains a teacher; each rank reads and writes another store."""
 
-    def __init__(self, *, stores: list[str], **desk: str) -> None:
+    def __init__(self, *, stores: list[str], **context: str) -> None:
         store = stores[torch.distributed.get_rank()]
-        self.worker = SqueezeWorker(store=store, **desk)
+        self.worker = SqueezeWorker(store=store, **context)
 
     def run(self, job: Job) -> Receipt:
         """Train."""
@@ -73,11 +73,11 @@ def job_of(run: Run) -> Job:
 def train(runs: list[Run]) -> DispatchResult:
     """Train the teacher in a gang of two."""
     run = runs[0]
-    desk = {"run": run.config.model_dump_json(), "name": run.name, "device": "cpu"}
+    context = {"run": run.config.model_dump_json(), "name": run.name, "device": "cpu"}
     stores = [one.store.url for one in runs]
-    spec = WorkerSpec(f"{__name__}:SeesItsOwnStore", {**desk, "stores": stores})
+    spec = WorkerSpec(f"{__name__}:SeesItsOwnStore", {**context, "stores": stores})
     pool = local_pool(spec, processes=2)
-    policy = Policy(max_attempts=1, job_timeout_seconds=LIMIT_SECONDS)
+    policy = RetryPolicy(max_attempts=1, job_timeout_seconds=LIMIT_SECONDS)
     try:
         return dispatch([job_of(run)], pool, policy=policy)
     finally:
@@ -86,14 +86,14 @@ def train(runs: list[Run]) -> DispatchResult:
 
 def weights(run: Run) -> str:
     """Return the hash of the teacher that was committed."""
-    marker = StageShelf(run.store, "squeeze").marker(job_of(run).key)
+    marker = ShardStore(run.store, "squeeze").marker(job_of(run).key)
     assert marker is not None
     return marker.file("safetensors").sha256
 
 
 def finish(run: Run) -> None:
     """Commit something as the teacher, as another driver may at any moment."""
-    StageShelf(run.store, "squeeze").commit(
+    ShardStore(run.store, "squeeze").commit(
         job_of(run).key,
         shard="elsewhere",
         files={"safetensors": b"x"},
@@ -118,19 +118,19 @@ class Kept(dict[int, bytes]):
 @pytest.fixture
 def after_one_epoch(runs: list[Run]) -> bytes:
     """Return the state of the teacher after its first epoch."""
-    desk = Desk(
+    context = WorkerContext(
         "squeeze",
         run=runs[0].config.model_dump_json(),
         name="gang",
         store=runs[0].store.url,
         device="cpu",
     )
-    kept, test = Kept(), Labelled(*desk.split("test"))
+    kept, test = Kept(), Labelled(*context.split("test"))
     train_teacher(
-        Labelled(*desk.split("train")),
+        Labelled(*context.split("train")),
         test,
-        run=desk.config,
-        class_hash=desk.plan.index.class_hash,
+        run=context.config,
+        class_hash=context.plan.index.class_hash,
         checkpoints=kept,
     )
     return kept[1]

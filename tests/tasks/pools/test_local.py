@@ -21,7 +21,7 @@ from tasks.pools.dispatch import dispatch
 from tasks.pools.events import Pool
 from tasks.pools.host import RECEIPT_BYTES, Host
 from tasks.pools.local import InProcessPool, local_pool
-from tasks.pools.outcomes import DispatchResult, Policy
+from tasks.pools.outcomes import DispatchResult, RetryPolicy
 from tasks.pools.provider import PoolProvider
 from tests.support.fakes import make_jobs
 from tests.support.notes import Notes
@@ -40,7 +40,7 @@ def opened(pool: Pool) -> Iterator[Pool]:
 
 def run(pool: Pool, jobs: list[Job], notes: Notes | None = None, **policy: float) -> DispatchResult:
     """Dispatch and close."""
-    chosen = Policy(**policy)  # type: ignore[arg-type]
+    chosen = RetryPolicy(**policy)  # type: ignore[arg-type]
     with opened(pool):
         return dispatch(jobs, pool, policy=chosen, observer=notes)
 

@@ -16,7 +16,7 @@ from tasks.execution import Execution
 from tasks.jobs import Job, WorkerSpec
 from tasks.pools import ray_cluster
 from tasks.pools.dispatch import dispatch
-from tasks.pools.outcomes import DispatchResult, Policy
+from tasks.pools.outcomes import DispatchResult, RetryPolicy
 from tasks.pools.provider import PoolProvider
 from tasks.pools.ray import RayPool
 from tests.support.fakes import make_jobs
@@ -39,7 +39,7 @@ def actors(spec: WorkerSpec, workers: int = 2, num_gpus: float = 0.5) -> Iterato
 
 def run(jobs: list[Job], notes: Notes | None = None, **policy: float) -> DispatchResult:
     """Dispatch to two fake workers."""
-    chosen = Policy(**policy)  # type: ignore[arg-type]
+    chosen = RetryPolicy(**policy)  # type: ignore[arg-type]
     with actors(WorkerSpec(FAKE)) as pool:
         return dispatch(jobs, pool, policy=chosen, stage="recover", observer=notes)
 
@@ -105,7 +105,7 @@ def test_a_worker_that_cannot_be_built_raises_its_own_error() -> None:
 
 def test_a_worker_that_never_reaches_storage_ends_the_stage() -> None:
     spec = WorkerSpec(FAKE, {"broken": "StorageError"})
-    policy = Policy(losses_per_worker=1)
+    policy = RetryPolicy(losses_per_worker=1)
     with actors(spec) as pool, pytest.raises(ClusterError, match="cannot be built"):
         dispatch(make_jobs(3), pool, policy=policy)
 
@@ -115,7 +115,7 @@ def test_workers_that_find_no_room_time_out_instead_of_waiting_for_ever() -> Non
         actors(WorkerSpec(FAKE), workers=1, num_gpus=64) as pool,
         pytest.raises(ClusterError, match=r"not ready within 2 s \(2 CPUs and 2 GPUs on 1 node"),
     ):
-        dispatch(make_jobs(1), pool, policy=Policy(ready_timeout_seconds=2))
+        dispatch(make_jobs(1), pool, policy=RetryPolicy(ready_timeout_seconds=2))
 
 
 def test_an_actor_carries_the_workers_name_and_sees_its_share_of_the_gpus() -> None:

@@ -24,7 +24,7 @@ PER_IMAGE = (
 )
 
 
-class Gathered:
+class ViewBuffer:
     """One view of all shards, filled shard by shard in any order.
 
     Args:
