@@ -18,11 +18,13 @@ from tasks.execution import Execution
 from tasks.observer import Observer
 from tasks.pools.provider import PoolProvider
 from tasks.run import Run, create_run
-from tasks.runs.run_stage import kind_of, run_stage, stages_of
+from tasks.runs.run_stage import run_stage
 from tasks.runs.stage_status import stage_status
 from tasks.stages.ingest import record_dataset
+from tasks.stages.names import StageId
 from tasks.stages.plan import JobPlan
 from tasks.stages.squeeze import stored_teacher
+from tasks.stages.table import stages_of
 
 
 class Silent(Observer):
@@ -79,14 +81,14 @@ def run_cell(out: Path, block: Block, method: Method, cell: Cell) -> dict[str, A
     pool = teacher_pool(block, out)
     config, path = block.run(method, cell, pool.keys), cell_path(out, block, method, cell, pool)
     run, notes = _started(config, pool), out / "seconds"
-    _execute(run, ("squeeze",))  # nothing to do but to say which teachers
+    _execute(run, (StageId("squeeze"),))  # nothing to do but to say which teachers
     seconds = _every_stage(run, notes)
     hard = None
     if cell.seed == 0:
         hard = _started(block.run(method, cell, pool.keys, hard=True), pool)
         stages = stages_of(hard.config)
-        _execute(hard, stages[1 : stages.index("posttrain")])
-        seconds["hard_labels"] = _timed(hard, "posttrain", notes, set())
+        _execute(hard, stages[1 : stages.index(StageId("posttrain"))])
+        seconds["hard_labels"] = _timed(hard, StageId("posttrain"), notes, set())
     result = {
         **asdict(cell),
         "preset": method.preset,
@@ -117,10 +119,10 @@ def _started(config: RunConfig, pool: Pool) -> Run:
 def _every_stage(run: Run, notes: Path) -> dict[str, float]:
     """Run every stage after squeeze; return CPU seconds by stage, those of each round included."""
     counted = set[str]()
-    return {stage: _timed(run, stage, notes, counted) for stage in stages_of(run.config)[2:]}
+    return {str(stage): _timed(run, stage, notes, counted) for stage in stages_of(run.config)[2:]}
 
 
-def _timed(run: Run, stage: str, notes: Path, counted: set[str]) -> float:
+def _timed(run: Run, stage: StageId, notes: Path, counted: set[str]) -> float:
     """Run a stage; return its CPU seconds, shards that another cell has made included.
 
     Args:
@@ -130,7 +132,7 @@ def _timed(run: Run, stage: str, notes: Path, counted: set[str]) -> float:
         counted: keys of the shards that are left out, because a stage before had them, too; those
             of this stage are added.
     """
-    before, since = ShardStore(run.store, kind_of(stage)).done(), time.process_time()
+    before, since = ShardStore(run.store, stage.kind).done(), time.process_time()
     _execute(run, (stage,))
     spent = time.process_time() - since
     markers = [marker for marker in _markers(run, stage) if marker.key not in counted]
@@ -148,15 +150,15 @@ def _noted(marker: Marker, notes: Path) -> float:
     return float(note.read_text()) if note.is_file() else marker.seconds
 
 
-def _execute(run: Run, stages: tuple[str, ...], *, jobs: int = 1) -> None:
+def _execute(run: Run, stages: tuple[StageId, ...], *, jobs: int = 1) -> None:
     execution = Execution(store=run.store.url, local=True, workers=jobs)
     with PoolProvider(execution) as pools:
         for stage in stages:
             run_stage(run, stage, execution=execution, observer=Silent(), pools=pools)
 
 
-def _markers(run: Run, stage: str) -> Iterator[Marker]:
-    shard_store = ShardStore(run.store, kind_of(stage))
+def _markers(run: Run, stage: StageId) -> Iterator[Marker]:
+    shard_store = ShardStore(run.store, stage.kind)
     for key in stage_status(run, stage).keys:
         if (marker := shard_store.marker(key)) is not None:
             yield marker

@@ -28,6 +28,7 @@ from tasks.pools.dispatch import dispatch
 from tasks.pools.ray import RayPool
 from tasks.pools.ray_cluster import started
 from tasks.run import Run
+from tasks.stages.names import StageId
 
 WORKERS = (1, 2, 4, 8, 16)
 SHARDS = 219  # of 21,841 classes
@@ -87,7 +88,7 @@ def driver_cpu(folder: Path, *, shards: int, workers: int) -> dict[str, float]:
     shard_store, log = ShardStore(store, "recover"), EventLog(run)
     spent: dict[str, float] = {}
     with _timed(spent, PLAN):
-        jobs = plan_of(store, shards, ipc_range=10).jobs("recover")["recover"]
+        jobs = plan_of(store, shards, ipc_range=10).jobs(StageId("recover"))[StageId("recover")]
     spec = WorkerSpec(
         "benchmarks.scale_workers:EmptyWorker", {"store": store.url, "stage": "recover"}
     )

@@ -18,6 +18,7 @@ from distill_core.storage.markers import ShardStore
 from distill_core.storage.store import Store
 from tasks.jobs import Job
 from tasks.run import Run
+from tasks.stages.names import StageId
 from tasks.stages.plan import JobPlan
 
 T = TypeVar("T")
@@ -62,7 +63,7 @@ def plan_of(store: Store, shards: int, *, ipc_range: int = 1) -> JobPlan:
 def measure(store: Store, shards: int) -> list[float | None]:
     """Commit nearly all shards, resume, return the numbers of `HEADER`; None: not measured."""
     shard_store = ShardStore(store, "recover")
-    jobs = plan_of(store, shards).jobs("recover")["recover"]
+    jobs = plan_of(store, shards).jobs(StageId("recover"))[StageId("recover")]
     assert len(jobs) == shards
     took = sorted(_commit_all(shard_store, jobs[:-MISSING]))
     cpu = time.process_time()
@@ -93,7 +94,7 @@ def _commit_all(shard_store: ShardStore, jobs: Sequence[Job]) -> list[float]:
 
 
 def _missing(plan: JobPlan, done: frozenset[str]) -> list[Job]:
-    return [job for job in plan.jobs("recover")["recover"] if job.key not in done]
+    return [job for job in plan.jobs(StageId("recover"))[StageId("recover")] if job.key not in done]
 
 
 def _timed(work: Callable[[], T]) -> tuple[T, float]:

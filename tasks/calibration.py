@@ -6,7 +6,7 @@ Time depends on shapes, not on values: neither the data nor a trained teacher is
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from distill_core.config.recovery import RecoverConfig
 from distill_core.config.schema import RunConfig
@@ -40,7 +40,7 @@ def calibrate(config: RunConfig, execution: Execution) -> dict[str, float]:
         "tasks.calibration:CalibrationWorker",
         {"run": config.model_dump_json(), "device": execution.device},
     )
-    job = Job("calibration", "calibration")
+    job = Job("calibration", "calibration", None)
     with PoolProvider(execution) as pools:
         result = dispatch([job], pools.pool(spec, jobs=1), policy=execution.policy())
     for failure in result.failed.values():
@@ -57,7 +57,7 @@ class CalibrationWorker:
         self._config = RunConfig.model_validate_json(run)
         self._device = device
 
-    def run(self, job: Job) -> Receipt:
+    def run(self, job: Job[Any]) -> Receipt:
         """Return the rates in the receipt's summary."""
         import torch
 

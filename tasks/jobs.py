@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
+
+P = TypeVar("P")  # the payload type of a stage
 
 
 @dataclass(frozen=True)
-class Job:
+class Job(Generic[P]):
     """The unit of retry: one shard of one stage."""
 
     key: str  # the shard's key in storage; unique within a stage
     shard: str  # its name for people
-    payload: dict[str, Any] = field(default_factory=dict)  # JSON-able, below 1 MB
+    payload: P  # a frozen value of the stage; pickled, below 1 MB
     split: int = 1  # 2 once a device was full: so many times smaller launches
 
 
@@ -56,6 +58,6 @@ class Worker(Protocol):
     from another thread while `run` is busy.
     """
 
-    def run(self, job: Job) -> Receipt:
+    def run(self, job: Job[Any]) -> Receipt:
         """Do a job, commit its result, and return the receipt."""
         ...

@@ -17,6 +17,8 @@ from distill_core.evaluation.blocks import validation_blocks
 from distill_core.sharding import ClassEntry, ClassShard, plan_shards
 from distill_core.storage.label_codec import choose_scheme
 from flows.estimate import stored_bytes
+from tasks.stages.expected import Expected
+from tasks.stages.table import row_of, stages_of
 
 FEATURES: Mapping[str, int] = {  # of networks of one width, their small variants included
     "resnet18": 512,
@@ -141,35 +143,16 @@ def count_images(config: RunConfig, split: Literal["train", "test"]) -> int | No
         return None
 
 
-def shards_by_stage(plan: Plan) -> dict[str, int | None]:
-    """Return how many shards each stage has; None where the dataset has to be known first."""
-    return {
-        "ingest": 1,
-        "squeeze": plan.teachers,
-        "statistics": plan.statistics_shards,
-        **_rounds_by_stage(plan),
-        **_selections(plan, "select"),
-        "recover": plan.shards * plan.image_sets,
-        "relabel": plan.label_shards,
-        "posttrain": plan.students,
-        "validate": plan.validation_shards,
-    }
+def shards_by_stage(config: RunConfig, *, test_images: int | None = None) -> dict[str, int | None]:
+    """Return how many shards each stage has; None where the dataset has to be known first.
 
-
-def _rounds_by_stage(plan: Plan) -> dict[str, int | None]:
-    """Return how many shards the stages of each round but the last have."""
-    per_shard = plan.label_shards // (plan.shards * plan.image_sets)
-    found: dict[str, int | None] = {}
-    for number, shards in enumerate(plan.rounds, start=1):
-        found |= _selections(plan, f"select-{number}")
-        found[f"recover-{number}"] = shards
-        found[f"relabel-{number}"] = shards * per_shard
-        found[f"posttrain-{number}"] = 1
-    return found
-
-
-def _selections(plan: Plan, stage: str) -> dict[str, int | None]:
-    return {stage: plan.selection_shards} if plan.selection_shards else {}
+    Args:
+        config: of the run.
+        test_images: in the real test split; None: not known.
+    """
+    scheme, _ = _labels(config)
+    expected = Expected(config, _shards(config), test_images, online=scheme == "online")
+    return {str(stage): row_of(stage).expected(expected, stage) for stage in stages_of(config)}
 
 
 def _between_rounds(

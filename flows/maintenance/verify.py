@@ -20,7 +20,9 @@ from distill_core.storage.store import Store
 from flows import units
 from flows.progress.display import display
 from tasks.run import Run
-from tasks.runs.run_stage import kind_of, manifest_names, stages_of
+from tasks.stages.names import StageId
+from tasks.stages.plan import manifests_of
+from tasks.stages.table import stages_of
 
 
 @dataclass(frozen=True)
@@ -76,14 +78,14 @@ def verify_run(run: Run, *, progress: Progress = silent) -> Verdict:
     """
     present, missing, damage = _manifests(run)
     # What several manifests say alike is read once: those of later rounds repeat earlier ones.
-    entries: dict[tuple[str, ManifestEntry], str] = {}
+    entries: dict[tuple[str, ManifestEntry], StageId] = {}
     for name, manifest in present.items():
         for entry in manifest.entries:
-            entries.setdefault((kind_of(name), entry), name)
+            entries.setdefault((name.kind, entry), name)
     files = [size for _, entry in entries for _, size, _ in entry.files]
     done = 0
     for (kind, entry), name in entries.items():
-        where = manifest_path(run.name, name)
+        where = manifest_path(run.name, str(name))
         damage.extend(check_entry(ShardStore(run.store, kind), entry, manifest=where))
         done += sum(size for _, size, _ in entry.files)
         progress(done, sum(files))
@@ -182,21 +184,19 @@ def _described(size: int, digest: str) -> str:
     return f"{size} bytes, sha256 {digest[:12]}"
 
 
-def _manifests(run: Run) -> tuple[dict[str, Manifest], tuple[str, ...], list[Damage]]:
+def _manifests(run: Run) -> tuple[dict[StageId, Manifest], tuple[str, ...], list[Damage]]:
     """Return manifests by name, the names of missing ones, and what cannot be read."""
-    found: dict[str, Manifest] = {}
+    found: dict[StageId, Manifest] = {}
     missing: list[str] = []
     damage: list[Damage] = []
-    for name in (
-        name for stage in stages_of(run.config)[1:] for name in manifest_names(run, stage)
-    ):
+    for name in (name for stage in stages_of(run.config) for name in manifests_of(run, stage)):
         try:
-            manifest = load_manifest(run.store, run.name, name)
+            manifest = load_manifest(run.store, run.name, str(name))
         except DataError as error:
-            damage.append(Damage(manifest_path(run.name, name), str(error)))
+            damage.append(Damage(manifest_path(run.name, str(name)), str(error)))
             continue
         if manifest is None:
-            missing.append(name)
+            missing.append(str(name))
         else:
             found[name] = manifest
     return found, tuple(missing), damage

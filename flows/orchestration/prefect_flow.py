@@ -6,7 +6,6 @@ does only what is missing. Losing Prefect's database loses history, never data.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from prefect import Task, flow, runtime, task
@@ -24,7 +23,8 @@ from flows.status import status
 from tasks.execution import Execution, Placement
 from tasks.policy import TeacherPolicy
 from tasks.run import Run, default_name, open_run
-from tasks.runs.run_stage import kind_of, stages_of
+from tasks.stages.names import StageId
+from tasks.stages.table import row_of, stages_of
 
 
 def worth_retrying(task: object, task_run: object, state: Any) -> bool:
@@ -42,51 +42,14 @@ ONCE_MORE: dict[str, Any] = {
 
 
 @task(**ONCE_MORE)
-def ingest(work: Work) -> None:
-    """Read, check and index the real images."""
-    work.do("ingest")
-
-
-@task(**ONCE_MORE)
-def squeeze(work: Work, stage: str) -> None:
-    """Train the teacher, or import it."""
+def do_stage(work: Work, stage: StageId) -> None:
+    """Do what a stage lacks."""
     work.do(stage)
 
 
-@task(**ONCE_MORE)
-def statistics(work: Work, stage: str) -> None:
-    """Measure what each class of real images does to the teacher, if a term asks."""
-    work.do(stage)
-
-
-@task(**ONCE_MORE)
-def select(work: Work, stage: str) -> None:
-    """Choose the real images that a round starts from, if it starts from any."""
-    work.do(stage)
-
-
-@task(**ONCE_MORE)
-def recover(work: Work, stage: str) -> None:
-    """Make the images under the teacher."""
-    work.do(stage)
-
-
-@task(**ONCE_MORE)
-def relabel(work: Work, stage: str) -> None:
-    """Let the teacher describe views of the images."""
-    work.do(stage)
-
-
-@task(**ONCE_MORE)
-def posttrain(work: Work, stage: str) -> None:
-    """Train students, and judge them as they learn."""
-    work.do(stage)
-
-
-@task(**ONCE_MORE)
-def validate(work: Work, stage: str) -> None:
-    """Judge every student on the whole test split, where post-train saw a part of it."""
-    work.do(stage)
+def task_of(stage: StageId) -> Task[[Work, StageId], None]:
+    """Return the Prefect task of a stage, under the stage's own name."""
+    return do_stage.with_options(name=str(stage), description=row_of(stage).summary)
 
 
 @task(**ONCE_MORE)
@@ -95,11 +58,6 @@ def report(work: Work) -> None:
     work.report()
     if not work.stopped:
         publish(report_data.gather(work.run))
-
-
-TASKS: Mapping[str, Task[[Work, str], None]] = {
-    one.name: one for one in (squeeze, statistics, select, recover, relabel, posttrain, validate)
-}
 
 
 def run_name() -> str:
@@ -220,10 +178,11 @@ def run_stages(
         shards: class shards by number; known only once the dataset is indexed.
     """
     with pipeline.opened(made, where, only or {}, observers=[StageArtifacts(made.name)]) as work:
-        ingest(work)
+        first, *others = stages_of(made.config)
+        task_of(first)(work, first)
         if shards is not None:
             work.narrow(shard_selection.by_number(made, shards))
-        for stage in stages_of(made.config)[1:]:
-            TASKS[kind_of(stage)].with_options(name=stage)(work, stage)
+        for stage in others:
+            task_of(stage)(work, stage)
         report(work)
     return status.run_status(made)

@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from flows import units
-from tasks.stages.plan import kind_of
-
-# What a job counts while it runs.
-UNITS: Mapping[str, str] = {
-    "ingest": "images",
-    "squeeze": "epochs",
-    "statistics": "classes",
-    "select": "classes",
-    "recover": "steps",
-    "relabel": "views",
-    "posttrain": "epochs",
-    "validate": "images",
-    "verify": "bytes",
-}
+from tasks.stages.names import StageId
+from tasks.stages.table import STAGES
 
 
 def unit_of(stage: str) -> str:
-    """Return what the jobs of a stage count."""
-    return UNITS.get(kind_of(stage), "steps")
+    """Return the unit that the jobs of a stage, or of `verify`, count."""
+    row = STAGES.get(StageId.parse(stage).kind)
+    return "bytes" if row is None else row.unit
 
 
 class Meter:

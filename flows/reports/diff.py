@@ -16,12 +16,13 @@ from flows.reports.report_data import gather
 from flows.reports.tables import SETS
 from flows.status.status import run_status
 from tasks.run import Run, open_run
-from tasks.runs.run_stage import manifests, stages_of
+from tasks.runs.stage_status import manifests
 from tasks.series import Version, version_of, versions_of
-from tasks.stages.plan import dataset_of
+from tasks.stages.inputs import dataset_of
+from tasks.stages.names import StageId
+from tasks.stages.table import row_of, stages_of
 
 VERSION = 1  # of the JSON
-JUDGED = ("squeeze", "posttrain", "validate")  # stages whose markers tell accuracies
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def _shards(before: Run, run: Run) -> tuple[ShardDiff, ...]:
     old, new, known = _manifests(before), _manifests(run), _known(run)
     return tuple(
         ShardDiff(
-            manifest=name,
+            manifest=str(name),
             recomputed=tuple(e.shard for e in manifest.entries if e.key not in known),
             taken_over=sum(entry.key in known for entry in manifest.entries),
             bytes_before=_bytes(old.get(name)),
@@ -131,8 +132,8 @@ def _shards(before: Run, run: Run) -> tuple[ShardDiff, ...]:
     )
 
 
-def _manifests(run: Run) -> dict[str, Manifest]:
-    stages = stages_of(run.config)[1:]
+def _manifests(run: Run) -> dict[StageId, Manifest]:
+    stages = stages_of(run.config)
     return {name: one for stage in stages for name, one in manifests(run, stage).items()}
 
 
@@ -159,13 +160,13 @@ def _accuracy(before: Run, run: Run) -> tuple[AccuracyDiff, ...]:
 
 def _scores(run: Run) -> dict[tuple[str, str], float | None]:
     """Return top-1 by (network, what it was trained on), the teacher first."""
-    found = gather(run, JUDGED)
+    found = gather(run, [s for s in stages_of(run.config) if row_of(s).reports_accuracy])
     scores: dict[tuple[str, str], float | None] = {
         (
             f"{marker.summary.get('model')} (teacher {number})",
             "all real images",
         ): marker.summary.get("accuracy")
-        for number, marker in enumerate(found.markers.get("squeeze", ()))
+        for number, marker in enumerate(found.markers.get(StageId("squeeze"), ()))
     }
     students = {
         (r.student, SETS.get(r.images_of, r.images_of)): r.last.mean for r in found.accuracy

@@ -19,6 +19,7 @@ from distill_core.storage.images import ImageRows, decode_images
 from distill_core.storage.markers import Marker, ShardStore
 from flows.reports.charts import Image
 from flows.reports.report_data import ReportData, spread
+from tasks.stages.names import StageId
 
 CLASSES, COLUMNS, BLOCKS = 24, 10, 4  # at most, so that the report stays small
 LOSSLESS_SIDE = 64  # larger images are shown as JPEG
@@ -58,7 +59,7 @@ def grid(facts: ReportData) -> list[GridRow]:
     Only the image shards that hold them are read: a few blocks of classes, the lowest IPC ranges.
     """
     shard_store = ShardStore(facts.run.store, "recover")
-    blocks = _blocks(facts.markers.get("recover", ()))
+    blocks = _blocks(facts.markers.get(StageId("recover"), ()))
     chosen = spread(list(blocks), BLOCKS)
     rows: list[GridRow] = []
     for name in chosen:

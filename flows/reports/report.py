@@ -17,6 +17,7 @@ from flows.reports import charts, gallery, report_data, reproduce, tables
 from flows.reports.charts import Chart, Image
 from flows.reports.report_data import ReportData
 from tasks.run import Run
+from tasks.stages.names import StageId
 
 MAX_BYTES = 8_000_000
 TRACED_SHARDS = 50  # loss curves are taken from at most this many image shards
@@ -47,7 +48,7 @@ def render(found: ReportData) -> str:
         evolutions=gallery.evolutions(traces),
         curves=_curves(found, traces),
         traced=len(traces),
-        shards=len(found.markers.get("recover", ())),
+        shards=len(found.markers.get(StageId("recover"), ())),
         accuracy=found.cells,
         columns=tables.HEADER,
         note=found.note,

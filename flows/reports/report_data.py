@@ -16,9 +16,9 @@ from flows.reports import tables
 from flows.reports.charts import Span
 from flows.reports.tables import AccuracyRow, accuracy_cells, accuracy_rows
 from tasks.run import Run
-from tasks.runs.run_stage import kind_of, manifests, stages_of
-from tasks.runs.stage_status import missing_in
-from tasks.stages.plan import is_last
+from tasks.runs.stage_status import manifests, missing_in
+from tasks.stages.names import StageId
+from tasks.stages.table import stages_of
 
 T = TypeVar("T")
 
@@ -30,13 +30,13 @@ class ReportData:
     """The manifests and markers of a run's complete stages."""
 
     run: Run
-    manifests: Mapping[str, Manifest]  # by name, e.g. "recover.random_real"
-    markers: Mapping[str, tuple[Marker, ...]]  # by name, in plan order
+    manifests: Mapping[StageId, Manifest]  # by name, e.g. "recover.random_real"
+    markers: Mapping[StageId, tuple[Marker, ...]]  # by name, in plan order
 
     @property
     def teacher(self) -> Marker | None:
         """Return the teacher's marker."""
-        return next(iter(self.markers.get("squeeze", ())), None)
+        return next(iter(self.markers.get(StageId("squeeze"), ())), None)
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -46,8 +46,8 @@ class ReportData:
     @property
     def results(self) -> list[Mapping[str, Any]]:
         """Return the summary of every student, as finally judged."""
-        students = {m.key: m.summary for m in self.markers.get("posttrain", ())}
-        blocks = [marker.summary for marker in self.markers.get("validate", ())]
+        students = {m.key: m.summary for m in self.markers.get(StageId("posttrain"), ())}
+        blocks = [marker.summary for marker in self.markers.get(StageId("validate"), ())]
         return tables.final_results(students, blocks)
 
     @property
@@ -71,9 +71,9 @@ class ReportData:
         return self.run.path(REPORT)
 
 
-def gather(run: Run, stages: Sequence[str] | None = None) -> ReportData:
+def gather(run: Run, stages: Sequence[StageId] | None = None) -> ReportData:
     """Read the manifests of those stages that are complete, all by default, and their markers."""
-    stages = stages_of(run.config)[1:] if stages is None else stages
+    stages = stages_of(run.config) if stages is None else stages
     found = {name: one for stage in stages for name, one in manifests(run, stage).items()}
     return ReportData(run, found, {name: _markers(run, name, m) for name, m in found.items()})
 
@@ -92,8 +92,8 @@ def header(facts: ReportData) -> list[tuple[str, str]]:
         ("expected", config.expected),
         ("differs", config.differs),
         ("dates", _dates(facts)),
-        ("images", _stored(facts, "recover", "images")),
-        ("labels", _stored(facts, "relabel", "views")),
+        ("images", _stored(facts, StageId("recover"), "images")),
+        ("labels", _stored(facts, StageId("relabel"), "views")),
         *_students_between_rounds(facts),
         ("worker time", units.duration(sum(m.seconds for m in every_marker(facts)))),
     ]
@@ -103,7 +103,7 @@ def costs(facts: ReportData) -> list[tuple[str, ...]]:
     """Return (stage, shards, seconds, bytes, devices) by manifest, of what is new in each."""
     return [
         (
-            name,
+            str(name),
             f"{len(markers):,}",
             units.duration(sum(marker.seconds for marker in markers)),
             units.size(sum(info.bytes for marker in markers for info in marker.files)),
@@ -113,13 +113,13 @@ def costs(facts: ReportData) -> list[tuple[str, ...]]:
     ]
 
 
-def _new_markers(facts: ReportData) -> dict[str, list[Marker]]:
+def _new_markers(facts: ReportData) -> dict[StageId, list[Marker]]:
     """Return the markers of each manifest that no one before it names: rounds repeat each other."""
     seen: set[tuple[str, str]] = set()
-    found: dict[str, list[Marker]] = {}
+    found: dict[StageId, list[Marker]] = {}
     for name, markers in facts.markers.items():
-        found[name] = [m for m in markers if (kind_of(name), m.key) not in seen]
-        seen.update((kind_of(name), marker.key) for marker in markers)
+        found[name] = [m for m in markers if (name.kind, m.key) not in seen]
+        seen.update((name.kind, marker.key) for marker in markers)
     return found
 
 
@@ -139,7 +139,7 @@ def spans(facts: ReportData) -> list[Span]:
 def traces(facts: ReportData, limit: int) -> list[dict[str, Any]]:
     """Return the recorded curves and snapshots of at most `limit` evenly spaced image shards."""
     shard_store = ShardStore(facts.run.store, "recover")
-    chosen = spread(facts.markers.get("recover", ()), limit)
+    chosen = spread(facts.markers.get(StageId("recover"), ()), limit)
     with_trace = [m for m in chosen if any(info.suffix == "trace.json" for info in m.files)]
     return [json.loads(shard_store.load(marker, "trace.json")) for marker in with_trace]
 
@@ -156,8 +156,8 @@ def spread(items: Sequence[T], limit: int) -> list[T]:
     return [items[round(n * (len(items) - 1) / max(1, limit - 1))] for n in range(limit)]
 
 
-def _markers(run: Run, name: str, manifest: Manifest) -> tuple[Marker, ...]:
-    shard_store = ShardStore(run.store, kind_of(name))
+def _markers(run: Run, name: StageId, manifest: Manifest) -> tuple[Marker, ...]:
+    shard_store = ShardStore(run.store, name.kind)
     found = shard_store.markers([entry.key for entry in manifest.entries])
     return tuple(marker for marker in found if marker is not None)
 
@@ -174,14 +174,14 @@ def _students_between_rounds(facts: ReportData) -> list[tuple[str, str]]:
     between = [
         marker.summary
         for name, markers in facts.markers.items()
-        if kind_of(name) == "posttrain" and not is_last(name)
+        if name.kind == "posttrain" and not name.is_last
         for marker in markers
     ]
     said = ", ".join(f"{one['last']['top1']:.1f} %" for one in between)
     return [("students between rounds", f"top-1 {said}")] if between else []
 
 
-def _stored(facts: ReportData, name: str, unit: str) -> str:
+def _stored(facts: ReportData, name: StageId, unit: str) -> str:
     if name not in facts.manifests:
         return "not there yet"
     manifest = facts.manifests[name]

@@ -9,7 +9,8 @@ from distill_core.data.readers.formats import open_reader
 from distill_core.errors import ConfigError
 from tasks.policy import TeacherPolicy
 from tasks.run import Run
-from tasks.runs.run_stage import manifests
+from tasks.runs.stage_status import manifests
+from tasks.stages.names import StageId
 
 
 def refuse_added(data: DataConfig, before: DatasetIndex) -> None:
@@ -41,7 +42,10 @@ def inherit(config: RunConfig, base: Run, policy: TeacherPolicy) -> RunConfig:
             "squeeze.training: not given, and policy fine_tune trains the teacher. Say how, or "
             "use policy keep."
         )
-    teachers, pool = manifests(base, "squeeze")["squeeze"].entries, config.squeeze.pool
+    teachers, pool = (
+        manifests(base, StageId("squeeze"))[StageId("squeeze")].entries,
+        config.squeeze.pool,
+    )
     if len(teachers) != 1 + len(pool):
         raise ConfigError(
             f"squeeze.pool: teachers that are asked for: {1 + len(pool)}, those of "

@@ -29,7 +29,9 @@ from tasks.observer import Observer
 from tasks.pools.provider import PoolProvider
 from tasks.run import Run, create_run, default_name
 from tasks.runs.heartbeat import Heartbeat
-from tasks.runs.run_stage import run_stage, stages_of
+from tasks.runs.run_stage import run_stage
+from tasks.stages.names import StageId
+from tasks.stages.table import stages_of
 
 Only = Mapping[str, Sequence[str]]  # stage -> the shards to run; one that is not named runs whole
 
@@ -50,11 +52,11 @@ class Work:
         self._execution, self._observer, self._pools = execution, observer, pools
         self._only = only
 
-    def do(self, stage: str) -> None:
+    def do(self, stage: StageId) -> None:
         """Do what a stage lacks; once a stage may not be built on, later ones do nothing."""
         if self.stopped:
             return
-        narrowed = self._only.get(stage)
+        narrowed = self._only.get(str(stage))
         status = run_stage(
             self.run,
             stage,

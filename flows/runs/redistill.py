@@ -22,10 +22,11 @@ from flows.status.status import RunStatus, run_status
 from tasks.execution import Execution
 from tasks.policy import TeacherPolicy
 from tasks.run import Run, create_run
-from tasks.runs.run_stage import stage_status
+from tasks.runs.stage_status import stage_status
 from tasks.series import Version, claim, next_name, version_of, versions_of
 from tasks.stages.ingest import ingest_observed, record_dataset
-from tasks.stages.plan import dataset_of
+from tasks.stages.inputs import dataset_of
+from tasks.stages.names import StageId
 from tasks.stages.squeeze import check_inherited
 
 Complete = Callable[[Run, Execution], RunStatus]
@@ -114,7 +115,7 @@ class _Found:
             version = Version(self.base.name, dataset, self.policy, asked=self.config)
         check_inherited(config, self.index, self.store)
         run = self._interrupted(config, version) or self._register(config, version)
-        if not stage_status(run, "ingest").complete:
+        if not stage_status(run, StageId("ingest")).complete:
             record_dataset(run, self.index)
         return run
 
@@ -122,7 +123,7 @@ class _Found:
         last = self.history[-1] if self.history else None
         if last is None or last.config != config or version_of(last) != version:
             return None
-        ingested = stage_status(last, "ingest").complete
+        ingested = stage_status(last, StageId("ingest")).complete
         return last if not ingested or dataset_of(last) == self.index.id else None
 
     def _register(self, config: RunConfig, version: Version | None) -> Run:

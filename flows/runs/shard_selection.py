@@ -10,8 +10,11 @@ from distill_core.errors import ConfigError
 from flows.estimate import workload
 from flows.status.status import RunStatus, run_status
 from tasks.run import Run
-from tasks.runs.run_stage import StageStatus, kind_of, stage_status, stages_of
-from tasks.stages.plan import JobPlan, NotReady, round_of, shard_name, test_images_of
+from tasks.runs.stage_status import StageStatus, stage_status
+from tasks.stages.inputs import NotReady, shard_name, test_images_of
+from tasks.stages.names import StageId
+from tasks.stages.plan import JobPlan
+from tasks.stages.table import row_of, stages_of
 
 Selection = Mapping[str, Sequence[str]]
 Only = dict[str, list[str]]  # stage -> the shards to run; a stage that is not named runs whole
@@ -54,7 +57,7 @@ def failed_only_of(status: RunStatus) -> Only:
             f"runs/{status.run}: {where}, so --failed-only has nothing to do. "
             f"`distill resume {status.run}` runs what is missing."
         )
-    return {stage.stage: sorted(stage.failed)}
+    return {str(stage.stage): sorted(stage.failed)}
 
 
 def by_number(run: Run, text: str) -> Only:
@@ -81,12 +84,12 @@ def by_number(run: Run, text: str) -> Only:
     first = min(plan.round_of(shards[number]) for number in numbers)
     only: Only = {}
     for stage in stages_of(run.config):
-        if round_of(run.config, stage) < first:
+        if stage.last_round(run.config) < first:
             continue
-        if kind_of(stage) == "recover":
-            only[stage] = names
-        elif kind_of(stage) == "relabel" and stage_status(run, _described(stage)).has_manifest:
-            only[stage] = _label_shards(run, stage, names)
+        if stage.kind == "recover":
+            only[str(stage)] = names
+        elif stage.kind == "relabel" and stage_status(run, _described(stage)).has_manifest:
+            only[str(stage)] = _label_shards(run, stage, names)
     return only
 
 
@@ -116,9 +119,11 @@ def parse_numbers(text: str) -> list[int]:
 def intents(run: Run, status: RunStatus, only: Only, *, allow_missing: int = 0) -> list[Intent]:
     """Return what each stage that has something to do would run, in order."""
     return [
-        _intent(run, stage, only.get(stage.stage))
+        _intent(run, stage, only.get(str(stage.stage)))
         for stage in status.stages
-        if not (stage.complete or (stage.stage not in only and stage.nothing_to_do(allow_missing)))
+        if not (
+            stage.complete or (str(stage.stage) not in only and stage.nothing_to_do(allow_missing))
+        )
     ]
 
 
@@ -129,27 +134,28 @@ def intents_to_json(run: Run, found: Sequence[Intent]) -> dict[str, Any]:
 
 def _intent(run: Run, stage: StageStatus, only: Sequence[str] | None) -> Intent:
     follows = bool(stage.missing) and not stage.pending  # what an earlier stage lacks, only
-    if stage.total is None or stage.stage == "ingest" or follows:
-        planned = workload.shards_by_stage(_plan(run))[stage.stage]
-        return Intent(stage.stage, planned, stage.total, None)
+    if stage.total is None or row_of(stage.stage).jobs is None or follows:
+        planned = _expected(run)[str(stage.stage)]
+        return Intent(str(stage.stage), planned, stage.total, None)
     chosen = tuple(shard for shard in stage.pending if only is None or shard in only)
-    return Intent(stage.stage, len(chosen), stage.total, chosen)
+    return Intent(str(stage.stage), len(chosen), stage.total, chosen)
 
 
-def _plan(run: Run) -> workload.Plan:
+def _expected(run: Run) -> dict[str, int | None]:
+    """Return how many shards each stage of a run is expected to have."""
     try:
         images: int | None = test_images_of(run)
     except NotReady:
         images = workload.count_images(run.config, "test")
-    return workload.plan_run(run.config, test_images=images)
+    return workload.shards_by_stage(run.config, test_images=images)
 
 
-def _described(relabel: str) -> str:
+def _described(relabel: StageId) -> StageId:
     """Return the stage that makes the images of a relabel stage."""
-    return "recover" + relabel.removeprefix("relabel")
+    return StageId("recover", relabel.round)
 
 
-def _label_shards(run: Run, stage: str, images: Sequence[str]) -> list[str]:
+def _label_shards(run: Run, stage: StageId, images: Sequence[str]) -> list[str]:
     """Return the shards of a relabel stage that describe some image shards."""
     jobs = (job for part in JobPlan(run).jobs(stage).values() for job in part)
     return sorted({job.shard for job in jobs if job.shard.startswith(tuple(images))})

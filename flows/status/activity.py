@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from distill_core.storage.markers import Marker, ShardStore
 from tasks.run import Run
 from tasks.runs.drivers import DriverRecord, moment, read_drivers
-from tasks.runs.run_stage import StageStatus, kind_of
+from tasks.runs.stage_status import StageStatus
 
 RECENT = timedelta(hours=1)  # commits of the last hour make the rate
 
@@ -74,7 +74,7 @@ def run_activity(run: Run, stages: Iterable[StageStatus], *, now: datetime) -> R
         now: in UTC; drivers' clocks are compared with it.
     """
     drivers = read_drivers(run)
-    found = {stage.stage: _stage_activity(run, stage, drivers, now) for stage in stages}
+    found = {str(stage.stage): _stage_activity(run, stage, drivers, now) for stage in stages}
     return RunActivity(now, found, drivers)
 
 
@@ -86,9 +86,9 @@ def _stage_activity(
     claimed = {claim.shard for claim in running}
     lost = _claims(stage, [driver for driver in drivers if driver.is_lost(now)])
     markers = [
-        m for m in ShardStore(run.store, kind_of(stage.stage)).markers(stage.keys) if m is not None
+        m for m in ShardStore(run.store, stage.stage.kind).markers(stage.keys) if m is not None
     ]
-    here = [driver for driver in at_work if driver.stage == stage.stage and not stage.complete]
+    here = [driver for driver in at_work if driver.stage == str(stage.stage) and not stage.complete]
     rate = _rate(markers, here, now)
     left = None if stage.total is None else stage.total - stage.done
     return Activity(
@@ -103,8 +103,8 @@ def _stage_activity(
         ),
         shards_per_hour=rate,
         eta_seconds=None if rate is None or left is None else 3600 * left / rate,
-        worker_hours=sum(one.worker_seconds.get(stage.stage, 0.0) for one in drivers) / 3600,
-        gpu_hours=sum(one.gpu_seconds.get(stage.stage, 0.0) for one in drivers) / 3600,
+        worker_hours=sum(one.worker_seconds.get(str(stage.stage), 0.0) for one in drivers) / 3600,
+        gpu_hours=sum(one.gpu_seconds.get(str(stage.stage), 0.0) for one in drivers) / 3600,
     )
 
 
@@ -115,7 +115,7 @@ def _claims(stage: StageStatus, drivers: Iterable[DriverRecord]) -> tuple[Claim,
         Claim(named.shard, driver.id, named.since)
         for driver in drivers
         for named in driver.running
-        if named.stage == stage.stage and named.shard in pending
+        if named.stage == str(stage.stage) and named.shard in pending
     )
 
 

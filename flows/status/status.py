@@ -14,7 +14,8 @@ from flows import units
 from flows.status.activity import Activity, RunActivity
 from tasks.run import Run, open_run
 from tasks.runs.drivers import DriverRecord, moment
-from tasks.runs.run_stage import STAGES, StageStatus, kind_of, stage_status, stages_of
+from tasks.runs.stage_status import StageStatus, stage_status
+from tasks.stages.table import STAGES, stages_of
 
 VERSION = 1  # of the JSON
 
@@ -74,7 +75,7 @@ def to_json(status: RunStatus, seen: RunActivity | None = None) -> dict[str, Any
         "preset": status.preset,
         "complete": status.complete,
         "missing": list(status.missing),
-        "stages": [_stage_json(stage, activities.get(stage.stage)) for stage in status.stages],
+        "stages": [_stage_json(stage, activities.get(str(stage.stage))) for stage in status.stages],
     }
     if seen is None:
         return tree
@@ -99,9 +100,9 @@ def details(status: RunStatus, seen: RunActivity | None = None) -> RenderableTyp
     table = Table("stage", "total", "done", "failed", *live, "state", title=status.run)
     table.title_justify = "left"
     for stage in status.stages:
-        activity = None if seen is None else seen.stages[stage.stage]
+        activity = None if seen is None else seen.stages[str(stage.stage)]
         table.add_row(
-            stage.stage,
+            str(stage.stage),
             "?" if stage.total is None else f"{stage.total:,}",
             f"{stage.done:,}",
             str(len(stage.failed) or "-"),
@@ -124,7 +125,7 @@ def _by_kind(status: RunStatus) -> dict[str, StageStatus]:
     """Return the stages of a run by kind; of several rounds, the one that the run is in."""
     found: dict[str, StageStatus] = {}
     for stage in status.stages:
-        kind = kind_of(stage.stage)
+        kind = stage.stage.kind
         if kind not in found or found[kind].complete:
             found[kind] = stage
     return found
@@ -132,7 +133,7 @@ def _by_kind(status: RunStatus) -> dict[str, StageStatus]:
 
 def _stage_json(stage: StageStatus, activity: Activity | None) -> dict[str, Any]:
     tree = {
-        "stage": stage.stage,
+        "stage": str(stage.stage),
         "total": stage.total,
         "done": stage.done,
         "complete": stage.complete,

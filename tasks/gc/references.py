@@ -10,10 +10,13 @@ from distill_core.errors import DataError, DistillError, StorageError
 from distill_core.storage.manifest import Manifest
 from distill_core.storage.store import Store
 from tasks.run import Run, open_run
-from tasks.runs.stage_status import manifest_names, manifests, missing_in
+from tasks.runs.stage_status import manifests, missing_in
 from tasks.series import FILE as VERSION_FILE
 from tasks.series import Version, version_of
-from tasks.stages.plan import JobPlan, NotReady, dataset_of, kind_of, stages_of
+from tasks.stages.inputs import NotReady, dataset_of
+from tasks.stages.names import StageId
+from tasks.stages.plan import JobPlan, manifests_of
+from tasks.stages.table import stages_of
 
 DATASETS = "datasets"
 MANIFEST_SUFFIX = ".manifest.json"
@@ -104,8 +107,8 @@ def _listed(store: Store, folder: str) -> Iterator[Ref]:
         if name.endswith(MANIFEST_SUFFIX):
             path = f"{folder}/{name}"
             manifest = Manifest.from_json(store.read(path), where=store.uri(path))
-            shard_store = kind_of(manifest.stage)
-            yield from ((shard_store, entry.key) for entry in manifest.entries)
+            kind = StageId.parse(manifest.stage).kind
+            yield from ((kind, entry.key) for entry in manifest.entries)
 
 
 def _planned(run: Run) -> Iterator[Ref]:
@@ -117,15 +120,15 @@ def _planned(run: Run) -> Iterator[Ref]:
         teacher = run.config.squeeze.member(number)
         yield from (("squeeze", key) for key in (teacher.reuse, teacher.start) if key is not None)
     plan = JobPlan(run)
-    for stage in stages_of(run.config)[1:]:
+    for stage in stages_of(run.config):
         found = manifests(run, stage)
-        if found.keys() == set(manifest_names(run, stage)) and not missing_in(found.values()):
+        if found.keys() == set(manifests_of(run, stage)) and not missing_in(found.values()):
             continue
         try:
             jobs = plan.jobs(stage)
         except NotReady:
             continue
-        yield from ((kind_of(stage), job.key) for part in jobs.values() for job in part)
+        yield from ((stage.kind, job.key) for part in jobs.values() for job in part)
 
 
 @contextmanager

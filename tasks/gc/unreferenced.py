@@ -15,9 +15,8 @@ from distill_core.storage.listing import PARTIAL, StoredFile, Upload
 from distill_core.storage.markers import MARKER_SUFFIX, ShardStore
 from distill_core.storage.store import Store
 from tasks.gc.references import DATASETS, Living, Ref, find_living
-from tasks.stages.plan import STAGES
+from tasks.stages.table import sharded_kinds
 
-SHARDED_STAGES = STAGES[1:]
 PROBES = ".probe"
 OTHERS = ("runs", "published")  # searched for remains of writers alone
 KINDS: Mapping[str, str] = {
@@ -52,10 +51,10 @@ def find_garbage(store: Store) -> tuple[Garbage, ...]:
     Raises:
         DataError: a run cannot be read, so what it needs is not known.
     """
-    folders = (*SHARDED_STAGES, DATASETS, PROBES, *OTHERS)
+    folders = (*sharded_kinds(), DATASETS, PROBES, *OTHERS)
     listed = [file for folder in folders for file in store.files(folder, partial=True)]
     uploads = store.uploads()
-    shard_stores = [ShardStore(store, stage) for stage in SHARDED_STAGES]
+    shard_stores = [ShardStore(store, kind) for kind in sharded_kinds()]
     finished = [shard_store.done() for shard_store in shard_stores]
     living = find_living(store)
 

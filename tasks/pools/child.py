@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
+from typing import Any
 
 from tasks.jobs import Job, Receipt, WorkerSpec
 from tasks.pools.host import Catch, Host, portable
@@ -58,7 +59,7 @@ def _converse(pipe: Connection, host: Host, place: GroupRank, thread: ThreadPool
 
     pipe.send(_answer(pipe, host, None, thread, build))
     while True:
-        job: Job = pipe.recv()
+        job: Job[Any] = pipe.recv()
         pipe.send(_answer(pipe, host, job.key, thread, partial(host.run, job)))
 
 

@@ -13,6 +13,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from distill_core.errors import (
     ClusterError,
@@ -43,12 +44,12 @@ class _Seat:
 
     since: float  # start of the wait for readiness, or of the running job
     ready: bool = False
-    line: deque[Job] = field(default_factory=deque)  # the first one is running
+    line: deque[Job[Any]] = field(default_factory=deque)  # the first one is running
     failures_in_row: int = 0
 
 
 def dispatch(
-    jobs: Sequence[Job],
+    jobs: Sequence[Job[Any]],
     pool: Pool,
     *,
     policy: RetryPolicy | None = None,
@@ -76,7 +77,7 @@ def dispatch(
 class _Dispatcher:
     def __init__(
         self,
-        jobs: Sequence[Job],
+        jobs: Sequence[Job[Any]],
         pool: Pool,
         policy: RetryPolicy,
         stage: str,
@@ -118,7 +119,7 @@ class _Dispatcher:
                 if self.queue and seat.ready and len(seat.line) == depth:
                     self._submit(number, self.queue.popleft())
 
-    def _submit(self, worker: int, job: Job) -> None:
+    def _submit(self, worker: int, job: Job[Any]) -> None:
         seat = self.seats[worker]
         seat.line.append(job)
         if len(seat.line) == 1:
@@ -169,7 +170,7 @@ class _Dispatcher:
         self._count_loss(None, str(error))
         self._restart(worker)
 
-    def _clear(self, worker: int) -> Job | None:
+    def _clear(self, worker: int) -> Job[Any] | None:
         """Take everything from a worker, put back what was not running, return what was."""
         seat = self.seats[worker]
         jobs = list(seat.line)
@@ -178,7 +179,7 @@ class _Dispatcher:
         self.queue.extendleft(reversed(jobs[1:]))
         return jobs[0] if jobs else None
 
-    def _count_loss(self, running: Job | None, reason: str) -> None:
+    def _count_loss(self, running: Job[Any] | None, reason: str) -> None:
         """Count against the budget; `running` is the job that was at work, if any."""
         self.losses += 1
         self.losses_in_vain += 1
@@ -191,7 +192,7 @@ class _Dispatcher:
                 "What is done is kept; look after the cluster, then resume."
             )
 
-    def _requeue_lost(self, job: Job, reason: str) -> None:
+    def _requeue_lost(self, job: Job[Any], reason: str) -> None:
         """Put a job back uncounted; one that loses every worker is given up, and forgiven."""
         self.losses_of[job.key] += 1
         if (count := self.losses_of[job.key]) < self.policy.max_losses_per_job:
@@ -201,7 +202,7 @@ class _Dispatcher:
         message = f"{job.shard}: its worker was lost {count} times; the last time: {reason}"
         self._fail(job, Failure(count, ClusterError(message), ""))
 
-    def _count_attempt(self, job: Job, error: Exception, traceback: str) -> None:
+    def _count_attempt(self, job: Job[Any], error: Exception, traceback: str) -> None:
         self.attempts[job.key] += 1
         count = self.attempts[job.key]
         if count < self.policy.max_attempts and not isinstance(error, FINAL):
@@ -209,7 +210,7 @@ class _Dispatcher:
             return
         self._fail(job, Failure(count, error, traceback))
 
-    def _split(self, job: Job, error: Exception, traceback: str) -> None:
+    def _split(self, job: Job[Any], error: Exception, traceback: str) -> None:
         """Let a job be computed in halves; give it up if it is already."""
         self.attempts[job.key] += 1
         if job.split == 1:
@@ -218,18 +219,18 @@ class _Dispatcher:
         hint = OutOfMemoryError(f"{error} {NO_ROOM}")
         self._fail(job, Failure(self.attempts[job.key], hint, traceback))
 
-    def _retry(self, job: Job, reason: str, requeue: Callable[[Job], None]) -> None:
+    def _retry(self, job: Job[Any], reason: str, requeue: Callable[[Job[Any]], None]) -> None:
         self.progress.pop(job.key, None)
         requeue(job)
         if self.observer:
             self.observer.job_retried(self.stage, job.shard, reason)
 
-    def _fail(self, job: Job, failure: Failure) -> None:
+    def _fail(self, job: Job[Any], failure: Failure) -> None:
         self.failed[job.shard] = failure
         if self.observer:
             self.observer.job_failed(self.stage, job.shard, describe_error(failure.error))
 
-    def _take(self, worker: int, key: str) -> Job:
+    def _take(self, worker: int, key: str) -> Job[Any]:
         """Remove an ended job from its worker's line; the next one starts now."""
         seat = self.seats[worker]
         job = next(job for job in seat.line if job.key == key)

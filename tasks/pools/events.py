@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from tasks.jobs import Job, Receipt
 
@@ -73,7 +73,7 @@ class Pool(Protocol):
         """Return how many there are."""
         ...
 
-    def submit(self, worker: int, job: Job) -> None:
+    def submit(self, worker: int, job: Job[Any]) -> None:
         """Append a job to a worker's line."""
         ...
 

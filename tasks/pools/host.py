@@ -36,7 +36,7 @@ class Host:
         if self._worker is None:
             self._worker = build(self._spec)
 
-    def run(self, job: Job) -> Receipt:
+    def run(self, job: Job[Any]) -> Receipt:
         """Run one job and time it, storage included.
 
         Raises what the worker raises; a full device is an `OutOfMemoryError` of ours.
@@ -123,7 +123,7 @@ def sampled(
 
 
 @contextmanager
-def _full_device_named(job: Job) -> Iterator[None]:
+def _full_device_named(job: Job[Any]) -> Iterator[None]:
     """Turn torch's error into ours, which a driver without torch can read."""
     try:
         yield

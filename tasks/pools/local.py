@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from typing import Any
 
 from tasks.jobs import Job, WorkerSpec
 from tasks.pools.events import Broken, Done, Event, OnProgress, Pool, Raised, Ready
@@ -23,10 +24,10 @@ class InProcessPool:
 
     def __init__(self, spec: WorkerSpec, *, sample_seconds: float = SAMPLE_SECONDS) -> None:
         self._spec, self._sample_seconds = spec, sample_seconds
-        self._jobs: deque[Job] = deque()
+        self._jobs: deque[Job[Any]] = deque()
         self._host: Host | None = None
 
-    def submit(self, worker: int, job: Job) -> None:
+    def submit(self, worker: int, job: Job[Any]) -> None:
         """Append a job."""
         self._jobs.append(job)
 

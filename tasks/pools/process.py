@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from typing import Any
 
 from tasks.jobs import Job, Receipt, WorkerSpec
 from tasks.pools.child import Answer, GroupRank, serve
@@ -27,7 +28,7 @@ class _Group:
     pipes: list[Connection]
     meeting: str  # a folder; none for a group of one
     built: bool = False
-    line: list[Job] = field(default_factory=list)  # the first one is running, once built
+    line: list[Job[Any]] = field(default_factory=list)  # the first one is running, once built
     waiting: set[int] = field(default_factory=set)  # ranks that have not answered yet
     receipt: Receipt | None = None
 
@@ -55,7 +56,7 @@ class ProcessPool:
             self.close()
             raise
 
-    def submit(self, worker: int, job: Job) -> None:
+    def submit(self, worker: int, job: Job[Any]) -> None:
         """Append a job; it starts at once if the worker is idle."""
         group = self._groups[worker]
         group.line.append(job)

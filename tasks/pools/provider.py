@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from tasks.execution import Execution
 from tasks.jobs import Job, WorkerSpec
@@ -81,7 +81,7 @@ class PoolProvider:
     def gang(
         self,
         spec: WorkerSpec,
-        jobs: Sequence[Job],
+        jobs: Sequence[Job[Any]],
         *,
         processes: int,
         stage: str,

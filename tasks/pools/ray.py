@@ -82,7 +82,7 @@ class RayPool:
             self._actors.append(None)
             self._start(number)
 
-    def submit(self, worker: int, job: Job) -> None:
+    def submit(self, worker: int, job: Job[Any]) -> None:
         """Send a job; the actor's own queue keeps the order."""
         self._refs[self._actors[worker].run.remote(job)] = worker, job.key
 

@@ -42,7 +42,7 @@ class GangHost(RayHost):
     def ready(self) -> None:
         """Build nothing: the gang does."""
 
-    def run(self, job: Job) -> Receipt:
+    def run(self, job: Job[Any]) -> Receipt:
         """Run one job in a gang; raises what a rank raised.
 
         Raises:
@@ -120,7 +120,7 @@ def gang_pool(
 
 def run_distributed(
     spec: WorkerSpec,
-    job: Job,
+    job: Job[Any],
     heard: GangHost,
     home: Any,
     *,
@@ -184,7 +184,7 @@ def _rank(config: dict[str, Any]) -> None:
     ray.get(home.finish.remote(receipt), timeout=TELL_SECONDS)
 
 
-def _work(host: Host, job: Job, home: Any) -> Receipt:
+def _work(host: Host, job: Job[Any], home: Any) -> Receipt:
     with Catch() as caught:
         return host.run(job)
     assert caught.error is not None

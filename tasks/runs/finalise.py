@@ -12,21 +12,23 @@ from distill_core.storage.markers import ShardStore
 from tasks.pools.outcomes import Failure
 from tasks.run import Run
 from tasks.runs.stage_status import failures, lacking
-from tasks.stages.plan import Jobs, is_last, kind_of
+from tasks.stages.inputs import Jobs
+from tasks.stages.names import StageId
+from tasks.stages.table import row_of
 
 WITHOUT = (
     " With --allow-missing N later stages go on without at most N shards, and every result says so."
 )
 
 
-def keep_failures(run: Run, stage: str, failed: Mapping[str, Failure]) -> None:
+def keep_failures(run: Run, stage: StageId, failed: Mapping[str, Failure]) -> None:
     """Write down why shards were given up, by shard; a marker that comes later overrules it."""
     for shard, failure in failed.items():
-        record = {"stage": stage, "shard": shard, **failure.to_dict()}
+        record = {"stage": str(stage), "shard": shard, **failure.to_dict()}
         run.store.put(run.path("failed", f"{stage}.{shard}.json"), json.dumps(record).encode())
 
 
-def raise_failures(run: Run, stage: str, failed: Mapping[str, Failure]) -> None:
+def raise_failures(run: Run, stage: StageId, failed: Mapping[str, Failure]) -> None:
     """Say which shards failed; a fault of the user's comes out as itself.
 
     Raises:
@@ -37,7 +39,7 @@ def raise_failures(run: Run, stage: str, failed: Mapping[str, Failure]) -> None:
             raise failure.error
     if failed:
         names = ", ".join(sorted(failed)[:10])
-        without = "" if _is_whole(stage) else WITHOUT
+        without = "" if row_of(stage).is_whole(stage) else WITHOUT
         raise ShardsFailed(
             f"runs/{run.name}: {len(failed)} of the {stage} shards failed: {names}. The "
             f"others are done. Reasons: runs/{run.name}/failed/; after mending, "
@@ -45,7 +47,7 @@ def raise_failures(run: Run, stage: str, failed: Mapping[str, Failure]) -> None:
         )
 
 
-def close_stage(run: Run, stage: str, jobs: Jobs, *, allow_missing: int) -> bool:
+def close_stage(run: Run, stage: StageId, jobs: Jobs, *, allow_missing: int) -> bool:
     """Write the manifests of a stage, unless it lacks what it may not lack; return whether.
 
     It may lack shards that were given up: at most `allow_missing`, those counted that earlier
@@ -57,20 +59,20 @@ def close_stage(run: Run, stage: str, jobs: Jobs, *, allow_missing: int) -> bool
         jobs: its jobs by manifest.
         allow_missing: how many shards may be missing.
     """
-    done = ShardStore(run.store, kind_of(stage)).done()
+    done = ShardStore(run.store, stage.kind).done()
     missing = {name: lacking(run, name, part, done) for name, part in jobs.items()}
     if any(missing.values()) and not _is_bearable(run, stage, jobs, done):
         return False
     if len({shard for shards in missing.values() for shard in shards}) > allow_missing:
         return False
     for name in jobs:
-        _write_manifest(run, stage, jobs, name, missing[name])
+        _write_manifest(run, name, jobs, missing[name])
     return True
 
 
-def _is_bearable(run: Run, stage: str, jobs: Jobs, done: Collection[str]) -> bool:
+def _is_bearable(run: Run, stage: StageId, jobs: Jobs, done: Collection[str]) -> bool:
     """Return whether all that is not done was given up, and something is left in each manifest."""
-    given_up: Collection[str] = () if _is_whole(stage) else failures(run, stage)
+    given_up: Collection[str] = () if row_of(stage).is_whole(stage) else failures(run, stage)
     return all(
         all(job.key in done or job.shard in given_up for job in part)
         and (not part or any(job.key in done for job in part))
@@ -78,13 +80,8 @@ def _is_bearable(run: Run, stage: str, jobs: Jobs, done: Collection[str]) -> boo
     )
 
 
-def _is_whole(stage: str) -> bool:
-    """Return whether later stages need all of it: no other teacher or student will do."""
-    return stage == "squeeze" or (kind_of(stage) == "posttrain" and not is_last(stage))
-
-
-def _write_manifest(run: Run, stage: str, jobs: Jobs, name: str, missing: tuple[str, ...]) -> None:
-    shard_store = ShardStore(run.store, kind_of(stage))
+def _write_manifest(run: Run, name: StageId, jobs: Jobs, missing: tuple[str, ...]) -> None:
+    shard_store = ShardStore(run.store, name.kind)
     part = [job for job in jobs[name] if job.shard not in missing]
     markers = shard_store.markers([job.key for job in part])
     # A shared shard keeps the name its first run gave it; here it has this run's.
@@ -94,5 +91,7 @@ def _write_manifest(run: Run, stage: str, jobs: Jobs, name: str, missing: tuple[
         if marker is not None
     ]
     if len(present) < len(part):
-        raise DataError(f"{shard_store.store.uri(stage)}: markers vanished while the stage ran.")
-    save_manifest(run.store, run.name, Manifest.of(name, present, missing))
+        raise DataError(
+            f"{shard_store.store.uri(name.kind)}: markers vanished while the stage ran."
+        )
+    save_manifest(run.store, run.name, Manifest.of(str(name), present, missing))

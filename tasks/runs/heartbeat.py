@@ -19,7 +19,8 @@ from tasks.execution import Execution
 from tasks.jobs import Receipt
 from tasks.run import Run
 from tasks.runs.drivers import DriverRecord, RunningShard, driver_path, text_of
-from tasks.runs.run_stage import processes_of
+from tasks.stages.names import StageId
+from tasks.stages.table import row_of
 
 BEAT_SECONDS = 10.0
 GATHER_SECONDS = 1.0  # after a stage or its first shard began: more are about to
@@ -108,8 +109,9 @@ class Heartbeat:
         with self._lock:
             self._tally.stage, self._tally.stage_started = stage, text_of(self._clock())
             self._tally.begun = False
-            gpus = self._execution.gpus * processes_of(self._run, stage)
-            self._tally.gpus[stage] = 0.0 if stage == "ingest" else gpus
+            row = row_of(StageId.parse(stage))
+            gpus = self._execution.gpus * row.processes(self._run.config)
+            self._tally.gpus[stage] = 0.0 if row.jobs is None else gpus
         self._news.set()
 
     def job_started(self, stage: str, shard: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Mapping
+from typing import Any
 
 from distill_core.storage.markers import ShardStore
 from tasks.execution import Execution
@@ -19,25 +20,16 @@ from tasks.pools.outcomes import DispatchResult, Failure
 from tasks.pools.provider import PoolProvider
 from tasks.run import Run
 from tasks.runs.finalise import close_stage, keep_failures, raise_failures
-from tasks.runs.stage_status import StageStatus, manifest_names, manifests, stage_status
-from tasks.stages.ingest import run_ingest
-from tasks.stages.plan import STAGES, JobPlan, Jobs, kind_of, stages_of
-from tasks.stages.squeeze import check_inherited
-
-WORKERS: Mapping[str, str] = {
-    "squeeze": "tasks.stages.trainers:SqueezeWorker",
-    "statistics": "tasks.stages.statistics:StatisticsWorker",
-    "select": "tasks.stages.select_worker:SelectWorker",
-    "recover": "tasks.stages.image_workers:RecoverWorker",
-    "relabel": "tasks.stages.image_workers:RelabelWorker",
-    "posttrain": "tasks.stages.trainers:PosttrainWorker",
-    "validate": "tasks.stages.validate:ValidateWorker",
-}
+from tasks.runs.stage_status import StageStatus, stage_status
+from tasks.stages.inputs import Jobs
+from tasks.stages.names import StageId
+from tasks.stages.plan import JobPlan
+from tasks.stages.table import row_of
 
 
 def run_stage(
     run: Run,
-    stage: str,
+    stage: StageId,
     *,
     execution: Execution,
     observer: Observer,
@@ -51,7 +43,7 @@ def run_stage(
 
     Args:
         run: the run.
-        stage: one of `stages_of` its config; those before it must have their manifests.
+        stage: one of `stages_of` the config; the stages before it must have their manifests.
         execution: where and how jobs run.
         observer: told what happens, in this thread.
         pools: starts workers on first use.
@@ -63,17 +55,16 @@ def run_stage(
     status = stage_status(run, stage)
     if status.complete or (only is None and status.nothing_to_do(execution.allow_missing)):
         return status
-    if stage == "ingest":
-        run_ingest(run, observer)
+    if in_driver := row_of(stage).in_driver:
+        in_driver(run, observer)
         return stage_status(run, stage)
-    started = time.monotonic()
+    started, name = time.monotonic(), str(stage)
     plan = JobPlan(run)
-    if stage == "squeeze":
-        check_inherited(run.config, plan.index, run.store)
+    row_of(stage).check(plan)
     jobs = plan.jobs(stage)
     todo = _missing(run, stage, jobs)
-    every = sum(len(part) for part in jobs.values())
-    observer.stage_started(stage, every, every - len(todo))
+    total = sum(len(part) for part in jobs.values())
+    observer.stage_started(name, total, total - len(todo))
     wanted = [job for job in todo if only is None or job.shard in only]
     failed: Mapping[str, Failure] = {}
     if wanted:
@@ -85,49 +76,30 @@ def run_stage(
     status = stage_status(run, stage)
     if not has_manifest:  # what failed here, another driver may have done meanwhile
         raise_failures(run, stage, {s: why for s, why in failed.items() if s in status.pending})
-    observer.stage_finished(stage, time.monotonic() - started)
+    observer.stage_finished(name, time.monotonic() - started)
     return status
 
 
-def _missing(run: Run, stage: str, jobs: Jobs) -> list[Job]:
+def _missing(run: Run, stage: StageId, jobs: Jobs) -> list[Job[Any]]:
     """Return the jobs without a marker, from one listing, each key once."""
-    done = ShardStore(run.store, kind_of(stage)).done()
+    done = ShardStore(run.store, stage.kind).done()
     return list({j.key: j for part in jobs.values() for j in part if j.key not in done}.values())
 
 
 def _dispatch(
     run: Run,
-    stage: str,
-    jobs: list[Job],
+    stage: StageId,
+    jobs: list[Job[Any]],
     execution: Execution,
     observer: Observer,
     pools: PoolProvider,
 ) -> DispatchResult:
     kwargs = {"run": run.config.model_dump_json(), "name": run.name, "store": run.store.url}
     where = {"single_writer": run.store.single_writer, "device": execution.device}
-    how = {"groups": execution.groups} if kind_of(stage) == "recover" else {}
-    spec = WorkerSpec(WORKERS[kind_of(stage)], kwargs | where | how)
-    processes = processes_of(run, stage)
+    row, name = row_of(stage), str(stage)
+    spec = WorkerSpec(row.worker, {**kwargs, **where, **row.worker_options(execution)})
+    processes = row.processes(run.config)
     if processes > 1:
-        return pools.gang(spec, jobs, processes=processes, stage=stage, observer=observer)
+        return pools.gang(spec, jobs, processes=processes, stage=name, observer=observer)
     pool = pools.pool(spec, jobs=len(jobs))
-    return dispatch(jobs, pool, policy=execution.policy(), stage=stage, observer=observer)
-
-
-def processes_of(run: Run, stage: str) -> int:
-    """Return how many processes share one job of a stage."""
-    if stage == "squeeze" and run.config.squeeze.training is not None:
-        return run.config.squeeze.training.processes
-    return run.config.posttrain.processes if kind_of(stage) == "posttrain" else 1
-
-
-__all__ = [
-    "STAGES",
-    "StageStatus",
-    "kind_of",
-    "manifest_names",
-    "manifests",
-    "run_stage",
-    "stage_status",
-    "stages_of",
-]
+    return dispatch(jobs, pool, policy=execution.policy(), stage=name, observer=observer)

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 from distill_core.sharding import Batch, ImageId, batches_of
 from distill_core.storage.markers import ShardStore
 from tasks.jobs import Job, Receipt
+from tasks.stages.recover import RecoverPayload
+from tasks.stages.relabel import RelabelPayload
 from tasks.stages.select_worker import read_selection
 from tasks.stages.statistics import POOLED
 from tasks.stages.worker import WorkerContext, receipt, require
@@ -40,12 +42,12 @@ class RecoverWorker:
         """Return (steps done, steps in total) of the current job."""
         return self.context.gauge
 
-    def run(self, job: Job) -> Receipt:
+    def run(self, job: Job[RecoverPayload]) -> Receipt:
         """Write one image shard and return its receipt."""
         if done := self.context.begin(job):
             return receipt(done, won=False)
         since, self._statistics = time.perf_counter(), {}
-        batches = batches_of(**job.payload["batches"])
+        batches = batches_of(job.payload.groups, job.payload.grids)
         recovered = self._recover(job, batches)
         return self.context.commit(
             job,
@@ -56,11 +58,11 @@ class RecoverWorker:
             summary=recovered[-1].trace[-1] if recovered[-1].trace else {},
         )
 
-    def _recover(self, job: Job, batches: Sequence[Batch]) -> list[RecoveredBatch]:
+    def _recover(self, job: Job[RecoverPayload], batches: Sequence[Batch]) -> list[RecoveredBatch]:
         """Make the images of every batch, launch by launch."""
         from distill_core.recover.batching import launch_size, launches
 
-        config = self.context.config.recover_for(job.payload["set"])
+        config = self.context.config.recover_for(job.payload.image_set)
         fitting = launch_size(
             batches[0], side=self.context.config.data.side, device=self.context.device
         )
@@ -73,7 +75,13 @@ class RecoverWorker:
         return made
 
     def _launch(
-        self, batches: Sequence[Batch], job: Job, starts: Starts, *, done: int, total: int
+        self,
+        batches: Sequence[Batch],
+        job: Job[RecoverPayload],
+        starts: Starts,
+        *,
+        done: int,
+        total: int,
     ) -> tuple[RecoveredBatch, ...]:
         from distill_core.recover.optimise import recover_together
 
@@ -89,16 +97,18 @@ class RecoverWorker:
             starts=[starts.of(batch) for batch in batches],
             device=self.context.device,
             expected=[self._expected(batch, config, job) for batch in batches],
-            student=self.context.student(job.payload["student"]),
+            student=self.context.student(job.payload.student),
             progress=progress,
         )
 
-    def _expected(self, batch: Batch, config: RecoverConfig, job: Job) -> list[Expected]:
+    def _expected(
+        self, batch: Batch, config: RecoverConfig, job: Job[RecoverPayload]
+    ) -> list[Expected]:
         """Return what terms hold a batch against, by teacher; empty where none asks."""
-        every = job.payload["every"] or [()] * len(job.payload["statistics"])
+        every = job.payload.every_class or [()] * len(job.payload.statistics)
         return [
-            self._block(key).of(batch, config, self._every_class(tuple(keys)) if keys else None)
-            for key, keys in zip(job.payload["statistics"], every, strict=True)
+            self._block(key).of(batch, config, self._every_class(keys) if keys else None)
+            for key, keys in zip(job.payload.statistics, every, strict=True)
         ]
 
     def _block(self, key: str) -> ClassStatistics:
@@ -120,7 +130,9 @@ class RecoverWorker:
             self._every[keys] = pooled([decode_pooled(file) for file in files])
         return self._every[keys]
 
-    def _starts(self, batches: Sequence[Batch], job: Job, config: RecoverConfig) -> Starts:
+    def _starts(
+        self, batches: Sequence[Batch], job: Job[RecoverPayload], config: RecoverConfig
+    ) -> Starts:
         """Return where the images of a shard start."""
         from distill_core.selection.starts import Starts
 
@@ -135,9 +147,9 @@ class RecoverWorker:
             judged=self._judged(job),
         )
 
-    def _judged(self, job: Job) -> Callable[[ImageId], int] | None:
+    def _judged(self, job: Job[RecoverPayload]) -> Callable[[ImageId], int] | None:
         """Return which real image was chosen for a synthetic one, if any was."""
-        key, first = job.payload["selection"], job.payload["round_start"]
+        key, first = job.payload.selection, job.payload.round_start
         if key is None:
             return None
         chosen = read_selection(self.context, key)
@@ -173,7 +185,7 @@ class RelabelWorker:
         """Return (views done, views in total) of the current job."""
         return self.context.gauge
 
-    def run(self, job: Job) -> Receipt:
+    def run(self, job: Job[RelabelPayload]) -> Receipt:
         """Write one label shard and return its receipt."""
         from distill_core.labels.relabel import relabel_shard
         from distill_core.storage.labels import encode_labels
@@ -181,7 +193,7 @@ class RelabelWorker:
         if done := self.context.begin(job):
             return receipt(done, won=False)
         since = time.perf_counter()
-        rows, views = self.context.images(job.payload["images"]), range(*job.payload["views"])
+        rows, views = self.context.images(job.payload.images), job.payload.views
         labels = relabel_shard(
             rows,
             views,

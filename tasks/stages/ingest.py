@@ -13,6 +13,8 @@ from tasks.observer import Observer
 from tasks.run import Run
 from tasks.series import previous_index
 
+RECORD = "ingest.json"  # written last: the dataset that a run has
+
 
 def run_ingest(run: Run, observer: Observer) -> None:
     """Index the dataset of a run; a version of a series keeps the class ids of the one before."""
@@ -42,4 +44,4 @@ def ingest_observed(
 def record_dataset(run: Run, index: DatasetIndex) -> None:
     """Declare the ingest stage of a run done."""
     facts = {"dataset": index.id, "test_images": len(index.readable("test"))}
-    run.store.put(run.path("ingest.json"), json.dumps(facts).encode())
+    run.store.put(run.path(RECORD), json.dumps(facts).encode())

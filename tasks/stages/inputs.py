@@ -16,25 +16,20 @@ from distill_core.data.index import DatasetIndex, load_index
 from distill_core.errors import ConfigError, DataError
 from distill_core.keys import ImageSet
 from distill_core.models.spec import TeacherSpec
-from distill_core.sharding import ClassShard, ImageId, plan_shards
+from distill_core.sharding import ClassShard, Group, ImageId, plan_shards
 from distill_core.storage.label_codec import choose_scheme
 from distill_core.storage.manifest import Manifest, load_manifest
 from distill_core.storage.markers import Marker, ShardStore
 from tasks.jobs import Job
 from tasks.run import Run
-from tasks.stages.names import in_round, round_of_image
+from tasks.stages.names import StageId, round_of_image
 
-Jobs = Mapping[str, tuple[Job, ...]]  # manifest name -> its jobs in plan order
+Jobs = Mapping[StageId, tuple[Job[Any], ...]]  # manifest -> its jobs in plan order
 Block = tuple[ImageId, ...]  # image 0 of each of its classes
 
 
 class NotReady(ConfigError):
     """A stage was asked for before the one it reads was done."""
-
-
-def manifest_name(stage: str, images: ImageSet) -> str:
-    """Return where a stage's shards of one set are listed."""
-    return stage if images == "distilled" else f"{stage}.{images}"
 
 
 def shard_name(images: ImageSet, shard: ClassShard) -> str:
@@ -52,9 +47,9 @@ def block_name(block: Block) -> str:
     return f"c{block[0].label:05d}-{block[-1].label:05d}"
 
 
-def named(block: Block) -> dict[str, Any]:
-    """Return the classes of a block as a payload says them."""
-    return {"classes": [[image.label, image.wnid] for image in block]}
+def classes_of(block: Block) -> Group:
+    """Return the (class id, wnid) of every class of a block."""
+    return tuple((image.label, image.wnid) for image in block)
 
 
 @dataclass(frozen=True)
@@ -91,7 +86,7 @@ class RunInputs:
     def teachers(self) -> tuple[Marker, ...]:
         """Return the markers of all teachers, by number."""
         shard_store = ShardStore(self.run.store, "squeeze")
-        return tuple(_marker(shard_store, key) for key in self.keys("squeeze"))
+        return tuple(_marker(shard_store, key) for key in self.keys(StageId("squeeze")))
 
     def digests(self, teachers: Sequence[int]) -> tuple[str, ...]:
         """Return the sha256 of the weights of some teachers."""
@@ -125,7 +120,7 @@ class RunInputs:
             NotReady: it is not trained yet.
         """
         if number not in self._students:
-            (entry,) = self.manifest(in_round(self.run.config, "posttrain", number - 1)).entries
+            (entry,) = self.manifest(StageId("posttrain", number - 1)).entries
             digest = next(sha for suffix, _, sha in entry.files if suffix == "safetensors")
             self._students[number] = StudentReference(entry.key, digest)
         return self._students[number]
@@ -153,25 +148,25 @@ class RunInputs:
             bits=config.relabel.bits,
         )
 
-    def keys(self, name: str) -> list[str]:
+    def keys(self, stage: StageId) -> list[str]:
         """Return the keys of a manifest, in plan order."""
-        return [entry.key for entry in self.manifest(name).entries]
+        return [entry.key for entry in self.manifest(stage).entries]
 
-    def missing(self, name: str) -> tuple[str, ...]:
-        """Return what a manifest says was given up; nothing before it exists."""
-        found = load_manifest(self.run.store, self.run.name, name)
-        return () if found is None else found.missing
+    def missing(self, stage: StageId) -> tuple[str, ...]:
+        """Return the shards that a manifest goes on without; none before it exists."""
+        manifest = load_manifest(self.run.store, self.run.name, str(stage))
+        return () if manifest is None else manifest.missing
 
-    def manifest(self, name: str) -> Manifest:
+    def manifest(self, stage: StageId) -> Manifest:
         """Return a manifest of this run.
 
         Raises:
             NotReady: it does not exist yet.
         """
-        manifest = load_manifest(self.run.store, self.run.name, name)
+        manifest = load_manifest(self.run.store, self.run.name, str(stage))
         if manifest is None:
             raise NotReady(
-                f"runs/{self.run.name}: stage {name.partition('.')[0]} is not done yet. "
+                f"runs/{self.run.name}: stage {stage.stage} is not complete yet. "
                 f"`distill resume {self.run.name}` runs what is missing, in order."
             )
         return manifest

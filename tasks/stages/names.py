@@ -1,56 +1,79 @@
-"""Which stages a run has, in order.
+"""Identities of stages and of their manifests.
 
 A stage is a kind of work. Where images are made in rounds, every kind from `select` to `posttrain`
-occurs once a round: ``recover-1`` makes the images of the first round, ``recover-2`` those of the
-first two, and so on; a shard of several stages is one shard under one key. The last round has the
-plain names, which a run without rounds has, too.
+occurs once per round: ``recover-1`` makes the images of the first round, ``recover-2`` those of the
+first two, and so on. A shard that several stages have in common has one key and is made once. The
+last round has the plain names, which are also those of a run without rounds.
+
+A stage that handles several image sets writes one manifest per set: ``recover`` lists the distilled
+images and ``recover.random_real`` the baseline.
 """
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass, replace
+
 from distill_core.config.schema import RunConfig
+from distill_core.errors import ConfigError
+from distill_core.keys import ImageSet
 
-STAGES = (  # every kind
-    "ingest",
-    "squeeze",
-    "statistics",
-    "select",
-    "recover",
-    "relabel",
-    "posttrain",
-    "validate",
-)
-ROUND = ("select", "recover", "relabel", "posttrain")  # kinds that occur once a round
+TEXT = re.compile(r"(?P<kind>[a-z_]+)(?:-(?P<round>[1-9]\d*))?(?:\.(?P<image_set>random_real))?")
 
 
-def stages_of(config: RunConfig) -> tuple[str, ...]:
-    """Return the stages of a run, in order."""
-    kinds = [kind for kind in STAGES if kind != "select" or config.recover.init == "judged"]
-    before, after = kinds[: kinds.index("statistics") + 1], kinds[kinds.index("posttrain") + 1 :]
-    repeated = [kind for kind in kinds if kind in ROUND]
-    suffixes = [*(f"-{number}" for number in range(1, len(config.round_starts))), ""]
-    return (*before, *(kind + suffix for suffix in suffixes for kind in repeated), *after)
+@dataclass(frozen=True)
+class StageId:
+    """One stage of a run or, with an image set other than the distilled one, one of its manifests.
 
+    `str` gives the text that stands in file names, logs and messages; `parse` reads it back.
+    """
 
-def kind_of(name: str) -> str:
-    """Return the kind of a stage, or of a stage's manifest: the folder where its shards lie."""
-    return name.partition(".")[0].partition("-")[0]
+    kind: str
+    round: int | None = None  # the stage covers rounds 1 to this one; None: all of them
+    image_set: ImageSet = "distilled"
 
+    @classmethod
+    def parse(cls, text: str) -> StageId:
+        """Return the stage that a text names.
 
-def round_of(config: RunConfig, stage: str) -> int:
-    """Return up to which round a stage goes; the first is 1."""
-    number = stage.partition("-")[2]
-    return int(number) if number else len(config.round_starts)
+        Raises:
+            ConfigError: the text is not the name of a stage.
+        """
+        match = TEXT.fullmatch(text)
+        if match is None:
+            raise ConfigError(
+                f"stage {text!r}: expected KIND, KIND-ROUND or KIND.IMAGE_SET, such as recover, "
+                "recover-1 or recover.random_real."
+            )
+        image_set: ImageSet = "random_real" if match["image_set"] else "distilled"
+        return cls(match["kind"], int(match["round"]) if match["round"] else None, image_set)
 
+    @classmethod
+    def up_to(cls, config: RunConfig, kind: str, number: int) -> StageId:
+        """Return the stage of a kind that covers rounds 1 to `number`."""
+        return cls(kind, None if number == len(config.round_starts) else number)
 
-def in_round(config: RunConfig, kind: str, number: int) -> str:
-    """Return the stage of a kind that goes up to a round."""
-    return kind if number == len(config.round_starts) else f"{kind}-{number}"
+    @property
+    def is_last(self) -> bool:
+        """Return whether the stage covers every round."""
+        return self.round is None
 
+    @property
+    def stage(self) -> StageId:
+        """Return the stage that writes this manifest."""
+        return self.of("distilled")
 
-def is_last(stage: str) -> bool:
-    """Return whether a stage covers everything, not only some rounds."""
-    return "-" not in stage
+    def of(self, image_set: ImageSet) -> StageId:
+        """Return this stage's manifest of an image set."""
+        return replace(self, image_set=image_set)
+
+    def last_round(self, config: RunConfig) -> int:
+        """Return the last round that the stage covers; the first is 1."""
+        return len(config.round_starts) if self.round is None else self.round
+
+    def __str__(self) -> str:
+        name = self.kind if self.round is None else f"{self.kind}-{self.round}"
+        return name if self.image_set == "distilled" else f"{name}.{self.image_set}"
 
 
 def round_of_image(config: RunConfig, ipc_index: int) -> int:

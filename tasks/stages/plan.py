@@ -1,70 +1,42 @@
-"""Which jobs a stage of a run consists of, with the key of each; pure but for reading manifests."""
+"""The jobs of a run's stages, each with its key; pure but for reading manifests."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-
-from tasks.stages.inputs import (
-    Jobs,
-    NotReady,
-    RunInputs,
-    dataset_of,
-    manifest_name,
-    shard_name,
-    test_images_of,
-)
-from tasks.stages.names import STAGES, in_round, is_last, kind_of, round_of, stages_of
-from tasks.stages.posttrain import judged_in_blocks, posttrain_jobs, validate_jobs
-from tasks.stages.recover import recover_jobs, statistics_jobs
-from tasks.stages.relabel import relabel_jobs
-from tasks.stages.select import select_jobs
-from tasks.stages.squeeze import squeeze_jobs
-
-PLANNERS: Mapping[str, Callable[[RunInputs], Jobs]] = {
-    "squeeze": squeeze_jobs,
-    "statistics": statistics_jobs,
-    "validate": validate_jobs,
-}
-ROUND_PLANNERS: Mapping[str, Callable[[RunInputs, int], Jobs]] = {
-    "select": select_jobs,
-    "recover": recover_jobs,
-    "relabel": relabel_jobs,
-    "posttrain": posttrain_jobs,
-}
+from tasks.run import Run
+from tasks.stages.inputs import Jobs, RunInputs
+from tasks.stages.names import StageId
+from tasks.stages.table import row_of, stages_of
 
 
 class JobPlan(RunInputs):
-    """The jobs of one run, read lazily: later stages are known once earlier ones are done."""
+    """The jobs of one run, read lazily: later stages are known once earlier ones are complete."""
 
-    def jobs(self, stage: str) -> Jobs:
-        """Return the jobs of a stage by manifest.
+    def jobs(self, stage: StageId) -> Jobs:
+        """Return the jobs of a stage by manifest; none if the stage has no shards in this run.
 
         Raises:
             NotReady: an earlier stage has no manifest yet.
         """
-        if planner := PLANNERS.get(stage):
-            return planner(self)
-        kind, number = kind_of(stage), round_of(self.run.config, stage)
-        jobs = ROUND_PLANNERS[kind](self, number)
-        if number == 1:
+        config, row = self.run.config, row_of(stage)
+        if row.jobs is None or not row.occurs(config) or not row.has_shards(self.run):
+            return {}
+        jobs, number = row.jobs(self, stage), stage.last_round(config)
+        if not row.per_round or number == 1:
             return jobs
-        # What an earlier round gave up stays so: a student was trained without it since.
-        given_up = frozenset(self.missing(in_round(self.run.config, kind, number - 1)))
-        return {n: tuple(j for j in part if j.shard not in given_up) for n, part in jobs.items()}
+        # Shards that an earlier round gave up stay missing: a student was trained without them.
+        given_up = frozenset(self.missing(StageId(stage.kind, number - 1)))
+        return {
+            manifest: tuple(job for job in part if job.shard not in given_up)
+            for manifest, part in jobs.items()
+        }
 
 
-__all__ = [
-    "STAGES",
-    "JobPlan",
-    "Jobs",
-    "NotReady",
-    "dataset_of",
-    "is_last",
-    "judged_in_blocks",
-    "kind_of",
-    "manifest_name",
-    "round_of",
-    "shard_name",
-    "stages_of",
-    "test_images_of",
-]
+def manifests_of(run: Run, stage: StageId) -> tuple[StageId, ...]:
+    """Return the manifests that a stage of this run writes."""
+    row = row_of(stage)
+    if row.jobs is None or stage not in stages_of(run.config) or not row.has_shards(run):
+        return ()
+    baseline = "random_real" in run.config.posttrain.sets
+    if row.image_sets and baseline and stage.is_last:
+        return (stage, stage.of("random_real"))
+    return (stage,)

@@ -1,78 +1,61 @@
-"""The jobs that train students, and those that judge them on blocks of the test split."""
+"""The jobs of the post-train stage: one per student, seed and set."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from distill_core.config.schema import RunConfig
 from distill_core.config.students import SetName
-from distill_core.evaluation.blocks import rows_in_training, validation_blocks
-from distill_core.keys import ImageSet, posttrain_key, validate_key
+from distill_core.evaluation.blocks import rows_in_training
+from distill_core.keys import ImageSet, posttrain_key
 from tasks.jobs import Job
-from tasks.run import Run
-from tasks.stages.inputs import Jobs, NotReady, RunInputs, manifest_name, test_images_of
-from tasks.stages.names import in_round, is_last
+from tasks.stages.inputs import Jobs, RunInputs
+from tasks.stages.names import StageId
 from tasks.stages.relabel import described
 
 
-def posttrain_jobs(plan: RunInputs, number: int) -> Jobs:
+@dataclass(frozen=True)
+class PosttrainPayload:
+    """What a worker needs to know of one student."""
+
+    round: int | None  # the student is trained after this round; None: after all of them
+    start: str | None  # key of the student that this one goes on from
+    student: int  # number of the student in the config
+    seed: int
+    set_name: SetName
+    images: tuple[str, ...]  # keys of the image shards
+    labels: tuple[str, ...]  # keys of the label shards, image shard by image shard
+    missing: tuple[str, ...]  # shards that the set goes without
+
+
+def posttrain_jobs(plan: RunInputs, stage: StageId) -> Jobs:
     """Return one job per student, seed and set; after an earlier round, its one student."""
-    stage = in_round(plan.run.config, "posttrain", number)
-    config = plan.run.config if is_last(stage) else plan.run.config.after_round(number)
+    run = plan.run.config
+    config = run if stage.round is None else run.after_round(stage.round)
     jobs = tuple(
-        _posttrain_job(plan, config, number, student, seed, images_of)
+        _posttrain_job(plan, config, stage, student, seed, set_name)
         for student in range(len(config.posttrain.students))
         for seed in config.posttrain.seeds
-        for images_of in config.posttrain.sets
+        for set_name in config.posttrain.sets
     )
     return {stage: jobs}
 
 
-def judged_in_blocks(run: Run) -> bool:
-    """Return whether the final judgement is a stage; until the dataset is known, it may be."""
-    try:
-        images = test_images_of(run)
-    except NotReady:
-        return True
-    return bool(validation_blocks(images, run.config.posttrain.validation_shard))
-
-
-def validate_jobs(plan: RunInputs) -> Jobs:
-    """Return one job per student and block of test images; none where training judges them all."""
-    blocks = validation_blocks(plan.test_images, plan.run.config.posttrain.validation_shard)
-    if not blocks:
-        return {}
-    trained = frozenset(plan.keys("posttrain"))
-    every = posttrain_jobs(plan, len(plan.run.config.round_starts))["posttrain"]
-    students = [job for job in every if job.key in trained]
-    jobs = (_validate_job(plan, student, rows) for student in students for rows in blocks)
-    return {"validate": tuple(jobs)}
-
-
-def _validate_job(plan: RunInputs, student: Job, rows: range) -> Job:
-    key = validate_key(plan.run.config, student=student.key, rows=rows)
-    payload = {
-        "student": student.payload["student"],
-        "weights": student.key,
-        "rows": [rows.start, rows.stop],
-    }
-    return Job(key, f"{student.shard}_t{rows.start:07d}-{rows.stop - 1:07d}", payload)
-
-
 def _posttrain_job(
-    plan: RunInputs, config: RunConfig, number: int, which: int, seed: int, images_of: SetName
-) -> Job:
-    stage = in_round(plan.run.config, "posttrain", number)
-    student, source = config.posttrain.students[which], _source(images_of)
-    images, labels, missing = _sources(plan, number, source)
+    plan: RunInputs, config: RunConfig, stage: StageId, which: int, seed: int, set_name: SetName
+) -> Job[PosttrainPayload]:
+    number, student = stage.last_round(plan.run.config), config.posttrain.students[which]
+    images, labels, missing = _sources(plan, stage, _image_set(set_name))
     # Students of earlier rounds go on from each other; those that are judged start from scratch.
-    start = None if is_last(stage) or number == 1 else plan.student(number)
-    hard = images_of == "hard_labels"
+    start = None if stage.is_last or number == 1 else plan.student(number)
+    hard = set_name == "hard_labels"
     labels = [] if hard else labels
     rows = rows_in_training(plan.test_images, plan.run.config.posttrain.validation_shard)
     key = posttrain_key(
         config,
         student=student,
         seed=seed,
-        images_of=images_of,
+        images_of=set_name,
         images=images,
         labels=labels,
         teachers=[] if hard else plan.digests(plan.run.config.relabel.teachers),
@@ -82,34 +65,33 @@ def _posttrain_job(
         missing=missing,
         start=None if start is None else start.digest,
     )
-    payload = {
-        "round": None if is_last(stage) else number,
-        "start": None if start is None else start.key,
-        "student": which,
-        "seed": seed,
-        "set": images_of,
-        "images": images,
-        "labels": labels,
-        "missing": missing,
-    }
-    return Job(key, f"{student.title}_{images_of}_s{seed}", payload)
+    payload = PosttrainPayload(
+        round=stage.round,
+        start=None if start is None else start.key,
+        student=which,
+        seed=seed,
+        set_name=set_name,
+        images=tuple(images),
+        labels=tuple(labels),
+        missing=tuple(missing),
+    )
+    return Job(key, f"{student.title}_{set_name}_s{seed}", payload)
 
 
-def _source(images_of: SetName) -> ImageSet:
-    return "random_real" if images_of == "random_real" else "distilled"
+def _image_set(set_name: SetName) -> ImageSet:
+    return "random_real" if set_name == "random_real" else "distilled"
 
 
 def _sources(
-    plan: RunInputs, number: int, images_of: ImageSet
+    plan: RunInputs, stage: StageId, images_of: ImageSet
 ) -> tuple[list[str], list[str], list[str]]:
     """Return the keys of the image and label shards of one set, and the names of what it lacks.
 
     An image shard that lacks labels is left out whole, in every set of the same images: students
     are compared on equal terms.
     """
-    recover, relabel = (in_round(plan.run.config, kind, number) for kind in ("recover", "relabel"))
-    images = plan.manifest(manifest_name(recover, images_of)).entries
-    labels = plan.manifest(manifest_name(relabel, images_of))
+    images = plan.manifest(StageId("recover", stage.round, images_of)).entries
+    labels = plan.manifest(StageId("relabel", stage.round, images_of))
     partly = {described(shard) for shard in labels.missing}
     return (
         [entry.key for entry in images if entry.shard not in partly],

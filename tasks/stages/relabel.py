@@ -1,32 +1,42 @@
-"""The jobs that describe images: one per image shard and range of views."""
+"""The jobs of the relabel stage: one per image shard and range of views."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from distill_core.keys import relabel_key
 from tasks.jobs import Job
-from tasks.stages.inputs import Jobs, RunInputs, manifest_name
-from tasks.stages.names import in_round, is_last
+from tasks.stages.inputs import Jobs, RunInputs
+from tasks.stages.names import StageId
 
 VIEWS = "_v"  # in the name of a label shard: the image shard before, the views after
 
 
-def relabel_jobs(plan: RunInputs, number: int) -> Jobs:
-    """Return one job per range of views and image shard of the first rounds; none if online."""
-    recover, relabel = (in_round(plan.run.config, kind, number) for kind in ("recover", "relabel"))
-    sets = plan.image_sets if is_last(relabel) else ("distilled",)
+@dataclass(frozen=True)
+class RelabelPayload:
+    """What a worker needs to know of one label shard."""
+
+    images: str  # key of the image shard
+    views: range
+
+
+def relabel_jobs(plan: RunInputs, stage: StageId) -> Jobs:
+    """Return one job per range of views and image shard that a stage covers; none if online."""
+    recover = StageId("recover", stage.round)
+    image_sets = plan.image_sets if stage.is_last else ("distilled",)
     if plan.scheme == "online":
-        return {manifest_name(relabel, images): () for images in sets}
+        return {stage.of(images): () for images in image_sets}
     return {
-        manifest_name(relabel, images): tuple(
+        stage.of(images): tuple(
             _relabel_job(plan, entry.shard, entry.key, views)
-            for entry in plan.manifest(manifest_name(recover, images)).entries
+            for entry in plan.manifest(recover.of(images)).entries
             for views in _view_ranges(plan)
         )
-        for images in sets
+        for images in image_sets
     }
 
 
-def _relabel_job(plan: RunInputs, shard: str, images: str, views: range) -> Job:
+def _relabel_job(plan: RunInputs, shard: str, images: str, views: range) -> Job[RelabelPayload]:
     key = relabel_key(
         plan.run.config,
         scheme=plan.scheme,
@@ -35,7 +45,7 @@ def _relabel_job(plan: RunInputs, shard: str, images: str, views: range) -> Job:
         views=views,
     )
     name = f"{shard}{VIEWS}{views.start:04d}-{views.stop - 1:04d}"
-    return Job(key, name, {"images": images, "views": [views.start, views.stop]})
+    return Job(key, name, RelabelPayload(images, views))
 
 
 def described(label_shard: str) -> str:

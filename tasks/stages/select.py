@@ -3,29 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from distill_core.keys import select_key
+from distill_core.sharding import Group
 from tasks.jobs import Job
-from tasks.stages.inputs import Block, Jobs, RunInputs, block_name, first_images, named
-from tasks.stages.names import in_round
+from tasks.stages.inputs import Block, Jobs, RunInputs, block_name, classes_of, first_images
+from tasks.stages.names import StageId
 
 
-def select_jobs(plan: RunInputs, number: int) -> Jobs:
-    """Return one job per block of classes for round `number`, if starts are judged; else none."""
+@dataclass(frozen=True)
+class SelectPayload:
+    """What a worker needs to know to select real images of one block of classes."""
+
+    classes: Group
+    taken: int  # images per class that the round before took from its selection
+    student: str | None  # key of the student of the rounds before
+    before: str | None  # key of the selection of the round before
+
+
+def select_jobs(plan: RunInputs, stage: StageId) -> Jobs:
+    """Return one job per block of classes for the last round that a stage covers."""
+    number, starts = stage.last_round(plan.run.config), plan.run.config.round_starts
     keys = selection_keys(plan, number)
-    if not keys:
-        return {}
-    starts = plan.run.config.round_starts
-    shared = {
-        "taken": starts[number - 1] - starts[number - 2] if number > 1 else 0,
-        "student": plan.student(number).key if number > 1 else None,
-    }
+    taken = starts[number - 1] - starts[number - 2] if number > 1 else 0
+    student = plan.student(number).key if number > 1 else None
     return {
-        in_round(plan.run.config, "select", number): tuple(
+        stage: tuple(
             Job(
                 key,
                 selection_name(block),
-                named(block) | shared | {"before": keys[-2][block] if number > 1 else None},
+                SelectPayload(
+                    classes_of(block), taken, student, keys[-2][block] if number > 1 else None
+                ),
             )
             for block, key in keys[-1].items()
         )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from distill_core.storage.markers import ShardStore
 from tasks.jobs import Job, Receipt
+from tasks.stages.select import SelectPayload
 from tasks.stages.worker import WorkerContext, receipt, require
 
 if TYPE_CHECKING:
@@ -26,18 +27,18 @@ class SelectWorker:
         """Return (classes done, classes in total) of the current job."""
         return self.context.gauge
 
-    def run(self, job: Job) -> Receipt:
+    def run(self, job: Job[SelectPayload]) -> Receipt:
         """Write the selection of one block and return the receipt."""
         from distill_core.selection.select import encode_selection, totals
 
         if done := self.context.begin(job):
             return receipt(done, won=False)
-        since, classes, selected = time.perf_counter(), job.payload["classes"], {}
-        before = self._before(job.payload["before"])
-        student = self.context.student(job.payload["student"])
+        since, classes, selected = time.perf_counter(), job.payload.classes, {}
+        before = self._before(job.payload.before)
+        student = self.context.student(job.payload.student)
         for number, (label, wnid) in enumerate(classes, start=1):
             last = before.get(wnid)
-            taken = job.payload["taken"] if last else 0
+            taken = job.payload.taken if last else 0
             selected[wnid] = self._select(label, wnid, student, last, taken)
             self.context.progress(number, len(classes))
         return self.context.commit(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from distill_core.config.schema import RunConfig
 from distill_core.data.index import DatasetIndex
 from distill_core.errors import ConfigError
@@ -12,24 +14,32 @@ from distill_core.storage.markers import Marker, ShardStore
 from distill_core.storage.store import Store
 from tasks.jobs import Job
 from tasks.stages.inputs import Jobs, NotReady, RunInputs
+from tasks.stages.names import StageId
 
 
-def squeeze_jobs(plan: RunInputs) -> Jobs:
+@dataclass(frozen=True)
+class SqueezePayload:
+    """What a worker needs to know of one teacher."""
+
+    teacher: int  # its number in the run: 0, then those of the pool
+
+
+def squeeze_jobs(plan: RunInputs, stage: StageId) -> Jobs:
     """Return one job per teacher; one that is taken over is done already.
 
     Raises:
         NotReady: the teacher that is taken over, or that training starts from, is gone.
     """
     count = 1 + len(plan.run.config.squeeze.pool)
-    return {"squeeze": tuple(_squeeze_job(plan, number) for number in range(count))}
+    return {stage: tuple(_squeeze_job(plan, number) for number in range(count))}
 
 
-def _squeeze_job(plan: RunInputs, number: int) -> Job:
+def _squeeze_job(plan: RunInputs, number: int) -> Job[SqueezePayload]:
     config, store = plan.run.config.of_teacher(number), plan.run.store
     reuse = config.squeeze.reuse
     key = teacher_key(plan, config) if reuse is None else stored_teacher(store, reuse).key
     shard = config.squeeze.model.title
-    return Job(key, f"{shard}_t{number}" if number else shard, {"teacher": number})
+    return Job(key, f"{shard}_t{number}" if number else shard, SqueezePayload(number))
 
 
 def teacher_key(plan: RunInputs, config: RunConfig) -> str:

@@ -1,17 +1,68 @@
-"""The worker that measures what real images of each class do to a teacher."""
+"""The statistics stage: how a teacher responds to the real images of each class."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from distill_core.keys import statistics_key
+from distill_core.sharding import Group
 from tasks.jobs import Job, Receipt
+from tasks.stages.inputs import Block, Jobs, RunInputs, block_name, classes_of, first_images
+from tasks.stages.names import StageId
 from tasks.stages.worker import WorkerContext, receipt
 
 if TYPE_CHECKING:
     from distill_core.storage.statistics import Rows
 
 POOLED = "pooled.safetensors"  # what all classes of a block do together
+
+
+@dataclass(frozen=True)
+class StatisticsPayload:
+    """What a worker needs to know to measure one block of classes under one teacher."""
+
+    classes: Group
+    teacher: int
+
+
+def statistics_jobs(plan: RunInputs, stage: StageId) -> Jobs:
+    """Return one job per teacher and block of classes."""
+    return {
+        stage: tuple(
+            Job(
+                key,
+                statistics_name(block, teacher),
+                StatisticsPayload(classes_of(block), teacher),
+            )
+            for teacher in plan.run.config.recover.teachers
+            for block, key in statistics_keys(plan, teacher).items()
+        )
+    }
+
+
+def statistics_keys(plan: RunInputs, teacher: int) -> dict[Block, str]:
+    """Return the key of what each block's classes do to a teacher."""
+    blocks = dict.fromkeys(first_images(shard) for shard in plan.shards)
+    config = plan.run.config.recover
+    rankers = config.teachers[:1] if "originals" in config.measured else ()
+    return {
+        block: statistics_key(
+            plan.run.config,
+            [image.wnid for image in block],
+            teachers=plan.digests([teacher, *rankers]),
+            fingerprints=plan.index.fingerprints,
+            labels=[image.label for image in block],
+        )
+        for block in blocks
+    }
+
+
+def statistics_name(block: Block, teacher: int) -> str:
+    """Return the name of the statistics of one block under one teacher."""
+    name = block_name(block)
+    return f"{name}_t{teacher}" if teacher else name
 
 
 class StatisticsWorker:
@@ -24,16 +75,16 @@ class StatisticsWorker:
         """Return (classes done, classes in total) of the current job."""
         return self.context.gauge
 
-    def run(self, job: Job) -> Receipt:
+    def run(self, job: Job[StatisticsPayload]) -> Receipt:
         """Write the statistics of one block and return the receipt."""
         from distill_core.storage.statistics import encode_pooled, encode_statistics
 
         if done := self.context.begin(job):
             return receipt(done, won=False)
-        since, classes = time.perf_counter(), job.payload["classes"]
+        since, classes = time.perf_counter(), job.payload.classes
         measured = []
         for number, (label, wnid) in enumerate(classes):
-            measured.append(self._measure(label, wnid, job.payload["teacher"]))
+            measured.append(self._measure(label, wnid, job.payload.teacher))
             self.context.progress(number + 1, len(classes))
         files = {"safetensors": encode_statistics([wnid for _, wnid in classes], measured)}
         if self.context.config.recover.measured & {"channels", "patches"}:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from distill_core.evaluation.blocks import rows_in_training
 from distill_core.storage.markers import ShardStore
 from tasks.jobs import Job, Receipt
+from tasks.stages.posttrain import PosttrainPayload
+from tasks.stages.squeeze import SqueezePayload
 from tasks.stages.training import SharedCheckpoints, Trained, train_and_commit
 from tasks.stages.worker import WorkerContext, require
 
@@ -37,9 +39,9 @@ class SqueezeWorker:
         """Return (epochs done, epochs in total)."""
         return self.context.gauge
 
-    def run(self, job: Job) -> Receipt:
+    def run(self, job: Job[SqueezePayload]) -> Receipt:
         """Write the teacher's files and return their receipt."""
-        config = self.context.config.of_teacher(job.payload["teacher"])
+        config = self.context.config.of_teacher(job.payload.teacher)
 
         def train(checkpoints: SharedCheckpoints, world: DistributedContext) -> Trained:
             teacher = self._teacher(config, checkpoints, world)
@@ -116,7 +118,7 @@ class PosttrainWorker:
         """Return (epochs done, epochs in total)."""
         return self.context.gauge
 
-    def run(self, job: Job) -> Receipt:
+    def run(self, job: Job[PosttrainPayload]) -> Receipt:
         """Write one student's result, last and averaged weights and return their receipt."""
         from distill_core.models.files import save_weights
 
@@ -134,13 +136,13 @@ class PosttrainWorker:
         return train_and_commit(self.context, job, train)
 
     def _student(
-        self, job: Job, checkpoints: SharedCheckpoints, world: DistributedContext
+        self, job: Job[PosttrainPayload], checkpoints: SharedCheckpoints, world: DistributedContext
     ) -> tuple[TrainedStudent, dict[str, Any]]:
         """Return a student at the end of its training, and the facts of its cell of the table."""
         from distill_core.posttrain.train import train_student
         from distill_core.training.supervised import Labelled
 
-        shards = [self.context.images(key) for key in job.payload["images"]]
+        shards = [self.context.images(key) for key in job.payload.images]
         rows = rows_in_training(
             self.context.plan.test_images, self.context.config.posttrain.validation_shard
         )
@@ -156,7 +158,7 @@ class PosttrainWorker:
             progress=self.context.progress,
             world=world,
         )
-        result = student.result | {"missing": job.payload["missing"]}
+        result = student.result | {"missing": list(job.payload.missing)}
         return student, result if rows is None else result | self._judged_on(rows)
 
     def _judged_on(self, rows: list[int]) -> dict[str, Any]:
@@ -164,11 +166,11 @@ class PosttrainWorker:
         whole = self.context.plan.test_images
         return {"judged_on": {"images": len(rows), "of": whole, "rows": "evenly spaced"}}
 
-    def _start(self, job: Job) -> nn.Module | None:
+    def _start(self, job: Job[PosttrainPayload]) -> nn.Module | None:
         """Return the student of the round before, if this one goes on from it."""
         from distill_core.models.files import load_network
 
-        key, rounds = job.payload["start"], self.context.config.rounds
+        key, rounds = job.payload.start, self.context.config.rounds
         if key is None or rounds is None:
             return None
         weights = self.context.shard_store.load(
@@ -177,22 +179,22 @@ class PosttrainWorker:
         classes = self.context.config.data.num_classes
         return load_network(weights, rounds.student, num_classes=classes)
 
-    def _task(self, job: Job) -> StudentTask:
+    def _task(self, job: Job[PosttrainPayload]) -> StudentTask:
         from distill_core.posttrain.student import StudentTask
 
-        config, after = self.context.config, job.payload["round"]
+        config, after = self.context.config, job.payload.round
         config = config if after is None else config.after_round(after)
-        student = config.posttrain.students[job.payload["student"]]
-        return StudentTask(config, student, job.payload["seed"], job.payload["set"])
+        student = config.posttrain.students[job.payload.student]
+        return StudentTask(config, student, job.payload.seed, job.payload.set_name)
 
-    def _labels(self, job: Job, shards: list[ImageRows]) -> LabelSource:
+    def _labels(self, job: Job[PosttrainPayload], shards: list[ImageRows]) -> LabelSource:
         """Return where the labels of this set come from."""
         import torch
 
         from distill_core.labels.sources import OnlineLabels, StoredLabels
 
         config, seed = self.context.config.relabel, self.context.config.seed
-        if job.payload["set"] == "hard_labels":
+        if job.payload.set_name == "hard_labels":
             return self._views(shards)
         teacher = self.context.labeller
         if self.context.plan.scheme == "online":
@@ -200,9 +202,9 @@ class PosttrainWorker:
             named = [(rows.images, part) for rows, part in zip(shards, pixels, strict=True)]
             return OnlineLabels(named, teacher, config, seed)
         head = (teacher.head.weight, teacher.head.bias)
-        per_shard = len(job.payload["labels"]) // len(shards)
+        per_shard = len(job.payload.labels) // len(shards)
         readers = [
-            self._reader(job.payload["labels"][n * per_shard : (n + 1) * per_shard])
+            self._reader(job.payload.labels[n * per_shard : (n + 1) * per_shard])
             for n in range(len(shards))
         ]
         return StoredLabels(
@@ -222,7 +224,7 @@ class PosttrainWorker:
         images = [rows.images for rows in shards]
         return ViewsOnly(images, config.relabel, config.seed, config.data.side)
 
-    def _reader(self, keys: list[str]) -> Callable[[int], LabelRows]:
+    def _reader(self, keys: Sequence[str]) -> Callable[[int], LabelRows]:
         """Return a function that reads one view of one image shard from its label shards."""
         from distill_core.storage.labels import decode_labels
         from distill_core.storage.row_groups import RowGroupFile

@@ -47,7 +47,7 @@ class Trained:
 
 def train_and_commit(
     context: WorkerContext,
-    job: Job,
+    job: Job[Any],
     train: Callable[[SharedCheckpoints, DistributedContext], Trained],
 ) -> Receipt:
     """Train, from the last checkpoint on, and commit the result under the job's key."""

@@ -1,19 +1,61 @@
-"""The worker that judges a finished student on one block of real test images."""
+"""The validate stage: finished students evaluated on blocks of the real test split."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from distill_core.evaluation.accuracy import total
+from distill_core.evaluation.blocks import validation_blocks
+from distill_core.keys import validate_key
 from distill_core.storage.markers import ShardStore
 from tasks.jobs import Job, Receipt
+from tasks.run import Run
+from tasks.stages.inputs import Jobs, NotReady, RunInputs, test_images_of
+from tasks.stages.names import StageId
+from tasks.stages.posttrain import PosttrainPayload, posttrain_jobs
 from tasks.stages.worker import WorkerContext, receipt, require
 
 # Which file of a trained student holds which weights.
 WEIGHTS: Mapping[str, str] = {"last": "safetensors", "ema": "ema.safetensors"}
+
+
+@dataclass(frozen=True)
+class ValidatePayload:
+    """What a worker needs to know to evaluate one student on one block of test images."""
+
+    student: int  # number of the student in the config
+    weights: str  # key of the trained student
+    rows: range  # among the readable test images
+
+
+def judged_in_blocks(run: Run) -> bool:
+    """Return whether the final judgement is a stage; until the dataset is known, it may be."""
+    try:
+        images = test_images_of(run)
+    except NotReady:
+        return True
+    return bool(validation_blocks(images, run.config.posttrain.validation_shard))
+
+
+def validate_jobs(plan: RunInputs, stage: StageId) -> Jobs:
+    """Return one job per student and block of test images."""
+    blocks = validation_blocks(plan.test_images, plan.run.config.posttrain.validation_shard)
+    posttrain = StageId("posttrain")
+    trained = frozenset(plan.keys(posttrain))
+    students = [job for job in posttrain_jobs(plan, posttrain)[posttrain] if job.key in trained]
+    jobs = (_validate_job(plan, student, rows) for student in students for rows in blocks)
+    return {stage: tuple(jobs)}
+
+
+def _validate_job(
+    plan: RunInputs, student: Job[PosttrainPayload], rows: range
+) -> Job[ValidatePayload]:
+    key = validate_key(plan.run.config, student=student.key, rows=rows)
+    payload = ValidatePayload(student.payload.student, student.key, rows)
+    return Job(key, f"{student.shard}_t{rows.start:07d}-{rows.stop - 1:07d}", payload)
 
 
 class ValidateWorker:
@@ -27,21 +69,21 @@ class ValidateWorker:
         """Return (images judged, images in total) of the current job, once per weights."""
         return self.context.gauge
 
-    def run(self, job: Job) -> Receipt:
+    def run(self, job: Job[ValidatePayload]) -> Receipt:
         """Write the counts of one student on one block and return the receipt."""
         from distill_core.evaluation.validate import encode_counts, validate
 
         if done := self.context.begin(job):
             return receipt(done, won=False)
-        since, rows = time.perf_counter(), range(*job.payload["rows"])
+        since, rows = time.perf_counter(), job.payload.rows
         images, labels = self.context.split("test", rows)
         counted = {}
-        for name, weights in self._read(job.payload["weights"]).items():
+        for name, weights in self._read(job.payload.weights).items():
             counted[name] = validate(
                 weights,
                 images,
                 labels,
-                student=self.context.config.posttrain.students[job.payload["student"]],
+                student=self.context.config.posttrain.students[job.payload.student],
                 data=self.context.config.data,
                 device=self.context.device,
             )
@@ -54,8 +96,8 @@ class ValidateWorker:
             rows=len(rows),
             classes=len(counted["last"]),
             summary={
-                "weights": job.payload["weights"],
-                "rows": job.payload["rows"],
+                "weights": job.payload.weights,
+                "rows": [rows.start, rows.stop],
                 "of": self.context.plan.test_images,
                 **sums,
             },

@@ -17,7 +17,7 @@ from distill_core.storage.markers import Marker, ShardStore, new_token
 from distill_core.storage.store import Store
 from tasks.jobs import Job, Receipt
 from tasks.run import Run
-from tasks.stages.plan import JobPlan
+from tasks.stages.inputs import RunInputs
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,7 +47,7 @@ class WorkerContext:
         self.run = Run(name, self.config, Store(store, single_writer=single_writer))
         self.shard_store = ShardStore(self.run.store, stage)
         self.device = device
-        self.plan = JobPlan(self.run)
+        self.plan = RunInputs(self.run)
         self.gauge: tuple[int, int] = (0, 0)
         self._teachers: dict[int, FrozenTeacher] = {}
         self._students: dict[str, FrozenTeacher] = {}  # by key
@@ -57,7 +57,7 @@ class WorkerContext:
         """Note how far the current job is."""
         self.gauge = (done, total)
 
-    def begin(self, job: Job) -> Marker | None:
+    def begin(self, job: Job[Any]) -> Marker | None:
         """Prepare this thread for a job; return its marker if somebody finished it meanwhile.
 
         In a gang the first process looks, and all believe it.
@@ -71,7 +71,7 @@ class WorkerContext:
         return DistributedContext.current().broadcast(lambda: self.shard_store.marker(job.key))
 
     def commit(
-        self, job: Job, files: Mapping[str, bytes], *, since: float, **facts: Any
+        self, job: Job[Any], files: Mapping[str, bytes], *, since: float, **facts: Any
     ) -> Receipt:
         """Publish a shard under a new token and report who won."""
         token = new_token()

@@ -20,7 +20,9 @@ from flows.status.activity import Activity, run_activity
 from flows.status.status import run_status
 from tasks.run import Run
 from tasks.runs.drivers import read_drivers
-from tasks.runs.run_stage import STAGES, manifest_names
+from tasks.stages.names import StageId
+from tasks.stages.plan import manifests_of
+from tasks.stages.table import sharded_kinds
 from tests.e2e.test_same_bytes import same_teacher
 from tests.support.pipeline import TINY, execute, manifest, tiny_run
 
@@ -61,9 +63,9 @@ def test_three_drivers_at_once_make_every_shard_once_and_the_same_bytes(
     assert [driver.wait(timeout=WAIT_SECONDS) for driver in drivers] == [0] * DRIVERS
 
     assert run_status(run).complete
-    stages = [stage for stage in STAGES[1:] if manifest_names(run, stage)]
-    for name in (name for stage in stages for name in manifest_names(run, stage)):
-        assert manifest(run, name) == manifest(alone, name), name
+    stages = [kind for kind in sharded_kinds() if manifests_of(run, StageId(kind))]
+    for name in (name for kind in stages for name in manifests_of(run, StageId(kind))):
+        assert manifest(run, str(name)) == manifest(alone, str(name)), name
     for stage in stages:
         shard_store = ShardStore(run.store, stage)
         markers = [marker for marker in shard_store.markers(sorted(shard_store.done())) if marker]

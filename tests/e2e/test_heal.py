@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from distill_core.storage.markers import ShardStore
-from tasks.runs.run_stage import stage_status
+from tasks.runs.stage_status import stage_status
+from tasks.stages.names import StageId
 from tests.support.pipeline import execute, manifest, tiny_run
 
 
@@ -15,8 +16,8 @@ def test_a_deleted_marker_makes_exactly_its_shard_again(tmp_path: Path) -> None:
     before = manifest(run, "recover")
     lost = before.entries[1]
     run.store.delete(ShardStore(run.store, "recover").marker_path(lost.key))
-    status = stage_status(run, "recover")
+    status = stage_status(run, StageId("recover"))
     assert (status.complete, status.total, status.done) == (False, 4, 3)
     assert execute(run).ran == [("recover", lost.shard)]
     assert manifest(run, "recover") == before
-    assert stage_status(run, "recover").complete
+    assert stage_status(run, StageId("recover")).complete

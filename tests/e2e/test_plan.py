@@ -57,7 +57,7 @@ def written(*manifests: Manifest) -> int:
 def compare(run: Run, stage: str, *names: str) -> None:
     """Hold what is planned for a stage against its manifests."""
     plan, found = workload.plan_run(run.config), [manifest(run, name) for name in names]
-    assert workload.shards_by_stage(plan)[stage] == sum(len(each.entries) for each in found)
+    assert workload.shards_by_stage(run.config)[stage] == sum(len(each.entries) for each in found)
     predicted = plan.image_bytes if stage == "recover" else plan.label_bytes
     assert predicted == pytest.approx(written(*found), rel=TOLERANCE)
 

@@ -14,7 +14,7 @@ from distill_core.storage.markers import ShardStore
 from distill_core.storage.store import Store
 from tasks.policy import TeacherPolicy
 from tasks.run import Run
-from tasks.stages.plan import dataset_of
+from tasks.stages.inputs import dataset_of
 from tests.support.pipeline import manifest
 from tests.support.series import (
     Series,

@@ -27,9 +27,11 @@ from tasks.gc.unreferenced import find_garbage
 from tasks.jobs import Job, Receipt
 from tasks.pools.provider import PoolProvider
 from tasks.run import Run, open_run
-from tasks.runs.run_stage import kind_of, manifest_names, run_stage, stages_of
+from tasks.runs.run_stage import run_stage
 from tasks.stages.image_workers import RecoverWorker
-from tasks.stages.plan import JobPlan
+from tasks.stages.names import StageId
+from tasks.stages.plan import JobPlan, manifests_of
+from tasks.stages.table import stages_of
 from tests.e2e.test_same_bytes import same_teacher
 from tests.support.pipeline import Recorder, execute, manifest, tiny_run
 
@@ -66,7 +68,7 @@ def made(recorder: Recorder) -> list[tuple[str, str]]:
 
 def names(run: Run) -> list[str]:
     """Return the manifests that a run has."""
-    return [n for stage in stages_of(run.config)[1:] for n in manifest_names(run, stage)]
+    return [str(n) for stage in stages_of(run.config) for n in manifests_of(run, stage)]
 
 
 def stamps(run: Run) -> dict[Path, int]:
@@ -123,13 +125,16 @@ def test_no_image_is_started_from_twice(whole: Run) -> None:
 
 
 def test_what_is_planned_is_what_there_is_and_everything_verifies(whole: Run) -> None:
-    plan = workload.plan_run(whole.config, test_images=0)
-    planned = workload.shards_by_stage(plan)
-    assert {s.stage: s.total for s in run_status(whole).stages}.items() <= planned.items()
+    planned = workload.shards_by_stage(whole.config, test_images=0)
+    assert {str(s.stage): s.total for s in run_status(whole).stages}.items() <= planned.items()
     verdict = verify_run(whole)
     assert not verdict.damage
     assert not verdict.missing
-    keys = {(kind_of(n), entry.key) for n in names(whole) for entry in manifest(whole, n).entries}
+    keys = {
+        (StageId.parse(n).kind, entry.key)
+        for n in names(whole)
+        for entry in manifest(whole, n).entries
+    }
     assert verdict.shards == len(keys)
 
 
@@ -182,7 +187,7 @@ def test_after_a_kill_in_a_middle_round_only_what_is_missing_is_made(
     before = {path: path.stat().st_mtime_ns for path in survivors}
     missing = run_status(run).first_missing
     assert missing is not None
-    assert missing.stage == KILLED_AFTER
+    assert str(missing.stage) == KILLED_AFTER
 
     again = made(execute(run))
     assert [stage for stage, _ in again][:1] == ["posttrain"]
@@ -202,7 +207,7 @@ def test_more_images_per_class_extend_the_rounds_there_are(whole: Run, tmp_path:
     execute(first)
     assert manifest(first, "recover").entries == manifest(whole, "recover-2").entries
     more = tiny_run(tmp_path, *ROUNDS)
-    ran = made(execute(more, *stages_of(more.config)[:-2]))
+    ran = made(execute(more, *map(str, stages_of(more.config)[:-2])))
     fresh = [shard for stage, shard in ran if stage == "recover" and "random" not in shard]
     assert fresh == ["c00000-00009_i003-003"]
     assert not [stage for stage, _ in ran if stage in ("recover-1", "recover-2", "posttrain-1")]

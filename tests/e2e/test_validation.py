@@ -13,8 +13,9 @@ from distill_core.evaluation.validate import decode_counts
 from distill_core.storage.markers import ShardStore
 from flows.reports import report_data
 from tasks.run import Run
-from tasks.runs.run_stage import stage_status
-from tasks.stages.plan import STAGES
+from tasks.runs.stage_status import stage_status
+from tasks.stages.names import StageId
+from tasks.stages.table import STAGES
 from tests.distill_core.evaluation.test_validate import add_up
 from tests.support.pipeline import execute, manifest, tiny_run
 
@@ -45,7 +46,7 @@ def copied(run: Run, folder: Path, *, without: str) -> Run:
 
 
 def test_a_split_of_one_shard_is_judged_by_training_and_needs_no_stage(whole: Run) -> None:
-    status = stage_status(whole, "validate")
+    status = stage_status(whole, StageId("validate"))
     assert (status.total, status.complete) == (0, True)
     assert not whole.store.exists(whole.path("validate.manifest.json"))
 
@@ -63,7 +64,7 @@ def test_sharded_accuracies_are_those_of_the_whole_split_to_the_last_digit(
 
 def test_the_files_of_a_student_add_up_to_its_accuracy_by_class(whole: Run, sharded: Run) -> None:
     shard_store = ShardStore(sharded.store, "validate")
-    markers = report_data.gather(sharded).markers["validate"]
+    markers = report_data.gather(sharded).markers[StageId("validate")]
     blocks = [decode_counts(shard_store.load(marker, "json")) for marker in markers[:4]]
     student = report_data.gather(whole).results[0]
     for which in ("last", "ema"):
@@ -93,7 +94,7 @@ def test_training_on_a_large_split_says_what_judged_it_and_the_stage_has_the_las
 ) -> None:
     monkeypatch.setattr(blocks, "IN_TRAINING", 50)
     run = copied(whole, tmp_path / "copy", without="runs")
-    ran = execute(run, *STAGES[:-1]).ran
+    ran = execute(run, *list(STAGES)[:-1]).ran
     assert sum(stage == "posttrain" for stage, _ in ran) == 2  # on another part: another key
     before = report_data.gather(run)
     said = {"images": 50, "of": 360, "rows": "evenly spaced"}

@@ -19,7 +19,7 @@ from tasks.jobs import Job, Receipt
 from tasks.run import open_run
 from tasks.series import version_of
 from tasks.stages.image_workers import RecoverWorker
-from tasks.stages.plan import dataset_of
+from tasks.stages.inputs import dataset_of
 from tests.support.series import (
     Series,
     change_class,

@@ -28,7 +28,8 @@ from tasks.pools.host import RECEIPT_BYTES
 from tasks.pools.outcomes import RetryPolicy
 from tasks.pools.ray import RayPool
 from tasks.run import Run
-from tasks.runs.run_stage import stage_status
+from tasks.runs.stage_status import stage_status
+from tasks.stages.names import StageId
 from tests.e2e.test_kill import wait_until
 from tests.faults.conftest import SHARDS
 from tests.support.fakes import make_jobs
@@ -115,7 +116,7 @@ def aftermath(
     watch = Watch()
     with pytest.raises(ShardsFailed) as raised:
         recover(run, watch, **ON_RAY, in_flight=1, job_timeout_seconds=OVERDUE_SECONDS)
-    failed = stage_status(run, "recover").failed
+    failed = stage_status(run, StageId("recover")).failed
     attempts = notebook.attempts()
     return Aftermath(run, raised.value, watch, attempts, failed, shards)
 
@@ -213,7 +214,7 @@ def test_after_mending_only_what_failed_is_made_and_the_manifest_is_that_of_peac
     made = {shard: len(tries) for shard, tries in notebook.attempts().items()}
     assert made == dict.fromkeys(aftermath.failed, 1)
     assert manifest(run, "recover") == untroubled
-    assert not stage_status(run, "recover").failed
+    assert not stage_status(run, StageId("recover")).failed
 
 
 def test_a_killed_driver_leaves_what_is_done_to_the_next_one(

@@ -13,7 +13,8 @@ from distill_core.recover import cudagraph
 from distill_core.recover.step import Part
 from distill_core.storage.markers import ShardStore
 from tasks.run import Run
-from tasks.runs.run_stage import stage_status
+from tasks.runs.stage_status import stage_status
+from tasks.stages.names import StageId
 from tests.e2e.test_same_bytes import same_teacher
 from tests.support.pipeline import execute, tiny_run
 
@@ -51,7 +52,7 @@ def test_nothing_of_a_shard_that_diverges_is_kept(
     with pytest.raises(ShardsFailed, match="1 of the recover shards failed"):
         execute(run, "recover")
 
-    (failure,) = stage_status(run, "recover").failed.values()
+    (failure,) = stage_status(run, StageId("recover")).failed.values()
     assert (failure["type"], failure["attempts"]) == ("DivergedError", 1)
     assert f"the {what} of the batch" in failure["error"]
     assert not ShardStore(run.store, "recover").done()

@@ -13,7 +13,8 @@ from distill_core.storage.manifest import Manifest, load_manifest
 from distill_core.storage.markers import ShardStore
 from tasks.run import Run
 from tasks.runs import finalise
-from tasks.runs.run_stage import stage_status
+from tasks.runs.stage_status import stage_status
+from tasks.stages.names import StageId
 from tests.faults.conftest import SHARDS
 from tests.support.fault_runs import planned_run, recover
 from tests.support.pipeline import manifest
@@ -49,7 +50,7 @@ def resume(run: Run, notebook: Notebook, untroubled: Manifest) -> None:
     recover(run, local=True)
     assert notebook.attempts() == {}
     assert manifest(run, "recover") == untroubled
-    assert stage_status(run, "recover").complete
+    assert stage_status(run, StageId("recover")).complete
 
 
 def test_a_driver_killed_between_the_last_commit_and_the_manifest(

@@ -11,7 +11,8 @@ import torch
 from distill_core.errors import ShardsFailed
 from distill_core.models.teacher import FrozenTeacher
 from tasks.run import Run
-from tasks.runs.run_stage import stage_status
+from tasks.runs.stage_status import stage_status
+from tasks.stages.names import StageId
 from tests.e2e.test_same_bytes import same_teacher
 from tests.support.pipeline import execute, manifest, tiny_run
 
@@ -67,6 +68,6 @@ def test_a_device_without_room_for_half_fails_the_shard_and_says_what_to_do(
     with pytest.raises(ShardsFailed):
         execute(run, "recover")
     assert tried == [4, 2]
-    (failure,) = stage_status(run, "recover").failed.values()
+    (failure,) = stage_status(run, StageId("recover")).failed.values()
     assert "2 batches. It did not fit a second time" in failure["error"]
     assert "--groups 1" in failure["error"]

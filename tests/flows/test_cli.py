@@ -18,7 +18,8 @@ from flows.runs import pipeline, shard_selection
 from flows.status import status
 from flows.status.status import RunStatus
 from tasks.run import Run
-from tasks.runs.run_stage import StageStatus
+from tasks.runs.stage_status import StageStatus
+from tasks.stages.names import StageId
 from tests.support.fabricate import finished_run, preset_file
 
 HEAVY = ("torch", "ray", "prefect", "matplotlib", "pydantic", "pyarrow")
@@ -182,7 +183,7 @@ def test_failed_shards_are_listed_and_the_exit_code_is_1(
     distill: Distill, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     why = {"attempts": 3, "error": "ValueError: poisoned\nmore"}
-    stage = StageStatus("recover", total=2, done=1, failed={"c0_i0": why})
+    stage = StageStatus(StageId("recover"), total=2, done=1, failed={"c0_i0": why})
     monkeypatch.setattr(status, "run_status", lambda run: RunStatus("tiny", "tiny", (stage,)))
 
     def fail(*_: object) -> None:
@@ -259,12 +260,12 @@ def test_anything_else_is_refused(text: str) -> None:
 
 
 def test_failed_only_narrows_the_first_incomplete_stage() -> None:
-    done = StageStatus("squeeze", total=1, done=1, complete=True)
-    failed = StageStatus("recover", total=3, done=1, failed={"b": {}, "a": {}})
+    done = StageStatus(StageId("squeeze"), total=1, done=1, complete=True)
+    failed = StageStatus(StageId("recover"), total=3, done=1, failed={"b": {}, "a": {}})
     assert shard_selection.failed_only_of(RunStatus("r", "p", (done, failed))) == {
         "recover": ["a", "b"]
     }
-    untouched = StageStatus("recover", total=3, done=1)
+    untouched = StageStatus(StageId("recover"), total=3, done=1)
     with pytest.raises(ConfigError, match="no recover shard has failed"):
         shard_selection.failed_only_of(RunStatus("r", "p", (done, untouched)))
     with pytest.raises(ConfigError, match="complete"):
@@ -281,4 +282,4 @@ def test_a_run_that_was_never_started_has_no_stage_done(run: Run, tmp_path: Path
     reached = status.run_status(fresh)
     assert not reached.complete
     assert reached.first_missing is not None
-    assert reached.first_missing.stage == "ingest"
+    assert reached.first_missing.stage == StageId("ingest")

@@ -12,7 +12,7 @@ from distill_core.config.load import load_run
 from distill_core.storage.store import Store
 from flows.maintenance.verify import verify_run
 from tasks.run import create_run, open_run
-from tasks.runs.run_stage import STAGES
+from tasks.stages.table import STAGES
 from tests.flows.test_cli import Distill, distill
 from tests.support.datasets import image_folder
 from tests.support.pipeline import TINY, execute, manifest

@@ -10,6 +10,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import IO
 
 import pytest
@@ -23,6 +24,8 @@ from tasks.execution import Execution
 from tasks.pools.provider import PoolProvider
 from tasks.run import Run, create_run, open_run
 from tasks.runs import run_stage
+from tasks.stages.names import StageId
+from tasks.stages.table import STAGES
 from tests.support.notes import Notes
 from tests.support.stand_in import STAND_IN
 
@@ -45,7 +48,9 @@ def planned_run(store: str, *overrides: str, shards: int) -> Run:
     run = create_run(load_run("rehearsal-21k", (*chosen, *overrides)), Store(store))
     execution = Execution(store=store, local=True)
     with PoolProvider(execution) as pools:
-        run_stage.run_stage(run, "ingest", execution=execution, observer=Watch(), pools=pools)
+        run_stage.run_stage(
+            run, StageId("ingest"), execution=execution, observer=Watch(), pools=pools
+        )
     teacher = ShardStore(run.store, "squeeze").commit(
         "0" * 16,
         shard="nobody",
@@ -64,8 +69,10 @@ def recover(run: Run, watch: Watch | None = None, **how: object) -> Watch:
     execution = Execution.model_validate({"store": run.store.url, **how})
     watch = watch or Watch()
     with pytest.MonkeyPatch.context() as patch, PoolProvider(execution) as pools:
-        patch.setattr(run_stage, "WORKERS", {"recover": STAND_IN})
-        run_stage.run_stage(run, "recover", execution=execution, observer=watch, pools=pools)
+        patch.setitem(STAGES, "recover", replace(STAGES["recover"], worker=STAND_IN))
+        run_stage.run_stage(
+            run, StageId("recover"), execution=execution, observer=watch, pools=pools
+        )
     return watch
 
 

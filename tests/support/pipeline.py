@@ -11,7 +11,9 @@ from tasks.execution import Execution
 from tasks.observer import Observer
 from tasks.pools.provider import PoolProvider
 from tasks.run import Run, create_run
-from tasks.runs.run_stage import run_stage, stages_of
+from tasks.runs.run_stage import run_stage
+from tasks.stages.names import StageId
+from tasks.stages.table import stages_of
 
 TINY = (
     "ipc=2",
@@ -67,7 +69,7 @@ def execute(run: Run, *stages: str, workers: int = 1, local: bool = True) -> Rec
     execution = Execution(store=run.store.url, local=local, workers=workers)
     recorder = Recorder()
     with PoolProvider(execution) as pools:
-        for stage in stages or stages_of(run.config):
+        for stage in map(StageId.parse, stages) if stages else stages_of(run.config):
             run_stage(run, stage, execution=execution, observer=recorder, pools=pools)
     return recorder
 

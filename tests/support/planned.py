@@ -17,12 +17,14 @@ from distill_core.storage.markers import Marker, ShardStore, new_token
 from distill_core.storage.store import Store
 from tasks.jobs import Job
 from tasks.run import Run, create_run
-from tasks.runs.stage_status import manifest_names
-from tasks.stages.plan import STAGES, JobPlan, NotReady
+from tasks.stages.inputs import NotReady
+from tasks.stages.names import StageId
+from tasks.stages.plan import JobPlan, manifests_of
+from tasks.stages.table import sharded_kinds
 from tests.support.datasets import data_config, image_folder
 from tests.support.fabricate import preset_file
 
-SHARDED_STAGES = tuple(stage for stage in STAGES[1:] if stage != "statistics")
+SHARDED_STAGES = tuple(kind for kind in sharded_kinds() if kind != "statistics")
 OVERRIDES = ("data.num_classes=2", "recover.ipc_range=1", "relabel.views_per_shard=1")
 
 
@@ -60,14 +62,14 @@ class Workshop:
 
 def jobs(run: Run, stage: str) -> list[Job]:
     """Return every job of a stage."""
-    return [job for part in JobPlan(run).jobs(stage).values() for job in part]
+    return [job for part in JobPlan(run).jobs(StageId(stage)).values() for job in part]
 
 
 def finish(run: Run, stage: str) -> None:
     """Commit what a stage lacks and write its manifests."""
-    for name, part in JobPlan(run).jobs(stage).items():
+    for name, part in JobPlan(run).jobs(StageId(stage)).items():
         made = [replace(commit(run, stage, job), shard=job.shard) for job in part]
-        save_manifest(run.store, run.name, Manifest.of(name, made))
+        save_manifest(run.store, run.name, Manifest.of(str(name), made))
 
 
 def commit(run: Run, stage: str, job: Job) -> Marker:
@@ -101,7 +103,8 @@ def wanted(run: Run) -> set[tuple[str, str]]:
     found = set()
     for stage in SHARDED_STAGES:
         manifests = [
-            load_manifest(run.store, run.name, name) for name in manifest_names(run, stage)
+            load_manifest(run.store, run.name, str(name))
+            for name in manifests_of(run, StageId(stage))
         ]
         if all(manifests):
             found |= {(stage, entry.key) for one in manifests if one for entry in one.entries}

@@ -13,7 +13,6 @@ from flows.status.status import RunStatus, run_status
 from tasks.execution import Execution
 from tasks.policy import TeacherPolicy
 from tasks.run import Run
-from tasks.runs.run_stage import STAGES
 from tests.support.datasets import png
 from tests.support.pipeline import TINY, Recorder, execute
 
@@ -103,7 +102,7 @@ class Series:
 
     def resume(self, run: Run) -> RunStatus:
         """Do what a run lacks."""
-        return self._noted(run, execute(run, *STAGES))
+        return self._noted(run, execute(run))
 
     def _noted(self, run: Run, recorder: Recorder) -> RunStatus:
         self.ran = recorder.ran

@@ -143,7 +143,7 @@ class StandIn:
     def run(self, job: Job) -> Receipt:
         """Make and commit one shard, unless it is ordered otherwise."""
         orders, attempt = self._notebook.begin(job)
-        images = tuple(chain.from_iterable(batches_of(**job.payload["batches"])))
+        images = tuple(chain.from_iterable(batches_of(job.payload.groups, job.payload.grids)))
         die = partial(self._notebook.die, attempt)
         match attempt.fate.split():
             case ["die", "before"]:

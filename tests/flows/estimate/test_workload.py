@@ -28,7 +28,7 @@ def test_counts_follow_from_the_config(tiny: RunConfig) -> None:
     assert plan.views == 6 * 2 * 2  # images x views x (distilled, random real)
     assert plan.students == 2 * 3
     assert plan.student_images == 6 * 6 * 2
-    assert workload.shards_by_stage(plan) == {
+    assert workload.shards_by_stage(tiny) == {
         "ingest": 1,
         "squeeze": 1,
         "statistics": 0,
@@ -43,8 +43,7 @@ def test_counts_follow_from_the_config(tiny: RunConfig) -> None:
 def test_students_are_validated_in_shards_only_where_the_test_split_does_not_fit_one(
     tiny: RunConfig, images: int, shards: int
 ) -> None:
-    plan = workload.plan_run(tiny, test_images=images)
-    assert workload.shards_by_stage(plan)["validate"] == shards
+    assert workload.shards_by_stage(tiny, test_images=images)["validate"] == shards
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,8 @@ from prefect.cache_policies import NO_CACHE
 
 from distill_core.errors import ClusterError, ConfigError, ShardsFailed, StorageError
 from flows.orchestration import artifacts, prefect_flow
+from tasks.stages.names import StageId
+from tasks.stages.table import STAGES
 
 
 @pytest.mark.parametrize(
@@ -26,18 +28,8 @@ def test_a_stage_is_tried_again_only_if_its_error_says_so(error: Exception, agai
 
 
 def test_every_stage_is_a_task_without_cache_or_results() -> None:
-    names = (
-        "ingest",
-        "squeeze",
-        "statistics",
-        "select",
-        "recover",
-        "relabel",
-        "posttrain",
-        "validate",
-        "report",
-    )
-    for stage in (getattr(prefect_flow, name) for name in names):
+    stages = map(StageId, STAGES)
+    for stage in (*map(prefect_flow.task_of, stages), prefect_flow.report):
         assert stage.persist_result is False
         assert stage.cache_policy is NO_CACHE
         assert stage.retries == 1

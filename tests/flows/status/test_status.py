@@ -20,7 +20,8 @@ from flows.status.activity import Activity, Claim, RunActivity, run_activity
 from flows.status.status import RunStatus
 from tasks.run import Run
 from tasks.runs.drivers import DriverRecord, RunningShard, driver_path
-from tasks.runs.run_stage import StageStatus
+from tasks.runs.stage_status import StageStatus
+from tasks.stages.names import StageId
 from tests.support.fabricate import finished_run
 
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
@@ -73,7 +74,7 @@ def committed(run: Run, key: str, *, minutes_ago: float) -> str:
 def half_done(*keys: str, failed: tuple[str, ...] = ()) -> StageStatus:
     """Return a stage whose shards a to d are missing."""
     return StageStatus(
-        "recover",
+        StageId("recover"),
         total=4 + len(keys),
         done=len(keys),
         failed={shard: {"attempts": 3, "error": "ValueError: poisoned"} for shard in failed},
@@ -84,7 +85,7 @@ def half_done(*keys: str, failed: tuple[str, ...] = ()) -> StageStatus:
 
 def activity(run: Run, stage: StageStatus) -> Activity:
     """Return what happens in one stage."""
-    return run_activity(run, [stage], now=NOW).stages[stage.stage]
+    return run_activity(run, [stage], now=NOW).stages[str(stage.stage)]
 
 
 def printed(reached: RunStatus, seen: RunActivity) -> str:
@@ -233,11 +234,13 @@ def test_the_json_has_the_promised_keys(
 
 
 def test_a_stage_without_shards_is_not_shown(run: Run) -> None:
-    assert "statistics" not in {stage.stage for stage in status.run_status(run).stages}
+    assert StageId("statistics") not in {stage.stage for stage in status.run_status(run).stages}
 
 
 def test_a_dry_run_lists_what_would_run_as_text_and_json(run: Run) -> None:
-    reached = RunStatus("tiny", "tiny", (half_done("k"), StageStatus("posttrain", None, 0)))
+    reached = RunStatus(
+        "tiny", "tiny", (half_done("k"), StageStatus(StageId("posttrain"), None, 0))
+    )
     known, unknown = shard_selection.intents(run, reached, {"recover": ["b", "a", "z"]})
     assert known.lines() == ["recover: 2 of 5", "  a", "  b"]
     assert unknown.lines() == ["posttrain: 6 by the plan, fewer if the store has some already"]

@@ -22,6 +22,7 @@ from tasks.gc.collect import Collection, collect
 from tasks.gc.unreferenced import find_garbage
 from tasks.run import Run
 from tasks.series import Version, claim
+from tasks.stages.names import StageId
 from tasks.stages.plan import JobPlan
 from tests.flows.test_cli import Distill, distill
 from tests.support.planned import (
@@ -175,7 +176,7 @@ def test_a_version_keeps_the_dataset_it_stands_on_even_before_it_is_registered(
 
 
 def test_shards_that_a_stage_went_on_without_stay_when_they_come_after_all(run: Run) -> None:
-    jobs_of_set = JobPlan(run).jobs("recover")["recover"]
+    jobs_of_set = JobPlan(run).jobs(StageId("recover"))[StageId("recover")]
     late, markers = jobs_of_set[0], [commit(run, "recover", job) for job in jobs_of_set[1:]]
     save_manifest(run.store, run.name, Manifest.of("recover", markers, [late.shard]))
     before = paths(run.store)

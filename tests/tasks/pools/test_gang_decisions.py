@@ -19,6 +19,7 @@ from tasks.pools.dispatch import dispatch
 from tasks.pools.local import local_pool
 from tasks.pools.outcomes import DispatchResult, RetryPolicy
 from tasks.run import Run, create_run
+from tasks.stages.names import StageId
 from tasks.stages.plan import JobPlan
 from tasks.stages.trainers import SqueezeWorker
 from tasks.stages.worker import WorkerContext
@@ -66,7 +67,7 @@ def copies(runs: list[Run]) -> list[Run]:
 
 def job_of(run: Run) -> Job:
     """Return the job that trains the teacher."""
-    (job,) = JobPlan(run).jobs("squeeze")["squeeze"]
+    (job,) = JobPlan(run).jobs(StageId("squeeze"))[StageId("squeeze")]
     return job
 
 

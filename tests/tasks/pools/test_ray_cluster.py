@@ -41,7 +41,7 @@ print("fine")
 
 JOINS_WITH_A_WRONG_TOKEN = """
 import os, subprocess, sys, ray
-from tasks import ray_cluster
+from tasks.pools import ray_cluster
 
 JOIN = "import sys; from tasks.pools import ray_cluster as r; r.connected(sys.argv[1]).__enter__()"
 with ray_cluster.started(num_cpus=1):

@@ -1,0 +1,41 @@
+"""How many shards a stage will have, estimated from the config before anything is read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from distill_core.config.schema import RunConfig
+from distill_core.sharding import ClassShard
+from tasks.stages.names import StageId, round_of_image
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What is known of a run before its dataset is indexed.
+
+    Attributes:
+        config: of the run.
+        shards: class shards of one image set, as if no class were missing.
+        test_images: in the real test split; None: not known.
+        online: whether labels are computed again and not stored.
+    """
+
+    config: RunConfig
+    shards: Sequence[ClassShard]
+    test_images: int | None
+    online: bool
+
+    @property
+    def blocks(self) -> int:
+        """Return how many blocks of classes the shards cover."""
+        return len({shard.labels for shard in self.shards})
+
+    def image_shards(self, stage: StageId) -> int:
+        """Return how many image shards a stage covers, over all image sets."""
+        number = stage.last_round(self.config)
+        covered = sum(
+            round_of_image(self.config, shard.grids[0][1][0]) <= number for shard in self.shards
+        )
+        baseline = stage.is_last and "random_real" in self.config.posttrain.sets
+        return covered * (2 if baseline else 1)

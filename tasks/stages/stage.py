@@ -1,0 +1,43 @@
+"""The type of a row in the table of stages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from distill_core.config.schema import RunConfig
+from tasks.execution import Execution
+from tasks.observer import Observer
+from tasks.run import Run
+from tasks.stages.expected import Expected
+from tasks.stages.inputs import Jobs, RunInputs
+from tasks.stages.names import StageId
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One kind of stage, with all that planning, running, reporting and collecting need.
+
+    A stage either has `jobs` and a `worker`, which pools run shard by shard, or `in_driver`, which
+    the driver calls itself and which is complete once its `record` lies in the folder of the run.
+    """
+
+    kind: str
+    unit: str  # what a running job counts, e.g. steps
+    summary: str  # one sentence for people
+    expected: Callable[[Expected, StageId], int | None]  # shards; None: the dataset must be known
+    payload: type | None = None  # of its jobs
+    jobs: Callable[[RunInputs, StageId], Jobs] | None = None
+    worker: str = ""  # "module:Class", imported where it runs
+    in_driver: Callable[[Run, Observer], None] | None = None
+    record: str = ""  # file in the run's folder that `in_driver` writes last
+    per_round: bool = False  # occurs once per round of images
+    image_sets: bool = False  # writes one manifest per image set
+    reports_accuracy: bool = False  # the summaries of its markers hold accuracies
+    occurs: Callable[[RunConfig], bool] = lambda config: True
+    has_shards: Callable[[Run], bool] = lambda run: True  # False: nothing to do in this run
+    is_whole: Callable[[StageId], bool] = lambda stage: False  # later stages need every shard
+    check: Callable[[RunInputs], None] = lambda inputs: None  # before its jobs are planned
+    processes: Callable[[RunConfig], int] = lambda config: 1  # that share one job
+    worker_options: Callable[[Execution], Mapping[str, Any]] = lambda execution: {}
