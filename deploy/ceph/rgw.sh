@@ -9,7 +9,7 @@
 # `make test-ceph` starts and stops it by itself, unless it already runs.
 set -euo pipefail
 
-HOME_DIR=${DISTILL_CEPH_HOME:-${TMPDIR:-/tmp}/distill-ceph-$UID} # short: sockets stand in it
+HOME_DIR=${DISTILL_CEPH_HOME:-${TMPDIR:-/tmp}/distill-ceph-$UID} # short, because it contains sockets
 PORT=${DISTILL_CEPH_PORT:-7480}
 MON_PORT=${DISTILL_CEPH_MON_PORT:-6790}
 KEY=testing
@@ -19,7 +19,7 @@ export CEPH_CONF=$HOME_DIR/ceph.conf
 
 die() { echo "rgw.sh: $*" >&2; exit 1; }
 
-missing() { # print the first program that is not there
+missing() { # print the first program that is missing
   local tool
   for tool in ceph ceph-mon ceph-osd radosgw radosgw-admin monmaptool curl; do
     command -v "$tool" >/dev/null || { echo "$tool"; return; }

@@ -14,6 +14,6 @@ def test_a_flow_run_that_fell_silent_is_declared_crashed_and_frees_its_place(
 ) -> None:
     state = operator.end_of(silent_run)
     assert state["type"] == "CRASHED"
-    assert "No sign of life" in state["message"]
+    assert "No heartbeat" in state["message"]
     place = operator.server.get("/deployments/name/distill/silent")["global_concurrency_limit"]
     assert place["active_slots"] == 0
