@@ -26,7 +26,7 @@ from distill_core.recover.weight_perturbation import perturbed
 from distill_core.seeds import generator, philox_key
 from distill_core.selection.start import gaussian
 from distill_core.sharding import Batch
-from distill_core.storage.statistics import Expected
+from distill_core.storage.statistics_files import Expected
 from distill_core.transforms.curricula import cosine_lr, crop_low
 from distill_core.transforms.views import View, apply_view, sample_view
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from distill_core.data.real_images import RealImages
     from distill_core.models.ensemble import Ensemble
     from distill_core.models.teacher import FrozenTeacher
-    from distill_core.storage.images import ImageRows
+    from distill_core.storage.image_shards import ImageRows
 
 
 class WorkerContext:
@@ -135,7 +135,7 @@ class WorkerContext:
 
     def images(self, key: str) -> ImageRows:
         """Return a committed image shard, decoded."""
-        from distill_core.storage.images import decode_images
+        from distill_core.storage.image_shards import decode_images
 
         shard_store = ShardStore(self.run.store, "recover")
         return decode_images(shard_store.load(require(shard_store, key), "parquet"))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from distill_core.storage.labels import decode_labels
+from distill_core.storage.label_shards import decode_labels
 from distill_core.storage.markers import ShardStore
 from tasks.run import Run
 from tests.e2e.test_same_bytes import same_teacher

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from distill_core.errors import ShardError
-from distill_core.storage.labels import decode_labels, encode_labels
+from distill_core.storage.label_shards import decode_labels, encode_labels
 from distill_core.storage.markers import ShardStore
 from distill_core.storage.row_groups import RowGroupFile
 from distill_core.storage.store import Store

@@ -12,7 +12,7 @@ import numpy as np
 
 from distill_core.config.load import load_run
 from distill_core.sharding import ImageId
-from distill_core.storage.images import ImageRows, encode_images, encode_pixels
+from distill_core.storage.image_shards import ImageRows, encode_images, encode_pixels
 from distill_core.storage.manifest import Manifest, save_manifest
 from distill_core.storage.markers import Marker, ShardStore
 from distill_core.storage.store import Store

@@ -25,7 +25,7 @@ import numpy as np
 from distill_core.errors import DivergedError
 from distill_core.seeds import derive_seed
 from distill_core.sharding import ImageId, batches_of
-from distill_core.storage.images import ImageRows, encode_images
+from distill_core.storage.image_shards import ImageRows, encode_images
 from distill_core.storage.markers import ShardStore
 from distill_core.storage.store import Store
 from tasks.jobs import Job, Receipt

@@ -163,13 +163,13 @@ def test_a_daemonic_worker_may_start_processes_too(tmp_path: Path) -> None:
 ENDLESS = """
 import sys
 from pathlib import Path
-from distill_core.data import real
+from distill_core.data import real_images
 from distill_core.data.index import load_index
 from distill_core.storage.store import Store
 from tests.support.datasets import data_config
 config = data_config(sys.argv[1], format="parquet")
 index = load_index(Store(sys.argv[1] + "/store"), sys.argv[2])
-images = real.RealImages(config, index, "train", decoders=2, start_pixels=0)
+images = real_images.RealImages(config, index, "train", decoders=2, start_pixels=0)
 while True:
     images.pixels(range(60))
     print(*(decoder.process.pid for decoder in images._decoders._all), flush=True)
