@@ -7,7 +7,8 @@ import time
 from typing import TYPE_CHECKING
 
 from distill_core.config.data import DataConfig
-from distill_core.data.index import DatasetIndex, ingest
+from distill_core.data.index import DatasetIndex
+from distill_core.data.ingest import ingest
 from distill_core.storage.store import Store
 from tasks.jobs import Receipt
 from tasks.run import Run
@@ -26,7 +27,7 @@ def run_ingest(run: Run, observer: Observer) -> None:
 def ingest_observed(
     config: DataConfig, store: Store, previous: DatasetIndex | None, observer: Observer
 ) -> DatasetIndex:
-    """Index a dataset, and tell somebody how far it is; see `distill_core.data.index.ingest`."""
+    """Index a dataset, and tell somebody how far it is; see `distill_core.data.ingest.ingest`."""
     started = time.monotonic()
     observer.stage_started("ingest", 1, 0)
     observer.job_started("ingest", config.name)

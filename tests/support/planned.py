@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from distill_core.config.load import load_run
-from distill_core.data.index import ingest
+from distill_core.data.ingest import ingest
 from distill_core.models.spec import TeacherSpec
 from distill_core.storage.manifest import Manifest, load_manifest, save_manifest
 from distill_core.storage.markers import Marker, ShardStore, new_token

@@ -15,7 +15,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from distill_core.config.load import load_run
-from distill_core.data.index import DatasetIndex, ingest
+from distill_core.data.index import DatasetIndex
+from distill_core.data.ingest import ingest
 from distill_core.keys import recover_key, statistics_key
 from distill_core.sharding import plan_shards
 from distill_core.storage.store import Store

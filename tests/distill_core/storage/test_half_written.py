@@ -18,7 +18,7 @@ from unittest.mock import patch
 
 import pytest
 
-from distill_core.data.index import ingest
+from distill_core.data.ingest import ingest
 from distill_core.errors import StorageError
 from distill_core.storage.backends import LocalBackend
 from distill_core.storage.checkpoints import Checkpoints
