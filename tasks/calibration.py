@@ -146,9 +146,8 @@ class CalibrationWorker:
         """Return a teacher of the right shape."""
         from torch import nn
 
-        from distill_core.models.build import build_model
+        from distill_core.models.build import build_model, head_name
         from distill_core.models.files import load_teacher, teacher_files
-        from distill_core.models.heads import head_name
         from distill_core.models.spec import TeacherSpec
 
         data, name = self._config.data, self._config.squeeze.model

@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy, interpolate
 
 from distill_core.config.recovery import PerturbConfig, RecoverConfig
 from distill_core.errors import DivergedError
-from distill_core.models.committee import voters
+from distill_core.models.ensemble import voters
 from distill_core.models.teacher import FrozenTeacher
 from distill_core.recover.goals import goal_of, skipped_convolutions
 from distill_core.recover.pixels import PixelParameters

@@ -19,9 +19,8 @@ from torch import Tensor
 
 from distill_core.config.terms import Measured, OriginalsConfig
 from distill_core.errors import ConfigError
-from distill_core.models.channels import MeanVar
 from distill_core.models.convolutions import Probe
-from distill_core.models.moments import PATCH_SIDE
+from distill_core.models.moments import PATCH_SIDE, MeanVar
 from distill_core.models.teacher import FrozenTeacher, TeacherOutput
 from distill_core.statistics.barycentre import barycentre
 from distill_core.storage.statistics_files import Rows
