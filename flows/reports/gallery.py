@@ -16,7 +16,8 @@ import numpy as np
 from PIL import Image as Picture
 
 from distill_core.storage.image_shards import ImageRows, decode_images
-from distill_core.storage.markers import Marker, ShardStore
+from distill_core.storage.markers import Marker
+from distill_core.storage.shard_store import ShardStore
 from flows.reports.charts import Image
 from flows.reports.report_data import ReportData, spread
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from distill_core.evaluation.blocks import rows_in_training
-from distill_core.storage.markers import ShardStore
+from distill_core.storage.shard_store import ShardStore
 from tasks.jobs import Job, Receipt
 from tasks.stages.training import SharedCheckpoints, Trained, train_and_commit
 from tasks.stages.worker import WorkerContext, require

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from distill_core.evaluation.accuracy import total
-from distill_core.storage.markers import ShardStore
+from distill_core.storage.shard_store import ShardStore
 from tasks.jobs import Job, Receipt
 from tasks.stages.worker import WorkerContext, receipt, require
 

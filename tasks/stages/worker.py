@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from distill_core.config.schema import RunConfig
 from distill_core.errors import ShardError
-from distill_core.storage.markers import Marker, ShardStore, new_token
+from distill_core.storage.markers import Marker, ShardFacts
+from distill_core.storage.shard_store import ShardStore, new_token
 from distill_core.storage.store import Store
 from tasks.jobs import Job, Receipt
 from tasks.run import Run
@@ -75,14 +76,13 @@ class WorkerContext:
     ) -> Receipt:
         """Publish a shard under a new token and report who won."""
         token = new_token()
+        seconds = time.perf_counter() - since
         marker = self.shard_store.commit(
             job.key,
             shard=job.shard,
             files=files,
-            seconds=time.perf_counter() - since,
-            device=self.device,
+            facts=ShardFacts(seconds=seconds, device=self.device, **facts),
             token=token,
-            **facts,
         )
         return receipt(marker, won=marker.token == token)
 

@@ -17,7 +17,7 @@ from distill_core.models.teacher import FrozenTeacher
 from distill_core.storage.image_shards import ImageRows, decode_images
 from distill_core.storage.label_shards import LabelRows, decode_labels
 from distill_core.storage.manifest import Manifest, load_manifest
-from distill_core.storage.markers import ShardStore
+from distill_core.storage.shard_store import ShardStore
 from tasks.run import Run
 
 IMAGES = 100  # whose labels are made again
