@@ -161,16 +161,16 @@ class BatchRecovery:
 
     def _view(self, step: int, side: int) -> View:
         """Draw the view of a step for the whole batch."""
-        crop = self.config.crop
-        return sample_view(
+        crop, shared = self.config.crop, self.config.shared_view
+        view = sample_view(
             generator(self.views, step),
-            count=len(self.batch),
+            count=1 if shared else len(self.batch),
             side=side,
             scale=None if crop is None else (self._low(step), crop.high),
             flip=self.config.flip,
             roll=self.config.roll,
-            shared=self.config.shared_view,
         )
+        return view.repeated(len(self.batch)) if shared else view
 
     @torch.no_grad()
     def _final_losses(self, pixels: Tensor) -> dict[str, np.ndarray]:
