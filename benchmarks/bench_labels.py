@@ -26,7 +26,7 @@ from distill_core.labels.encoding import quantise
 from distill_core.labels.sources import Labels, StoredLabels
 from distill_core.labels.topk import keep_top
 from distill_core.sharding import ImageId
-from distill_core.storage.labels import LabelRows, decode_labels, encode_labels
+from distill_core.storage.label_shards import LabelRows, decode_labels, encode_labels
 from distill_core.transforms.mixing import sample_mix
 from distill_core.transforms.views import sample_view
 

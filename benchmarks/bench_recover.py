@@ -123,10 +123,10 @@ class Contest:
         return self.noise.clone().requires_grad_(True)
 
     def _view(self, step: int) -> View:
-        return sample_view(
-            generator(0, step), count=self.batch, side=self.side, scale=(0.08, 1.0), flip=True,
-            roll=ROLL, shared=True,
-        )  # fmt: skip
+        view = sample_view(
+            generator(0, step), count=1, side=self.side, scale=(0.08, 1.0), flip=True, roll=ROLL
+        )
+        return view.repeated(self.batch)
 
 
 def equality(contest: Contest, precision: Precision) -> str:

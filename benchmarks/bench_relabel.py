@@ -27,8 +27,8 @@ from distill_core.labels.relabel import relabel_shard
 from distill_core.labels.views import sample_label_view
 from distill_core.models.files import load_teacher
 from distill_core.sharding import ImageId
-from distill_core.storage.images import ImageRows
-from distill_core.storage.labels import encode_labels
+from distill_core.storage.image_shards import ImageRows
+from distill_core.storage.label_shards import encode_labels
 from distill_core.transforms.pixel_space import PixelSpace
 
 CROP, CLASSES = (0.08, 1.0), 1000

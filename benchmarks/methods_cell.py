@@ -12,7 +12,8 @@ from typing import Any
 
 from benchmarks.methods_block import Block, Cell, Method, cell_id
 from distill_core.config.schema import RunConfig
-from distill_core.storage.markers import Marker, ShardStore
+from distill_core.storage.markers import Marker
+from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.store import Store
 from tasks.execution import Execution
 from tasks.observer import Observer

@@ -18,7 +18,7 @@ from rich.console import Console
 from benchmarks.scale_store import plan_of
 from distill_core.config.load import load_run
 from distill_core.storage.manifest import Manifest, save_manifest
-from distill_core.storage.markers import ShardStore
+from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.store import Store
 from flows.progress.display import Several, display
 from flows.progress.event_log import EventLog

@@ -14,7 +14,7 @@ from benchmarks.scale_workers import commit_empty
 from distill_core.config.load import load_run
 from distill_core.sharding import ClassEntry
 from distill_core.storage.manifest import Manifest, save_manifest
-from distill_core.storage.markers import ShardStore
+from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.store import Store
 from tasks.jobs import Job
 from tasks.run import Run

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 
-from distill_core.storage.markers import Marker, ShardStore
+from distill_core.storage.markers import Marker, ShardFacts
+from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.store import Store
 from tasks.jobs import Job, Receipt
 
@@ -31,6 +32,5 @@ class EmptyWorker:
 
 def commit_empty(shard_store: ShardStore, key: str, shard: str) -> Marker:
     """Commit a shard whose file and marker are as small as they come."""
-    return shard_store.commit(
-        key, shard=shard, files={"parquet": b"empty"}, rows=1, classes=1, seconds=0.0, device="cpu"
-    )
+    facts = ShardFacts(rows=1, classes=1, seconds=0.0, device="cpu")
+    return shard_store.commit(key, shard=shard, files={"parquet": b"empty"}, facts=facts)

@@ -19,7 +19,7 @@ from tasks.pools.provider import PoolProvider
 if TYPE_CHECKING:
     from distill_core.models.teacher import FrozenTeacher
     from distill_core.sharding import Batch
-    from distill_core.storage.statistics import Expected
+    from distill_core.storage.statistics_files import Expected
 
 STEPS = 10  # of the first, shorter measurement; the second takes as many as fit
 SECONDS = 5.0  # about what one measurement may take
@@ -107,7 +107,7 @@ class CalibrationWorker:
         import numpy as np
 
         from distill_core.labels.relabel import relabel_shard
-        from distill_core.storage.images import ImageRows
+        from distill_core.storage.image_shards import ImageRows
 
         side = self._config.data.side
         rows = ImageRows(batch, np.zeros((len(batch), 3, side, side), np.uint8))
@@ -146,9 +146,8 @@ class CalibrationWorker:
         """Return a teacher of the right shape."""
         from torch import nn
 
-        from distill_core.models.build import build_model
+        from distill_core.models.build import build_model, head_name
         from distill_core.models.files import load_teacher, teacher_files
-        from distill_core.models.heads import head_name
         from distill_core.models.spec import TeacherSpec
 
         data, name = self._config.data, self._config.squeeze.model
@@ -178,7 +177,7 @@ def _of_noise(config: RecoverConfig, teacher: FrozenTeacher, batch: Batch) -> Ex
     import numpy as np
 
     from distill_core.statistics.measure_for_terms import measure_for
-    from distill_core.storage.statistics import decode_statistics, encode_statistics, pooled
+    from distill_core.storage.statistics_files import decode_statistics, encode_statistics, pooled
 
     shape = (2, 3, teacher.spec.side, teacher.spec.side)
     noise = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)

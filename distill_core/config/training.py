@@ -36,6 +36,9 @@ Network = Literal[  # the table of models/build.py; *_small are for images of 16
     "alexnet",
 ]
 
+RESNET18_SMALL_WIDTH = 64  # channels of the first layer where a config gives no width
+CONVNET_WIDTH = 128  # likewise
+
 
 class ModelConfig(Frozen):
     """A network of `distill_core.models`; teachers and students come from the same table."""

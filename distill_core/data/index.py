@@ -1,10 +1,15 @@
-"""The index: what the input is. Built once; every later stage reads the index, not a folder.
+"""The index of a dataset: one row per image, the class list and the content fingerprints.
 
-``datasets/<id>/index/`` holds one row per image of each split, ``datasets/<id>/index.json``,
-created last, the class list and the content fingerprints. Rows stand in the order of class, name
-and hash, so that a class's images have the same order wherever and however they are stored. The id
-is a hash of the rows and the classes, addresses relative to the dataset's folder included: moving
-the folder changes nothing, and one id never means two layouts.
+It is built once; every later stage reads the index and never lists the dataset's folder.
+``datasets/<id>/index/`` holds one table per split, and ``datasets/<id>/index.json``, created last,
+the class list and the fingerprints. Rows are sorted by class, name and hash, so a class's images
+have the same order however they are stored. The id is a hash of the rows and the classes, with
+addresses relative to the dataset's folder: moving the folder does not change it, and one id never
+stands for two layouts.
+
+Class ids are append-only over the versions of a dataset, so labels in files that are reused never
+change their meaning. A class that is removed leaves a hole and gets its id back if it returns; new
+classes are appended.
 """
 
 from __future__ import annotations
@@ -12,8 +17,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -23,30 +28,24 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from distill_core.config.data import DataConfig
-from distill_core.data.contents import Contents
-from distill_core.data.ingest import NOTHING, check_classes, check_split, read_split
-from distill_core.data.numbering import number_classes
-from distill_core.data.readers.formats import open_reader
 from distill_core.data.readers.record import Split
 from distill_core.errors import DataError
-from distill_core.progress import Progress, silent
 from distill_core.sharding import ClassEntry, class_list_hash
 from distill_core.storage.digest import sha256
 from distill_core.storage.parquet import open_parquet
 from distill_core.storage.store import Store
 
-IDENTITY = ("label", "name", "uri", "offset", "size", "sha256", "status")  # reason is only words
+IDENTITY = ("label", "name", "uri", "offset", "size", "sha256", "status")  # `reason` does not count
 CONTENT = ("name", "size", "sha256")
 
 
 @dataclass(frozen=True)
 class DatasetIndex:
-    """What was ingested; tables have the columns of `survey.SCHEMA`."""
+    """An ingested dataset; its tables have the columns of `ingest.SCHEMA`."""
 
     id: str
     classes: tuple[ClassEntry, ...]  # by id, holes included
-    fingerprints: Mapping[str, str]  # wnid -> hash over names, sizes, hashes of its train images
+    fingerprints: Mapping[str, str]  # by wnid: hash over its train images' CONTENT
     test_fingerprint: str
     train: pa.Table
     test: pa.Table
@@ -75,17 +74,10 @@ class DatasetIndex:
         """Return the rows of every readable image in a split, (n,) int64."""
         return self._readable[split]
 
-    def contents(self) -> Contents:
-        """Return the content of every readable image of both splits."""
-        tables = ((self.train, self._readable["train"]), (self.test, self._readable["test"]))
-        return Contents(
-            digest for table, rows in tables for digest in table["sha256"].to_numpy()[rows]
-        )
-
     def duplicates(self) -> dict[str, int]:
-        """Return how many contents stand under several classes, and in both splits.
+        """Return the number of contents with several classes, and of those in both splits.
 
-        They are kept; a large number says that a dataset was put together wrongly.
+        Duplicates are kept; a large number indicates a mistake in the dataset.
         """
         train, test = (t.filter(pc.field("status") == "ok") for t in (self.train, self.test))
         labels = train.group_by("sha256").aggregate([("label", "count_distinct")])
@@ -102,55 +94,27 @@ class DatasetIndex:
         return {"train": self.train["label"].to_numpy(), "test": self.test["label"].to_numpy()}
 
 
-def ingest(
-    config: DataConfig,
-    store: Store,
-    previous: DatasetIndex | None = None,
-    *,
-    progress: Progress = silent,
-) -> DatasetIndex:
-    """Read, hash and decode-check every image, then commit the index; idempotent.
+def number_classes(
+    names: Sequence[str], known: Sequence[ClassEntry] = ()
+) -> tuple[ClassEntry, ...]:
+    """Return every class by id, holes included.
 
     Args:
-        config: of the dataset.
-        store: where the index is kept.
-        previous: the version before, whose class ids go on, see `number_classes`; images that it
-            has are hashed, but not decoded again.
-        progress: told (images read, images in total).
-
-    Raises:
-        ConfigError: the dataset's address is wrong.
-        DataError: a class without images, another class count, too many unreadable images.
+        names: the classes that are present now, in the order of the dataset; unique.
+        known: all classes of the version before, by id; none for a first version.
     """
-    reader = open_reader(config)
-    names = reader.classes()
-    classes = number_classes(names, () if previous is None else previous.classes)
-    check_classes(config, names, classes)
-    by_name = {entry.wnid: entry for entry in classes}
-    there = [by_name[name] for name in names]
-    decoded = NOTHING if previous is None else previous.contents()
-    counts = {"train": reader.count("train"), "test": reader.count("test")}
-    total = sum(counts.values())
-
-    def split_table(split: Split, before: int) -> pa.Table:
-        def moved(done: int, _: int) -> None:
-            progress(before + done, total)
-
-        table = read_split(reader, config, split, there, decoded=decoded, progress=moved)
-        check_split(config, split, table, there)
-        return table
-
-    train, test = split_table("train", 0), split_table("test", counts["train"])
-    index = _index(config.name, classes, train, test)
-    _commit(store, index)
-    return index
+    present, before = set(names), {entry.wnid for entry in known}
+    kept = [replace(entry, removed=entry.wnid not in present) for entry in known]
+    generation = 1 + max((entry.generation for entry in known), default=-1)
+    added = [name for name in names if name not in before]
+    return (*kept, *(ClassEntry(n, name, generation) for n, name in enumerate(added, len(kept))))
 
 
 def load_index(store: Store, dataset: str) -> DatasetIndex:
     """Read a committed index.
 
     Raises:
-        DataError: there is none under that id, or it is damaged.
+        DataError: there is no index under that id, or it is damaged.
     """
     path = _facts_path(dataset)
     try:
@@ -167,13 +131,14 @@ def load_index(store: Store, dataset: str) -> DatasetIndex:
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{store.uri(path)}: not the description of a dataset ({error!r}). "
-            "Delete it and ingest again."
+            "Delete it and ingest the dataset again."
         ) from error
 
 
-def _index(
+def build_index(
     name: str, classes: tuple[ClassEntry, ...], train: pa.Table, test: pa.Table
 ) -> DatasetIndex:
+    """Return the index of two tables, with its id and its fingerprints."""
     by_class = [_digest(part, CONTENT) for part in _by_label(train, len(classes))]
     tests = [_digest(part, CONTENT) for part in _by_label(test, len(classes))]
     entries = [list(asdict(entry).values()) for entry in classes]
@@ -188,8 +153,8 @@ def _index(
     )
 
 
-def _commit(store: Store, index: DatasetIndex) -> None:
-    """Write the tables under names of their content, then the facts, unless they are there."""
+def commit_index(store: Store, index: DatasetIndex) -> None:
+    """Write the tables under content-based names, then index.json, unless it exists already."""
     if store.exists(_facts_path(index.id)):
         return
     files = {}
@@ -197,7 +162,7 @@ def _commit(store: Store, index: DatasetIndex) -> None:
         stream = io.BytesIO()
         pq.write_table(table, stream, compression="zstd", write_page_checksum=True)
         digest = sha256(stream.getvalue())
-        # Another version of Arrow writes other bytes for the same rows: both may then lie here.
+        # Another version of Arrow may write other bytes for the same rows; both may exist here.
         files[split] = {"file": f"{split}-{digest[:16]}.parquet", "sha256": digest}
         store.put(_table_path(index.id, files[split]["file"]), stream.getvalue())
     facts = {
@@ -216,8 +181,8 @@ def _load_table(store: Store, dataset: str, file: Mapping[str, str]) -> pa.Table
     data = store.read(path)
     if sha256(data) != file["sha256"]:
         raise DataError(
-            f"{store.uri(path)}: {len(data)} bytes that index.json does not describe. "
-            f"Delete the folder {store.uri(f'datasets/{dataset}')} and ingest again."
+            f"{store.uri(path)}: {len(data)} bytes do not match index.json. Delete the folder "
+            f"{store.uri(f'datasets/{dataset}')} and ingest the dataset again."
         )
     with open_parquet(data, where=store.uri(path), columns=IDENTITY) as opened:
         return opened.read()

@@ -1,10 +1,14 @@
 """Shard keys: a hash of everything that decides a shard's bytes, and of nothing else.
 
-In a key: the stage's settings and numerics version, the teacher digests, the keys of the shards it
-reads, its batches, class ids where they matter, content fingerprints only where real images are
-read, and the arithmetic (precision, intra-op threads). Not in it: total IPC, workers, device,
-retries, paths, other classes. Resuming, extending, sharing between runs and incremental
-re-distillation are then one question: which keys have no marker?
+A key contains the stage's settings and numerics version, the teacher digests, the keys of the
+shards it reads, its batches, class ids where they matter, content fingerprints where real images
+are read, and the arithmetic (precision, intra-op threads). It does not contain the total IPC,
+workers, device, retries, paths or other classes. Resuming, extending, sharing between runs and
+incremental re-distillation therefore all reduce to one question: which keys have no marker?
+
+base:   NUMERICS versions, hashing, content fingerprints.
+images: keys of teachers, class statistics, selections and image shards.
+labels: keys of label shards, students and evaluation blocks.
 """
 
 from __future__ import annotations
@@ -12,16 +16,28 @@ from __future__ import annotations
 from distill_core.keys.base import NUMERICS, content_fingerprint
 from distill_core.keys.images import (
     ImageSet,
+    RecoverReads,
     recover_key,
     select_key,
     squeeze_key,
     statistics_key,
 )
-from distill_core.keys.labels import posttrain_key, relabel_key, validate_key
+from distill_core.keys.labels import (
+    EvaluationSplit,
+    StudentStart,
+    TrainingSet,
+    posttrain_key,
+    relabel_key,
+    validate_key,
+)
 
 __all__ = [
     "NUMERICS",
+    "EvaluationSplit",
     "ImageSet",
+    "RecoverReads",
+    "StudentStart",
+    "TrainingSet",
     "content_fingerprint",
     "posttrain_key",
     "recover_key",

@@ -1,4 +1,4 @@
-"""What all keys have in common: how they are hashed, and what every shard's bytes depend on."""
+"""The parts that all keys share: hashing, and the settings that decide every shard's bytes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from distill_core.config.data import DataConfig
 from distill_core.config.schema import RunConfig
 
-# Bumped on purpose when a stage's numerics change; golden tests fail when they change unannounced.
+# Increased when a stage's numerics change on purpose; golden tests fail on any other change.
 NUMERICS: Mapping[str, int] = {
     "squeeze": 2,
     "statistics": 3,
@@ -28,7 +28,7 @@ def content_fingerprint(fingerprints: Mapping[str, str]) -> str:
 
 
 def key_of(run: RunConfig, stage: str, parts: Mapping[str, Any]) -> str:
-    """Return the key of a shard of a stage: its own parts, and what all shards depend on."""
+    """Return the key of a shard: a hash of its own parts and of those that all shards share."""
     common = {
         "stage": stage,
         "numerics": NUMERICS[stage],
@@ -40,14 +40,14 @@ def key_of(run: RunConfig, stage: str, parts: Mapping[str, Any]) -> str:
 
 
 def _pixels(data: DataConfig) -> Any:
-    """Return what decides a decoded, normalised pixel; paths and names do not."""
+    """Return the settings that decide a decoded, normalised pixel; paths and names do not."""
     return dumped(data, include={"num_classes", "side", "load", "resize", "mean", "std"})
 
 
 def dumped(model: Any, **selection: Any) -> Any:
-    """Return what differs from its default: a setting that is added later leaves keys as they are.
+    """Return the settings that differ from their defaults, so that new settings keep old keys.
 
-    So a default never changes: that would change results under keys that stay.
+    A default must therefore never change: results would change under keys that stay the same.
     """
     if model is None:
         return None
@@ -55,6 +55,6 @@ def dumped(model: Any, **selection: Any) -> Any:
 
 
 def digest_of(parts: Any) -> str:
-    """Return 32 hex digits of what JSON can say."""
+    """Return the first 32 hex digits of the sha256 of a JSON-able value."""
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -1,8 +1,9 @@
-"""Keys of teachers, of what is measured and selected under them, and of the images they make."""
+"""Keys of teachers, of class statistics, of selections, and of the images made from them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from distill_core.config.schema import RunConfig
@@ -53,11 +54,11 @@ def statistics_key(
     """Return the key of the class statistics of one block of classes.
 
     Args:
-        run: the resolved run; what its terms are held against is measured, and nothing else.
+        run: the resolved run; its terms decide what is measured.
         wnids: the classes, in order.
-        teachers: sha256 of the teachers' weights; the one that is measured first.
+        teachers: sha256 of the teachers' weights; the one that is measured comes first.
         fingerprints: content fingerprint by wnid.
-        labels: their ids; enter only where a teacher ranks the images of a class.
+        labels: ids of the classes; used only where a teacher ranks the images of a class.
     """
     config, content = run.recover, [[wnid, fingerprints[wnid]] for wnid in wnids]
     parts: dict[str, Any] = {"teachers": list(teachers), "content": content}
@@ -88,11 +89,11 @@ def select_key(
     Args:
         run: the resolved run.
         wnids: the classes, in order.
-        teacher: sha256 of the judging teacher's weights.
-        student: likewise of the student of the rounds before; None in the first round.
-        before: key of the selection of the round before.
-        start: ipc_index at which the round begins; with that of the round before, how many images
-            are used up.
+        teacher: sha256 of the weights of the teacher that ranks the images.
+        student: sha256 of the weights of the previous rounds' student; None in the first round.
+        before: key of the selection of the previous round.
+        start: ipc_index at which the round begins; with that of the previous round, it gives the
+            number of images that are used up.
         fingerprints: content fingerprint by wnid.
     """
     parts = {
@@ -107,34 +108,39 @@ def select_key(
     return key_of(run, "select", parts)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecoverReads:
+    """The results of earlier stages that an image shard is made from."""
+
+    teachers: Sequence[str]  # sha256 of the teachers' weights
+    statistics: Sequence[str] = ()  # keys of the class statistics of its classes, by teacher
+    every: Sequence[
+        str
+    ] = ()  # keys of those of all blocks, for terms that compare with all classes
+    selection: str | None = None  # key of the selection of real images it starts from
+    student: str | None = None  # sha256 of the weights of the student that a term evaluates
+
+
 def recover_key(
     run: RunConfig,
     images: ImageSet,
     shard: ClassShard,
     *,
-    teachers: Sequence[str],
+    reads: RecoverReads,
     fingerprints: Mapping[str, str],
-    statistics: Sequence[str] = (),
-    every: Sequence[str] = (),
-    selection: str | None = None,
-    student: str | None = None,
 ) -> str:
     """Return the key of one image shard.
 
     Args:
         run: the resolved run.
-        images: which set the shard belongs to.
+        images: the set that the shard belongs to.
         shard: its groups and grids name every (class id, wnid, ipc_index).
-        teachers: sha256 of the teachers' weights.
-        fingerprints: content fingerprint by wnid; enters only when the start is a real image.
-        statistics: keys of the class statistics it reads, by teacher.
-        every: keys of those of all blocks, where a term is held against all classes together.
-        selection: key of the selection of real images it starts from.
-        student: sha256 of the weights of the student that a term asks.
+        reads: keys and digests of the results it is made from.
+        fingerprints: content fingerprint by wnid; used only if the start is a real image.
     """
     config = run.recover_for(images)
-    # The batches below say what batch size, composition and range would only repeat, unless groups
-    # divide that range; without a step only the start and how it is stored count.
+    # The batches below contain batch size and composition, and the range too unless late groups
+    # divide it. Without steps, only the start and its encoding count.
     repeated = {"batch_size", "composition", "shard_classes", "candidates"}
     if config.late_groups == 1:
         repeated |= {"ipc_range"}
@@ -148,16 +154,16 @@ def recover_key(
         content = [fingerprints[wnid] for wnid in sorted(wnid for _, wnid in shard.classes)]
     parts = {
         "settings": settings,
-        "teachers": list(teachers),
+        "teachers": list(reads.teachers),
         "groups": shard.groups,
         "batches": shard.grids,
         "content": content,
-        "statistics": list(statistics),
+        "statistics": list(reads.statistics),
         "seed": run.seed,
     }
-    if every:
-        parts["every"] = list(every)
-    for name, value in (("selection", selection), ("student", student)):
+    if reads.every:
+        parts["every"] = list(reads.every)
+    for name, value in (("selection", reads.selection), ("student", reads.student)):
         if value is not None:
             parts[name] = value
     return key_of(run, "recover", parts)

@@ -1,15 +1,16 @@
-"""Keys of labels, and of the students that learn from them."""
+"""Keys of label shards, of the students trained on them, and of their evaluation."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from distill_core.config.schema import RunConfig
 from distill_core.config.students import SetName
 from distill_core.config.training import ModelConfig
 from distill_core.keys.base import dumped, key_of
 
-# What decides a label view, and what is said of it.
+# Settings that decide a label view and its label.
 VIEW_FIELDS = frozenset(
     {
         "crop",
@@ -32,8 +33,8 @@ def relabel_key(
 
     Args:
         run: the resolved run.
-        scheme: what is stored, `auto` resolved.
-        images: key of the image shard it describes.
+        scheme: the values that are stored, with `auto` resolved.
+        images: key of the image shard it labels.
         teachers: sha256 of the teachers' weights.
         views: the view ids it covers.
     """
@@ -48,66 +49,68 @@ def relabel_key(
     return key_of(run, "relabel", parts)
 
 
-def posttrain_key(
-    run: RunConfig,
-    *,
-    student: ModelConfig,
-    seed: int,
-    images_of: SetName,
-    images: Sequence[str],
-    labels: Sequence[str],
-    teachers: Sequence[str],
-    class_hash: str,
-    test: str,
-    judged_on: int | None = None,
-    missing: Sequence[str] = (),
-    start: str | None = None,
-) -> str:
-    """Return the key of one trained and judged student.
+@dataclass(frozen=True, slots=True)
+class StudentStart:
+    """A student before its training."""
 
-    Args:
-        run: the resolved run.
-        student: its architecture.
-        seed: of its start and its batch order.
-        images_of: which set it is trained on.
-        images: keys of the image shards.
-        labels: keys of the label shards; empty for hard or online labels.
-        teachers: sha256 of the teachers' weights.
-        class_hash: identity of the label space.
-        test: content fingerprint of the split it is judged on.
-        judged_on: how many images of the split judge it while it trains; None: all of them.
-        missing: names of the shards that the set lacks; its result names them.
-        start: sha256 of the weights that training starts from; None: drawn from the seed.
-    """
+    model: ModelConfig
+    seed: int  # of its start and its batch order
+    weights: str | None = None  # sha256 of the weights it starts from; None: drawn from the seed
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSet:
+    """The shards that a student is trained on."""
+
+    name: SetName
+    images: Sequence[str]  # keys of the image shards
+    labels: Sequence[str]  # keys of the label shards; empty for hard or online labels
+    teachers: Sequence[str]  # sha256 of the teachers' weights
+    missing: Sequence[str] = ()  # names of the shards that the set lacks; its result names them
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationSplit:
+    """The images that a student is evaluated on."""
+
+    class_hash: str  # identity of the label space
+    fingerprint: str  # of the content of the test split
+    rows: int | None = None  # images that evaluate it during training; None: all of them
+
+
+def posttrain_key(
+    run: RunConfig, *, student: StudentStart, data: TrainingSet, test: EvaluationSplit
+) -> str:
+    """Return the key of one trained and evaluated student."""
     parts = {
         "settings": dumped(
             run.posttrain, exclude={"students", "seeds", "sets", "validation_shard"}
         ),
         "views": dumped(run.relabel, include=VIEW_FIELDS) | {"views": run.relabel.stored_views},
-        "student": dumped(student),
-        "seed": [run.seed, seed],
-        "set": images_of,
-        "images": list(images),
-        "labels": list(labels),
-        "teachers": list(teachers),
-        "classes": class_hash,
-        "test": test,
+        "student": dumped(student.model),
+        "seed": [run.seed, student.seed],
+        "set": data.name,
+        "images": list(data.images),
+        "labels": list(data.labels),
+        "teachers": list(data.teachers),
+        "classes": test.class_hash,
+        "test": test.fingerprint,
     }
-    if judged_on is not None:
-        parts["judged_on"] = judged_on
-    if missing:
-        parts["missing"] = list(missing)
-    if start is not None:
-        parts["start"] = start
+    if test.rows is not None:
+        parts["judged_on"] = test.rows
+    if data.missing:
+        parts["missing"] = list(data.missing)
+    if student.weights is not None:
+        parts["start"] = student.weights
     return key_of(run, "posttrain", parts)
 
 
 def validate_key(run: RunConfig, *, student: str, rows: range) -> str:
-    """Return the key of the final judgement of one student on one block of test images.
+    """Return the key of the final evaluation of one student on one block of test images.
 
     Args:
         run: the resolved run.
-        student: key of the trained student; it names the test split's content, too.
+        student: key of the trained student, which includes the test split's content.
         rows: the block, among the readable images of the test split.
     """
     return key_of(run, "validate", {"student": student, "rows": [rows.start, rows.stop]})

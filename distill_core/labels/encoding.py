@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from distill_core.errors import DataError
-from distill_core.storage.label_codec import Affine
+from distill_core.storage.label_rows import Affine
 
 TINY = torch.finfo(torch.float32).tiny  # of a level; below it, 1 / level would overflow
 WHOLE = 3.0 * 2**22  # float32 this large have no fraction; their lowest byte is 0

@@ -22,9 +22,9 @@ from distill_core.labels.views import LabelView, sample_label_view
 from distill_core.models.ensemble import Ensemble
 from distill_core.models.teacher import FrozenTeacher, TeacherOutput
 from distill_core.progress import Progress, silent
-from distill_core.storage.images import ImageRows
-from distill_core.storage.label_codec import choose_scheme
-from distill_core.storage.labels import LabelRows
+from distill_core.storage.image_shards import ImageRows
+from distill_core.storage.label_rows import choose_scheme
+from distill_core.storage.label_shards import LabelRows
 
 
 def relabel_shard(

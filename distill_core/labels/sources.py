@@ -26,7 +26,7 @@ from distill_core.labels.views import LabelView, sample_label_view
 from distill_core.models.ensemble import Ensemble
 from distill_core.models.teacher import FrozenTeacher
 from distill_core.sharding import ImageId
-from distill_core.storage.labels import LabelRows
+from distill_core.storage.label_shards import LabelRows
 from distill_core.transforms.mixing import Mix
 from distill_core.transforms.rand_augment import Operations
 from distill_core.transforms.views import View

@@ -12,8 +12,8 @@ import numpy as np
 
 from distill_core.errors import DataError
 from distill_core.labels.views import LabelView
-from distill_core.storage.label_codec import Affine
-from distill_core.storage.labels import LabelRows
+from distill_core.storage.label_rows import Affine
+from distill_core.storage.label_shards import LabelRows
 from distill_core.transforms.mixing import Mix
 from distill_core.transforms.rand_augment import Operations
 from distill_core.transforms.views import View

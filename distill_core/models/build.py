@@ -1,4 +1,7 @@
-"""From a `ModelConfig` to a network whose start depends on a seed and on nothing else."""
+"""Building a network from a `ModelConfig`, and separating its head from its backbone.
+
+The start of a network depends on a seed and on nothing else.
+"""
 
 from __future__ import annotations
 
@@ -8,61 +11,55 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from distill_core.config.training import ModelConfig
+from distill_core.config.training import CONVNET_WIDTH, RESNET18_SMALL_WIDTH, ModelConfig
 from distill_core.errors import ConfigError
-from distill_core.models import stems
-from distill_core.models.small import ConvNet, Norm, SmallResNet18
-from distill_core.models.wide import WideResNet
+from distill_core.models.small_networks import ConvNet, Norm, SmallResNet18, WideResNet
+from distill_core.models.torchvision_networks import torchvision_network
 from distill_core.seeds import derive_seed
 
 Builder = Callable[[int, int | None], nn.Module]  # (classes, width) -> network
 
 
 def _small_resnet18(num_classes: int, width: int | None) -> nn.Module:
-    return SmallResNet18(num_classes, width=width or 64)
+    return SmallResNet18(num_classes, width=width or RESNET18_SMALL_WIDTH)
 
 
 def _convnet(depth: int, norm: Norm = "batch") -> Builder:
-    """Return the builder of a plain network, 128 channels wide by default."""
+    """Return the builder of a `ConvNet`."""
     return lambda num_classes, width: ConvNet(
-        num_classes, depth=depth, width=width or 128, norm=norm
+        num_classes, depth=depth, width=width or CONVNET_WIDTH, norm=norm
     )
 
 
-def _torchvision(name: str, stem: Callable[[nn.Module], None] | None = None) -> Builder:
-    """Return the builder of one of torchvision's networks, its stem changed if `stem` is given."""
+def _torchvision(name: str, *, small: bool = False) -> Builder:
+    """Return the builder of a network of torchvision."""
 
     def build(num_classes: int, width: int | None) -> nn.Module:
-        _one_width(width)
-        from torchvision import models  # slower to import than torch; most workers need none of it
-
-        model: nn.Module = getattr(models, name)(num_classes=num_classes)
-        if stem is not None:
-            stem(model)
-        return model
+        _refuse_width(width)
+        return torchvision_network(name, num_classes, small=small)
 
     return build
 
 
 def _wrn_16_2(num_classes: int, width: int | None) -> nn.Module:
-    _one_width(width)
+    _refuse_width(width)
     return WideResNet(num_classes, depth=16, width=2)
 
 
-def _one_width(width: int | None) -> None:
+def _refuse_width(width: int | None) -> None:
     if width is not None:
-        raise ValueError(f"width = {width}, but this network has one width. Leave width out.")
+        raise ValueError(f"width = {width}, but this network has a fixed width. Remove width.")
 
 
 MODELS: Mapping[str, Builder] = {
     # For images of 16 to 64 pixels
     "resnet18_small": _small_resnet18,
-    "resnet50_small": _torchvision("resnet50", stems.resnet),
-    "resnet101_small": _torchvision("resnet101", stems.resnet),
-    "densenet121_small": _torchvision("densenet121", stems.densenet),
-    "mobilenet_v2_small": _torchvision("mobilenet_v2", stems.mobilenet_v2),
-    "shufflenet_v2_x0_5_small": _torchvision("shufflenet_v2_x0_5", stems.shufflenet_v2),
-    "efficientnet_b0_small": _torchvision("efficientnet_b0", stems.efficientnet),
+    "resnet50_small": _torchvision("resnet50", small=True),
+    "resnet101_small": _torchvision("resnet101", small=True),
+    "densenet121_small": _torchvision("densenet121", small=True),
+    "mobilenet_v2_small": _torchvision("mobilenet_v2", small=True),
+    "shufflenet_v2_x0_5_small": _torchvision("shufflenet_v2_x0_5", small=True),
+    "efficientnet_b0_small": _torchvision("efficientnet_b0", small=True),
     "wrn_16_2": _wrn_16_2,
     "convnet1": _convnet(1),
     "convnet2": _convnet(2),
@@ -90,7 +87,7 @@ def build_model(config: ModelConfig, num_classes: int, *, seed: int) -> nn.Modul
     on (`config`, `num_classes`, `seed`) alone, and the global generator is left as it was.
 
     Raises:
-        ConfigError: a width was given to a network of one width.
+        ConfigError: a width was given to a network of fixed width.
     """
     model = skeleton(config, num_classes).to_empty(device="cpu")
     for prefix, module in model.named_modules():
@@ -103,7 +100,7 @@ def skeleton(config: ModelConfig, num_classes: int) -> nn.Module:
     """Return the network without storage (device ``meta``): its names and shapes.
 
     Raises:
-        ConfigError: a width was given to a network of one width.
+        ConfigError: a width was given to a network of fixed width.
     """
     with torch.device("meta"):
         try:
@@ -145,3 +142,42 @@ def _initialise(module: nn.Module, prefix: str, *, seed: int) -> None:
 
 def _uniform(tensor: Tensor, bound: float, generator: torch.Generator) -> None:
     nn.init.uniform_(tensor, -bound, bound, generator=generator)
+
+
+def head_name(model: nn.Module) -> str:
+    """Return the dotted name of the last linear layer, which gives the logits."""
+    names: list[str] = [
+        name for name, module in model.named_modules() if isinstance(module, nn.Linear)
+    ]
+    if not names:
+        raise TypeError(f"{type(model).__name__} has no linear layer, and so no head")
+    return names[-1]
+
+
+def split_head(model: nn.Module) -> tuple[nn.Module, nn.Linear]:
+    """Take a network apart into a backbone and a head.
+
+    Args:
+        model: a network of `distill_core.models.build`; its head is replaced by the identity.
+
+    Returns:
+        `model` itself, which now returns features (B, D), and the linear head D -> C.
+    """
+    name = head_name(model)
+    head = model.get_submodule(name)
+    assert isinstance(head, nn.Linear)
+    model.set_submodule(name, nn.Identity())
+    return model, head
+
+
+@torch.no_grad()
+def continue_from(model: nn.Module, weights: nn.Module) -> None:
+    """Copy a network's weights and statistics into one of the same kind with more classes.
+
+    Args:
+        model: over C classes; its head's rows beyond C' stay as they are.
+        weights: over C' <= C classes, the first of them.
+    """
+    target, source = model.state_dict(), weights.state_dict()
+    for name, tensor in source.items():
+        target[name][: len(tensor)].copy_(tensor) if tensor.ndim else target[name].copy_(tensor)

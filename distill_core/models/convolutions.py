@@ -18,15 +18,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
-from distill_core.models.channels import MeanVar
-from distill_core.models.groups import by_group
+from distill_core.models.measuring import by_group, replace_modules
 from distill_core.models.moments import (
     PATCH_SIDE,
+    MeanVar,
     channel_moments,
     patch_moments,
     widened,
 )
-from distill_core.models.replacing import replace_modules
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,7 @@ from torch import nn
 
 from distill_core.config.fields import Precision
 from distill_core.config.training import ModelConfig
-from distill_core.models.build import skeleton
-from distill_core.models.heads import head_name
+from distill_core.models.build import head_name, skeleton
 from distill_core.models.importing import fit_weights, parse_safetensors
 from distill_core.models.spec import TeacherSpec
 from distill_core.models.teacher import FrozenTeacher

@@ -19,8 +19,7 @@ from torch import Tensor, nn
 
 from distill_core.config.training import ModelConfig
 from distill_core.errors import ConfigError, DataError
-from distill_core.models.build import skeleton
-from distill_core.models.heads import head_name
+from distill_core.models.build import head_name, skeleton
 from distill_core.models.spec import TeacherSpec
 from distill_core.storage.digest import read_file
 from distill_core.storage.filesystems import open_filesystem

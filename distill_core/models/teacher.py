@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from distill_core.config.fields import Precision
+from distill_core.models.batch_norms import LayerStatistics, measure_batch_norms
+from distill_core.models.build import split_head
 from distill_core.models.convolutions import Probe, Probed, measure_convolutions
-from distill_core.models.heads import split_head
 from distill_core.models.spec import TeacherSpec
-from distill_core.models.statistics import LayerStatistics, measure_batch_norms
 
 SHAPES = 64  # networks times resolutions times lists of sizes that a process compiles for
 

@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy, interpolate
 
 from distill_core.config.recovery import PerturbConfig, RecoverConfig
 from distill_core.errors import DivergedError
-from distill_core.models.committee import voters
+from distill_core.models.ensemble import voters
 from distill_core.models.teacher import FrozenTeacher
 from distill_core.recover.goals import goal_of, skipped_convolutions
 from distill_core.recover.pixels import PixelParameters
@@ -26,7 +26,7 @@ from distill_core.recover.weight_perturbation import perturbed
 from distill_core.seeds import generator, philox_key
 from distill_core.selection.start import gaussian
 from distill_core.sharding import Batch
-from distill_core.storage.statistics import Expected
+from distill_core.storage.statistics_files import Expected
 from distill_core.transforms.curricula import cosine_lr, crop_low
 from distill_core.transforms.views import View, apply_view, sample_view
 
@@ -161,16 +161,16 @@ class BatchRecovery:
 
     def _view(self, step: int, side: int) -> View:
         """Draw the view of a step for the whole batch."""
-        crop = self.config.crop
-        return sample_view(
+        crop, shared = self.config.crop, self.config.shared_view
+        view = sample_view(
             generator(self.views, step),
-            count=len(self.batch),
+            count=1 if shared else len(self.batch),
             side=side,
             scale=None if crop is None else (self._low(step), crop.high),
             flip=self.config.flip,
             roll=self.config.roll,
-            shared=self.config.shared_view,
         )
+        return view.repeated(len(self.batch)) if shared else view
 
     @torch.no_grad()
     def _final_losses(self, pixels: Tensor) -> dict[str, np.ndarray]:

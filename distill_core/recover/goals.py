@@ -24,7 +24,7 @@ from distill_core.recover.terms import (
 )
 from distill_core.seeds import generator, philox_key
 from distill_core.sharding import Batch
-from distill_core.storage.statistics import Expected
+from distill_core.storage.statistics_files import Expected
 from distill_core.transforms.pixel_space import PixelSpace
 
 

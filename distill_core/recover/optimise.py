@@ -23,7 +23,7 @@ from distill_core.recover.cudagraph import Step, steps_on
 from distill_core.recover.goals import check_batch_norms
 from distill_core.recover.schedule import segments_of
 from distill_core.sharding import Batch
-from distill_core.storage.statistics import Expected
+from distill_core.storage.statistics_files import Expected
 
 TRACE_POINTS = 50  # loss values kept per batch
 SNAPSHOTS = (0.0, 0.05, 0.25, 0.5, 1.0)  # fractions of the steps shown in the evolution strip

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
-from distill_core.models.channels import MeanVar
+from distill_core.models.batch_norms import LayerStatistics
 from distill_core.models.convolutions import Probed
-from distill_core.models.statistics import LayerStatistics
+from distill_core.models.moments import MeanVar
 from distill_core.models.teacher import TeacherOutput
 
 

@@ -12,8 +12,8 @@ from torch import nn
 from distill_core.config.schema import RunConfig
 from distill_core.config.training import SqueezeConfig
 from distill_core.evaluation.accuracy import Accuracy
+from distill_core.models.build import head_name
 from distill_core.models.files import teacher_files
-from distill_core.models.heads import head_name
 from distill_core.models.importing import import_model, read_description
 from distill_core.models.spec import TeacherSpec, check_description
 from distill_core.progress import Progress, silent

@@ -19,12 +19,11 @@ from torch import Tensor
 
 from distill_core.config.terms import Measured, OriginalsConfig
 from distill_core.errors import ConfigError
-from distill_core.models.channels import MeanVar
 from distill_core.models.convolutions import Probe
-from distill_core.models.moments import PATCH_SIDE
+from distill_core.models.moments import PATCH_SIDE, MeanVar
 from distill_core.models.teacher import FrozenTeacher, TeacherOutput
 from distill_core.statistics.barycentre import barycentre
-from distill_core.storage.statistics import Rows
+from distill_core.storage.statistics_files import Rows
 from distill_core.transforms.pixel_space import PixelSpace
 
 BATCH_NORMS: frozenset[Measured] = frozenset({"batch_norms"})
@@ -42,7 +41,7 @@ def measure_class(
     patch: int = PATCH_SIDE,
     rng: np.random.Generator | None = None,
 ) -> Rows:
-    """Return what one class does to a teacher, by name, see `storage.statistics`.
+    """Return what one class does to a teacher, by name, see `storage.statistics_files`.
 
     Args:
         pixels: (n, 3, S, S) uint8, every image of the class.

@@ -16,7 +16,7 @@ from distill_core.models.teacher import FrozenTeacher
 from distill_core.seeds import generator, philox_key
 from distill_core.selection.mosaic import choose_candidates, rank_crops
 from distill_core.statistics.measure import describe_originals, measure_class
-from distill_core.storage.statistics import Rows
+from distill_core.storage.statistics_files import Rows
 
 
 def measure_for(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from distill_core.storage.label_codec import Affine
+from distill_core.storage.label_rows import Affine
 from distill_core.storage.parquet import list_type, pack_metadata
 
 VERSION = 2  # 1 had lists of codes, one level per code; both are read

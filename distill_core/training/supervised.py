@@ -22,8 +22,7 @@ from distill_core.config.training import TrainingConfig
 from distill_core.errors import DivergedError
 from distill_core.evaluation.accuracy import Accuracy, total
 from distill_core.evaluation.metrics import count_hits
-from distill_core.models.build import build_model
-from distill_core.models.heads import continue_from
+from distill_core.models.build import build_model, continue_from
 from distill_core.seeds import derive_seed, generator, philox_key
 from distill_core.training.distributed import DistributedContext
 from distill_core.training.optim import build_optimizer, lr_at, set_lr

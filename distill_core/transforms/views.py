@@ -34,6 +34,10 @@ class View:
         """Return the draws of some of the images."""
         return View(self.boxes[index], self.flips[index], self.rolls[index])
 
+    def repeated(self, count: int) -> View:
+        """Return the single draw of this view for each of `count` images."""
+        return self.rows(np.zeros(count, np.int64))
+
 
 def sample_view(
     rng: np.random.Generator,
@@ -43,7 +47,6 @@ def sample_view(
     scale: tuple[float, float] | None,
     flip: bool,
     roll: RollConfig | None = None,
-    shared: bool = False,
     ratio: tuple[float, float] = RATIO,
 ) -> View:
     """Draw a view for `count` images of `side` x `side` pixels.
@@ -55,16 +58,11 @@ def sample_view(
         scale: bounds of the crop's area as fractions of the image; None keeps the whole image.
         flip: flip horizontally with probability 1/2.
         roll: circular shift; None is none.
-        shared: one draw for all images, as the published batch transforms do.
         ratio: bounds of the crop's width over its height.
     """
-    draws = 1 if shared else count
-    boxes = _whole(draws, side) if scale is None else _boxes(rng, draws, side, scale, ratio)
-    flips = rng.random(draws) < 0.5 if flip else np.zeros(draws, bool)
-    rolls = _rolls(rng, draws, roll)
-    if shared:
-        boxes, flips, rolls = (np.repeat(x, count, axis=0) for x in (boxes, flips, rolls))
-    return View(boxes, flips, rolls)
+    boxes = _whole(count, side) if scale is None else _boxes(rng, count, side, scale, ratio)
+    flips = rng.random(count) < 0.5 if flip else np.zeros(count, bool)
+    return View(boxes, flips, _rolls(rng, count, roll))
 
 
 def apply_view(images: Tensor, view: View, *, out: int) -> Tensor:

@@ -25,7 +25,7 @@ def show_status(
     as_json: AsJson = False,
 ) -> None:
     """Say what is done, from the store alone; of one run also who is at work, and how fast."""
-    from distill_core.storage.markers import utc_now
+    from distill_core.storage.shard_store import utc_now
     from distill_core.storage.store import Store
     from flows import terminal
     from flows.status import status

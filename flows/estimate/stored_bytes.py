@@ -19,9 +19,9 @@ import numpy as np
 
 from distill_core.config.schema import RunConfig
 from distill_core.sharding import ClassShard, ImageId
-from distill_core.storage.images import Encoding, ImageRows, encode_images, encode_pixels
-from distill_core.storage.label_codec import Affine
-from distill_core.storage.labels import LabelRows, encode_labels
+from distill_core.storage.image_shards import Encoding, ImageRows, encode_images, encode_pixels
+from distill_core.storage.label_rows import Affine
+from distill_core.storage.label_shards import LabelRows, encode_labels
 
 ROWS = 40  # images in the larger stand-in of a label shard
 TRACE_POINTS = 50  # of a batch's loss curve, as recover keeps them

@@ -15,7 +15,7 @@ from distill_core.config.training import ModelConfig
 from distill_core.errors import DistillError
 from distill_core.evaluation.blocks import validation_blocks
 from distill_core.sharding import ClassEntry, ClassShard, plan_shards
-from distill_core.storage.label_codec import choose_scheme
+from distill_core.storage.label_rows import choose_scheme
 from flows.estimate import stored_bytes
 from tasks.stages.expected import Expected
 from tasks.stages.table import row_of, stages_of

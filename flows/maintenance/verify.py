@@ -15,7 +15,8 @@ from distill_core.errors import DataError, DistillError
 from distill_core.progress import Progress, silent
 from distill_core.storage.digest import sha256
 from distill_core.storage.manifest import Manifest, ManifestEntry, load_manifest, manifest_path
-from distill_core.storage.markers import FileInfo, ShardStore
+from distill_core.storage.markers import FileInfo
+from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.store import Store
 from flows import units
 from flows.progress.display import display

@@ -1,6 +1,6 @@
 """Images of the report: a grid of classes x images per class, and how one image came about.
 
-S side in pixels. Pixels are decoded by `distill_core.storage.images`; no tensors.
+S side in pixels. Pixels are decoded by `distill_core.storage.image_shards`; no tensors.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from PIL import Image as Picture
 
-from distill_core.storage.images import ImageRows, decode_images
-from distill_core.storage.markers import Marker, ShardStore
+from distill_core.storage.image_shards import ImageRows, decode_images
+from distill_core.storage.markers import Marker
+from distill_core.storage.shard_store import ShardStore
 from flows.reports.charts import Image
 from flows.reports.report_data import ReportData, spread
 from tasks.stages.names import StageId

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 
 from distill_core.config.load import fingerprint
 from distill_core.storage.manifest import Manifest
-from distill_core.storage.markers import Marker, ShardStore
+from distill_core.storage.markers import Marker
+from distill_core.storage.shard_store import ShardStore
 from flows import units
 from flows.reports import tables
 from flows.reports.charts import Span

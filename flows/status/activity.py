@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from distill_core.storage.markers import Marker, ShardStore
+from distill_core.storage.markers import Marker
+from distill_core.storage.shard_store import ShardStore
 from tasks.run import Run
 from tasks.runs.drivers import DriverRecord, moment, read_drivers
 from tasks.runs.stage_status import StageStatus

@@ -19,7 +19,7 @@ from datetime import datetime, timedelta
 
 from distill_core.errors import ConfigError, DataError
 from distill_core.progress import Progress, silent
-from distill_core.storage.markers import utc_now
+from distill_core.storage.shard_store import utc_now
 from distill_core.storage.store import Store
 from tasks.gc.references import Living, find_datasets, find_living
 from tasks.gc.unreferenced import Garbage, find_garbage

@@ -12,7 +12,8 @@ from typing import Any
 from distill_core.errors import ShardError
 from distill_core.storage.checkpoints import POINTER
 from distill_core.storage.listing import PARTIAL, StoredFile, Upload
-from distill_core.storage.markers import MARKER_SUFFIX, ShardStore
+from distill_core.storage.markers import MARKER_SUFFIX
+from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.store import Store
 from tasks.gc.references import DATASETS, Living, Ref, find_living
 from tasks.stages.table import sharded_kinds

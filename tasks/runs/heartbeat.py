@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 from distill_core.errors import DistillError
-from distill_core.storage.markers import utc_now
+from distill_core.storage.shard_store import utc_now
 from tasks.execution import Execution
 from tasks.jobs import Receipt
 from tasks.run import Run

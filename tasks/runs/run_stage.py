@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from distill_core.storage.markers import ShardStore
+from distill_core.storage.shard_store import ShardStore
 from tasks.execution import Execution
 from tasks.jobs import Job, WorkerSpec
 from tasks.observer import Observer

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from distill_core.storage.manifest import Manifest, load_manifest
-from distill_core.storage.markers import ShardStore
+from distill_core.storage.shard_store import ShardStore
 from tasks.jobs import Job
 from tasks.run import Run
 from tasks.stages.inputs import Jobs, NotReady

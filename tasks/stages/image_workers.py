@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from distill_core.sharding import Batch, ImageId, batches_of
-from distill_core.storage.markers import ShardStore
+from distill_core.storage.shard_store import ShardStore
 from tasks.jobs import Job, Receipt
 from tasks.stages.recover import RecoverPayload
 from tasks.stages.relabel import RelabelPayload
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from distill_core.config.recovery import RecoverConfig
     from distill_core.recover.batch import RecoveredBatch
     from distill_core.selection.starts import Starts
-    from distill_core.storage.statistics import ClassStatistics, Expected, Rows
+    from distill_core.storage.statistics_files import ClassStatistics, Expected, Rows
 
 
 class RecoverWorker:
@@ -112,7 +112,7 @@ class RecoverWorker:
         ]
 
     def _block(self, key: str) -> ClassStatistics:
-        from distill_core.storage.statistics import decode_statistics
+        from distill_core.storage.statistics_files import decode_statistics
 
         if key not in self._statistics:
             shard_store = ShardStore(self.context.run.store, "statistics")
@@ -122,7 +122,7 @@ class RecoverWorker:
 
     def _every_class(self, keys: tuple[str, ...]) -> Rows:
         """Return what all classes together do to a teacher; the small files of all blocks."""
-        from distill_core.storage.statistics import decode_pooled, pooled
+        from distill_core.storage.statistics_files import decode_pooled, pooled
 
         if keys not in self._every:
             shard_store = ShardStore(self.context.run.store, "statistics")
@@ -158,7 +158,7 @@ class RecoverWorker:
     def _images(self, batches: Sequence[Batch], recovered: list[RecoveredBatch]) -> bytes:
         import numpy as np
 
-        from distill_core.storage.images import ImageRows, encode_images
+        from distill_core.storage.image_shards import ImageRows, encode_images
 
         images = [image for batch in batches for image in batch]
         pixels = np.concatenate([part.pixels for part in recovered])
@@ -188,7 +188,7 @@ class RelabelWorker:
     def run(self, job: Job[RelabelPayload]) -> Receipt:
         """Write one label shard and return its receipt."""
         from distill_core.labels.relabel import relabel_shard
-        from distill_core.storage.labels import encode_labels
+        from distill_core.storage.label_shards import encode_labels
 
         if done := self.context.begin(job):
             return receipt(done, won=False)
@@ -215,7 +215,7 @@ class RelabelWorker:
 
 def trace(batches: Sequence[Batch], recovered: list[RecoveredBatch]) -> bytes:
     """Return the loss curves of every batch and the evolution of the first image, as JSON."""
-    from distill_core.storage.images import encode_pixels
+    from distill_core.storage.image_shards import encode_pixels
 
     first = batches[0][0]
     record = {

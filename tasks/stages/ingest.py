@@ -6,7 +6,8 @@ import json
 import time
 
 from distill_core.config.data import DataConfig
-from distill_core.data.index import DatasetIndex, ingest
+from distill_core.data.index import DatasetIndex
+from distill_core.data.ingest import ingest
 from distill_core.storage.store import Store
 from tasks.jobs import Receipt
 from tasks.observer import Observer
@@ -25,7 +26,7 @@ def run_ingest(run: Run, observer: Observer) -> None:
 def ingest_observed(
     config: DataConfig, store: Store, previous: DatasetIndex | None, observer: Observer
 ) -> DatasetIndex:
-    """Index a dataset, and tell somebody how far it is; see `distill_core.data.index.ingest`."""
+    """Index a dataset, and tell somebody how far it is; see `distill_core.data.ingest.ingest`."""
     started = time.monotonic()
     observer.stage_started("ingest", 1, 0)
     observer.job_started("ingest", config.name)

@@ -17,9 +17,10 @@ from distill_core.errors import ConfigError, DataError
 from distill_core.keys import ImageSet
 from distill_core.models.spec import TeacherSpec
 from distill_core.sharding import ClassShard, Group, ImageId, plan_shards
-from distill_core.storage.label_codec import choose_scheme
+from distill_core.storage.label_rows import choose_scheme
 from distill_core.storage.manifest import Manifest, load_manifest
-from distill_core.storage.markers import Marker, ShardStore
+from distill_core.storage.markers import Marker
+from distill_core.storage.shard_store import ShardStore
 from tasks.jobs import Job
 from tasks.run import Run
 from tasks.stages.names import StageId, round_of_image

@@ -7,7 +7,13 @@ from dataclasses import dataclass
 from distill_core.config.schema import RunConfig
 from distill_core.config.students import SetName
 from distill_core.evaluation.blocks import rows_in_training
-from distill_core.keys import ImageSet, posttrain_key
+from distill_core.keys import (
+    EvaluationSplit,
+    ImageSet,
+    StudentStart,
+    TrainingSet,
+    posttrain_key,
+)
 from tasks.jobs import Job
 from tasks.stages.inputs import Jobs, RunInputs
 from tasks.stages.names import StageId
@@ -53,17 +59,19 @@ def _posttrain_job(
     rows = rows_in_training(plan.test_images, plan.run.config.posttrain.validation_shard)
     key = posttrain_key(
         config,
-        student=student,
-        seed=seed,
-        images_of=set_name,
-        images=images,
-        labels=labels,
-        teachers=[] if hard else plan.digests(plan.run.config.relabel.teachers),
-        class_hash=plan.index.class_hash,
-        test=plan.index.test_fingerprint,
-        judged_on=None if rows is None else len(rows),
-        missing=missing,
-        start=None if start is None else start.digest,
+        student=StudentStart(student, seed, None if start is None else start.digest),
+        data=TrainingSet(
+            set_name,
+            images,
+            labels,
+            teachers=[] if hard else plan.digests(plan.run.config.relabel.teachers),
+            missing=missing,
+        ),
+        test=EvaluationSplit(
+            plan.index.class_hash,
+            plan.index.test_fingerprint,
+            rows=None if rows is None else len(rows),
+        ),
     )
     payload = PosttrainPayload(
         round=stage.round,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from distill_core.config.recovery import RecoverConfig
-from distill_core.keys import ImageSet, recover_key
+from distill_core.keys import ImageSet, RecoverReads, recover_key
 from distill_core.sharding import ClassShard, Grid, Group
 from tasks.jobs import Job
 from tasks.stages.inputs import Block, Jobs, RunInputs, first_images, shard_name
@@ -91,12 +91,14 @@ def _recover_job(
         plan.run.config,
         images,
         shard,
-        teachers=plan.digests(config.teachers),
+        reads=RecoverReads(
+            teachers=plan.digests(config.teachers),
+            statistics=statistics,
+            every=[key for keys in every for key in keys],
+            selection=selection,
+            student=None if student is None else student.digest,
+        ),
         fingerprints=plan.index.fingerprints,
-        statistics=statistics,
-        every=[key for keys in every for key in keys],
-        selection=selection,
-        student=None if student is None else student.digest,
     )
     payload = RecoverPayload(
         image_set=images,

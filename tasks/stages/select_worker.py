@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from distill_core.storage.markers import ShardStore
+from distill_core.storage.shard_store import ShardStore
 from tasks.jobs import Job, Receipt
 from tasks.stages.select import SelectPayload
 from tasks.stages.worker import WorkerContext, receipt, require

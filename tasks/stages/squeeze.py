@@ -10,7 +10,8 @@ from distill_core.errors import ConfigError
 from distill_core.keys import content_fingerprint, squeeze_key
 from distill_core.models.spec import TeacherSpec, check_description, check_start
 from distill_core.storage.digest import file_sha256
-from distill_core.storage.markers import Marker, ShardStore
+from distill_core.storage.markers import Marker
+from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.store import Store
 from tasks.jobs import Job
 from tasks.stages.inputs import Jobs, NotReady, RunInputs

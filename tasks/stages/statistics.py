@@ -14,7 +14,7 @@ from tasks.stages.names import StageId
 from tasks.stages.worker import WorkerContext, receipt
 
 if TYPE_CHECKING:
-    from distill_core.storage.statistics import Rows
+    from distill_core.storage.statistics_files import Rows
 
 POOLED = "pooled.safetensors"  # what all classes of a block do together
 
@@ -77,7 +77,7 @@ class StatisticsWorker:
 
     def run(self, job: Job[StatisticsPayload]) -> Receipt:
         """Write the statistics of one block and return the receipt."""
-        from distill_core.storage.statistics import encode_pooled, encode_statistics
+        from distill_core.storage.statistics_files import encode_pooled, encode_statistics
 
         if done := self.context.begin(job):
             return receipt(done, won=False)

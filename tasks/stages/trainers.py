@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from distill_core.evaluation.blocks import rows_in_training
-from distill_core.storage.markers import ShardStore
+from distill_core.storage.shard_store import ShardStore
 from tasks.jobs import Job, Receipt
 from tasks.stages.posttrain import PosttrainPayload
 from tasks.stages.squeeze import SqueezePayload
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from distill_core.posttrain.student import StudentTask
     from distill_core.posttrain.train import TrainedStudent
     from distill_core.squeeze.teacher import SqueezedTeacher
-    from distill_core.storage.images import ImageRows
-    from distill_core.storage.labels import LabelRows
+    from distill_core.storage.image_shards import ImageRows
+    from distill_core.storage.label_shards import LabelRows
     from distill_core.training.distributed import DistributedContext
     from distill_core.training.streaming import StreamedSplit
     from distill_core.training.supervised import Labelled
@@ -226,7 +226,7 @@ class PosttrainWorker:
 
     def _reader(self, keys: Sequence[str]) -> Callable[[int], LabelRows]:
         """Return a function that reads one view of one image shard from its label shards."""
-        from distill_core.storage.labels import decode_labels
+        from distill_core.storage.label_shards import decode_labels
         from distill_core.storage.row_groups import RowGroupFile
 
         shard_store = ShardStore(self.context.run.store, "relabel")

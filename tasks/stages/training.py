@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from distill_core.storage.checkpoints import Checkpoints
-from distill_core.storage.markers import new_token
+from distill_core.storage.shard_store import new_token
 from tasks.jobs import Job, Receipt
 from tasks.stages.worker import WorkerContext, receipt
 

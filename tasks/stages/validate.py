@@ -10,7 +10,7 @@ from typing import Any
 from distill_core.evaluation.accuracy import total
 from distill_core.evaluation.blocks import validation_blocks
 from distill_core.keys import validate_key
-from distill_core.storage.markers import ShardStore
+from distill_core.storage.shard_store import ShardStore
 from tasks.jobs import Job, Receipt
 from tasks.run import Run
 from tasks.stages.inputs import Jobs, NotReady, RunInputs, test_images_of

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from distill_core.config.schema import RunConfig
 from distill_core.errors import ShardError
-from distill_core.storage.markers import Marker, ShardStore, new_token
+from distill_core.storage.markers import Marker, ShardFacts
+from distill_core.storage.shard_store import ShardStore, new_token
 from distill_core.storage.store import Store
 from tasks.jobs import Job, Receipt
 from tasks.run import Run
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from distill_core.data.real_images import RealImages
     from distill_core.models.ensemble import Ensemble
     from distill_core.models.teacher import FrozenTeacher
-    from distill_core.storage.images import ImageRows
+    from distill_core.storage.image_shards import ImageRows
 
 
 class WorkerContext:
@@ -75,14 +76,13 @@ class WorkerContext:
     ) -> Receipt:
         """Publish a shard under a new token and report who won."""
         token = new_token()
+        seconds = time.perf_counter() - since
         marker = self.shard_store.commit(
             job.key,
             shard=job.shard,
             files=files,
-            seconds=time.perf_counter() - since,
-            device=self.device,
+            facts=ShardFacts(seconds=seconds, device=self.device, **facts),
             token=token,
-            **facts,
         )
         return receipt(marker, won=marker.token == token)
 
@@ -135,7 +135,7 @@ class WorkerContext:
 
     def images(self, key: str) -> ImageRows:
         """Return a committed image shard, decoded."""
-        from distill_core.storage.images import decode_images
+        from distill_core.storage.image_shards import decode_images
 
         shard_store = ShardStore(self.run.store, "recover")
         return decode_images(shard_store.load(require(shard_store, key), "parquet"))

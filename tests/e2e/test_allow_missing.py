@@ -15,7 +15,7 @@ import pytest
 from distill_core.config.load import load_run
 from distill_core.errors import ShardsFailed
 from distill_core.storage.manifest import load_manifest
-from distill_core.storage.markers import ShardStore
+from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.store import Store
 from flows import cli
 from flows.reports.report_data import gather

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from distill_core.storage.markers import ShardStore, utc_now
+from distill_core.storage.shard_store import ShardStore, utc_now
 from flows.status.activity import Activity, run_activity
 from flows.status.status import run_status
 from tasks.run import Run

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from distill_core.storage.markers import ShardStore
+from distill_core.storage.shard_store import ShardStore
 from tasks.runs.stage_status import stage_status
 from tasks.stages.names import StageId
 from tests.support.pipeline import execute, manifest, tiny_run

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from distill_core.storage.markers import ShardStore
+from distill_core.storage.shard_store import ShardStore
 from tasks.run import Run
 from tests.e2e.test_same_bytes import same_teacher
 from tests.support.pipeline import execute, manifest, tiny_run

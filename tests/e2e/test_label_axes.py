@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from distill_core.storage.labels import decode_labels
-from distill_core.storage.markers import ShardStore
+from distill_core.storage.label_shards import decode_labels
+from distill_core.storage.shard_store import ShardStore
 from tasks.run import Run
 from tests.e2e.test_same_bytes import same_teacher
 from tests.support.pipeline import execute, manifest, tiny_run

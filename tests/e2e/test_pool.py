@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from distill_core.storage.labels import decode_labels
-from distill_core.storage.markers import ShardStore
+from distill_core.storage.label_shards import decode_labels
+from distill_core.storage.shard_store import ShardStore
 from tests.support.pipeline import execute, manifest, tiny_run
 
 POOL = (

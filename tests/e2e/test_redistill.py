@@ -10,7 +10,7 @@ import pytest
 from distill_core.data.index import load_index
 from distill_core.errors import ConfigError
 from distill_core.models.spec import TeacherSpec
-from distill_core.storage.markers import ShardStore
+from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.store import Store
 from tasks.policy import TeacherPolicy
 from tasks.run import Run

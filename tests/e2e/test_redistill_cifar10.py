@@ -13,7 +13,7 @@ import pytest
 
 from distill_core.config.load import load_run
 from distill_core.config.schema import RunConfig
-from distill_core.storage.markers import ShardStore
+from distill_core.storage.shard_store import ShardStore
 from tasks.run import Run
 from tests.support.datasets import png, write_parquet
 from tests.support.pipeline import TINY, manifest

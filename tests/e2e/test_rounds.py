@@ -14,8 +14,8 @@ import pytest
 
 from distill_core.data.real_images import RealImages
 from distill_core.selection.select import ClassSelection, decode_selection
-from distill_core.storage.images import decode_images
-from distill_core.storage.markers import ShardStore
+from distill_core.storage.image_shards import decode_images
+from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.store import Store
 from flows.estimate import workload
 from flows.maintenance.verify import verify_run

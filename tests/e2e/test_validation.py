@@ -10,7 +10,7 @@ import pytest
 from distill_core.evaluation import blocks
 from distill_core.evaluation.accuracy import total
 from distill_core.evaluation.validate import decode_counts
-from distill_core.storage.markers import ShardStore
+from distill_core.storage.shard_store import ShardStore
 from flows.reports import report_data
 from tasks.run import Run
 from tasks.runs.stage_status import stage_status

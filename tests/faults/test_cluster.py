@@ -19,7 +19,8 @@ from ray.cluster_utils import Cluster
 
 from distill_core.errors import ClusterError, ConfigError, ShardsFailed
 from distill_core.storage.manifest import Manifest
-from distill_core.storage.markers import Marker, ShardStore
+from distill_core.storage.markers import Marker
+from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.store import Store
 from tasks.jobs import WorkerSpec
 from tasks.pools import ray_cluster

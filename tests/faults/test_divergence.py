@@ -11,7 +11,7 @@ from torch import Tensor
 from distill_core.errors import ShardsFailed
 from distill_core.recover import cudagraph
 from distill_core.recover.step import Part
-from distill_core.storage.markers import ShardStore
+from distill_core.storage.shard_store import ShardStore
 from tasks.run import Run
 from tasks.runs.stage_status import stage_status
 from tasks.stages.names import StageId

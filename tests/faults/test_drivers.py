@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from distill_core.storage.manifest import Manifest
-from distill_core.storage.markers import ShardStore
+from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.store import Store
 from tests.faults.conftest import SHARDS
 from tests.support.fault_runs import markers_of, planned_run, recover, start_driver

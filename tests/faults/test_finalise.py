@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from distill_core.storage.manifest import Manifest, load_manifest
-from distill_core.storage.markers import ShardStore
+from distill_core.storage.shard_store import ShardStore
 from tasks.run import Run
 from tasks.runs import finalise
 from tasks.runs.stage_status import stage_status

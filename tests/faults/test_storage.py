@@ -20,7 +20,8 @@ from distill_core.errors import ShardError, StorageError, StorageRefused
 from distill_core.storage import filesystems
 from distill_core.storage.filesystems import REPEATS, REQUEST_ATTEMPTS
 from distill_core.storage.manifest import Manifest
-from distill_core.storage.markers import Marker, ShardStore
+from distill_core.storage.markers import Marker
+from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.store import Store, probe
 from flows.runs import pipeline
 from tests.distill_core.storage.test_markers import FILES, KEY, commit, data_files

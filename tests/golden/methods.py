@@ -22,7 +22,7 @@ from distill_core.recover.optimise import recover_batch
 from distill_core.selection.starts import Starts
 from distill_core.sharding import Batch, ClassEntry, plan_shards
 from distill_core.statistics.measure_for_terms import measure_for
-from distill_core.storage.statistics import (
+from distill_core.storage.statistics_files import (
     Expected,
     decode_pooled,
     decode_statistics,

@@ -16,7 +16,7 @@ from distill_core.posttrain.train import train_student
 from distill_core.recover.optimise import recover_batch
 from distill_core.seeds import generator
 from distill_core.squeeze.teacher import train_teacher
-from distill_core.storage.images import ImageRows
+from distill_core.storage.image_shards import ImageRows
 from distill_core.training.supervised import Labelled
 from tests.support.label_definitions import dequantise
 from tests.support.tiny import CLASSES, SIDE, tiny_batch, tiny_recover, tiny_run, tiny_teacher

@@ -20,8 +20,8 @@ from distill_core.posttrain.train import TrainedStudent, train_student
 from distill_core.recover.batch import RecoveredBatch
 from distill_core.selection.select import ClassSelection, candidates_of, gets_right, select_class
 from distill_core.sharding import Batch, ImageId
-from distill_core.storage.images import ImageRows
-from distill_core.storage.labels import decode_labels, encode_labels
+from distill_core.storage.image_shards import ImageRows
+from distill_core.storage.label_shards import decode_labels, encode_labels
 from distill_core.training.supervised import Labelled
 from tests.golden.numbers import labelled
 

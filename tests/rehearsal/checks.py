@@ -14,10 +14,10 @@ from distill_core.labels.predict import describe
 from distill_core.labels.views import sample_label_view
 from distill_core.models.files import load_teacher
 from distill_core.models.teacher import FrozenTeacher
-from distill_core.storage.images import ImageRows, decode_images
-from distill_core.storage.labels import LabelRows, decode_labels
+from distill_core.storage.image_shards import ImageRows, decode_images
+from distill_core.storage.label_shards import LabelRows, decode_labels
 from distill_core.storage.manifest import Manifest, load_manifest
-from distill_core.storage.markers import ShardStore
+from distill_core.storage.shard_store import ShardStore
 from tasks.run import Run
 
 IMAGES = 100  # whose labels are made again

@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.hardware import hardware
 from distill_core.config.load import load_run
-from distill_core.storage.markers import ShardStore
+from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.store import Store
 from flows.estimate.workload import plan_run
 from tasks.run import Run, default_name

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.s3_server import served
-from distill_core.storage.markers import ShardStore
+from distill_core.storage.shard_store import ShardStore
 from flows.maintenance.verify import verify_run
 from tasks.run import Run
 from tests.support.fault_proxy import FaultProxy

@@ -12,9 +12,10 @@ import numpy as np
 
 from distill_core.config.load import load_run
 from distill_core.sharding import ImageId
-from distill_core.storage.images import ImageRows, encode_images, encode_pixels
+from distill_core.storage.image_shards import ImageRows, encode_images, encode_pixels
 from distill_core.storage.manifest import Manifest, save_manifest
-from distill_core.storage.markers import Marker, ShardStore
+from distill_core.storage.markers import Marker, ShardFacts
+from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.store import Store
 from tasks.run import Run, create_run
 
@@ -118,11 +119,7 @@ def _commit(
         key,
         shard="c00000-00002_i000-001" if stage == "recover" else f"{stage}-{key}",
         files=files,
-        rows=rows,
-        classes=3,
-        seconds=90.0,
-        device="cpu",
-        summary=summary,
+        facts=ShardFacts(rows=rows, classes=3, seconds=90.0, device="cpu", summary=summary or {}),
         clock=lambda: datetime(2030, 5, 6, 7, 8, tzinfo=UTC),
     )
 

@@ -18,7 +18,8 @@ import yaml
 
 from distill_core.config.load import load_run
 from distill_core.storage.manifest import Manifest, save_manifest
-from distill_core.storage.markers import Marker, ShardStore
+from distill_core.storage.markers import Marker, ShardFacts
+from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.store import Store
 from tasks.execution import Execution
 from tasks.pools.provider import PoolProvider
@@ -55,10 +56,7 @@ def planned_run(store: str, *overrides: str, shards: int) -> Run:
         "0" * 16,
         shard="nobody",
         files={"safetensors": b"weights that nobody reads"},
-        rows=1,
-        classes=1,
-        seconds=0.0,
-        device="cpu",
+        facts=ShardFacts(rows=1, classes=1, seconds=0.0, device="cpu"),
     )
     save_manifest(run.store, run.name, Manifest.of("squeeze", [teacher]))
     return run

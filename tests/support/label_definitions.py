@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from distill_core.labels.encoding import quantise
-from distill_core.storage.label_codec import Affine
+from distill_core.storage.label_rows import Affine
 
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 DEVICES = ["cpu", pytest.param("cuda", marks=cuda)]

@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import pytest
 
-from distill_core.storage.markers import ShardStore
+from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.store import Store
 
 THREADS = 16

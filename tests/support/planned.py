@@ -10,10 +10,11 @@ from datetime import datetime
 from pathlib import Path
 
 from distill_core.config.load import load_run
-from distill_core.data.index import ingest
+from distill_core.data.ingest import ingest
 from distill_core.models.spec import TeacherSpec
 from distill_core.storage.manifest import Manifest, load_manifest, save_manifest
-from distill_core.storage.markers import Marker, ShardStore, new_token
+from distill_core.storage.markers import Marker, ShardFacts
+from distill_core.storage.shard_store import ShardStore, new_token
 from distill_core.storage.store import Store
 from tasks.jobs import Job
 from tasks.run import Run, create_run
@@ -80,10 +81,7 @@ def commit(run: Run, stage: str, job: Job) -> Marker:
         job.key,
         shard=job.shard,
         files=_files(run, stage),
-        rows=1,
-        classes=2,
-        seconds=1.0,
-        device="cpu",
+        facts=ShardFacts(rows=1, classes=2, seconds=1.0, device="cpu"),
     )
 
 

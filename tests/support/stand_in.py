@@ -25,8 +25,9 @@ import numpy as np
 from distill_core.errors import DivergedError
 from distill_core.seeds import derive_seed
 from distill_core.sharding import ImageId, batches_of
-from distill_core.storage.images import ImageRows, encode_images
-from distill_core.storage.markers import ShardStore
+from distill_core.storage.image_shards import ImageRows, encode_images
+from distill_core.storage.markers import ShardFacts
+from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.store import Store
 from tasks.jobs import Job, Receipt
 from tasks.stages.worker import receipt
@@ -161,10 +162,12 @@ class StandIn:
             job.key,
             shard=job.shard,
             files={"parquet": shard_file(images, parts=job.split)},
-            rows=len(images),
-            classes=len({image.label for image in images}),
-            seconds=orders.seconds,
-            device="cpu",
+            facts=ShardFacts(
+                rows=len(images),
+                classes=len({image.label for image in images}),
+                seconds=orders.seconds,
+                device="cpu",
+            ),
         )
         if attempt.fate in DEATHS:
             die()

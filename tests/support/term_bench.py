@@ -25,7 +25,7 @@ from distill_core.recover.terms import TERMS, Forward
 from distill_core.seeds import generator
 from distill_core.sharding import Batch, ImageId
 from distill_core.statistics.measure import describe_originals, measure_class
-from distill_core.storage.statistics import (
+from distill_core.storage.statistics_files import (
     ClassStatistics,
     Expected,
     Rows,

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from distill_core.models.channels import MeanVar
+from distill_core.models.moments import MeanVar
 from distill_core.recover.terms.distances import distances
 from distill_core.recover.terms.forward import Forward
 

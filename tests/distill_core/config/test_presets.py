@@ -9,7 +9,7 @@ import yaml
 
 from distill_core.config.load import load_run, preset_names
 from distill_core.config.recovery import RollConfig
-from distill_core.models.committee import voters
+from distill_core.models.ensemble import voters
 from distill_core.recover.terms import build_objective
 from tests.golden.update import preset_file
 

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 
 from distill_core.config.data import DataConfig
 from distill_core.data import ingest as ingest_module
-from distill_core.data.contents import Contents
-from distill_core.data.index import DatasetIndex, ingest, load_index
-from distill_core.data.numbering import number_classes
+from distill_core.data.index import DatasetIndex, load_index, number_classes
+from distill_core.data.ingest import Contents, ingest
 from distill_core.data.real_images import RealImages
 from distill_core.errors import DataError
 from distill_core.sharding import ClassEntry
@@ -149,7 +148,7 @@ def test_a_class_count_is_compared_with_holes_included(folder: Path, store: Stor
     remove(folder, "cat")
     assert again(folder, store, first, ids=2).class_names == ("cat", "dog")
     add(folder, "eel", 40, 41)
-    with pytest.raises(DataError, match="2 classes and 1 removed before, whose ids stay taken"):
+    with pytest.raises(DataError, match="2 classes and 1 removed earlier, whose ids stay reserved"):
         again(folder, store, first, ids=2)
 
 
@@ -157,7 +156,7 @@ def test_a_dataset_without_any_class_left_is_refused(folder: Path, store: Store)
     first = ingest(data_config(folder), store)
     for wnid in ("cat", "dog"):
         remove(folder, wnid)
-    with pytest.raises(DataError, match="no class at all, expected 2"):
+    with pytest.raises(DataError, match="found no classes, expected 2"):
         again(folder, store, first, ids=2)
 
 

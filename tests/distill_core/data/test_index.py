@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distill_core.data.index import DatasetIndex, ingest, load_index
-from distill_core.data.ingest import SCHEMA
+from distill_core.data.index import DatasetIndex, load_index
+from distill_core.data.ingest import SCHEMA, ingest
 from distill_core.errors import DataError
 from distill_core.sharding import ClassEntry, class_list_hash
 from distill_core.storage.store import Store

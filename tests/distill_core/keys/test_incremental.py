@@ -15,8 +15,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from distill_core.config.load import load_run
-from distill_core.data.index import DatasetIndex, ingest
-from distill_core.keys import recover_key, statistics_key
+from distill_core.data.index import DatasetIndex
+from distill_core.data.ingest import ingest
+from distill_core.keys import RecoverReads, recover_key, statistics_key
 from distill_core.sharding import plan_shards
 from distill_core.storage.store import Store
 from tests.support.datasets import data_config, png
@@ -91,11 +92,12 @@ def keys(index: DatasetIndex, init: str) -> dict[tuple[tuple[str, ...], int], st
         composition=run.recover.composition,
         shard_classes=run.recover.shard_classes,
     )
+    reads = RecoverReads(teachers=["kept"])
     return {
         (
             tuple(dict.fromkeys(image.wnid for image in shard.images)),
             shard.images[0].ipc_index,
-        ): recover_key(run, "distilled", shard, teachers=["kept"], fingerprints=index.fingerprints)
+        ): recover_key(run, "distilled", shard, reads=reads, fingerprints=index.fingerprints)
         for shard in shards
     }
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
 from distill_core.config.load import load_run
 from distill_core.keys import (
+    EvaluationSplit,
     ImageSet,
+    RecoverReads,
+    StudentStart,
+    TrainingSet,
     base,
     posttrain_key,
     recover_key,
@@ -41,7 +46,11 @@ def recover(
         shard_classes=run.recover.shard_classes,
     )
     return recover_key(
-        run, images, shards[number], teachers=[teacher], fingerprints=FINGERPRINTS | content
+        run,
+        images,
+        shards[number],
+        reads=RecoverReads(teachers=[teacher]),
+        fingerprints=FINGERPRINTS | content,
     )
 
 
@@ -161,24 +170,23 @@ def test_a_teacher_key_follows_data_only_when_it_is_trained() -> None:
 
 
 def test_a_student_key_follows_its_set_seed_and_shards() -> None:
-    def key(*overrides: str, **changes: object) -> str:
+    data = TrainingSet("distilled", images=["i"], labels=["l"], teachers=["t"])
+
+    def key(
+        *overrides: str, seed: int = 0, test: str = "b", rows: int | None = None, **changes: object
+    ) -> str:
         run = load_run("digits-demo", overrides)
-        arguments = {
-            "student": run.posttrain.students[0],
-            "seed": 0,
-            "images_of": "distilled",
-            "images": ["i"],
-            "labels": ["l"],
-            "teachers": ["t"],
-            "class_hash": "c",
-            "test": "b",
-        }
-        return posttrain_key(run, **(arguments | changes))  # type: ignore[arg-type]
+        return posttrain_key(
+            run,
+            student=StudentStart(run.posttrain.students[0], seed),
+            data=replace(data, **changes),  # type: ignore[arg-type]
+            test=EvaluationSplit("c", test, rows),
+        )
 
     changed = {
         key(),
         key(seed=1),
-        key(images_of="hard_labels"),
+        key(name="hard_labels"),
         key(images=["i", "j"]),
         key(labels=[]),
         key(test="x"),
@@ -194,8 +202,8 @@ def test_a_student_key_follows_its_set_seed_and_shards() -> None:
     assert key(images=["i"]) == key("relabel.views=240", "relabel.prune=0.5")
     assert key(missing=[]) == key()
     assert key("recover.lr=9", "posttrain.seeds=[0, 1]") == key()
-    assert key("posttrain.validation_shard=7") == key(judged_on=None) == key()
-    assert len({key(), key(judged_on=9), key(judged_on=10)}) == 3
+    assert key("posttrain.validation_shard=7") == key(rows=None) == key()
+    assert len({key(), key(rows=9), key(rows=10)}) == 3
 
 
 def test_a_validation_key_follows_the_student_and_the_block() -> None:
@@ -286,8 +294,7 @@ def test_images_held_against_all_classes_follow_the_statistics_of_every_block() 
     )
 
     def key(*every: str) -> str:
-        return recover_key(
-            run, "distilled", shard, teachers=["t"], fingerprints=FINGERPRINTS, every=every
-        )
+        reads = RecoverReads(teachers=["t"], every=every)
+        return recover_key(run, "distilled", shard, reads=reads, fingerprints=FINGERPRINTS)
 
     assert len({key(), key("one"), key("one", "two")}) == 3

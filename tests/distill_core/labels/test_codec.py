@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 from benchmarks.information import share_lost
 from distill_core.errors import DataError
 from distill_core.labels.encoding import CACHED, TINY
-from distill_core.storage.label_codec import Affine, choose_scheme
+from distill_core.storage.label_rows import Affine, choose_scheme
 from tests.support.label_definitions import DEVICES, dequantise, quantised
 
 CLASSES, CHANNELS, LABELS = 1000, 512, 400

@@ -21,8 +21,8 @@ from distill_core.labels.sources import Labels, OnlineLabels, StoredLabels
 from distill_core.labels.views import LabelView, Renderer
 from distill_core.models.ensemble import Ensemble, as_ensemble
 from distill_core.models.teacher import FrozenTeacher
-from distill_core.storage.images import ImageRows
-from distill_core.storage.labels import LabelRows, decode_labels, encode_labels
+from distill_core.storage.image_shards import ImageRows
+from distill_core.storage.label_shards import LabelRows, decode_labels, encode_labels
 from tests.golden.numbers import pixels
 from tests.support.tiny import MEAN, STD, tiny_batch, tiny_run, tiny_teacher
 

@@ -19,8 +19,8 @@ from distill_core.models.files import load_teacher
 from distill_core.models.teacher import FrozenTeacher
 from distill_core.sharding import ImageId
 from distill_core.squeeze.teacher import train_teacher
-from distill_core.storage.images import ImageRows
-from distill_core.storage.labels import decode_labels, encode_labels
+from distill_core.storage.image_shards import ImageRows
+from distill_core.storage.label_shards import decode_labels, encode_labels
 from distill_core.training.supervised import Labelled
 
 SIDE, WIDTH, IMAGES, VIEWS = 16, 64, 100, 4

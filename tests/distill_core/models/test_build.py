@@ -82,6 +82,6 @@ def test_full_width_is_the_published_size() -> None:
     assert sum(p.numel() for p in model.parameters()) == 11_220_132
 
 
-def test_a_width_for_a_network_of_one_width_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"resnet50: width = 32.*Leave width out"):
+def test_a_width_for_a_network_of_fixed_width_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"resnet50: width = 32.*Remove width"):
         build_model(ModelConfig(name="resnet50", width=32), 10, seed=0)

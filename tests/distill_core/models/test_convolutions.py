@@ -8,9 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from distill_core.models.channels import MeanVar
 from distill_core.models.convolutions import Probe, measure_convolutions
-from distill_core.models.moments import channel_moments, moments, patch_moments
+from distill_core.models.moments import MeanVar, channel_moments, moments, patch_moments
 
 FORMATS = (torch.contiguous_format, torch.channels_last)
 

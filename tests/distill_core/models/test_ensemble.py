@@ -11,8 +11,8 @@ from distill_core.errors import ConfigError
 from distill_core.labels.relabel import relabel_shard
 from distill_core.labels.sources import OnlineLabels, StoredLabels
 from distill_core.models.ensemble import Ensemble, as_ensemble
-from distill_core.storage.images import ImageRows
-from distill_core.storage.labels import decode_labels, encode_labels
+from distill_core.storage.image_shards import ImageRows
+from distill_core.storage.label_shards import decode_labels, encode_labels
 from tests.support.tiny import SIDE, WIDTH, tiny_batch, tiny_run, tiny_teacher
 
 POOL = "squeeze.pool=[{model: {name: convnet3, width: 8}}]"

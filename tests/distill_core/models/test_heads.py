@@ -7,8 +7,7 @@ import torch
 from torch import nn
 
 from distill_core.config.training import ModelConfig
-from distill_core.models.build import build_model
-from distill_core.models.heads import head_name, split_head
+from distill_core.models.build import build_model, head_name, split_head
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from distill_core.config.fields import Precision
 from distill_core.config.training import ModelConfig
 from distill_core.errors import ConfigError, DataError
-from distill_core.models.build import build_model
+from distill_core.models.build import build_model, split_head
 from distill_core.models.files import load_teacher, teacher_files
-from distill_core.models.heads import split_head
 from distill_core.models.spec import TeacherSpec, check_teacher
 from distill_core.models.teacher import FrozenTeacher
 from distill_core.storage.digest import sha256

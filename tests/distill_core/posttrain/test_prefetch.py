@@ -23,8 +23,8 @@ from distill_core.labels.sources import Labels, StoredLabels, ViewsOnly
 from distill_core.posttrain.prefetch import labels_in_turn
 from distill_core.posttrain.student import StudentTask
 from distill_core.posttrain.train import TrainedStudent, train_student
-from distill_core.storage.images import ImageRows
-from distill_core.storage.labels import LabelRows
+from distill_core.storage.image_shards import ImageRows
+from distill_core.storage.label_shards import LabelRows
 from distill_core.training.supervised import Labelled
 from tests.distill_core.labels.test_contract import COUNT, SHARDS, same, stored
 from tests.distill_core.storage.test_label_shards import shard

@@ -9,7 +9,7 @@ import torch
 from distill_core.config.committee import CommitteeConfig, WeightingConfig
 from distill_core.config.recovery import RecoverConfig
 from distill_core.errors import ConfigError
-from distill_core.models.committee import voters, weights
+from distill_core.models.ensemble import voters, weights
 from distill_core.recover.batching import launches
 from distill_core.recover.optimise import recover_batch, recover_together
 from distill_core.recover.step import Goal, Part, committee, recover_step

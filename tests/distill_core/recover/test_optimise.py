@@ -59,13 +59,13 @@ def test_the_loop_equals_the_published_one_written_out(shared: bool) -> None:
         adam.param_groups[0]["lr"] = lr * 0.5 * (1 + math.cos(math.pi * step / steps))
         view = sample_view(
             generator(philox_key(0, "recover", "views", batch), step),
-            count=4,
+            count=1 if shared else 4,
             side=SIDE,
             scale=(crop_low(config.crop, step, steps), 1.0),
             flip=True,
             roll=config.roll,
-            shared=shared,
         )
+        view = view.repeated(4) if shared else view
         pixels = torch.stack([torchvision_view(images[n], view, n, SIDE) for n in range(4)])
         output = teacher(pixels, statistics=True)
         gaps = [

@@ -11,8 +11,8 @@ from torch import nn
 
 from distill_core.config.terms import OriginalsConfig
 from distill_core.errors import ConfigError
+from distill_core.models.batch_norms import LayerStatistics
 from distill_core.models.convolutions import Probe, Probed
-from distill_core.models.statistics import LayerStatistics
 from distill_core.models.teacher import FrozenTeacher, TeacherOutput
 from distill_core.recover.batch import RecoveredBatch
 from distill_core.recover.goals import skipped_convolutions

@@ -8,7 +8,7 @@ import torch
 
 from distill_core.config.terms import TermName
 from distill_core.errors import ConfigError
-from distill_core.models.statistics import LayerStatistics
+from distill_core.models.batch_norms import LayerStatistics
 from distill_core.models.teacher import TeacherOutput
 from distill_core.recover.terms import (
     TERMS,

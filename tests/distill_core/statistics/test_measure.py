@@ -15,7 +15,7 @@ from distill_core.sharding import Batch, ImageId
 from distill_core.statistics import measure
 from distill_core.statistics.barycentre import barycentre
 from distill_core.statistics.measure import describe_originals, measure_class
-from distill_core.storage.statistics import (
+from distill_core.storage.statistics_files import (
     Rows,
     decode_pooled,
     decode_statistics,

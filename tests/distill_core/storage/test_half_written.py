@@ -18,13 +18,14 @@ from unittest.mock import patch
 
 import pytest
 
-from distill_core.data.index import ingest
+from distill_core.data.ingest import ingest
 from distill_core.errors import StorageError
 from distill_core.storage.backends import LocalBackend
 from distill_core.storage.checkpoints import Checkpoints
 from distill_core.storage.listing import PARTIAL
 from distill_core.storage.manifest import Manifest, save_manifest
-from distill_core.storage.markers import ShardStore
+from distill_core.storage.markers import ShardFacts
+from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.store import Store, probe
 from flows.progress.event_log import EventLog
 from flows.reports.report import write_report
@@ -58,10 +59,7 @@ def commit_a_shard(run: Run, stage: str) -> None:
         "ab" * 16,
         shard="new",
         files={"parquet": b"rows" * 100, "trace.json": b"{}" * 100},
-        rows=1,
-        classes=1,
-        seconds=0.0,
-        device="cpu",
+        facts=ShardFacts(rows=1, classes=1, seconds=0.0, device="cpu"),
     )
 
 
@@ -204,8 +202,9 @@ def test_a_disk_that_is_full_halfway_leaves_only_whole_objects(writer: str, tmp_
 DIES = """
 import os, signal, sys
 from pathlib import Path
+from distill_core.storage.markers import ShardFacts
+from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.store import Store
-from distill_core.storage.markers import ShardStore
 
 opened, fails_at = Path.open, int(sys.argv[2])
 
@@ -227,7 +226,7 @@ def opening(path, mode="r", *rest, **options):
 Path.open = opening
 ShardStore(Store(sys.argv[1]), "recover").commit(
     "ab" * 16, shard="s", files={"parquet": b"rows" * 100, "trace.json": b"{}" * 100},
-    rows=1, classes=1, seconds=0.0, device="cpu",
+    facts=ShardFacts(rows=1, classes=1, seconds=0.0, device="cpu"),
 )
 """
 

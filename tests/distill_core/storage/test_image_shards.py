@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from distill_core.errors import DataError
 from distill_core.sharding import ImageId
-from distill_core.storage.images import (
+from distill_core.storage.image_shards import (
     ImageRows,
     decode_images,
     decode_pixels,

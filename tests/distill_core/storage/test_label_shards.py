@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from distill_core.errors import DataError
 from distill_core.sharding import ImageId
 from distill_core.storage import label_schema
-from distill_core.storage.label_codec import Affine
-from distill_core.storage.labels import LabelRows, decode_labels, encode_labels
+from distill_core.storage.label_rows import Affine
+from distill_core.storage.label_shards import LabelRows, decode_labels, encode_labels
 from distill_core.storage.parquet import unpack_metadata
 
 LAST_LABEL = 21840  # ImageNet-21K

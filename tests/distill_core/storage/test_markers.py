@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from distill_core.errors import ShardError, StorageError
-from distill_core.storage.markers import Marker, ShardStore, new_token
+from distill_core.storage.markers import Marker, ShardFacts
+from distill_core.storage.shard_store import ShardStore, new_token
 from distill_core.storage.store import Store
 from tests.support.places import THREADS
 
@@ -28,11 +29,9 @@ def commit(
         KEY,
         shard="c00000-00009_i000-009",
         files=files,
-        rows=4,
-        classes=2,
-        seconds=1.23456,
-        device="cpu",
-        summary={"cross_entropy": 0.5},
+        facts=ShardFacts(
+            rows=4, classes=2, seconds=1.23456, device="cpu", summary={"cross_entropy": 0.5}
+        ),
         clock=lambda: datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
         token=token,
     )
@@ -165,7 +164,7 @@ def test_a_store_that_contradicts_itself_is_refused(
     shard_store: ShardStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers(monkeypatch, lambda _store, _path, _data: False)
-    with pytest.raises(StorageError, match=f"_done/{KEY}.json: refused as existing"):
+    with pytest.raises(StorageError, match=f"_done/{KEY}.json: the store reports that it exists"):
         commit(shard_store)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from distill_core.errors import DataError, ShardError
 from distill_core.storage.digest import sha256
-from distill_core.storage.labels import LabelRows, decode_labels, encode_labels
+from distill_core.storage.label_shards import LabelRows, decode_labels, encode_labels
 from distill_core.storage.markers import FileInfo
 from distill_core.storage.row_groups import TAIL, RowGroupFile
 from distill_core.storage.store import Store

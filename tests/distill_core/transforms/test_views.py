@@ -82,10 +82,11 @@ def test_the_same_draw_gives_the_same_pixels_and_another_step_another_draw(
     roll = RollConfig(mode=mode, pixels=8)
 
     def seen(*seed: int) -> torch.Tensor:
+        count = 1 if shared else 4
         view = sample_view(
-            generator(*seed), count=4, side=32, scale=scale, flip=True, roll=roll, shared=shared
+            generator(*seed), count=count, side=32, scale=scale, flip=True, roll=roll
         )
-        return apply_view(images, view, out=32)
+        return apply_view(images, view.repeated(4) if shared else view, out=32)
 
     assert torch.equal(seen(7, 0), seen(7, 0))
     others = [not torch.equal(seen(7, 0), seen(7, step)) for step in range(1, 9)]
@@ -94,9 +95,9 @@ def test_the_same_draw_gives_the_same_pixels_and_another_step_another_draw(
 
 
 def test_a_shared_view_is_one_draw_and_reads_its_window_alone() -> None:
-    view = sample_view(
-        generator(3), count=5, side=32, scale=(0.08, 1), flip=True, roll=SYMMETRIC, shared=True
-    )
+    single = sample_view(generator(3), count=1, side=32, scale=(0.08, 1), flip=True, roll=SYMMETRIC)
+    view = single.repeated(5)
+    assert len(view.boxes) == len(view.flips) == len(view.rolls) == 5
     assert (view.boxes == view.boxes[:1]).all()
     images = torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(0)).double()
     grid = sampling_grid(view, out=32, like=images)

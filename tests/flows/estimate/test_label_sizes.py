@@ -9,8 +9,8 @@ import torch
 from distill_core.labels.encoding import quantise
 from distill_core.labels.relabel import relabel_shard
 from distill_core.sharding import ClassEntry, plan_shards
-from distill_core.storage.images import ImageRows
-from distill_core.storage.labels import encode_labels
+from distill_core.storage.image_shards import ImageRows
+from distill_core.storage.label_shards import encode_labels
 from flows.estimate import workload
 from flows.estimate.stored_bytes import nibbles
 from tests.support.tiny import CLASSES, SIDE, tiny_run, tiny_teacher

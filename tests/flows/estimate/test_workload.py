@@ -114,8 +114,7 @@ def test_json_and_lines_hold_the_cost_only_when_a_rate_is_given(large: Plan) -> 
 
 @pytest.mark.parametrize("name", get_args(Network))
 def test_feature_widths_are_those_of_the_networks(name: Network) -> None:
-    from distill_core.models.build import skeleton
-    from distill_core.models.heads import split_head
+    from distill_core.models.build import skeleton, split_head
 
     width = 4 if name.startswith(("resnet18_small", "convnet")) else None
     for model in (ModelConfig(name=name), ModelConfig(name=name, width=width)):

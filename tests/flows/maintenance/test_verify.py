@@ -13,7 +13,7 @@ import pytest
 
 from distill_core.storage.digest import sha256
 from distill_core.storage.manifest import load_manifest
-from distill_core.storage.markers import ShardStore
+from distill_core.storage.shard_store import ShardStore
 from flows.maintenance.verify import locate_damage, verify_run, verify_with_progress
 from tasks.run import Run
 from tests.flows.test_cli import Distill, distill

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from distill_core.storage.markers import ShardStore
+from distill_core.storage.markers import ShardFacts
+from distill_core.storage.shard_store import ShardStore
 from flows import cli
 from flows.runs import shard_selection
 from flows.status import status
@@ -62,10 +63,7 @@ def committed(run: Run, key: str, *, minutes_ago: float) -> str:
         key,
         shard=key,
         files={"parquet": b"x"},
-        rows=1,
-        classes=1,
-        seconds=60.0,
-        device="cpu",
+        facts=ShardFacts(rows=1, classes=1, seconds=60.0, device="cpu"),
         clock=lambda: NOW - timedelta(minutes=minutes_ago),
     )
     return key

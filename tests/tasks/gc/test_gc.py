@@ -14,7 +14,7 @@ import pytest
 from distill_core.errors import ConfigError, DataError, StorageError
 from distill_core.storage.listing import PARTIAL
 from distill_core.storage.manifest import Manifest, save_manifest
-from distill_core.storage.markers import ShardStore
+from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.store import Store
 from flows.maintenance.collect import parse_age
 from tasks.gc import collect as collecting

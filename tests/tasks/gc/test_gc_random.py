@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill_core.storage.markers import ShardStore, new_token
+from distill_core.storage.shard_store import ShardStore, new_token
 from distill_core.storage.store import Store
 from tasks.gc.collect import collect
 from tasks.run import Run

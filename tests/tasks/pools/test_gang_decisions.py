@@ -11,7 +11,8 @@ import torch.distributed
 from distill_core.config.load import load_run
 from distill_core.squeeze.teacher import train_teacher
 from distill_core.storage.checkpoints import Checkpoints
-from distill_core.storage.markers import ShardStore
+from distill_core.storage.markers import ShardFacts
+from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.store import Store
 from distill_core.training.supervised import Labelled
 from tasks.jobs import Job, Receipt, WorkerSpec
@@ -98,10 +99,7 @@ def finish(run: Run) -> None:
         job_of(run).key,
         shard="elsewhere",
         files={"safetensors": b"x"},
-        rows=1,
-        classes=1,
-        seconds=0.0,
-        device="cpu",
+        facts=ShardFacts(rows=1, classes=1, seconds=0.0, device="cpu"),
     )
 
 

@@ -7,7 +7,15 @@ import pytest
 from distill_core.config.load import load_run
 from distill_core.config.schema import RunConfig
 from distill_core.errors import ConfigError
-from distill_core.keys import posttrain_key, recover_key, select_key
+from distill_core.keys import (
+    EvaluationSplit,
+    RecoverReads,
+    StudentStart,
+    TrainingSet,
+    posttrain_key,
+    recover_key,
+    select_key,
+)
 from distill_core.sharding import ClassEntry, plan_shards
 from tasks.stages.names import round_of_image
 from tasks.stages.table import STAGES, stages_of
@@ -36,9 +44,8 @@ def recover(run: RunConfig, **reads: str) -> str:
         run,
         "distilled",
         shards[0],
-        teachers=["t"],
+        reads=RecoverReads(teachers=["t"], **reads),
         fingerprints=CONTENT,
-        **reads,  # type: ignore[arg-type]
     )
 
 
@@ -123,11 +130,12 @@ def test_a_choice_depends_on_the_choices_before_it_and_on_who_judged() -> None:
 
 def test_a_student_that_goes_on_from_another_is_another() -> None:
     run = a_run(ROUNDS, JUDGED).after_round(2)
-    common: dict[str, object] = {"seed": 0, "images_of": "distilled", "images": ["i"]}
-    common |= {"labels": ["l"], "teachers": ["t"], "class_hash": "h", "test": "x"}
-    student = run.posttrain.students[0]
+    data = TrainingSet("distilled", images=["i"], labels=["l"], teachers=["t"])
+    model = run.posttrain.students[0]
     keys = {
-        posttrain_key(run, student=student, start=start, **common)  # type: ignore[arg-type]
-        for start in (None, "a", "b")
+        posttrain_key(
+            run, student=StudentStart(model, 0, weights), data=data, test=EvaluationSplit("h", "x")
+        )
+        for weights in (None, "a", "b")
     }
     assert len(keys) == 3

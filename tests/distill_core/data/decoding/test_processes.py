@@ -18,7 +18,8 @@ import pytest
 
 from distill_core.config.data import DataConfig
 from distill_core.data.decoding import processes
-from distill_core.data.index import DatasetIndex, ingest
+from distill_core.data.index import DatasetIndex
+from distill_core.data.ingest import ingest
 from distill_core.data.real_images import RealImages
 from distill_core.errors import ClusterError, ConfigError, DataError
 from distill_core.storage.store import Store

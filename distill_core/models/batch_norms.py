@@ -19,9 +19,8 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn.functional import batch_norm
 
-from distill_core.models.channels import affine, gradient_of_moments, mean_and_variance
-from distill_core.models.groups import by_group
-from distill_core.models.replacing import replace_modules
+from distill_core.models.measuring import by_group, replace_modules
+from distill_core.models.moments import affine, gradient_of_moments, mean_and_variance
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from distill_core.models.statistics import (
+from distill_core.models.batch_norms import (
     StatisticsBatchNorm,
     StatisticsTape,
     measure_batch_norms,

@@ -1,4 +1,6 @@
-"""Groups of neighbouring images in one pass through a network, each measured by itself.
+"""Tools of the layers that measure their input: taking a layer's place, and measuring by group.
+
+What measures is a module in place of the original layer, not a hook.
 
 Axes: B images of all groups, G groups.
 """
@@ -6,10 +8,12 @@ Axes: B images of all groups, G groups.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+Replaced = TypeVar("Replaced", bound=nn.Module)
 Measure = Callable[[Tensor, int], tuple[Tensor, ...]]
 
 
@@ -29,3 +33,16 @@ def by_group(measure: Measure, x: Tensor, sizes: Sequence[int]) -> tuple[Tensor,
         return measure(x, len(sizes))
     parts = [measure(part, 1) for part in torch.split(x, list(sizes))]
     return tuple(torch.cat(together) for together in zip(*parts, strict=True))
+
+
+def replace_modules(
+    model: nn.Module, kind: type[Replaced], make: Callable[[Replaced, int], nn.Module]
+) -> int:
+    """Replace every module of a kind by `make(module, number)`, in place; return how many.
+
+    Numbers follow registration order.
+    """
+    found = [(name, module) for name, module in model.named_modules() if isinstance(module, kind)]
+    for number, (name, module) in enumerate(found):
+        model.set_submodule(name, make(module, number))
+    return len(found)

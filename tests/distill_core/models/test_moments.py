@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from distill_core.models.channels import affine, gradient_of_moments, mean_and_variance
-from distill_core.models.statistics import normalise_and_measure
+from distill_core.models.batch_norms import normalise_and_measure
+from distill_core.models.moments import affine, gradient_of_moments, mean_and_variance
 from tests.support.label_definitions import DEVICES
 
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
