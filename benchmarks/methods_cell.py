@@ -15,9 +15,10 @@ from distill_core.config.schema import RunConfig
 from distill_core.storage.markers import Marker, ShardStore
 from distill_core.storage.store import Store
 from tasks.execution import Execution
+from tasks.observer import Observer
 from tasks.pools.provider import PoolProvider
 from tasks.run import Run, create_run
-from tasks.runs.run_stage import Observer, kind_of, run_stage, stages_of
+from tasks.runs.run_stage import kind_of, run_stage, stages_of
 from tasks.runs.stage_status import stage_status
 from tasks.stages.ingest import record_dataset
 from tasks.stages.plan import JobPlan

@@ -1,6 +1,6 @@
 """Progress of long steps: bars with rate and ETA on a terminal, plain lines elsewhere.
 
-Both are observers of `tasks.runs.run_stage`; `flows.progress.meter` computes what they show.
+Both are a `tasks.observer.Observer`; `flows.progress.meter` computes what they show.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from flows.progress.meter import Meter, describe, unit_of
 
 if TYPE_CHECKING:
     from tasks.jobs import Receipt
-    from tasks.runs.run_stage import Observer
+    from tasks.observer import Observer
 
 LINE_SECONDS = 5.0  # plain lines come at most this often
 

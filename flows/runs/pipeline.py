@@ -25,10 +25,11 @@ from flows.reports.report_data import REPORT
 from flows.runs.shard_selection import narrowed
 from flows.status.status import RunStatus, run_status
 from tasks.execution import Execution
+from tasks.observer import Observer
 from tasks.pools.provider import PoolProvider
 from tasks.run import Run, create_run, default_name
 from tasks.runs.heartbeat import Heartbeat
-from tasks.runs.run_stage import Observer, run_stage, stages_of
+from tasks.runs.run_stage import run_stage, stages_of
 
 Only = Mapping[str, Sequence[str]]  # stage -> the shards to run; one that is not named runs whole
 

@@ -23,9 +23,10 @@ from distill_core.errors import (
     StorageRefused,
 )
 from tasks.jobs import Job, Receipt
+from tasks.observer import Observer
 from tasks.pools import outcomes
 from tasks.pools.events import Broken, Done, Event, Lost, Pool, Raised, Ready
-from tasks.pools.outcomes import DispatchResult, Failure, JobObserver, RetryPolicy, describe_error
+from tasks.pools.outcomes import DispatchResult, Failure, RetryPolicy, describe_error
 
 Clock = Callable[[], float]  # seconds, monotonic
 FINAL = (DivergedError, ConfigError, StorageRefused)  # another attempt would end the same way
@@ -52,7 +53,7 @@ def dispatch(
     *,
     policy: RetryPolicy | None = None,
     stage: str = "jobs",
-    observer: JobObserver | None = None,
+    observer: Observer | None = None,
     clock: Clock = time.monotonic,
 ) -> DispatchResult:
     """Run jobs, in the order given as far as workers allow, until each is done or given up.
@@ -79,7 +80,7 @@ class _Dispatcher:
         pool: Pool,
         policy: RetryPolicy,
         stage: str,
-        observer: JobObserver | None,
+        observer: Observer | None,
         clock: Clock,
     ) -> None:
         self.pool, self.policy, self.stage = pool, policy, stage

@@ -1,9 +1,9 @@
-"""How patient a dispatch is, who is told about it, and what it returns."""
+"""How patient a dispatch is, and what it returns."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from tasks.jobs import Receipt
 
@@ -47,25 +47,6 @@ class DispatchResult:
     receipts: tuple[Receipt, ...]  # in the order in which they came
     failed: dict[str, Failure]  # by shard
     losses: int = 0  # infrastructure failures that were survived
-
-
-class JobObserver(Protocol):
-    """Who is told about jobs."""
-
-    def job_started(self, stage: str, shard: str) -> None:
-        """Hear that a worker begins a job, or begins it again."""
-
-    def job_progress(self, stage: str, shard: str, done: int, total: int) -> None:
-        """Hear that a running job is that far."""
-
-    def job_finished(self, stage: str, receipt: Receipt) -> None:
-        """Hear that a job is done."""
-
-    def job_retried(self, stage: str, shard: str, reason: str) -> None:
-        """Hear that a job begins again."""
-
-    def job_failed(self, stage: str, shard: str, error: str) -> None:
-        """Hear that a job was given up."""
 
 
 class RemoteTraceback(Exception):

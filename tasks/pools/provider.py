@@ -13,10 +13,11 @@ from typing import Self
 
 from tasks.execution import Execution
 from tasks.jobs import Job, WorkerSpec
+from tasks.observer import Observer
 from tasks.pools.dispatch import dispatch
 from tasks.pools.events import Pool
 from tasks.pools.local import local_pool
-from tasks.pools.outcomes import DispatchResult, JobObserver
+from tasks.pools.outcomes import DispatchResult
 from tasks.pools.signals import terminable
 
 __all__ = ["PoolProvider", "WorkerSpec"]
@@ -84,7 +85,7 @@ class PoolProvider:
         *,
         processes: int,
         stage: str,
-        observer: JobObserver | None = None,
+        observer: Observer | None = None,
     ) -> DispatchResult:
         """Run jobs one after the other, each shared by processes in a torch.distributed group.
 

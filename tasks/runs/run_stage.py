@@ -9,11 +9,11 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Mapping
-from typing import Protocol
 
 from distill_core.storage.markers import ShardStore
 from tasks.execution import Execution
-from tasks.jobs import Job, Receipt, WorkerSpec
+from tasks.jobs import Job, WorkerSpec
+from tasks.observer import Observer
 from tasks.pools.dispatch import dispatch
 from tasks.pools.outcomes import DispatchResult, Failure
 from tasks.pools.provider import PoolProvider
@@ -33,31 +33,6 @@ WORKERS: Mapping[str, str] = {
     "posttrain": "tasks.stages.trainers:PosttrainWorker",
     "validate": "tasks.stages.validate:ValidateWorker",
 }
-
-
-class Observer(Protocol):
-    """Who wants to see a stage run: progress bars, plain lines, event logs, Prefect artifacts."""
-
-    def stage_started(self, stage: str, total: int, done: int) -> None:
-        """A stage has `total` shards, `done` of them from before."""
-
-    def job_started(self, stage: str, shard: str) -> None:
-        """A worker begins a shard, or begins it again."""
-
-    def job_progress(self, stage: str, shard: str, done: int, total: int) -> None:
-        """A running shard is so far."""
-
-    def job_finished(self, stage: str, receipt: Receipt) -> None:
-        """A shard is committed."""
-
-    def job_retried(self, stage: str, shard: str, reason: str) -> None:
-        """A shard is tried again."""
-
-    def job_failed(self, stage: str, shard: str, error: str) -> None:
-        """A shard used up its attempts."""
-
-    def stage_finished(self, stage: str, seconds: float) -> None:
-        """A stage wrote its manifests, or stays incomplete."""
 
 
 def run_stage(
@@ -148,7 +123,6 @@ def processes_of(run: Run, stage: str) -> int:
 
 __all__ = [
     "STAGES",
-    "Observer",
     "StageStatus",
     "kind_of",
     "manifest_names",

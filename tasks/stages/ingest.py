@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from typing import TYPE_CHECKING
 
 from distill_core.config.data import DataConfig
 from distill_core.data.index import DatasetIndex, ingest
 from distill_core.storage.store import Store
 from tasks.jobs import Receipt
+from tasks.observer import Observer
 from tasks.run import Run
 from tasks.series import previous_index
-
-if TYPE_CHECKING:
-    from tasks.runs.run_stage import Observer
 
 
 def run_ingest(run: Run, observer: Observer) -> None:

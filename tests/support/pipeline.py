@@ -8,9 +8,10 @@ from distill_core.config.load import load_run
 from distill_core.storage.manifest import Manifest, load_manifest
 from distill_core.storage.store import Store
 from tasks.execution import Execution
+from tasks.observer import Observer
 from tasks.pools.provider import PoolProvider
 from tasks.run import Run, create_run
-from tasks.runs.run_stage import Observer, run_stage, stages_of
+from tasks.runs.run_stage import run_stage, stages_of
 
 TINY = (
     "ipc=2",

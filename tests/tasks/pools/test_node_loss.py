@@ -16,7 +16,7 @@ from ray.cluster_utils import Cluster
 import ray
 from tasks.pools.dispatch import dispatch
 from tasks.jobs import WorkerSpec
-from tasks.pools.outcomes import Policy
+from tasks.pools.outcomes import RetryPolicy
 from tasks.pools.ray import RayPool
 from tests.support.notes import Notes
 from tests.support.fakes import make_jobs
@@ -39,7 +39,8 @@ def kill_once_both_work():
 
 killer = threading.Thread(target=kill_once_both_work)
 killer.start()
-result = dispatch(make_jobs(30, seconds=1.0), pool, policy=Policy(max_attempts=1), observer=notes)
+policy = RetryPolicy(max_attempts=1)
+result = dispatch(make_jobs(30, seconds=1.0), pool, policy=policy, observer=notes)
 killer.join()
 assert killed
 assert len(result.receipts) == 30, result
