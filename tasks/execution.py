@@ -1,16 +1,32 @@
-"""Where and how jobs run. Nothing here changes a result, so nothing here is in a key."""
+"""Settings of how and where jobs run.
+
+None of them changes a result, so none of them is part of a key.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator
 from pydantic_core.core_schema import ValidationInfo
 
-from tasks.pools.outcomes import RetryPolicy
-
 NonNegativeInt = Annotated[int, Field(ge=0)]
 NonNegativeFloat = Annotated[float, Field(ge=0.0)]
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """Limits of the dispatcher: how long it waits, and how often it tries again."""
+
+    in_flight: int = 2  # jobs per worker, the running one included
+    max_attempts: int = 3  # per job; errors of the job itself and missed deadlines count
+    ready_timeout_seconds: float = 300.0
+    job_timeout_seconds: float | None = None  # from the start on a worker; None: no deadline
+    losses_per_worker: int = 5  # times the workers: losses allowed between two finished jobs
+    max_losses_per_job: int = 4  # losses of the worker that was running it
+    max_failures_in_row: int = 2  # per worker; then it is rebuilt, as its device may be faulty
+    tick_seconds: float = 1.0
 
 
 class Placement(BaseModel):

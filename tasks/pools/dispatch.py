@@ -22,11 +22,12 @@ from distill_core.errors import (
     OutOfMemoryError,
     StorageRefused,
 )
+from tasks.execution import RetryPolicy
 from tasks.jobs import Job, Receipt
 from tasks.observer import Observer
 from tasks.pools import outcomes
 from tasks.pools.events import Broken, Done, Event, Lost, Pool, Raised, Ready
-from tasks.pools.outcomes import DispatchResult, Failure, RetryPolicy, describe_error
+from tasks.pools.outcomes import DispatchResult, Failure, describe_error
 
 Clock = Callable[[], float]  # seconds, monotonic
 FINAL = (DivergedError, ConfigError, StorageRefused)  # another attempt would end the same way

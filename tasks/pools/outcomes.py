@@ -1,4 +1,4 @@
-"""How patient a dispatch is, and what it returns."""
+"""The results of a dispatch: receipts, and failures with the tracebacks of their workers."""
 
 from __future__ import annotations
 
@@ -6,20 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from tasks.jobs import Receipt
-
-
-@dataclass(frozen=True)
-class RetryPolicy:
-    """How patient the dispatcher is. Nothing here changes a result."""
-
-    in_flight: int = 2  # jobs per worker, the running one included
-    max_attempts: int = 3  # of one job, ended by an exception of its own or by the deadline
-    ready_timeout_seconds: float = 300.0
-    job_timeout_seconds: float | None = None  # from its start on a worker; None: no deadline
-    losses_per_worker: int = 5  # times the workers: the budget between two finished jobs
-    max_losses_per_job: int = 4  # of the worker that was running it
-    max_failures_in_row: int = 2  # of one worker, then it is built anew: its device may be sick
-    tick_seconds: float = 1.0
 
 
 @dataclass(frozen=True)

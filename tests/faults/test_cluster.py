@@ -21,11 +21,11 @@ from distill_core.errors import ClusterError, ConfigError, ShardsFailed
 from distill_core.storage.manifest import Manifest
 from distill_core.storage.markers import Marker, ShardStore
 from distill_core.storage.store import Store
+from tasks.execution import RetryPolicy
 from tasks.jobs import WorkerSpec
 from tasks.pools import ray_cluster
 from tasks.pools.dispatch import dispatch
 from tasks.pools.host import RECEIPT_BYTES
-from tasks.pools.outcomes import RetryPolicy
 from tasks.pools.ray import RayPool
 from tasks.run import Run
 from tasks.runs.run_stage import stage_status

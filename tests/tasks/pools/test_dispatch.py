@@ -18,10 +18,11 @@ from distill_core.errors import (
     StorageError,
     StorageRefused,
 )
+from tasks.execution import RetryPolicy
 from tasks.jobs import Job, Receipt
 from tasks.pools.dispatch import dispatch
 from tasks.pools.events import Broken, Done, Event, Lost, OnProgress, Raised, Ready
-from tasks.pools.outcomes import DispatchResult, RetryPolicy
+from tasks.pools.outcomes import DispatchResult
 from tests.support.fakes import make_jobs
 from tests.support.notes import Notes
 
