@@ -16,8 +16,8 @@ from tasks.jobs import Job, WorkerSpec
 from tasks.observer import Observer
 from tasks.pools.dispatch import dispatch
 from tasks.pools.events import Pool
+from tasks.pools.failures import DispatchResult
 from tasks.pools.local import local_pool
-from tasks.pools.outcomes import DispatchResult
 from tasks.pools.signals import terminable
 
 __all__ = ["PoolProvider", "WorkerSpec"]

@@ -21,8 +21,8 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from distill_core.errors import ClusterError
 from tasks.jobs import Job, Receipt, WorkerSpec
 from tasks.pools.child import backend_for
+from tasks.pools.failures import RemoteTraceback
 from tasks.pools.host import Catch, Host, Peek, portable, sampled
-from tasks.pools.outcomes import RemoteTraceback
 from tasks.pools.ray import RayHost, RayPool
 
 LEAST = {"CPU": 0.001}  # a placement group cannot be for nothing

@@ -173,7 +173,7 @@ def test_a_shard_that_fills_its_device_is_made_in_halves(aftermath: Aftermath) -
 def test_a_shard_that_fills_any_device_fails_and_says_what_to_set(aftermath: Aftermath) -> None:
     assert [a.split for a in aftermath.tries("fills any device")] == [1, 2]
     record = aftermath.record("fills any device")
-    assert "CUDA out of memory: 50 images. It did not fit a second time" in record["error"]
+    assert "CUDA out of memory: 50 images. A second attempt" in record["error"]
     assert "--num-gpus" in record["error"]
     assert "torch.OutOfMemoryError" in record["traceback"]
 

@@ -17,8 +17,8 @@ from distill_core.training.supervised import Labelled
 from tasks.execution import RetryPolicy
 from tasks.jobs import Job, Receipt, WorkerSpec
 from tasks.pools.dispatch import dispatch
+from tasks.pools.failures import DispatchResult
 from tasks.pools.local import local_pool
-from tasks.pools.outcomes import DispatchResult
 from tasks.run import Run, create_run
 from tasks.stages.plan import JobPlan
 from tasks.stages.trainers import SqueezeWorker

@@ -19,9 +19,9 @@ from tasks.execution import Execution, RetryPolicy
 from tasks.jobs import Job, Receipt, WorkerSpec
 from tasks.pools.dispatch import dispatch
 from tasks.pools.events import Pool
+from tasks.pools.failures import DispatchResult
 from tasks.pools.host import RECEIPT_BYTES, Host
 from tasks.pools.local import InProcessPool, local_pool
-from tasks.pools.outcomes import DispatchResult
 from tasks.pools.provider import PoolProvider
 from tests.support.fakes import make_jobs
 from tests.support.notes import Notes

@@ -16,7 +16,7 @@ from tasks.execution import Execution, RetryPolicy
 from tasks.jobs import Job, WorkerSpec
 from tasks.pools import ray_cluster
 from tasks.pools.dispatch import dispatch
-from tasks.pools.outcomes import DispatchResult
+from tasks.pools.failures import DispatchResult
 from tasks.pools.provider import PoolProvider
 from tasks.pools.ray import RayPool
 from tests.support.fakes import make_jobs
