@@ -92,7 +92,7 @@ def _run(store: Store, name: str) -> Run | None:
     if not store.exists(f"runs/{name}/run.yaml"):
         if store.exists(claim):
             version = Version.from_json(store.read(claim), where=store.uri(claim))
-            return Run(name, version.asked, store)
+            return Run(name, version.requested, store)
         if not store.files(f"runs/{name}"):
             return None  # a run that was killed while it was registered leaves an empty folder
     return open_run(store, name)

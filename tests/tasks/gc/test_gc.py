@@ -165,7 +165,7 @@ def test_a_version_keeps_the_dataset_it_stands_on_even_before_it_is_registered(
 ) -> None:
     store, before = run.store, "other-0123"
     store.put(f"datasets/{before}/index.json", b"{}")
-    version = Version(previous="first", dataset=before, policy="keep", asked=run.config)
+    version = Version(previous="first", dataset=before, policy="keep", requested=run.config)
     claim(Run("second", run.config, store), version)
     drop(run)
     date(store, paths(store), OLD)
