@@ -11,10 +11,10 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
 from tasks.jobs import Job, Receipt, WorkerSpec
-from tasks.pools import ray_cluster
+from tasks.pools import ray_capacity
 from tasks.pools.events import Broken, Done, Event, Lost, OnProgress, Raised, Ready
 from tasks.pools.host import Host, Peek
-from tasks.pools.signals import revealed
+from tasks.pools.signals import unwrapped_signals
 
 FETCH_SECONDS = 30.0  # for a result that is there already
 COLOURS = re.compile(r"\x1b\[\d*m")  # Ray colours the head of a traceback
@@ -89,7 +89,7 @@ class RayPool:
     def wait(self, seconds: float, on_progress: OnProgress) -> Sequence[Event]:
         """Return what the actors answered, and look at their progress."""
         self._peek(on_progress)
-        with revealed():  # Ray's core makes a SystemError of what a signal raises in it
+        with unwrapped_signals():  # Ray's core makes a SystemError of what a signal raises in it
             some, _ = ray.wait(list(self._refs), num_returns=1, timeout=seconds)
         if not some:
             return []
@@ -104,7 +104,7 @@ class RayPool:
 
     def describe(self) -> str:
         """Return what the cluster has."""
-        return ray_cluster.describe()
+        return ray_capacity.describe()
 
     def close(self) -> None:
         """Kill every actor."""

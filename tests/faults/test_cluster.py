@@ -254,7 +254,7 @@ def test_more_gpus_than_any_node_has_are_refused_with_both_numbers(tmp_path: Pat
         recover(run, workers=1, num_gpus=2)
     assert "1 x num_gpus=2 = 2 GPUs are demanded" in str(raised.value)
     assert "4 CPUs and 2 GPUs on 2 nodes" in str(raised.value)
-    assert "room for 0" in str(raised.value)
+    assert "enough for 0" in str(raised.value)
 
 
 def test_gpus_that_others_hold_are_waited_for_and_then_named(tmp_path: Path) -> None:

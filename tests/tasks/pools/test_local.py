@@ -194,7 +194,7 @@ class Talkative:
 @pytest.mark.parametrize(
     ("said", "message"),
     [
-        ({"num_gpus": 0.3}, "does not pack other fractions"),
+        ({"num_gpus": 0.3}, "cannot pack other fractions"),
         ({"num_gpus": 0, "device": "cuda"}, "must reserve a part of a GPU"),
         ({"workers": 0}, "greater than 0"),
         ({"worker": 2}, "Extra inputs"),
