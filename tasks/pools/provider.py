@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from tasks.execution import Execution
 from tasks.jobs import Job, WorkerSpec
@@ -36,16 +35,11 @@ class PoolProvider:
         self._stack.enter_context(terminable())
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: Any) -> None:
         try:
             self.release()
         finally:  # Ray is stopped even if a worker cannot be
-            self._stack.__exit__(kind, error, trace)
+            self._stack.__exit__(*error)
 
     @property
     def workers(self) -> int:
@@ -126,7 +120,7 @@ class PoolProvider:
         from tasks.pools.ray_train import gang_pool
 
         execution = self._execution
-        preflight(Resources(processes, execution.num_cpus, execution.gpus), what="processes")
+        preflight(Resources(processes, execution.num_cpus, execution.gpus), setting="processes")
         return gang_pool(
             spec,
             processes=processes,

@@ -32,12 +32,12 @@ def capacity(num_cpus: float, num_gpus: float) -> int:
     return sum(_node_capacity(node, num_cpus, num_gpus) for node in _nodes())
 
 
-def preflight(demand: Resources, *, what: str = "workers") -> None:
+def preflight(demand: Resources, *, setting: str = "workers") -> None:
     """Refuse a demand that the cluster can never meet; Ray would wait for it without a message.
 
     Args:
         demand: the number of workers and the size of each.
-        what: name of the setting that gives the number.
+        setting: name of the setting that gives the number.
 
     Raises:
         ConfigError: the message has both the demand and the resources of the cluster.
@@ -46,8 +46,8 @@ def preflight(demand: Resources, *, what: str = "workers") -> None:
     if count >= demand.workers:
         return
     raise ConfigError(
-        f"{what} = {demand.workers}: {demand} are required, but the cluster has {describe()}, "
-        f"enough for {count}. Set fewer {what} or smaller num_cpus and num_gpus, or add nodes."
+        f"{setting} = {demand.workers}: {demand} are required, but the cluster has {describe()}, "
+        f"enough for {count}. Set fewer {setting} or smaller num_cpus and num_gpus, or add nodes."
     )
 
 

@@ -252,7 +252,7 @@ def test_more_gpus_than_any_node_has_are_refused_with_both_numbers(tmp_path: Pat
     run = planned_run(str(tmp_path), shards=1)
     with pytest.raises(ConfigError) as raised:
         recover(run, workers=1, num_gpus=2)
-    assert "1 x num_gpus=2 = 2 GPUs are demanded" in str(raised.value)
+    assert "1 x num_gpus=2 = 2 GPUs are required" in str(raised.value)
     assert "4 CPUs and 2 GPUs on 2 nodes" in str(raised.value)
     assert "enough for 0" in str(raised.value)
 
