@@ -1,6 +1,6 @@
-"""How fast this very hardware is on a config: a few steps under a teacher of random weights.
+"""Calibration: the speed of this hardware on a config, measured with a teacher of random weights.
 
-Time depends on shapes, not on values: neither the data nor a trained teacher is needed.
+Time depends on shapes and not on values, so neither the data nor a trained teacher is needed.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
     from distill_core.sharding import Batch
     from distill_core.storage.statistics_files import Expected
 
-STEPS = 10  # of the first, shorter measurement; the second takes as many as fit
-SECONDS = 5.0  # about what one measurement may take
+STEPS = 10  # of the first, short measurement; the second takes as many as fit into SECONDS
+SECONDS = 5.0  # of one measurement, about
 VIEWS = 3
 
 
 def calibrate(config: RunConfig, execution: Execution) -> dict[str, float]:
-    """Measure one worker where the run would have its workers.
+    """Measure one worker in the place where the run would start its workers.
 
     Returns:
         ``recover``: image-iterations per second; ``relabel``: views of one image per second.
 
     Raises:
         ClusterError: the worker was lost, or there is no cluster.
-        ConfigError: the cluster has no room for it.
+        ConfigError: the cluster cannot hold it.
     """
     spec = WorkerSpec(
         "tasks.calibration:CalibrationWorker",
@@ -46,7 +46,7 @@ def calibrate(config: RunConfig, execution: Execution) -> dict[str, float]:
     for failure in result.failed.values():
         raise failure.error
     if not result.receipts:
-        raise ClusterError("calibration: no worker answered. Look after the cluster, try again.")
+        raise ClusterError("calibration: no worker answered. Check the cluster, then try again.")
     return result.receipts[0].summary
 
 
@@ -67,18 +67,19 @@ class CalibrationWorker:
         return Receipt(job.key, job.shard, summary=rates)
 
     def _recover(self, teacher: FrozenTeacher, batch: Batch) -> float:
-        """Return image-iterations per second; what happens once per batch cancels out."""
+        """Return image-iterations per second, without the time spent once per batch."""
         if not self._config.recover.steps:
             return 0.0
-        self._optimise(teacher, batch, 2)  # memory, caches
-        once, few = self._optimise(teacher, batch, 1), self._optimise(teacher, batch, 1 + STEPS)
-        per_step = max(few - once, 1e-6) / STEPS
+        self._optimise(teacher, batch, 2)  # warm-up: memory and caches
+        one_step = self._optimise(teacher, batch, 1)
+        few_steps = self._optimise(teacher, batch, 1 + STEPS)
+        per_step = max(few_steps - one_step, 1e-6) / STEPS
         steps = max(STEPS, min(self._config.recover.steps, round(SECONDS / per_step)))
-        many = self._optimise(teacher, batch, 1 + steps)
-        return len(batch) * steps / max(many - once, 1e-9)
+        many_steps = self._optimise(teacher, batch, 1 + steps)
+        return len(batch) * steps / max(many_steps - one_step, 1e-9)
 
     def _optimise(self, teacher: FrozenTeacher, batch: Batch, steps: int) -> float:
-        """Return the seconds that some steps on one batch take."""
+        """Return the seconds that a number of steps on one batch take."""
         from distill_core.recover.optimise import recover_batch
 
         config = self._config.recover.model_copy(
@@ -86,7 +87,7 @@ class CalibrationWorker:
                 "steps": steps,
                 "init": "gaussian",
                 "segments": (),
-                "committee": None,  # each of its members is a pass of its own
+                "committee": None,  # each of its members would be another pass
             }
         )
         since = time.perf_counter()
@@ -112,7 +113,7 @@ class CalibrationWorker:
         side = self._config.data.side
         rows = ImageRows(batch, np.zeros((len(batch), 3, side, side), np.uint8))
 
-        def describe(count: int) -> float:
+        def seconds_for(count: int) -> float:
             since = time.perf_counter()
             relabel_shard(
                 rows,
@@ -124,8 +125,8 @@ class CalibrationWorker:
             )
             return time.perf_counter() - since
 
-        once = describe(1)
-        return len(batch) * VIEWS / max(describe(1 + VIEWS) - min(once, describe(1)), 1e-9)
+        first, many = seconds_for(1), seconds_for(1 + VIEWS)
+        return len(batch) * VIEWS / max(many - min(first, seconds_for(1)), 1e-9)
 
     def _batch(self) -> Batch:
         """Return the first batch of the run's plan."""
@@ -143,7 +144,7 @@ class CalibrationWorker:
         return shards[0].batches[0]
 
     def _teacher(self) -> FrozenTeacher:
-        """Return a teacher of the right shape."""
+        """Return an untrained teacher of the config's shape."""
         from torch import nn
 
         from distill_core.models.build import build_model, head_name
@@ -173,7 +174,7 @@ class CalibrationWorker:
 
 
 def _of_noise(config: RecoverConfig, teacher: FrozenTeacher, batch: Batch) -> Expected:
-    """Return what noise does to a teacher, in place of real images of each class."""
+    """Return class statistics measured on noise, in place of real images of each class."""
     import numpy as np
 
     from distill_core.statistics.measure_for_terms import measure_for
@@ -181,7 +182,7 @@ def _of_noise(config: RecoverConfig, teacher: FrozenTeacher, batch: Batch) -> Ex
 
     shape = (2, 3, teacher.spec.side, teacher.spec.side)
     noise = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
-    found = measure_for(
+    statistics = measure_for(
         config,
         0,
         "noise",
@@ -193,5 +194,5 @@ def _of_noise(config: RecoverConfig, teacher: FrozenTeacher, batch: Batch) -> Ex
         device=teacher.head.weight.device,
     )
     wnids = sorted({image.wnid for image in batch})
-    block = decode_statistics(encode_statistics(wnids, [found] * len(wnids)))
-    return block.of(batch, config, pooled([found]))
+    block = decode_statistics(encode_statistics(wnids, [statistics] * len(wnids)))
+    return block.of(batch, config, pooled([statistics]))

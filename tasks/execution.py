@@ -1,64 +1,80 @@
-"""Where and how jobs run. Nothing here changes a result, so nothing here is in a key."""
+"""Settings of how and where jobs run.
+
+None of them changes a result, so none of them is part of a key.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator
 from pydantic_core.core_schema import ValidationInfo
 
-from tasks.pools.outcomes import RetryPolicy
-
 NonNegativeInt = Annotated[int, Field(ge=0)]
 NonNegativeFloat = Annotated[float, Field(ge=0.0)]
 
 
+@dataclass(frozen=True)
+class RetryPolicy:
+    """Limits of the dispatcher: how long it waits, and how often it tries again."""
+
+    in_flight: int = 2  # jobs per worker, the running one included
+    max_attempts: int = 3  # per job; errors of the job itself and missed deadlines count
+    ready_timeout_seconds: float = 300.0
+    job_timeout_seconds: float | None = None  # from the start on a worker; None: no deadline
+    losses_per_worker: int = 5  # times the workers: losses allowed between two finished jobs
+    max_losses_per_job: int = 4  # losses of the worker that was running it
+    max_failures_in_row: int = 2  # per worker; then it is rebuilt, as its device may be faulty
+    tick_seconds: float = 1.0
+
+
 class Placement(BaseModel):
-    """Settings of one pass over a run in any store; immutable, and strict about unknown keys."""
+    """Settings of one pass over a run, in any store; immutable, and unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    local: bool = False  # neither Prefect nor Ray
-    single_writer: bool = False  # accept a store without conditional create
-    workers: PositiveInt | None = None  # None: as many as the cluster holds; one if local
+    local: bool = False  # without Prefect and Ray
+    single_writer: bool = False  # allow a store without conditional create
+    workers: PositiveInt | None = None  # None: as many as the cluster can hold; one if local
     device: Literal["cpu", "cuda"] = "cpu"
-    num_cpus: NonNegativeFloat = 1.0  # Ray CPUs per worker; bookkeeping, not a limit
-    num_gpus: NonNegativeFloat | None = None  # per worker; None: one on CUDA, else none
+    num_cpus: NonNegativeFloat = 1.0  # Ray CPUs per worker, for scheduling; not a limit of use
+    num_gpus: NonNegativeFloat | None = None  # Ray GPUs per worker; None: one on CUDA, else none
     ray_address: str | None = None  # host:port or ray://...; None: start a local cluster
-    groups: PositiveInt | None = None  # batches in one launch of recover; None: by size
+    groups: PositiveInt | None = None  # batches in one launch of recover; None: chosen by size
     in_flight: PositiveInt = 2
     max_attempts: PositiveInt = 3
     ready_timeout_seconds: PositiveFloat = 300.0
     job_timeout_seconds: PositiveFloat | None = None
-    allow_missing: NonNegativeInt = 0  # failed shards that later stages may go on without
+    allow_missing: NonNegativeInt = 0  # failed shards without which later stages may run
 
     @field_validator("ray_address", mode="before")
     @classmethod
-    def _nothing(cls, value: object) -> object:
-        """Take an empty field of a form, or an empty variable, for nothing said."""
+    def _empty_is_none(cls, value: object) -> object:
+        """Treat an empty form field or environment variable as not set."""
         return None if value == "" else value
 
     @field_validator("num_gpus")
     @classmethod
-    def _schedulable(cls, value: float | None, info: ValidationInfo) -> float | None:
-        """Refuse what would hang: other fractions do not pack."""
+    def _check_schedulable(cls, value: float | None, info: ValidationInfo) -> float | None:
+        """Refuse values for which a worker would wait for ever: Ray packs no other fractions."""
         if value is None:
             return None
         if value not in (0.0, 0.25, 0.5) and value != int(value):
-            raise ValueError("use whole GPUs, 0.5 or 0.25: Ray does not pack other fractions")
+            raise ValueError("use whole GPUs, 0.5 or 0.25: Ray cannot pack other fractions")
         if info.data.get("device") == "cuda" and value == 0 and not info.data.get("local"):
-            raise ValueError("a worker on CUDA has to reserve a part of a GPU; use 0.25 or more")
+            raise ValueError("a worker on CUDA must reserve a part of a GPU; use 0.25 or more")
         return value
 
     @property
     def gpus(self) -> float:
-        """Return the Ray GPUs per worker, the default resolved."""
+        """Return the Ray GPUs per worker, with the default resolved."""
         if self.num_gpus is None:
             return 1.0 if self.device == "cuda" else 0.0
         return self.num_gpus
 
     def policy(self) -> RetryPolicy:
-        """Return what the dispatcher needs to know."""
+        """Return the settings of the dispatcher."""
         return RetryPolicy(
             in_flight=self.in_flight,
             max_attempts=self.max_attempts,

@@ -1,6 +1,6 @@
-"""What travels between the driver and a worker: small, plain values that pickle anywhere.
+"""The messages between the driver and its workers: small, plain values that can be pickled.
 
-Bytes of images and labels never do; a worker writes them to storage and sends a receipt.
+They never contain images or labels; a worker writes those to storage and returns a receipt.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ class Job(Generic[P]):
     key: str  # the shard's key in storage; unique within a stage
     shard: str  # its name for people
     payload: P  # a frozen value of the stage; pickled, below 1 MB
-    split: int = 1  # 2 once a device was full: so many times smaller launches
+    split: int = 1  # 2 after the device ran out of memory: launches are divided by it
 
 
 @dataclass(frozen=True)
 class Receipt:
-    """What a worker sends back once a shard is committed."""
+    """The answer of a worker once a shard is committed."""
 
     key: str
     shard: str
@@ -36,10 +36,10 @@ class Receipt:
 
 @dataclass(frozen=True)
 class WorkerSpec:
-    """How to build a worker in any process: an importable path and plain arguments.
+    """The description of a worker, from which any process can build it.
 
-    There are no large arguments: a worker loads its teacher from storage. That is why a restarted
-    Ray actor comes back although nothing of its constructor is left in an object store.
+    Arguments are small: a worker loads its teacher from storage. So Ray can restart an actor even
+    when the object store that held its arguments is lost.
     """
 
     factory: str  # "package.module:Class"
@@ -54,8 +54,8 @@ class WorkerSpec:
 class Worker(Protocol):
     """A plain class that does one job at a time.
 
-    It may also have ``peek() -> tuple[int, int] | None``: (done, total) of the current job, asked
-    from another thread while `run` is busy.
+    It may also have ``peek() -> tuple[int, int] | None``, which returns (done, total) of the
+    current job and is called from another thread while `run` works.
     """
 
     def run(self, job: Job[Any]) -> Receipt:

@@ -12,7 +12,7 @@ from distill_core.storage.store import Store
 
 @dataclass(frozen=True)
 class Run:
-    """What is to be made, and where."""
+    """A registered config: its name, and the store that holds its results."""
 
     name: str
     config: RunConfig
@@ -24,7 +24,7 @@ class Run:
 
 
 def default_name(config: RunConfig) -> str:
-    """Return ``<preset>-<8 hex of the config>``: other values, other run, shared shards."""
+    """Return ``<preset>-<8 hex of the config>``: other values give another run."""
     return f"{config.preset}-{fingerprint(config)}"
 
 
@@ -32,7 +32,7 @@ def create_run(config: RunConfig, store: Store, name: str | None = None) -> Run:
     """Register a run by conditional create; the same config again is the same run.
 
     Raises:
-        ConfigError: another config stands under this name.
+        ConfigError: a run of this name has another config.
     """
     run = Run(name or default_name(config), config, store)
     check_name(run.name)
@@ -40,37 +40,37 @@ def create_run(config: RunConfig, store: Store, name: str | None = None) -> Run:
         stored = open_run(store, run.name).config
         if stored != config:
             raise ConfigError(
-                f"runs/{run.name}: another config stands under this name; it differs in "
-                f"{', '.join(_differences(stored, config))}. Choose another --name, or none."
+                f"runs/{run.name}: the run exists with another config; it differs in "
+                f"{', '.join(_differences(stored, config))}. Use another --name, or omit it."
             )
     return run
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that cannot be that of a folder everywhere.
+    """Refuse a name that is not a valid folder name on every system.
 
     Raises:
-        ConfigError: it is empty, hidden, or has strange characters.
+        ConfigError: it is empty, starts with a dot, or has characters that are not allowed.
     """
     if not name or set(name) & set('/\\:*?"<>| \n') or name.startswith("."):
-        raise ConfigError(f"run name {name!r}: use letters, digits, dots, dashes, underscores.")
+        raise ConfigError(f"run name {name!r}: use letters, digits, dots, dashes and underscores.")
 
 
 def open_run(store: Store, name: str) -> Run:
-    """Read a run back.
+    """Read a registered run.
 
     Raises:
-        ConfigError: no such run; the message lists the runs of the store.
+        ConfigError: there is no such run; the message lists the runs of the store.
     """
     run_path = f"runs/{name}/run.yaml"
     if not store.exists(run_path):
         known = ", ".join(store.folders("runs")) or "none"
-        raise ConfigError(f"{store.url}: no run named {name!r}. Runs there: {known}.")
+        raise ConfigError(f"{store.url}: no run named {name!r}. Its runs: {known}.")
     tree = parse_yaml(store.read(run_path).decode(), where=run_path)
     return Run(name, validate_run(tree, where=run_path), store)
 
 
 def _differences(old: RunConfig, new: RunConfig) -> list[str]:
-    """Return the first-level keys in which two configs differ."""
+    """Return the top-level keys in which two configs differ."""
     before, after = old.model_dump(), new.model_dump()
     return [key for key in before if before[key] != after[key]]

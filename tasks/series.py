@@ -1,6 +1,6 @@
-"""Versions of a series: runs ``<series>-v0001``, ``-v0002``, each made from the one before.
+"""Versions of a series: runs ``<series>-v0001``, ``-v0002``, each made from the previous one.
 
-What a version was made from stands beside its run.yaml, in ``version.json``; it enters no key.
+The origin of a version is stored beside its run.yaml, in ``version.json``; it is part of no key.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ FILE = "version.json"
 
 @dataclass(frozen=True)
 class Version:
-    """What a version was made from."""
+    """The origin of a version."""
 
-    previous: str  # the complete run before it
-    dataset: str  # of that run, whose class ids go on
-    policy: TeacherPolicy  # what became of that run's teacher
-    asked: RunConfig  # the frozen config adds to it where the teacher comes from
+    previous: str  # the complete run before it, by name
+    dataset: str  # of that run, whose class ids are kept
+    policy: TeacherPolicy  # for that run's teacher
+    requested: RunConfig  # the run's own config adds the origin of the teacher
 
     def to_json(self) -> bytes:
         """Return the version as it is stored."""
@@ -35,7 +35,7 @@ class Version:
             "previous": self.previous,
             "dataset": self.dataset,
             "policy": self.policy,
-            "asked": self.asked.model_dump(mode="json"),
+            "asked": self.requested.model_dump(mode="json"),
         }
         return json.dumps(tree, indent=1).encode()
 
@@ -44,16 +44,16 @@ class Version:
         """Read a stored version.
 
         Raises:
-            DataError: it is not one.
+            DataError: the data is not a version.
         """
         try:
             tree = json.loads(data)
-            asked = validate_run(tree.pop("asked"), where=where)
-            return cls(asked=asked, **tree)
+            requested = validate_run(tree.pop("asked"), where=where)
+            return cls(requested=requested, **tree)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise DataError(
-                f"{where}: not what a version was made from ({error!r}). Delete the run's folder "
-                "and re-distil; its shards are kept."
+                f"{where}: not a valid version record ({error!r}). Delete the run's folder and "
+                "run `distill redistill` again; its shards are kept."
             ) from None
 
 
@@ -61,12 +61,12 @@ def versions_of(store: Store, series: str) -> tuple[Run, ...]:
     """Return the registered runs of a series, oldest first.
 
     Raises:
-        ConfigError: runs cannot be named after this series.
+        ConfigError: the name of the series cannot be part of a run's name.
     """
     check_name(version_name(series, 1))
     names = [version_name(series, number) for number in _numbers(store, series)]
-    there = (name for name in names if store.exists(f"runs/{name}/run.yaml"))
-    return tuple(open_run(store, name) for name in there)
+    registered = (name for name in names if store.exists(f"runs/{name}/run.yaml"))
+    return tuple(open_run(store, name) for name in registered)
 
 
 def next_name(store: Store, series: str) -> str:
@@ -80,7 +80,7 @@ def version_name(series: str, number: int) -> str:
 
 
 def version_of(run: Run) -> Version | None:
-    """Return what a run was made from; None for one that stands on nothing."""
+    """Return the origin of a run; None for a run without a previous version."""
     path = run.path(FILE)
     if not run.store.exists(path):
         return None
@@ -88,27 +88,27 @@ def version_of(run: Run) -> Version | None:
 
 
 def claim(run: Run, version: Version) -> None:
-    """Write down what a run will be made from, before anybody can see the run.
+    """Store the origin of a run before the run is registered.
 
     Raises:
-        ConfigError: somebody else is making another version of this name.
+        ConfigError: another version has this name.
     """
     if run.store.create(run.path(FILE), version.to_json()) or version_of(run) == version:
         return
     raise ConfigError(
-        f"runs/{run.name}: another re-distillation of this series began at the same time, with "
-        "other data or settings. Run this one again when it is done."
+        f"runs/{run.name}: another re-distillation of this series, with other data or settings, "
+        "started at the same time. Run this one again when the other is complete."
     )
 
 
 def previous_index(run: Run) -> DatasetIndex | None:
-    """Return the dataset whose class ids go on in this run; None for a first version."""
+    """Return the dataset whose class ids this run keeps; None for a first version."""
     version = version_of(run)
     return None if version is None else load_index(run.store, version.dataset)
 
 
 def _numbers(store: Store, series: str) -> list[int]:
-    """Return the numbers that are taken, ascending, even where a run was never registered."""
+    """Return all numbers in use, ascending, including those of runs never registered."""
     pattern = re.compile(rf"{re.escape(series)}-v(\d{{4,}})")
-    found = (pattern.fullmatch(name) for name in store.folders("runs"))
-    return sorted(int(match[1]) for match in found if match)
+    matches = (pattern.fullmatch(name) for name in store.folders("runs"))
+    return sorted(int(match[1]) for match in matches if match)

@@ -68,7 +68,7 @@ def _complete(run: Run, how: Execution) -> RunStatus:
     from tasks.pools.signals import terminable
 
     try:
-        with terminable(to_the_end=True):
+        with terminable(until_exit=True):
             return pipeline.complete_run(run, how)
     except ShardsFailed:
         print(*status.failures(status.run_status(run)), sep="\n", file=sys.stderr)

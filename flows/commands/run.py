@@ -108,7 +108,7 @@ def proceed(made: Run, how: Execution, only: Only, *, as_json: bool = False) -> 
     from tasks.pools.signals import terminable
 
     try:
-        with terminable(to_the_end=True):
+        with terminable(until_exit=True):
             reached = pipeline.complete_run(made, how, only)
     except ShardsFailed:
         reached = status.run_status(made)

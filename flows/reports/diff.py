@@ -84,7 +84,7 @@ def compare(run: Run, version: Version) -> Diff:
         previous=before.name,
         policy=version.policy,
         dataset=(version.dataset, dataset_of(run)),
-        config=_settings(_asked(before), version.asked),
+        config=_settings(_asked(before), version.requested),
         classes=compare_classes(
             load_index(run.store, version.dataset), load_index(run.store, dataset_of(run))
         ),
@@ -110,7 +110,7 @@ def compare_classes(before: DatasetIndex, after: DatasetIndex) -> ClassDiff:
 
 def _asked(run: Run) -> RunConfig:
     version = version_of(run)
-    return run.config if version is None else version.asked
+    return run.config if version is None else version.requested
 
 
 def _settings(before: RunConfig, after: RunConfig) -> tuple[str, ...]:

@@ -102,7 +102,7 @@ class _Found:
         version = version_of(self.base)
         # Who squeezes again wants a teacher of its own: one that was inherited is another config.
         again = self.policy == "squeeze_again"
-        stands = self.base.config if version is None or again else version.asked
+        stands = self.base.config if version is None or again else version.requested
         same = stands == self.config and dataset_of(self.base) == self.index.id
         return self.base if same else None
 
@@ -112,7 +112,7 @@ class _Found:
         if self.base is not None:
             config = inherit(self.config, self.base, self.policy)
             dataset = dataset_of(self.base)
-            version = Version(self.base.name, dataset, self.policy, asked=self.config)
+            version = Version(self.base.name, dataset, self.policy, requested=self.config)
         check_inherited(config, self.index, self.store)
         run = self._interrupted(config, version) or self._register(config, version)
         if not stage_status(run, StageId("ingest")).complete:

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from distill_core.storage.markers import Marker
 from distill_core.storage.shard_store import ShardStore
 from tasks.run import Run
-from tasks.runs.drivers import DriverRecord, moment, read_drivers
+from tasks.runs.drivers import DriverRecord, parse_time, read_drivers
 from tasks.runs.stage_status import StageStatus
 
 RECENT = timedelta(hours=1)  # commits of the last hour make the rate
@@ -82,7 +82,7 @@ def run_activity(run: Run, stages: Iterable[StageStatus], *, now: datetime) -> R
 def _stage_activity(
     run: Run, stage: StageStatus, drivers: Sequence[DriverRecord], now: datetime
 ) -> Activity:
-    at_work = [driver for driver in drivers if driver.beats(now)]
+    at_work = [driver for driver in drivers if driver.is_alive(now)]
     running = _claims(stage, at_work)
     claimed = {claim.shard for claim in running}
     lost = _claims(stage, [driver for driver in drivers if driver.is_lost(now)])
@@ -124,10 +124,10 @@ def _rate(
     markers: Iterable[Marker], drivers: Iterable[DriverRecord], now: datetime
 ) -> float | None:
     """Return the shards per hour that were committed lately, while some driver was at the stage."""
-    begins = [moment(driver.stage_started) for driver in drivers if driver.stage_started]
+    begins = [parse_time(driver.stage_started) for driver in drivers if driver.stage_started]
     if not begins:
         return None
     begin = max(now - RECENT, min(begins))
-    recent = sum(begin <= moment(marker.finished) <= now for marker in markers)
+    recent = sum(begin <= parse_time(marker.finished) <= now for marker in markers)
     hours = (now - begin) / timedelta(hours=1)
     return recent / hours if recent and hours > 0 else None

@@ -13,7 +13,7 @@ from distill_core.storage.store import Store
 from flows import units
 from flows.status.activity import Activity, RunActivity
 from tasks.run import Run, open_run
-from tasks.runs.drivers import DriverRecord, moment
+from tasks.runs.drivers import DriverRecord, parse_time
 from tasks.runs.stage_status import StageStatus, stage_status
 from tasks.stages.table import STAGES, stages_of
 
@@ -79,7 +79,7 @@ def to_json(status: RunStatus, seen: RunActivity | None = None) -> dict[str, Any
     }
     if seen is None:
         return tree
-    drivers = [asdict(one) | {"at_work": one.beats(seen.now)} for one in seen.drivers]
+    drivers = [asdict(one) | {"at_work": one.is_alive(seen.now)} for one in seen.drivers]
     return tree | {"gpu_hours": round(seen.gpu_hours, 4), "drivers": drivers}
 
 
@@ -160,7 +160,7 @@ def _drivers(seen: RunActivity) -> RenderableType:
     shown = [
         driver
         for driver in seen.drivers
-        if driver.beats(seen.now) or orphaned & {named.shard for named in driver.running}
+        if driver.is_alive(seen.now) or orphaned & {named.shard for named in driver.running}
     ]
     others = len(seen.drivers) - len(shown)
     if not shown:
@@ -173,12 +173,12 @@ def _drivers(seen: RunActivity) -> RenderableType:
 
 
 def _driver_cells(driver: DriverRecord, seen: RunActivity) -> tuple[str, ...]:
-    silence = units.duration((seen.now - moment(driver.updated)).total_seconds())
+    silence = units.duration((seen.now - parse_time(driver.updated)).total_seconds())
     gpus = f" x {driver.gpus_per_worker:g} GPU" if driver.gpus_per_worker else ""
     return (
         driver.id,
         f"{driver.host}, pid {driver.pid}",
-        "at work" if driver.beats(seen.now) else f"silent for {silence}",
+        "at work" if driver.is_alive(seen.now) else f"silent for {silence}",
         driver.stage or "-",
         ", ".join(named.shard for named in driver.running) or "-",
         f"{driver.done:,}",

@@ -1,4 +1,4 @@
-"""What a store must keep: everything that one of its runs or releases refers to."""
+"""The references of a store: the shards and datasets that its runs and releases need."""
 
 from __future__ import annotations
 
@@ -24,85 +24,85 @@ Ref = tuple[str, str]  # (kind of stage, key of a shard), or (DATASETS, id)
 
 
 @dataclass(frozen=True)
-class Living:
-    """What is referred to."""
+class References:
+    """The shards and datasets that are referred to."""
 
     listed: frozenset[Ref]  # in manifests, and datasets that runs name
-    planned: frozenset[Ref]  # what incomplete runs will ask for
-    ingesting: frozenset[str]  # names of the data of runs that have not said which dataset it is
+    planned: frozenset[Ref]  # by incomplete runs
+    ingesting: frozenset[str]  # names of the data of runs without an ingested dataset
 
     def __contains__(self, ref: Ref | None) -> bool:
-        """Return whether a shard or a dataset is needed, or may be before long."""
+        """Return whether a shard or a dataset is needed, or may be needed soon."""
         if ref is None:
             return False
         ingesting = ref[0] == DATASETS and _name(ref[1]) in self.ingesting
         return ingesting or ref in self.listed or ref in self.planned
 
 
-def find_living(store: Store) -> Living:
-    """Ask every run and release of a store.
+def find_references(store: Store) -> References:
+    """Return the references of every run and release of a store.
 
-    A run refers to the shards of its manifests and, for stages that have none yet, to those of its
-    plan, as far as it is known. Releases stand for themselves; manifests they carry count too.
+    A run refers to the shards of its manifests and, for stages without one, to those of its plan as
+    far as it is known. A release refers to the shards of the manifests in its folder.
 
     Raises:
-        DataError: a run cannot be read, so what it needs is not known.
-        StorageError: the store refused.
+        DataError: a run cannot be read, so its references are unknown.
+        StorageError: the store refused a request.
     """
     runs = tuple(_runs(store))
     datasets, planned = _datasets(runs), set[Ref]()
     listed = set(datasets.listed)
     for run in runs:
-        with _known(f"runs/{run.name}"):
+        with _readable(f"runs/{run.name}"):
             listed.update(_listed(store, f"runs/{run.name}"))
             planned.update(_planned(run))
     for release in store.folders("published"):
-        with _known(f"published/{release}"):
+        with _readable(f"published/{release}"):
             listed.update(_listed(store, f"published/{release}"))
     return replace(datasets, listed=frozenset(listed), planned=frozenset(planned))
 
 
-def find_datasets(store: Store) -> Living:
-    """Ask every run for its dataset, and the one before it, alone; that needs no plan."""
+def find_dataset_references(store: Store) -> References:
+    """Return the datasets that runs and their previous versions name; this needs no plan."""
     return _datasets(_runs(store))
 
 
-def _datasets(runs: Iterable[Run]) -> Living:
+def _datasets(runs: Iterable[Run]) -> References:
     listed: set[Ref] = set()
     ingesting: set[str] = set()
     for run in runs:
-        with _known(f"runs/{run.name}"):
+        with _readable(f"runs/{run.name}"):
             if version := version_of(run):
                 listed.add((DATASETS, version.dataset))
             try:
                 listed.add((DATASETS, dataset_of(run)))
             except NotReady:
                 ingesting.add(run.config.data.name)
-    return Living(frozenset(listed), frozenset(), frozenset(ingesting))
+    return References(frozenset(listed), frozenset(), frozenset(ingesting))
 
 
 def _runs(store: Store) -> Iterator[Run]:
     for name in store.folders("runs"):
-        with _known(f"runs/{name}"):
+        with _readable(f"runs/{name}"):
             run = _run(store, name)
         if run is not None:
             yield run
 
 
 def _run(store: Store, name: str) -> Run | None:
-    """Return a run; what a version was claimed for counts as one before it is registered."""
+    """Return a run; a claimed version counts as a run before it is registered."""
     claim = f"runs/{name}/{VERSION_FILE}"
     if not store.exists(f"runs/{name}/run.yaml"):
         if store.exists(claim):
-            asked = Version.from_json(store.read(claim), where=store.uri(claim)).asked
-            return Run(name, asked, store)
+            version = Version.from_json(store.read(claim), where=store.uri(claim))
+            return Run(name, version.requested, store)
         if not store.files(f"runs/{name}"):
-            return None  # whoever was killed while registering it left an empty folder
+            return None  # a run that was killed while it was registered leaves an empty folder
     return open_run(store, name)
 
 
 def _listed(store: Store, folder: str) -> Iterator[Ref]:
-    """Yield the shards of the manifests that stand in a folder."""
+    """Yield the shards of the manifests in a folder."""
     for name in store.names(folder):
         if name.endswith(MANIFEST_SUFFIX):
             path = f"{folder}/{name}"
@@ -112,17 +112,18 @@ def _listed(store: Store, folder: str) -> Iterator[Ref]:
 
 
 def _planned(run: Run) -> Iterator[Ref]:
-    """Yield the shards that an incomplete run will ask for, as far as its plan is known.
+    """Yield the shards that an incomplete run will need, as far as its plan is known.
 
-    The teachers of other runs that its config names are among them, whether it is complete or not.
+    They include the teachers of other runs that its config names, even if the run is complete.
     """
     for number in range(1 + len(run.config.squeeze.pool)):
         teacher = run.config.squeeze.member(number)
         yield from (("squeeze", key) for key in (teacher.reuse, teacher.start) if key is not None)
     plan = JobPlan(run)
     for stage in stages_of(run.config):
-        found = manifests(run, stage)
-        if found.keys() == set(manifests_of(run, stage)) and not missing_in(found.values()):
+        existing = manifests(run, stage)
+        expected = set(manifests_of(run, stage))
+        if existing.keys() == expected and not missing_in(existing.values()):
             continue
         try:
             jobs = plan.jobs(stage)
@@ -132,16 +133,16 @@ def _planned(run: Run) -> Iterator[Ref]:
 
 
 @contextmanager
-def _known(folder: str) -> Iterator[None]:
-    """Refuse to go on without knowing what a run or a release needs."""
+def _readable(folder: str) -> Iterator[None]:
+    """Turn the errors of a run or a release that cannot be read into one that names its folder."""
     try:
         yield
     except StorageError:
         raise
     except (DistillError, ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"{folder}: what it needs cannot be read ({error}), so nothing is removed. "
-            f"Repair it, or delete the whole folder {folder} if it is given up."
+            f"{folder}: its references cannot be read ({error}), so nothing is removed. "
+            f"Repair it, or delete the folder {folder} if you no longer need it."
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Finding what nobody needs: shards, lost attempts, checkpoints, datasets, remains of writers."""
+"""The search for garbage: unreferenced shards and datasets, and remains of killed writers."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from distill_core.storage.listing import PARTIAL, StoredFile, Upload
 from distill_core.storage.markers import MARKER_SUFFIX
 from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.store import Store
-from tasks.gc.references import DATASETS, Living, Ref, find_living
+from tasks.gc.references import DATASETS, Ref, References, find_references
 from tasks.stages.table import sharded_kinds
 
 PROBES = ".probe"
-OTHERS = ("runs", "published")  # searched for remains of writers alone
+OTHERS = ("runs", "published")  # searched only for remains of writers
 KINDS: Mapping[str, str] = {
     "shards": "shards that no run refers to",
     "attempts": "data of attempts that were lost or killed",
@@ -33,54 +33,54 @@ KINDS: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Garbage:
-    """One object that nobody needs."""
+    """One object that can be removed."""
 
     kind: str  # of KINDS
     path: str
-    bytes: int  # 0 for uploads: the store does not say
-    since: datetime  # when it, or the newest part of what it belongs to, was written; UTC
-    owner: Ref | None = None  # a run that refers to it saves it; nothing does if None
+    bytes: int  # 0 for uploads: their size is unknown
+    since: datetime  # last write of it, or of the newest file of its owner; UTC
+    owner: Ref | None = None  # a reference to it keeps the object; None: nothing does
     entry: bool = False  # makes the rest of its owner reachable
     upload: Upload | None = None
 
 
 def find_garbage(store: Store) -> tuple[Garbage, ...]:
-    """Return everything in the store's own folders that nobody needs, of whatever age.
+    """Return all unreferenced objects in the store's own folders, of any age.
 
-    The runs are asked after everything is listed: what came since then is not in the list.
+    Objects are listed before references are read, so an object that is written later is not found.
 
     Raises:
-        DataError: a run cannot be read, so what it needs is not known.
+        DataError: a run cannot be read, so its references are unknown.
     """
     folders = (*sharded_kinds(), DATASETS, PROBES, *OTHERS)
     listed = [file for folder in folders for file in store.files(folder, partial=True)]
     uploads = store.uploads()
     shard_stores = [ShardStore(store, kind) for kind in sharded_kinds()]
     finished = [shard_store.done() for shard_store in shard_stores]
-    living = find_living(store)
+    references = find_references(store)
 
-    whole, found = defaultdict(list), []
+    files, garbage = defaultdict[str, list[StoredFile]](list), list[Garbage]()
     for file in listed:
         if file.path.endswith(PARTIAL):
-            found.append(_garbage("partial", file))
+            garbage.append(_garbage("partial", file))
         else:
-            whole[file.path.partition("/")[0]].append(file)
+            files[file.path.partition("/")[0]].append(file)
     for shard_store, keys in zip(shard_stores, finished, strict=True):
-        found += Shelved(shard_store, whole[shard_store.stage], keys, living).garbage()
-    found += _datasets(whole[DATASETS], living)
-    found += [_garbage("probes", file) for file in whole[PROBES]]
-    found += [Garbage("uploads", one.path, 0, one.begun, upload=one) for one in uploads]
-    return tuple(found)
+        garbage += StageFiles(shard_store, files[shard_store.stage], keys, references).garbage()
+    garbage += _datasets(files[DATASETS], references)
+    garbage += [_garbage("probes", file) for file in files[PROBES]]
+    garbage += [Garbage("uploads", u.path, 0, u.begun, upload=u) for u in uploads]
+    return tuple(garbage)
 
 
-class Shelved:
-    """What the store has of one stage.
+class StageFiles:
+    """The files that a store has of one stage.
 
     Args:
         shard_store: the stage.
-        files: everything on it.
+        files: all of its files.
         finished: keys that have a marker.
-        living: what runs and releases refer to.
+        references: of all runs and releases.
     """
 
     def __init__(
@@ -88,84 +88,88 @@ class Shelved:
         shard_store: ShardStore,
         files: Iterable[StoredFile],
         finished: frozenset[str],
-        living: Living,
+        references: References,
     ) -> None:
-        self._shelf, self._finished, self._living = shard_store, finished, living
+        self._shard_store, self._finished, self._references = shard_store, finished, references
         self._areas: dict[str, list[StoredFile]] = defaultdict(list)
         for file in files:
             self._areas[file.path.split("/")[1]].append(file)
 
     def garbage(self) -> Iterator[Garbage]:
-        """Yield what nobody needs."""
-        yield from self._unwanted.values()
+        """Yield the files that can be removed."""
+        yield from self._unreferenced.values()
         yield from self._data()
         yield from self._checkpoints()
 
     @cached_property
-    def _unwanted(self) -> dict[str, Garbage]:
-        """Return the markers of shards that nobody refers to, by key."""
-        markers = ((_last(f).removesuffix(MARKER_SUFFIX), f) for f in self._areas["_done"])
+    def _unreferenced(self) -> dict[str, Garbage]:
+        """Return the markers of unreferenced shards, by key."""
+        markers = ((_file_name(f).removesuffix(MARKER_SUFFIX), f) for f in self._areas["_done"])
         return {
             key: _garbage("shards", file, owner=self._ref(key), entry=True)
             for key, file in markers
-            if self._ref(key) not in self._living
+            if self._ref(key) not in self._references
         }
 
     def _data(self) -> Iterator[Garbage]:
-        """Yield the files of such shards, and those that no marker names."""
+        """Yield the files of unreferenced shards, and those that no marker names."""
         for file in self._areas["data"]:
-            key, token = _attempt(_last(file))
-            if key in self._finished and token in self._losers(key):
+            key, token = _attempt(_file_name(file))
+            if key in self._finished and token in self._lost_attempts(key):
                 yield _garbage("attempts", file)
-            elif marker := self._unwanted.get(key):
+            elif marker := self._unreferenced.get(key):
                 since = max(marker.since, file.modified)  # a marker never outlives its data
                 yield _garbage("shards", file, since=since, owner=marker.owner)
-            elif key and key not in self._finished and self._ref(key) not in self._living.listed:
+            elif key and not self._is_complete(key):
                 yield _garbage("attempts", file)
 
+    def _is_complete(self, key: str) -> bool:
+        """Return whether a shard has a marker, or a manifest that lists it."""
+        return key in self._finished or self._ref(key) in self._references.listed
+
     def _checkpoints(self) -> Iterator[Garbage]:
-        """Yield whole checkpoints of finished shards, and of shards that nobody refers to."""
+        """Yield whole checkpoints of finished and of unreferenced shards."""
         for folder, files in _grouped(self._areas["checkpoints"], depth=3).items():
             key, _ = _attempt(folder)
             owner = None if key in self._finished else self._ref(key)
-            if key and owner not in self._living:
+            if key and owner not in self._references:
                 for file in files:
-                    entry = _last(file) == POINTER
+                    entry = _file_name(file) == POINTER
                     yield _garbage(
                         "checkpoints", file, since=_newest(files), owner=owner, entry=entry
                     )
 
-    def _losers(self, key: str) -> frozenset[str]:
+    def _lost_attempts(self, key: str) -> frozenset[str]:
         """Return the attempts at a finished shard that its marker does not name."""
         attempts = self._attempts[key]
         if len(attempts) < 2:
-            return frozenset()  # no contest: the marker need not be read
+            return frozenset()  # the only attempt won: the marker need not be read
         try:
-            marker = self._shelf.marker(key)
+            marker = self._shard_store.marker(key)
         except ShardError:
-            return frozenset()  # `verify` finds it; until it is mended everything stays
+            return frozenset()  # `verify` reports it; everything is kept until it is repaired
         return attempts - {marker.token} if marker else frozenset()
 
     @cached_property
     def _attempts(self) -> Mapping[str, frozenset[str]]:
         """Return the tokens of the executions that left data, by key."""
-        found: dict[str, set[str]] = defaultdict(set)
+        tokens_by_key: dict[str, set[str]] = defaultdict(set)
         for file in self._areas["data"]:
-            key, token = _attempt(_last(file))
-            found[key].add(token)
-        return {key: frozenset(tokens) for key, tokens in found.items()}
+            key, token = _attempt(_file_name(file))
+            tokens_by_key[key].add(token)
+        return {key: frozenset(tokens) for key, tokens in tokens_by_key.items()}
 
     def _ref(self, key: str) -> Ref:
-        return self._shelf.stage, key
+        return self._shard_store.stage, key
 
 
-def _datasets(files: Iterable[StoredFile], living: Living) -> Iterator[Garbage]:
-    """Yield whole datasets that nobody refers to."""
+def _datasets(files: Iterable[StoredFile], references: References) -> Iterator[Garbage]:
+    """Yield the files of unreferenced datasets."""
     for dataset, parts in _grouped(files, depth=2).items():
         ref = (DATASETS, dataset)
-        if ref not in living:
+        if ref not in references:
             for file in parts:
-                entry = _last(file) == "index.json"
+                entry = _file_name(file) == "index.json"
                 yield _garbage("datasets", file, since=_newest(parts), owner=ref, entry=entry)
 
 
@@ -189,7 +193,7 @@ def _newest(files: Iterable[StoredFile]) -> datetime:
     return max(file.modified for file in files)
 
 
-def _last(file: StoredFile) -> str:
+def _file_name(file: StoredFile) -> str:
     return file.path.rpartition("/")[2]
 
 

@@ -1,7 +1,7 @@
-"""What runs in a spawned child: one worker, talking to its parent through a pipe.
+"""The main loop of a spawned child: one worker, connected to its parent by a pipe.
 
-A child tells its progress, or just that it lives, twice a second. So it notices when nobody listens
-any more and ends: a killed driver leaves no orphans.
+While it works, a child sends its progress, or None, twice a second. The send fails once the parent
+is gone, and the child ends, so a killed driver leaves no orphans.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from tasks.jobs import Job, Receipt, WorkerSpec
-from tasks.pools.host import Catch, Host, portable
+from tasks.pools.host import ErrorCapture, Host, portable
 
 BEAT_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
-class GroupRank:
-    """Which process a child is."""
+class GroupMember:
+    """The place of a child in its torch.distributed group and on its machine."""
 
     rank: int  # within its group
     size: int  # of its group
-    meeting: str  # file where the group meets
-    index: int  # among all children, to choose a GPU
+    rendezvous: str  # path of the file through which the group connects
+    index: int  # among all children; chooses the GPU
     device: str
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What a child says when it was built (key None) or has ended a job."""
+class Reply:
+    """The message of a child that has built its worker (key None) or ended a job."""
 
     key: str | None
     receipt: Receipt | None = None
@@ -41,62 +41,64 @@ class Answer:
     traceback: str = ""
 
 
-def serve(pipe: Connection, spec: WorkerSpec, place: GroupRank) -> None:
-    """Build a worker, then do what comes through the pipe until it closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, who then stops us
+def serve(pipe: Connection, spec: WorkerSpec, member: GroupMember) -> None:
+    """Build a worker, then run the jobs that arrive through the pipe until it closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C also reaches the parent, which stops us
     host = Host(spec)
-    with ThreadPoolExecutor(1) as thread:  # every call in the same thread, beside the beats
+    with ThreadPoolExecutor(1) as thread:  # one thread for all calls, beside the messages
         try:
-            _converse(pipe, host, place, thread)
+            _serve_jobs(pipe, host, member, thread)
         except (EOFError, OSError):
-            signal.raise_signal(signal.SIGKILL)  # the parent is gone: do not finish the job
+            signal.raise_signal(signal.SIGKILL)  # the parent is gone: abandon the job
 
 
-def _converse(pipe: Connection, host: Host, place: GroupRank, thread: ThreadPoolExecutor) -> None:
+def _serve_jobs(
+    pipe: Connection, host: Host, member: GroupMember, thread: ThreadPoolExecutor
+) -> None:
     def build() -> None:
-        _take_place(place)
+        _join_group(member)
         host.ready()
 
-    pipe.send(_answer(pipe, host, None, thread, build))
+    pipe.send(_run_reporting(pipe, host, None, thread, build))
     while True:
         job: Job[Any] = pipe.recv()
-        pipe.send(_answer(pipe, host, job.key, thread, partial(host.run, job)))
+        pipe.send(_run_reporting(pipe, host, job.key, thread, partial(host.run, job)))
 
 
-def _answer(
+def _run_reporting(
     pipe: Connection,
     host: Host,
     key: str | None,
     thread: ThreadPoolExecutor,
     call: Callable[[], Receipt | None],
-) -> Answer:
-    """Run something in the thread, and tell how far it is until it ends."""
+) -> Reply:
+    """Call a function in the thread, send progress until it ends, and return its reply."""
     future = thread.submit(call)
     while not wait([future], BEAT_SECONDS).done:
         pipe.send(host.peek())
-    with Catch() as caught:
-        return Answer(key, future.result())
-    assert caught.error is not None
-    return Answer(key, None, portable(caught.error), caught.traceback)
+    with ErrorCapture() as captured:
+        return Reply(key, future.result())
+    assert captured.error is not None
+    return Reply(key, None, portable(captured.error), captured.traceback)
 
 
-def _take_place(place: GroupRank) -> None:
-    """Choose a GPU and meet the group, if there is one or the other to be chosen or met."""
-    if place.device == "cuda":
+def _join_group(member: GroupMember) -> None:
+    """Choose the GPU on CUDA, and join the process group if there are several processes."""
+    if member.device == "cuda":
         import torch
 
-        torch.cuda.set_device(place.index % torch.cuda.device_count())
-    if place.size > 1:
+        torch.cuda.set_device(member.index % torch.cuda.device_count())
+    if member.size > 1:
         import torch.distributed
 
         torch.distributed.init_process_group(
-            backend_for(place.device),
-            init_method=f"file://{place.meeting}",
-            rank=place.rank,
-            world_size=place.size,
+            backend_for(member.device),
+            init_method=f"file://{member.rendezvous}",
+            rank=member.rank,
+            world_size=member.size,
         )
 
 
 def backend_for(device: str) -> str:
-    """Return the torch.distributed backends for tensors on the CPU and on a device."""
+    """Return the torch.distributed backends for tensors on the CPU and on the device."""
     return "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"

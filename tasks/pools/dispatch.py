@@ -1,50 +1,39 @@
-"""Which job runs on which worker now, and what happens when something breaks. Pure logic.
+"""The dispatcher: assigns the jobs of a stage to workers until each is done or given up.
 
-Two kinds of failure are kept apart. What our own code raises counts as an attempt of that job.
-What befalls a worker (its process, its node) counts against a budget of the whole stage, which is
-renewed whenever a job is finished, and costs the job nothing, except that a job which keeps losing
-its worker is given up, too: a shard that crashes every process must not take the stage with it.
-A full device is neither: the job comes back once, to be computed in halves.
+This is pure logic over a `Pool`; `tasks.pools.failures` decides what a failure costs.
 """
 
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from distill_core.errors import (
-    ClusterError,
-    ConfigError,
-    DistillError,
-    DivergedError,
-    OutOfMemoryError,
-    StorageRefused,
-)
+from distill_core.errors import ClusterError, DistillError, OutOfMemoryError
+from tasks.execution import RetryPolicy
 from tasks.jobs import Job, Receipt
 from tasks.observer import Observer
-from tasks.pools import outcomes
 from tasks.pools.events import Broken, Done, Event, Lost, Pool, Raised, Ready
-from tasks.pools.outcomes import DispatchResult, Failure, RetryPolicy, describe_error
+from tasks.pools.failures import (
+    DispatchResult,
+    Failure,
+    FailureCounts,
+    RemoteTraceback,
+    describe_error,
+)
 
 Clock = Callable[[], float]  # seconds, monotonic
-FINAL = (DivergedError, ConfigError, StorageRefused)  # another attempt would end the same way
-NO_ROOM = (
-    "It did not fit a second time, in a new process and in halves. Recover in smaller launches "
-    "(--groups 1), give each worker more of a GPU (--num-gpus), use a larger one, or lower the "
-    "stage's batch size (posttrain: micro_batch), which is another result."
-)
 
 
 @dataclass
-class _Seat:
+class _WorkerState:
     """One worker as the dispatcher sees it."""
 
     since: float  # start of the wait for readiness, or of the running job
     ready: bool = False
-    line: deque[Job[Any]] = field(default_factory=deque)  # the first one is running
+    queue: deque[Job[Any]] = field(default_factory=deque)  # the first one is running
     failures_in_row: int = 0
 
 
@@ -64,12 +53,12 @@ def dispatch(
         pool: a new one, whose workers nobody has used.
         policy: limits and timeouts.
         stage: name for messages and for the observer.
-        observer: told what happens.
-        clock: tells the time.
+        observer: receives the events of the jobs.
+        clock: returns the time.
 
     Raises:
         ClusterError: no worker became ready in time, or workers were lost too often.
-        DistillError: a worker could not be built, for a reason that another try will not mend.
+        DistillError: a worker could not be built, and another attempt would not change that.
     """
     return _Dispatcher(jobs, pool, policy or RetryPolicy(), stage, observer, clock).run()
 
@@ -86,56 +75,53 @@ class _Dispatcher:
     ) -> None:
         self.pool, self.policy, self.stage = pool, policy, stage
         self.observer, self.clock = observer, clock
-        self.queue = deque(jobs)
-        self.seats = [_Seat(since=clock()) for _ in range(pool.workers)]
-        self.attempts: Counter[str] = Counter()  # by job key
-        self.losses_of: Counter[str] = Counter()  # by key of the job that was running
-        self.losses = 0
-        self.losses_in_vain = 0  # since a job was last finished
-        self.progress: dict[str, tuple[int, int]] = {}
+        self.pending = deque(jobs)
+        self.workers = [_WorkerState(since=clock()) for _ in range(pool.workers)]
+        self.counts = FailureCounts(policy, stage=stage, workers=pool.workers)
+        self.progress: dict[str, tuple[int, int]] = {}  # by job key
         self.receipts: list[Receipt] = []
-        self.failed: dict[str, Failure] = {}
+        self.failed: dict[str, Failure] = {}  # by shard
 
     def run(self) -> DispatchResult:
-        while self.queue or any(seat.line for seat in self.seats):
-            self._feed()
-            for event in self.pool.wait(self.policy.tick_seconds, self._note):
+        while self.pending or any(state.queue for state in self.workers):
+            self._assign()
+            for event in self.pool.wait(self.policy.tick_seconds, self._report_progress):
                 self._handle(event)
-            self._check_sick_workers()
+            self._check_faulty_workers()
             self._check_readiness()
             self._check_deadlines()
-        return DispatchResult(tuple(self.receipts), self.failed, self.losses)
+        return DispatchResult(tuple(self.receipts), self.failed, self.counts.losses)
 
-    def _feed(self) -> None:
-        """Fill the lines breadth-first, so that no job waits behind another beside an idle worker.
+    def _assign(self) -> None:
+        """Fill the queues breadth-first, so that no job waits behind another beside an idle worker.
 
-        The second place in a line hides latency while there is plenty to do; near the end it would
-        only tie a job to a busy worker.
+        A second job in a queue hides latency while many are pending; near the end it would only
+        tie a job to a busy worker.
         """
         for depth in range(self.policy.in_flight):
-            for number, seat in enumerate(self.seats):
-                if depth and len(self.queue) <= len(self.seats):
+            for worker, state in enumerate(self.workers):
+                if depth and len(self.pending) <= len(self.workers):
                     return
-                if self.queue and seat.ready and len(seat.line) == depth:
-                    self._submit(number, self.queue.popleft())
+                if self.pending and state.ready and len(state.queue) == depth:
+                    self._submit(worker, self.pending.popleft())
 
     def _submit(self, worker: int, job: Job[Any]) -> None:
-        seat = self.seats[worker]
-        seat.line.append(job)
-        if len(seat.line) == 1:
-            self._begin(seat)
+        state = self.workers[worker]
+        state.queue.append(job)
+        if len(state.queue) == 1:
+            self._start_first(state)
         self.pool.submit(worker, job)
 
-    def _begin(self, seat: _Seat) -> None:
-        """Start the clock of the first job in a line."""
-        seat.since = self.clock()
-        if self.observer and seat.line:
-            self.observer.job_started(self.stage, seat.line[0].shard)
+    def _start_first(self, state: _WorkerState) -> None:
+        """Start the clock of the first job in a queue."""
+        state.since = self.clock()
+        if self.observer and state.queue:
+            self.observer.job_started(self.stage, state.queue[0].shard)
 
     def _handle(self, event: Event) -> None:
         match event:
             case Ready(worker):
-                self.seats[worker].ready = True
+                self.workers[worker].ready = True
             case Broken(worker, error, traceback):
                 self._broken(worker, error, traceback)
             case Done(worker, receipt):
@@ -143,141 +129,118 @@ class _Dispatcher:
             case Raised(worker, key, error, traceback):
                 self._raised(worker, key, error, traceback)
             case Lost(worker, reason):
-                self._count_loss(self._clear(worker), reason)
+                self._count_loss(self._reset(worker), reason)
 
     def _done(self, worker: int, receipt: Receipt) -> None:
-        self._take(worker, receipt.key)
-        self.seats[worker].failures_in_row = self.losses_in_vain = 0
+        self._remove(worker, receipt.key)
+        self.workers[worker].failures_in_row = 0
+        self.counts.job_finished()
         self.receipts.append(receipt)
         if self.observer:
             self.observer.job_finished(self.stage, receipt)
 
     def _raised(self, worker: int, key: str, error: Exception, traceback: str) -> None:
-        job = self._take(worker, key)
-        if isinstance(error, ClusterError):  # a gang's: nothing that the job did
+        job = self._remove(worker, key)
+        if isinstance(error, ClusterError):  # raised by a gang that lost a process
             self._count_loss(job, str(error))
-            return
-        if isinstance(error, OutOfMemoryError):
-            self._split(job, error, traceback)
-            self._restart(worker)  # the memory of its process is in pieces
-            return
-        self.seats[worker].failures_in_row += 1
-        self._count_attempt(job, error, traceback)
+        elif isinstance(error, OutOfMemoryError):
+            failure = self.counts.device_full(job, error, traceback)
+            self._retry_or_fail(replace(job, split=2), failure, describe_error(error))
+            self._restart(worker)  # the memory of its process is fragmented
+        else:
+            self.workers[worker].failures_in_row += 1
+            self._count_attempt(job, error, traceback)
 
     def _broken(self, worker: int, error: Exception, traceback: str) -> None:
         if not (isinstance(error, DistillError) and error.retryable):
-            raise error from outcomes.RemoteTraceback(traceback)
+            raise error from RemoteTraceback(traceback)
         self._count_loss(None, str(error))
         self._restart(worker)
 
-    def _clear(self, worker: int) -> Job[Any] | None:
-        """Take everything from a worker, put back what was not running, return what was."""
-        seat = self.seats[worker]
-        jobs = list(seat.line)
-        seat.line.clear()
-        seat.ready, seat.since, seat.failures_in_row = False, self.clock(), 0
-        self.queue.extendleft(reversed(jobs[1:]))
-        return jobs[0] if jobs else None
+    def _count_attempt(self, job: Job[Any], error: Exception, traceback: str) -> None:
+        failure = self.counts.job_raised(job, error, traceback)
+        self._retry_or_fail(job, failure, describe_error(error))
 
     def _count_loss(self, running: Job[Any] | None, reason: str) -> None:
-        """Count against the budget; `running` is the job that was at work, if any."""
-        self.losses += 1
-        self.losses_in_vain += 1
+        """Count the loss of a worker; its running job, if any, is the next one to run."""
+        failure = self.counts.worker_lost(running, reason)
         if running is not None:
-            self._requeue_lost(running, reason)
-        if self.losses_in_vain > (budget := self.policy.losses_per_worker * len(self.seats)):
-            raise ClusterError(
-                f"{self.stage}: workers were lost {self.losses_in_vain} times, more than the "
-                f"{budget} that are put up with while no job is finished; the last time: {reason} "
-                "What is done is kept; look after the cluster, then resume."
-            )
+            self._retry_or_fail(running, failure, reason, first=True)
+        self.counts.check_budget(reason)
 
-    def _requeue_lost(self, job: Job[Any], reason: str) -> None:
-        """Put a job back uncounted; one that loses every worker is given up, and forgiven."""
-        self.losses_of[job.key] += 1
-        if (count := self.losses_of[job.key]) < self.policy.max_losses_per_job:
-            self._retry(job, reason, self.queue.appendleft)
+    def _retry_or_fail(
+        self, job: Job[Any], failure: Failure | None, reason: str, *, first: bool = False
+    ) -> None:
+        """Put a job back, as the first or the last one, or record why it is given up."""
+        if failure is not None:
+            self.failed[job.shard] = failure
+            if self.observer:
+                self.observer.job_failed(self.stage, job.shard, describe_error(failure.error))
             return
-        self.losses_in_vain = max(0, self.losses_in_vain - count)
-        message = f"{job.shard}: its worker was lost {count} times; the last time: {reason}"
-        self._fail(job, Failure(count, ClusterError(message), ""))
-
-    def _count_attempt(self, job: Job[Any], error: Exception, traceback: str) -> None:
-        self.attempts[job.key] += 1
-        count = self.attempts[job.key]
-        if count < self.policy.max_attempts and not isinstance(error, FINAL):
-            self._retry(job, describe_error(error), self.queue.append)
-            return
-        self._fail(job, Failure(count, error, traceback))
-
-    def _split(self, job: Job[Any], error: Exception, traceback: str) -> None:
-        """Let a job be computed in halves; give it up if it is already."""
-        self.attempts[job.key] += 1
-        if job.split == 1:
-            self._retry(replace(job, split=2), describe_error(error), self.queue.append)
-            return
-        hint = OutOfMemoryError(f"{error} {NO_ROOM}")
-        self._fail(job, Failure(self.attempts[job.key], hint, traceback))
-
-    def _retry(self, job: Job[Any], reason: str, requeue: Callable[[Job[Any]], None]) -> None:
         self.progress.pop(job.key, None)
-        requeue(job)
+        (self.pending.appendleft if first else self.pending.append)(job)
         if self.observer:
             self.observer.job_retried(self.stage, job.shard, reason)
 
-    def _fail(self, job: Job[Any], failure: Failure) -> None:
-        self.failed[job.shard] = failure
-        if self.observer:
-            self.observer.job_failed(self.stage, job.shard, describe_error(failure.error))
-
-    def _take(self, worker: int, key: str) -> Job[Any]:
-        """Remove an ended job from its worker's line; the next one starts now."""
-        seat = self.seats[worker]
-        job = next(job for job in seat.line if job.key == key)
-        seat.line.remove(job)
-        self._begin(seat)
+    def _remove(self, worker: int, key: str) -> Job[Any]:
+        """Remove an ended job from its worker's queue; the next one starts now."""
+        state = self.workers[worker]
+        job = next(job for job in state.queue if job.key == key)
+        state.queue.remove(job)
+        self._start_first(state)
         return job
 
+    def _reset(self, worker: int) -> Job[Any] | None:
+        """Empty a worker's queue, put back the jobs that were waiting, return the running one."""
+        state = self.workers[worker]
+        jobs = list(state.queue)
+        state.queue.clear()
+        state.ready, state.since, state.failures_in_row = False, self.clock(), 0
+        self.pending.extendleft(reversed(jobs[1:]))
+        return jobs[0] if jobs else None
+
     def _restart(self, worker: int) -> None:
-        running = self._clear(worker)
+        running = self._reset(worker)
         if running is not None:
-            self.queue.appendleft(running)
+            self.pending.appendleft(running)
         self.pool.restart(worker)
 
-    def _check_sick_workers(self) -> None:
-        """Build a worker anew that fails every job: a broken device must not eat all attempts."""
-        for number, seat in enumerate(self.seats):
-            if seat.failures_in_row >= self.policy.max_failures_in_row:
-                self._restart(number)
+    def _check_faulty_workers(self) -> None:
+        """Rebuild a worker that fails every job: a broken device must not use up all attempts."""
+        for worker, state in enumerate(self.workers):
+            if state.failures_in_row >= self.policy.max_failures_in_row:
+                self._restart(worker)
 
     def _check_readiness(self) -> None:
         limit = self.policy.ready_timeout_seconds
-        for number, seat in enumerate(self.seats):
-            if seat.ready or self.clock() - seat.since <= limit:
+        for worker, state in enumerate(self.workers):
+            if state.ready or self.clock() - state.since <= limit:
                 continue
             reason = f"a worker was not ready within {limit:g} s ({self.pool.describe()})."
-            if not any(seat.ready for seat in self.seats):
-                raise ClusterError(f"{self.stage}: {reason} Free or add resources, then resume.")
+            if not any(other.ready for other in self.workers):
+                raise ClusterError(
+                    f"{self.stage}: {reason} Free or add resources, then run `distill resume`."
+                )
             self._count_loss(None, reason)
-            self._restart(number)
+            self._restart(worker)
 
     def _check_deadlines(self) -> None:
         limit = self.policy.job_timeout_seconds
         if limit is None:
             return
-        for number, seat in enumerate(self.seats):
-            if seat.line and self.clock() - seat.since > limit:
-                job = self._clear(number)
-                self.pool.restart(number)
+        for worker, state in enumerate(self.workers):
+            if state.queue and self.clock() - state.since > limit:
+                job = self._reset(worker)
+                self.pool.restart(worker)
                 assert job is not None
                 error = ClusterError(f"{job.shard}: ran for more than {limit:g} s and was killed.")
                 self._count_attempt(job, error, "")
 
-    def _note(self, key: str, done: int, total: int) -> None:
-        """Pass on progress that is news, of jobs that run."""
+    def _report_progress(self, key: str, done: int, total: int) -> None:
+        """Pass on progress that is new, of jobs that run."""
         if self.observer is None or self.progress.get(key) == (done, total):
             return
-        for seat in self.seats:
-            if seat.line and seat.line[0].key == key:
+        for state in self.workers:
+            if state.queue and state.queue[0].key == key:
                 self.progress[key] = (done, total)
-                self.observer.job_progress(self.stage, seat.line[0].shard, done, total)
+                self.observer.job_progress(self.stage, state.queue[0].shard, done, total)

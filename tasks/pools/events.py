@@ -1,6 +1,6 @@
-"""The seam between the dispatcher and whatever runs workers: this process, children, or Ray.
+"""The interface between the dispatcher and a pool of workers: the events and the `Pool` protocol.
 
-A pool only carries out orders and reports; every decision is the dispatcher's.
+A pool carries out the dispatcher's orders and reports events; it decides nothing itself.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ OnProgress = Callable[[str, int, int], None]  # (job key, units done, units in t
 
 @dataclass(frozen=True)
 class Ready:
-    """A worker was built, or built anew after it was lost, and takes jobs."""
+    """A worker was built, for the first time or after a loss, and takes jobs."""
 
     worker: int
 
 
 @dataclass(frozen=True)
 class Broken:
-    """A worker could not be built; its process lives, and `restart` tries again."""
+    """A worker could not be built; its process is alive, and `restart` builds it again."""
 
     worker: int
     error: Exception
@@ -40,7 +40,7 @@ class Done:
 
 @dataclass(frozen=True)
 class Raised:
-    """A job's own code raised; the worker lives."""
+    """The code of a job raised; the worker is alive."""
 
     worker: int
     key: str
@@ -50,9 +50,9 @@ class Raised:
 
 @dataclass(frozen=True)
 class Lost:
-    """A worker's process or node is gone, and all its jobs in flight with it.
+    """A worker's process or node is gone, with all its jobs in flight.
 
-    The pool brings it back by itself and then reports `Ready`.
+    The pool starts the worker again by itself and then reports `Ready`.
     """
 
     worker: int
@@ -63,39 +63,39 @@ Event = Ready | Broken | Done | Raised | Lost
 
 
 class Pool(Protocol):
-    """Workers, numbered from zero, each taking jobs one after the other in the order given.
+    """Workers, numbered from zero, each of which runs its jobs in the order given.
 
-    Every worker starts by itself; the first event of each is `Ready`, `Broken` or `Lost`.
+    Workers start without an order; the first event of each is `Ready`, `Broken` or `Lost`.
     """
 
     @property
     def workers(self) -> int:
-        """Return how many there are."""
+        """Return the number of workers."""
         ...
 
     def submit(self, worker: int, job: Job[Any]) -> None:
-        """Append a job to a worker's line."""
+        """Append a job to a worker's queue."""
         ...
 
     def wait(self, seconds: float, on_progress: OnProgress) -> Sequence[Event]:
-        """Return what happened, as soon as something did, or nothing after that many seconds.
+        """Return the next events as soon as there are any, or none after that many seconds.
 
-        A pool without processes of its own does its work in here, and takes as long as that takes.
+        A pool without processes of its own runs a job in here, however long that takes.
         `on_progress` is called before this returns, and never twice at the same time.
         """
         ...
 
     def restart(self, worker: int) -> None:
-        """Kill a worker with all it has in flight and build it anew.
+        """Kill a worker with all its jobs in flight and build it again.
 
-        Nothing that it did before is reported any more.
+        Its earlier events are no longer reported.
         """
         ...
 
     def describe(self) -> str:
-        """Return in a few words what there is, for an error about workers that never came."""
+        """Return the present workers or resources, for messages about workers that do not start."""
         ...
 
     def close(self) -> None:
-        """Stop every worker now; twice is fine."""
+        """Stop every worker now; a second call does nothing."""
         ...

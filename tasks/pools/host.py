@@ -1,4 +1,4 @@
-"""What surrounds a worker wherever it runs: builds it once, remembers its job, shows progress."""
+"""The host of a worker in any process: builds it once, runs its jobs, reports its progress."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from typing import Any
 from distill_core.errors import OutOfMemoryError
 from tasks.jobs import Job, Receipt, Worker, WorkerSpec
 
-RECEIPT_BYTES = 10_000  # what goes through Ray or a pipe stays small; the marker has it all
-Peek = tuple[str, int, int]  # (job key, units done, units in total)
+RECEIPT_BYTES = 10_000  # most that is sent through Ray or a pipe; the marker has everything
+JobProgress = tuple[str, int, int]  # (job key, units done, units in total)
 
 
 class Host:
-    """Holds one worker. `run` and `ready` come one after the other, `peek` at any time."""
+    """Holds one worker. `run` and `ready` are called in turn, `peek` at any time."""
 
     def __init__(self, spec: WorkerSpec) -> None:
         self._spec = spec
@@ -32,45 +32,47 @@ class Host:
         self._key: str | None = None
 
     def ready(self) -> None:
-        """Build the worker unless it stands."""
+        """Build the worker unless it is built."""
         if self._worker is None:
             self._worker = build(self._spec)
 
     def run(self, job: Job[Any]) -> Receipt:
-        """Run one job and time it, storage included.
+        """Run one job and measure its time, including storage.
 
-        Raises what the worker raises; a full device is an `OutOfMemoryError` of ours.
+        Raises:
+            OutOfMemoryError: the device is full.
+            Exception: anything else that the worker raises.
         """
         self.ready()
         assert self._worker is not None
         self._key, since = job.key, time.perf_counter()
         try:
-            with _full_device_named(job):
+            with _translated_out_of_memory(job):
                 receipt = self._worker.run(job)
-            return _small(replace(receipt, seconds=time.perf_counter() - since))
+            return _without_large_summary(replace(receipt, seconds=time.perf_counter() - since))
         finally:
             self._key = None
 
-    def peek(self) -> Peek | None:
-        """Return how far the running job is; None when there is none, or nothing is known yet."""
-        look: Callable[[], tuple[int, int] | None] | None = getattr(self._worker, "peek", None)
+    def peek(self) -> JobProgress | None:
+        """Return the progress of the running job; None without a job or before its first step."""
+        peek: Callable[[], tuple[int, int] | None] | None = getattr(self._worker, "peek", None)
         key = self._key
-        seen = look() if key is not None and look is not None else None
-        if key is None or seen is None or key != self._key or seen[1] <= 0:
+        progress = peek() if key is not None and peek is not None else None
+        if key is None or progress is None or key != self._key or progress[1] <= 0:
             return None
-        return key, seen[0], seen[1]
+        return key, *progress
 
 
-class Catch:
-    """Catches what a worker raises, for that is to be reported and not to end the process.
+class ErrorCapture:
+    """Catches the error of a worker, so that it is reported and does not end the process.
 
-    Interrupts pass: they are meant for the process.
+    Interrupts are not caught: they are meant for the process.
     """
 
     error: Exception | None = None
     traceback = ""
 
-    def __enter__(self) -> Catch:
+    def __enter__(self) -> ErrorCapture:
         return self
 
     def __exit__(
@@ -87,32 +89,35 @@ class Catch:
 
 
 def build(spec: WorkerSpec) -> Worker:
-    """Import and construct a worker."""
+    """Import the class of a worker and construct it."""
     module, _, name = spec.factory.partition(":")
     factory: Callable[..., Worker] = getattr(importlib.import_module(module), name)
     return factory(**spec.kwargs)
 
 
 def portable(error: Exception) -> Exception:
-    """Return an exception that survives pickling: itself, or its type's name and message."""
-    with Catch() as caught:
+    """Return an exception that can be pickled: the error, or one with its type and message."""
+    with ErrorCapture() as captured:
         pickle.loads(pickle.dumps(error))
-    return error if caught.error is None else RuntimeError(f"{type(error).__name__}: {error}")
+    return error if captured.error is None else RuntimeError(f"{type(error).__name__}: {error}")
 
 
 @contextmanager
-def sampled(
-    peek: Callable[[], Peek | None], tell: Callable[[str, int, int], Any], *, seconds: float
+def reporting_progress(
+    peek: Callable[[], JobProgress | None],
+    report: Callable[[str, int, int], Any],
+    *,
+    seconds: float,
 ) -> Iterator[None]:
-    """Look at progress every so many seconds, from a thread of its own, while a block runs."""
+    """Report progress at an interval, from a thread of its own, while the block runs."""
     stop = threading.Event()
 
     def sample() -> None:
         while not stop.wait(seconds):
-            if (seen := peek()) is not None:
-                tell(*seen)
+            if (progress := peek()) is not None:
+                report(*progress)
 
-    # The context goes along: what `tell` logs belongs to the caller's flow run.
+    # The thread gets the context, so that logs of `report` belong to the caller's flow run.
     thread = threading.Thread(target=partial(contextvars.copy_context().run, sample), daemon=True)
     thread.start()
     try:
@@ -123,19 +128,19 @@ def sampled(
 
 
 @contextmanager
-def _full_device_named(job: Job[Any]) -> Iterator[None]:
-    """Turn torch's error into ours, which a driver without torch can read."""
+def _translated_out_of_memory(job: Job[Any]) -> Iterator[None]:
+    """Turn torch's error into our own, which a driver without torch can read."""
     try:
         yield
     except Exception as error:
         torch = sys.modules.get("torch")
         if torch is None or not isinstance(error, torch.OutOfMemoryError):
             raise
-        traceback.clear_frames(error.__traceback__)  # they hold what fills the device
+        traceback.clear_frames(error.__traceback__)  # they refer to the tensors on the device
         raise OutOfMemoryError(f"{job.shard}: {(str(error).splitlines() or [''])[0]}") from error
 
 
-def _small(receipt: Receipt) -> Receipt:
+def _without_large_summary(receipt: Receipt) -> Receipt:
     if len(pickle.dumps(receipt)) > RECEIPT_BYTES:
         return replace(receipt, summary={})
     return receipt

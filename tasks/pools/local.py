@@ -1,4 +1,4 @@
-"""Workers without Ray: one in this very process, or children of it."""
+"""Pools without Ray: one worker in this process, or workers in children of it."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 
 from tasks.jobs import Job, WorkerSpec
 from tasks.pools.events import Broken, Done, Event, OnProgress, Pool, Raised, Ready
-from tasks.pools.host import Catch, Host, sampled
+from tasks.pools.host import ErrorCapture, Host, reporting_progress
 from tasks.pools.process import ProcessPool
 
 SAMPLE_SECONDS = 1.0
 
 
 class InProcessPool:
-    """One worker in this process: a debugger stops in it, and Ctrl-C ends it at once.
+    """One worker in this process: a debugger can stop in it, and Ctrl-C ends it at once.
 
-    A job that hangs cannot be killed from outside here, so deadlines do nothing.
+    A job that hangs cannot be killed, so deadlines have no effect.
     """
 
     workers = 1
@@ -32,37 +32,38 @@ class InProcessPool:
         self._jobs.append(job)
 
     def wait(self, seconds: float, on_progress: OnProgress) -> Sequence[Event]:
-        """Build the worker, or do one job to its end; progress comes from a second thread."""
+        """Build the worker, or run one job to its end; a second thread reports progress."""
         if self._host is None:
             return [self._build()]
         if not self._jobs:
             return []
         job = self._jobs.popleft()
-        with Catch() as caught, sampled(self._host.peek, on_progress, seconds=self._sample_seconds):
+        progress = reporting_progress(self._host.peek, on_progress, seconds=self._sample_seconds)
+        with ErrorCapture() as captured, progress:
             receipt = self._host.run(job)
-        if caught.error is not None:
-            return [Raised(0, job.key, caught.error, caught.traceback)]
+        if captured.error is not None:
+            return [Raised(0, job.key, captured.error, captured.traceback)]
         return [Done(0, receipt)]
 
     def _build(self) -> Event:
         host = Host(self._spec)
-        with Catch() as caught:
+        with ErrorCapture() as captured:
             host.ready()
         self._host = host
-        if caught.error is not None:
-            return Broken(0, caught.error, caught.traceback)
+        if captured.error is not None:
+            return Broken(0, captured.error, captured.traceback)
         return Ready(0)
 
     def restart(self, worker: int) -> None:
-        """Forget the worker and its jobs; the next `wait` builds it anew."""
+        """Discard the worker and its jobs; the next `wait` builds it again."""
         self.close()
 
     def describe(self) -> str:
-        """Return what there is."""
+        """Return that the worker is in this process."""
         return "one worker in this process"
 
     def close(self) -> None:
-        """Forget the worker."""
+        """Discard the worker and its jobs."""
         self._host = None
         self._jobs.clear()
 
@@ -75,9 +76,9 @@ def local_pool(
     Args:
         spec: the worker.
         workers: 1: in this process; more: one spawned child each.
-        processes: processes that share each job in a torch.distributed group; their first returns
-            the receipt.
-        device: with "cuda", children are dealt out over the GPUs of this machine.
+        processes: processes that share each job in a torch.distributed group; rank 0 returns the
+            receipt.
+        device: "cpu" or "cuda"; on CUDA, children are distributed over the GPUs of this machine.
     """
     if workers == processes == 1:
         return InProcessPool(spec)

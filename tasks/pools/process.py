@@ -13,23 +13,23 @@ from multiprocessing.context import SpawnProcess
 from typing import Any
 
 from tasks.jobs import Job, Receipt, WorkerSpec
-from tasks.pools.child import Answer, GroupRank, serve
+from tasks.pools.child import GroupMember, Reply, serve
 from tasks.pools.events import Broken, Done, Event, Lost, OnProgress, Raised, Ready
-from tasks.pools.host import Catch, Peek
+from tasks.pools.host import ErrorCapture, JobProgress
 
 STOP_SECONDS = 5.0
 
 
 @dataclass
 class _Group:
-    """The children that make up one worker."""
+    """The children that form one worker."""
 
     children: list[SpawnProcess]
     pipes: list[Connection]
-    meeting: str  # a folder; none for a group of one
+    folder: str  # of the rendezvous file; empty for a group of one
     built: bool = False
-    line: list[Job[Any]] = field(default_factory=list)  # the first one is running, once built
-    waiting: set[int] = field(default_factory=set)  # ranks that have not answered yet
+    queue: list[Job[Any]] = field(default_factory=list)  # the first one is running, once built
+    waiting: set[int] = field(default_factory=set)  # ranks that have not replied yet
     receipt: Receipt | None = None
 
 
@@ -39,7 +39,7 @@ class ProcessPool:
     Args:
         spec: the worker.
         workers: how many.
-        processes: children per worker; they meet in a torch.distributed group and share each job.
+        processes: children per worker; they share each job in a torch.distributed group.
         device: "cpu" or "cuda".
     """
 
@@ -52,27 +52,28 @@ class ProcessPool:
         try:
             for number in range(workers):
                 self._groups.append(self._start(number))
-        except BaseException:  # an interrupt too: no child may stay behind
+        except BaseException:  # including interrupts: no child may stay behind
             self.close()
             raise
 
     def submit(self, worker: int, job: Job[Any]) -> None:
-        """Append a job; it starts at once if the worker is idle."""
+        """Append a job; an idle worker starts it at once."""
         group = self._groups[worker]
-        group.line.append(job)
-        if len(group.line) == 1:
+        group.queue.append(job)
+        if len(group.queue) == 1:
             self._begin(group)
 
     def wait(self, seconds: float, on_progress: OnProgress) -> Sequence[Event]:
-        """Return what the children said; beats of the heart do not count."""
+        """Return the events of the children; their progress goes to `on_progress`."""
         deadline = time.monotonic() + seconds
         while True:
             pipes = {pipe: n for n, group in enumerate(self._groups) for pipe in group.pipes}
-            heard = wait(list(pipes), max(0.0, deadline - time.monotonic()))
+            readable = wait(list(pipes), max(0.0, deadline - time.monotonic()))
             events: list[Event] = []
             for pipe, number in pipes.items():
-                if pipe in heard and pipe in self._groups[number].pipes:  # not just replaced
-                    events += self._listen(number, pipe, on_progress)
+                restarted = pipe not in self._groups[number].pipes
+                if pipe in readable and not restarted:
+                    events += self._receive(number, pipe, on_progress)
             if events or time.monotonic() >= deadline:
                 return events
 
@@ -82,7 +83,7 @@ class ProcessPool:
         self._groups[worker] = self._start(worker)
 
     def describe(self) -> str:
-        """Return what there is."""
+        """Return how many children are alive."""
         alive = sum(child.is_alive() for group in self._groups for child in group.children)
         return f"{alive} of {self.workers * self._processes} child processes alive"
 
@@ -93,14 +94,14 @@ class ProcessPool:
         self._groups = []
 
     def _start(self, worker: int) -> _Group:
-        meeting = tempfile.mkdtemp(prefix="distill-") if self._processes > 1 else ""
-        group = _Group([], [], meeting, waiting=set(range(self._processes)))
+        folder = tempfile.mkdtemp(prefix="distill-") if self._processes > 1 else ""
+        group = _Group([], [], folder, waiting=set(range(self._processes)))
         context = multiprocessing.get_context("spawn")
         for rank in range(self._processes):
             index = worker * self._processes + rank
-            place = GroupRank(rank, self._processes, f"{meeting}/group", index, self._device)
+            member = GroupMember(rank, self._processes, f"{folder}/group", index, self._device)
             ours, theirs = context.Pipe()
-            child = context.Process(target=serve, args=(theirs, self._spec, place), daemon=True)
+            child = context.Process(target=serve, args=(theirs, self._spec, member), daemon=True)
             child.start()
             theirs.close()
             group.children.append(child)
@@ -108,57 +109,57 @@ class ProcessPool:
         return group
 
     def _begin(self, group: _Group) -> None:
-        """Hand the first job of the line to every process of the group."""
-        if not (group.built and group.line):
+        """Send the first job of the queue to every process of the group."""
+        if not (group.built and group.queue):
             return
         group.waiting, group.receipt = set(range(self._processes)), None
         for pipe in group.pipes:
-            with Catch():  # a dead child is noticed when it is listened to
-                pipe.send(group.line[0])
+            with ErrorCapture():  # `_receive` notices a dead child
+                pipe.send(group.queue[0])
 
-    def _listen(self, number: int, pipe: Connection, on_progress: OnProgress) -> list[Event]:
+    def _receive(self, number: int, pipe: Connection, on_progress: OnProgress) -> list[Event]:
         group = self._groups[number]
         rank = group.pipes.index(pipe)
         try:
-            said: Answer | Peek | None = pipe.recv()
+            message: Reply | JobProgress | None = pipe.recv()
         except (EOFError, OSError):
             code = _exit_code(group.children[rank])
             self.restart(number)
             return [Lost(number, f"child process {number}.{rank} ended with exit code {code}.")]
-        if isinstance(said, Answer):
-            return self._answered(number, rank, said)
-        if said is not None and rank == 0:
-            on_progress(*said)
+        if isinstance(message, Reply):
+            return self._replied(number, rank, message)
+        if message is not None and rank == 0:
+            on_progress(*message)
         return []
 
-    def _answered(self, number: int, rank: int, said: Answer) -> list[Event]:
+    def _replied(self, number: int, rank: int, reply: Reply) -> list[Event]:
         group = self._groups[number]
-        if said.error is not None:
-            return self._failed(number, said, said.error)
-        group.receipt = said.receipt if rank == 0 else group.receipt
+        if reply.error is not None:
+            return self._failed(number, reply, reply.error)
+        group.receipt = reply.receipt if rank == 0 else group.receipt
         group.waiting.discard(rank)
         if group.waiting:
             return []
-        if said.key is None:
+        if reply.key is None:
             group.built = True
             self._begin(group)
             return [Ready(number)]
         assert group.receipt is not None
         receipt = group.receipt
-        group.line.pop(0)
+        group.queue.pop(0)
         self._begin(group)
         return [Done(number, receipt)]
 
-    def _failed(self, number: int, said: Answer, error: Exception) -> list[Event]:
-        """Report an error; the other children of a group may wait for the failed one for ever."""
+    def _failed(self, number: int, reply: Reply, error: Exception) -> list[Event]:
+        """Report an error; restart a group, whose other children may wait for the failed one."""
         group = self._groups[number]
-        if said.key is None:
-            return [Broken(number, error, said.traceback)]
-        raised = Raised(number, said.key, error, said.traceback)
-        group.line.pop(0)
+        if reply.key is None:
+            return [Broken(number, error, reply.traceback)]
+        raised = Raised(number, reply.key, error, reply.traceback)
+        group.queue.pop(0)
         if self._processes > 1:
             self.restart(number)
-            self._groups[number].line = group.line
+            self._groups[number].queue = group.queue
         self._begin(self._groups[number])
         return [raised]
 
@@ -175,5 +176,5 @@ def _stop(group: _Group) -> None:
         child.join(STOP_SECONDS)
     for pipe in group.pipes:
         pipe.close()
-    if group.meeting:
-        shutil.rmtree(group.meeting, ignore_errors=True)
+    if group.folder:
+        shutil.rmtree(group.folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Workers as Ray actors. Ray's exceptions end here."""
+"""Workers as Ray actors. Ray's exceptions become events here and go no further."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
 from tasks.jobs import Job, Receipt, WorkerSpec
-from tasks.pools import ray_cluster
+from tasks.pools import ray_capacity
 from tasks.pools.events import Broken, Done, Event, Lost, OnProgress, Raised, Ready
-from tasks.pools.host import Host, Peek
-from tasks.pools.signals import revealed
+from tasks.pools.host import Host, JobProgress
+from tasks.pools.signals import unwrapped_signals
 
-FETCH_SECONDS = 30.0  # for a result that is there already
+FETCH_SECONDS = 30.0  # for a result that is available
 COLOURS = re.compile(r"\x1b\[\d*m")  # Ray colours the head of a traceback
-PEEK_SECONDS = 1.0  # between two looks at the same worker
+PEEK_SECONDS = 1.0  # between two requests for the progress of a worker
 
 
 class RayHost(Host):
-    """A host whose `peek` answers while `run` is busy, in a concurrency group of its own."""
+    """A host whose `peek` is served while `run` works, in a concurrency group of its own."""
 
     def __init__(self, spec: WorkerSpec, **settings: Any) -> None:
         super().__init__(spec)
@@ -30,12 +30,12 @@ class RayHost(Host):
 
     @ray.method(max_task_retries=-1)  # type: ignore[untyped-decorator]
     def ready(self) -> None:
-        """Build the worker. While the actor restarts this waits, where `run` fails at once."""
+        """Build the worker. This call waits while the actor restarts; `run` fails at once."""
         super().ready()
 
     @ray.method(concurrency_group="peek")  # type: ignore[untyped-decorator]
-    def peek(self) -> Peek | None:
-        """Return how far the running job is."""
+    def peek(self) -> JobProgress | None:
+        """Return the progress of the running job."""
         return super().peek()
 
 
@@ -45,11 +45,11 @@ class RayPool:
     Args:
         spec: the worker.
         workers: how many.
-        num_cpus: Ray CPUs of each; without it Ray would reserve one in silence.
+        num_cpus: Ray CPUs of each; without it Ray would reserve one.
         num_gpus: Ray GPUs of each.
-        env_vars: for processes that do not inherit ours.
-        host: what runs in the actor, built from `spec` and `settings`.
-        settings: of the host.
+        env_vars: environment variables, for processes that do not inherit ours.
+        host: class of the actor, built from `spec` and `settings`.
+        settings: keyword arguments of the host.
     """
 
     def __init__(
@@ -65,17 +65,17 @@ class RayPool:
     ) -> None:
         self.workers = workers
         self._spec, self._settings = spec, dict(settings or {})
-        # The worker's own name is what `ps` and the dashboard then show.
+        # `ps` and the dashboard then show the name of the worker's class.
         actor_class = type(spec.name, (host,), {"__doc__": host.__doc__})
         self._actor = ray.remote(concurrency_groups={"peek": 1})(actor_class).options(
             num_cpus=num_cpus,
             num_gpus=num_gpus,
             max_restarts=-1,
-            max_task_retries=0,  # else Ray would repeat a job unseen by the dispatcher
+            max_task_retries=0,  # Ray would repeat a job without the dispatcher
             runtime_env={"env_vars": dict(env_vars)} if env_vars else None,
         )
         self._actors: list[Any] = []
-        self._refs: dict[Any, tuple[int, str | None]] = {}  # -> worker, job key; None: readiness
+        self._refs: dict[Any, tuple[int, str | None]] = {}  # (worker, job key); no key: readiness
         self._peeks: dict[Any, int] = {}
         self._peeked = time.monotonic()
         for number in range(workers):
@@ -83,28 +83,28 @@ class RayPool:
             self._start(number)
 
     def submit(self, worker: int, job: Job[Any]) -> None:
-        """Send a job; the actor's own queue keeps the order."""
+        """Send a job; the queue of the actor keeps the order."""
         self._refs[self._actors[worker].run.remote(job)] = worker, job.key
 
     def wait(self, seconds: float, on_progress: OnProgress) -> Sequence[Event]:
-        """Return what the actors answered, and look at their progress."""
+        """Return the events of the actors, and report their progress."""
         self._peek(on_progress)
-        with revealed():  # Ray's core makes a SystemError of what a signal raises in it
-            some, _ = ray.wait(list(self._refs), num_returns=1, timeout=seconds)
-        if not some:
+        with unwrapped_signals():  # Ray's core turns the exception of a signal into a SystemError
+            first, _ = ray.wait(list(self._refs), num_returns=1, timeout=seconds)
+        if not first:
             return []
-        every, _ = ray.wait(list(self._refs), num_returns=len(self._refs), timeout=0)
-        return self._collect(every)
+        ready, _ = ray.wait(list(self._refs), num_returns=len(self._refs), timeout=0)
+        return self._collect(ready)
 
     def restart(self, worker: int) -> None:
-        """Kill an actor for good and start another: only that ends a hung kernel."""
+        """Kill an actor and start another; nothing else ends a hung kernel."""
         self._drop(worker)
         ray.kill(self._actors[worker], no_restart=True)
         self._start(worker)
 
     def describe(self) -> str:
-        """Return what the cluster has."""
-        return ray_cluster.describe()
+        """Return the resources of the cluster."""
+        return ray_capacity.describe()
 
     def close(self) -> None:
         """Kill every actor."""
@@ -115,25 +115,25 @@ class RayPool:
 
     def _start(self, worker: int) -> None:
         self._actors[worker] = self._actor.remote(self._spec, **self._settings)
-        self._ask(worker)
+        self._request_readiness(worker)
 
-    def _ask(self, worker: int) -> None:
+    def _request_readiness(self, worker: int) -> None:
         self._refs[self._actors[worker].ready.remote()] = worker, None
 
     def _drop(self, worker: int) -> None:
-        """Forget what a worker was asked."""
-        self._refs = {ref: what for ref, what in self._refs.items() if what[0] != worker}
+        """Discard the open requests to a worker."""
+        self._refs = {ref: call for ref, call in self._refs.items() if call[0] != worker}
         self._peeks = {ref: number for ref, number in self._peeks.items() if number != worker}
 
     def _collect(self, refs: Sequence[Any]) -> list[Event]:
-        """Turn answers into events; what a worker finished before it was lost comes first."""
-        asked = [self._refs.pop(ref) for ref in refs]
-        events = [self._event(ref, *what) for ref, what in zip(refs, asked, strict=True)]
+        """Turn results into events; jobs that a worker finished before its loss come first."""
+        calls = [self._refs.pop(ref) for ref in refs]
+        events = [self._event(ref, *call) for ref, call in zip(refs, calls, strict=True)]
         lost = {event.worker: event for event in events if isinstance(event, Lost)}
-        gone = {worker for worker, key in asked if key is None and worker in lost}
+        never_started = {worker for worker, key in calls if key is None and worker in lost}
         for worker in lost:
-            # Ray restarts an actor by itself, but not one that it could not even start.
-            (self.restart if worker in gone else self._come_back)(worker)
+            # Ray restarts an actor by itself, but not one that it could not start at all.
+            (self.restart if worker in never_started else self._await_restart)(worker)
         return [event for event in events if not isinstance(event, Lost)] + list(lost.values())
 
     def _event(self, ref: Any, worker: int, key: str | None) -> Event:
@@ -147,17 +147,17 @@ class RayPool:
             return Lost(worker, _reason(error))
         return Ready(worker) if receipt is None else Done(worker, receipt)
 
-    def _come_back(self, worker: int) -> None:
-        """Ask for nothing but readiness until the actor is back."""
+    def _await_restart(self, worker: int) -> None:
+        """Wait for nothing but readiness until the actor is restarted."""
         self._drop(worker)
-        self._ask(worker)
+        self._request_readiness(worker)
 
     def _peek(self, on_progress: OnProgress) -> None:
-        """Ask busy actors how far they are, and read what came since; never wait for it."""
-        answered, _ = ray.wait(list(self._peeks), num_returns=len(self._peeks), timeout=0)
-        for ref in answered:
+        """Request the progress of busy actors, and report what has arrived, without waiting."""
+        arrived, _ = ray.wait(list(self._peeks), num_returns=len(self._peeks), timeout=0)
+        for ref in arrived:
             del self._peeks[ref]
-            self._tell(ref, on_progress)
+            self._report(ref, on_progress)
         if (now := time.monotonic()) - self._peeked < PEEK_SECONDS:
             return
         self._peeked = now
@@ -165,13 +165,13 @@ class RayPool:
         for worker in busy - set(self._peeks.values()):
             self._peeks[self._actors[worker].peek.remote()] = worker
 
-    def _tell(self, ref: Any, on_progress: OnProgress) -> None:
+    def _report(self, ref: Any, on_progress: OnProgress) -> None:
         try:
-            seen: Peek | None = ray.get(ref, timeout=FETCH_SECONDS)
-        except RayError:  # the answer to the job says what is wrong
+            progress: JobProgress | None = ray.get(ref, timeout=FETCH_SECONDS)
+        except RayError:  # the result of the job has the reason
             return
-        if seen is not None:
-            on_progress(*seen)
+        if progress is not None:
+            on_progress(*progress)
 
 
 def _reason(error: Exception) -> str:

@@ -1,16 +1,17 @@
 """One job shared by a gang of processes, placed and connected by Ray Train.
 
-The gang is started anew for every job by an actor without resources of its own, so that to the
-dispatcher it is one worker like any other: deadlines, attempts and lost nodes work as everywhere.
-What the first rank returns and what any rank raises goes to that actor directly. Ray Train's own
-report would need a checkpoint in a folder that all nodes share; without one, `result.metrics`
-is None.
+An actor without resources of its own starts a new gang for every job. To the dispatcher this actor
+is one worker like any other, so deadlines, attempts and lost nodes are handled as for all workers.
+The receipt of the first rank and the errors of all ranks go to that actor directly. Ray Train's own
+report would need a checkpoint in a folder that all nodes share; without it, `result.metrics` is
+None.
 """
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -21,55 +22,65 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from distill_core.errors import ClusterError
 from tasks.jobs import Job, Receipt, WorkerSpec
 from tasks.pools.child import backend_for
-from tasks.pools.host import Catch, Host, Peek, portable, sampled
-from tasks.pools.outcomes import RemoteTraceback
+from tasks.pools.failures import RemoteTraceback
+from tasks.pools.host import ErrorCapture, Host, JobProgress, portable, reporting_progress
 from tasks.pools.ray import RayHost, RayPool
 
-LEAST = {"CPU": 0.001}  # a placement group cannot be for nothing
-TELL_SECONDS = 30.0
+MIN_RESOURCES = {"CPU": 0.001}  # a placement group must not be empty
+REPORT_SECONDS = 30.0
 SAMPLE_SECONDS = 2.0
 
 
+@dataclass(frozen=True)
+class GangSettings:
+    """The processes of a gang and what each of them gets."""
+
+    processes: int  # ranks
+    backend: str  # of torch.distributed
+    resources: Mapping[str, float]  # of each rank, by Ray's names
+    env_vars: Mapping[str, str]  # of each rank
+
+
 class GangHost(RayHost):
-    """Runs each job in a gang, and hears from it. Settings: see `gang_pool`."""
+    """Runs each job in a gang, whose ranks report to it. Its keyword argument is `gang`."""
 
     receipt: Receipt | None = None
     error: Exception | None = None
     traceback = ""
-    seen: Peek | None = None
+    progress: JobProgress | None = None
 
     @ray.method(max_task_retries=-1)  # type: ignore[untyped-decorator]
     def ready(self) -> None:
-        """Build nothing: the gang does."""
+        """Build nothing: the ranks build their own workers."""
 
     def run(self, job: Job[Any]) -> Receipt:
-        """Run one job in a gang; raises what a rank raised.
+        """Run one job in a gang; raises the error of a rank.
 
         Raises:
-            ClusterError: the gang did not come up, or lost a process.
+            ClusterError: the gang did not start, or lost a process.
         """
-        self.receipt = self.error = self.seen = None
-        home = ray.get_runtime_context().current_actor
-        return run_distributed(self._spec, job, self, home, **self._settings)
+        self.receipt = self.error = self.progress = None
+        actor = ray.get_runtime_context().current_actor
+        return run_distributed(self._spec, job, self, actor, self._settings["gang"])
 
     @ray.method(concurrency_group="peek")  # type: ignore[untyped-decorator]
-    def peek(self) -> Peek | None:
-        """Return how far the first rank is."""
-        return self.seen
+    def peek(self) -> JobProgress | None:
+        """Return the progress of the first rank."""
+        return self.progress
 
     @ray.method(concurrency_group="peek")  # type: ignore[untyped-decorator]
-    def tell(self, key: str, done: int, total: int) -> None:
-        """Note the first rank's progress."""
-        self.seen = key, done, total
+    def report_progress(self, key: str, done: int, total: int) -> None:
+        """Store the progress of the first rank."""
+        self.progress = key, done, total
 
     @ray.method(concurrency_group="peek")  # type: ignore[untyped-decorator]
-    def finish(self, receipt: Receipt) -> None:
-        """Take the first rank's receipt."""
+    def report_receipt(self, receipt: Receipt) -> None:
+        """Store the receipt of the first rank."""
         self.receipt = receipt
 
     @ray.method(concurrency_group="peek")  # type: ignore[untyped-decorator]
-    def fail(self, error: Exception, traceback: str) -> None:
-        """Take what a rank raised; the first one to fail knows why, the others only follow."""
+    def report_error(self, error: Exception, traceback: str) -> None:
+        """Store the first error of any rank; those of other ranks usually follow from it."""
         if self.error is None:
             self.error, self.traceback = error, traceback
 
@@ -88,20 +99,20 @@ def gang_pool(
 
     Args:
         spec: the worker; every rank builds one, inside a torch.distributed group.
-        processes: ranks.
-        device: "cpu" or "cuda", which decides the backend.
+        processes: number of ranks.
+        device: "cpu" or "cuda"; it determines the backend.
         num_cpus: Ray CPUs of each rank.
         num_gpus: Ray GPUs of each rank.
-        env_vars: for processes that do not inherit ours.
+        env_vars: environment variables, for processes that do not inherit ours.
         start_seconds: how long the ranks may take to be placed.
     """
     resources = {"CPU": num_cpus, "GPU": num_gpus}
-    settings = {
-        "processes": processes,
-        "backend": backend_for(device),
-        "resources": {name: count for name, count in resources.items() if count} or LEAST,
-        "env_vars": dict(env_vars),
-    }
+    gang = GangSettings(
+        processes=processes,
+        backend=backend_for(device),
+        resources={name: count for name, count in resources.items() if count} or MIN_RESOURCES,
+        env_vars=dict(env_vars),
+    )
     return RayPool(
         spec,
         workers=1,
@@ -110,86 +121,77 @@ def gang_pool(
         env_vars={
             **env_vars,
             "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": f"{start_seconds:g}",
-            "RAY_CHDIR_TO_TRIAL_DIR": "0",  # a relative store stays where it is
-            "TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S": "5",  # a rank that waits for a failed one
+            "RAY_CHDIR_TO_TRIAL_DIR": "0",  # keeps relative paths of stores valid
+            "TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S": "5",  # for ranks that wait for a failed one
         },
         host=GangHost,
-        settings=settings,
+        settings={"gang": gang},
     )
 
 
 def run_distributed(
-    spec: WorkerSpec,
-    job: Job[Any],
-    heard: GangHost,
-    home: Any,
-    *,
-    processes: int,
-    backend: str,
-    resources: Mapping[str, float],
-    env_vars: Mapping[str, str],
+    spec: WorkerSpec, job: Job[Any], host: GangHost, actor: Any, gang: GangSettings
 ) -> Receipt:
     """Run one job in a gang and return the receipt of rank 0.
 
     Args:
         spec: the worker that every rank builds.
         job: the job that they share.
-        heard: where `home` keeps what the ranks say.
-        home: handle of the actor that the ranks talk to.
-        processes: ranks.
-        backend: of torch.distributed.
-        resources: of each rank.
-        env_vars: of each rank.
+        host: receives the reports of the ranks, in this process.
+        actor: handle of `host` for the ranks.
+        gang: the ranks.
 
     Raises:
-        ClusterError: the gang did not come up, or lost a process.
+        ClusterError: the gang did not start, or lost a process.
     """
     with tempfile.TemporaryDirectory(prefix="train-", ignore_cleanup_errors=True) as folder:
         trainer = TorchTrainer(
-            _rank,
-            train_loop_config={"spec": spec, "job": job, "home": home},
-            torch_config=TorchConfig(backend=backend),
+            _run_rank,
+            train_loop_config={"spec": spec, "job": job, "actor": actor},
+            torch_config=TorchConfig(backend=gang.backend),
             scaling_config=ScalingConfig(
-                num_workers=processes,
-                use_gpu="GPU" in resources,
-                resources_per_worker=dict(resources),
+                num_workers=gang.processes,
+                use_gpu="GPU" in gang.resources,
+                resources_per_worker=dict(gang.resources),
             ),
             run_config=RunConfig(
                 storage_path=folder,
                 failure_config=FailureConfig(max_failures=0, controller_failure_limit=0),
-                worker_runtime_env={"env_vars": dict(env_vars)},
+                worker_runtime_env={"env_vars": dict(gang.env_vars)},
             ),
         )
         try:
             trainer.fit()
         except (TrainingFailedError, RayError) as error:
-            if heard.error is not None:
-                raise heard.error from RemoteTraceback(heard.traceback)
+            if host.error is not None:
+                raise host.error from RemoteTraceback(host.traceback)
             raise ClusterError(
                 f"{job.shard}: its processes were lost: {_last_line(error)}"
             ) from None
-    if heard.receipt is None:
+    if host.receipt is None:
         raise ClusterError(f"{job.shard}: its processes ended without a receipt.")
-    return heard.receipt
+    return host.receipt
 
 
-def _rank(config: dict[str, Any]) -> None:
-    """Run the job as one of the ranks; the first one speaks."""
-    home, host = config["home"], Host(config["spec"])
+def _run_rank(config: dict[str, Any]) -> None:
+    """Run the job as one of the ranks; the first one reports progress and the receipt."""
+    actor, host = config["actor"], Host(config["spec"])
     if get_context().get_world_rank() > 0:
-        _work(host, config["job"], home)
+        _run_job(host, config["job"], actor)
         return
-    with sampled(host.peek, home.tell.remote, seconds=SAMPLE_SECONDS):
-        receipt = _work(host, config["job"], home)
-    ray.get(home.finish.remote(receipt), timeout=TELL_SECONDS)
+    with reporting_progress(host.peek, actor.report_progress.remote, seconds=SAMPLE_SECONDS):
+        receipt = _run_job(host, config["job"], actor)
+    ray.get(actor.report_receipt.remote(receipt), timeout=REPORT_SECONDS)
 
 
-def _work(host: Host, job: Job[Any], home: Any) -> Receipt:
-    with Catch() as caught:
+def _run_job(host: Host, job: Job[Any], actor: Any) -> Receipt:
+    """Run the job; an error is reported to the actor and raised."""
+    with ErrorCapture() as captured:
         return host.run(job)
-    assert caught.error is not None
-    ray.get(home.fail.remote(portable(caught.error), caught.traceback), timeout=TELL_SECONDS)
-    raise caught.error
+    assert captured.error is not None
+    report = actor.report_error.remote(portable(captured.error), captured.traceback)
+    ray.get(report, timeout=REPORT_SECONDS)
+    raise captured.error
 
 
 def _last_line(error: Exception) -> str:

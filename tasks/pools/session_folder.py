@@ -1,8 +1,8 @@
-"""The folder of a local Ray session, and those that killed drivers left behind.
+"""The folder of a local Ray session, and the removal of folders that killed drivers left.
 
-A driver holds a lock on a file in its folder as long as it lives, and the kernel drops it however
-the driver ends. So a folder whose lock is free belongs to nobody; process ids would not tell that
-across containers that share a temporary folder.
+A driver locks a file in its folder while it lives, and the kernel releases the lock however the
+driver ends. So a folder whose lock is free has no owner. Process ids would not show that across
+containers that share a temporary folder.
 """
 
 from __future__ import annotations
@@ -18,47 +18,47 @@ from pathlib import Path
 from typing import IO
 
 PREFIX = "ray-"
-STILL_SECONDS = 60.0  # a raylet writes at least every ten seconds
-OWNER = "owner"  # stands in every folder whose maker had locked it first
+INACTIVE_SECONDS = 60.0  # a raylet writes at least every ten seconds
+OWNER = "owner"  # the locked file, in every folder whose driver could lock it
 
 
 @contextmanager
 def session_folder(parent: str) -> Iterator[str]:
-    """Make a folder for the block, and drop what dead drivers left in the same place.
+    """Make a folder for the block, and remove the folders of dead drivers beside it.
 
     Args:
-        parent: an existing folder, shared with others.
+        parent: an existing folder, shared with other drivers.
     """
-    _sweep(Path(parent))
+    _remove_abandoned(Path(parent))
     folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
     try:
         with (folder / f".{OWNER}").open("wb") as file:
-            if _locked(file):
+            if _try_lock(file):
                 os.rename(file.name, folder / OWNER)
             yield str(folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _sweep(parent: Path) -> None:
+def _remove_abandoned(parent: Path) -> None:
     for owner in parent.glob(f"{PREFIX}*/{OWNER}"):
         folder = owner.parent
-        with suppress(OSError):  # another driver may sweep at the same time
+        with suppress(OSError):  # another driver may remove it at the same time
             if folder.is_symlink() or folder.stat().st_uid != os.geteuid():
                 continue
             with owner.open("rb+") as file:
-                if _locked(file) and _still(folder):
+                if _try_lock(file) and _is_inactive(folder):
                     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _still(folder: Path) -> bool:
-    """Return whether Ray's own processes, which outlive a killed driver, have stopped writing."""
-    youngest = max(path.lstat().st_mtime for path in (folder, *folder.rglob("*")))
-    return time.time() - youngest > STILL_SECONDS
+def _is_inactive(folder: Path) -> bool:
+    """Return whether Ray's processes, which outlive a killed driver, have stopped writing."""
+    latest = max(path.lstat().st_mtime for path in (folder, *folder.rglob("*")))
+    return time.time() - latest > INACTIVE_SECONDS
 
 
-def _locked(file: IO[bytes]) -> bool:
-    """Lock a file if nobody has; the lock ends with the file or the process."""
+def _try_lock(file: IO[bytes]) -> bool:
+    """Lock a file if it is free; the lock ends with the file or the process."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

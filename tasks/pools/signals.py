@@ -1,4 +1,4 @@
-"""Signals that ask the process to end: what is being done unwinds, for a bounded time."""
+"""Signals that end the process: open blocks unwind, within a bounded time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-GRACE_SECONDS = 6.0  # then the process ends without unwinding; what is committed stays whole
+GRACE_SECONDS = 6.0  # then the process ends without unwinding; committed shards stay complete
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -19,60 +19,60 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 def terminable(
     grace_seconds: float = GRACE_SECONDS,
     *,
-    to_the_end: bool = False,
+    until_exit: bool = False,
     end: Callable[[int], Any] = os._exit,
 ) -> Iterator[None]:
-    """Let SIGTERM and SIGINT leave the block as an exception, and not take long about it.
+    """Turn SIGTERM and SIGINT into an exception that leaves the block within a bounded time.
 
-    The first signal goes to whoever had handled it (Prefect raises its own exception, Python
-    KeyboardInterrupt); SIGTERM without a handler becomes SystemExit(143). Later ones change
-    nothing. Should a library have made an error of its own of that exception, it is raised once
-    more.
+    The first signal goes to the previous handler (Prefect raises its own exception, Python
+    KeyboardInterrupt); SIGTERM without a handler becomes SystemExit(143). Later signals are
+    ignored. If a library turned that exception into an error of its own, the exception is raised
+    again.
 
-    Inside another block, where the process is ours, this goes in front of any handler. Otherwise a
-    foreign handler is left alone: Prefect's engine acknowledges to be cancelled only while its own
-    is installed. Outside the main thread nothing is set at all.
+    Inside another such block, any handler is replaced. Otherwise the handlers of other libraries
+    stay: Prefect's engine acknowledges a cancellation only while its own handler is installed.
+    Outside the main thread no handler is set.
 
     Args:
         grace_seconds: how long the block may take to unwind.
-        to_the_end: watch the time until the process has ended, not only until the block has.
-        end: called with 128 + the signal's number once it took longer.
+        until_exit: limit the time until the process ends, and not only until the block does.
+        end: called with 128 + the signal's number when the time is over.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {n: handler for n in SIGNALS if _ours(n, handler := signal.getsignal(n))}
-    leave = _Leave(before, grace_seconds, end)
+    before = {n: old for n in SIGNALS if _may_replace(n, old := signal.getsignal(n))}
+    handler = _SignalHandler(before, grace_seconds, end)
     for number in before:
-        signal.signal(number, leave)
-    _active.append(leave)
+        signal.signal(number, handler)
+    _active.append(handler)
     try:
-        with revealed():
+        with unwrapped_signals():
             yield
     except Exception:
-        leave.insist()
+        handler.raise_again()
         raise
     finally:
-        _active.remove(leave)
-        if not to_the_end:
-            leave.dismiss()
+        _active.remove(handler)
+        if not until_exit:
+            handler.cancel_timer()
         restore(before)
 
 
 @contextmanager
-def revealed() -> Iterator[None]:
-    """Raise what a signal raised in the block, where a library made an error of its own of it."""
+def unwrapped_signals() -> Iterator[None]:
+    """Raise a signal's exception again where a library turned it into an error of its own."""
     try:
         yield
     except Exception as error:
-        if (hidden := _hidden_in(error)) is not None:
-            raise hidden from None
+        if (original := _signal_exception_in(error)) is not None:
+            raise original from None
         raise
 
 
 @contextmanager
-def kept_handlers() -> Iterator[None]:
-    """Put back the handlers that a library replaces in the block, as `ray.init` does."""
+def preserved_handlers() -> Iterator[None]:
+    """Restore the handlers that a library replaces in the block, as `ray.init` does."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -84,28 +84,28 @@ def kept_handlers() -> Iterator[None]:
 
 
 def restore(handlers: dict[signal.Signals, Any]) -> None:
-    """Install handlers as `signal.getsignal` returned them; one that is not Python's stays away."""
+    """Install handlers from `signal.getsignal`; None, a handler from outside Python, is skipped."""
     for number, handler in handlers.items():
         if handler is not None:
             signal.signal(number, handler)
 
 
-def _ours(number: signal.Signals, handler: Any) -> bool:
-    """Return whether we may handle a signal ourselves."""
+def _may_replace(number: signal.Signals, handler: Any) -> bool:
+    """Return whether our handler may replace the present one."""
     if handler in (None, signal.SIG_IGN):
         return False
     return bool(_active) or handler in (signal.SIG_DFL, signal.default_int_handler)
 
 
-def _hidden_in(error: BaseException | None) -> BaseException | None:
-    """Return the exception of a signal that became an error."""
+def _signal_exception_in(error: BaseException | None) -> BaseException | None:
+    """Return the exception of a signal from the causes of an error, if there is one."""
     while isinstance(error, Exception):
         error = error.__cause__ or error.__context__
     return error
 
 
-class _Leave:
-    """Handles the first signal, and watches the time from then on."""
+class _SignalHandler:
+    """Handles the first signal, and ends the process when unwinding takes too long."""
 
     def __init__(
         self, before: dict[signal.Signals, Any], grace_seconds: float, end: Callable[[int], Any]
@@ -116,36 +116,36 @@ class _Leave:
         self._raised = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        for leave in _active:  # the outer ones may never be called: Prefect's handler is in between
-            leave.note(number)
+        for handler in _active:  # outer ones may not be called: Prefect's handler is in between
+            handler.start_timer(number)
         if not self._raised:
             self._raised = True
-            self._hand_on(number, frame)
+            self._call_previous(number, frame)
 
-    def note(self, number: int) -> None:
-        """Begin to watch the time."""
+    def start_timer(self, number: int) -> None:
+        """Limit the time from the first signal on."""
         if self._number is None:
             self._number = number
             self._timer = threading.Timer(self._grace_seconds, self._end, (128 + number,))
             self._timer.daemon = True
             self._timer.start()
 
-    def insist(self) -> None:
-        """Raise again what the signal raised, if there was one."""
+    def raise_again(self) -> None:
+        """Raise the exception of the signal again, if there was one."""
         if self._number not in self._before:
             return
         previous = self._before[signal.Signals(self._number)]
-        if isinstance(previous, _Leave):
-            previous.insist()
+        if isinstance(previous, _SignalHandler):
+            previous.raise_again()
         else:
-            self._hand_on(self._number, None)
+            self._call_previous(self._number, None)
 
-    def dismiss(self) -> None:
-        """Stop watching."""
+    def cancel_timer(self) -> None:
+        """Remove the time limit."""
         if self._timer is not None:
             self._timer.cancel()
 
-    def _hand_on(self, number: int, frame: FrameType | None) -> None:
+    def _call_previous(self, number: int, frame: FrameType | None) -> None:
         previous = self._before[signal.Signals(number)]
         if callable(previous):
             previous(number, frame)
@@ -153,4 +153,4 @@ class _Leave:
             sys.exit(128 + number)
 
 
-_active: list[_Leave] = []  # of the blocks that are open, the outermost first
+_active: list[_SignalHandler] = []  # of the open blocks, outermost first

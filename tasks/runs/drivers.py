@@ -1,7 +1,8 @@
-"""What each driver of a run is doing, in a file of its own: advisory, for people and `status`.
+"""The record of each driver of a run, in a file of its own: advisory, for people and `status`.
 
-Markers alone say what is done. A driver that cannot write its file works on; one that was killed
-leaves a file that says "running" and grows old, and so tells what it left unfinished.
+Only markers record what is complete. A driver that cannot write its file continues to work. A
+driver that was killed leaves a file in state "running" that is no longer updated and lists the
+shards that it left unfinished.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from typing import Any, Literal
 from distill_core.errors import DistillError
 from tasks.run import Run
 
-STALE_SECONDS = 60.0  # without a beat: the driver is gone, or cannot reach the store
+STALE_SECONDS = 60.0  # without an update: the driver is gone, or cannot reach the store
 
 
 @dataclass(frozen=True)
 class RunningShard:
-    """A shard that a driver has on one of its workers."""
+    """A shard that runs on one of a driver's workers."""
 
     stage: str
     shard: str
@@ -29,7 +30,7 @@ class RunningShard:
 
 @dataclass(frozen=True)
 class DriverRecord:
-    """What a driver says of itself; times are ISO 8601 by its own clock, in UTC."""
+    """The state of a driver; times are ISO 8601 by its own clock, in UTC."""
 
     id: str
     host: str
@@ -38,16 +39,16 @@ class DriverRecord:
     started: str
     updated: str
     state: Literal["running", "finished", "stopped"] = "running"
-    reason: str = ""  # why it stopped: the kind of error
-    stage: str | None = None  # that it is at, or was at last
+    reason: str = ""  # name of the error that stopped it
+    stage: str | None = None  # the current one, or the last one
     stage_started: str | None = None
-    running: tuple[RunningShard, ...] = ()  # in order of their start
-    done: int = 0  # shards that it committed, all stages
-    workers: int = 0  # of this stage
-    gpus_per_worker: float = 0.0  # of this stage; a gang counts as one worker
-    # By stage, spent on shards, failed attempts and running ones included.
+    running: tuple[RunningShard, ...] = ()  # in order of start
+    done: int = 0  # shards that it committed, in all stages
+    workers: int = 0  # of the current stage
+    gpus_per_worker: float = 0.0  # in the current stage; a gang counts as one worker
+    # Time spent on shards by stage, including failed and running attempts.
     worker_seconds: dict[str, float] = field(default_factory=dict)
-    gpu_seconds: dict[str, float] = field(default_factory=dict)  # a share of a GPU counts as that
+    gpu_seconds: dict[str, float] = field(default_factory=dict)  # shares of a GPU count as such
 
     def to_json(self) -> bytes:
         """Return the record as JSON."""
@@ -55,48 +56,48 @@ class DriverRecord:
 
     @classmethod
     def from_json(cls, data: bytes) -> DriverRecord:
-        """Read a record back; what a newer version added is passed over.
+        """Read a record; fields that a newer version added are ignored.
 
         Raises:
-            ValueError, TypeError: it is no such record.
+            ValueError, TypeError: the data is not a record.
         """
         tree: dict[str, Any] = json.loads(data)
-        known = {part.name: tree[part.name] for part in fields(cls) if part.name in tree}
+        known = {f.name: tree[f.name] for f in fields(cls) if f.name in tree}
         known["running"] = tuple(RunningShard(**shard) for shard in known.get("running", ()))
         record = cls(**known)
-        moment(record.updated)
+        parse_time(record.updated)
         return record
 
-    def beats(self, now: datetime) -> bool:
-        """Return whether the driver is at work: it says so, and said it lately."""
-        silence = (now - moment(self.updated)).total_seconds()
+    def is_alive(self, now: datetime) -> bool:
+        """Return whether the driver is running and updated its record recently."""
+        silence = (now - parse_time(self.updated)).total_seconds()
         return self.state == "running" and silence < STALE_SECONDS
 
     def is_lost(self, now: datetime) -> bool:
-        """Return whether the driver ended without a word: killed, or cut off from the store."""
-        return self.state == "running" and not self.beats(now)
+        """Return whether the driver was killed, or lost its connection to the store."""
+        return self.state == "running" and not self.is_alive(now)
 
 
-def moment(text: str) -> datetime:
-    """Read a time; one without a zone is taken as UTC."""
-    found = datetime.fromisoformat(text)
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+def parse_time(text: str) -> datetime:
+    """Read an ISO 8601 time; without a zone it is in UTC."""
+    time = datetime.fromisoformat(text)
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
-def text_of(when: datetime) -> str:
-    """Write a time."""
-    return when.isoformat(timespec="seconds")
+def format_time(time: datetime) -> str:
+    """Return a time in ISO 8601, to the second."""
+    return time.isoformat(timespec="seconds")
 
 
 def driver_path(run: Run, driver: str) -> str:
-    """Return where the file of a driver stands."""
+    """Return the path of a driver's file."""
     return run.path("drivers", f"{driver}.json")
 
 
 def read_drivers(run: Run) -> tuple[DriverRecord, ...]:
-    """Return the drivers of a run, the first to start first; what is no record is left out."""
-    found = []
+    """Return the drivers of a run in order of start; files that are not records are skipped."""
+    records = []
     for name in run.store.names(run.path("drivers")):
         with suppress(DistillError, ValueError, TypeError, AttributeError):
-            found.append(DriverRecord.from_json(run.store.read(run.path("drivers", name))))
-    return tuple(sorted(found, key=lambda record: (record.started, record.id)))
+            records.append(DriverRecord.from_json(run.store.read(run.path("drivers", name))))
+    return tuple(sorted(records, key=lambda record: (record.started, record.id)))

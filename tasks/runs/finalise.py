@@ -9,7 +9,7 @@ from dataclasses import replace
 from distill_core.errors import ConfigError, DataError, ShardsFailed
 from distill_core.storage.manifest import Manifest, save_manifest
 from distill_core.storage.shard_store import ShardStore
-from tasks.pools.outcomes import Failure
+from tasks.pools.failures import Failure
 from tasks.run import Run
 from tasks.runs.stage_status import failures, lacking
 from tasks.stages.inputs import Jobs

@@ -1,4 +1,4 @@
-"""The heartbeat of a driver: what it is doing, written every few seconds by a thread of its own."""
+"""The heartbeat of a driver: a thread that writes the driver's record every few seconds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from types import TracebackType
 from typing import Literal, Self
 
 from distill_core.errors import DistillError
@@ -18,41 +17,41 @@ from distill_core.storage.shard_store import utc_now
 from tasks.execution import Execution
 from tasks.jobs import Receipt
 from tasks.run import Run
-from tasks.runs.drivers import DriverRecord, RunningShard, driver_path, text_of
+from tasks.runs.drivers import DriverRecord, RunningShard, driver_path, format_time
 from tasks.stages.names import StageId
 from tasks.stages.table import row_of
 
 BEAT_SECONDS = 10.0
-GATHER_SECONDS = 1.0  # after a stage or its first shard began: more are about to
-STOP_SECONDS = 10.0  # that the last word may take; the work is over then
+DEBOUNCE_SECONDS = 1.0  # after a stage or its first shard began: others usually follow at once
+STOP_SECONDS = 10.0  # that the last write may take
 Clock = Callable[[], datetime]  # in UTC
 
 
 @dataclass
-class _Tally:
-    """What changes while a driver works."""
+class _Activity:
+    """The changing part of a driver's record."""
 
     stage: str | None = None
     stage_started: str | None = None
-    since: dict[str, datetime] = field(default_factory=dict)  # running shards, by name
-    begun: bool = False  # some shard of this stage was
+    since: dict[str, datetime] = field(default_factory=dict)  # start of each running shard, by name
+    has_begun: bool = False  # a shard of this stage
     done: int = 0
-    gpus: dict[str, float] = field(default_factory=dict)  # of one worker, by stage
-    seconds: dict[str, float] = field(default_factory=dict)  # of workers on ended shards, by stage
+    gpus: dict[str, float] = field(default_factory=dict)  # per worker, by stage
+    seconds: dict[str, float] = field(default_factory=dict)  # spent on ended attempts, by stage
 
 
 class Heartbeat:
-    """Writes this driver's file for the length of a `with` block; it observes the stages.
+    """Writes this driver's record during a `with` block; an `Observer` of the stages.
 
-    A thread of its own writes, so that a slow store keeps nobody waiting and a worker inside this
-    very process does not silence the driver.
+    A thread of its own writes, so that a slow store delays no work and a worker in this process
+    does not stop the heartbeat.
 
     Args:
-        run: whose driver this is.
-        execution: where and how it runs jobs.
-        workers: tells how many workers there are now.
-        clock: tells the time.
-        seconds: between two beats.
+        run: the run that is driven.
+        execution: settings of this pass over the run.
+        workers: returns the current number of workers.
+        clock: returns the time.
+        seconds: interval between two writes.
     """
 
     def __init__(
@@ -66,7 +65,7 @@ class Heartbeat:
     ) -> None:
         self._run, self._execution, self._workers = run, execution, workers
         self._clock, self._seconds = clock, seconds
-        now = text_of(clock())
+        now = format_time(clock())
         self._base = DriverRecord(
             id=secrets.token_hex(4),
             host=socket.gethostname(),
@@ -75,9 +74,9 @@ class Heartbeat:
             started=now,
             updated=now,
         )
-        self._tally, self._lock = _Tally(), threading.Lock()
-        self._news, self._closing = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+        self._activity, self._lock = _Activity(), threading.Lock()
+        self._changed, self._stopping = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._keep_writing, name="heartbeat", daemon=True)
 
     @property
     def id(self) -> str:
@@ -88,109 +87,111 @@ class Heartbeat:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         with self._lock:
-            for shard in list(self._tally.since):
-                self._end(shard)
+            for shard in list(self._activity.since):
+                self._stop_clock(shard)
             ending: Literal["finished", "stopped"] = "finished" if kind is None else "stopped"
             reason = "" if kind is None else kind.__name__
             self._base = replace(self._base, state=ending, reason=reason)
-        self._closing.set()
-        self._news.set()
+        self._stopping.set()
+        self._changed.set()
         self._thread.join(STOP_SECONDS)
 
     def stage_started(self, stage: str, total: int, done: int) -> None:
-        """Say which stage this driver is at."""
+        """Record the current stage."""
         with self._lock:
-            self._tally.stage, self._tally.stage_started = stage, text_of(self._clock())
-            self._tally.begun = False
+            self._activity.stage, self._activity.stage_started = stage, format_time(self._clock())
+            self._activity.has_begun = False
             row = row_of(StageId.parse(stage))
             gpus = self._execution.gpus * row.processes(self._run.config)
-            self._tally.gpus[stage] = 0.0 if row.jobs is None else gpus
-        self._news.set()
+            self._activity.gpus[stage] = 0.0 if row.jobs is None else gpus
+        self._changed.set()
 
     def job_started(self, stage: str, shard: str) -> None:
-        """Note what a worker begins."""
+        """Record that a worker runs a shard."""
         with self._lock:
-            self._end(shard)
-            self._tally.since[shard] = self._clock()
-            first, self._tally.begun = not self._tally.begun, True
+            self._stop_clock(shard)
+            self._activity.since[shard] = self._clock()
+            first, self._activity.has_begun = not self._activity.has_begun, True
         if first:
-            self._news.set()
+            self._changed.set()
 
     def job_progress(self, stage: str, shard: str, done: int, total: int) -> None:
-        """Ignore: shards count whole here."""
+        """Do nothing: only whole shards are counted."""
 
     def job_finished(self, stage: str, receipt: Receipt) -> None:
-        """Count a shard, unless another driver has committed it before."""
+        """Count a shard, unless another driver committed it first."""
         with self._lock:
-            self._end(receipt.shard)
-            self._tally.done += int(receipt.won)
+            self._stop_clock(receipt.shard)
+            self._activity.done += int(receipt.won)
 
     def job_retried(self, stage: str, shard: str, reason: str) -> None:
-        """Note that nobody works on a shard for now."""
+        """Record that a shard no longer runs."""
         with self._lock:
-            self._end(shard)
+            self._stop_clock(shard)
 
     def job_failed(self, stage: str, shard: str, error: str) -> None:
-        """Note that a shard was given up."""
+        """Record that a shard no longer runs."""
         with self._lock:
-            self._end(shard)
+            self._stop_clock(shard)
 
     def stage_finished(self, stage: str, seconds: float) -> None:
-        """Forget the shards of a stage that is over."""
+        """Record that no shard of the stage runs."""
         with self._lock:
-            for shard in list(self._tally.since):
-                self._end(shard)
+            for shard in list(self._activity.since):
+                self._stop_clock(shard)
 
     def record(self) -> DriverRecord:
-        """Return what this driver does now."""
+        """Return the current record."""
         with self._lock:
-            now, tally, stage = self._clock(), self._tally, self._tally.stage or ""
-            at_work = sum((now - since).total_seconds() for since in tally.since.values())
-            spent = dict(tally.seconds)
-            if tally.since:
-                spent[stage] = spent.get(stage, 0.0) + at_work
+            now, activity, stage = self._clock(), self._activity, self._activity.stage or ""
+            spent = self._seconds_by_stage(now)
             return replace(
                 self._base,
-                updated=text_of(now),
-                stage=tally.stage,
-                stage_started=tally.stage_started,
+                updated=format_time(now),
+                stage=activity.stage,
+                stage_started=activity.stage_started,
                 running=tuple(
-                    RunningShard(stage, shard, text_of(since))
-                    for shard, since in tally.since.items()
+                    RunningShard(stage, shard, format_time(since))
+                    for shard, since in activity.since.items()
                 ),
-                done=tally.done,
+                done=activity.done,
                 workers=self._workers(),
-                gpus_per_worker=tally.gpus.get(stage, 0.0),
-                worker_seconds={name: round(each, 1) for name, each in spent.items()},
+                gpus_per_worker=activity.gpus.get(stage, 0.0),
+                worker_seconds={name: round(value, 1) for name, value in spent.items()},
                 gpu_seconds={
-                    name: round(each * tally.gpus.get(name, 0.0), 1) for name, each in spent.items()
+                    name: round(value * activity.gpus.get(name, 0.0), 1)
+                    for name, value in spent.items()
                 },
             )
 
     def write(self) -> None:
-        """Write the file now; a store that refuses stops nobody's work."""
+        """Write the record now; a store that refuses does not stop the run."""
         with suppress(DistillError):
             self._run.store.put(driver_path(self._run, self.id), self.record().to_json())
 
-    def _beat(self) -> None:
+    def _keep_writing(self) -> None:
         self.write()
-        while not self._closing.is_set():
-            if self._news.wait(self._seconds):
-                self._closing.wait(GATHER_SECONDS)
-                self._news.clear()
+        while not self._stopping.is_set():
+            if self._changed.wait(self._seconds):
+                self._stopping.wait(DEBOUNCE_SECONDS)
+                self._changed.clear()
             self.write()
-        self.write()  # the one before may have begun too early for the last word
+        self.write()  # the previous write may have begun before the last change
 
-    def _end(self, shard: str) -> None:
-        """Bank the time of a shard that no worker has any more."""
-        since = self._tally.since.pop(shard, None)
+    def _seconds_by_stage(self, now: datetime) -> dict[str, float]:
+        """Return the time spent on shards by stage, including running attempts."""
+        spent, running = dict(self._activity.seconds), self._activity.since.values()
+        if running:
+            stage = self._activity.stage or ""
+            seconds = sum((now - since).total_seconds() for since in running)
+            spent[stage] = spent.get(stage, 0.0) + seconds
+        return spent
+
+    def _stop_clock(self, shard: str) -> None:
+        """Add the time of a shard that no longer runs to its stage."""
+        since = self._activity.since.pop(shard, None)
         if since is not None:
-            stage, seconds = self._tally.stage or "", (self._clock() - since).total_seconds()
-            self._tally.seconds[stage] = self._tally.seconds.get(stage, 0.0) + seconds
+            stage, seconds = self._activity.stage or "", (self._clock() - since).total_seconds()
+            self._activity.seconds[stage] = self._activity.seconds.get(stage, 0.0) + seconds

@@ -16,7 +16,7 @@ from tasks.execution import Execution
 from tasks.jobs import Job, WorkerSpec
 from tasks.observer import Observer
 from tasks.pools.dispatch import dispatch
-from tasks.pools.outcomes import DispatchResult, Failure
+from tasks.pools.failures import DispatchResult, Failure
 from tasks.pools.provider import PoolProvider
 from tasks.run import Run
 from tasks.runs.finalise import close_stage, keep_failures, raise_failures

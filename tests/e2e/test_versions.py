@@ -169,5 +169,5 @@ def test_damage_of_what_a_version_was_made_from_is_named(series: Series, root: P
     change_class(root, "cat")
     run = series(small(root, REAL)).run
     series.store.put(run.path("version.json"), b"[]")
-    with pytest.raises(DataError, match=r"version\.json: not what a version was made from"):
+    with pytest.raises(DataError, match=r"version\.json: not a valid version record"):
         series(small(root, REAL))

@@ -22,11 +22,11 @@ from distill_core.storage.manifest import Manifest
 from distill_core.storage.markers import Marker
 from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.store import Store
+from tasks.execution import RetryPolicy
 from tasks.jobs import WorkerSpec
 from tasks.pools import ray_cluster
 from tasks.pools.dispatch import dispatch
 from tasks.pools.host import RECEIPT_BYTES
-from tasks.pools.outcomes import RetryPolicy
 from tasks.pools.ray import RayPool
 from tasks.run import Run
 from tasks.runs.stage_status import stage_status
@@ -175,7 +175,7 @@ def test_a_shard_that_fills_its_device_is_made_in_halves(aftermath: Aftermath) -
 def test_a_shard_that_fills_any_device_fails_and_says_what_to_set(aftermath: Aftermath) -> None:
     assert [a.split for a in aftermath.tries("fills any device")] == [1, 2]
     record = aftermath.record("fills any device")
-    assert "CUDA out of memory: 50 images. It did not fit a second time" in record["error"]
+    assert "CUDA out of memory: 50 images. A second attempt" in record["error"]
     assert "--num-gpus" in record["error"]
     assert "torch.OutOfMemoryError" in record["traceback"]
 
@@ -254,9 +254,9 @@ def test_more_gpus_than_any_node_has_are_refused_with_both_numbers(tmp_path: Pat
     run = planned_run(str(tmp_path), shards=1)
     with pytest.raises(ConfigError) as raised:
         recover(run, workers=1, num_gpus=2)
-    assert "1 x num_gpus=2 = 2 GPUs are demanded" in str(raised.value)
+    assert "1 x num_gpus=2 = 2 GPUs are required" in str(raised.value)
     assert "4 CPUs and 2 GPUs on 2 nodes" in str(raised.value)
-    assert "room for 0" in str(raised.value)
+    assert "enough for 0" in str(raised.value)
 
 
 def test_gpus_that_others_hold_are_waited_for_and_then_named(tmp_path: Path) -> None:

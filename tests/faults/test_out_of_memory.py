@@ -69,5 +69,5 @@ def test_a_device_without_room_for_half_fails_the_shard_and_says_what_to_do(
         execute(run, "recover")
     assert tried == [4, 2]
     (failure,) = stage_status(run, StageId("recover")).failed.values()
-    assert "2 batches. It did not fit a second time" in failure["error"]
+    assert "2 batches. A second attempt" in failure["error"]
     assert "--groups 1" in failure["error"]

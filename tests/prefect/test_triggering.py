@@ -81,7 +81,7 @@ def test_one_machine_serves_the_deployments_until_it_is_stopped(
 def test_another_config_under_the_same_name_is_refused(operator: Operator) -> None:
     state = operator.end_of(trigger(operator, "recover.steps=6", "--name", "triggered"))
     assert state["type"] == "FAILED"
-    assert "another config stands under this name" in state["message"]
+    assert "the run exists with another config" in state["message"]
 
 
 @pytest.mark.parametrize(

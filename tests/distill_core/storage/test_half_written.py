@@ -32,7 +32,7 @@ from flows.reports.report import write_report
 from tasks.execution import Execution
 from tasks.gc.collect import collect
 from tasks.jobs import Receipt
-from tasks.pools.outcomes import Failure
+from tasks.pools.failures import Failure
 from tasks.run import Run, create_run
 from tasks.runs.finalise import keep_failures
 from tasks.runs.heartbeat import Heartbeat

@@ -166,7 +166,7 @@ def test_a_version_keeps_the_dataset_it_stands_on_even_before_it_is_registered(
 ) -> None:
     store, before = run.store, "other-0123"
     store.put(f"datasets/{before}/index.json", b"{}")
-    version = Version(previous="first", dataset=before, policy="keep", asked=run.config)
+    version = Version(previous="first", dataset=before, policy="keep", requested=run.config)
     claim(Run("second", run.config, store), version)
     drop(run)
     date(store, paths(store), OLD)
@@ -228,14 +228,14 @@ def test_a_marker_younger_than_its_data_keeps_them(run: Run) -> None:
 
 def between(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object]) -> None:
     """Let something happen after the markers went and before the runs are asked again."""
-    ask, first = collecting.find_living, iter([True])
+    ask, first = collecting.find_references, iter([True])
 
     def ask_later(store: Store) -> object:
         if next(first, False):
             happens()
         return ask(store)
 
-    monkeypatch.setattr(collecting, "find_living", ask_later)
+    monkeypatch.setattr(collecting, "find_references", ask_later)
 
 
 def contents(store: Store) -> dict[str, bytes]:
@@ -299,7 +299,7 @@ def test_what_somebody_else_removed_meanwhile_is_no_error(
     found = find_garbage(run.store)
     for item in found:
         run.store.delete(item.path)
-    assert collecting.sweep(run.store, found) == found
+    assert collecting.remove(run.store, found) == found
     assert paths(run.store) == set()
 
 
@@ -325,7 +325,7 @@ def test_a_run_or_release_that_cannot_be_read_is_named_and_nothing_goes(
         run.store.put(path, data)
     date(run.store, paths(run.store), OLD)
     before = paths(run.store)
-    with pytest.raises(DataError, match=f"^{path.rpartition('/')[0]}: what it needs"):
+    with pytest.raises(DataError, match=f"^{path.rpartition('/')[0]}: its references"):
         gc(run.store)
     assert paths(run.store) == before
 
@@ -333,7 +333,7 @@ def test_a_run_or_release_that_cannot_be_read_is_named_and_nothing_goes(
 def test_a_plan_that_cannot_be_made_is_named_too(workshop: Workshop, store: Store) -> None:
     run = workshop.register(store, "first", "squeeze.checkpoint=/no/such/file")
     workshop.ingest(run)
-    with pytest.raises(DataError, match=r"runs/first: what it needs .*no/such/file"):
+    with pytest.raises(DataError, match=r"runs/first: its references .*no/such/file"):
         gc(store)
 
 
@@ -349,7 +349,7 @@ def test_a_store_that_does_not_answer_is_no_damaged_run(
 
 
 def test_an_age_below_an_hour_is_refused(store: Store) -> None:
-    with pytest.raises(ConfigError, match="an hour or more"):
+    with pytest.raises(ConfigError, match="expected one hour or more"):
         collect(store, grace=timedelta(minutes=59))
 
 
@@ -423,5 +423,5 @@ def test_a_damaged_run_ends_the_command_with_one_line(distill: Distill, littered
     littered.put("runs/first/run.yaml", b"ipc: [1")
     said = distill("gc", "--store", littered.url)
     assert said.code == 2
-    assert said.err.startswith("distill: runs/first: what it needs cannot be read")
+    assert said.err.startswith("distill: runs/first: its references cannot be read")
     assert len(said.err.splitlines()) == 1

@@ -15,10 +15,11 @@ from distill_core.storage.markers import ShardFacts
 from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.store import Store
 from distill_core.training.supervised import Labelled
+from tasks.execution import RetryPolicy
 from tasks.jobs import Job, Receipt, WorkerSpec
 from tasks.pools.dispatch import dispatch
+from tasks.pools.failures import DispatchResult
 from tasks.pools.local import local_pool
-from tasks.pools.outcomes import DispatchResult, RetryPolicy
 from tasks.run import Run, create_run
 from tasks.stages.names import StageId
 from tasks.stages.plan import JobPlan

@@ -15,13 +15,13 @@ import psutil
 import pytest
 
 from distill_core.errors import ConfigError
-from tasks.execution import Execution
+from tasks.execution import Execution, RetryPolicy
 from tasks.jobs import Job, Receipt, WorkerSpec
 from tasks.pools.dispatch import dispatch
 from tasks.pools.events import Pool
+from tasks.pools.failures import DispatchResult
 from tasks.pools.host import RECEIPT_BYTES, Host
 from tasks.pools.local import InProcessPool, local_pool
-from tasks.pools.outcomes import DispatchResult, RetryPolicy
 from tasks.pools.provider import PoolProvider
 from tests.support.fakes import make_jobs
 from tests.support.notes import Notes
@@ -194,8 +194,8 @@ class Talkative:
 @pytest.mark.parametrize(
     ("said", "message"),
     [
-        ({"num_gpus": 0.3}, "does not pack other fractions"),
-        ({"num_gpus": 0, "device": "cuda"}, "has to reserve a part of a GPU"),
+        ({"num_gpus": 0.3}, "cannot pack other fractions"),
+        ({"num_gpus": 0, "device": "cuda"}, "must reserve a part of a GPU"),
         ({"workers": 0}, "greater than 0"),
         ({"worker": 2}, "Extra inputs"),
     ],

@@ -12,11 +12,11 @@ import pytest
 import ray
 
 from distill_core.errors import ClusterError, ConfigError
-from tasks.execution import Execution
+from tasks.execution import Execution, RetryPolicy
 from tasks.jobs import Job, WorkerSpec
-from tasks.pools import ray_cluster
+from tasks.pools import ray_capacity, ray_cluster
 from tasks.pools.dispatch import dispatch
-from tasks.pools.outcomes import DispatchResult, RetryPolicy
+from tasks.pools.failures import DispatchResult
 from tasks.pools.provider import PoolProvider
 from tasks.pools.ray import RayPool
 from tests.support.fakes import make_jobs
@@ -131,8 +131,8 @@ def test_a_demand_beyond_the_cluster_is_refused_with_both_numbers() -> None:
         pools.pool(WorkerSpec(FAKE), jobs=10)
     message = re.sub(r"\(.* free\)", "(... free)", str(raised.value))
     assert message == (
-        "workers = 3: 3 x num_cpus=1 = 3 CPUs and 3 x num_gpus=1 = 3 GPUs are demanded, but the "
-        "cluster has 2 CPUs and 2 GPUs on 1 node (... free), room for 2. Ask for fewer workers "
+        "workers = 3: 3 x num_cpus=1 = 3 CPUs and 3 x num_gpus=1 = 3 GPUs are required, but the "
+        "cluster has 2 CPUs and 2 GPUs on 1 node (... free), enough for 2. Set fewer workers "
         "or smaller num_cpus and num_gpus, or add nodes."
     )
 
@@ -145,13 +145,13 @@ def test_a_gang_beyond_the_cluster_is_refused_likewise() -> None:
 
 def test_a_worker_too_big_for_any_node_is_refused() -> None:
     how = Execution(store=".", num_cpus=64)
-    with PoolProvider(how) as pools, pytest.raises(ConfigError, match="room for 0"):
+    with PoolProvider(how) as pools, pytest.raises(ConfigError, match="enough for 0"):
         pools.pool(WorkerSpec(FAKE), jobs=1)
 
 
 def test_room_counts_whole_workers_on_each_node() -> None:
-    assert ray_cluster.room(num_cpus=0, num_gpus=0.5) == 4
-    assert ray_cluster.room(num_cpus=1, num_gpus=0.25) == 2
+    assert ray_capacity.capacity(num_cpus=0, num_gpus=0.5) == 4
+    assert ray_capacity.capacity(num_cpus=1, num_gpus=0.25) == 2
 
 
 def test_a_provider_fills_the_cluster_but_starts_no_worker_without_a_job() -> None:

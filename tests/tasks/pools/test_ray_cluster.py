@@ -89,9 +89,9 @@ def test_a_cluster_that_refuses_our_token_is_an_error_that_names_the_setting() -
     without, wrong = run(JOINS_WITH_A_WRONG_TOKEN).splitlines()
     for said in (without, wrong):
         assert said.startswith("cannot be reached or started")
-        assert "set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's own" in said
-    assert without.endswith("none is set here.")
-    assert wrong.endswith("the one set here is refused.")
+        assert "set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's token" in said
+    assert without.endswith("no token is set here.")
+    assert wrong.endswith("the token set here is refused.")
 
 
 @pytest.mark.parametrize("scheme", ["", "ray://"])

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tasks.pools.signals import kept_handlers, terminable
+from tasks.pools.signals import preserved_handlers, terminable
 
 
 @pytest.fixture(autouse=True)
@@ -145,7 +145,7 @@ def test_a_block_that_lasts_to_the_end_watches_what_comes_after_it() -> None:
 import os, signal, threading
 from tasks.pools.signals import terminable
 try:
-    with terminable(0.2, to_the_end=True):
+    with terminable(0.2, until_exit=True):
         os.kill(os.getpid(), signal.SIGTERM)
 finally:
     threading.Event().wait()
@@ -187,7 +187,7 @@ def test_a_signal_that_is_ignored_stays_ignored() -> None:
 
 def test_handlers_survive_a_library_that_replaces_them() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with kept_handlers():
+    with preserved_handlers():
         signal.signal(signal.SIGTERM, lambda *_: None)
     assert signal.getsignal(signal.SIGTERM) is before
 
@@ -196,7 +196,7 @@ def test_outside_the_main_thread_nothing_changes() -> None:
     seen = []
 
     def inside() -> None:
-        with terminable(), kept_handlers():
+        with terminable(), preserved_handlers():
             seen.append(True)
 
     thread = threading.Thread(target=inside)

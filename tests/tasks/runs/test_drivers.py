@@ -134,7 +134,7 @@ def test_the_last_word_is_how_it_ended(
         pass
     (record,) = read_drivers(run)
     assert (record.state, record.reason, record.running) == (state, reason, ())
-    assert not record.beats(clock())
+    assert not record.is_alive(clock())
     assert not record.is_lost(clock())
 
 
@@ -173,9 +173,9 @@ def test_a_driver_that_says_nothing_for_a_minute_is_lost(run: Run, clock: Hands)
     heart.write()
     (record,) = read_drivers(run)
     clock.move(59)
-    assert (record.beats(clock()), record.is_lost(clock())) == (True, False)
+    assert (record.is_alive(clock()), record.is_lost(clock())) == (True, False)
     clock.move(1)
-    assert (record.beats(clock()), record.is_lost(clock())) == (False, True)
+    assert (record.is_alive(clock()), record.is_lost(clock())) == (False, True)
 
 
 @pytest.mark.parametrize(
