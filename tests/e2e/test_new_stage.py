@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from distill_core.config.load import load_run
-from distill_core.storage.markers import ShardStore
+from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.store import Store
 from flows.estimate.workload import shards_by_stage
 from flows.maintenance.verify import verify_run
