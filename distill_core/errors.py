@@ -1,20 +1,20 @@
 """The exception tree. Messages follow one template:
 
-``<where>: <what came> <what was expected>. <what to do, or because>.``
+``<where>: <what came>, <what was expected>. <what to do>.``
 
 Each class takes exactly one string: an exception with required keyword arguments cannot be
-unpickled and would reach the driver as Ray's ``UnserializableException``, its meaning lost.
+unpickled and would reach the driver as Ray's ``UnserializableException``, without its message.
 
 DistillError            retryable = False
-├── ConfigError         the run is described wrongly: fix the file
-├── DataError           input missing, truncated or of another shape: fix the data
+├── ConfigError         the configuration is wrong: correct it
+├── DataError           input is missing, truncated or of another shape: correct the data
 │   └── ShardError      a stored shard does not match its marker
-├── DivergedError       a loss stopped being finite; the same seed will do it again
-├── OutOfMemoryError    a device had no room for a job; half as much at once may fit
-├── ShardsFailed        some shards used up their attempts; the others are done
+├── DivergedError       a loss is not finite any more; the same seed would repeat this
+├── OutOfMemoryError    a device has too little memory for a job; half of it may fit
+├── ShardsFailed        some shards failed in all attempts; the others are done
 ├── StorageError        retryable: the object store refused or timed out
-│   └── StorageRefused  not retryable: permission, credentials, address; it will refuse again
-└── ClusterError        retryable: a node, actor or worker process was lost, or never came
+│   └── StorageRefused  not retryable: permission, credentials or address
+└── ClusterError        retryable: a node, actor or worker process was lost or did not start
 """
 
 
@@ -25,7 +25,7 @@ class DistillError(Exception):
 
 
 class ConfigError(DistillError):
-    """The run is described wrongly."""
+    """The configuration of a run is wrong."""
 
 
 class DataError(DistillError):
@@ -37,15 +37,15 @@ class ShardError(DataError):
 
 
 class DivergedError(DistillError):
-    """A loss stopped being finite."""
+    """A loss is not finite."""
 
 
 class OutOfMemoryError(DistillError):
-    """A device had no room for what a job computes at once."""
+    """A device has too little memory for a job."""
 
 
 class ShardsFailed(DistillError):
-    """Some shards used up their attempts; every other shard is done."""
+    """Some shards failed in all attempts; every other shard is done."""
 
 
 class StorageError(DistillError):
@@ -55,12 +55,12 @@ class StorageError(DistillError):
 
 
 class StorageRefused(StorageError):
-    """The object store will refuse again until a person changes something."""
+    """The object store refuses until credentials, permissions or address are changed."""
 
     retryable = False
 
 
 class ClusterError(DistillError):
-    """A node, an actor or a worker process was lost, or never became ready."""
+    """A node, an actor or a worker process was lost or did not become ready."""
 
     retryable = True

@@ -1,4 +1,4 @@
-"""How long steps tell what they have done, without knowing who listens."""
+"""The callback by which long computations report their progress."""
 
 from __future__ import annotations
 

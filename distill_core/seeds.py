@@ -1,7 +1,7 @@
-"""Counter-based randomness: every draw is named by what it is for, never by when it is made.
+"""Counter-based randomness: draws are named by their purpose, not by the time they are made.
 
-key = blake2b(run seed, stage, purpose, images of the batch), counter = step. So nothing depends on
-the position in a queue, on the worker, or on what ran before (ADR 0008).
+key = blake2b(run seed, stage, purpose, images of the batch), counter = step. Results therefore do
+not depend on the position in a queue, on the worker, or on earlier work (ADR 0008).
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ def philox_key(seed: int, stage: str, purpose: str, images: Iterable[ImageId] = 
     Args:
         seed: the run's seed.
         stage: the stage that draws, e.g. ``recover``.
-        purpose: what the draws are for, e.g. ``views``; adding one never shifts the others.
-        images: the batch the draws belong to; only (wnid, ipc_index) enter the key.
+        purpose: of the draws, e.g. ``views``; a new purpose does not change the others.
+        images: of the batch; only their (wnid, ipc_index) enter the key.
     """
     name = [seed, stage, purpose, [(image.wnid, image.ipc_index) for image in images]]
     text = json.dumps(name, separators=(",", ":"), ensure_ascii=True)
@@ -30,7 +30,7 @@ def philox_key(seed: int, stage: str, purpose: str, images: Iterable[ImageId] = 
 
 
 def generator(key: int, step: int = 0) -> np.random.Generator:
-    """Return the generator of one step; two steps never share a block of the counter."""
+    """Return the generator of one step; steps use disjoint blocks of the counter."""
     return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, step]))
 
 

@@ -1,10 +1,10 @@
-"""The batch plan: which images share a batch, and which batches share a class shard.
+"""The batch plan: the images of every batch, and the batches of every class shard.
 
-The statistic terms pool over a batch, so composition is part of the method. Everything here is a
-pure function of (class list, IPC, composition, batch size); no torch, no I/O.
+The statistics terms pool over a batch, so the composition of batches is part of the method. Shards
+are a pure function of (class list, IPC, composition, batch size), without torch or I/O.
 
-Shards never depend on the total IPC or on other classes: a run of IPC 50 contains the shards of
-its IPC 10 run, and a class added later starts a block of its own.
+A shard does not depend on the total IPC or on other classes: a run of IPC 50 contains the shards of
+its IPC 10 run, and classes added later form blocks of their own.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 Composition = Literal["one_per_class", "class_major", "one_class"]
-MIN_SHARD_CLASSES = 100  # a class shard is at least this wide, or holds all classes
+MIN_SHARD_CLASSES = 100  # a class shard has at least this many classes, or all of them
 
 T = TypeVar("T")
 
@@ -27,7 +27,7 @@ class ClassEntry:
 
     id: int  # the label, an index into the teacher's logits
     wnid: str  # WordNet id or class name; unique
-    generation: int = 0  # version of the dataset that added it; every generation forms own blocks
+    generation: int = 0  # version of the dataset that added it; blocks do not mix generations
     removed: bool = False
 
 
@@ -42,18 +42,20 @@ class ImageId:
 
 Batch = tuple[ImageId, ...]
 Group = tuple[tuple[int, str], ...]  # (label, wnid) of some classes, ascending
-Grid = tuple[int, tuple[int, ...]]  # a batch: (number of a group, ipc_indices of its every class)
+Grid = tuple[
+    int, tuple[int, ...]
+]  # a batch: (number of a group, ipc_indices of each of its classes)
 
 
 @dataclass(frozen=True, slots=True)
 class ClassShard:
     """A block of consecutive classes times an IPC range: the unit of work, retry and storage.
 
-    A batch is a group of classes times some indices. Drivers plan, hash and send no more than
-    that; workers write the images out.
+    A batch is a group of classes times some indices. Drivers plan, hash and send only these;
+    workers expand them to images.
     """
 
-    number: int  # position in the plan, what `--shards` names; not part of any key
+    number: int  # position in the plan, as in `--shards`; not part of any key
     name: str  # e.g. c00100-00199_i000-009
     groups: tuple[Group, ...]
     grids: tuple[Grid, ...]
@@ -71,7 +73,7 @@ class ClassShard:
 
     @property
     def num_images(self) -> int:
-        """Return how many images the shard holds."""
+        """Return the number of images in the shard."""
         return sum(len(self.groups[group]) * len(indices) for group, indices in self.grids)
 
     @property
@@ -110,10 +112,10 @@ def plan_shards(
     composition: Composition,
     shard_classes: int | None = None,
 ) -> tuple[ClassShard, ...]:
-    """Cut classes x IPC into class shards, IPC range by IPC range.
+    """Divide classes x IPC into class shards, IPC range by IPC range.
 
     Args:
-        classes: the class list; removed classes are skipped but keep their place in a block.
+        classes: the class list; removed classes are skipped but keep their position in a block.
         ipc: images per class in total.
         ipc_range: images per class in one shard; ranges start at its multiples.
         batch_size: images per batch B; batches may be shorter, never longer.
@@ -140,7 +142,7 @@ def shard_width(num_classes: int, *, batch_classes: int) -> int:
 
 
 def batch_classes(composition: Composition, batch_size: int, ipc_range: int) -> int:
-    """Return how many classes a full batch spans; never depends on a short last range."""
+    """Return the number of classes in a full batch, independent of a short last range."""
     match composition:
         case "one_per_class":
             return batch_size

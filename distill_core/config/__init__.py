@@ -1,1 +1,10 @@
-"""Configuration: one frozen tree that says everything which decides a result."""
+"""Configuration: one frozen tree of every setting that decides a result.
+
+load:      presets, YAML files and overrides; fingerprints.
+schema:    `RunConfig`, the whole tree.
+data:      the dataset.
+training:  networks, optimisers, schedules and the squeeze stage.
+recovery:  the recover stage; terms: its loss terms; committee: several teachers at once.
+students:  the relabel and post-train stages, and rounds.
+fields:    the base class and the types of fields.
+"""

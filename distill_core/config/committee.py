@@ -1,4 +1,4 @@
-"""Several teachers at once: how much each one counts, and which of them vote."""
+"""Several teachers used at once: their weights, and the choice of those that vote."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from distill_core.config.fields import Frozen, NonNegativeFloat
 class WeightingConfig(Frozen):
     """Weights softmax(priors / temperature), in the order of the stage's teachers."""
 
-    # How good each teacher is, e.g. the accuracy in % of students of data distilled from it alone
+    # Quality of each teacher, e.g. the accuracy in % of students of data distilled from it alone
     priors: tuple[NonNegativeFloat, ...] = Field(min_length=2)
     temperature: PositiveFloat
 
 
 class CommitteeConfig(Frozen):
-    """Teachers that all look at every step of recover, in place of turns (CV-DD)."""
+    """Several teachers in every step of recover, instead of one per step in turn (CV-DD)."""
 
-    voters: PositiveInt | None = None  # of the teachers, chosen anew per ipc_index; None: all
+    voters: PositiveInt | None = None  # teachers per ipc_index, chosen for each; None: all
     choice: Literal["random", "cycle"] = "random"  # cycle: every combination in order
-    weighting: WeightingConfig | None = None  # None: all count the same
+    weighting: WeightingConfig | None = None  # None: equal weights

@@ -10,28 +10,30 @@ from distill_core.config.fields import Fraction, Frozen, Triple
 
 
 class DataConfig(Frozen):
-    """The labelled image dataset, and how one real image becomes a square tensor."""
+    """The labelled image dataset, and the conversion of a real image to a square tensor."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
     format: Literal["digits", "imagefolder", "parquet", "patterns"]
     path: str | None = None  # folder or URL of both splits; digits and patterns need none
     train: str = "train"  # folder, file or glob below `path`
     test: str = "test"
-    num_classes: PositiveInt  # ids, those of removed classes included; the index must find as many
+    num_classes: PositiveInt  # ids, including those of removed classes; must equal the index's
     side: PositiveInt  # S, in pixels
-    # squish: both sides to S; center_crop: the short side to `resize`, then the central S x S
+    # squish: resize both sides to S; center_crop: the short side to `resize`, then crop S x S
     load: Literal["squish", "center_crop"] = "squish"
     resize: PositiveInt | None = None  # short side in pixels, for center_crop only
     mean: Triple  # per channel, of pixels in [0, 1]
     std: Triple  # likewise; mean 0 with std 1 is no normalisation
-    max_bad_fraction: Fraction = 0.0  # unreadable images tolerated before a dataset is refused
+    max_bad_fraction: Fraction = 0.0  # share of unreadable images that is tolerated
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if (self.load == "center_crop") != (self.resize is not None):
-            raise ValueError("resize goes with load=center_crop, and only with it")
+            raise ValueError("resize is required with load=center_crop and not allowed otherwise")
         if self.resize is not None and self.resize < self.side:
-            raise ValueError("resize must not be smaller than side, which is cut out of it")
+            raise ValueError(
+                "resize must not be smaller than side, because a side x side crop is cut from it"
+            )
         if min(self.std) <= 0:
             raise ValueError("std must be positive in every channel")
         return self

@@ -1,4 +1,4 @@
-"""What all parts of a config share: immutable models, and ranges."""
+"""The base class of all parts of a config, and the types of their fields."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ Precision = Literal["float32", "float64", "bfloat16"]
 
 
 class Frozen(BaseModel):
-    """Immutable, and strict about unknown keys: a typo is an error, never a default."""
+    """Base of all parts of a config: immutable, and unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

@@ -1,4 +1,4 @@
-"""From a preset name or a YAML file plus ``key=value`` overrides to a frozen `RunConfig`."""
+"""Loading a `RunConfig` from a preset or a YAML file, with ``key=value`` overrides."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ def preset_names() -> tuple[str, ...]:
 
 
 def load_run(name: str, overrides: Sequence[str] = ()) -> RunConfig:
-    """Resolve a preset (or a path that ends in .yaml) and its overrides.
+    """Return the run of a preset (or of a path that ends in .yaml) with its overrides.
 
     Args:
         name: a shipped preset, or a YAML file with the same keys.
-        overrides: ``dotted.key=value``, the value read as YAML.
+        overrides: ``dotted.key=value``; the value is parsed as YAML.
 
     Raises:
         ConfigError: unknown preset or key (with a suggestion), or a value out of range.
     """
-    tree = _resolve(name, seen=())
+    tree = _resolve(name, children=())
     for override in overrides:
         _apply_override(tree, override, where=name)
     tree["preset"] = Path(name).stem
@@ -44,7 +44,7 @@ def load_run(name: str, overrides: Sequence[str] = ()) -> RunConfig:
 
 
 def validate_run(tree: Mapping[str, Any], *, where: str) -> RunConfig:
-    """Check a plain tree and freeze it; the first problem becomes one `ConfigError`."""
+    """Return a plain tree as a `RunConfig`; the first problem raises a `ConfigError`."""
     try:
         return RunConfig.model_validate(tree)
     except ValidationError as error:
@@ -52,18 +52,18 @@ def validate_run(tree: Mapping[str, Any], *, where: str) -> RunConfig:
 
 
 def to_yaml(run: RunConfig) -> str:
-    """Return the resolved tree as YAML, in the order of the schema, every default visible."""
+    """Return the resolved tree as YAML, in the order of the schema, with every default."""
     return yaml.safe_dump(run.model_dump(mode="json"), sort_keys=False, width=100)
 
 
 def fingerprint(run: RunConfig) -> str:
-    """Return 8 hex digits that differ when any value of the tree differs."""
+    """Return 8 hex digits of a hash over every value of the tree."""
     text = json.dumps(run.model_dump(mode="json"), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """SafeLoader that refuses duplicate keys, which YAML would let the last one win."""
+    """SafeLoader that rejects duplicate keys; plain YAML silently keeps the last one."""
 
 
 def _no_duplicates(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> Tree:
@@ -78,41 +78,48 @@ _UniqueKeyLoader.add_constructor("tag:yaml.org,2002:map", _no_duplicates)
 
 
 def parse_yaml(text: str, *, where: str) -> Any:
-    """Read YAML without tags, duplicate keys or alias bombs."""
+    """Parse YAML; tags, duplicate keys and large numbers of aliases are rejected."""
     if len(text) > MAX_YAML_BYTES or text.count("*") > 1000:
-        raise ConfigError(f"{where}: {len(text)} bytes of YAML; a run needs less than a megabyte.")
+        raise ConfigError(
+            f"{where}: {len(text)} characters of YAML, at most {MAX_YAML_BYTES} expected, with "
+            "at most 1000 asterisks. Remove what is not part of a run."
+        )
     try:
         return yaml.load(text, Loader=_UniqueKeyLoader)
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
-        raise ConfigError(f"{where}: not YAML that a run can use: {reason}.") from None
+        raise ConfigError(f"{where}: invalid YAML: {reason}.") from None
 
 
-def _resolve(name: str, *, seen: tuple[str, ...]) -> Tree:
+def _resolve(name: str, *, children: tuple[str, ...]) -> Tree:
     """Read one file and merge it over the preset it extends."""
-    if name in seen:
-        raise ConfigError(f"{name}: extends itself through {' -> '.join(seen)}. Break the circle.")
+    if name in children:
+        raise ConfigError(
+            f"{name}: extends itself through {' -> '.join(children)}. Remove one `extends`."
+        )
     tree = parse_yaml(_read(name), where=name)
     if not isinstance(tree, dict):
-        raise ConfigError(f"{name}: a run is a YAML mapping, found {type(tree).__name__}.")
+        raise ConfigError(
+            f"{name}: a {type(tree).__name__}, expected a YAML mapping of a run's keys."
+        )
     parent = tree.pop("extends", None)
-    return tree if parent is None else _merge(_resolve(parent, seen=(*seen, name)), tree)
+    return tree if parent is None else _merge(_resolve(parent, children=(*children, name)), tree)
 
 
 def _read(name: str) -> str:
     if name.endswith((".yaml", ".yml")):
         path = Path(name)
         if not path.is_file():
-            raise ConfigError(f"{name}: no such file.")
+            raise ConfigError(f"{name}: no such file. Check the path.")
         return path.read_text(encoding="utf-8")
     if name not in preset_names():
-        hint = _suggest(name, preset_names()) or "`distill show` lists the presets."
+        hint = _suggest(name, preset_names()) or "Run `distill show` for a list of presets."
         raise ConfigError(f"{name}: no such preset. {hint}")
     return (resources.files("distill_core.presets") / f"{name}.yaml").read_text(encoding="utf-8")
 
 
 def _merge(base: Tree, top: Tree) -> Tree:
-    """Lay `top` over `base`, key by key, except `terms`: a method names all of its terms."""
+    """Return `base` updated by `top`, key by key; `terms` is replaced as a whole."""
     merged = dict(base)
     for key, value in top.items():
         if isinstance(value, dict) and isinstance(merged.get(key), dict) and key != "terms":
@@ -125,7 +132,9 @@ def _merge(base: Tree, top: Tree) -> Tree:
 def _apply_override(tree: Tree, override: str, *, where: str) -> None:
     dotted, equals, text = override.partition("=")
     if not equals or not dotted:
-        raise ConfigError(f"{where}: override {override!r} is not of the form key=value.")
+        raise ConfigError(
+            f"{where}: override {override!r}, expected the form dotted.key=value. Correct it."
+        )
     *parents, leaf = dotted.split(".")
     node = tree
     for depth, key in enumerate(parents):
@@ -134,20 +143,20 @@ def _apply_override(tree: Tree, override: str, *, where: str) -> None:
             node[key] = {}
         if not isinstance(node[key], dict):
             path = ".".join(parents[: depth + 1])
-            raise ConfigError(f"{where}: {path} is a value; {dotted} looks for a key inside it.")
+            raise ConfigError(f"{where}: {path} is a value, so {dotted} cannot be set inside it.")
         node = node[key]
     node[leaf] = parse_yaml(text, where=f"{where}: {dotted}") if text else None
 
 
 def _check_key(model: type[BaseModel], path: Sequence[str], *, where: str) -> None:
-    """Refuse a first-level key that the schema does not know."""
+    """Raise a `ConfigError` for a first-level key that the schema does not contain."""
     if path[0] not in model.model_fields:
         hint = _suggest(path[0], model.model_fields)
         raise ConfigError(f"{where}: {path[0]}: no such key. {hint}".rstrip())
 
 
 def _explain(error: ValidationError, where: str) -> str:
-    """Say the first problem: where, what came, what was expected."""
+    """Return the first problem in one line: where, the value, the expectation."""
     problem = error.errors(include_url=False)[0]
     path = ".".join(str(part) for part in problem["loc"])
     match problem["type"]:
@@ -156,7 +165,7 @@ def _explain(error: ValidationError, where: str) -> str:
             hint = _suggest(str(leaf), _fields_at(parents))
             return f"{where}: {path}: no such key. {hint}".rstrip()
         case "missing":
-            return f"{where}: {path}: not given, and no paper-independent default exists."
+            return f"{where}: {path}: missing, and it has no default. Set {path}=VALUE."
         case "value_error":
             return f"{where}: {path or 'run'}: {problem['ctx']['error']}."
         case _:
@@ -176,8 +185,8 @@ def _model_in(annotation: Any) -> Any:
     """Return the model class inside `X`, `X | None` or `tuple[X, ...]`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    found = (_model_in(part) for part in getattr(annotation, "__args__", ()))
-    return next((model for model in found if model is not None), None)
+    models = (_model_in(part) for part in getattr(annotation, "__args__", ()))
+    return next((model for model in models if model is not None), None)
 
 
 def _suggest(word: str, known: Any) -> str:

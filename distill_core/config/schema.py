@@ -1,8 +1,8 @@
 """The frozen configuration tree of a run.
 
-Values that a paper states have no default here: a preset must say them, with their source.
-What does not change the result (store, workers, retries, device, log level) is not in this tree;
-see ``tasks.execution``. Units are in the names or the docstrings; areas and chances are fractions.
+Values that a paper states have no default here: a preset must set them and name their source.
+Settings that do not change the result (store, workers, retries, device, log level) are not part of
+this tree; see ``tasks.execution``. Areas and probabilities are fractions.
 """
 
 from __future__ import annotations
@@ -19,16 +19,22 @@ from distill_core.config.training import SqueezeConfig
 
 
 class RunConfig(Frozen):
-    """Everything that decides the result of one run."""
+    """Every setting that decides the result of one run."""
 
-    preset: str  # name of the preset or file this tree came from
-    source: str  # where its values were read
-    expected: str  # the published or measured number to compare with, or "not published"
-    differs: str = "not stated"  # from the paper or its code; runs of before this field lack it
+    preset: str  # name of the preset or file that the tree was loaded from
+    source: str  # origin of its values
+    expected: str  # published or measured number to compare with, or "not published"
+    differs: str = (
+        "not stated"  # differences from the paper or its code; older runs lack this field
+    )
     seed: NonNegativeInt = 0
     ipc: PositiveInt
-    threads: PositiveInt = 1  # intra-op threads of every worker; decides float32 rounding on a CPU
-    precision: Precision = "float32"  # of convolutions; statistics, losses and updates stay float32
+    threads: PositiveInt = (
+        1  # intra-op threads of every worker; they affect float32 rounding on a CPU
+    )
+    precision: Precision = (
+        "float32"  # of convolutions; statistics, losses and updates are at least float32
+    )
     data: DataConfig
     squeeze: SqueezeConfig
     recover: RecoverConfig
@@ -37,7 +43,7 @@ class RunConfig(Frozen):
     rounds: RoundsConfig | None = None  # None: all images are made in one round
 
     def recover_for(self, images: Literal["distilled", "random_real"]) -> RecoverConfig:
-        """Return how the images of one set are made; random real images are a start, unchanged."""
+        """Return the recover config of an image set; `random_real` keeps the start unchanged."""
         if images == "distilled":
             return self.recover
         first = {"teachers": self.recover.teachers[:1], "committee": None}
@@ -45,12 +51,12 @@ class RunConfig(Frozen):
 
     @property
     def round_starts(self) -> tuple[int, ...]:
-        """Return the ipc_index at which each round begins, the first one's 0 included."""
+        """Return the ipc_index at which each round begins; the first is 0."""
         later = () if self.rounds is None else self.rounds.starts
         return (0, *(start for start in later if start < self.ipc))
 
     def after_round(self, number: int) -> RunConfig:
-        """Return the run as if its post-train were that of the student after round `number`."""
+        """Return the run with the post-train settings of the student after round `number`."""
         assert self.rounds is not None
         optimizer = self.posttrain.optimizer
         if number > 1:
@@ -65,7 +71,7 @@ class RunConfig(Frozen):
         return self.model_copy(update={"posttrain": self.posttrain.model_copy(update=changes)})
 
     def of_teacher(self, number: int) -> RunConfig:
-        """Return the run as if teacher `number` were its only one."""
+        """Return the run with teacher `number` as its only one."""
         return self.model_copy(update={"squeeze": self.squeeze.member(number)})
 
     @model_validator(mode="after")
@@ -74,38 +80,45 @@ class RunConfig(Frozen):
         for stage, chosen in (("recover", self.recover), ("relabel", self.relabel)):
             if max(chosen.teachers) >= count:
                 raise ValueError(
-                    f"{stage}.teachers = {list(chosen.teachers)}: squeeze has teachers 0 to "
-                    f"{count - 1}"
+                    f"{stage}.teachers = {list(chosen.teachers)}: squeeze has teachers 0 "
+                    f"to {count - 1} only"
                 )
         return self
 
     @model_validator(mode="after")
-    def _top_logits_teach(self) -> Self:
+    def _top_logits_are_consistent(self) -> Self:
         kept, classes = self.relabel.topk, self.data.num_classes
         if kept is not None and kept > classes:
-            raise ValueError(f"relabel.topk = {kept}: at most {classes}, the classes, expected")
+            raise ValueError(
+                f"relabel.topk = {kept}, expected at most {classes}, the number of classes"
+            )
         if kept is not None and (self.posttrain.loss, self.posttrain.rest) == ("mse", "none"):
-            raise ValueError("posttrain.loss = mse compares all logits: set posttrain.rest to mean")
+            raise ValueError(
+                "posttrain.loss = mse compares all logits, but relabel.topk stores a part: set "
+                "posttrain.rest to mean"
+            )
         return self
 
     @model_validator(mode="after")
-    def _rounds_have_a_use(self) -> Self:
+    def _rounds_are_used(self) -> Self:
         recover, rounds = self.recover, self.rounds
         if rounds is None:
             if recover.needs_student:
-                raise ValueError("recover.terms.adversarial asks a student: say rounds")
+                raise ValueError("recover.terms.adversarial needs a student: set rounds")
             return self
         if not any(weight for name, weight in recover.terms.items() if name != "adversarial"):
-            raise ValueError("recover.terms: the first round has no student, so name another term")
+            raise ValueError(
+                "recover.terms: the first round has no student; add a term besides adversarial"
+            )
         if not recover.asks_student:
             raise ValueError(
-                "rounds: nothing asks their students. Say recover.init = judged or "
-                "recover.terms.adversarial, or leave rounds out"
+                "rounds: their students are not used. Set recover.init = judged or "
+                "recover.terms.adversarial, or remove rounds"
             )
-        if astray := [start for start in rounds.starts if start % recover.ipc_range]:
+        if misaligned := [start for start in rounds.starts if start % recover.ipc_range]:
             raise ValueError(
-                f"rounds.starts = {astray[0]} must be a multiple of recover.ipc_range = "
-                f"{recover.ipc_range}: no class shard is of two rounds"
+                f"rounds.starts = {misaligned[0]} must be a multiple of recover.ipc_range = "
+                f"{recover.ipc_range}, so that no class shard spans two rounds"
             )
         return self
 
@@ -123,7 +136,7 @@ class RunConfig(Frozen):
         return self
 
     @model_validator(mode="after")
-    def _every_image_has_its_originals(self) -> Self:
+    def _every_image_has_originals(self) -> Self:
         originals = self.recover.originals
         if originals is not None and originals.images < self.ipc:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""The loss terms of recover by name, what they are held against, and their settings."""
+"""The loss terms of recover by name, their references in real images, and their settings."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TermName = Literal[  # the functions of recover/terms
     "adversarial",
 ]
 Measured = Literal["batch_norms", "channels", "patches", "barycentre", "originals"]
-# What a term is held against; measured on the real images of each class.
+# The reference a term compares with, measured on the real images of each class.
 MEASURED: Mapping[TermName, Measured] = {
     "class_bn_statistics": "batch_norms",
     "conv_statistics": "channels",
@@ -36,7 +36,7 @@ MEASURED: Mapping[TermName, Measured] = {
     "feature_originals": "originals",
 }
 OF_EVERY_CLASS: frozenset[TermName] = frozenset({"conv_statistics", "patch_statistics"})
-SETTINGS: Mapping[str, tuple[TermName, ...]] = {  # what a term needs to know, by field
+SETTINGS: Mapping[str, tuple[TermName, ...]] = {  # terms that need a setting, by field
     "flatness": ("flatness",),
     "convolutions": (
         "conv_statistics",
@@ -50,29 +50,31 @@ SETTINGS: Mapping[str, tuple[TermName, ...]] = {  # what a term needs to know, b
 
 
 class FlatnessConfig(Frozen):
-    """What the term `flatness` compares with (EDC)."""
+    """Settings of the term `flatness` (EDC)."""
 
     decay: Fraction  # of the running average of the images, per step
     temperature: PositiveFloat
 
 
 class ConvolutionsConfig(Frozen):
-    """How the statistics of convolutions are compared (G-VBSM, EDC)."""
+    """Settings of the terms that compare statistics of convolutions (G-VBSM, EDC)."""
 
     first_layer_factor: NonNegativeFloat  # multiplies the gaps of the first convolution
-    drop_rate: Fraction = 0.0  # chance of a convolution to be left out of a step
+    drop_rate: Fraction = 0.0  # probability that a step leaves out a convolution
     patch: PositiveInt = 16  # activations per side of a patch
 
 
 class BarycentreConfig(Frozen):
-    """The few points that stand for the features of a class (WMDD)."""
+    """The barycentre of a class: a few points that represent its features (WMDD)."""
 
-    points: PositiveInt  # of a class; image i of it goes to point i, modulo their number
+    points: (
+        PositiveInt  # per class; image i of a class is compared with point i modulo their number
+    )
 
 
 class OriginalsConfig(Frozen):
-    """The real images whose features the tiles of a mosaic are to keep (CIM)."""
+    """The real images whose features the tiles of a mosaic should keep (CIM)."""
 
-    images: PositiveInt  # synthetic images of a class whose originals are described; ipc at most
-    layer: NonNegativeInt  # number of the convolution whose input is compared
-    grid: PositiveInt = 1  # cells per side to which that input is pooled
+    images: PositiveInt  # synthetic images per class whose originals are measured; at least ipc
+    layer: NonNegativeInt  # index of the convolution whose input is compared
+    grid: PositiveInt = 1  # cells per side that the input is pooled to

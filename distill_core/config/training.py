@@ -1,4 +1,4 @@
-"""The squeeze part of a config, and what every training has: networks, optimisers, schedules."""
+"""The squeeze part of a config; networks, optimisers and schedules of all training."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from distill_core.config.fields import Fraction, Frozen, NonNegativeFloat, NonNe
 
 TeacherKey = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]  # of its marker in squeeze/_done
 
-Network = Literal[  # the table of models/build.py; *_small are for images of 16 to 64 pixels
+Network = Literal[  # keys of models.build.MODELS; *_small are for images of 16 to 64 pixels
     "resnet18_small",
     "resnet50_small",
     "resnet101_small",
@@ -48,7 +48,7 @@ class ModelConfig(Frozen):
 
     @property
     def title(self) -> str:
-        """Return the name people see, e.g. ``resnet18_small-w16``."""
+        """Return the name for people, e.g. ``resnet18_small-w16``."""
         return self.name if self.width is None else f"{self.name}-w{self.width}"
 
 
@@ -86,7 +86,7 @@ class AugmentConfig(Frozen):
 
 
 class TrainingConfig(Frozen):
-    """How a teacher is trained."""
+    """Training of a teacher."""
 
     epochs: PositiveInt
     batch_size: PositiveInt  # over all processes
@@ -100,7 +100,7 @@ class TrainingConfig(Frozen):
 
 
 class PoolMember(Frozen):
-    """A further teacher; trained as the first one, imported from a file, or taken over."""
+    """A further teacher: trained like the first one, imported, or reused from the store."""
 
     model: ModelConfig
     checkpoint: str | None = None
@@ -109,34 +109,38 @@ class PoolMember(Frozen):
 
 
 class SqueezeConfig(Frozen):
-    """The teacher: trained here, imported from a file, or taken over from another run."""
+    """The teacher: trained here, imported from a file, or reused from another run."""
 
     model: ModelConfig
     checkpoint: str | None = None  # path or URL of a torchvision checkpoint or plain state dict
-    reuse: TeacherKey | None = None  # a teacher of the same store, as it is
-    start: TeacherKey | None = None  # likewise, whose weights the training starts from
+    reuse: TeacherKey | None = None  # a teacher of the same store, unchanged
+    start: TeacherKey | None = None  # a teacher whose weights the training starts from
     training: TrainingConfig | None = None
     pool: tuple[PoolMember, ...] = ()  # teachers 1, 2, ...; the one above is teacher 0
 
     @model_validator(mode="after")
-    def _members_are_whole(self) -> Self:
+    def _members_are_valid(self) -> Self:
         for number in range(len(self.pool)):
-            self.member(number + 1)  # raises what a teacher of its own would raise
+            self.member(number + 1)  # the checks of a single teacher apply to each
         return self
 
     def member(self, number: int) -> SqueezeConfig:
-        """Return how teacher `number` comes about, as if it were the only one."""
+        """Return the config of teacher `number` as if it were the only one."""
         if number == 0:
             return self.model_copy(update={"pool": ()})
         return SqueezeConfig(**dict(self.pool[number - 1]), training=self.training)
 
     @model_validator(mode="after")
-    def _one_way_in(self) -> Self:
+    def _one_source(self) -> Self:
         given = [way for way in (self.checkpoint, self.reuse, self.start) if way is not None]
         if len(given) > 1:
-            raise ValueError("say only one of checkpoint, reuse and start")
+            raise ValueError(
+                f"{len(given)} of checkpoint, reuse and start are set; set at most one of them"
+            )
         if self.training is None and self.start is not None:
-            raise ValueError("start needs training, which goes on from there")
+            raise ValueError("start requires training, which continues from its weights")
         if self.training is None and not given:
-            raise ValueError("say either checkpoint (import a teacher) or training (train one)")
+            raise ValueError(
+                "set checkpoint (import a teacher), reuse (take one of the store) or training"
+            )
         return self

@@ -1,1 +1,8 @@
-"""Real images: what the input is (the index) and reading it."""
+"""Real images: ingestion, the index, and decoded pixels by row of the index.
+
+ingest:      read, hash and decode every image of a dataset once; returns its index.
+index:       the index of a dataset, stored and loaded.
+real_images: decoded pixels of one split.
+folders:     the folder of a dataset, local or remote.
+readers:     one module per format; decoding: bytes to pixels.
+"""

@@ -1,7 +1,7 @@
-"""The folder a dataset lies in: on a local disk, or anywhere fsspec reaches.
+"""The folder of a dataset, on a local disk or in any file system that fsspec supports.
 
-Paths are relative to the folder, with slashes, so that an index does not change when it moves.
-Hidden files and folders (.DS_Store, .ipynb_checkpoints) are never seen.
+Paths are relative to the folder, with slashes, so an index does not change when the folder moves.
+Hidden files and folders (.DS_Store, .ipynb_checkpoints) are ignored.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class DatasetFolder(Protocol):
         """Return the address, for people."""
 
     def is_folder(self, path: str) -> bool:
-        """Return whether a folder stands there; the empty path is the place itself."""
+        """Return whether a folder exists; the empty path is the dataset's folder itself."""
 
     def folders(self, path: str) -> list[str]:
         """Return the sorted names of the folders directly in a folder."""
@@ -46,36 +46,36 @@ class DatasetFolder(Protocol):
 
 @dataclass(frozen=True)
 class LocalFolder:
-    """A folder on a disk; links are followed, since subsets are often made of them."""
+    """A folder on a disk; links are followed, because subsets are often built from links."""
 
     url: str
 
     def is_folder(self, path: str) -> bool:
-        """Return whether a folder stands there."""
+        """Return whether a folder exists."""
         return Path(self.url, path).is_dir()
 
     def folders(self, path: str) -> list[str]:
         """Return the sorted names of the folders directly in a folder."""
-        with reading(f"{self.url}/{path}"), os.scandir(Path(self.url, path)) as found:
-            return sorted(e.name for e in found if e.is_dir() and not e.name.startswith("."))
+        with reading(f"{self.url}/{path}"), os.scandir(Path(self.url, path)) as entries:
+            return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
 
     def files(self, path: str) -> list[str]:
         """Return the sorted paths of all files below a folder."""
-        found = []
+        paths: list[str] = []
         for folder, folders, names in os.walk(Path(self.url, path), followlinks=True):
             folders[:] = [name for name in folders if not name.startswith(".")]
             below = os.path.relpath(folder, self.url).replace(os.sep, "/")
             prefix = "" if below == "." else f"{below}/"
-            found += [f"{prefix}{name}" for name in names if not name.startswith(".")]
-        return sorted(found)
+            paths += [f"{prefix}{name}" for name in names if not name.startswith(".")]
+        return sorted(paths)
 
     def read(self, paths: Sequence[str]) -> list[bytes]:
         """Return whole files."""
-        found = []
+        contents = []
         for path in paths:
             with reading(f"{self.url}/{path}"):
-                found.append(Path(self.url, path).read_bytes())
-        return found
+                contents.append(Path(self.url, path).read_bytes())
+        return contents
 
     def open(self, path: str) -> AbstractContextManager[Any]:
         """Map a file into memory."""
@@ -100,28 +100,28 @@ class RemoteFolder:
     def folders(self, path: str) -> list[str]:
         """Return the sorted names of the prefixes directly below a prefix."""
         with reading(f"{self.url}/{path}"):
-            found = self.fs.ls(self._full(path), detail=True)
-        names = (e["name"].rstrip("/").rpartition("/")[2] for e in found if _is_folder(e))
+            entries = self.fs.ls(self._full(path), detail=True)
+        names = (e["name"].rstrip("/").rpartition("/")[2] for e in entries if _is_folder(e))
         return sorted(name for name in names if not name.startswith("."))
 
     def files(self, path: str) -> list[str]:
         """Return the sorted paths of all objects below a prefix."""
         with reading(f"{self.url}/{path}"):
-            found = self.fs.find(self._full(path))
+            names = self.fs.find(self._full(path))
         start = len(self.root.strip("/")) + 1 if self.root.strip("/") else 0
-        below = (name.strip("/")[start:] for name in found)
+        below = (name.strip("/")[start:] for name in names)
         return sorted(name for name in below if not name.startswith(".") and "/." not in name)
 
     def read(self, paths: Sequence[str]) -> list[bytes]:
         """Return whole objects, many at a time where the file system can."""
         full = [self._full(path) for path in paths]
-        # Not fs.cat: it would take the brackets in a file's name for a pattern.
-        found = self.fs.cat_ranges(full, None, None) if full else []
-        for path, data in zip(full, found, strict=True):
+        # Not fs.cat, which would treat brackets in a file name as a pattern.
+        contents = self.fs.cat_ranges(full, None, None) if full else []
+        for path, data in zip(full, contents, strict=True):
             with reading(path):
                 if isinstance(data, Exception):
                     raise data
-        return [bytes(data) for data in found]
+        return [bytes(data) for data in contents]
 
     def open(self, path: str) -> AbstractContextManager[Any]:
         """Open an object for range requests."""
@@ -137,11 +137,13 @@ def locate(config: DataConfig) -> DatasetFolder:
     """Return the folder of a dataset.
 
     Raises:
-        ConfigError: no path is given, or nothing installed can open it.
+        ConfigError: no path is given, or no installed file system can open it.
         DataError: there is no such folder.
     """
     if config.path is None:
-        raise ConfigError(f"data.path: not given, but {config.format} needs it. Say data.path=DIR.")
+        raise ConfigError(
+            f"data.path: missing, but format {config.format} needs it. Set data.path=DIR."
+        )
     place = _open(config.path)
     if not place.is_folder(""):
         raise DataError(f"data.path: {config.path}: no such folder. Check the path.")
@@ -168,14 +170,16 @@ def _is_folder(entry: dict[str, Any]) -> bool:
 
 @contextmanager
 def reading(where: str) -> Iterator[None]:
-    """Turn what a file system raises into our own errors."""
+    """Translate the errors of a file system into our own."""
     try:
         yield
     except FileNotFoundError as error:
-        gone = error.filename or where
-        raise DataError(f"{gone}: no such file or folder. Was the dataset moved?") from error
+        missing = error.filename or where
+        raise DataError(
+            f"{missing}: no such file or folder. If the dataset was moved, update data.path."
+        ) from error
     except foreign_errors() as error:
         raise StorageError(
-            f"{where}: cannot be read ({error}). Check the address and the permissions, then run "
-            "again."
+            f"{where}: cannot be read ({error}). Check the address and the permissions, then "
+            "run again."
         ) from error

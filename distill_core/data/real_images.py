@@ -1,4 +1,4 @@
-"""Real images by row of the index. Axes: n images, S side in pixels."""
+"""Decoded real images by row of the index. Axes: n images, S side in pixels."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from distill_core.data.readers.formats import open_reader
 from distill_core.data.readers.record import Reader, Split
 from distill_core.progress import Progress, silent
 
-# Pixels from which on processes are worth their start, counting no image for less than 64 x 64, for
-# a header costs more than the rest of a small one: 61,000 images at 32 pixels, 5,000 at 224.
+# Decoded pixels that justify starting processes. An image counts as at least 64 x 64, because the
+# header dominates the cost of a smaller one: 61,000 images at 32 pixels, 5,000 at 224.
 START_PIXELS = 250_000_000
 
 
 class RealImages:
-    """One split of an ingested dataset; nothing is read before it is asked for.
+    """One split of an ingested dataset, read lazily.
 
-    Many images are decoded by processes of their own, started once that is worth it. They end with
-    `close`, or with this object. Several threads may read at the same time.
+    Large numbers of images are decoded by separate processes, which end with `close` or with this
+    object. Several threads may read at the same time.
 
     Args:
         config: of the dataset.
-        index: what was ingested.
-        split: which one.
-        decoders: processes that decode; 1 decodes here; None: see `default_decoders`.
-        start_pixels: asked for in all, from which on processes are started.
+        index: of the dataset.
+        split: the split to read.
+        decoders: decoding processes; 1: decode in this process; None: see `default_decoders`.
+        start_pixels: total number of requested pixels at which processes are started.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class RealImages:
         self._start_pixels = start_pixels
         self._decoders: Decoders | None = None
         self._lock = Lock()
-        self._pixels_asked = 0
+        self._pixels_requested = 0
         self.labels: np.ndarray = self._table["label"].to_numpy()[self._readable].astype(np.int64)
 
     def resident(self, *, progress: Progress = silent) -> np.ndarray:
@@ -64,7 +64,7 @@ class RealImages:
             self.close()
 
     def at(self, places: np.ndarray) -> np.ndarray:
-        """Return some of the readable images by their places in `labels`; see `pixels`."""
+        """Return some of the readable images by their positions in `labels`; see `pixels`."""
         return self.pixels(self._readable[places])
 
     def pixels(
@@ -74,16 +74,16 @@ class RealImages:
 
         Args:
             rows: rows of the index; each must be readable.
-            progress: told every so many images.
+            progress: called with (images decoded, images in total).
 
         Raises:
-            DataError: an image is gone, or is not the one that was ingested.
-            ClusterError: a process that decodes was lost.
+            DataError: an image is missing, or is not the one that was ingested.
+            ClusterError: a decoding process was lost.
         """
         chosen = self._table.take(pa.array(np.asarray(rows, np.int64)))
         out = np.empty((len(rows), 3, self._config.side, self._config.side), np.uint8)
-        # Files are read in their own order and the images put where they belong: with the order
-        # of the index, every part would touch every file of a shuffled dataset.
+        # Read in the order of the files: in the order of the index, every part would touch every
+        # file of a shuffled dataset.
         keys = [("uri", "ascending"), ("offset", "ascending")]
         order = pc.sort_indices(chosen, sort_keys=keys).to_numpy()
         if self._worth_processes(len(rows)):
@@ -96,15 +96,15 @@ class RealImages:
         return out
 
     def close(self) -> None:
-        """End the processes that decode, if there are any; more are started when needed."""
+        """End the decoding processes, if any; they are started again when needed."""
         if self._decoders is not None:
             self._decoders.close()
         self._decoders = None
 
     def _worth_processes(self, count: int) -> bool:
-        """Return whether so much was asked so far that starting processes would have paid."""
-        self._pixels_asked += count * max(64, self._config.side) ** 2
-        return self._count > 1 and self._pixels_asked >= self._start_pixels
+        """Return whether the pixels requested so far justify decoding processes."""
+        self._pixels_requested += count * max(64, self._config.side) ** 2
+        return self._count > 1 and self._pixels_requested >= self._start_pixels
 
     def _started(self) -> Decoders:
         with self._lock:

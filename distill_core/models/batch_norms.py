@@ -1,7 +1,7 @@
-"""Batch norm of a frozen network that also says what it saw; no hooks.
+"""Batch norm layers of a frozen network that also measure their input.
 
-The statistics terms compare the mean and the variance of every batch norm's input with the
-running ones. Measuring them beside the normalised output costs one more look at the input, and one
+The statistics terms compare the mean and the variance of every batch norm's input with the running
+ones. Measuring them together with the normalised output costs one more pass over the input, and one
 more term in a gradient that is written by hand.
 
 Axes: B images in G groups of neighbours, ch channels, H x W positions.
@@ -25,7 +25,7 @@ from distill_core.models.moments import affine, gradient_of_moments, mean_and_va
 
 @dataclass(frozen=True)
 class LayerStatistics:
-    """What one batch norm layer saw, beside what it expects; each (ch,), float32 or float64."""
+    """Measured and running statistics of one batch norm layer, (ch,), float32 or float64."""
 
     mean: Tensor  # of the layer's input over (B, H, W)
     var: Tensor  # biased
@@ -35,15 +35,15 @@ class LayerStatistics:
 
 @dataclass
 class StatisticsTape:
-    """What the layers of one network saw during one forward pass, by layer number."""
+    """The statistics that the layers of one network measure in a forward pass, by number."""
 
-    sizes: Sequence[int] = ()  # of the groups that are measured; () while nothing is recorded
-    pooling: bool = False  # normalise with the statistics of the batch, as in training
-    seen: dict[int, tuple[LayerStatistics, ...]] = field(default_factory=dict)  # one per group
+    sizes: Sequence[int] = ()  # of the groups that are measured; (): nothing is recorded
+    pooling: bool = False  # normalise with batch statistics, as in training
+    recorded: dict[int, tuple[LayerStatistics, ...]] = field(default_factory=dict)  # one per group
 
     @contextmanager
     def pool(self) -> Iterator[None]:
-        """Let the layers normalise with the batch's statistics for the length of a block."""
+        """Let the layers normalise with batch statistics during a `with` block."""
         self.pooling = True
         try:
             yield
@@ -52,8 +52,8 @@ class StatisticsTape:
 
     @contextmanager
     def record(self, sizes: Sequence[int]) -> Iterator[None]:
-        """Let the layers write for the length of a block, what they see of each group."""
-        self.seen.clear()
+        """Let the layers record the statistics of each group during a `with` block."""
+        self.recorded.clear()
         self.sizes = sizes
         try:
             yield
@@ -61,18 +61,18 @@ class StatisticsTape:
             self.sizes = ()
 
     def take(self) -> tuple[tuple[LayerStatistics, ...], ...]:
-        """Return what was seen, by group and layer in registration order, and let go of it."""
-        layers = [self.seen[number] for number in sorted(self.seen)]
-        self.seen.clear()
+        """Return and clear the statistics, by group and layer in registration order."""
+        layers = [self.recorded[number] for number in sorted(self.recorded)]
+        self.recorded.clear()
         return tuple(zip(*layers, strict=True))
 
 
 class StatisticsBatchNorm(nn.Module):
-    """Takes the place of a `BatchNorm2d` of a frozen network.
+    """Replacement of a `BatchNorm2d` of a frozen network.
 
     It normalises with the running statistics, or with those of the batch while its tape pools;
-    neither changes them. While its tape records, it also writes there the mean and the biased
-    variance of its input, by group of images, in float32 (float64 for float64 input).
+    neither changes them. While its tape records, it also records the mean and the biased variance
+    of its input, by group of images, in float32 (float64 for float64 input).
 
     Source: arXiv:2306.13092, section 3.2 (the regulariser of recover), where a hook measures them.
     """
@@ -105,7 +105,7 @@ class StatisticsBatchNorm(nn.Module):
                 x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
             )
         y, mean, var = by_group(self._measure, x, self.tape.sizes)
-        self.tape.seen[self.number] = tuple(
+        self.tape.recorded[self.number] = tuple(
             LayerStatistics(*of_group, self.running_mean, self.running_var)
             for of_group in zip(mean.unbind(), var.unbind(), strict=True)
         )

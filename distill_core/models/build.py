@@ -83,8 +83,8 @@ MODELS: Mapping[str, Builder] = {
 def build_model(config: ModelConfig, num_classes: int, *, seed: int) -> nn.Module:
     """Return a network to train, in float32 on the CPU.
 
-    Every parameter is drawn from a generator of its own, named by the parameter: the start depends
-    on (`config`, `num_classes`, `seed`) alone, and the global generator is left as it was.
+    Every parameter is drawn from its own generator, named by the parameter: the start depends only
+    on (`config`, `num_classes`, `seed`), and the global generator is not used.
 
     Raises:
         ConfigError: a width was given to a network of fixed width.
@@ -118,7 +118,7 @@ def _owns_tensors(module: nn.Module) -> bool:
 def _initialise(module: nn.Module, prefix: str, *, seed: int) -> None:
     """Fill one layer: He normal convolutions, identity norms, uniform linear layers.
 
-    Source: arXiv:1502.01852, section 2.2 (fan out); linear layers as torch starts them.
+    Source: arXiv:1502.01852, section 2.2 (fan out); linear layers as in torch.
     """
 
     def draws(name: str) -> torch.Generator:
@@ -137,7 +137,7 @@ def _initialise(module: nn.Module, prefix: str, *, seed: int) -> None:
             for name, tensor in module.named_parameters():
                 _uniform(tensor, bound, draws(name))
         case _:
-            raise TypeError(f"no rule to start a {type(module).__name__} ({prefix})")
+            raise TypeError(f"no rule for initialising a {type(module).__name__} ({prefix})")
 
 
 def _uniform(tensor: Tensor, bound: float, generator: torch.Generator) -> None:
@@ -145,17 +145,17 @@ def _uniform(tensor: Tensor, bound: float, generator: torch.Generator) -> None:
 
 
 def head_name(model: nn.Module) -> str:
-    """Return the dotted name of the last linear layer, which gives the logits."""
+    """Return the dotted name of the last linear layer, which computes the logits."""
     names: list[str] = [
         name for name, module in model.named_modules() if isinstance(module, nn.Linear)
     ]
     if not names:
-        raise TypeError(f"{type(model).__name__} has no linear layer, and so no head")
+        raise TypeError(f"{type(model).__name__} has no linear layer, and therefore no head")
     return names[-1]
 
 
 def split_head(model: nn.Module) -> tuple[nn.Module, nn.Linear]:
-    """Take a network apart into a backbone and a head.
+    """Split a network into a backbone and a head.
 
     Args:
         model: a network of `distill_core.models.build`; its head is replaced by the identity.
@@ -175,8 +175,8 @@ def continue_from(model: nn.Module, weights: nn.Module) -> None:
     """Copy a network's weights and statistics into one of the same kind with more classes.
 
     Args:
-        model: over C classes; its head's rows beyond C' stay as they are.
-        weights: over C' <= C classes, the first of them.
+        model: over C classes; its head's rows beyond C' are unchanged.
+        weights: over the first C' <= C of these classes.
     """
     target, source = model.state_dict(), weights.state_dict()
     for name, tensor in source.items():

@@ -1,8 +1,8 @@
-"""Convolutions of a frozen network that also say what they saw; no hooks.
+"""Convolutions of a frozen network that also measure their input.
 
-While its tape has a probe, a convolution measures its input before it convolves: mean and
-variance of every channel, of every square patch, or pooled features of every image. Without a
-probe it is the plain convolution. What is measured is a pure function of one batch's activations.
+While its tape has a probe, a convolution measures its input first: mean and variance of every
+channel or of every square patch, or pooled features of every image. Without a probe it is the plain
+convolution. The measurements are a pure function of one batch's activations.
 
 Axes: B images in G groups of neighbours, ch channels, H x W positions, P patches.
 """
@@ -30,18 +30,18 @@ from distill_core.models.moments import (
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What is to be measured at the inputs of the convolutions in one forward pass."""
+    """The measurements to take at the inputs of the convolutions in one forward pass."""
 
     channels: bool = False
     patches: bool = False
     patch_side: int = PATCH_SIDE  # activations per side of a patch
-    layer: int | None = None  # the convolution whose input is given as features
+    layer: int | None = None  # the convolution whose input is returned as features
     grid: int = 1  # cells per side to which features are pooled
 
 
 @dataclass(slots=True)
 class Probed:
-    """What was measured of one group, by number of the convolution; float32 or float64."""
+    """The measurements of one group, by number of the convolution; float32 or float64."""
 
     channels: dict[int, MeanVar] = field(default_factory=dict)  # (ch,) each
     patches: dict[int, MeanVar] = field(default_factory=dict)  # (P,) each
@@ -50,20 +50,20 @@ class Probed:
 
 @dataclass
 class ConvolutionTape:
-    """What the convolutions of one network are asked during one forward pass, and answered."""
+    """The probe and the measurements of one network's convolutions in one forward pass."""
 
     probe: Probe | None = None
     sizes: Sequence[int] = ()  # of the groups
-    skipped: Sequence[frozenset[int]] = ()  # by group, the convolutions it does without
-    found: list[Probed] = field(default_factory=list)  # by group
+    skipped: Sequence[frozenset[int]] = ()  # by group, the convolutions that are not measured
+    probed: list[Probed] = field(default_factory=list)  # by group
 
     @contextmanager
-    def ask(
+    def measure(
         self, probe: Probe, sizes: Sequence[int], skipped: Sequence[frozenset[int]] = ()
     ) -> Iterator[None]:
-        """Let the layers answer for the length of a block, for each group by itself."""
+        """Let the layers measure each group separately during a `with` block."""
         self.sizes, self.skipped = sizes, skipped or (frozenset(),) * len(sizes)
-        self.found = [Probed({}, {}) for _ in sizes]
+        self.probed = [Probed({}, {}) for _ in sizes]
         self.probe = probe
         try:
             yield
@@ -71,38 +71,38 @@ class ConvolutionTape:
             self.probe = None
 
     def take(self) -> tuple[Probed, ...]:
-        """Return the answers, by group, and let go of them."""
-        found, self.found = tuple(self.found), []
-        return found
+        """Return and clear the measurements, by group."""
+        probed, self.probed = tuple(self.probed), []
+        return probed
 
-    def see(self, number: int, x: Tensor) -> None:
-        """Measure what is asked of convolution `number`; x is its input (B, ch, H, W)."""
+    def record(self, number: int, x: Tensor) -> None:
+        """Take the measurements of convolution `number`; x is its input (B, ch, H, W)."""
         probe, sizes = self.probe, self.sizes
         if probe is None:
             return
         if probe.layer == number:
             pooled = adaptive_avg_pool2d(widened(x), probe.grid).flatten(1)
-            for found, features in zip(self.found, torch.split(pooled, list(sizes)), strict=True):
-                found.features = features
+            for group, features in zip(self.probed, torch.split(pooled, list(sizes)), strict=True):
+                group.features = features
         if all(number in skipped for skipped in self.skipped):
             return
         if probe.channels:
             channels = by_group(channel_moments, x, sizes)
-            self._note(number, channels, [one.channels for one in self.found])
+            self._note(number, channels, [group.channels for group in self.probed])
         if probe.patches:
             patches = by_group(partial(patch_moments, side=probe.patch_side), x, sizes)
-            self._note(number, patches, [one.patches for one in self.found])
+            self._note(number, patches, [group.patches for group in self.probed])
 
     def _note(
-        self, number: int, seen: Sequence[Tensor], found: Sequence[dict[int, MeanVar]]
+        self, number: int, moments: Sequence[Tensor], groups: Sequence[dict[int, MeanVar]]
     ) -> None:
-        for one, skipped, mean, var in zip(found, self.skipped, *seen, strict=True):
+        for group, skipped, mean, var in zip(groups, self.skipped, *moments, strict=True):
             if number not in skipped:
-                one[number] = (mean, var)
+                group[number] = (mean, var)
 
 
 class StatisticsConv2d(nn.Conv2d):
-    """Takes the place of a `Conv2d`, with its weights; it shows its input to a tape.
+    """Replacement of a `Conv2d`, with its weights, that passes its input to a tape.
 
     Source: arXiv:2311.17950 (G-VBSM), section 3.2, and its published code, where a hook measures.
     """
@@ -126,7 +126,7 @@ class StatisticsConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """Return the convolution of (B, ch, H, W)."""
         if self.tape.probe is not None:
-            self.tape.see(self.number, x)
+            self.tape.record(self.number, x)
         return super().forward(x)
 
 

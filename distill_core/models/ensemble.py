@@ -24,10 +24,10 @@ from distill_core.storage.digest import sha256
 def voters(
     config: CommitteeConfig, count: int, *, seed: int, ipc_index: int
 ) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    """Return the places of the voters among `count` teachers, and their weights.
+    """Return the positions of the voters among `count` teachers, and their weights.
 
     Args:
-        config: how many vote, and how they are chosen.
+        config: the number of voters and the rule of their choice.
         count: teachers of the stage.
         seed: the run's seed.
         ipc_index: of the images; all classes of one index have the same voters.
@@ -44,7 +44,7 @@ def voters(
 
 
 def weights(config: WeightingConfig | None, chosen: Sequence[int]) -> tuple[float, ...]:
-    """Return how much each of the chosen teachers counts; the weights add up to 1."""
+    """Return the weights of the chosen teachers, which sum to 1."""
     if config is None:
         return (1 / len(chosen),) * len(chosen)
     scores = np.array([config.priors[teacher] for teacher in chosen]) / config.temperature
@@ -57,7 +57,7 @@ class Ensemble(nn.Module):
 
     Args:
         members: two or more, on one device.
-        weights: how much each counts, adding up to 1; None: all the same.
+        weights: of the members, with sum 1; None: equal weights.
 
     Source: arXiv:2311.17950 (G-VBSM) and arXiv:2404.13733 (EDC), averaged labels of a pool;
     arXiv:2501.07575 (CV-DD), weighted ones.
@@ -68,9 +68,9 @@ class Ensemble(nn.Module):
     ) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
-        words = [member.digest for member in members]
-        words += [] if weights is None else [repr(weight) for weight in weights]
-        self.digest = sha256("".join(words).encode())
+        parts = [member.digest for member in members]
+        parts += [] if weights is None else [repr(weight) for weight in weights]
+        self.digest = sha256("".join(parts).encode())
         features = sum(member.spec.features for member in members)
         self.spec = members[0].spec.model_copy(update={"features": features})
         heads, share = [member.head for member in members], weights or [1.0] * len(members)
@@ -82,7 +82,7 @@ class Ensemble(nn.Module):
         self.requires_grad_(False).eval()
 
     def forward(self, x: Tensor, *, pooled: bool = False) -> TeacherOutput:
-        """Describe normalised images (B, 3, S, S): features (B, D), logits (B, C)."""
+        """Return features (B, D) and logits (B, C) of normalised images (B, 3, S, S)."""
         features = torch.cat([member(x, pooled=pooled).features for member in self.members], dim=1)
         return TeacherOutput(features, self.head(features), ())
 
@@ -90,7 +90,7 @@ class Ensemble(nn.Module):
 def as_ensemble(
     teachers: Sequence[FrozenTeacher], weighting: WeightingConfig | None = None
 ) -> FrozenTeacher | Ensemble:
-    """Return the teacher itself if there is only one."""
+    """Return the ensemble of several teachers, or the only one itself."""
     if len(teachers) == 1:
         return teachers[0]
     shares = None if weighting is None else weights(weighting, range(len(teachers)))

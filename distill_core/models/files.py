@@ -1,4 +1,4 @@
-"""Networks as files: weights (safetensors), and of a teacher a description (JSON) beside them."""
+"""Networks as files: weights in safetensors, and the description of a teacher in JSON."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def save_weights(model: nn.Module) -> bytes:
 
 
 def load_network(weights: bytes, config: ModelConfig, *, num_classes: int) -> nn.Module:
-    """Return the network of weights that `save_weights` wrote, in their own precision, on the CPU.
+    """Return the network of weights written by `save_weights`, in their precision, on the CPU.
 
     Raises:
-        RuntimeError: the weights are of another network.
+        RuntimeError: the weights belong to another network.
     """
     model = skeleton(config, num_classes)
     model.load_state_dict(load(weights), assign=True)
@@ -47,11 +47,11 @@ def load_teacher(
 
     Raises:
         DataError: one of them cannot be read.
-        ConfigError: the weights are of another network than the description says.
+        ConfigError: the weights do not belong to the described network.
     """
-    described, digest = TeacherSpec.from_json(spec), sha256(weights)
-    model = load_model(weights, described, where=f"teacher {digest[:8]}")
-    return FrozenTeacher(model, described, digest=digest, precision=precision).to(device)
+    description, digest = TeacherSpec.from_json(spec), sha256(weights)
+    model = load_model(weights, description, where=f"teacher {digest[:8]}")
+    return FrozenTeacher(model, description, digest=digest, precision=precision).to(device)
 
 
 def load_model(weights: bytes, spec: TeacherSpec, *, where: str) -> nn.Module:
@@ -59,7 +59,7 @@ def load_model(weights: bytes, spec: TeacherSpec, *, where: str) -> nn.Module:
 
     Raises:
         DataError: the weights cannot be read.
-        ConfigError: they are of another network than the description says.
+        ConfigError: they do not belong to the described network.
     """
     state = parse_safetensors(weights, where=where)
     return fit_weights(state, spec.model, num_classes=spec.num_classes, where=where)
@@ -68,16 +68,16 @@ def load_model(weights: bytes, spec: TeacherSpec, *, where: str) -> nn.Module:
 def load_student(
     weights: bytes, config: ModelConfig, teacher: FrozenTeacher, *, precision: Precision
 ) -> FrozenTeacher:
-    """Return a trained student to be asked as teachers are, on the device of the teacher.
+    """Return a trained student as a frozen network, on the device of the teacher.
 
     Args:
-        weights: safetensors, as post-train stored them.
+        weights: safetensors, as stored by post-train.
         config: the student's architecture.
-        teacher: whose classes, normalisation and size are the student's too.
+        teacher: with the student's classes, normalisation and size.
         precision: of the convolutions.
 
     Raises:
-        RuntimeError: the weights are of another network.
+        RuntimeError: the weights belong to another network.
     """
     model = load_network(weights, config, num_classes=teacher.spec.num_classes)
     features = model.get_submodule(head_name(model)).in_features

@@ -1,7 +1,7 @@
-"""Teachers from other people's files: safetensors or torch checkpoints, and never any code in them.
+"""Importing teachers from safetensors files or torch checkpoints, without executing their code.
 
 A file is read as a state dict, cleaned (wrappers and prefixes of other trainers, half precision),
-and must then fit the network of the configuration tensor by tensor.
+and must then match the network of the configuration tensor by tensor.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from distill_core.storage.filesystems import open_filesystem
 
 WRAPPERS = ("state_dict", "model")  # keys under which trainers keep the state dict
 PREFIXES = ("module.", "_orig_mod.")  # of DistributedDataParallel and torch.compile
-COUNTER = "num_batches_tracked"  # absent from old checkpoints, without effect in eval mode
+COUNTER = "num_batches_tracked"  # missing in old checkpoints; has no effect in eval mode
 
 StateDict = dict[str, Tensor]
 
@@ -36,11 +36,11 @@ def import_model(url: str, config: ModelConfig, *, num_classes: int) -> nn.Modul
 
     Args:
         url: path or fsspec URL of a safetensors file or a torch checkpoint.
-        config: the network the file must hold.
-        num_classes: what its head must have.
+        config: the network that the file must contain.
+        num_classes: of its head.
 
     Raises:
-        ConfigError: no such file, or it holds another network or class count.
+        ConfigError: no such file, or it contains another network or class count.
         DataError: it cannot be read as weights, or they are not finite.
     """
     return fit_weights(read_state_dict(url), config, num_classes=num_classes, where=url)
@@ -51,15 +51,15 @@ def read_state_dict(url: str) -> StateDict:
 
     Raises:
         ConfigError: it cannot be opened.
-        DataError: it is no state dict, is truncated, needs code to be read, or is not finite.
+        DataError: it is not a state dict, is truncated, contains code, or is not finite.
     """
     parse = parse_safetensors if url.endswith(".safetensors") else _parse_checkpoint
     state = _clean(parse(read_file(url), where=url), where=url)
     for name, tensor in state.items():
         if not bool(torch.isfinite(tensor).all()):
             raise DataError(
-                f"{url}: tensor {name!r} holds NaN or infinite values; expected finite weights. "
-                "The training it comes from has diverged: take an earlier checkpoint."
+                f"{url}: tensor {name!r} has NaN or infinite values, expected finite weights. "
+                "The training has diverged: use an earlier checkpoint."
             )
     return state
 
@@ -68,22 +68,19 @@ def parse_safetensors(data: bytes, *, where: str) -> StateDict:
     """Return the tensors of a safetensors file.
 
     Raises:
-        DataError: the bytes are not a whole one.
+        DataError: the file is incomplete or of another format.
     """
     try:
         return load(data)
     except (SafetensorError, ValueError, KeyError) as error:
         raise DataError(
-            f"{where}: {len(data)} bytes that are no whole safetensors file ({_line(error)}). "
+            f"{where}: {len(data)} bytes are not a complete safetensors file ({_line(error)}). "
             "Copy the file again."
         ) from None
 
 
 def read_description(url: str) -> TeacherSpec | None:
-    """Return the description beside a teacher that this project exported, if there is one.
-
-    It stands beside ``NAME.safetensors`` as ``NAME.json``.
-    """
+    """Return the description ``NAME.json`` beside an exported ``NAME.safetensors``, if any."""
     if not url.endswith(".safetensors"):
         return None
     beside = url.removesuffix(".safetensors") + ".json"
@@ -116,9 +113,9 @@ def fit_weights(
 
 
 def _parse_checkpoint(data: bytes, *, where: str) -> Any:
-    """Read a torch checkpoint without ever running what is in it."""
+    """Read a torch checkpoint without executing code in it."""
     try:
-        with warnings.catch_warnings(action="ignore"):  # torch wonders about foreign pickles
+        with warnings.catch_warnings(action="ignore"):  # torch warns about foreign pickles
             return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except (
         pickle.UnpicklingError,
@@ -131,8 +128,8 @@ def _parse_checkpoint(data: bytes, *, where: str) -> Any:
         AttributeError,
     ) as error:
         raise DataError(
-            f"{where}: {len(data)} bytes that cannot be read as plain weights ({_line(error)}). "
-            "Only tensors are accepted, never pickled code: save model.state_dict()."
+            f"{where}: {len(data)} bytes cannot be read as plain weights ({_line(error)}). "
+            "Only tensors are accepted, not pickled code: save model.state_dict()."
         ) from None
 
 
@@ -142,7 +139,7 @@ def _clean(loaded: Any, *, where: str) -> StateDict:
         loaded = loaded[wrapper]
     if not isinstance(loaded, Mapping) or not loaded:
         raise DataError(
-            f"{where}: a {type(loaded).__name__}, expected a state dict: names to tensors. "
+            f"{where}: a {type(loaded).__name__}, expected a state dict of tensors by name. "
             "Save model.state_dict()."
         )
     state: StateDict = {}
@@ -150,7 +147,7 @@ def _clean(loaded: Any, *, where: str) -> StateDict:
         if not isinstance(value, Tensor):
             raise DataError(
                 f"{where}: {str(key)!r} is a {type(value).__name__}, expected a tensor. "
-                f"Keep the weights alone, or under one of the keys {', '.join(WRAPPERS)}."
+                f"Save only the weights, or save them under one of the keys {', '.join(WRAPPERS)}."
             )
         state[_strip(str(key))] = value.float() if value.is_floating_point() else value
     return state
@@ -171,7 +168,7 @@ def _check_classes(state: Mapping[str, Tensor], head: str, num_classes: int, whe
     if weight is not None and weight.ndim == 2 and weight.shape[0] != num_classes:
         raise ConfigError(
             f"{where}: the head {head!r} has {weight.shape[0]} classes, the dataset has "
-            f"{num_classes}. Use a teacher of this dataset, or squeeze one."
+            f"{num_classes}. Use a teacher of this dataset, or train one with squeeze."
         )
 
 
@@ -193,5 +190,5 @@ def _count(names: list[str], what: str) -> str:
 
 
 def _line(error: BaseException) -> str:
-    """Return the first line of a foreign message, short enough for ours."""
+    """Return the first line of an error's message, shortened."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]

@@ -20,14 +20,14 @@ Measure = Callable[[Tensor, int], tuple[Tensor, ...]]
 def by_group(measure: Measure, x: Tensor, sizes: Sequence[int]) -> tuple[Tensor, ...]:
     """Apply a measure of equal groups to groups of any sizes.
 
-    Groups of different sizes are cut apart, not padded and masked: padding would change the order
-    of the sums, and with it the last bits of what a group is alone.
+    Groups of different sizes are split, not padded and masked: padding would change the order of
+    the sums, and with it the last bits of a group's result.
 
     Args:
         measure: of (B, ...) and the number of equal groups; its results start with an axis that
             grows with the groups or their images.
         x: (B, ...), group by group.
-        sizes: images of each group; they add up to B.
+        sizes: images of each group; they sum to B.
     """
     if len(set(sizes)) == 1:
         return measure(x, len(sizes))
@@ -38,11 +38,11 @@ def by_group(measure: Measure, x: Tensor, sizes: Sequence[int]) -> tuple[Tensor,
 def replace_modules(
     model: nn.Module, kind: type[Replaced], make: Callable[[Replaced, int], nn.Module]
 ) -> int:
-    """Replace every module of a kind by `make(module, number)`, in place; return how many.
+    """Replace every module of a kind by `make(module, number)`, in place; return their number.
 
     Numbers follow registration order.
     """
-    found = [(name, module) for name, module in model.named_modules() if isinstance(module, kind)]
-    for number, (name, module) in enumerate(found):
+    layers = [(name, module) for name, module in model.named_modules() if isinstance(module, kind)]
+    for number, (name, module) in enumerate(layers):
         model.set_submodule(name, make(module, number))
-    return len(found)
+    return len(layers)

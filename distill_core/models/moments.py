@@ -21,7 +21,7 @@ from torch.compiler import is_compiling
 from torch.nn.functional import batch_norm, interpolate
 
 MeanVar = tuple[Tensor, Tensor]  # mean, biased variance
-SUMMED = 2048  # numbers that a CPU adds up one after another, if rows can be cut so
+SUMMED = 2048  # numbers that a CPU sums sequentially, if the rows can be divided so
 
 
 def mean_and_variance(x: Tensor, groups: int) -> MeanVar:
@@ -31,15 +31,15 @@ def mean_and_variance(x: Tensor, groups: int) -> MeanVar:
     the numbers of a group do not depend on how many others there are, to the last bit.
     """
     measure = _of_columns if x.device.type == "cpu" else _of
-    found = [measure(group) for group in torch.unflatten(x, 0, (groups, -1)).unbind()]
-    mean, var = (of[0][None] if groups == 1 else torch.stack(of) for of in zip(*found, strict=True))
+    parts = [measure(group) for group in torch.unflatten(x, 0, (groups, -1)).unbind()]
+    mean, var = (m[0][None] if groups == 1 else torch.stack(m) for m in zip(*parts, strict=True))
     return mean, var
 
 
 def affine(x: Tensor, scale: Tensor, offset: Tensor, *, shift: Tensor | None = None) -> Tensor:
     """Return (x - shift) * scale + offset by channel, like `x`; the others are (ch,).
 
-    Rounded as batch norm is: a CPU takes `shift * scale` from `offset` beforehand.
+    Rounded like batch norm: a CPU subtracts `shift * scale` from `offset` first.
     """
     if shift is None:
         shift = torch.zeros_like(scale)
@@ -49,7 +49,7 @@ def affine(x: Tensor, scale: Tensor, offset: Tensor, *, shift: Tensor | None = N
 def line_of_moments(
     mean: Tensor, grad_mean: Tensor, grad_var: Tensor, *, count: int
 ) -> tuple[Tensor, Tensor]:
-    """Return slope and offset of the gradient of moments over `count` numbers, an affine map."""
+    """Return slope and offset of the gradient of moments over `count` numbers, which is affine."""
     # d mean / dx = 1/n and d var / dx = 2 (x - mean)/n.
     slope = grad_var * (2 / count)
     return slope, torch.addcmul(grad_mean / count, slope, mean, value=-1)
@@ -58,13 +58,13 @@ def line_of_moments(
 def gradient_of_moments(x: Tensor, mean: Tensor, grad_mean: Tensor, grad_var: Tensor) -> Tensor:
     """Return the gradient in `x` of its moments, (B, ch, H, W); the others are (G, ch).
 
-    What is narrower than float32 stays so; under a compiler, which this serves too, it is widened.
+    Input narrower than float32 keeps its dtype, except under a compiler, where it is widened.
     """
     groups = len(mean)
     slope, offset = line_of_moments(mean, grad_mean, grad_var, count=x.numel() // mean.numel())
     grouped = torch.unflatten(x, 0, (groups, -1))
     if x.dtype != mean.dtype and not is_compiling():
-        parts = [affine(*one) for one in zip(grouped.unbind(), slope, offset, strict=True)]
+        parts = [affine(*part) for part in zip(grouped.unbind(), slope, offset, strict=True)]
         return parts[0] if groups == 1 else torch.cat(parts)
     slope, offset = (values[:, None, :, None, None] for values in (slope, offset))
     return torch.addcmul(offset, grouped.to(mean.dtype), slope).flatten(0, 1)
@@ -73,17 +73,17 @@ def gradient_of_moments(x: Tensor, mean: Tensor, grad_mean: Tensor, grad_var: Te
 def _of(x: Tensor) -> MeanVar:
     """Return mean and biased variance of (B, ch, H, W), (ch,) each."""
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-    unused = torch.empty(2, x.shape[1], dtype=dtype, device=x.device)  # of the type of the result
+    unused = torch.empty(2, x.shape[1], dtype=dtype, device=x.device)  # only its dtype matters
     kernel: Any = torch.ops.aten.batch_norm_update_stats
     mean, var = kernel(x, *unused, 1.0)
     return mean, var
 
 
 def _of_columns(x: Tensor) -> MeanVar:
-    """Return the same for a CPU, from moments of the numbers at each place of a few rows.
+    """Return the same on a CPU, combined from the moments at each position of a few rows.
 
-    The kernel adds numbers up one after another: over all positions that leaves 1e-5 to 1e-4 of a
-    variance, over `SUMMED` about 1e-6.
+    The kernel sums sequentially: over all positions, its relative error of a variance is 1e-5 to
+    1e-4, over `SUMMED` numbers about 1e-6.
     """
     batch, channels, height, width = x.shape
     rows = next(
@@ -95,7 +95,7 @@ def _of_columns(x: Tensor) -> MeanVar:
     return mean, variances.mean(0) + between
 
 
-PATCH_SIDE = 16  # activations per side of a patch, unless another is said
+PATCH_SIDE = 16  # default number of activations per side of a patch
 
 
 def channel_moments(x: Tensor, groups: int = 1) -> MeanVar:
@@ -107,8 +107,8 @@ def channel_moments(x: Tensor, groups: int = 1) -> MeanVar:
 def patch_moments(x: Tensor, groups: int = 1, *, side: int = PATCH_SIDE) -> MeanVar:
     """Return mean and biased variance of every patch over (B / G, ch, side, side), (G, P) each.
 
-    Patches go row by row. Maps whose sides are no multiples of `side` are brought to the next one
-    first, bilinear.
+    Patches are ordered row by row. Maps whose sides are not multiples of `side` are first resized
+    to the next multiple, bilinearly.
 
     Source: the published code of arXiv:2311.17950 (G-VBSM).
     """
@@ -175,10 +175,10 @@ class _Moments(torch.autograd.Function):
 
 
 class _Enlarged(torch.autograd.Function):
-    """Moments of small maps brought to one patch, which is never written out.
+    """Moments of small maps resized to one patch, without computing the resized map.
 
-    With R the (side^2, H W) matrix that enlarges a map and d the map less its mean, the sum of
-    squares of R d is d . (R^T R d): an image of H W numbers does in place of one of side^2.
+    With R the (side^2, H W) matrix that resizes a map and d the map minus its mean, the sum of
+    squares of R d is d . (R^T R d), which needs H W numbers instead of side^2.
     """
 
     @staticmethod

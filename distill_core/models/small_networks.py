@@ -16,10 +16,7 @@ Norm = Literal["batch", "instance"]
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions around a shortcut, with torchvision's parameter names.
-
-    Written out because importing torchvision takes longer than importing torch, in every worker.
-    """
+    """Two 3x3 convolutions with a shortcut, with torchvision's parameter names."""
 
     def __init__(self, channels: int, out: int, *, stride: int = 1) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A frozen teacher: features, logits and, when asked, batch norm statistics of its inputs.
+"""A frozen teacher: features, logits and, on request, statistics of its activations.
 
 Axes: B images, S side, D features, C classes.
 """
@@ -19,27 +19,27 @@ from distill_core.models.build import split_head
 from distill_core.models.convolutions import Probe, Probed, measure_convolutions
 from distill_core.models.spec import TeacherSpec
 
-SHAPES = 64  # networks times resolutions times lists of sizes that a process compiles for
+SHAPES = 64  # combinations of network, resolution and group sizes that a process may compile
 
 
 @dataclass(frozen=True)
 class TeacherOutput:
-    """What a teacher says of a batch, in float32 (float64 under that precision)."""
+    """The outputs of a teacher for a batch, in float32 (float64 under that precision)."""
 
-    features: Tensor  # (B, D), what the head reads
+    features: Tensor  # (B, D), the input of the head
     logits: Tensor  # (B, C)
-    statistics: tuple[LayerStatistics, ...]  # in module registration order; () unless asked for
-    convolutions: Probed = field(default_factory=Probed)  # what a probe asked for
+    statistics: tuple[LayerStatistics, ...]  # in module registration order; () unless requested
+    convolutions: Probed = field(default_factory=Probed)  # the measurements of a probe
 
 
 class FrozenTeacher(nn.Module):
     """A network in eval mode without parameter gradients; differentiable in its input, once.
 
-    Under ``bfloat16`` the convolutions and what lies between them run in bfloat16, while batch
-    norm arithmetic, statistics, features and head stay in float32.
+    Under ``bfloat16`` the convolutions and the layers between them run in bfloat16; batch norm
+    arithmetic, statistics, features and head stay in float32.
 
     Args:
-        model: a network of `distill_core.models.build` with its weights; it is taken apart.
+        model: a network of `distill_core.models.build` with its weights; it is modified.
         spec: its description.
         digest: sha256 of the file the weights came from, 64 hex digits.
         precision: of the convolutions.
@@ -68,12 +68,12 @@ class FrozenTeacher(nn.Module):
         pooled: bool = False,
         probe: Probe | None = None,
     ) -> TeacherOutput:
-        """Describe normalised images (B, 3, S, S) of any floating dtype.
+        """Return the outputs for normalised images (B, 3, S, S) of any floating dtype.
 
         Args:
             x: the images; on the device of the teacher.
             statistics: whether to measure the input of every batch norm as well.
-            pooled: normalise with the statistics of this batch in place of the running ones.
+            pooled: normalise with the statistics of this batch instead of the running ones.
             probe: what to measure at the inputs of the convolutions.
         """
         with self.tape.pool() if pooled else nullcontext():
@@ -90,21 +90,20 @@ class FrozenTeacher(nn.Module):
         skipped: Sequence[frozenset[int]] = (),
         compiled: bool = False,
     ) -> tuple[TeacherOutput, ...]:
-        """Describe several groups of images in one pass, each as if it were alone.
+        """Return the outputs for several groups of images, each as if it were evaluated alone.
 
         Args:
             x: normalised images (B, 3, S, S), group by group.
-            sizes: images of each group; they add up to B.
+            sizes: images of each group; they sum to B.
             statistics: whether to measure the input of every batch norm as well, by group.
             probe: what to measure at the inputs of the convolutions, by group.
-            skipped: the convolutions whose statistics each group does without; none if empty.
-            compiled: pass through what `torch.compile` makes of this, once for every shape; other
-                rounding.
+            skipped: by group, the convolutions that are not measured; none if empty.
+            compiled: use `torch.compile`, once for every shape; changes the rounding.
         """
-        describe = _compiled() if compiled else FrozenTeacher._describe
-        return describe(self, x, sizes, statistics, probe, skipped)
+        forward = _compiled() if compiled else FrozenTeacher._forward
+        return forward(self, x, sizes, statistics, probe, skipped)
 
-    def _describe(
+    def _forward(
         self,
         x: Tensor,
         sizes: Sequence[int],
@@ -115,27 +114,27 @@ class FrozenTeacher(nn.Module):
         x = x.to(self.input_dtype, memory_format=torch.channels_last)
         with (
             self.tape.record(sizes) if statistics else nullcontext(),
-            nullcontext() if probe is None else self.inputs.ask(probe, sizes, skipped),
+            nullcontext() if probe is None else self.inputs.measure(probe, sizes, skipped),
         ):
             features = self.backbone(x).to(self.head.weight.dtype)
-        seen = (statistics and self.tape.take()) or ((),) * len(sizes)  # none without a batch norm
+        measured = (statistics and self.tape.take()) or ((),) * len(sizes)  # no batch norm: empty
         probed = (Probed(),) * len(sizes) if probe is None else self.inputs.take()
         parts = torch.split(features, list(sizes))
         return tuple(
             TeacherOutput(part, self.head(part), layers, inputs)
-            for part, layers, inputs in zip(parts, seen, probed, strict=True)
+            for part, layers, inputs in zip(parts, measured, probed, strict=True)
         )
 
 
 @cache
 def _compiled() -> Callable[..., tuple[TeacherOutput, ...]]:
-    """Return the compiled pass; it serves all teachers, because weights are its arguments.
+    """Return the compiled pass, which serves all teachers because weights are its arguments.
 
-    It is compiled once for every network, resolution and list of sizes, and never falls back: what
-    a step rounds to may not depend on what the process has compiled before.
+    It is compiled once for every network, resolution and list of sizes and never falls back, so the
+    rounding of a step does not depend on earlier compilations of the process.
     """
     torch._dynamo.config.recompile_limit = max(SHAPES, torch._dynamo.config.recompile_limit)
     compiled: Callable[..., tuple[TeacherOutput, ...]] = torch.compile(
-        FrozenTeacher._describe, dynamic=False, fullgraph=True
+        FrozenTeacher._forward, dynamic=False, fullgraph=True
     )
     return compiled

@@ -1,10 +1,10 @@
-"""How bytes move: one backend for local disk, one for everything fsspec knows.
+"""Backends of a store: one for local disks, one for every other file system of fsspec.
 
-Backends raise what their libraries raise; `store.py` turns that into our own errors.
+Backends raise the errors of their libraries, which `store.py` translates into our own.
 
-Two promises differ from plain fsspec. Nothing partial ever stands at a final name: local files
-are written to a hidden sibling first, objects go up in one PUT. And a conditional create has
-exactly one winner: a hard link on local disk, ``If-None-Match`` in an object store.
+They give two guarantees beyond plain fsspec. A final name never holds a partial object: local
+files are written to a hidden sibling first, objects are uploaded in one PUT. And a conditional
+create has exactly one winner: by a hard link on local disk, by ``If-None-Match`` in a bucket.
 """
 
 from __future__ import annotations
@@ -26,13 +26,15 @@ from distill_core.storage.error_hints import code_of
 from distill_core.storage.filesystems import loaded_errors, open_filesystem
 from distill_core.storage.listing import PARTIAL, Lists, ListsDisk, ListsObjects
 
-MAX_CREATE_BYTES = 64 * 2**20  # s3fs goes multipart at 100 MiB, where some stores ignore conditions
+MAX_CREATE_BYTES = (
+    64 * 2**20
+)  # s3fs uploads in parts from 100 MiB, where some stores ignore conditions
 
-# fsspec's memory file system checks and writes in two steps, and its readers share one cursor.
+# fsspec's memory file system checks and writes in two steps, and its readers share a cursor.
 _MEMORY_LOCK = threading.RLock()
 
-# Client libraries whose errors are not OSErrors. Looked up when something fails, so that none of
-# them has to be installed.
+# Client libraries whose errors are not OSErrors; looked up on failure, so that none of them has to
+# be installed.
 FOREIGN_ERRORS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "botocore.exceptions": ("BotoCoreError", "ClientError"),
@@ -42,29 +44,29 @@ FOREIGN_ERRORS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 
 class Backend(Lists, Protocol):
-    """What a store needs; paths are relative to its root."""
+    """The operations that a store needs; paths are relative to its root."""
 
     def read(self, path: str) -> bytes:
-        """Return a whole object; FileNotFoundError when there is none."""
+        """Return a whole object; FileNotFoundError if there is none."""
 
     def is_file(self, path: str) -> bool:
-        """Return whether an object stands there."""
+        """Return whether an object exists at a path."""
 
     def entries(self, folder: str) -> Iterator[tuple[str, bool]]:
-        """Yield (name, is a folder) of everything directly in a folder, with one list call."""
+        """Yield (name, is a folder) of everything directly in a folder, from one list call."""
 
     def put(self, path: str, data: bytes) -> None:
-        """Write a whole object in one move."""
+        """Write a whole object atomically."""
 
     def create(self, path: str, data: bytes) -> bool:
-        """Write a whole object if there is none yet; True for the one writer that did.
+        """Write a whole object if there is none; return True to the one writer that did.
 
         Raises:
-            NotImplementedError: the store knows no conditional create.
+            NotImplementedError: the store has no conditional create.
         """
 
     def delete(self, path: str) -> None:
-        """Remove an object; a missing one is fine."""
+        """Delete an object; a missing one is not an error."""
 
 
 @dataclass(frozen=True)
@@ -74,14 +76,14 @@ class LocalBackend(ListsDisk):
     root: str
 
     def read(self, path: str) -> bytes:
-        """Return a whole file; FileNotFoundError when there is none."""
+        """Return a whole file; FileNotFoundError if there is none."""
         try:
             return self._full(path).read_bytes()
         except (NotADirectoryError, IsADirectoryError) as error:
             raise FileNotFoundError(path) from error
 
     def is_file(self, path: str) -> bool:
-        """Return whether a file stands there."""
+        """Return whether a file exists at a path."""
         try:
             return stat.S_ISREG(os.stat(self._full(path)).st_mode)
         except (FileNotFoundError, NotADirectoryError):
@@ -90,18 +92,18 @@ class LocalBackend(ListsDisk):
     def entries(self, folder: str) -> Iterator[tuple[str, bool]]:
         """Yield (name, is a folder) of everything directly in a folder."""
         try:
-            with os.scandir(self._full(folder)) as found:
-                yield from ((e.name, e.is_dir()) for e in found if not e.name.endswith(PARTIAL))
+            with os.scandir(self._full(folder)) as entries:
+                yield from ((e.name, e.is_dir()) for e in entries if not e.name.endswith(PARTIAL))
         except (FileNotFoundError, NotADirectoryError):
             return
 
     def put(self, path: str, data: bytes) -> None:
-        """Write a sibling, then rename it over the final name."""
+        """Write a sibling file and rename it to the final name."""
         with self._partial(path, data) as partial:
             os.replace(partial, self._full(path))
 
     def create(self, path: str, data: bytes) -> bool:
-        """Write a sibling, then link it to the final name, which fails if that exists."""
+        """Write a sibling file and link it to the final name, which fails if that exists."""
         with self._partial(path, data) as partial:
             try:
                 os.link(partial, self._full(path))
@@ -110,7 +112,7 @@ class LocalBackend(ListsDisk):
         return True
 
     def delete(self, path: str) -> None:
-        """Remove a file; a missing one is fine."""
+        """Delete a file; a missing one is not an error."""
         with suppress(FileNotFoundError, NotADirectoryError):
             self._full(path).unlink()
 
@@ -119,7 +121,7 @@ class LocalBackend(ListsDisk):
 
     @contextmanager
     def _partial(self, path: str, data: bytes) -> Iterator[Path]:
-        """Hold a complete hidden sibling, on disk before it gets its final name."""
+        """Write a hidden sibling file, synced to disk, and delete it at the end of the block."""
         final = self._full(path)
         final.parent.mkdir(parents=True, exist_ok=True)
         partial = final.with_name(f".{final.name}.{secrets.token_hex(8)}{PARTIAL}")
@@ -142,13 +144,13 @@ class ObjectBackend(ListsObjects):
     lock: AbstractContextManager[Any] = field(default_factory=nullcontext)
 
     def read(self, path: str) -> bytes:
-        """Return a whole object; FileNotFoundError when there is none."""
+        """Return a whole object; FileNotFoundError if there is none."""
         with self.lock:
             return bytes(self.fs.cat_file(self._full(path)))
 
     def is_file(self, path: str) -> bool:
-        """Return whether an object stands there; a common prefix is none."""
-        # Not fs.isfile: it answers False to every error, also to a lost connection.
+        """Return whether an object exists at a path; a common prefix is not an object."""
+        # Not fs.isfile, which returns False on every error, including a lost connection.
         with self.lock:
             try:
                 return bool(self.fs.info(self._full(path))["type"] == "file")
@@ -160,30 +162,30 @@ class ObjectBackend(ListsObjects):
         full = self._full(folder).rstrip("/")
         with self.lock:
             try:
-                found = self.fs.ls(full, detail=True, refresh=True)
+                listed = self.fs.ls(full, detail=True, refresh=True)
             except FileNotFoundError:
                 return
-        for entry in found:
+        for entry in listed:
             parent, _, name = entry["name"].rstrip("/").rpartition("/")
             if name and parent.lstrip("/") == full.lstrip("/"):
                 yield name, entry["type"] == "directory"
 
     def put(self, path: str, data: bytes) -> None:
-        """Upload; an object store publishes it when it is complete."""
+        """Upload an object, which the store publishes when it is complete."""
         with self.lock:
             self.fs.pipe_file(self._full(path), data)
 
     def create(self, path: str, data: bytes) -> bool:
-        """Upload in one conditional PUT."""
+        """Upload an object with one conditional PUT."""
         if len(data) > MAX_CREATE_BYTES:
-            raise ValueError(f"{path}: {len(data)} bytes are too many for a conditional create")
+            raise ValueError(f"{path}: {len(data)} bytes, at most {MAX_CREATE_BYTES} expected")
         with self.lock:
             try:
                 self.fs.pipe_file(self._full(path), data, mode="create")
             except FileExistsError:
                 return False
             except OSError as error:
-                # Ceph words its refusal so that s3fs does not recognise it.
+                # Ceph refuses with an error that s3fs does not recognise.
                 if error.errno == errno.EINVAL and self.is_file(path):
                     return False
                 if code_of(error) == "NotImplemented":
@@ -192,7 +194,7 @@ class ObjectBackend(ListsObjects):
         return True
 
     def delete(self, path: str) -> None:
-        """Remove an object; a missing one is fine."""
+        """Delete an object; a missing one is not an error."""
         with self.lock:
             try:
                 self.fs.rm_file(self._full(path))
@@ -204,10 +206,10 @@ class ObjectBackend(ListsObjects):
 
 
 def open_backend(url: str) -> Backend:
-    """Return the backend of a normalised URL, opened once per process: clients survive no fork.
+    """Return the backend of a normalised URL, opened once per process, as clients survive no fork.
 
     Raises:
-        ImportError, ValueError: no installed file system knows the protocol.
+        ImportError, ValueError: no installed file system supports the protocol.
     """
     return _open(url, os.getpid())
 
@@ -221,5 +223,5 @@ def _open(url: str, _pid: int) -> Backend:
 
 
 def foreign_errors() -> tuple[type[Exception], ...]:
-    """Return what a backend may raise: OSError, and the errors of client libraries in use."""
+    """Return the errors that a backend may raise, those of loaded client libraries included."""
     return (OSError, *loaded_errors(FOREIGN_ERRORS))

@@ -1,7 +1,7 @@
-"""Checkpoints of long jobs: advisory, so a lost or torn one costs time and never correctness.
+"""Checkpoints of long jobs. They are advisory: a lost one costs time, never correctness.
 
-``<stage>/checkpoints/<key>-<token>/step-000012.safetensors``, then ``pointer.json``, written last.
-Every execution writes under its own token and reads those of all: the furthest valid one is taken.
+An execution writes ``<stage>/checkpoints/<key>-<token>/step-000012.safetensors`` under its own
+token, and ``pointer.json`` last. It reads those of all executions and uses the furthest valid one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ POINTER = "pointer.json"
 
 @dataclass(frozen=True)
 class Pointer:
-    """Which file of one execution is its newest complete checkpoint."""
+    """The newest complete checkpoint of one execution."""
 
     step: int
     file: str
@@ -35,7 +35,7 @@ class Checkpoints:
     token: str  # of this execution
 
     def save(self, step: int, payload: bytes) -> None:
-        """Keep the state after `step` steps; older ones of this execution go."""
+        """Store the state after `step` steps and delete older ones of this execution."""
         folder, file = self._folder(f"{self.key}-{self.token}"), f"step-{step:06d}.safetensors"
         pointer = {"step": step, "file": file, "sha256": sha256(payload)}
         self.store.put(f"{folder}/{file}", payload)
@@ -46,22 +46,22 @@ class Checkpoints:
 
     def latest(self) -> tuple[int, bytes] | None:
         """Return (step, payload) of the furthest valid checkpoint of any execution."""
-        found = [
-            (pointer, folder) for folder in self._folders() if (pointer := self._point(folder))
+        pointers = [
+            (pointer, folder) for folder in self._folders() if (pointer := self._pointer(folder))
         ]
-        for pointer, folder in sorted(found, key=lambda pair: pair[0].step, reverse=True):
+        for pointer, folder in sorted(pointers, key=lambda pair: pair[0].step, reverse=True):
             try:
                 payload = self.store.read(f"{folder}/{pointer.file}")
             except DataError:
-                continue  # another execution has moved on since we read its pointer
+                continue  # another execution has replaced it since its pointer was read
             if sha256(payload) == pointer.sha256:
                 return pointer.step, payload
         return None
 
     def clear(self) -> None:
-        """Drop the checkpoints of every execution; the result is committed."""
+        """Delete the checkpoints of every execution, after the result is committed."""
         for folder in self._folders():
-            # The pointer goes first: what is left of an interrupted clear points nowhere.
+            # The pointer is deleted first, so an interrupted clear leaves no pointer.
             names = self.store.names(folder)
             for name in sorted(names, key=lambda name: name != POINTER):
                 self.store.delete(f"{folder}/{name}")
@@ -73,8 +73,8 @@ class Checkpoints:
         names = self.store.folders(f"{self.stage}/checkpoints")
         return [self._folder(name) for name in names if name.startswith(f"{self.key}-")]
 
-    def _point(self, folder: str) -> Pointer | None:
-        """Return the pointer of one execution; None when it has none that can be read."""
+    def _pointer(self, folder: str) -> Pointer | None:
+        """Return the pointer of one execution, or None if it has no readable one."""
         try:
             return Pointer(**json.loads(self.store.read(f"{folder}/{POINTER}")))
         except (DataError, ValueError, TypeError):

@@ -1,4 +1,4 @@
-"""sha256 of bytes and of files that may be remote."""
+"""sha256 of bytes and of local or remote files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the error codes of object stores mean for people, and which of them no retry will change."""
+"""Remedies for the permanent errors of object stores, by error code."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ _PERMISSION = "Allow the credentials {action} on this address (policies: deploy/
 _REGION = "The bucket is in another region: set AWS_DEFAULT_REGION to it"
 _SECRET = "The signature is wrong: check AWS_SECRET_ACCESS_KEY, and that no proxy rewrites requests"
 
-# By S3 error code, or by the name of a client's exception; each is final.
+# By S3 error code or name of a client's exception; a retry does not help with any of these.
 HINTS: Mapping[str, str] = MappingProxyType(
     {
         "AccessDenied": _PERMISSION,
         "AllAccessDisabled": _PERMISSION,
-        "403": _PERMISSION,  # HEAD has no body that could say more
+        "403": _PERMISSION,  # a HEAD response has no details
         "400": f"{_EXPIRED}. If they have not: {_REGION.lower()}",  # likewise
-        "NoSuchBucket": "There is no such bucket: create it, or correct the store's address",
-        "InvalidBucketName": "A bucket has 3 to 63 lower-case letters, digits, dots and dashes",
+        "NoSuchBucket": "The bucket does not exist: create it, or correct the address",
+        "InvalidBucketName": "Use 3 to 63 lower-case letters, digits, dots and dashes as its name",
         "InvalidAccessKeyId": (
             "This store does not know the access key: check AWS_ACCESS_KEY_ID, and that "
             "AWS_ENDPOINT_URL is the store that issued it"
@@ -28,17 +28,17 @@ HINTS: Mapping[str, str] = MappingProxyType(
         "ExpiredToken": _EXPIRED,
         "ExpiredTokenException": _EXPIRED,
         "TokenRefreshRequired": _EXPIRED,
-        "InvalidToken": "The session token is not of these credentials: check AWS_SESSION_TOKEN",
+        "InvalidToken": "The session token belongs to other credentials: check AWS_SESSION_TOKEN",
         "RequestTimeTooSkewed": (
-            "The clock of this machine is more than 15 minutes off: set it, or start its time "
-            "service"
+            "The clock of this machine is wrong by more than 15 minutes: set it, or start its "
+            "time service"
         ),
         "AuthorizationHeaderMalformed": _REGION,
         "IllegalLocationConstraintException": _REGION,
         "PermanentRedirect": _REGION,
         "301": _REGION,
         "NoCredentialsError": f"There are no credentials: {_CREDENTIALS}",
-        "PartialCredentialsError": f"Half of the credentials is missing: {_CREDENTIALS}",
+        "PartialCredentialsError": f"The credentials are incomplete: {_CREDENTIALS}",
         "ProfileNotFound": "Correct AWS_PROFILE, or add it to the AWS configuration",
     }
 )
@@ -70,7 +70,7 @@ def code_of(error: BaseException) -> str:
 
 
 def hint(error: BaseException) -> str | None:
-    """Return what to do about a refusal that is final, or None for one that may pass."""
+    """Return the remedy for a permanent error, or None for one that may be temporary."""
     text = HINTS.get(code_of(error))
     return None if text is None else text.format(action=_action(error))
 
@@ -83,7 +83,7 @@ def _action(error: BaseException) -> str:
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
     """Yield an error, its cause, the cause of that, and so on."""
-    seen: BaseException | None = error
-    while seen is not None:
-        yield seen
-        seen = seen.__cause__
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__

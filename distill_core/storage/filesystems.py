@@ -1,8 +1,8 @@
-"""File systems of fsspec as this project opens them: patient within bounds, never from a cache.
+"""File systems of fsspec, opened with bounded retries and without listing caches.
 
-Every fault of a bucket is retried in exactly one place. Whole requests are repeated by botocore
-(refusals that pass, 5xx, time-outs, lost connections), which s3fs would otherwise multiply by a
-loop of its own. `Steady` repeats what botocore does not: bodies that break off, and 409.
+Every fault of a bucket is retried in exactly one place. botocore repeats whole requests (temporary
+refusals, 5xx, time-outs, lost connections); the retry loop of s3fs around it is switched off.
+`Steady` repeats the faults that botocore does not: interrupted response bodies, and 409.
 """
 
 from __future__ import annotations
@@ -10,49 +10,53 @@ from __future__ import annotations
 import errno
 import os
 import random
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache, partial
 from types import MappingProxyType
 from typing import Any
+from urllib.parse import SplitResult, urlsplit
 
+from distill_core.errors import ConfigError
 from distill_core.storage.error_hints import code_of
 
-# At worst, a request that is refused for ever takes 6 attempts and 1 + 2 + 4 + 8 + 16 = 31 seconds
-# of waiting, half of it on average. A server that takes requests and never answers adds connecting
-# and reading time-outs to each attempt: 6 * (10 + 30) + 31 = 271 seconds.
-# After some 20 requests given up in a row, a process's client retries no more until others succeed.
-# (aiohttp sends a request once more, at once, when its connection turns out to be reset.)
+# A request that is always refused takes 6 attempts and at most 1 + 2 + 4 + 8 + 16 = 31 seconds of
+# waiting, half of that on average. A server that accepts requests but never answers adds connect
+# and read time-outs to each attempt: 6 * (10 + 30) + 31 = 271 seconds.
+# After about 20 failed requests in a row, a process's client stops retrying until one succeeds.
+# (aiohttp repeats a request once, immediately, if its connection was reset.)
 REQUEST_ATTEMPTS = 6
 CONNECT_SECONDS = 10
-READ_SECONDS = 30  # without a byte
-REPEATS = 5  # of what only `Steady` repeats; it waits 0.1 + 0.2 + 0.4 + 0.8 = 1.5 seconds at most
+READ_SECONDS = 30  # without receiving a byte
+REPEATS = 5  # attempts by `Steady`, which waits at most 0.1 + 0.2 + 0.4 + 0.8 = 1.5 seconds
 FIRST_WAIT_SECONDS = 0.1
 
 S3_OPTIONS: Mapping[str, Any] = MappingProxyType(
     {
-        # A listing cache would hide what another machine has just committed.
+        # A listing cache would hide recent commits of other machines.
         "use_listings_cache": False,
-        # One GET returns one version of an object; ranges fetched side by side could mix two.
+        # A single GET returns one version of an object; parallel ranges could mix two.
         "max_concurrency": 1,
-        # What others in this process open stays theirs: `Steady` changes ours.
+        # `Steady` changes the instance, which other code in this process must not share.
         "skip_instance_cache": True,
         "config_kwargs": {
             "connect_timeout": CONNECT_SECONDS,
             "read_timeout": READ_SECONDS,
             "retries": {"mode": "standard", "total_max_attempts": REQUEST_ATTEMPTS},
-            # What newer clients add by default is refused, or stored as data, by several
-            # S3-compatible servers. Our own sha256 goes from end to end.
+            # Several S3-compatible servers refuse the checksums that newer clients add, or store
+            # them as data. Our own sha256 covers the data from end to end.
             "request_checksum_calculation": "when_required",
             "response_checksum_validation": "when_required",
         },
     }
 )
 S3_PROTOCOLS = ("s3", "s3a")
+AZURE_CONTAINER = r"[^/@:]+@[^/@:]+"  # abfss://container@account.dfs.core.windows.net
 
-# Raised while a body is read, so botocore has already called the request a success. By name: none
-# of these libraries has to be installed.
+# Raised while a body is read, when botocore already considers the request successful. Listed by
+# name, so that none of these libraries has to be installed.
 BROKEN_BODIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "aiohttp.client_exceptions": ("ClientPayloadError",),
@@ -64,75 +68,98 @@ CONFLICTS = frozenset({"ConditionalRequestConflict", "OperationAborted"})
 
 
 class Steady:
-    """A file system of s3fs whose methods repeat what its client does not.
+    """A file system of s3fs whose methods retry the faults that its client does not.
 
-    A missing bucket is an error of its own here; s3fs calls it a missing file.
+    A missing bucket raises its own error; s3fs reports it as a missing file.
     """
 
     def __init__(self, fs: Any) -> None:
         """Wrap a file system of s3fs."""
-        fs.retries = 1  # of the loop in s3fs, around the one in botocore
+        fs.retries = 1  # disables the loop in s3fs, around the one in botocore
         self._fs = fs
 
     def __reduce__(self) -> tuple[Callable[[], Steady], tuple[()]]:
-        """Travel as nothing at all: the other process opens its own, with its own credentials."""
-        return _s3_here, ()
+        """Pickle without state: the other process opens its own client with its own credentials."""
+        return _current_s3, ()
 
     def __getattr__(self, name: str) -> Any:
-        """Return an attribute of the file system, its methods made steady."""
-        found = getattr(self._fs, name)
-        return partial(_steadily, found) if callable(found) else found
+        """Return an attribute of the file system; methods are wrapped in retries."""
+        value = getattr(self._fs, name)
+        return partial(_with_retries, value) if callable(value) else value
 
 
 def open_filesystem(url: str) -> tuple[Any, str]:
-    """Return the file system of an URL and the path in it.
+    """Return the file system of a URL and the path in it.
 
     Raises:
-        ImportError, ValueError: no installed file system knows the protocol.
+        ImportError, ValueError: no installed file system supports the protocol.
     """
-    # fsspec loads what it finds installed; a local folder does without it.
+    # fsspec imports every installed implementation; local folders do not need it.
     from fsspec.core import strip_protocol, url_to_fs
 
     if url.partition("://")[0] in S3_PROTOCOLS:
-        return _s3_here(), str(strip_protocol(url))
+        return _current_s3(), str(strip_protocol(url))
     fs, root = url_to_fs(url)
     return fs, str(root)
 
 
+def split_address(key: str, url: str) -> SplitResult:
+    """Return the parts of an address that contains no credentials.
+
+    Args:
+        key: names the setting in errors.
+        url: a path or a URL.
+
+    Raises:
+        ConfigError: it is not a URL, or contains credentials; names the key, not the credentials.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise ConfigError(f"{key} = {url!r}: not a URL ({error}). Correct it.") from None
+    container = parts.scheme in ("abfs", "abfss") and re.fullmatch(AZURE_CONTAINER, parts.netloc)
+    if "@" in parts.netloc and not container:
+        raise ConfigError(
+            f"{key}: the address contains credentials, which would be stored with every run. "
+            "Set them in the environment (AWS_ACCESS_KEY_ID, ...) or use your cloud's roles."
+        )
+    return parts
+
+
 def loaded_errors(names: Mapping[str, tuple[str, ...]]) -> Iterator[type[Exception]]:
-    """Yield the exceptions of a table (module -> names) whose modules are in use."""
+    """Yield the exceptions of a table (module -> names) whose modules are loaded."""
     for module, classes in names.items():
-        if found := sys.modules.get(module):
-            yield from (getattr(found, name) for name in classes)
+        if loaded := sys.modules.get(module):
+            yield from (getattr(loaded, name) for name in classes)
 
 
-def _s3_here() -> Steady:
-    """Return the client of this process for where its environment points."""
+def _current_s3() -> Steady:
+    """Return the client of this process for the endpoint of its environment."""
     return _s3(os.getpid(), os.environ.get("AWS_ENDPOINT_URL"))
 
 
 @lru_cache(maxsize=16)
 def _s3(_pid: int, _endpoint: str | None) -> Steady:
-    """Return the one client of this process, which no fork would survive."""
+    """Return the client of this process; it does not survive a fork."""
     import fsspec
 
     return Steady(fsspec.filesystem("s3", **S3_OPTIONS))
 
 
-def _steadily(call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+def _with_retries(call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     wait = FIRST_WAIT_SECONDS
     for _ in range(REPEATS - 1):
         try:
-            return _called(call, *arguments, **options)
+            return _call(call, *arguments, **options)
         except Exception as error:
-            if not _passes(error):
+            if not _is_temporary(error):
                 raise
-        time.sleep(wait * random.random())  # machines that failed together return apart
+        time.sleep(wait * random.random())  # spreads the retries of machines that failed together
         wait *= 2
-    return _called(call, *arguments, **options)
+    return _call(call, *arguments, **options)
 
 
-def _called(call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+def _call(call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     try:
         return call(*arguments, **options)
     except FileNotFoundError as error:
@@ -141,5 +168,5 @@ def _called(call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         raise
 
 
-def _passes(error: Exception) -> bool:
+def _is_temporary(error: Exception) -> bool:
     return isinstance(error, tuple(loaded_errors(BROKEN_BODIES))) or code_of(error) in CONFLICTS

@@ -1,4 +1,4 @@
-"""Image shards: Parquet that `datasets` and plain pyarrow read, one row group per class.
+"""The file format of images: Parquet, readable by `datasets` and pyarrow, a row group per class.
 
 Axes: N images of a shard, S side in pixels.
 """
@@ -32,7 +32,7 @@ LOSS_PREFIX = "loss_"
 COLUMNS = ("image", "label", "wnid", "ipc_index", "sha256")
 VERSION = 1
 
-# JPEG 95 without chroma subsampling: the strongest loss that is offered.
+# JPEG 95 without chroma subsampling is the most lossy encoding on offer.
 ENCODINGS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "png": ("png", {"format": "PNG"}),
     "jpeg": ("jpg", {"format": "JPEG", "quality": 95, "subsampling": 0}),
@@ -66,15 +66,15 @@ def encode_images(
     if wrong := [name for name, length in lengths.items() if length != len(rows.images)]:
         raise DataError(
             f"image shard: {lengths[wrong[0]]} rows of {wrong[0]} for {len(rows.images)} images, "
-            f"as many expected. Give one per image."
+            "expected one per image."
         )
     schema = _schema(encoding, sorted(losses))
     table = pa.table(_columns(rows, encoding, losses), schema=schema)
-    # Images are compressed already; a second time only costs.
+    # Images are compressed already; compressing them again only costs time.
     compression = {
         name: "none" if name.startswith("image.") else "zstd" for name in _leaves(schema)
     }
-    # The smallest and the largest image of a row group would be kept as its statistics, twice.
+    # Statistics of images would store the smallest and largest one of a row group, twice.
     return write_row_groups(
         schema,
         _by_class(table, rows.images),
@@ -85,14 +85,16 @@ def encode_images(
 
 
 def decode_images(data: bytes, *, where: str = "image shard") -> ImageRows:
-    """Read an image shard back, every page and every image verified.
+    """Decode an image shard; every page and every image is verified.
 
     Raises:
         DataError: it is damaged, has another schema, or its images differ in size.
     """
     with open_parquet(data, where=where, columns=COLUMNS) as file:
         if (kind := file.schema_arrow.field("image").type) != IMAGE_TYPE:
-            raise DataError(f"{where}: images are {kind}, {IMAGE_TYPE} expected. Give other files.")
+            raise DataError(
+                f"{where}: images are {kind}, expected {IMAGE_TYPE}. Use an image shard."
+            )
         table = file.read(columns=list(COLUMNS))
     labels, indices = (column_values(table[name]).tolist() for name in ("label", "ipc_index"))
     wnids = table["wnid"].to_pylist()
@@ -104,7 +106,7 @@ def decode_images(data: bytes, *, where: str = "image shard") -> ImageRows:
         )
     ]
     if len(sizes := sorted({image.shape for image in pixels})) != 1:
-        raise DataError(f"{where}: images of sizes {sizes}, one size expected. Make it anew.")
+        raise DataError(f"{where}: images of sizes {sizes}, expected one size. Recreate the shard.")
     return ImageRows(images, np.stack(pixels))
 
 
@@ -127,10 +129,10 @@ def decode_pixels(data: bytes, *, where: str = "image") -> np.ndarray:
             pixels = np.asarray(image)
     except (OSError, SyntaxError, ValueError) as error:
         raise DataError(
-            f"{where}: {len(data)} bytes are not a whole image ({error}). Make it anew."
+            f"{where}: {len(data)} bytes are not a complete image ({error}). Recreate the shard."
         ) from error
     if pixels.ndim != 3 or pixels.shape[2] != 3:
-        raise DataError(f"{where}: shape {pixels.shape}, (S, S, 3) expected. Store RGB images.")
+        raise DataError(f"{where}: shape {pixels.shape}, expected (S, S, 3). Store RGB images.")
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
@@ -170,7 +172,7 @@ def _schema(encoding: Encoding, losses: list[str]) -> pa.Schema:
 
 
 def _feature(kind: pa.DataType) -> dict[str, Any]:
-    """Return how Hugging Face `datasets` describes a column."""
+    """Return the description of a column for Hugging Face `datasets`."""
     if kind == IMAGE_TYPE:
         return {"_type": "Image"}
     return {"_type": "Value", "dtype": {"float": "float32"}.get(str(kind), str(kind))}
@@ -193,5 +195,5 @@ def _by_class(table: pa.Table, images: tuple[ImageId, ...]) -> Iterator[pa.Table
 def _checked(cell: Mapping[str, Any], digest: str, *, where: str) -> np.ndarray:
     name = f"{where}: {cell['path']}"
     if sha256(cell["bytes"]) != digest:
-        raise DataError(f"{name}: its bytes do not match its sha256 column. Make the shard anew.")
+        raise DataError(f"{name}: its bytes do not match its sha256 column. Recreate the shard.")
     return decode_pixels(cell["bytes"], where=name)

@@ -48,10 +48,10 @@ def choose_scheme(
 
 @dataclass(frozen=True, eq=False)
 class LabelRows:
-    """The labels of N images under V views; what the mix does not use is neutral."""
+    """The labels of N images under V views; fields that the mix does not use are neutral."""
 
     scheme: str  # features, logits, topk or online
-    teacher: str  # sha256 of the weights; their head turns features into logits
+    teacher: str  # sha256 of the weights, whose head maps features to logits
     images: tuple[ImageId, ...]  # N, as in the image shard
     views: Sequence[int]  # V view ids
     boxes: np.ndarray  # (V, N, 4) int32: top, left, height, width
@@ -65,15 +65,15 @@ class LabelRows:
     # float16 of the largest, None online
     values: np.ndarray | None
     affine: Affine | None  # of features
-    ids: np.ndarray | None = None  # (V, N, k) uint16, of topk: classes of the values
-    rest: np.ndarray | None = None  # (V, N) float16, of topk: mean of the other logits
-    patches: np.ndarray | None = None  # (V, N, 2, G) uint8; None: none are shuffled
+    ids: np.ndarray | None = None  # (V, N, k) uint16, for topk: classes of the values
+    rest: np.ndarray | None = None  # (V, N) float16, for topk: mean of the other logits
+    patches: np.ndarray | None = None  # (V, N, 2, G) uint8; None: not shuffled
     operations: np.ndarray | None = None  # (V, N, K) uint8; None: no RandAugment
     arguments: np.ndarray | None = None  # (V, N, K) float32, of the operations
 
 
 def check_rows(rows: LabelRows) -> None:
-    """Refuse what a file could not hold.
+    """Check that the rows can be stored.
 
     Raises:
         DataError: a box does not fit 16 bits, two images share a name, or values are missing.
@@ -81,27 +81,31 @@ def check_rows(rows: LabelRows) -> None:
     for name, boxes in (("box", rows.boxes), ("mix_box", rows.mix_boxes)):
         if boxes.size and not 0 <= boxes.min() <= boxes.max() <= np.iinfo(np.uint16).max:
             raise DataError(
-                f"label shard: {name} from {boxes.min()} to {boxes.max()}, 0 to 65535 pixels "
-                f"expected. Views lie inside the image."
+                f"label shard: {name} from {boxes.min()} to {boxes.max()}, expected 0 to "
+                "65535 pixels inside the image."
             )
     if len(np.unique(image_names(rows.images))) != len(rows.images):
-        raise DataError("label shard: two images of one label and ipc_index. Names are unique.")
+        raise DataError(
+            "label shard: two images have the same label and ipc_index, expected unique pairs."
+        )
     if (rows.values is None) != (rows.scheme == "online"):
         raise DataError(
-            f"label shard: {'no' if rows.values is None else 'some'} values under scheme "
-            f"{rows.scheme!r}. All schemes but 'online' store values."
+            f"label shard: {'no' if rows.values is None else 'some'} values with scheme "
+            f"{rows.scheme!r}. All schemes except 'online' store values."
         )
     if (rows.scheme == "topk") != (rows.ids is not None and rows.rest is not None):
-        raise DataError("label shard: ids and rest go with scheme 'topk', and only with it.")
+        raise DataError(
+            "label shard: ids and rest are required with scheme 'topk' and not allowed otherwise."
+        )
 
 
 def image_names(images: tuple[ImageId, ...]) -> np.ndarray:
-    """Return every image's (label, ipc_index) as one number, (N,) int64."""
+    """Return the (label, ipc_index) of every image as one number, (N,) int64."""
     labels, indices = ([getattr(i, n) for i in images] for n in ("label", "ipc_index"))
     return pair(np.array(labels, np.int64), np.array(indices, np.int64))
 
 
 def pair(label: np.ndarray, ipc_index: np.ndarray) -> np.ndarray:
-    """Return one number per name, int64."""
+    """Return one int64 number per (label, ipc_index)."""
     names: np.ndarray = (label.astype(np.int64) << 32) | ipc_index.astype(np.int64)
     return names

@@ -1,4 +1,4 @@
-"""The columns of a label shard: what is always there, and what each mix and scheme adds."""
+"""The columns of a label shard: the common ones, and those of each mix and scheme."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 from distill_core.storage.label_rows import Affine
 from distill_core.storage.parquet import list_type, pack_metadata
 
-VERSION = 2  # 1 had lists of codes, one level per code; both are read
+VERSION = 2  # 1 stored lists of codes, one level per code; both can be read
 BOX = list_type(pa.uint16(), 4)
 COLUMNS: Mapping[str, pa.DataType] = {
     "label": pa.int32(),
@@ -34,18 +34,18 @@ MIX_COLUMNS: Mapping[str, Mapping[str, pa.DataType]] = {
     "cutout": {"mix_box": BOX, "colour": list_type(pa.float32(), 3)},
 }
 VALUES: Mapping[str, pa.DataType | None] = {
-    "features": pa.uint8(),  # codes; `label_decoding.decode` and the head make logits of them
+    "features": pa.uint8(),  # codes; `labels.decoding` and the head turn them into logits
     "logits": pa.float16(),
-    "topk": pa.float16(),  # the largest logits, in order; see `topk.Top`
-    "online": None,  # nothing is stored: seed and teacher are the truth
+    "topk": pa.float16(),  # the largest logits, in order; see `labels.topk`
+    "online": None,  # no values: they are recomputed from seed and teacher
 }
 
 
-STREAMS = frozenset({"logits", "topk", "ids"})  # whose bytes are split into streams
+STREAMS = frozenset({"logits", "topk", "ids"})  # columns encoded as split byte streams
 
 
 def _extra(facts: Mapping[str, Any]) -> dict[str, pa.DataType]:
-    """Return the columns that only some files have, by what their facts say."""
+    """Return the optional columns of a file with these facts."""
     types: dict[str, pa.DataType] = {}
     if kept := facts.get("kept"):
         types["ids"] = list_type(pa.uint16(), kept)  # classes of the largest logits
@@ -62,8 +62,8 @@ def label_schema(facts: Mapping[str, Any], *, width: int | None) -> pa.Schema:
     """Return the schema of one label shard.
 
     Args:
-        facts: what holds for the whole file; `scheme`, `mix`, `kept`, `patches` and `operations`
-            choose columns.
+        facts: metadata of the whole file; `scheme`, `mix`, `kept`, `patches` and `operations`
+            determine the columns.
         width: values per label, D or C; None when none are stored.
     """
     types = {**COLUMNS, **MIX_COLUMNS[facts["mix"]], **_extra(facts)}
@@ -76,7 +76,7 @@ def label_schema(facts: Mapping[str, Any], *, width: int | None) -> pa.Schema:
 
 
 def stored_columns(facts: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the names of the columns that a file with these facts has."""
+    """Return the column names of a file with these facts."""
     values = () if VALUES[facts["scheme"]] is None else (facts["scheme"],)
     return (*COLUMNS, *MIX_COLUMNS[facts["mix"]], *_extra(facts), *values)
 
@@ -96,7 +96,7 @@ def pack_affine(affine: Affine | None) -> dict[str, Any]:
 
 
 def unpack_affine(facts: Mapping[str, Any]) -> Affine | None:
-    """Return what `pack_affine` wrote."""
+    """Return the map that `pack_affine` packed."""
     if facts["scale"] is None:
         return None
     return Affine(_unpack(facts["scale"]), _unpack(facts["offset"]), facts.get("bits", 8))

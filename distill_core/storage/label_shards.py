@@ -1,7 +1,7 @@
-"""Label shards: what a teacher says about views of the images of one image shard.
+"""The file format of soft labels: Parquet with a teacher's labels of views of one image shard.
 
-A label is addressed by (image, view), never by a position in a batch. One row group per view: an
-epoch reads one row group from every shard and nothing else.
+A label is addressed by (image, view), never by a position in a batch. There is one row group per
+view, so an epoch reads exactly one row group of every shard.
 
 Axes: V views, N images, D features, C classes.
 """
@@ -51,15 +51,15 @@ def encode_labels(rows: LabelRows) -> bytes:
     check_rows(rows)
     schema, fixed = _schema(rows), _image_columns(rows.images)
     tables = (_view_table(rows, position, fixed, schema) for position in range(len(rows.views)))
-    # What is told is nearly all bytes: it is worth the better compression. Split byte streams set
-    # the bytes of a number apart that vary from those that do not.
-    told = [leaf(field) for field in schema if field.name in VALUES or field.name == "ids"]
+    # The label values are nearly all bytes and worth the better compression. Split byte streams
+    # separate the varying bytes of a number from the constant ones.
+    values = [leaf(field) for field in schema if field.name in VALUES or field.name == "ids"]
     streams = [leaf(field) for field in schema if field.name in STREAMS]
     return write_row_groups(
         schema,
         tables,
-        compression=dict.fromkeys(map(leaf, schema), "lz4") | dict.fromkeys(told, "zstd"),
-        use_dictionary=False,  # costs more than it saves in row groups of a hundred labels
+        compression=dict.fromkeys(map(leaf, schema), "lz4") | dict.fromkeys(values, "zstd"),
+        use_dictionary=False,  # costs more than it saves for row groups of a hundred labels
         column_encoding=dict.fromkeys(streams, "BYTE_STREAM_SPLIT"),
         write_statistics=["view"],
     )
@@ -68,11 +68,11 @@ def encode_labels(rows: LabelRows) -> bytes:
 def decode_labels(
     data: bytes | RowGroupFile, views: Sequence[int] | None = None, *, where: str = "label shard"
 ) -> LabelRows:
-    """Read some views back, and only their row groups; all of them by default.
+    """Decode some views, all by default; only their row groups are read.
 
     Args:
-        data: the file, or what stands for it in a store.
-        views: view ids, at least one, in the order wanted.
+        data: the file, or an open one in a store.
+        views: view ids, at least one, in the order of the result.
         where: names the file in errors.
 
     Raises:
@@ -82,18 +82,18 @@ def decode_labels(
         facts = unpack_metadata(file, where=where)
         need_columns(file, stored_columns(facts), where=where)
         groups = {view: number for number, view in enumerate(facts["views"])}
-        wanted = [int(view) for view in (facts["views"] if views is None else views)]
-        if missing := [view for view in wanted if view not in groups]:
+        chosen = [int(view) for view in (facts["views"] if views is None else views)]
+        if missing := [view for view in chosen if view not in groups]:
             raise DataError(
-                f"{where}: no view {missing[0]}; it holds {facts['views'][0]} to "
-                f"{facts['views'][-1]}. Read the shard of that range."
+                f"{where}: no view {missing[0]}; it contains {facts['views'][0]} to "
+                f"{facts['views'][-1]}. Read the shard that contains the view."
             )
         names = [name for name in stored_columns(facts) if name != "view"]
-        chosen = [groups[view] for view in wanted]
-        # Callers read many files at once, and pages are small: more threads only cost.
-        table = file.read_row_groups(chosen, columns=names, use_threads=False)
-    images = _images(table.slice(0, table.num_rows // len(wanted)))
-    return _rows(facts, images, wanted, table, where=where)
+        numbers = [groups[view] for view in chosen]
+        # Callers read many files at once and pages are small, so more threads only add overhead.
+        table = file.read_row_groups(numbers, columns=names, use_threads=False)
+    images = _images(table.slice(0, table.num_rows // len(chosen)))
+    return _rows(facts, images, chosen, table, where=where)
 
 
 def _schema(rows: LabelRows) -> pa.Schema:
@@ -110,13 +110,13 @@ def _schema(rows: LabelRows) -> pa.Schema:
 
 
 def _extras(rows: LabelRows) -> dict[str, int]:
-    """Return the facts that only some files have; others stay as they always were."""
+    """Return the facts of optional columns; files without them keep their bytes."""
     widths = {"kept": rows.ids, "patches": rows.patches, "operations": rows.operations}
     return {name: drawn.shape[-1] for name, drawn in widths.items() if drawn is not None}
 
 
 def _image_columns(images: tuple[ImageId, ...]) -> dict[str, Any]:
-    """Return what is the same in every row group, made once."""
+    """Return the columns that are equal in every row group, made once."""
     return {
         "label": np.array([image.label for image in images], np.int32),
         "wnid": pa.array([image.wnid for image in images], pa.string()),
@@ -125,7 +125,7 @@ def _image_columns(images: tuple[ImageId, ...]) -> dict[str, Any]:
 
 
 def _view_table(rows: LabelRows, v: int, fixed: Mapping[str, Any], schema: pa.Schema) -> pa.Table:
-    """Return one row group; no row is touched by Python."""
+    """Return one row group, without a Python loop over its rows."""
     partners = rows.partners[v]
     columns: dict[str, Any] = {
         **fixed,
@@ -178,7 +178,9 @@ def _rows(
         table.num_rows != shape[0] * shape[1]
         or (pair(column("label", np.int64), column("ipc_index", np.int64)) != names).any()
     ):
-        raise DataError(f"{where}: views of different images, the same expected. Make it anew.")
+        raise DataError(
+            f"{where}: its views are of different images, expected the same. Recreate the shard."
+        )
 
     def lists(name: str, *shape: int) -> np.ndarray | None:
         if name not in table.column_names:
@@ -214,11 +216,12 @@ def _partners(
     if "partner_label" not in table.column_names:
         return np.tile(np.arange(shape[1], dtype=np.int32), (shape[0], 1))
     label, index = (column_values(table[f"partner_{n}"]) for n in ("label", "ipc_index"))
-    wanted, order = pair(label, index), np.argsort(names)
-    found = order[np.searchsorted(names, wanted, sorter=order).clip(max=len(names) - 1)]
-    if (names[found] != wanted).any():
-        raise DataError(f"{where}: a mix partner outside the shard. Make it anew.")
-    partners: np.ndarray = found.astype(np.int32).reshape(shape)
+    partner_names, order = pair(label, index), np.argsort(names)
+    places = np.searchsorted(names, partner_names, sorter=order)
+    positions = order[places.clip(max=len(names) - 1)]
+    if (names[positions] != partner_names).any():
+        raise DataError(f"{where}: a mix partner is not in the shard. Recreate the shard.")
+    partners: np.ndarray = positions.astype(np.int32).reshape(shape)
     return partners
 
 

@@ -1,7 +1,7 @@
-"""What collectors and partial readers ask of a backend: everything below a folder, and byte ranges.
+"""Listing and range reads of a backend, for garbage collection and partial readers.
 
-Also the remains of killed writers, which no reader ever sees: partial files on a disk, uploads
-that never ended in a bucket.
+Listings can include the remains of killed writers, which readers never see: partial files on a
+disk, and unfinished multipart uploads in a bucket.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MODIFIED = (
     "mtime",
     "updated",
     "created",
-)  # fsspec has no one name
+)  # names of the modification time in fsspec
 
 
 @dataclass(frozen=True)
@@ -35,15 +35,15 @@ class StoredFile:
 
 @dataclass(frozen=True)
 class Upload:
-    """Parts of an object that was never completed; they are stored, paid for and never listed."""
+    """An unfinished multipart upload; its parts cost storage but appear in no listing."""
 
-    path: str  # what would have become of it, relative to the store
+    path: str  # of the object it was meant for, relative to the store
     id: str
     begun: datetime  # UTC
 
 
 class Lists(Protocol):
-    """The part of a backend that is defined here; paths are relative to its root."""
+    """The listing operations of a backend; paths are relative to its root."""
 
     def read_range(self, path: str, start: int, length: int) -> bytes:
         """Return `length` bytes from `start`, fewer where the object ends."""
@@ -52,10 +52,10 @@ class Lists(Protocol):
         """Yield everything below a folder; `partial` adds local files that are being written."""
 
     def uploads(self) -> Iterator[Upload]:
-        """Yield the uploads that were begun and never ended."""
+        """Yield the unfinished multipart uploads."""
 
     def abort(self, upload: Upload) -> None:
-        """Drop the parts of an upload; one that is gone is fine."""
+        """Delete the parts of an upload; a missing upload is not an error."""
 
 
 class ListsDisk:
@@ -73,7 +73,7 @@ class ListsDisk:
             raise FileNotFoundError(path) from error
 
     def files(self, folder: str, *, partial: bool) -> Iterator[StoredFile]:
-        """Yield every file below a folder; one that cannot be read must not pass for missing."""
+        """Yield every file below a folder; an unreadable folder raises an error."""
         top = Path(self.root, folder)
         for parent, _, names in os.walk(top, onerror=_unless_missing, followlinks=True):
             for name in names:
@@ -81,7 +81,7 @@ class ListsDisk:
                     yield from self._described(Path(parent, name))
 
     def uploads(self) -> Iterator[Upload]:
-        """Yield nothing: what a killed writer leaves on a disk is a partial file."""
+        """Yield nothing: on a disk, a killed writer leaves a partial file instead."""
         return iter(())
 
     def abort(self, upload: Upload) -> None:
@@ -89,11 +89,11 @@ class ListsDisk:
 
     def _described(self, full: Path) -> Iterator[StoredFile]:
         try:
-            found = full.stat()
+            status = full.stat()
         except FileNotFoundError:
-            return  # it went while we looked
+            return  # deleted since it was listed
         path = full.relative_to(self.root).as_posix()
-        yield StoredFile(path, found.st_size, _utc(found.st_mtime))
+        yield StoredFile(path, status.st_size, _utc(status.st_mtime))
 
 
 class ListsObjects:
@@ -109,24 +109,24 @@ class ListsObjects:
             return bytes(self.fs.cat_file(f"{self._base}{path}", start=start, end=start + length))
 
     def files(self, folder: str, *, partial: bool) -> Iterator[StoredFile]:
-        """Yield every object below a prefix; nothing partial ever has a name here."""
+        """Yield every object below a prefix; unfinished uploads have no name here."""
         within = f"{self._base}{folder}".rstrip("/") + "/"
         with self.lock:
-            found = self.fs.find(within.rstrip("/"), detail=True)
-        for name, entry in found.items():
+            entries = self.fs.find(within.rstrip("/"), detail=True)
+        for name, entry in entries.items():
             full = name.lstrip("/")
             if entry["type"] == "file" and full.startswith(within):
                 path = full.removeprefix(self._base)
                 yield StoredFile(path, int(entry["size"]), self._modified(entry))
 
     def uploads(self) -> Iterator[Upload]:
-        """Yield the multipart uploads below the prefix; none where there is no such thing."""
+        """Yield the multipart uploads below the prefix, if the file system has any."""
         if not hasattr(self.fs, "list_multipart_uploads"):
             return
         bucket, _, prefix = self._base.partition("/")
         page: dict[str, Any] = {"Bucket": bucket, "Prefix": prefix}
         while page:
-            # The short cut of s3fs knows neither prefixes nor a second page.
+            # s3fs's own method supports neither prefixes nor more than one page.
             answer = self.fs.call_s3("list_multipart_uploads", **page)
             for entry in answer.get("Uploads") or ():
                 path = entry["Key"].removeprefix(prefix)
@@ -134,7 +134,7 @@ class ListsObjects:
             page = _next(page, answer)
 
     def abort(self, upload: Upload) -> None:
-        """Drop the parts of an upload; one that is gone is fine."""
+        """Delete the parts of an upload; a missing upload is not an error."""
         bucket, _, key = f"{self._base}{upload.path}".partition("/")
         try:
             self.fs.call_s3("abort_multipart_upload", Bucket=bucket, Key=key, UploadId=upload.id)
@@ -156,7 +156,7 @@ def _unless_missing(error: OSError) -> None:
 
 
 def _next(page: dict[str, Any], answer: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what to ask for the page after an answer; nothing after the last."""
+    """Return the request for the page after an answer; empty after the last one."""
     if not answer.get("IsTruncated"):
         return {}
     marks = {"KeyMarker": "NextKeyMarker", "UploadIdMarker": "NextUploadIdMarker"}
@@ -164,9 +164,9 @@ def _next(page: dict[str, Any], answer: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _utc(moment: Any) -> datetime:
-    """Return a time in UTC, whichever way a file system says it."""
+    """Return a time in UTC, from a timestamp, an ISO string or a datetime."""
     if isinstance(moment, int | float):
         return datetime.fromtimestamp(moment, UTC)
-    found = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
-    aware: datetime = found if found.tzinfo else found.replace(tzinfo=UTC)
+    parsed = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
+    aware: datetime = parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
     return aware.astimezone(UTC)

@@ -1,8 +1,8 @@
-"""Manifests: which shard of a run is which key. Written last: its presence means the stage is done.
+"""Manifests: the shards of a stage of a run, by key. A manifest is written when the stage is done.
 
-Only the canonical part of a marker stands here (shard, key, rows, classes, file hashes), so two
-runs that made the same bytes have equal manifests, whoever made them, when and how often. What a
-stage went on without is named, and inherited by every later stage: no result hides it.
+A manifest contains only the canonical part of the markers (shard, key, rows, classes, file
+hashes), so runs that made the same bytes have equal manifests, regardless of machines, times and
+retries. Shards that a stage was completed without are listed, and later stages inherit the list.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ class ManifestEntry:
 class Manifest:
     """A finished stage of a run."""
 
-    stage: str  # may carry a set: recover, recover.random_real
+    stage: str  # may include an image set: recover, recover.random_real
     entries: tuple[ManifestEntry, ...]  # in plan order
-    missing: tuple[str, ...] = ()  # shards given up, of this stage or of those it builds on
+    missing: tuple[str, ...] = ()  # shards left out, of this stage or of earlier ones
 
     @classmethod
     def of(cls, stage: str, markers: Iterable[Marker], missing: Iterable[str] = ()) -> Manifest:
-        """Collect a stage's markers, given in plan order."""
+        """Return the manifest of a stage's markers, given in plan order."""
         return cls(stage, tuple(ManifestEntry.of(marker) for marker in markers), tuple(missing))
 
     def to_json(self) -> bytes:
@@ -57,10 +57,10 @@ class Manifest:
 
     @classmethod
     def from_json(cls, data: bytes, *, where: str = "manifest") -> Manifest:
-        """Read a manifest back.
+        """Parse a stored manifest.
 
         Raises:
-            DataError: it is not a manifest, or one of another version.
+            DataError: it is not a manifest, or has another version.
         """
         try:
             tree = json.loads(data)
@@ -71,22 +71,22 @@ class Manifest:
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise DataError(
                 f"{where}: {len(data)} bytes are not a manifest ({error}). "
-                f"Delete it and run the stage again: finished shards are kept."
+                f"Delete it and run the stage again; finished shards are kept."
             ) from None
 
 
 def manifest_path(run: str, stage: str) -> str:
-    """Return where the manifest of a stage of a run stands."""
+    """Return the path of the manifest of a stage of a run."""
     return f"runs/{run}/{stage}.manifest.json"
 
 
 def save_manifest(store: Store, run: str, manifest: Manifest) -> None:
-    """Declare a stage of a run done."""
+    """Store the manifest of a stage of a run, which marks it as done."""
     store.put(manifest_path(run, manifest.stage), manifest.to_json())
 
 
 def load_manifest(store: Store, run: str, stage: str) -> Manifest | None:
-    """Return the manifest of a stage of a run, or None while the stage is not done."""
+    """Return the manifest of a stage of a run, or None if the stage is not done."""
     path = manifest_path(run, stage)
     if not store.exists(path):
         return None

@@ -54,12 +54,12 @@ class Marker:
     summary: dict[str, Any] = field(default_factory=dict)  # small facts for people, JSON-able
 
     def to_json(self) -> bytes:
-        """Return the marker as JSON that anybody can read."""
+        """Return the marker as indented JSON."""
         return json.dumps(asdict(self), indent=1, sort_keys=True).encode()
 
     @classmethod
     def from_json(cls, data: bytes, *, where: str = "marker") -> Marker:
-        """Read a marker back.
+        """Parse a stored marker.
 
         Raises:
             ShardError: it is not a marker.
@@ -71,14 +71,14 @@ class Marker:
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ShardError(
                 f"{where}: {len(data)} bytes are not a marker ({error}). "
-                f"Delete it and run again to make this shard anew."
+                f"Delete it and run again to recreate this shard."
             ) from None
 
     def file(self, suffix: str) -> FileInfo:
         """Return the file with a suffix.
 
         Raises:
-            ShardError: there is none.
+            ShardError: there is no such file.
         """
         for info in self.files:
             if info.suffix == suffix:
@@ -86,5 +86,5 @@ class Marker:
         known = ", ".join(info.suffix for info in self.files) or "no files at all"
         raise ShardError(
             f"{self.stage}/_done/{self.key}{MARKER_SUFFIX}: no file {suffix!r}, its marker lists "
-            f"{known}. Delete the marker and run again to make this shard anew."
+            f"{known}. Delete the marker and run again to recreate this shard."
         )

@@ -1,7 +1,7 @@
-"""Parquet in memory: row groups in, checked row groups out; the same bytes for the same rows.
+"""Deterministic writing and verified reading of Parquet in memory.
 
-No time and no host enters a file. Page checksums are written and verified: a flipped bit is an
-error, never another number.
+Files contain no time and no host name, so the same rows give the same bytes. Page checksums are
+written and verified, so a flipped bit is an error and never a wrong number.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def write_row_groups(schema: pa.Schema, tables: Iterable[pa.Table], **options: A
         tables: at least one row each.
         options: compression and encodings, as pyarrow names them.
     """
-    # Built in memory: a writer that an exception closes leaves a short file that still reads well.
+    # Built in memory, because a writer closed by an exception leaves a short but readable file.
     stream = io.BytesIO()
     with pq.ParquetWriter(stream, schema, write_page_checksum=True, **options) as writer:
         for table in tables:
@@ -46,12 +46,12 @@ def open_parquet(
     """Open a file whose pages are verified as they are read.
 
     Args:
-        data: all of it, or what stands for it in a store.
+        data: the whole file, or an open one in a store.
         where: names the file in errors.
-        columns: that it must have.
+        columns: required columns.
 
     Raises:
-        DataError: it is damaged, no Parquet file, or lacks one of `columns`.
+        DataError: it is damaged, not a Parquet file, or lacks one of `columns`.
     """
     in_memory = isinstance(data, bytes)
     source = pa.BufferReader(data) if in_memory else pa.PythonFile(data, mode="r")
@@ -61,13 +61,13 @@ def open_parquet(
             yield file
     except (pa.ArrowException, OSError) as error:
         raise DataError(
-            f"{where}: {len(data)} bytes are not a whole Parquet file ({_first_line(error)}). "
-            f"Copy it again, or make it anew."
+            f"{where}: {len(data)} bytes are not a complete Parquet file ({_first_line(error)}). "
+            f"Copy it again, or recreate it."
         ) from error
 
 
 def need_columns(file: pq.ParquetFile, columns: Sequence[str], *, where: str) -> None:
-    """Refuse a file that lacks a column.
+    """Check that a file has some columns.
 
     Raises:
         DataError: one of `columns` is missing.
@@ -75,7 +75,7 @@ def need_columns(file: pq.ParquetFile, columns: Sequence[str], *, where: str) ->
     if missing := sorted(set(columns) - set(file.schema_arrow.names)):
         raise DataError(
             f"{where}: no column {missing[0]!r}; it has "
-            f"{', '.join(file.schema_arrow.names) or 'none'}. Give a file of another kind."
+            f"{', '.join(file.schema_arrow.names) or 'none'}. Use a file of the expected kind."
         )
 
 
@@ -116,8 +116,8 @@ def column_values(column: pa.ChunkedArray) -> np.ndarray:
 
 
 def pack_metadata(facts: Mapping[str, Any], **others: str) -> dict[bytes, bytes]:
-    """Return schema metadata: our facts as JSON, and those of others under their own names."""
-    # Page checksums do not cover the footer, and a flipped digit here would spoil every row.
+    """Return schema metadata: our facts as JSON, and other entries under their own names."""
+    # Page checksums do not cover the footer, where a flipped digit would change every row.
     sealed = {"facts": dict(facts), "sha256": _seal(facts)}
     own = {METADATA_KEY: json.dumps(sealed, sort_keys=True).encode()}
     return own | {name.encode(): text.encode() for name, text in others.items()}
@@ -127,7 +127,7 @@ def unpack_metadata(file: pq.ParquetFile, *, where: str) -> dict[str, Any]:
     """Return our facts from the schema metadata.
 
     Raises:
-        DataError: there are none, so the file is not ours, or they are damaged.
+        DataError: there are none, because distill did not write the file, or they are damaged.
     """
     try:
         sealed = json.loads((file.schema_arrow.metadata or {})[METADATA_KEY])
@@ -137,8 +137,8 @@ def unpack_metadata(file: pq.ParquetFile, *, where: str) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError):
         pass
     raise DataError(
-        f"{where}: its metadata lack the facts that distill writes, or they are damaged. "
-        f"Give a shard of a distill store, or make it anew."
+        f"{where}: its metadata lacks the facts that distill writes, or they are damaged. "
+        f"Use a shard of a distill store, or recreate the shard."
     )
 
 

@@ -1,8 +1,8 @@
-"""A Parquet file in a store, held one row group at a time.
+"""A Parquet file in a store, read one row group at a time.
 
-Its bytes are hashed in the order of the file, and once all of them are, their sha256 must be the
-marker's. Row groups that are read in order cost each byte once; what is jumped over is read for its
-hash alone. Until the end is reached, the checksums of the pages vouch for what is read.
+Its bytes are hashed in the order of the file; once all are hashed, the sha256 must equal the
+marker's. Row groups read in order cost each byte once; those that are skipped are read for the hash
+alone. Until the end is reached, page checksums protect the data.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from distill_core.errors import ShardError
 from distill_core.storage.markers import FileInfo
 from distill_core.storage.store import Store
 
-TAIL = 2**16  # bytes; Arrow reads as many from the end of a file to find its footer
+TAIL = 2**16  # bytes that Arrow reads from the end of a file to find its footer
 TRAILER = 8  # bytes: length of the footer, magic
-STRIDE = 2**20  # bytes at a time that are read for their hash alone
+STRIDE = 2**20  # bytes read at a time for the hash alone
 Span = tuple[int, int]  # first byte, byte after the last
 
 
@@ -27,16 +27,16 @@ class RowGroupFile:
     """The file-like object that Arrow reads from; for one thread at a time.
 
     Args:
-        store: where the file is.
-        info: what its marker says of it.
-        marker: path of the marker, for people.
+        store: that contains the file.
+        info: of the file, from its marker.
+        marker: path of the marker, for errors.
 
     Raises:
         DataError: there is no such object.
-        ShardError: it is shorter than its marker says, or ends without the footer of a file.
+        ShardError: it is shorter than its marker states, or has no footer.
     """
 
-    closed = False  # Arrow asks
+    closed = False  # read by Arrow
 
     def __init__(self, store: Store, info: FileInfo, *, marker: str) -> None:
         self.where = store.uri(info.path)
@@ -50,7 +50,7 @@ class RowGroupFile:
         """Return the next bytes, as files do.
 
         Raises:
-            ShardError: every byte has been read now, and they are not those of the marker.
+            ShardError: every byte has been read, and their sha256 is not that of the marker.
         """
         start, size = self._position, self._info.bytes
         stop = size if count < 0 else min(start + count, size)
@@ -77,27 +77,27 @@ class RowGroupFile:
         return self._position
 
     def release(self) -> None:
-        """Let go of the row group; a later read fetches it again."""
+        """Free the row group in memory; a later read fetches it again."""
         self._held = ((0, 0), b"")
 
     def _read_tail(self) -> bytes:
-        """Return the end of the file: the whole footer, and at least what Arrow asks for."""
+        """Return the end of the file: the whole footer, and at least `TAIL` bytes."""
         size = self._info.bytes
         tail = self._load(max(0, size - TAIL), size)
         footer = min(size, int.from_bytes(tail[-TRAILER:][:4], "little") + TRAILER)
         return tail if footer <= len(tail) else self._load(size - footer, size)
 
     def _find_groups(self) -> list[Span]:
-        """Return where each row group lies."""
+        """Return the span of each row group."""
         try:
             metadata = pq.read_metadata(pa.BufferReader(self._tail))
         except (pa.ArrowException, OSError):
-            raise self._refusal("no footer of a Parquet file at its end") from None
+            raise self._mismatch("no Parquet footer at its end") from None
         groups = (metadata.row_group(number) for number in range(metadata.num_row_groups))
         return [_span([group.column(n) for n in range(group.num_columns)]) for group in groups]
 
     def _groups_around(self, start: int, stop: int) -> Span | None:
-        """Return the whole row groups that some bytes lie in; None if they reach beyond them."""
+        """Return the span of the row groups that contain some bytes; None if none do."""
         touched = [span for span in self._groups if span[0] < stop and start < span[1]]
         if not touched or start < touched[0][0] or touched[-1][1] < stop:
             return None
@@ -114,17 +114,17 @@ class RowGroupFile:
             return b""
         data = self._store.read_range(self._info.path, start, stop - start)
         if len(data) < stop - start:
-            raise self._refusal(f"{start + len(data)} bytes")
+            raise self._mismatch(f"{start + len(data)} bytes")
         return data
 
     def _account(self, start: int, data: bytes) -> None:
-        """Hash what is new in `data`, what was jumped over before it, and in the end the footer."""
+        """Hash the skipped bytes before `data`, the new bytes in it, and finally the footer."""
         self._catch_up(start)
         self._update(data[max(0, self._hashed - start) :])
         if self._hashed >= self._groups[-1][1]:
             self._catch_up(self._info.bytes)
-            if (found := self._hash.hexdigest()) != self._info.sha256:
-                raise self._refusal(f"sha256 {found[:12]}")
+            if (digest := self._hash.hexdigest()) != self._info.sha256:
+                raise self._mismatch(f"sha256 {digest[:12]}")
 
     def _catch_up(self, stop: int) -> None:
         while self._hashed < stop:
@@ -134,11 +134,11 @@ class RowGroupFile:
         self._hash.update(data)
         self._hashed += len(data)
 
-    def _refusal(self, found: str) -> ShardError:
+    def _mismatch(self, actual: str) -> ShardError:
         return ShardError(
-            f"{self.where}: {found}; the marker says {self._info.bytes} bytes, sha256 "
+            f"{self.where}: {actual}; the marker states {self._info.bytes} bytes, sha256 "
             f"{self._info.sha256[:12]}. Delete {self._store.uri(self._marker)} and run again to "
-            "make this shard anew."
+            "recreate this shard."
         )
 
 

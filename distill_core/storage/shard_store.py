@@ -120,14 +120,14 @@ class ShardStore:
             ShardError: the file is missing, or its bytes are not those of the marker.
         """
         info, origin = marker.file(suffix), self.uri(marker.key)
-        remedy = f"Delete {origin} and run again to make this shard anew."
+        remedy = f"Delete {origin} and run again to recreate this shard."
         try:
             for _ in range(LOAD_ATTEMPTS):
                 if (digest := sha256(data := self.store.read(info.path))) == info.sha256:
                     return data
         except DataError:
             raise ShardError(
-                f"{self.store.uri(info.path)}: no such object, though a marker names it. {remedy}"
+                f"{self.store.uri(info.path)}: no such object, but a marker lists it. {remedy}"
             ) from None
         raise ShardError(
             f"{self.store.uri(info.path)}: {len(data)} bytes, sha256 {digest[:12]}, do not "
@@ -165,10 +165,10 @@ class ShardStore:
                 refusal = error
             if (winner := self.marker(marker.key)) is not None:
                 return winner
-        # The data stays: a request still on its way may yet create the marker. `gc` finds it.
+        # The data stays: a delayed request may still create the marker. `gc` deletes it later.
         raise refusal or StorageError(
-            f"{self.store.uri(path)}: the store reports that it exists, but it cannot be read. Run "
-            "again; if this repeats, use another store."
+            f"{self.store.uri(path)}: the store reports that it exists, but it cannot be "
+            "read. Run again; if this repeats, use another store."
         )
 
     def _discard(self, paths: Iterable[str]) -> None:

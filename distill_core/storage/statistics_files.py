@@ -1,7 +1,7 @@
-"""What real images of each class do to a teacher: the file of a block of classes, and its use.
+"""The file format of class statistics: a teacher's activations on real images of each class.
 
-One safetensors file per block, a row per class. A small second one holds what all classes of the
-block do together, so that the statistics of a whole dataset are read in little time.
+There is one safetensors file per block of classes, with a row per class. A small second file holds
+the statistics pooled over the block, so that those of a whole dataset are quick to read.
 
 Names of the arrays: mean and variance of batch norm n are ``00n.mean`` and ``00n.var``, of the
 input of convolution n ``channels/00n.mean`` and ``patches/00n.mean``; beside them ``barycentre``
@@ -27,18 +27,18 @@ from distill_core.errors import DataError
 from distill_core.sharding import Batch
 
 Moments = tuple[tuple[np.ndarray, np.ndarray], ...]  # (mean, biased variance), (ch,) each, by layer
-Rows = Mapping[str, np.ndarray]  # what was measured of one class, by name
+Rows = Mapping[str, np.ndarray]  # statistics of one class, by name
 PREFIXES: Mapping[Measured, str] = {
     "batch_norms": "",
     "channels": "channels/",
     "patches": "patches/",
 }
-COUNT = "classes"  # how many classes were pooled
+COUNT = "classes"  # name of the number of classes that were pooled
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What the terms hold one batch against, under one teacher."""
+    """The references that the terms compare one batch with, for one teacher."""
 
     moments: Mapping[str, Moments] = field(default_factory=dict)  # by term
     features: Mapping[str, np.ndarray] = field(default_factory=dict)  # (B, T, D), by term
@@ -46,20 +46,20 @@ class Expected:
 
 @dataclass(frozen=True)
 class ClassStatistics:
-    """What was measured of the classes of one block, float32."""
+    """The statistics of the classes of one block, float32."""
 
     wnids: tuple[str, ...]  # K
     rows: Mapping[str, np.ndarray]  # (K, ...) each, by name
 
     def of(self, batch: Batch, config: RecoverConfig, every: Rows | None = None) -> Expected:
-        """Return what the terms hold a batch of these classes against.
+        """Return the references for a batch of these classes.
 
         Statistics of several classes are averaged over the images of the batch.
 
         Args:
-            batch: which images.
-            config: the terms, and what they need to know.
-            every: what all classes do together, for the terms that ask for it.
+            batch: the images.
+            config: the terms and their settings.
+            every: statistics pooled over all classes, for the terms that need them.
 
         Raises:
             DataError: a class is not in this block.
@@ -81,7 +81,7 @@ class ClassStatistics:
         if missing := sorted({image.wnid for image in batch} - known.keys()):
             raise DataError(
                 f"class statistics: no class {missing[0]!r} among {self.wnids[0]} to "
-                f"{self.wnids[-1]}. Read the block of that class."
+                f"{self.wnids[-1]}. Read the block that contains the class."
             )
         return np.array([known[image.wnid] for image in batch])
 
@@ -94,7 +94,7 @@ class ClassStatistics:
 
 
 def _turns(batch: Batch, config: RecoverConfig, kind: Measured) -> np.ndarray:
-    """Return which row of its class each image, or each of its tiles, goes to, (B, T)."""
+    """Return the row of its class for each image, or for each of its tiles, (B, T)."""
     index = np.array([image.ipc_index for image in batch])[:, None]
     if kind == "barycentre":
         assert config.barycentre is not None
@@ -104,35 +104,35 @@ def _turns(batch: Batch, config: RecoverConfig, kind: Measured) -> np.ndarray:
 
 
 def layers_of(rows: Rows, kind: Measured) -> Moments:
-    """Return mean and variance by layer; empty where the teacher has no such layer."""
+    """Return mean and variance by layer; empty if the teacher has no such layer."""
     prefix = PREFIXES[kind]
-    found: list[tuple[np.ndarray, np.ndarray]] = []
-    while (name := f"{prefix}{len(found):03d}") + ".mean" in rows:
-        found.append((rows[f"{name}.mean"], rows[f"{name}.var"]))
-    return tuple(found)
+    layers: list[tuple[np.ndarray, np.ndarray]] = []
+    while (name := f"{prefix}{len(layers):03d}") + ".mean" in rows:
+        layers.append((rows[f"{name}.mean"], rows[f"{name}.var"]))
+    return tuple(layers)
 
 
 def pooled(parts: Sequence[Rows]) -> Rows:
-    """Return the moments of the convolutions over all classes together; each class counts the same.
+    """Return the moments of the convolutions over all classes, with equal weight per class.
 
     Args:
-        parts: of single classes, or pooled before.
+        parts: statistics of single classes, or pooled ones.
 
     Returns:
         float64 moments by name, and the number of classes.
     """
     counts = [float(part.get(COUNT, np.ones(1))[0]) for part in parts]
     total = sum(counts)
-    found: dict[str, np.ndarray] = {COUNT: np.array([total])}
+    moments: dict[str, np.ndarray] = {COUNT: np.array([total])}
     for name in sorted(parts[0]):
         if not name.startswith(("channels/", "patches/")) or not name.endswith(".mean"):
             continue
         spread = name.removesuffix("mean") + "var"
         means = [part[name].astype(np.float64) for part in parts]
         squares = [part[spread] + mean**2 for part, mean in zip(parts, means, strict=True)]
-        found[name] = np.average(means, axis=0, weights=counts)
-        found[spread] = np.average(squares, axis=0, weights=counts) - found[name] ** 2
-    return found
+        moments[name] = np.average(means, axis=0, weights=counts)
+        moments[spread] = np.average(squares, axis=0, weights=counts) - moments[name] ** 2
+    return moments
 
 
 def encode_statistics(wnids: Sequence[str], measured: Sequence[Rows]) -> bytes:
@@ -140,46 +140,52 @@ def encode_statistics(wnids: Sequence[str], measured: Sequence[Rows]) -> bytes:
 
     Args:
         wnids: K classes.
-        measured: K times what was measured of a class.
+        measured: the statistics of each.
     """
     names = measured[0].keys()
-    tensors = {name: np.stack([one[name] for one in measured]).astype(np.float32) for name in names}
+    tensors = {
+        name: np.stack([rows[name] for rows in measured]).astype(np.float32) for name in names
+    }
     return save(tensors, metadata={"wnids": json.dumps(list(wnids))})
 
 
 def encode_pooled(measured: Sequence[Rows]) -> bytes:
-    """Return the file of what the classes of a block do together."""
+    """Return the file of the statistics pooled over a block."""
     return save(dict(pooled(measured)))
 
 
 def decode_pooled(data: bytes, *, where: str = "class statistics") -> Rows:
-    """Read it back.
+    """Decode the file of pooled statistics.
 
     Raises:
-        DataError: it is not one.
+        DataError: it is not such a file.
     """
     try:
-        found: Rows = load(data)
+        rows: Rows = load(data)
     except (SafetensorError, ValueError) as error:
-        raise DataError(f"{where}: {len(data)} bytes that are no class statistics.") from error
-    return found
+        raise DataError(
+            f"{where}: {len(data)} bytes that are not class statistics. Recreate the file."
+        ) from error
+    return rows
 
 
 def decode_statistics(data: bytes, *, where: str = "class statistics") -> ClassStatistics:
-    """Read the file of a block back.
+    """Decode the file of a block.
 
     Raises:
-        DataError: it is not one.
+        DataError: it is not such a file.
     """
     try:
         rows, wnids = load(data), _wnids(data)
     except (SafetensorError, ValueError, KeyError) as error:
-        raise DataError(f"{where}: {len(data)} bytes that are no class statistics.") from error
+        raise DataError(
+            f"{where}: {len(data)} bytes that are not class statistics. Recreate the file."
+        ) from error
     return ClassStatistics(tuple(wnids), rows)
 
 
 def _wnids(data: bytes) -> list[str]:
-    """Return the class names from the header, which `load` does not give."""
+    """Return the class names from the header, which `load` does not return."""
     length = int.from_bytes(data[:8], "little")
     names: list[str] = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["wnids"])
     return names

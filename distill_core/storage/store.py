@@ -1,6 +1,6 @@
-"""A store: any folder or bucket that holds objects by path, and creates one of them only once.
+"""A store: a folder or bucket of objects by path, with a conditional create.
 
-Errors of file systems and cloud clients end here; above, there are only ours.
+Errors of file systems and cloud clients are translated here; callers see only our own.
 """
 
 from __future__ import annotations
@@ -10,30 +10,30 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from urllib.parse import urlsplit
 
 from distill_core.errors import ConfigError, DataError, StorageError, StorageRefused
 from distill_core.storage.backends import Backend, foreign_errors, open_backend
 from distill_core.storage.error_hints import hint
+from distill_core.storage.filesystems import split_address
 from distill_core.storage.listing import StoredFile, Upload
 
-ANOTHER_STORE = "Use another store, or --single-writer with one driver only."
+ANOTHER_STORE = "Use another store, or --single-writer with a single driver."
 
 
 @dataclass(frozen=True)
 class Store:
-    """Objects below one URL; a value, which travels to other processes without its connection.
+    """Objects below one URL; a value, which is pickled without its connection.
 
-    Paths are relative, with slashes. `put` is for names nobody else writes and for advisory files;
-    whatever decides something is made by `create`.
+    Paths are relative, with slashes. `put` is for names that nobody else writes and for advisory
+    files; records that decide something are made by `create`.
     """
 
     url: str  # folder, file://, s3://bucket/prefix, memory://name; a folder is made absolute
-    # `create` goes on where the store cannot arbitrate.
+    # `create` continues if the store has no conditional create.
     single_writer: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
-        """Keep one spelling of the address."""
+        """Normalise the URL."""
         object.__setattr__(self, "url", _normalised(self.url))
 
     def read(self, path: str) -> bytes:
@@ -59,12 +59,14 @@ class Store:
             StorageError: the store refused.
         """
         if start < 0 or length < 1:
-            raise ValueError(f"{path}: {length} bytes from {start} are no range")
+            raise ValueError(
+                f"{path}: {length} bytes from {start}, expected a start >= 0 and a length >= 1"
+            )
         with self._translated(path, "cannot be read"), self._expected(path):
             return self._backend.read_range(path, start, length)
 
     def exists(self, path: str) -> bool:
-        """Return whether an object stands at a path; a folder is none."""
+        """Return whether an object exists at a path; a folder is not an object."""
         with self._translated(path, "cannot be read"):
             return self._backend.is_file(path)
 
@@ -81,35 +83,35 @@ class Store:
 
         Args:
             folder: relative, or empty for the whole store.
-            partial: also the hidden files that writers on a local disk have not finished.
+            partial: include the hidden files of unfinished writes on a local disk.
         """
         with self._translated(folder, "cannot be listed"):
-            found = self._backend.files(folder, partial=partial)
-            return tuple(sorted(found, key=lambda file: file.path))
+            files = self._backend.files(folder, partial=partial)
+            return tuple(sorted(files, key=lambda file: file.path))
 
     def uploads(self) -> tuple[Upload, ...]:
-        """Return the multipart uploads that were begun and never ended; none but in a bucket."""
+        """Return the unfinished multipart uploads; only buckets have any."""
         with self._translated("", "its uploads cannot be listed"):
             return tuple(self._backend.uploads())
 
     def abort(self, upload: Upload) -> None:
-        """Drop the parts of an unfinished upload; one that is gone is fine."""
+        """Delete the parts of an unfinished upload; a missing one is not an error."""
         with self._translated(upload.path, "its upload cannot be aborted"):
             self._backend.abort(upload)
 
     def put(self, path: str, data: bytes) -> None:
-        """Make a whole object appear in one move, replacing what was there."""
+        """Write a whole object atomically, replacing an existing one."""
         with self._translated(path, "cannot be written"):
             self._backend.put(path, data)
 
     def create(self, path: str, data: bytes) -> bool:
-        """Make an object if there is none; return True to exactly one of all who try.
+        """Write an object if there is none; return True to exactly one of all callers.
 
-        With `single_writer`, of those who try at the same moment more than one may be told True,
-        if the store cannot tell them apart; the last of them stands.
+        With `single_writer` and a store without a conditional create, several concurrent callers
+        may get True; the last write is the one that remains.
 
         Raises:
-            StorageError: the store refused, or the answer was lost: the object may then be there.
+            StorageError: the store refused, or its answer was lost and the object may exist.
         """
         if self.single_writer and self.exists(path):
             return False
@@ -127,7 +129,7 @@ class Store:
         return True
 
     def delete(self, path: str) -> None:
-        """Remove an object; a missing one is fine."""
+        """Delete an object; a missing one is not an error."""
         with self._translated(path, "cannot be deleted"):
             self._backend.delete(path)
 
@@ -137,12 +139,12 @@ class Store:
 
     def _entries(self, folder: str, *, folders: bool) -> tuple[str, ...]:
         with self._translated(folder, "cannot be listed"):
-            found = self._backend.entries(folder)
-            return tuple(sorted(name for name, is_folder in found if is_folder == folders))
+            entries = self._backend.entries(folder)
+            return tuple(sorted(name for name, is_folder in entries if is_folder == folders))
 
     @property
     def _backend(self) -> Backend:
-        """Open the file system on first use; this value stays a URL."""
+        """Return the backend, opened on first use and not part of this value."""
         try:
             return open_backend(self.url)
         except (ImportError, ValueError) as error:
@@ -157,7 +159,7 @@ class Store:
             yield
         except FileNotFoundError:
             raise DataError(
-                f"{self.uri(path)}: no such object, though one was expected. "
+                f"{self.uri(path)}: no such object, but one was expected. "
                 f"Check the store's address, or run the stage that writes it."
             ) from None
 
@@ -166,7 +168,7 @@ class Store:
         try:
             yield
         except foreign_errors() as error:
-            where = f"{self.uri(path)}: {what} ({_said(error)})"
+            where = f"{self.uri(path)}: {what} ({_one_line(error)})"
             if (remedy := hint(error)) is not None:
                 raise StorageRefused(f"{where}. {remedy}.") from error
             raise StorageError(
@@ -175,9 +177,9 @@ class Store:
 
 
 def probe(store: Store) -> bool:
-    """Create one random object twice and delete it; return whether the second was refused.
+    """Create one random object twice and delete it; return whether the second create was refused.
 
-    A store that lets the second through cannot arbitrate between drivers.
+    A store that accepts the second create cannot arbitrate between drivers.
 
     Raises:
         StorageError: the store cannot be written at all.
@@ -186,7 +188,7 @@ def probe(store: Store) -> bool:
     try:
         first = strict.create(path, b"probe")
     except StorageRefused:
-        store.put(path, b"probe")  # raises, unless it was only the condition that was refused
+        store.put(path, b"probe")  # raises if plain writes are refused, too
         first = False
     try:
         return first and not strict.create(path, b"probe")
@@ -195,21 +197,17 @@ def probe(store: Store) -> bool:
 
 
 def _normalised(url: str) -> str:
-    """Return one spelling per place; a relative folder would mean another one elsewhere."""
+    """Return one spelling per location; folders are made absolute."""
     for prefix in ("file://", "local://"):
         url = url.removeprefix(prefix)
     if "://" not in url:
         return os.path.abspath(os.path.expanduser(url))
-    if urlsplit(url).password is not None:
-        raise ConfigError(
-            "store: the address contains credentials, which would be stored with every run. "
-            "Leave them to the environment (AWS_ACCESS_KEY_ID, ...) or to your cloud's roles."
-        )
+    split_address("store", url)  # raises if it contains credentials
     protocol, _, rest = url.partition("://")
     return f"{protocol}://{rest.rstrip('/')}"
 
 
-def _said(error: Exception) -> str:
-    """Return an error in one line, its kind included where its text says nothing."""
+def _one_line(error: Exception) -> str:
+    """Return an error in one line: its text, or its type if it has none."""
     text = " ".join((getattr(error, "strerror", None) or str(error)).split())
     return text or type(error).__name__

@@ -1,4 +1,4 @@
-"""All that a resumed training needs, as one file, and where it is kept."""
+"""The state of a training as one file, and the interface of its storage."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ STATE_VERSION = 1
 
 
 class CheckpointPort(Protocol):
-    """Where a long training keeps its state, see `storage.checkpoints.Checkpoints`."""
+    """Storage of a training's state, see `storage.checkpoints.Checkpoints`."""
 
     def save(self, step: int, payload: bytes) -> None:
-        """Keep the state after `step` whole epochs."""
+        """Store the state after `step` whole epochs."""
 
     def latest(self) -> tuple[int, bytes] | None:
-        """Return the furthest state kept, or None."""
+        """Return the furthest stored (step, state), or None."""
 
 
 def pack_state(
@@ -52,10 +52,10 @@ def pack_state(
 def unpack_state(
     data: bytes, model: nn.Module, optimizer: Optimizer, *, ema: WeightEma | None = None
 ) -> dict[str, Any]:
-    """Put a packed state back in place and return its JSON facts.
+    """Load a packed state into model and optimiser; return its JSON facts.
 
     Raises:
-        DataError: not a state of this model and optimiser.
+        DataError: it belongs to another model or optimiser.
     """
     tensors, facts = load(data), _facts(data)
     try:
@@ -66,7 +66,9 @@ def unpack_state(
         state["state"] = _optimizer_state(_below("optimizer/", tensors), facts["scalars"])
         optimizer.load_state_dict(state)
     except (RuntimeError, KeyError, ValueError) as error:
-        raise DataError(f"checkpoint: of another network or optimiser ({error}).") from None
+        raise DataError(
+            f"checkpoint: it belongs to another network or optimiser ({error}). Delete it."
+        ) from None
     return dict(facts["meta"])
 
 

@@ -1,4 +1,4 @@
-"""The processes that share one training."""
+"""The processes of one training."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class DistributedContext:
 
     @classmethod
     def current(cls) -> DistributedContext:
-        """Return this process's place in the initialised process group, or the only one."""
+        """Return this process's rank in the process group, or that of a single process."""
         if not torch.distributed.is_available() or not torch.distributed.is_initialized():
             return cls()
         return cls(torch.distributed.get_rank(), torch.distributed.get_world_size())
 
     @property
     def is_main(self) -> bool:
-        """Return whether this process writes and judges."""
+        """Return whether this process writes results and evaluates."""
         return self.rank == 0
 
     def share(self, count: int) -> slice:
@@ -38,30 +38,30 @@ class DistributedContext:
         return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
     def broadcast(self, decide: Callable[[], T]) -> T:
-        """Return what the first process decides; the others do not ask, they are told.
+        """Return the decision of the first process in every process.
 
-        What stands in a store can change between two reads. Processes that read for themselves
-        could go different ways, and would wait for each other for ever. All must call this; if the
-        first one raises, whoever runs the group has to end the others.
+        A store can change between two reads. Processes that read it separately could decide
+        differently and then wait for each other forever. All of them must call this; if the first
+        one raises, the caller of the group has to end the others.
 
         Args:
-            decide: called in the first process only; its value must pickle.
+            decide: called in the first process only; its value must be picklable.
         """
         if self.size == 1:
             return decide()
-        told: list[Any] = [decide() if self.is_main else None]
-        torch.distributed.broadcast_object_list(told, src=0)
-        value: T = told[0]
+        values: list[Any] = [decide() if self.is_main else None]
+        torch.distributed.broadcast_object_list(values, src=0)
+        value: T = values[0]
         return value
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """Return the model with averaged gradients over processes, or as it is when alone."""
+        """Return the model with gradients averaged over processes, or itself for a single one."""
         return model if self.size == 1 else DistributedDataParallel(model)
 
     def sync_gradients(self, model: nn.Module, *, now: bool) -> AbstractContextManager[None]:
-        """Return a context for one backward pass of a wrapped model that averages now, or later.
+        """Return a context for one backward pass that averages gradients now or defers it.
 
-        Processes must average equally often, however many micro-batches each of them has.
+        Processes must average equally often, whatever their numbers of micro-batches.
         """
         if now or not isinstance(model, DistributedDataParallel):
             return nullcontext()

@@ -1,4 +1,4 @@
-"""What a student minimises. Axes: B images, C classes."""
+"""The losses of students. Axes: B images, C classes."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def kl_soft_labels(
         teacher: (B, C) logits.
         temperature: T > 0, of both, or of the teacher alone.
         squared: multiply by T^2, which keeps gradients comparable across temperatures.
-        smoothing: share of a uniform vector mixed into the raw teacher logits. This is what the
-            published 21K code calls label smoothing; it acts like a higher temperature.
-        student_temperature: of the student, where it differs (calibrated alignment of LPQLD).
+        smoothing: share of a uniform vector mixed into the raw teacher logits. The published 21K
+            code calls this label smoothing; it acts like a higher temperature.
+        student_temperature: of the student, if it differs (calibrated alignment of LPQLD).
 
     Source: arXiv:2306.13092 (SRe2L), section 3.3; FKD, arXiv:2112.01528.
     """
@@ -46,7 +46,7 @@ def kl_soft_labels(
 def temperature_at(
     start: float, decay: TemperatureConfig | None, epoch: int, *, epochs: int
 ) -> float:
-    """Return the teacher's temperature in an epoch of so many, counted from 0.
+    """Return the teacher's temperature in an epoch, counted from 0, out of `epochs`.
 
     Source: arXiv:2604.18135 (LPQLD), dynamic knowledge reuse, both rules of the published code.
     """
@@ -54,8 +54,8 @@ def temperature_at(
         return start
     if decay.factor is None or decay.every is None:
         return decay.floor + (start - decay.floor) * (1 + math.cos(math.pi * epoch / epochs)) / 2
-    fallen: float = start * decay.factor ** (epoch // decay.every)
-    return max(fallen, decay.floor)
+    temperature: float = start * decay.factor ** (epoch // decay.every)
+    return max(temperature, decay.floor)
 
 
 def best_temperature(student: Tensor, target: Tensor) -> float:
@@ -75,14 +75,14 @@ def best_temperature(student: Tensor, target: Tensor) -> float:
 def mixed_cross_entropy(
     student: Tensor, labels: Tensor, partners: Tensor, share: Tensor, *, smoothing: float = 0.0
 ) -> Tensor:
-    """Return cross-entropy against hard labels, mixed as the pixels are.
+    """Return cross-entropy with hard labels, mixed like the pixels.
 
     Args:
         student: (B, C) logits.
         labels: (B,) classes of the images.
-        partners: (B,) classes of what is mixed in.
+        partners: (B,) classes of the images that are mixed in.
         share: (B,) share of the image itself, in [0, 1].
-        smoothing: share of the classes' probability that is spread over all of them.
+        smoothing: label smoothing, the share of probability spread over all classes.
     """
     own, other = (
         cross_entropy(student, classes, reduction="none", label_smoothing=smoothing)

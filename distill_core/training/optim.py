@@ -1,4 +1,4 @@
-"""How weights change in a training step: optimiser, learning rate by step, weight average."""
+"""Optimisers, learning rate by step, and the moving average of weights."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def set_lr(optimizer: Optimizer, lr: float) -> None:
     """Set the learning rate of every group."""
     for group in optimizer.param_groups:
         if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(lr)  # where a recorded step looks for it
+            group["lr"].fill_(lr)  # a recorded CUDA graph reads it from this tensor
         else:
             group["lr"] = lr
 
@@ -84,14 +84,14 @@ class WeightEma:
         self._average.update_parameters(model)
 
     def copy_buffers(self, model: nn.Module) -> None:
-        """Take over the raw network's buffers, before the average is judged."""
-        for mine, theirs in zip(self.model.buffers(), model.buffers(), strict=True):
-            mine.copy_(theirs)
+        """Copy the raw network's buffers, before the average is evaluated."""
+        for target, source in zip(self.model.buffers(), model.buffers(), strict=True):
+            target.copy_(source)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the average and its count."""
         return dict(self._average.state_dict())
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take a state back."""
+        """Restore a state."""
         self._average.load_state_dict(dict(state))

@@ -1,4 +1,4 @@
-"""Training images that memory cannot hold: read and decoded ahead of the steps that need them.
+"""Training images that do not fit into memory, read and decoded ahead of the steps.
 
 Axes: n images in the split, B' in this process's part of a batch, S side in pixels.
 """
@@ -20,24 +20,30 @@ from distill_core.config.schema import RunConfig
 from distill_core.errors import ConfigError
 from distill_core.training.supervised import Batches, Labelled, Resident, Source, augmented
 
-VARIABLE = "DISTILL_RESIDENT_BYTES"  # pixels that one training may hold; else read ahead
-SHARE = 4  # of the memory there is, unless the variable says more: one part in so many
-READERS = 2  # batches read at the same time, so that decoders do not wait for a batch's last image
-AHEAD = 4  # batches held that no step has seen yet
+VARIABLE = (
+    "DISTILL_RESIDENT_BYTES"  # limit for training images in memory; larger splits are streamed
+)
+SHARE = 4  # default limit: this fraction, 1 / SHARE, of the memory
+READERS = (
+    2  # batches read at the same time, so that decoders need not wait for a batch's last image
+)
+AHEAD = 4  # batches held in memory before their step
 LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 @dataclass(frozen=True)
 class StreamedSplit:
-    """One split of the real images, and how some of them are read."""
+    """One split of the real images, with a function that reads some of them."""
 
-    pixels_of: Callable[[np.ndarray], np.ndarray]  # (m,) places to (m, 3, S, S) uint8; by threads
+    pixels_of: Callable[
+        [np.ndarray], np.ndarray
+    ]  # (m,) positions to (m, 3, S, S) uint8; called in threads
     labels: np.ndarray  # (n,) int64
 
 
 @dataclass(frozen=True)
 class Streamed:
-    """Training images that are read again in every epoch."""
+    """Training images that are read from storage in every epoch."""
 
     pixels_of: Callable[[np.ndarray], np.ndarray]
     labels: Tensor  # (n,) int64
@@ -66,36 +72,37 @@ class Streamed:
 
 
 def source_of(split: Labelled | StreamedSplit, *, device: str) -> Source:
-    """Return a split as a training sees it, from where its images are."""
+    """Return the training images of a split, resident or streamed."""
     if isinstance(split, Labelled):
         return Resident.of(split, device=device)
     return Streamed(split.pixels_of, torch.from_numpy(split.labels).to(device))
 
 
 def fits(images: int, side: int, *, device: str, processes: int = 1) -> bool:
-    """Return whether a split may be held: what the environment says, else a quarter of the memory.
+    """Return whether a split fits into the limit of `VARIABLE`, or else a quarter of the memory.
 
     Args:
         images: n.
         side: S.
-        device: whose memory it has to fit into, beside that of the host.
-        processes: of one training, each of which would hold the split; maybe on one host.
+        device: whose memory has to hold the split, as well as that of the host.
+        processes: of one training, each of which holds the split; they may share a host.
 
     Raises:
-        ConfigError: the environment says something that is no number of bytes.
+        ConfigError: the variable is not a number of bytes.
     """
-    said = os.environ.get(VARIABLE, "")
-    if said and not said.isdecimal():
-        raise ConfigError(f"{VARIABLE}: {said!r}, expected bytes. Correct it, or unset it.")
-    return images * 3 * side**2 <= (int(said) if said else _memory(device) // SHARE // processes)
+    text = os.environ.get(VARIABLE, "")
+    if text and not text.isdecimal():
+        raise ConfigError(f"{VARIABLE}: {text!r}, expected bytes. Correct it, or unset it.")
+    limit = int(text) if text else _memory(device) // SHARE // processes
+    return images * 3 * side**2 <= limit
 
 
 def _memory(device: str) -> int:
-    """Return the bytes of memory of the host or its container, or of a GPU that has less."""
-    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    """Return the bytes of memory of the host, its container or the GPU, the smallest."""
+    sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for file in map(Path, LIMITS):
         if file.is_file() and (limit := file.read_text().strip()).isdecimal():
-            found.append(int(limit))
+            sizes.append(int(limit))
     if torch.device(device).type == "cuda":
-        found.append(torch.cuda.mem_get_info(device)[1])
-    return min(found)
+        sizes.append(torch.cuda.mem_get_info(device)[1])
+    return min(sizes)

@@ -39,7 +39,7 @@ class Labelled:
 
 @dataclass(frozen=True)
 class TrainState:
-    """A network in training: everything that one more step changes, and the run that says how."""
+    """A network in training: the state that a step changes, and the settings of the run."""
 
     run: RunConfig
     training: TrainingConfig
@@ -56,7 +56,7 @@ class TrainState:
         device: str,
         weights: nn.Module | None = None,
     ) -> TrainState:
-        """Return the network of a run as its seed starts it, or with the weights of another."""
+        """Return the network of a run, drawn from its seed or with given weights."""
         seed = derive_seed(run.seed, "squeeze", "model")
         model = build_model(run.squeeze.model, run.data.num_classes, seed=seed)
         if weights is not None:
@@ -70,7 +70,7 @@ class TrainState:
         """Return the logits (B', C) in the precision of the weights.
 
         Args:
-            model: this network, wrapped for the processes there are.
+            model: this network, wrapped for the processes of the training.
             images: (B', 3, S, S), normalised.
         """
         weights = next(self.model.parameters())
@@ -84,7 +84,7 @@ Batches = Generator[tuple[Tensor, Tensor], None, None]  # (B', 3, S, S) float32 
 
 
 class Source(Protocol):
-    """Where training images come from; what a step sees does not depend on that."""
+    """Source of training images; the images of a step do not depend on its kind."""
 
     @property
     def labels(self) -> Tensor:
@@ -98,7 +98,7 @@ class Source(Protocol):
 
         Args:
             parts: by step, the (B,) images of the whole batch.
-            run: its seed, augmentation and normalisation.
+            run: with the seed, augmentation and normalisation.
             first: number of the first step, counted over the whole training.
             share: the part of this process.
         """
@@ -139,10 +139,10 @@ def augmented(pixels: Tensor, count: int, run: RunConfig, *, step: int, share: s
     """Return this process's part of a batch, augmented and normalised.
 
     Args:
-        pixels: (B', 3, S, S) uint8, that part.
+        pixels: (B', 3, S, S) uint8 of this part.
         count: B.
-        run: its seed, augmentation and normalisation.
-        step: counted over the whole training; names the draws of the whole batch.
+        run: with the seed, augmentation and normalisation.
+        step: counted over the whole training; determines the draws of the whole batch.
         share: the part of this process.
 
     Returns:
@@ -152,8 +152,8 @@ def augmented(pixels: Tensor, count: int, run: RunConfig, *, step: int, share: s
     config = run.squeeze.training.augment
     rng = generator(philox_key(run.seed, "squeeze", "augment"), step)
     draw = sample_augmentation(rng, config, count=count, side=pixels.shape[-1])
-    mine = draw.take(np.arange(count)[share])
-    return apply_augmentation(pixels, mine, config, mean=run.data.mean, std=run.data.std)
+    part = draw.take(np.arange(count)[share])
+    return apply_augmentation(pixels, part, config, mean=run.data.mean, std=run.data.std)
 
 
 def train_epoch(
@@ -164,13 +164,13 @@ def train_epoch(
     epoch: int,
     world: DistributedContext,
 ) -> dict[str, float]:
-    """Show every image once, but for a last batch that is not full; return the curve's point.
+    """Train on every image once, without an incomplete last batch; return the epoch's record.
 
     Args:
-        model: `train_state.model`, wrapped for the processes there are.
-        train_state: what is trained, and how.
+        model: `train_state.model`, wrapped for the processes of the training.
+        train_state: the training.
         source: the training images.
-        epoch: counted from 0; names the order.
+        epoch: counted from 0; determines the order.
         world: this process among all.
 
     Returns:
@@ -213,12 +213,12 @@ def train_step(
     """Take one optimiser step; return the loss, detached.
 
     Args:
-        model: `train_state.model`, wrapped for the processes there are.
-        train_state: what is trained, and how.
+        model: `train_state.model`, wrapped for the processes of the training.
+        train_state: the training.
         images: (B', 3, S, S), normalised.
         labels: (B',) int64.
-        weight: of one image: processes / B, so that gradients averaged over processes are those of
-            the mean over the whole batch, however it is split.
+        weight: of one image: processes / B, so that gradients averaged over processes equal those
+            of the mean over the whole batch, however it is split.
     """
     train_state.optimizer.zero_grad(set_to_none=True)
     losses = cross_entropy(
@@ -237,7 +237,7 @@ def evaluate(
     model: nn.Module, test: Labelled, run: RunConfig, *, device: str | torch.device
 ) -> Accuracy:
     """Return the accuracy of a network on a split, in percent."""
-    counted = count_hits(
+    hits = count_hits(
         model, test.pixels, test.labels, mean=run.data.mean, std=run.data.std, device=device
     )
-    return total(counted).accuracy
+    return total(hits).accuracy

@@ -1,4 +1,4 @@
-"""What changes with the step: the lower bound of the crop area, and the learning rate."""
+"""Curricula by step: the lower bound of the crop area, and the learning rate."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CURVES: Mapping[str, Curve] = {
     "cosine": lambda progress: (1.0 + math.cos(math.pi * progress)) / 2,
     "reverse": lambda progress: (1.0 - math.cos(math.pi * progress)) / 2,
 }
-AFTER_MILESTONE: Mapping[str, float] = {"reverse": 1.0}  # where a curve ends; 0 for the others
+AFTER_MILESTONE: Mapping[str, float] = {"reverse": 1.0}  # end value of a curve; 0 for the others
 
 
 def crop_low(config: CurriculumConfig, step: int, steps: int) -> float:
@@ -29,8 +29,8 @@ def crop_low(config: CurriculumConfig, step: int, steps: int) -> float:
         steps: all steps of the recovery.
 
     Source: arXiv:2311.18838 (CDA), section 3; values of VILA-Lab/SRe2L@8d00cba.
-    Differs from the paper: the reverse curriculum's constants are printed nowhere; it is the
-    cosine one mirrored, and stays at the upper bound after the milestone.
+    Differs from the paper: the constants of the reverse curriculum are not published; here it is
+    the mirrored cosine, and stays at the upper bound after the milestone.
     """
     milestone = config.milestone * steps
     if step < milestone:

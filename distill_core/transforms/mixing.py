@@ -1,4 +1,4 @@
-"""What is mixed into a view: sample per image, then apply, in [0, 1] pixel space.
+"""CutMix, Mixup and Cutout of views: sampled per image, then applied in [0, 1] pixel space.
 
 Axes: B images, S side of the view in pixels.
 """
@@ -17,7 +17,7 @@ from distill_core.config.students import MixConfig
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """One draw for B images; what a kind does not use is neutral."""
+    """One draw for B images; fields that a kind does not use are neutral."""
 
     partners: np.ndarray  # (B,) int32: row of the image that is mixed in; neutral: the image itself
     lam: np.ndarray  # (B,) float32: share of the image itself; neutral: 1
@@ -34,7 +34,7 @@ Applier = Callable[[Tensor, Tensor, Mix], Tensor]
 
 
 def sample_mix(rng: np.random.Generator, config: MixConfig, *, count: int, side: int) -> Mix:
-    """Draw for `count` images of one shard, whose rows are the possible partners."""
+    """Draw for `count` images of one shard; partners are rows of the same shard."""
     return MIXES[config.kind][0](rng, config, count, side)
 
 
@@ -42,8 +42,8 @@ def apply_mix(kind: str, views: Tensor, partners: Tensor, mix: Mix) -> Tensor:
     """Mix (B, 3, S, S) views with their partners' views; deterministic.
 
     Source: CutMix arXiv:1905.04899, Mixup arXiv:1710.09412, Cutout arXiv:1708.04552.
-    Differs from the published distillation code: drawn per image, not once per batch, so that a
-    label belongs to (image, view) and not to a batch.
+    Differs from the published distillation code: drawn per image instead of per batch, so that a
+    label belongs to an (image, view) pair and not to a batch.
     """
     return MIXES[kind][1](views, partners, mix)
 
@@ -74,7 +74,7 @@ def _sample_mixup(rng: np.random.Generator, config: MixConfig, count: int, side:
 
 
 def _sample_cutmix(rng: np.random.Generator, config: MixConfig, count: int, side: int) -> Mix:
-    """Draw a box of area 1 - lambda around a uniform centre, clipped; lambda is what is left."""
+    """Draw a clipped box of area 1 - lambda around a uniform centre; lambda is recomputed."""
     share = rng.beta(config.alpha, config.alpha, count)
     partners = rng.permutation(count).astype(np.int32)
     length = np.floor(side * np.sqrt(1.0 - share)).astype(np.int64)
@@ -84,7 +84,7 @@ def _sample_cutmix(rng: np.random.Generator, config: MixConfig, count: int, side
 
 
 def _sample_cutout(rng: np.random.Generator, config: MixConfig, count: int, side: int) -> Mix:
-    """Draw one hole of a fixed side around a uniform centre, clipped, in a uniform colour."""
+    """Draw a clipped hole of a fixed side around a uniform centre, with a uniform colour."""
     length = np.full(count, round(config.cutout * side), np.int64)
     boxes = _centred_boxes(rng, length, side)
     colours = rng.random((count, 3), dtype=np.float32)
@@ -120,12 +120,12 @@ def _fill(views: Tensor, partners: Tensor, mix: Mix) -> Tensor:
 def _inside(views: Tensor, mix: Mix) -> Tensor:
     """Return (B, 3, S, S), channels last, dtype of `views`: 1 in the boxes, else 0.
 
-    As the weight of a lerp, which is exact at both ends, that is many times faster than `where`.
+    Used as the weight of a lerp, which is exact at both ends and much faster than `where`.
     """
     line = np.arange(views.shape[-1])
     start, length = mix.boxes.T[:2, :, None], mix.boxes.T[2:, :, None]
     rows, columns = torch.from_numpy((line >= start) & (line < start + length)).to(views).unbind()
-    # Three channels side by side: long runs of memory where one value per pixel would have none.
+    # Three channels side by side give long contiguous runs of memory.
     inside: Tensor = rows[:, :, None] * columns.repeat_interleave(3, dim=1)[:, None, :]
     return inside.view(len(rows), len(line), len(line), 3).permute(0, 3, 1, 2)
 

@@ -1,4 +1,4 @@
-"""Shuffled patches: the columns and the rows of a grid of patches, each in another order.
+"""Shuffling of the rows and the columns of a grid of patches (RDED).
 
 Axes: B images, G patches per side, S side in pixels.
 """
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def sample_patches(rng: np.random.Generator, *, count: int, grid: int) -> np.ndarray:
-    """Draw which row and which column of patches stands where, for `count` images.
+    """Draw the order of the rows and of the columns of patches, for `count` images.
 
     Returns:
         (count, 2, G) uint8: sources of the rows, then of the columns, from 0 to G - 1.
@@ -21,14 +21,14 @@ def sample_patches(rng: np.random.Generator, *, count: int, grid: int) -> np.nda
 
 
 def apply_patches(images: Tensor, orders: np.ndarray) -> Tensor:
-    """Put the patches of (B, 3, S, S) images of any dtype in order; one gather, exact.
+    """Reorder the patches of (B, 3, S, S) images of any dtype, exactly, with one gather.
 
     Args:
         images: their side is a multiple of G.
         orders: (B, 2, G), drawn for the same B images.
 
     Source: arXiv:2312.03526 (RDED) and its published `ShufflePatches`, which permutes columns and
-    rows of patches, not single ones.
+    rows of patches, not individual patches.
     """
     side = images.shape[-1] // orders.shape[-1]
     lines = orders.astype(np.int64)[..., None] * side + np.arange(side)

@@ -1,4 +1,4 @@
-"""Pixels as uint8, and in the normalised space of a teacher.
+"""Conversion between uint8 pixels and the normalised space of a teacher.
 
 Axes: B images, 3 channels, S x S pixels.
 """
@@ -15,14 +15,14 @@ from distill_core.config.fields import Triple
 
 @dataclass(frozen=True, slots=True)
 class PixelSpace:
-    """The one place where uint8 pixels become normalised tensors, and back."""
+    """The normalisation of a teacher, with its inverse and the box of valid values."""
 
     mean: Tensor  # (1, 3, 1, 1)
     std: Tensor
 
     @classmethod
     def of(cls, mean: Triple, std: Triple, like: Tensor) -> PixelSpace:
-        """Return the space of a teacher, with dtype and device of `like`."""
+        """Return the space of a teacher, with the dtype and device of `like`."""
         mean_, std_ = (like.new_tensor(v).view(1, 3, 1, 1) for v in (mean, std))
         return cls(mean_, std_)
 
@@ -43,6 +43,20 @@ class PixelSpace:
     def quantise(self, images: Tensor) -> Tensor:
         """Return normalised floats as uint8 pixels, rounded to the nearest.
 
-        Differs from the published code, which truncates and so darkens by half a level.
+        Differs from the published code, which truncates and thereby darkens by half a level.
         """
         return ((images * self.std + self.mean) * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+def normalise(pixels: Tensor, *, mean: Triple, std: Triple) -> Tensor:
+    """Return (B, 3, S, S) uint8 pixels as normalised float32, channels last.
+
+    Faster than `PixelSpace.normalise` and rounded differently: scale and offset are applied once.
+    """
+    count, _, height, width = pixels.shape
+    # A line of pixels is 3 S contiguous numbers, which vectorises; three channels would not.
+    scale = torch.tensor([1 / (255 * s) for s in std], device=pixels.device).repeat(width)
+    offset = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=pixels.device)
+    lines = pixels.permute(0, 2, 3, 1).reshape(count, height, 3 * width)
+    images = lines.float().mul_(scale).add_(offset.repeat(width))
+    return images.view(count, height, width, 3).permute(0, 3, 1, 2)

@@ -1,6 +1,6 @@
 """Augmentation of real training images, drawn per image: sample, then apply.
 
-Axes: B images, S side in pixels. Pixels are uint8 until they are cut, so a batch is moved once.
+Axes: B images, S side in pixels. Pixels stay uint8 until they are cropped, to move a batch once.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from torch import Tensor
 
 from distill_core.config.fields import Triple
 from distill_core.config.training import AugmentConfig
+from distill_core.transforms.pixel_space import normalise
 from distill_core.transforms.views import View, apply_view, sample_view
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """One draw for a batch; what the configuration leaves out is None."""
+    """One draw for a batch; steps that the configuration leaves out are None."""
 
     windows: np.ndarray | None  # int32 (B, 2) top, left in the padded image
     flips: np.ndarray | None  # bool (B,)
@@ -54,12 +55,12 @@ def sample_augmentation(
 def apply_augmentation(
     pixels: Tensor, draw: Augmentation, config: AugmentConfig, *, mean: Triple, std: Triple
 ) -> Tensor:
-    """Cut, flip, normalise, crop and erase; deterministic.
+    """Cut windows, flip, normalise, crop and erase; deterministic.
 
     Args:
         pixels: (B, 3, S, S) uint8.
         draw: for the same B images.
-        config: what `draw` was sampled from.
+        config: that `draw` was sampled with.
         mean: per channel, of pixels in [0, 1].
         std: per channel, of pixels in [0, 1].
 
@@ -79,19 +80,8 @@ def apply_augmentation(
     return images.contiguous(memory_format=torch.channels_last)
 
 
-def normalise(pixels: Tensor, *, mean: Triple, std: Triple) -> Tensor:
-    """Return (B, 3, S, S) uint8 pixels as normalised float32, channels last."""
-    count, _, height, width = pixels.shape
-    # A line of pixels is 3 S numbers in a row, which vectorises; three channels would not.
-    scale = torch.tensor([1 / (255 * s) for s in std], device=pixels.device).repeat(width)
-    offset = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=pixels.device)
-    lines = pixels.permute(0, 2, 3, 1).reshape(count, height, 3 * width)
-    images = lines.float().mul_(scale).add_(offset.repeat(width))
-    return images.view(count, height, width, 3).permute(0, 3, 1, 2)
-
-
 def _gather(pixels: Tensor, draw: Augmentation, *, margin: int) -> Tensor:
-    """Cut a window of each zero-padded image and flip it: one gather, whatever was drawn."""
+    """Cut a window of each zero-padded image and flip it, with one gather for any draw."""
     count, _, side, _ = pixels.shape
     device, width = pixels.device, side + 2 * margin
     along = torch.arange(side, device=device, dtype=torch.int32)
@@ -113,7 +103,7 @@ def _gather(pixels: Tensor, draw: Augmentation, *, margin: int) -> Tensor:
 
 
 def _erase(images: Tensor, holes: np.ndarray, *, length: int) -> Tensor:
-    """Zero one square of `length` pixels around each centre, as far as it lies inside."""
+    """Zero a square of `length` pixels around each centre, clipped to the image."""
     along = torch.arange(images.shape[-1], device=images.device)
     first = torch.from_numpy(holes).to(images.device) - length // 2
     inside = (along >= first[..., None]) & (along < first[..., None] + length)  # (B, 2, S)

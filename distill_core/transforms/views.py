@@ -1,4 +1,4 @@
-"""Views: one recorded draw of crop, flip and roll, and its exact, fixed-shape application.
+"""Views: a recorded draw of crop, flip and roll, and its exact, fixed-shape application.
 
 Crop, bilinear resize, flip and circular shift are separable linear maps, so a view is
 ``out = Ay @ X @ Ax^T`` with two (out, side) matrices: fixed shapes, a deterministic backward pass
@@ -18,7 +18,7 @@ from torch import Tensor
 from distill_core.config.recovery import RollConfig
 from distill_core.errors import DataError
 
-TRIES = 10  # of torchvision's RandomResizedCrop before it falls back to a central crop
+TRIES = 10  # attempts of torchvision's RandomResizedCrop before its fallback to a central crop
 RATIO = (3 / 4, 4 / 3)  # width / height
 
 
@@ -52,12 +52,12 @@ def sample_view(
     """Draw a view for `count` images of `side` x `side` pixels.
 
     Args:
-        rng: where the draws come from.
+        rng: source of the draws.
         count: images B.
         side: their side, in pixels.
         scale: bounds of the crop's area as fractions of the image; None keeps the whole image.
         flip: flip horizontally with probability 1/2.
-        roll: circular shift; None is none.
+        roll: circular shift; None: no shift.
         ratio: bounds of the crop's width over its height.
     """
     boxes = _whole(count, side) if scale is None else _boxes(rng, count, side, scale, ratio)
@@ -86,17 +86,17 @@ def apply_view(images: Tensor, view: View, *, out: int) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class SamplingGrid:
-    """A view on a device: the line of an image that each of its lines shows, and more of the next.
+    """A view on a device: for each of its lines, a line of the image and the share of the next.
 
     Rows come first, then columns; n is B, or 1 for all images.
     """
 
     first: Tensor  # (2, n, S) int64
     share: Tensor  # (2, n, S) of the next line, in [0, 1)
-    window: tuple[slice, slice] | None = None  # rows, columns that are read; None: not known
+    window: tuple[slice, slice] | None = None  # rows, columns that are read; None: unknown
 
     def whole(self) -> SamplingGrid:
-        """Return the same grid with shapes that do not depend on what it shows."""
+        """Return the same grid without its window, so that shapes do not depend on the draw."""
         return SamplingGrid(self.first, self.share)
 
 
@@ -107,7 +107,7 @@ def sampling_grid(view: View, *, out: int, like: Tensor) -> SamplingGrid:
     if like.device.type == "cpu" and first.shape[1] == 1:  # a GPU prefers equal shapes
         top, left, height, width = view.boxes[0].tolist()
         window = slice(top, top + height), slice(left, left + width)
-    # What is moved to a GPU are two numbers per line, not the matrices.
+    # Only two numbers per line are moved to a GPU, not the matrices.
     device = like.device
     return SamplingGrid(
         first.to(device, non_blocking=True),
@@ -123,23 +123,23 @@ def resample(images: Tensor, grid: SamplingGrid) -> Tensor:
     down = _matrices(grid.first[0] - rows.start, grid.share[0], images.shape[-2])
     across = _matrices(grid.first[1] - columns.start, grid.share[1], images.shape[-1])
     (count, channels, height, width), out = images.shape, down.shape[1]
-    # The channels stand side by side, so both products are of one matrix per image, not of three.
+    # With channels side by side, both products need one matrix per image instead of three.
     lines = images.transpose(1, 2).reshape(count, height, channels * width)
-    shown = (down @ lines).reshape(count, out * channels, width) @ across.transpose(-1, -2)
-    return shown.view(count, out, channels, out).transpose(1, 2)
+    resampled = (down @ lines).reshape(count, out * channels, width) @ across.transpose(-1, -2)
+    return resampled.view(count, out, channels, out).transpose(1, 2)
 
 
 def _matrices(first: Tensor, share: Tensor, side: int) -> Tensor:
-    """Return matrices (n, S, side) that read the lines `first` (n, S), and `share` of the next."""
+    """Return matrices (n, S, side) of the lines `first` (n, S) and their `share` of the next."""
     places, shares = first.unsqueeze(-1), share.unsqueeze(-1)
     matrices = share.new_zeros(*first.shape, side)
-    # The last line of a crop is read alone: its share of 1 overwrites the 0 of a line after it.
+    # The last line of a crop has no next one: its weight of 1 overwrites the 0 written before.
     matrices.scatter_(-1, (places + 1).clamp_(max=side - 1), shares)
     return matrices.scatter_(-1, places, 1 - shares)
 
 
 def source_rows(view: View, *, out: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return which line of the image each line of a view reads, and its share of the next one.
+    """Return the line of the image for each line of a view, and the share of the next line.
 
     Returns:
         Both (2, B, out), rows and columns, B = 1 when shared; int64, and float64 in [0, 1).
@@ -171,8 +171,8 @@ def _boxes(
     fits = (width > 0) & (width <= side) & (height > 0) & (height <= side)
     chosen = (np.arange(count), fits.argmax(axis=1))
     # A square image's fallback, a central crop of legal ratio, is the whole image.
-    found = fits.any(axis=1)
-    height, width = (np.where(found, x[chosen], side) for x in (height, width))
+    valid = fits.any(axis=1)
+    height, width = (np.where(valid, x[chosen], side) for x in (height, width))
     top = np.floor(rng.random(count) * (side - height + 1))
     left = np.floor(rng.random(count) * (side - width + 1))
     return np.stack([top, left, height, width], axis=1).astype(np.int32)

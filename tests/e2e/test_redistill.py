@@ -238,7 +238,7 @@ def test_a_kept_teacher_must_fit_what_is_asked(series: Series, root: Path) -> No
     series(small(root))
     before = objects(series.store)
     for change, words in (
-        ("squeeze.model.width=8", r"resnet18_small-w4, squeeze\.model says resnet18_small-w8"),
+        ("squeeze.model.width=8", r"resnet18_small-w4, but squeeze\.model is resnet18_small-w8"),
         ("data.side=16", "trained on 8 x 8 pixels"),
         ("data.mean=[0, 0, 0]", "trained with mean"),
     ):

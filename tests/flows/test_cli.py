@@ -90,7 +90,7 @@ def test_our_own_errors_are_one_line_and_exit_code_2(distill: Distill) -> None:
     said = distill("run", "no-such-preset")
     assert said.code == 2
     assert said.err == (
-        "distill: no-such-preset: no such preset. `distill show` lists the presets.\n"
+        "distill: no-such-preset: no such preset. Run `distill show` for a list of presets.\n"
     )
 
 

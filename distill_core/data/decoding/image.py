@@ -1,4 +1,4 @@
-"""From the bytes of one image to a square uint8 array; one error says what is wrong with it."""
+"""Decoding of one image file to a square uint8 array."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from distill_core.config.data import DataConfig
 from distill_core.errors import DataError
 
-MAX_PIXELS = 50_000_000  # a 12 kB PNG can expand to more than memory holds
-# Named, because Pillow would also start Ghostscript for an EPS that calls itself a JPEG.
+MAX_PIXELS = 50_000_000  # a 12 kB PNG can expand to more than the memory
+# Listed, because Pillow would otherwise start Ghostscript for an EPS file named .jpg.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 BILINEAR = Image.Resampling.BILINEAR
-DAMAGE = (  # what Pillow raises on files that end early or lie about themselves
+DAMAGE = (  # raised by Pillow for files that are truncated or inconsistent
     *(OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError),
     *(NotImplementedError, RuntimeError, MemoryError, struct.error, zlib.error),
     *(Image.DecompressionBombError, Image.DecompressionBombWarning),
@@ -26,40 +26,46 @@ DAMAGE = (  # what Pillow raises on files that end early or lie about themselves
 def decode_image(data: bytes, config: DataConfig, *, where: str = "image") -> np.ndarray:
     """Return an image as (3, S, S) uint8 RGB, EXIF orientation applied.
 
-    Of an animation the first frame counts; transparency is laid over black; 16-bit grey becomes
-    8-bit. An image is decoded to its end, so a truncated one is found.
+    The first frame of an animation is used, transparency is composited over black, and 16-bit grey
+    becomes 8-bit. An image is decoded to its end, so that truncation is detected.
 
     Args:
-        data: an encoded image, of a kind in `FORMATS`; its name does not matter.
-        config: side, and how another shape becomes square.
+        data: an encoded image in one of `FORMATS`; its file name does not matter.
+        config: side, and the conversion of other shapes to squares.
         where: names the image in errors.
 
     Raises:
-        DataError: truncated, not an image, or of more than `MAX_PIXELS`.
+        DataError: it is truncated, not an image, or has more than `MAX_PIXELS`.
     """
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            _refuse_bombs(image)
+            _check_size(image)
             # In place: the copy that Pillow would return costs as much as decoding a small image.
             ImageOps.exif_transpose(image, in_place=True)
             pixels = np.asarray(_square(_rgb(image), config))
     except UnidentifiedImageError:
-        raise DataError(f"{where}: {len(data)} bytes that are not an image.") from None
+        raise DataError(
+            f"{where}: {len(data)} bytes that are not an image. Replace the file."
+        ) from None
     except DAMAGE as error:
-        raise DataError(f"{where}: cannot be decoded ({_said(error)}).") from None
+        raise DataError(
+            f"{where}: cannot be decoded ({_one_line(error)}). Replace the file."
+        ) from None
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
-def _refuse_bombs(image: Image.Image) -> None:
+def _check_size(image: Image.Image) -> None:
     if image.width * image.height > MAX_PIXELS:
-        raise ValueError(f"{image.width} x {image.height} pixels, {MAX_PIXELS // 10**6} M at most")
+        raise ValueError(
+            f"{image.width} x {image.height} pixels, expected at most {MAX_PIXELS // 10**6} M"
+        )
 
 
 def _rgb(image: Image.Image) -> Image.Image:
     """Return an image of any mode as RGB."""
     if image.mode == "F":
-        raise ValueError("floating point pixels, whose white is unknown")
-    if image.mode.startswith("I"):  # a 16-bit file, whatever Pillow unpacks it to
+        raise ValueError("floating point pixels, whose value of white is unknown")
+    if image.mode.startswith("I"):  # a 16-bit file, whichever mode Pillow chooses
         values = np.asarray(image).astype(np.float64) * (255 / 65535)
         image = Image.fromarray(values.round().clip(0, 255).astype(np.uint8))
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
@@ -69,10 +75,10 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _square(image: Image.Image, config: DataConfig) -> Image.Image:
-    """Bring an image to S x S: squished, or the middle of it with its short side resized.
+    """Return an image of S x S: both sides resized, or a centre crop after resizing the short side.
 
-    The second equals torchvision's Resize(resize) then CenterCrop(S), but only the pixels of the
-    crop are computed: a 10,000 x 3 strip needs no more memory than any other image.
+    The centre crop equals torchvision's Resize(resize) and CenterCrop(S), but only the pixels of
+    the crop are computed, so a 10,000 x 3 strip needs no more memory than any other image.
     """
     size = (config.side, config.side)
     if config.resize is None:
@@ -88,5 +94,5 @@ def _square(image: Image.Image, config: DataConfig) -> Image.Image:
     return image.resize(size, BILINEAR, box=(left, top, right, bottom))
 
 
-def _said(error: BaseException) -> str:
+def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,8 +1,9 @@
-"""Several decoders at once: processes that decode, each behind a thread that waits for it.
+"""A pool of decoding processes; each is served by one thread of the parent.
 
-A process, not a thread: of a small image Pillow computes most while it holds the interpreter. Not
-`multiprocessing`: its children run the caller's main module again, its daemons may have none, and
-they outlive a parent that was killed. Shared memory has no name, so nobody has to remove it.
+Processes rather than threads, because Pillow holds the GIL during most of the work on a small
+image. Not `multiprocessing`, because its children import the caller's main module again, daemonic
+processes may not have children, and they outlive a parent that was killed. The shared memory is
+anonymous, so it needs no cleanup.
 
 Axes: n images, S side in pixels.
 """
@@ -28,42 +29,42 @@ from distill_core.data.decoding.rows import ADDRESS, map_images
 from distill_core.errors import ClusterError, ConfigError
 from distill_core.progress import Progress
 
-VARIABLE = "DISTILL_DECODERS"  # processes that decode for each worker; 1: the worker does it itself
-MOST = 16  # unless the variable says more: one GPU hardly uses what 16 CPUs decode
-SPAN = 1024  # neighbours that one decoder reads: of a row group, few decoders need images
+VARIABLE = "DISTILL_DECODERS"  # decoding processes per worker; 1: the worker decodes itself
+MOST = 16  # default limit: one GPU rarely consumes what 16 CPUs decode
+SPAN = 1024  # neighbouring rows per decoder, so that few decoders read the same row group
 SHARED_BYTES = 8 * 2**20  # of each decoder
 RUN = "from distill_core.data.decoding.rows import serve; serve({}, {})"
 
 
 def default_decoders() -> int:
-    """Return what the environment says, else the CPUs that this process may use.
+    """Return the value of `VARIABLE`, or else the CPUs that this process may use.
 
     Raises:
-        ConfigError: the environment says something that is no count.
+        ConfigError: the variable is not a positive integer.
     """
-    said = os.environ.get(VARIABLE, "")
-    if not said:
+    text = os.environ.get(VARIABLE, "")
+    if not text:
         return min(MOST, usable_cpus())
-    if not said.isdecimal() or int(said) < 1:
-        raise ConfigError(f"{VARIABLE}: {said!r}, expected 1 or more. Correct it, or unset it.")
-    return int(said)
+    if not text.isdecimal() or int(text) < 1:
+        raise ConfigError(f"{VARIABLE}: {text!r}, expected 1 or more. Correct it, or unset it.")
+    return int(text)
 
 
 def usable_cpus() -> int:
-    """Return how many CPUs this process may use, quotas of its container aside."""
+    """Return the CPUs that this process may use; container quotas are not considered."""
     if hasattr(os, "sched_getaffinity"):  # not on macOS
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 class Decoders:
-    """Processes that decode images of one dataset; closed, collected or at exit they end.
+    """Processes that decode images of one dataset, until `close`, collection or exit.
 
     Several threads may read at the same time; they share the processes.
 
     Args:
         config: of the dataset.
-        count: processes.
+        count: number of processes.
     """
 
     def __init__(self, config: DataConfig, count: int) -> None:
@@ -74,24 +75,24 @@ class Decoders:
             for _ in range(count):
                 self._all.append(_Decoder(config))
                 self._idle.put(self._all[-1])
-        except BaseException:  # an interrupt too: no process may stay behind
+        except BaseException:  # including an interrupt: no process may be left running
             self.close()
             raise
 
     def read(
         self, rows: pa.Table, order: np.ndarray, out: np.ndarray, *, progress: Progress
     ) -> None:
-        """Decode every row into its place.
+        """Decode every row into its position in `out`.
 
         Args:
             rows: (n) of the index.
-            order: (n,) a permutation: how the images lie in their files.
+            order: (n,) permutation that sorts the images as they lie in their files.
             out: (n, 3, S, S) uint8, written.
-            progress: told after every span, in order.
+            progress: called after every span, in order.
 
         Raises:
-            DataError: the first image, in that order, that is gone or not the one ingested.
-            ClusterError: a decoder's process was lost.
+            DataError: an image is missing or not the one ingested; names the first in `order`.
+            ClusterError: a decoding process was lost.
         """
         rows, threads = rows.select(ADDRESS), ThreadPoolExecutor(self._count)
         size = max(1, min(SPAN, -(-len(order) // self._count)))
@@ -101,11 +102,11 @@ class Decoders:
             for count in threads.map(lambda places: self._span(rows, places, out), spans):
                 done += count
                 progress(done, len(order))
-        except Exception as error:  # of an image: the processes are as good as before
+        except Exception as error:  # of an image: the processes are still usable
             if isinstance(error, ClusterError):
                 self.close()
             raise
-        except BaseException:  # an interrupt does not wait for them
+        except BaseException:  # an interrupt must not wait for them
             self.close()
             raise
         finally:
@@ -113,11 +114,11 @@ class Decoders:
 
     @property
     def alive(self) -> bool:
-        """Return whether these were not closed yet, by hand or because one was lost."""
+        """Return whether the pool is open; it closes when a process is lost."""
         return self._end.alive
 
     def close(self) -> None:
-        """End the processes now; twice is fine."""
+        """End the processes now; further calls have no effect."""
         self._end()
 
     def _span(self, rows: pa.Table, places: np.ndarray, out: np.ndarray) -> int:
@@ -130,12 +131,12 @@ class Decoders:
 
 
 class _Decoder:
-    """One process. Its shared memory has two halves: one is filled while the other is emptied."""
+    """One process; it fills one half of its shared memory while the other half is read."""
 
     def __init__(self, config: DataConfig) -> None:
         self._half = max(1, SHARED_BYTES // (2 * 3 * config.side**2))  # images
-        self._line, theirs = Pipe()
-        shared = _nameless(2 * self._half * 3 * config.side**2)
+        self._connection, theirs = Pipe()
+        shared = _anonymous_memory(2 * self._half * 3 * config.side**2)
         try:
             self._pixels = map_images(shared, 2 * self._half, config.side)
             self.process = subprocess.Popen(
@@ -147,40 +148,40 @@ class _Decoder:
         finally:
             os.close(shared)
             theirs.close()
-        self._line.send((config, 2 * self._half))
+        self._connection.send((config, 2 * self._half))
 
     def read(self, rows: pa.Table, places: np.ndarray, out: np.ndarray) -> None:
-        """Decode some rows, by number, into the same places; nobody else asks meanwhile."""
+        """Decode some rows, by number, into the same positions; one caller at a time."""
         parts = [places[n : n + self._half] for n in range(0, len(places), self._half)]
-        self._ask(rows, parts[0], 0)
+        self._request(rows, parts[0], 0)
         for number, part in enumerate(parts):
             more = number + 1 < len(parts)
             if more:
-                self._ask(rows, parts[number + 1], (number + 1) % 2)
+                self._request(rows, parts[number + 1], (number + 1) % 2)
             if error := self._answer():
                 if more:
-                    self._answer()  # else the next reader would take it for its own
+                    self._answer()  # otherwise the next caller would receive this answer
                 raise error
             first = number % 2 * self._half
             out[part] = self._pixels[first : first + len(part)]
 
-    def _ask(self, rows: pa.Table, places: np.ndarray, half: int) -> None:
-        with self._lost_is_said():
-            self._line.send((rows.take(pa.array(places)), half * self._half))
+    def _request(self, rows: pa.Table, places: np.ndarray, half: int) -> None:
+        with self._translated():
+            self._connection.send((rows.take(pa.array(places)), half * self._half))
 
     def _answer(self) -> Exception | None:
-        with self._lost_is_said():
-            said: Exception | None = self._line.recv()
-            return said
+        with self._translated():
+            answer: Exception | None = self._connection.recv()
+            return answer
 
     @contextmanager
-    def _lost_is_said(self) -> Iterator[None]:
+    def _translated(self) -> Iterator[None]:
         try:
             yield
         except (EOFError, ConnectionError) as error:
             raise ClusterError(
                 f"a process that decodes images ended with exit code {self.process.wait()}. "
-                f"If memory ran out, set {VARIABLE} to fewer of them."
+                f"If memory ran out, set {VARIABLE} to a smaller number."
             ) from error
 
 
@@ -193,13 +194,13 @@ def _stop(decoders: list[_Decoder]) -> None:
 
 
 def _environment() -> dict[str, str]:
-    """Return the environment of a decoder: it imports what we import, and has one thread."""
+    """Return the environment of a decoder: our import path, and one thread."""
     path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
     return os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
 
 
-def _nameless(size: int) -> int:
-    """Return the descriptor of memory to share that goes with its last user."""
+def _anonymous_memory(size: int) -> int:
+    """Return a descriptor of anonymous memory, which is freed with its last user."""
     if hasattr(os, "memfd_create"):  # not on macOS
         memory = os.memfd_create("pixels")
     else:

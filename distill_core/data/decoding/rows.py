@@ -1,7 +1,7 @@
-"""Reading and decoding some rows of the index; also what a process that does nothing else runs.
+"""Reading and decoding of rows of the index, and the main loop of a decoding process.
 
-Such a process imports no torch, hears requests on one connection, and writes pixels into memory it
-shares with its parent. It ends with the connection: a killed parent leaves nothing behind.
+A decoding process imports no torch, receives requests on one connection and writes pixels into
+memory shared with its parent. It ends with the connection, so a killed parent leaves no process.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from distill_core.data.readers.record import Reader
 from distill_core.errors import DataError
 from distill_core.storage.digest import sha256
 
-ADDRESS = ("uri", "offset", "sha256")  # columns of the index that name an image
+ADDRESS = ("uri", "offset", "sha256")  # columns of the index that address an image
 
 
 def read_images(
     reader: Reader, config: DataConfig, rows: pa.Table, out: np.ndarray, places: np.ndarray
 ) -> None:
-    """Fetch some images together, then decode each into its place.
+    """Fetch some images together and decode each into its position in `out`.
 
     Args:
         reader: of the dataset.
         config: of the dataset.
         rows: n rows of the index, with the columns of `ADDRESS`.
         out: (m, 3, S, S) uint8, written.
-        places: (n,) where in `out` each image belongs.
+        places: (n,) position in `out` of each image.
 
     Raises:
-        DataError: an image is gone, or is not the one that was ingested.
+        DataError: an image is missing, or is not the one that was ingested.
     """
     uris, offsets, hashes = (rows[name].to_pylist() for name in ADDRESS)
     files = reader.fetch(list(zip(uris, offsets, strict=True)))
@@ -61,7 +61,9 @@ def serve(connection: int, shared: int) -> None:
         connection: file descriptor of a `multiprocessing` connection.
         shared: file descriptor of the shared memory.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, who then hangs up
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # the parent handles Ctrl-C and closes the connection
     line = Connection(connection)
     try:
         config, images = line.recv()
@@ -91,6 +93,6 @@ def _portable(error: Exception) -> Exception:
     """Return an error that survives pickling: itself, or its type's name and message."""
     try:
         pickle.loads(pickle.dumps(error))
-    except Exception:  # noqa: BLE001 - whatever a strange error does
+    except Exception:  # noqa: BLE001 - any error may fail to pickle
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error

@@ -1,1 +1,4 @@
-"""Readers: one file per dataset format; a reader lists images and returns their bytes undecoded."""
+"""Readers of dataset formats: one module per format, listed in `formats.READERS`.
+
+record holds the interface `Reader` and the value `Record`; formats opens a reader by name.
+"""

@@ -1,4 +1,4 @@
-"""The handwritten digits inside scikit-learn: real images that need no download.
+"""Reader of the handwritten digits in scikit-learn, which need no download.
 
 1,797 images of 8 x 8 (UCI ML hand-written digits), enlarged to 32 x 32 and three channels.
 """
@@ -58,7 +58,7 @@ def digits_split(split: Split) -> tuple[tuple[bytes, ...], tuple[int, ...]]:
         from sklearn.model_selection import train_test_split
     except ImportError:
         raise ConfigError(
-            "data.format=digits: the images are inside scikit-learn, which is not installed. "
+            "data.format=digits: needs scikit-learn, which is not installed. "
             "Install distill[digits]."
         ) from None
     images, labels = load_digits(return_X_y=True)

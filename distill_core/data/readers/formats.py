@@ -1,4 +1,4 @@
-"""The formats that users have, by name."""
+"""The table of dataset formats, by their name in the config."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def open_reader(config: DataConfig) -> Reader:
     """Return the reader of a dataset.
 
     Raises:
-        ConfigError: it has no path, or nothing installed can open it.
-        DataError: there is nothing at its path.
+        ConfigError: it has no path, or no installed file system can open it.
+        DataError: its path does not exist.
     """
     return READERS[config.format](config)

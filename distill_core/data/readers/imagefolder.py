@@ -1,4 +1,4 @@
-"""Image folders: ``<path>/<split>/<class>/<image>``, deeper folders included."""
+"""Reader of image folders: ``<path>/<split>/<class>/<image>``, deeper folders included."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from distill_core.data.readers.record import Address, Record, Split
 from distill_core.errors import DataError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-CHUNK = 256  # files asked for at once, which matters where they are remote
+CHUNK = 256  # files requested together, which matters for remote folders
 
 
 class ImageFolderReader:
     """Reads a folder of classes, named after them and numbered in alphabetical order."""
 
     def __init__(self, config: DataConfig) -> None:
-        self._place = locate(config)
+        self._root = locate(config)
         self._folder = {"train": config.train.strip("/"), "test": config.test.strip("/")}
         self._paths = cache(self._list)
 
@@ -29,7 +29,7 @@ class ImageFolderReader:
         for name in names:
             if _utf8(name) != name:
                 raise DataError(
-                    f"{self._where('train')}/{_utf8(name)}: a class name that is not UTF-8. "
+                    f"{self._where('train')}/{_utf8(name)}: the class name is not UTF-8. "
                     "Rename the folder."
                 )
         return tuple(names)
@@ -42,20 +42,20 @@ class ImageFolderReader:
         """Yield every file of a split.
 
         Raises:
-            DataError: a class that the training split does not have.
+            DataError: a class is missing in the training split.
         """
         labels = {name: label for label, name in enumerate(classes)}
-        if strange := [n for n in self._class_folders(split) if n not in labels]:
+        if unknown := [n for n in self._class_folders(split) if n not in labels]:
             raise DataError(
-                f"{self._where(split)}/{_utf8(strange[0])}: a class that {self._where('train')} "
+                f"{self._where(split)}/{_utf8(unknown[0])}: a class that {self._where('train')} "
                 "does not have. Both splits need the same class folders."
             )
         paths = self._paths(split)
         for start in range(0, len(paths), CHUNK):
             chunk = paths[start : start + CHUNK]
             problems = [_problem(path) for path in chunk]
-            wanted = [p for p, problem in zip(chunk, problems, strict=True) if not problem]
-            files = dict(zip(wanted, self._place.read(wanted), strict=True))
+            readable = [p for p, problem in zip(chunk, problems, strict=True) if not problem]
+            files = dict(zip(readable, self._root.read(readable), strict=True))
             for path, problem in zip(chunk, problems, strict=True):
                 below = path.removeprefix(f"{self._folder[split]}/")
                 wnid, _, name = below.partition("/")
@@ -64,36 +64,36 @@ class ImageFolderReader:
 
     def fetch(self, addresses: Sequence[Address]) -> list[bytes]:
         """Return whole files."""
-        return self._place.read([uri for uri, _ in addresses])
+        return self._root.read([uri for uri, _ in addresses])
 
     def _class_folders(self, split: Split) -> list[str]:
-        if not self._place.is_folder(self._folder[split]):
+        if not self._root.is_folder(self._folder[split]):
             raise DataError(
-                f"{self._where(split)}: no such folder: the {split} split has no readable image. "
-                f"Say data.{split}."
+                f"{self._where(split)}: no such folder, expected the {split} split. "
+                f"Set data.{split} to its name."
             )
-        return self._place.folders(self._folder[split])
+        return self._root.folders(self._folder[split])
 
     def _list(self, split: Split) -> list[str]:
-        """Return the files inside class folders; a stray one beside them belongs to no class."""
+        """Return the files inside class folders; files beside them belong to no class."""
         folder = self._folder[split]
         depth = folder.count("/") + 2
-        return [path for path in self._place.files(folder) if path.count("/") >= depth]
+        return [path for path in self._root.files(folder) if path.count("/") >= depth]
 
     def _where(self, split: Split) -> str:
-        return f"{self._place.url}/{self._folder[split]}"
+        return f"{self._root.url}/{self._folder[split]}"
 
 
 def _problem(path: str) -> str:
-    """Return why a file is no image, judged by its name alone; empty when it may be one."""
+    """Return why a file cannot be an image, by its name alone; empty if it may be one."""
     if _utf8(path) != path:
-        return "a name that is not UTF-8."
+        return "its name is not UTF-8."
     ending = posixpath.splitext(path)[1]
     if ending.lower() not in EXTENSIONS:
-        return f"its name ends in {ending!r}, not like that of an image."
+        return f"its name ends in {ending!r}, which is not the suffix of an image format."
     return ""
 
 
 def _utf8(name: str) -> str:
-    """Return a name with the bytes that no text encoding explains spelled out."""
+    """Return a name with bytes that are not UTF-8 written as escapes."""
     return name.encode("utf-8", "backslashreplace").decode()

@@ -1,4 +1,4 @@
-"""Parquet as Hugging Face writes it: ``image: struct<bytes, path>`` and an integer ``label``."""
+"""Reader of Hugging Face Parquet: ``image: struct<bytes, path>`` and an integer ``label``."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from distill_core.data.readers.record import Address, Record, Split
 from distill_core.errors import DataError
 
 BATCH_ROWS = 512
-GROUPS_HELD = 16  # row groups that stay in memory; shuffled small datasets are read once
+GROUPS_HELD = 16  # row groups kept in memory, so that a shuffled small dataset is read once
 EXPECTED = "image (struct<bytes: binary, path: string>) and label (an integer)"
 
 
 class ParquetReader:
-    """Reads one or several files per split; class names come from the metadata, if there are any.
+    """Reads one or several files per split; class names come from the metadata, if it has any.
 
-    Random access reads whole row groups: it is quick for small datasets, and for large ones only
-    in the order of the files.
+    Random access reads whole row groups, so a large dataset should be read in the order of its
+    files.
     """
 
     def __init__(self, config: DataConfig) -> None:
-        self._place = locate(config)
+        self._root = locate(config)
         self._pattern = {"train": config.train, "test": config.test}
         self._num_classes = config.num_classes
         self._files = cache(self._list)
@@ -49,7 +49,7 @@ class ParquetReader:
         return sum(int(self._starts(uri)[-1]) for uri in self._files(split))
 
     def records(self, split: Split, classes: Sequence[str]) -> Iterator[Record]:
-        """Yield every row of a split, under the name that its `path` gives."""
+        """Yield every row of a split, named by its `path`."""
         for uri in self._files(split):
             row = 0
             with self._open(uri) as file:
@@ -60,30 +60,32 @@ class ParquetReader:
 
     def fetch(self, addresses: Sequence[Address]) -> list[bytes]:
         """Return images by file and row."""
-        wanted: dict[tuple[str, int], list[tuple[int, int]]] = defaultdict(list)
+        requests: dict[tuple[str, int], list[tuple[int, int]]] = defaultdict(list)
         for place, (uri, row) in enumerate(addresses):
             group = int(np.searchsorted(self._starts(uri), row, side="right")) - 1
-            wanted[uri, group].append((place, row - int(self._starts(uri)[group])))
-        found = [b""] * len(addresses)
-        for (uri, group), rows in wanted.items():
+            requests[uri, group].append((place, row - int(self._starts(uri)[group])))
+        images = [b""] * len(addresses)
+        for (uri, group), rows in requests.items():
             column = self._group(uri, group)
             for place, row in rows:
                 if row >= len(column):
-                    raise DataError(f"{self._where(uri)}: has fewer rows than when ingested.")
-                found[place] = column[row].as_py() or b""
-        return found
+                    raise DataError(
+                        f"{self._where(uri)}: has fewer rows than when ingested. Restore the file."
+                    )
+                images[place] = column[row].as_py() or b""
+        return images
 
     def _list(self, split: Split) -> list[str]:
         """Return the files of a split: one named with or without its ending, a glob, a folder."""
         name = self._pattern[split].strip("/")
         fixed = name.split("*")[0].split("?")[0].split("[")[0].rpartition("/")[0]
-        everything = [p for p in self._place.files(fixed) if p.endswith(".parquet")]
+        candidates = [p for p in self._root.files(fixed) if p.endswith(".parquet")]
         for pattern in (name, f"{name}.parquet", f"{name}-*.parquet", f"{name}/*.parquet"):
-            if found := [path for path in everything if _matches(path, pattern)]:
-                return found
+            if files := [path for path in candidates if _matches(path, pattern)]:
+                return files
         raise DataError(
-            f"{self._place.url}: no Parquet file for the split {name!r}; expected {name}.parquet, "
-            f"{name}-*.parquet or a folder {name}. Say data.{split}."
+            f"{self._root.url}: no Parquet file for the split {name!r}; expected {name}.parquet, "
+            f"{name}-*.parquet or a folder {name}. Set data.{split} to its name."
         )
 
     def _read_starts(self, uri: str) -> np.ndarray:
@@ -95,30 +97,32 @@ class ParquetReader:
     def _read_group(self, uri: str, group: int) -> pa.ChunkedArray:
         with self._open(uri) as file:
             if group >= file.num_row_groups:
-                raise DataError(f"{self._where(uri)}: has fewer rows than when ingested.")
+                raise DataError(
+                    f"{self._where(uri)}: has fewer rows than when ingested. Restore the file."
+                )
             image = file.read_row_group(group, columns=["image"])["image"]
         return pa.chunked_array([c.field("bytes") for c in image.chunks], type=pa.binary())
 
     @contextmanager
     def _open(self, uri: str) -> Iterator[pq.ParquetFile]:
-        """Open a file, its columns checked; what arrow says of damage becomes a DataError."""
+        """Open a file and check its columns; Arrow's errors become a `DataError`."""
         where = self._where(uri)
-        with reading(where), self._place.open(uri) as stream:
+        with reading(where), self._root.open(uri) as stream:
             try:
                 with pq.ParquetFile(stream, page_checksum_verification=True) as file:
                     _check_schema(file.schema_arrow, where)
                     yield file
             except (pa.ArrowException, OSError) as error:
-                # Arrow's own complaints carry no errno; those of the file system do.
+                # Arrow's own errors carry no errno; those of the file system do.
                 if getattr(error, "errno", None) is not None:
                     raise
-                said = (str(error).splitlines() or [type(error).__name__])[0]
+                reason = (str(error).splitlines() or [type(error).__name__])[0]
                 raise DataError(
-                    f"{where}: not a whole Parquet file ({said}). Copy it again."
+                    f"{where}: not a complete Parquet file ({reason}). Copy it again."
                 ) from error
 
     def _where(self, uri: str) -> str:
-        return f"{self._place.url}/{uri}"
+        return f"{self._root.url}/{uri}"
 
 
 def _check_schema(schema: pa.Schema, where: str) -> None:
@@ -149,7 +153,7 @@ def _record(uri: str, row: int, label: int | None, image: dict[str, object]) -> 
 
 
 def _label_names(metadata: dict[bytes, bytes]) -> tuple[str, ...]:
-    """Return the names that Hugging Face's feature metadata give the labels; none if none."""
+    """Return the label names in Hugging Face's feature metadata, if there are any."""
     try:
         features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
         names = features["label"]["names"]

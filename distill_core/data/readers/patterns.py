@@ -1,7 +1,7 @@
-"""Tiny images made from their class's name alone: any number of classes, no download.
+"""Generator of tiny synthetic images of any number of classes, without a download.
 
 A class is a 4 x 4 grid of colours; each of its images is that grid, shifted in brightness, with
-noise, at 8 x 8. They are there to rehearse a run with as many classes as it will have.
+noise, at 8 x 8. They serve to rehearse a run with its real number of classes.
 """
 
 from __future__ import annotations

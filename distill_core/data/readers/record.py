@@ -1,4 +1,4 @@
-"""What a reader gives: records; and what it must be able to do."""
+"""The interface of readers, and the records that they yield."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ Address = tuple[str, int]  # uri and offset, as in the index
 class Record:
     """One image as it is stored, not decoded."""
 
-    label: int  # -1 where the file gives none
+    label: int  # -1 if the file has none
     uri: str  # of its file, relative to the dataset's folder
-    offset: int  # row in a Parquet file, else 0
-    name: str  # what it is called within its class: it orders the index, and enters fingerprints
+    offset: int  # row in a Parquet file; 0 in other formats
+    name: str  # within its class; it orders the index and enters fingerprints
     data: bytes
-    problem: str = ""  # why decoding it is not worth a try
+    problem: str = ""  # reason why it cannot be decoded, as a sentence
 
 
 class Reader(Protocol):
-    """How one format is read; made from a `DataConfig`, and it decodes nothing."""
+    """Reader of one format, made from a `DataConfig`; it does not decode images."""
 
     def classes(self) -> tuple[str, ...]:
-        """Return the class names; a class's place is its id."""
+        """Return the class names; a class's position is its id."""
 
     def count(self, split: Split) -> int:
-        """Return how many records a split has."""
+        """Return the number of records in a split."""
 
     def records(self, split: Split, classes: Sequence[str]) -> Iterator[Record]:
         """Yield every image of a split, in any order."""
 
     def fetch(self, addresses: Sequence[Address]) -> list[bytes]:
-        """Return images by address; quickest where neighbours are asked for together."""
+        """Return images by address; fastest if neighbours are requested together."""

@@ -49,14 +49,14 @@ def test_terms_are_replaced_as_a_whole() -> None:
         ("ipc", ("'ipc'", "key=value")),
         ("ipc.x=1", ("ipc is a value", "ipc.x")),
         ("data.std=[1, 0, 1]", ("std must be positive",)),
-        ("data.resize=40", ("resize goes with load=center_crop",)),
-        ("squeeze.training=null", ("either checkpoint", "training")),
+        ("data.resize=40", ("resize is required with load=center_crop",)),
+        ("squeeze.training=null", ("set checkpoint", "training")),
         ("squeeze.reuse=abc", ("squeeze.reuse = 'abc'", "[0-9a-f]{32}")),
         (
             f"squeeze={{model: {MODEL}, reuse: {KEY}, start: {KEY}}}",
-            ("only one of checkpoint, reuse and start",),
+            ("2 of checkpoint, reuse and start are set",),
         ),
-        (f"squeeze={{model: {MODEL}, start: {KEY}}}", ("start needs training",)),
+        (f"squeeze={{model: {MODEL}, start: {KEY}}}", ("start requires training",)),
         ("recover.shard_classes=2", ("shard_classes = 2 must be a multiple of 100",)),
         ("recover.shard_classes=0", ("recover.shard_classes = 0", "greater than 0")),
     ],
@@ -71,7 +71,7 @@ def test_a_wrong_override_is_one_line_that_says_where_and_what(
 
 def test_an_unknown_preset_gets_a_suggestion() -> None:
     assert "Did you mean 'sre2l-in1k'" in message(name="srel2-in1k")
-    assert "`distill show` lists" in message(name="zzzz")
+    assert "Run `distill show`" in message(name="zzzz")
 
 
 def test_a_file_extends_a_preset(tmp_path: Path) -> None:
@@ -93,9 +93,9 @@ def test_files_that_extend_each_other_are_refused(tmp_path: Path) -> None:
     ("text", "word"),
     [
         ("ipc: 1\nipc: 2", "duplicate key 'ipc'"),
-        ("ipc: !!python/object/apply:os.getcwd []", "not YAML that a run can use"),
-        ("{", "not YAML that a run can use"),
-        ("- 1", "a run is a YAML mapping, found list"),
+        ("ipc: !!python/object/apply:os.getcwd []", "invalid YAML"),
+        ("{", "invalid YAML"),
+        ("- 1", "a list, expected a YAML mapping"),
     ],
 )
 def test_dangerous_or_sloppy_yaml_is_refused(tmp_path: Path, text: str, word: str) -> None:
@@ -106,7 +106,7 @@ def test_dangerous_or_sloppy_yaml_is_refused(tmp_path: Path, text: str, word: st
 
 def test_an_alias_bomb_is_refused_before_it_expands() -> None:
     bomb = "a: &a [x]\n" + "".join(f"b{n}: [{'*a, ' * 50}]\n" for n in range(40))
-    with pytest.raises(ConfigError, match="bytes of YAML"):
+    with pytest.raises(ConfigError, match="characters of YAML"):
         parse_yaml(bomb, where="bomb")
 
 

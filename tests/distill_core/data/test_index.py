@@ -199,7 +199,7 @@ def test_an_empty_test_split_is_refused_but_a_thin_one_is_not(folder: Path, stor
 @pytest.mark.parametrize("expected", [1, 3])
 def test_another_number_of_classes_is_refused(folder: Path, store: Store, expected: int) -> None:
     line = refused(folder, store, num_classes=expected)
-    assert f"2 classes, data.num_classes says {expected}" in line
+    assert f"2 classes, but data.num_classes is {expected}" in line
 
 
 def test_two_classes_of_one_name_are_refused(tmp_path: Path, store: Store) -> None:
@@ -217,7 +217,7 @@ def test_a_label_of_no_class_is_named_with_its_row(
     write_parquet(path / "train.parquet", [(png(0), 0), (png(1), 1), (png(2), label)])
     line = refused(path, store, format="parquet")
     assert "train.parquet row 2" in line
-    assert "is not one of 2 classes" in line
+    assert "is not one of the 2 classes" in line
 
 
 def test_a_gap_in_the_labels_is_a_class_without_images(tmp_path: Path, store: Store) -> None:
@@ -259,7 +259,7 @@ def test_a_damaged_table_is_never_read(folder: Path, store: Store) -> None:
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(bytes(data))
-    with pytest.raises(DataError, match=r"train-.*\.parquet: .*ingest again"):
+    with pytest.raises(DataError, match=r"train-.*\.parquet: .*ingest the dataset again"):
         load_index(store, index.id)
 
 

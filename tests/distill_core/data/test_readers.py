@@ -103,7 +103,7 @@ def test_a_name_that_is_not_utf8_is_reported_and_can_be_written_down(tmp_path: P
 
 def test_a_split_that_is_not_there_is_named(tmp_path: Path) -> None:
     (image_folder(tmp_path) / "test").rename(tmp_path / "val")
-    with pytest.raises(DataError, match=r"test: no such folder: .*Say data\.test"):
+    with pytest.raises(DataError, match=r"test: no such folder, .*Set data\.test"):
         everything(data_config(tmp_path), "test")
     assert len(everything(data_config(tmp_path, test="val"), "test")) == 2
 
@@ -148,7 +148,7 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
 
 
 def test_a_path_must_be_given_and_be_of_a_known_kind() -> None:
-    with pytest.raises(ConfigError, match=r"data\.path: not given"):
+    with pytest.raises(ConfigError, match=r"data\.path: missing"):
         open_reader(data_config(None))
     with pytest.raises(ConfigError, match="cannot be opened"):
         open_reader(data_config("quux://bucket/data"))
@@ -246,7 +246,7 @@ def test_a_truncated_file_is_called_so(tmp_path: Path) -> None:
     data = path.read_bytes()
     for kept in (0, 3, len(data) // 2, len(data) - 1):
         path.write_bytes(data[:kept])
-        with pytest.raises(DataError, match=r"train\.parquet: not a whole Parquet file"):
+        with pytest.raises(DataError, match=r"train\.parquet: not a complete Parquet file"):
             everything(data_config(tmp_path, format="parquet"))
 
 

@@ -65,9 +65,9 @@ def test_top_k_is_no_codec(k: int, least: float, most: float) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["relabel.scheme=topk"], "topk goes with scheme=topk"),
-        (["relabel.topk=3"], "topk goes with scheme=topk"),
-        (["relabel.scheme=topk", "relabel.topk=5"], "at most 4, the classes"),
+        (["relabel.scheme=topk"], "topk is required with scheme=topk"),
+        (["relabel.topk=3"], "topk is required with scheme=topk"),
+        (["relabel.scheme=topk", "relabel.topk=5"], "at most 4, the number of classes"),
         (["relabel.scheme=topk", "relabel.topk=2", "posttrain.loss=mse"], "set posttrain.rest"),
     ],
 )

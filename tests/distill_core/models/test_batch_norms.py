@@ -135,7 +135,7 @@ def test_only_batch_norms_of_images_are_replaced_and_numbered_in_registration_or
     assert isinstance(model[2], nn.BatchNorm1d)
     with tape.record([2]):
         model(images(torch.float32)[:2])
-    assert sorted(tape.seen) == [0, 1]
+    assert sorted(tape.recorded) == [0, 1]
     assert model.get_submodule("late.1").number == 1
     (seen,) = tape.take()
     assert len(seen) == 2

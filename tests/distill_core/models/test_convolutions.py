@@ -89,7 +89,7 @@ def test_replaced_convolutions_compute_what_they_did_and_keep_their_names() -> N
     assert count == 2
     assert [name for name, _ in model.named_parameters()] == names
     assert torch.equal(model(x), expected)
-    with tape.ask(Probe(channels=True, patches=True), [len(x)]):
+    with tape.measure(Probe(channels=True, patches=True), [len(x)]):
         assert torch.equal(model(x), expected)
     (seen,) = tape.take()
     torch.testing.assert_close(seen.channels[0][0], x.mean((0, 2, 3)))
@@ -101,7 +101,7 @@ def test_nothing_is_measured_unasked_and_skipped_layers_are_not_measured() -> No
     tape, _ = measure_convolutions(model)
     model(x)
     assert tape.take() == ()
-    with tape.ask(Probe(channels=True, layer=0, grid=2), [len(x)], skipped=[frozenset({0})]):
+    with tape.measure(Probe(channels=True, layer=0, grid=2), [len(x)], skipped=[frozenset({0})]):
         model(x)
     (seen,) = tape.take()
     assert list(seen.channels) == [1]
@@ -129,7 +129,7 @@ def test_each_group_does_without_the_convolutions_of_its_own_draw() -> None:
     model, x = network().double(), activations(8, 8)
     tape, _ = measure_convolutions(model)
     draws = [frozenset({0}), frozenset({1})]
-    with tape.ask(Probe(channels=True), [len(x) // 2] * 2, skipped=draws):
+    with tape.measure(Probe(channels=True), [len(x) // 2] * 2, skipped=draws):
         model(x)
     one, other = tape.take()
     assert (list(one.channels), list(other.channels)) == ([1], [0])

@@ -39,10 +39,10 @@ def test_a_weighted_ensemble_says_the_weighted_mean_and_is_another_teacher() -> 
 
 
 def test_a_stage_says_how_good_each_of_its_teachers_is() -> None:
-    with pytest.raises(ConfigError, match="one per teacher, 1 expected, 2 given"):
+    with pytest.raises(ConfigError, match="has 2 values, expected 1, one per teacher"):
         tiny_run("relabel.weighting={priors: [1, 2], temperature: 5}")
     priors = "recover.committee={weighting: {priors: [1, 2, 3], temperature: 5}}"
-    with pytest.raises(ConfigError, match="one per teacher, 2 expected"):
+    with pytest.raises(ConfigError, match="has 3 values, expected 2"):
         tiny_run(POOL, "recover.teachers=[0, 1]", priors)
     with pytest.raises(ConfigError, match="voters = 2, but there are 1 teachers"):
         tiny_run("recover.committee={voters: 2}")

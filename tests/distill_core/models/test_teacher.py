@@ -138,7 +138,7 @@ def test_the_same_weights_give_the_same_bytes_and_the_digest_is_theirs() -> None
 
 def test_damaged_weights_and_descriptions_are_refused_in_one_line() -> None:
     files = teacher_files(network(), SPEC)
-    with pytest.raises(DataError, match=r"no whole safetensors file .*Copy the file again"):
+    with pytest.raises(DataError, match=r"not a complete safetensors file .*Copy the file again"):
         load_teacher(files["safetensors"][:-100], files["json"])
     with pytest.raises(DataError, match="teacher description"):
         load_teacher(files["safetensors"], b"{")

@@ -148,7 +148,7 @@ def test_the_best_temperature_undoes_a_scale() -> None:
     [
         ("posttrain.hard_epochs=[3, 3]", "first < after-last"),
         ("posttrain.hard_epochs=[2, 7]", "first < after-last"),
-        ("posttrain.calibrate_student=true", "goes with loss=kl and a student_temperature"),
+        ("posttrain.calibrate_student=true", "requires loss=kl and a student_temperature"),
         ("relabel.prune=1.0", "relabel.prune"),
     ],
 )

@@ -121,7 +121,7 @@ def test_batches_share_a_launch_only_with_the_same_voters_and_keep_their_bytes()
 
 
 def test_voters_that_change_with_the_index_need_batches_of_one_index() -> None:
-    with pytest.raises(ConfigError, match="composition must be one_per_class"):
+    with pytest.raises(ConfigError, match="set composition = one_per_class"):
         config(TEACH, "recover.committee={voters: 2}", "recover.composition=class_major")
     everyone = config(TEACH, "recover.committee={}", "recover.composition=class_major")
     assert (everyone.passes, config(TEACH).passes) == (3, 1)

@@ -55,7 +55,7 @@ def test_segments_follow_each_other_and_fall_back_to_the_side_of_the_data() -> N
 
 
 def test_segments_must_add_up_to_the_steps() -> None:
-    with pytest.raises(ConfigError, match="steps = 20, but the segments add up to 19"):
+    with pytest.raises(ConfigError, match="steps = 20, but the segments sum to 19"):
         tiny_recover("recover.segments=[{steps: 19}]")
 
 
@@ -126,7 +126,7 @@ def test_start_distance_holds_images_near_their_start() -> None:
 
 
 def test_flatness_needs_its_settings_and_is_zero_at_the_first_step() -> None:
-    with pytest.raises(ConfigError, match="flatness goes with the term"):
+    with pytest.raises(ConfigError, match="flatness is required with the term"):
         tiny_recover("recover.terms={cross_entropy: 1.0, flatness: 0.25}")
     made = recover(
         "recover.terms={cross_entropy: 1.0, flatness: 0.25}",

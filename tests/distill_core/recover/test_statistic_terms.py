@@ -214,9 +214,9 @@ def test_a_pool_may_have_teachers_without_batch_norm_but_not_only_such() -> None
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (("recover.terms={conv_statistics: 1}",), "convolutions goes with the term"),
-        (CONVOLUTIONS, "convolutions goes with the term"),
-        (("recover.terms={feature_barycentre: 1}",), "barycentre goes with the term"),
+        (("recover.terms={conv_statistics: 1}",), "convolutions is required with the term"),
+        (CONVOLUTIONS, "convolutions is required with the term"),
+        (("recover.terms={feature_barycentre: 1}",), "barycentre is required with the term"),
         (
             ("recover.terms={feature_originals: 1}", "recover.originals={images: 10, layer: 1}"),
             "feature_originals needs tiles that are whole images",
@@ -228,7 +228,7 @@ def test_a_pool_may_have_teachers_without_batch_norm_but_not_only_such() -> None
                 "recover.steps=20",
                 "recover.segments=[{steps: 10, side: 8}, {steps: 10}]",
             ),
-            "compares patches at the side of the data",
+            "compares patches at data.side",
         ),
         (
             (

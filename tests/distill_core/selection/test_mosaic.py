@@ -91,8 +91,8 @@ def test_at_most_so_many_images_are_looked_at_and_none_twice() -> None:
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["recover.init=mosaic"], "mosaic goes with init=mosaic"),
-        (["recover.mosaic.factor=2"], "mosaic goes with init=mosaic"),
+        (["recover.init=mosaic"], "mosaic is required with init=mosaic"),
+        (["recover.mosaic.factor=2"], "mosaic is required with init=mosaic"),
         (["recover.init=mosaic", "recover.mosaic.factor=3"], "must divide data.side"),
     ],
 )

@@ -101,5 +101,5 @@ def test_a_block_is_read_back_as_it_was_written() -> None:
 
 
 def test_a_damaged_block_is_refused() -> None:
-    with pytest.raises(DataError, match="not a whole Parquet file"):
+    with pytest.raises(DataError, match="not a complete Parquet file"):
         decode_selection(encode_selection({"cat": chosen("1", None)})[:-9])

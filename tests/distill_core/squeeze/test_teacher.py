@@ -264,7 +264,7 @@ def test_an_import_that_contradicts_its_description_is_refused(tmp_path: Path) -
         import_teacher(TEST, run=importing.model_copy(update={"data": data}), class_hash="ab")
     model = importing.squeeze.model.model_copy(update={"width": 8})
     squeeze = importing.squeeze.model_copy(update={"model": model})
-    with pytest.raises(ConfigError, match=r"resnet18_small-w4, squeeze\.model says .*-w8"):
+    with pytest.raises(ConfigError, match=r"resnet18_small-w4, but squeeze\.model is .*-w8"):
         import_teacher(TEST, run=importing.model_copy(update={"squeeze": squeeze}), class_hash="ab")
 
 
@@ -339,5 +339,5 @@ def test_training_starts_only_from_the_same_network_over_the_first_classes() -> 
     with pytest.raises(ConfigError, match="not the first of the dataset's 2"):
         check_start(spec, grown(), classes[:2], where="here")
     model = spec.model.model_copy(update={"width": 8})
-    with pytest.raises(ConfigError, match=r"is a resnet18_small-w8, squeeze\.model says .*-w4"):
+    with pytest.raises(ConfigError, match=r"is a resnet18_small-w8, but squeeze\.model is .*-w4"):
         check_start(spec.model_copy(update={"model": model}), grown(), classes, where="here")

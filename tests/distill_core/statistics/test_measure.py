@@ -150,9 +150,9 @@ def test_a_class_of_another_block_is_refused() -> None:
 
 @pytest.mark.parametrize("data", [b"", b"\x00" * 40, two_classes()[:-5]])
 def test_bytes_that_are_no_statistics_are_refused(data: bytes) -> None:
-    with pytest.raises(DataError, match="no class statistics"):
+    with pytest.raises(DataError, match="not class statistics"):
         decode_statistics(data)
-    with pytest.raises(DataError, match="no class statistics"):
+    with pytest.raises(DataError, match="not class statistics"):
         decode_pooled(data)
 
 

@@ -127,7 +127,7 @@ def test_a_flipped_bit_in_a_page_never_changes_an_image() -> None:
 @pytest.mark.parametrize("keep", [0, 3, 100, -1])
 def test_a_cut_file_is_named(keep: int) -> None:
     data = encode_images(shard(), encoding="png", losses={})[:keep]
-    with pytest.raises(DataError, match=f"shard-x: {len(data)} bytes are not a whole Parquet"):
+    with pytest.raises(DataError, match=f"shard-x: {len(data)} bytes are not a complete Parquet"):
         decode_images(data, where="shard-x")
 
 
@@ -163,18 +163,18 @@ def test_images_of_two_sizes_are_refused() -> None:
     )
     stream = io.BytesIO()
     pq.write_table(pa.concat_tables([small, large]), stream)
-    with pytest.raises(DataError, match="one size expected"):
+    with pytest.raises(DataError, match="expected one size"):
         decode_images(stream.getvalue())
 
 
 @pytest.mark.parametrize("data", [b"", b"\x89PNG\r\n\x1a\n", b"no image"])
 def test_what_is_no_image_is_a_data_error(data: bytes) -> None:
-    with pytest.raises(DataError, match="not a whole image"):
+    with pytest.raises(DataError, match="not a complete image"):
         decode_pixels(data)
 
 
 def test_a_cut_image_is_a_data_error() -> None:
-    with pytest.raises(DataError, match="not a whole image"):
+    with pytest.raises(DataError, match="not a complete image"):
         decode_pixels(encode_pixels(shard(side=32).pixels[0], "png")[:-40])
 
 

@@ -224,7 +224,7 @@ def test_what_is_read_may_be_written_to() -> None:
 
 
 def test_a_view_that_is_not_there_is_named() -> None:
-    with pytest.raises(DataError, match="shard-x: no view 4; it holds 0 to 3"):
+    with pytest.raises(DataError, match="shard-x: no view 4; it contains 0 to 3"):
         decode_labels(encode_labels(small()), [4], where="shard-x")
 
 
@@ -299,7 +299,7 @@ def test_codes_in_lists_as_the_first_version_wrote_them_are_still_read(width: in
 
 def test_a_partner_outside_the_shard_is_refused() -> None:
     data = rewritten(encode_labels(small()), "partner_label", [99999] * 20)
-    with pytest.raises(DataError, match="partner outside the shard"):
+    with pytest.raises(DataError, match="partner is not in the shard"):
         decode_labels(data)
 
 
@@ -307,7 +307,7 @@ def test_views_of_different_images_are_refused() -> None:
     rows = small()
     labels = [image.label for image in rows.images] * 4
     data = rewritten(encode_labels(rows), "label", [*labels[:-1], 3])
-    with pytest.raises(DataError, match="views of different images"):
+    with pytest.raises(DataError, match="views are of different images"):
         decode_labels(data)
 
 

@@ -123,18 +123,18 @@ def test_damage_that_no_page_checksum_covers_is_found_at_the_end(store: Store, d
     file = stored(store, flipped(data, 0), was=data)
     for view in VIEWS[:-1]:
         read(file, view)
-    with pytest.raises(ShardError, match=r"sha256 .* the marker says .*_done/key.json"):
+    with pytest.raises(ShardError, match=r"sha256 .* the marker states .*_done/key.json"):
         read(file, VIEWS[-1])
 
 
 @pytest.mark.parametrize("keep", [0, 5, 50_000, -1])
 def test_a_file_that_was_cut_is_refused(store: Store, data: bytes, keep: int) -> None:
-    with pytest.raises(ShardError, match="the marker says"):
+    with pytest.raises(ShardError, match="the marker states"):
         stored(store, data[:keep], was=data)
 
 
 def test_a_file_that_is_no_parquet_is_refused(store: Store) -> None:
-    with pytest.raises(ShardError, match="no footer"):
+    with pytest.raises(ShardError, match="no Parquet footer"):
         stored(store, b"not a table " * 1000)
 
 

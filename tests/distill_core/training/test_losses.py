@@ -47,7 +47,7 @@ def test_without_steps_the_temperature_falls_along_half_a_cosine() -> None:
     decay = TemperatureConfig(floor=2.0)
     found = [temperature_at(20.0, decay, epoch, epochs=300) for epoch in (0, 100, 150, 200)]
     assert found == pytest.approx([20.0, 15.5, 11.0, 6.5])
-    with pytest.raises(ValueError, match="factor and every go together"):
+    with pytest.raises(ValueError, match="set both factor and every"):
         TemperatureConfig(floor=2.0, every=30)
 
 

@@ -13,9 +13,8 @@ from torchvision.transforms import RandAugment
 
 from distill_core.config.students import RandAugmentConfig
 from distill_core.seeds import generator
+from distill_core.transforms.pixel_operations import KINDS, MOVES
 from distill_core.transforms.rand_augment import (
-    KINDS,
-    MOVES,
     TIMM,
     TORCHVISION,
     Operations,

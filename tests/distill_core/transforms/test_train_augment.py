@@ -11,10 +11,10 @@ from torch.nn.functional import pad
 from benchmarks.dispatched import Dispatched
 from distill_core.config.training import AugmentConfig
 from distill_core.seeds import generator
+from distill_core.transforms.pixel_space import normalise
 from distill_core.transforms.train_augment import (
     Augmentation,
     apply_augmentation,
-    normalise,
     sample_augmentation,
 )
 from distill_core.transforms.views import View, apply_view

@@ -73,7 +73,7 @@ def test_a_class_that_the_kept_teacher_does_not_know_is_one_line_and_exit_code_2
     assert len(refused.err.splitlines()) == 1
     assert "class 'bat' is new" in refused.err
     uncounted = distill(*arguments, "--policy", "fine_tune")
-    assert (uncounted.code, "5 classes, data.num_classes says 4" in uncounted.err) == (2, True)
+    assert (uncounted.code, "5 classes, but data.num_classes is 4" in uncounted.err) == (2, True)
     tuned = distill(*arguments, "--policy", "fine_tune", "--set", "data.num_classes=5")
     assert (tuned.code, "classes added: 1 (bat)" in tuned.out) == (0, True)
 

@@ -62,10 +62,10 @@ def select(run: RunConfig, **changes: object) -> str:
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        ([ROUNDS], "nothing asks their students"),
-        ([ADVERSARIAL], "asks a student: say rounds"),
-        ([ROUNDS, "recover.terms={adversarial: 1}"], "name another term"),
-        ([ROUNDS, JUDGED, "rounds.starts=[6, 2]"], "must ascend"),
+        ([ROUNDS], "their students are not used"),
+        ([ADVERSARIAL], "needs a student: set rounds"),
+        ([ROUNDS, "recover.terms={adversarial: 1}"], "add a term besides"),
+        ([ROUNDS, JUDGED, "rounds.starts=[6, 2]"], "must be in ascending order"),
         ([ROUNDS, JUDGED, "rounds.starts=[3]"], "a multiple of recover.ipc_range"),
     ],
 )
