@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
 
 from distill_core.config.schema import RunConfig
 from distill_core.errors import ConfigError
+from distill_core.storage.filesystems import AZURE_CONTAINER, split_address
 
 FOLDERS = ("", "file", "local", "memory")
 BUCKETS = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az")  # they create an object only once
 
 # What a form takes: an absolute folder, or a bucket without credentials in front of it.
-ACCOUNT = r"[^/@:]+@[^/@:]+"  # abfss://container@account.dfs.core.windows.net
-PATTERN = rf"^(/.*|({'|'.join(BUCKETS)})://[^/@]+(/.*)?|abfss?://{ACCOUNT}(/.*)?)$"
+PATTERN = rf"^(/.*|({'|'.join(BUCKETS)})://[^/@]+(/.*)?|abfss?://{AZURE_CONTAINER}(/.*)?)$"
 
 
 def check_address(url: str) -> None:
@@ -24,7 +22,7 @@ def check_address(url: str) -> None:
     Raises:
         ConfigError: credentials, no bucket, or an address of another kind.
     """
-    parts = _split("store", url)
+    parts = split_address("store", url)
     if parts.scheme not in (*FOLDERS, *BUCKETS):
         raise ConfigError(
             f"store = {url!r}: expected a folder or s3://bucket/prefix (also gs://, abfs://): "
@@ -44,21 +42,7 @@ def check_config(config: RunConfig) -> None:
     """
     for key, text in _texts(config.model_dump(mode="json")):
         if "://" in text:
-            _split(key, text)
-
-
-def _split(key: str, url: str) -> SplitResult:
-    try:
-        parts = urlsplit(url)
-    except ValueError as error:
-        raise ConfigError(f"{key} = {url!r}: not an address: {error}.") from None
-    named = parts.scheme in ("abfs", "abfss") and re.fullmatch(ACCOUNT, parts.netloc)
-    if "@" in parts.netloc and not named:
-        raise ConfigError(
-            f"{key}: the address contains credentials, which would be stored with every run. "
-            "Leave them to the environment (AWS_ACCESS_KEY_ID, ...) or to your cloud's roles."
-        )
-    return parts
+            split_address(key, text)
 
 
 def _texts(tree: Any, path: str = "") -> Iterator[tuple[str, str]]:

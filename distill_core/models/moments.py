@@ -21,6 +21,7 @@ from torch.compiler import is_compiling
 from torch.nn.functional import batch_norm, interpolate
 
 MeanVar = tuple[Tensor, Tensor]  # mean, biased variance
+PATCH_SIDE = 16  # default number of activations per side of a patch
 SUMMED = 2048  # numbers that a CPU sums sequentially, if the rows can be divided so
 
 
@@ -93,9 +94,6 @@ def _of_columns(x: Tensor) -> MeanVar:
     means, variances = (part.view(-1, channels) for part in _of(flat.permute(0, 3, 1, 2)))
     between, mean = torch.var_mean(means, 0, correction=0)
     return mean, variances.mean(0) + between
-
-
-PATCH_SIDE = 16  # default number of activations per side of a patch
 
 
 def channel_moments(x: Tensor, groups: int = 1) -> MeanVar:

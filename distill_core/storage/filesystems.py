@@ -116,7 +116,7 @@ def split_address(key: str, url: str) -> SplitResult:
     try:
         parts = urlsplit(url)
     except ValueError as error:
-        raise ConfigError(f"{key} = {url!r}: not a URL ({error}). Correct it.") from None
+        raise ConfigError(f"{key} = {url!r}: not an address ({error}). Correct it.") from None
     container = parts.scheme in ("abfs", "abfss") and re.fullmatch(AZURE_CONTAINER, parts.netloc)
     if "@" in parts.netloc and not container:
         raise ConfigError(
