@@ -40,7 +40,7 @@ class RecoverWorker:
 
     def peek(self) -> tuple[int, int]:
         """Return (steps done, steps in total) of the current job."""
-        return self.context.gauge
+        return self.context.current_progress
 
     def run(self, job: Job[RecoverPayload]) -> Receipt:
         """Write one image shard and return its receipt."""
@@ -183,7 +183,7 @@ class RelabelWorker:
 
     def peek(self) -> tuple[int, int]:
         """Return (views done, views in total) of the current job."""
-        return self.context.gauge
+        return self.context.current_progress
 
     def run(self, job: Job[RelabelPayload]) -> Receipt:
         """Write one label shard and return its receipt."""

@@ -25,7 +25,7 @@ class SelectWorker:
 
     def peek(self) -> tuple[int, int]:
         """Return (classes done, classes in total) of the current job."""
-        return self.context.gauge
+        return self.context.current_progress
 
     def run(self, job: Job[SelectPayload]) -> Receipt:
         """Write the selection of one block and return the receipt."""

@@ -73,7 +73,7 @@ class StatisticsWorker:
 
     def peek(self) -> tuple[int, int]:
         """Return (classes done, classes in total) of the current job."""
-        return self.context.gauge
+        return self.context.current_progress
 
     def run(self, job: Job[StatisticsPayload]) -> Receipt:
         """Write the statistics of one block and return the receipt."""

@@ -37,7 +37,7 @@ class SqueezeWorker:
 
     def peek(self) -> tuple[int, int]:
         """Return (epochs done, epochs in total)."""
-        return self.context.gauge
+        return self.context.current_progress
 
     def run(self, job: Job[SqueezePayload]) -> Receipt:
         """Write the teacher's files and return their receipt."""
@@ -116,7 +116,7 @@ class PosttrainWorker:
 
     def peek(self) -> tuple[int, int]:
         """Return (epochs done, epochs in total)."""
-        return self.context.gauge
+        return self.context.current_progress
 
     def run(self, job: Job[PosttrainPayload]) -> Receipt:
         """Write one student's result, last and averaged weights and return their receipt."""

@@ -67,7 +67,7 @@ class ValidateWorker:
 
     def peek(self) -> tuple[int, int]:
         """Return (images judged, images in total) of the current job, once per weights."""
-        return self.context.gauge
+        return self.context.current_progress
 
     def run(self, job: Job[ValidatePayload]) -> Receipt:
         """Write the counts of one student on one block and return the receipt."""

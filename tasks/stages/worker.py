@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class WorkerContext:
-    """What every worker has: the run, the store, a device, and a progress gauge."""
+    """What every worker has: the run, the store, a device, and the progress of its job."""
 
     def __init__(
         self,
@@ -49,14 +49,14 @@ class WorkerContext:
         self.shard_store = ShardStore(self.run.store, stage)
         self.device = device
         self.plan = RunInputs(self.run)
-        self.gauge: tuple[int, int] = (0, 0)
+        self.current_progress: tuple[int, int] = (0, 0)
         self._teachers: dict[int, FrozenTeacher] = {}
         self._students: dict[str, FrozenTeacher] = {}  # by key
         torch.set_num_threads(self.config.threads)
 
     def progress(self, done: int, total: int) -> None:
         """Note how far the current job is."""
-        self.gauge = (done, total)
+        self.current_progress = (done, total)
 
     def begin(self, job: Job[Any]) -> Marker | None:
         """Prepare this thread for a job; return its marker if somebody finished it meanwhile.
@@ -68,7 +68,7 @@ class WorkerContext:
         from distill_core.training.distributed import DistributedContext
 
         torch.set_num_threads(self.config.threads)  # actors may run each call in another thread
-        self.gauge = (0, 0)
+        self.current_progress = (0, 0)
         return DistributedContext.current().broadcast(lambda: self.shard_store.marker(job.key))
 
     def commit(

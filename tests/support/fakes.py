@@ -22,11 +22,11 @@ class FakeWorker:
         if broken is not None:
             raise make_error(broken, "cannot be built")
         self.log = log
-        self.gauge: tuple[int, int] | None = None
+        self.current_progress: tuple[int, int] | None = None
 
     def peek(self) -> tuple[int, int] | None:
         """Return (steps done, steps in total)."""
-        return self.gauge
+        return self.current_progress
 
     def run(self, job: Job) -> Receipt:
         """Do what the payload says and note the job and the process in the log."""
@@ -35,7 +35,7 @@ class FakeWorker:
                 log.write(f"{job.shard} {os.getpid()}\n")
         self.mischief(job)
         for step in range(10):
-            self.gauge = (step, 10)
+            self.current_progress = (step, 10)
             time.sleep(job.payload.get("seconds", 0.0) / 10)
         return Receipt(job.key, job.shard, rows=1, summary={"pid": os.getpid()})
 
