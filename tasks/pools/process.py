@@ -12,6 +12,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
+from distill_core.exit_codes import describe_exit
 from tasks.jobs import Job, Receipt, WorkerSpec
 from tasks.pools.child import GroupMember, Reply, serve
 from tasks.pools.events import Broken, Done, Event, Lost, OnProgress, Raised, Ready
@@ -123,9 +124,9 @@ class ProcessPool:
         try:
             message: Reply | JobProgress | None = pipe.recv()
         except (EOFError, OSError):
-            code = _exit_code(group.children[rank])
+            ended = describe_exit(_exit_code(group.children[rank]))
             self.restart(number)
-            return [Lost(number, f"child process {number}.{rank} ended with exit code {code}.")]
+            return [Lost(number, f"child process {number}.{rank} ended with {ended}.")]
         if isinstance(message, Reply):
             return self._replied(number, rank, message)
         if message is not None and rank == 0:

@@ -8,7 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError, RayTaskError
+from ray.exceptions import (
+    ActorDiedError,
+    ActorUnavailableError,
+    GetTimeoutError,
+    RayError,
+    RayTaskError,
+)
 
 from tasks.jobs import Job, Receipt, WorkerSpec
 from tasks.pools import ray_capacity
@@ -18,6 +24,10 @@ from tasks.pools.signals import unwrapped_signals
 
 FETCH_SECONDS = 30.0  # for a result that is available
 COLOURS = re.compile(r"\x1b\[\d*m")  # Ray colours the head of a traceback
+SIGNAL_HINT = (
+    "If its process was ended by a signal, Ray does not report which one: on the node, `dmesg` "
+    "names what the out-of-memory killer ended, and logs/worker-*.err a SIGSEGV or SIGABRT."
+)
 PEEK_SECONDS = 1.0  # between two requests for the progress of a worker
 
 
@@ -176,4 +186,7 @@ class RayPool:
 
 def _reason(error: Exception) -> str:
     first = (str(error).splitlines() or [""])[0]
-    return f"{type(error).__name__}: {first}"
+    reason = f"{type(error).__name__}: {first}"
+    if isinstance(error, ActorDiedError | ActorUnavailableError):
+        reason += f" {SIGNAL_HINT}"
+    return reason

@@ -15,7 +15,8 @@ class FakeWorker:
     """Does what each job's payload says: sleep, raise, die, once or always.
 
     Payload keys: `seconds` to sleep, in steps that `peek` shows; `error` to raise, by class name;
-    `die` by SIGKILL; `once`: a file that lets `error`, `die` and `hang` happen one time only.
+    `die` by SIGKILL, or by `signal`; `once`: a file that lets `error`, `die` and `hang` happen one
+    time only.
     """
 
     def __init__(self, *, log: str | None = None, broken: str | None = None) -> None:
@@ -47,7 +48,7 @@ class FakeWorker:
                 return
             Path(once).touch()
         if job.payload.get("die"):
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), job.payload.get("signal", signal.SIGKILL))
         if name := job.payload.get("error"):
             raise make_error(name, f"{job.shard} is poisoned")
         time.sleep(job.payload.get("hang", 0.0))

@@ -27,6 +27,7 @@ import pyarrow as pa
 from distill_core.config.data import DataConfig
 from distill_core.data.decoding.rows import ADDRESS, map_images
 from distill_core.errors import ClusterError, ConfigError
+from distill_core.exit_codes import describe_exit
 from distill_core.progress import Progress
 
 VARIABLE = "DISTILL_DECODERS"  # decoding processes per worker; 1: the worker decodes itself
@@ -180,7 +181,7 @@ class _Decoder:
             yield
         except (EOFError, ConnectionError) as error:
             raise ClusterError(
-                f"a process that decodes images ended with exit code {self.process.wait()}. "
+                f"a process that decodes images ended with {describe_exit(self.process.wait())}. "
                 f"If memory ran out, set {VARIABLE} to a smaller number."
             ) from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -107,6 +108,7 @@ def test_children_share_the_jobs_and_end_with_the_pool() -> None:
 def test_a_child_that_raises_dies_or_hangs_takes_no_other_job_with_it(tmp_path: Path) -> None:
     jobs = [
         Job("k0", "dies", {"die": True, "once": str(tmp_path / "died")}),
+        Job("k0", "crashes", {"die": True, "signal": 11, "once": str(tmp_path / "crashed")}),
         Job("k1", "raises", {"error": "DivergedError"}),
         Job("k2", "hangs", {"hang": 600, "once": str(tmp_path / "hung")}),
         *make_jobs(4),
@@ -114,10 +116,11 @@ def test_a_child_that_raises_dies_or_hangs_takes_no_other_job_with_it(tmp_path: 
     jobs = [Job(f"{job.key}-{job.shard}", job.shard, job.payload) for job in jobs]
     notes = Notes()
     result = run(local_pool(WorkerSpec(FAKE), workers=2), jobs, notes, job_timeout_seconds=3)
-    assert sorted(notes.finished) == ["dies", "hangs", "s0", "s1", "s2", "s3"]
+    assert sorted(notes.finished) == ["crashes", "dies", "hangs", "s0", "s1", "s2", "s3"]
     assert list(result.failed) == ["raises"]
     reasons = dict(notes.retried)
-    assert "exit code -9" in reasons["dies"]
+    assert re.search(r"ended with SIGKILL \(.*`dmesg`.*\)\.", reasons["dies"])
+    assert re.search(r"ended with SIGSEGV \(.*`distill doctor`\)\.", reasons["crashes"])
     assert "ran for more than 3 s" in reasons["hangs"]
 
 

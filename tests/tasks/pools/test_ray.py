@@ -80,7 +80,10 @@ def test_a_killed_actor_comes_back_and_its_jobs_are_not_blamed(tmp_path: Path) -
     result = run([victim, *make_jobs(12, seconds=0.2)], notes, max_attempts=1)
     assert len(result.receipts) == 13
     assert result.losses == 1
-    assert notes.retried[0][0] == "victim"
+    shard, reason = notes.retried[0]
+    assert shard == "victim"
+    assert "Ray does not report which one" in reason
+    assert "\n" not in reason
 
 
 def test_a_job_that_always_kills_its_actor_is_given_up() -> None:
