@@ -21,6 +21,7 @@ from typing import Any, Literal
 from packaging.specifiers import SpecifierSet
 
 from distill_core.errors import DistillError
+from distill_core.exit_codes import describe_exit, signal_name
 from distill_core.storage.store import Store, probe
 from flows import units
 
@@ -49,6 +50,12 @@ PREFECT_PROBE = (
     "import json, prefect, prefect.server.api.server; "
     "print(json.dumps({'version': prefect.__version__}))"
 )
+# Without a cache per thread, glibc notices most writes past the end of a buffer and aborts.
+CONVOLUTION_PROBE = """
+import os, sys
+os.environ["GLIBC_TUNABLES"] = "glibc.malloc.tcache_count=0"
+os.execv(sys.executable, [sys.executable, "-m", "distill_core.models.layout_check"])
+"""
 
 
 @dataclass(frozen=True)
@@ -78,6 +85,7 @@ def examine(store: str) -> tuple[Check, ...]:
     """
     with ThreadPoolExecutor() as pool:
         imports = [pool.submit(check) for check in (check_torch, check_prefect, check_ray)]
+        convolutions = pool.submit(check_convolutions)
         quick = [
             check_python(),
             check_fastapi(),
@@ -85,7 +93,8 @@ def examine(store: str) -> tuple[Check, ...]:
             check_shared_memory(),
             *check_store(store),
         ]
-        return (quick[0], *(future.result() for future in imports), *quick[1:])
+        torch, *others = [future.result() for future in imports]
+        return (quick[0], torch, *convolutions.result(), *others, *quick[1:])
 
 
 def check_python(found: str | None = None) -> Check:
@@ -108,6 +117,8 @@ def run_probe(code: str) -> dict[str, Any] | str:
         )
     except subprocess.TimeoutExpired:
         return f"no answer within {IMPORT_SECONDS} s"
+    if done.returncode < 0:
+        return f"ended with {describe_exit(done.returncode)}"
     if done.returncode != 0:
         return (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
     return dict(json.loads(done.stdout.strip().splitlines()[-1]))
@@ -128,6 +139,31 @@ def check_torch(run: Probe = run_probe) -> Check:
             "Check the driver with nvidia-smi, or use --device cpu.",
         )
     return Check("torch", "OK", f"{found['version']}, no CUDA device: use --device cpu")
+
+
+def check_convolutions(run: Probe = run_probe) -> list[Check]:
+    """Check that the convolutions of this project's networks compute the right gradients here.
+
+    The second finding is about a kernel that no training reaches: see `distill_core.models.layout`.
+    """
+    found = run(CONVOLUTION_PROBE)
+    fix = "Install the locked requirements again, or set ONEDNN_MAX_CPU_ISA=AVX; report the CPU."
+    if isinstance(found, str):
+        return [_fail("convolutions", f"gradients on this CPU: {found}", fix)]
+    if found["wrong"]:
+        detail = f"wrong gradients on this CPU, for instance of {found['wrong'][0]}"
+        return [_fail("convolutions", detail, fix)]
+    permitted = f"the {found['count']} kinds in use have the right gradients on this CPU"
+    ended, excluded = found["excluded"], "right on this CPU, too"
+    if ended:
+        how = f"end a process with {signal_name(ended)}" if ended < 0 else "are wrong"
+        excluded = f"{how} on this CPU; no training computes them"
+    return [
+        Check("convolutions", "OK", permitted),
+        Check(
+            "excluded convolutions", "OK", f"narrow 1x1 with a stride, channels last: {excluded}"
+        ),
+    ]
 
 
 def check_prefect(run: Probe = run_probe) -> Check:

@@ -17,6 +17,7 @@ from distill_core.config.fields import Precision
 from distill_core.models.batch_norms import LayerStatistics, measure_batch_norms
 from distill_core.models.build import split_head
 from distill_core.models.convolutions import Probe, Probed, measure_convolutions
+from distill_core.models.layout import CONVOLUTION_DTYPES
 from distill_core.models.spec import TeacherSpec
 
 SHAPES = 64  # combinations of network, resolution and group sizes that a process may compile
@@ -51,14 +52,20 @@ class FrozenTeacher(nn.Module):
         super().__init__()
         wide = torch.float64 if precision == "float64" else torch.float32
         self.spec, self.digest = spec, digest
-        self.input_dtype = torch.bfloat16 if precision == "bfloat16" else wide
+        self.input_dtype = CONVOLUTION_DTYPES[precision]
         self.backbone, self.head = split_head(model.to(wide))
         self.tape, self.num_statistics = measure_batch_norms(self.backbone)
         self.inputs, self.num_convolutions = measure_convolutions(self.backbone)
         for module in self.backbone.modules():
             if isinstance(module, nn.Conv2d | nn.Linear | nn.GroupNorm):
-                module.to(self.input_dtype).to(memory_format=torch.channels_last)
+                module.to(self.input_dtype)
+        self.lay_out(torch.channels_last)
         self.requires_grad_(False).eval()
+
+    def lay_out(self, layout: torch.memory_format) -> None:
+        """Set the memory layout of the weights and of all that is computed from an input."""
+        self.layout = layout
+        self.backbone.to(memory_format=layout)
 
     def forward(
         self,
@@ -111,7 +118,7 @@ class FrozenTeacher(nn.Module):
         probe: Probe | None,
         skipped: Sequence[frozenset[int]],
     ) -> tuple[TeacherOutput, ...]:
-        x = x.to(self.input_dtype, memory_format=torch.channels_last)
+        x = x.to(self.input_dtype, memory_format=self.layout)
         with (
             self.tape.record(sizes) if statistics else nullcontext(),
             nullcontext() if probe is None else self.inputs.measure(probe, sizes, skipped),

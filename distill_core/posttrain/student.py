@@ -24,6 +24,7 @@ from distill_core.evaluation.accuracy import AccuracyHistory
 from distill_core.labels.sources import Labels
 from distill_core.labels.views import Renderer
 from distill_core.models.build import build_model
+from distill_core.models.layout import CONVOLUTION_DTYPES, training_layout
 from distill_core.posttrain.epoch_views import is_hard, views_of_epoch
 from distill_core.posttrain.rendering import EpochRenderer
 from distill_core.seeds import derive_seed, generator, philox_key
@@ -72,11 +73,14 @@ class Student:
         self.seed = derive_seed(task.run.seed, "posttrain", task.seed)
         classes = data.num_classes
         model = build_model(task.student, classes, seed=self.seed) if start is None else start
-        self.model = model.to(device, self.dtype).to(memory_format=torch.channels_last)
+        convolutions = CONVOLUTION_DTYPES[task.run.precision]
+        self.layout = training_layout(model, device=device, dtype=convolutions)
+        self.model = model.to(device, self.dtype).to(memory_format=self.layout)
         self.optimizer = build_optimizer(self.model, self.settings.optimizer)
         self.ema = WeightEma(self.model, self.settings.ema_decay)
         # What is stored, averaged and judged is `model`, compiled or not.
-        self.parallel = world.wrap(_compiled(self.model) if self.settings.compile else self.model)
+        compiled = _compiled(self.model, self.layout) if self.settings.compile else self.model
+        self.parallel = world.wrap(compiled)
         self.history = AccuracyHistory()
         self.temperature = self.settings.temperature  # of the teacher, in the current epoch
         self.own_temperature = self.settings.student_temperature  # None: the teacher's
@@ -210,7 +214,7 @@ class Student:
     def _loss(self, rows: np.ndarray, labels: Labels, views: Tensor) -> Tensor:
         half = self.task.run.precision == "bfloat16"
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=half):
-            student = self.parallel(views)
+            student = self.parallel(views.to(memory_format=self.layout))
         student = student.to(self.dtype)  # losses and updates stay wide
         if self.hard:
             return self._hard(student, rows, labels)
@@ -244,8 +248,12 @@ class Student:
         return mixed_cross_entropy(student, own, partners, share, smoothing=smoothing)
 
 
-def _compiled(model: nn.Module) -> nn.Module:
-    compiled: nn.Module = torch.compile(model)  # type: ignore[assignment]
+def _compiled(model: nn.Module, layout: torch.memory_format) -> nn.Module:
+    # On a CPU the compiler puts the channels last by itself unless it is told not to.
+    options: dict[str, Any] | None = None
+    if layout != torch.channels_last:
+        options = {"layout_optimization": False}
+    compiled: nn.Module = torch.compile(model, options=options)  # type: ignore[assignment]
     return compiled
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from distill_core.config.recovery import PerturbConfig
+from distill_core.models.layout import training_layout
 from distill_core.models.teacher import FrozenTeacher
 
 
@@ -28,7 +29,8 @@ def perturbed(
         targets: (B,) int64.
         config: number of moves, and their length together (L2, over all weights).
     """
-    moved = deepcopy(teacher)
+    moved, layout = deepcopy(teacher), teacher.layout
+    moved.lay_out(training_layout(moved.backbone, device=pixels.device, dtype=moved.input_dtype))
     weights = list(moved.parameters())
     for weight in weights:
         weight.requires_grad_(True)
@@ -39,5 +41,5 @@ def perturbed(
         with torch.no_grad():
             for weight, slope in zip(weights, slopes, strict=True):
                 weight.add_(slope / length, alpha=config.radius / config.steps)
-    moved.requires_grad_(False)
+    moved.requires_grad_(False).lay_out(layout)
     return moved

@@ -23,6 +23,7 @@ from distill_core.errors import DivergedError
 from distill_core.evaluation.accuracy import Accuracy, total
 from distill_core.evaluation.metrics import count_hits
 from distill_core.models.build import build_model, continue_from
+from distill_core.models.layout import CONVOLUTION_DTYPES, training_layout
 from distill_core.seeds import derive_seed, generator, philox_key
 from distill_core.training.distributed import DistributedContext
 from distill_core.training.optim import build_optimizer, lr_at, set_lr
@@ -46,6 +47,7 @@ class TrainState:
     model: nn.Module
     optimizer: Optimizer
     device: str
+    layout: torch.memory_format
 
     @classmethod
     def start(
@@ -62,9 +64,11 @@ class TrainState:
         if weights is not None:
             continue_from(model, weights)
         dtype = torch.float64 if run.precision == "float64" else torch.float32
-        model = model.to(device, dtype).to(memory_format=torch.channels_last)
+        convolutions = CONVOLUTION_DTYPES[run.precision]
+        layout = training_layout(model, device=device, dtype=convolutions)
+        model = model.to(device, dtype).to(memory_format=layout)
         optimizer = build_optimizer(model, training.optimizer, nesterov=training.nesterov)
-        return cls(run, training, model, optimizer, device)
+        return cls(run, training, model, optimizer, device, layout)
 
     def forward(self, model: nn.Module, images: Tensor) -> Tensor:
         """Return the logits (B', C) in the precision of the weights.
@@ -76,7 +80,7 @@ class TrainState:
         weights = next(self.model.parameters())
         half = self.run.precision == "bfloat16"
         with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=half):
-            logits: Tensor = model(images.to(weights.dtype))
+            logits: Tensor = model(images.to(weights.dtype, memory_format=self.layout))
         return logits.to(weights.dtype)
 
 

@@ -69,6 +69,30 @@ def test_a_probe_returns_json_or_the_last_line_of_its_trouble() -> None:
     assert doctor.run_probe("import no_such_module") == (
         "ModuleNotFoundError: No module named 'no_such_module'"
     )
+    assert doctor.run_probe("import os; os.kill(os.getpid(), 11)") == (
+        "ended with SIGSEGV (a fault in compiled code: see `distill doctor`)"
+    )
+
+
+def test_convolutions_that_crash_or_err_fail_and_excluded_ones_only_inform() -> None:
+    def levels(found: dict[str, Any] | str) -> list[str]:
+        return [check.level for check in doctor.check_convolutions(answering(found))]
+
+    found = {"count": 151, "wrong": [], "excluded": 0}
+    assert levels("ended with SIGABRT") == ["FAIL"]
+    assert levels(found | {"wrong": ["Shape(channels=8)"]}) == ["FAIL"]
+    assert levels(found) == levels(found | {"excluded": -11}) == ["OK", "OK"]
+    _, excluded = doctor.check_convolutions(answering(found | {"excluded": -11}))
+    assert "SIGSEGV" in excluded.detail
+
+
+@pytest.mark.parametrize("limit", ["DEFAULT", "AVX2"])
+def test_the_convolutions_of_all_networks_run_here(
+    limit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    checks = doctor.check_convolutions()
+    assert [check.level for check in checks] == ["OK", "OK"], checks
 
 
 def test_a_store_is_probed_and_left_clean(tmp_path: Path) -> None:
