@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.cli import distill
+
+__all__ = ["distill"]
+
 os.environ.update(
     DO_NOT_TRACK="1",
     PREFECT_SERVER_ANALYTICS_ENABLED="false",

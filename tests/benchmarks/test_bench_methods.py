@@ -11,8 +11,8 @@ from benchmarks import bench_methods, methods_table
 from benchmarks.methods_block import BLOCK, Block, Cell, cell_id
 from distill_core.recover.schedule import late_groups
 from distill_core.sharding import ImageId
-from tests.distill_core.config.test_presets import METHODS
 from tests.support.datasets import encoded, picture, write_parquet
+from tests.support.published import METHODS
 
 TEACHERS = ["a" * 32, "b" * 32, "c" * 32, "d" * 32]
 

@@ -23,8 +23,7 @@ from tasks.runs.drivers import read_drivers
 from tasks.stages.names import StageId
 from tasks.stages.plan import manifests_of
 from tasks.stages.table import sharded_kinds
-from tests.e2e.test_same_bytes import same_teacher
-from tests.support.pipeline import TINY, execute, manifest, tiny_run
+from tests.support.pipeline import TINY, execute, manifest, same_teacher, tiny_run
 
 pytestmark = pytest.mark.slow
 

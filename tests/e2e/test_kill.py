@@ -6,8 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -15,14 +14,13 @@ import pytest
 
 from distill_core.storage.shard_store import ShardStore
 from tasks.run import Run
-from tests.e2e.test_same_bytes import same_teacher
-from tests.support.pipeline import execute, manifest, tiny_run
+from tests.support.pipeline import execute, manifest, same_teacher, tiny_run
+from tests.support.waiting import WAIT_SECONDS, wait_until
 
 pytestmark = pytest.mark.cluster
 
 # Eight shards per image set, each long enough to be hit in the middle.
 LONG = ("ipc=8", "recover.steps=80", 'posttrain.sets=["distilled"]')
-WAIT_SECONDS = 180
 
 
 @pytest.fixture(scope="module")
@@ -53,14 +51,6 @@ def driver(run: Run) -> Iterator[subprocess.Popen[bytes]]:
 def committed(run: Run) -> frozenset[str]:
     """Return the keys of the image shards that are done."""
     return ShardStore(run.store, "recover").done()
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    """Poll until something is so; the bound only keeps a broken test from hanging."""
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {WAIT_SECONDS} s for {what}"
-        time.sleep(0.05)
 
 
 def actors_of(pid: int) -> list[psutil.Process]:

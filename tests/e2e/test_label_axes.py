@@ -10,8 +10,7 @@ import pytest
 from distill_core.storage.label_shards import decode_labels
 from distill_core.storage.shard_store import ShardStore
 from tasks.run import Run
-from tests.e2e.test_same_bytes import same_teacher
-from tests.support.pipeline import execute, manifest, tiny_run
+from tests.support.pipeline import execute, manifest, same_teacher, tiny_run
 
 POOL = (
     "squeeze.pool=[{model: {name: convnet3, width: 8}}]",

@@ -11,7 +11,7 @@ from distill_core.storage.manifest import Manifest
 from distill_core.storage.store import Store
 from flows.estimate import workload
 from tasks.run import Run, create_run
-from tests.e2e.test_redistill_cifar10 import Subset
+from tests.support.cifar10 import Subset
 from tests.support.pipeline import execute, manifest, tiny_run
 
 TOLERANCE = 0.15

@@ -10,8 +10,8 @@ from distill_core.config.load import load_run, preset_names, validate_run
 from distill_core.config.schema import RunConfig
 from distill_core.storage.store import Store
 from tasks.run import create_run
-from tests.golden.methods import shrunk
 from tests.support.pipeline import execute, manifest
+from tests.support.shrunk import shrunk
 
 BESIDE = ("fadrm-cifar100", "fadrm-plus-tiny", "lpld-tiny", "lpqld-in1k", "wmdd-tiny")
 PRESETS = [*(name for name in preset_names() if name.endswith("-cifar10")), *BESIDE]

@@ -32,8 +32,7 @@ from tasks.stages.image_workers import RecoverWorker
 from tasks.stages.names import StageId
 from tasks.stages.plan import JobPlan, manifests_of
 from tasks.stages.table import stages_of
-from tests.e2e.test_same_bytes import same_teacher
-from tests.support.pipeline import Recorder, execute, manifest, tiny_run
+from tests.support.pipeline import Recorder, execute, manifest, same_teacher, tiny_run
 
 # Three rounds of one, two and one images per class; a shard is one image per class.
 ROUNDS = (

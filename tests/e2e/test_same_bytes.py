@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
 
 from distill_core.training.supervised import Resident
 from tasks.run import Run
-from tests.support.pipeline import IMAGE_AND_LABEL_MANIFESTS, execute, manifest, tiny_run
+from tests.support.pipeline import (
+    IMAGE_AND_LABEL_MANIFESTS,
+    execute,
+    manifest,
+    same_teacher,
+    tiny_run,
+)
 
 
 @pytest.fixture(scope="module")
@@ -17,17 +22,6 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Return a run made by one worker in this process."""
     run = tiny_run(tmp_path_factory.mktemp("reference"))
     execute(run, "ingest", "squeeze", "recover", "relabel")
-    return run
-
-
-def same_teacher(reference: Run, folder: Path, *overrides: str) -> Run:
-    """Return the same run in another store, with the teacher and the index but nothing later."""
-    run = tiny_run(folder, *overrides)
-    for part in ("datasets", "squeeze"):
-        shutil.copytree(Path(reference.store.url, part), folder / part)
-    kept = ("ingest.json", "squeeze.manifest.json")
-    for name in kept:
-        shutil.copy(Path(reference.store.url, reference.path(name)), folder / run.path(name))
     return run
 
 

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.test_same_bytes import same_teacher
-from tests.support.pipeline import execute, manifest, tiny_run
+from tests.support.pipeline import execute, manifest, same_teacher, tiny_run
 
 KEEP = ("recover.steps=0", "posttrain.sets=[distilled]")
 MOSAIC = ("recover.init=mosaic", "recover.mosaic={images: 20, crops: 2, factor: 2}")

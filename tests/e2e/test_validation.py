@@ -16,7 +16,7 @@ from tasks.run import Run
 from tasks.runs.stage_status import stage_status
 from tasks.stages.names import StageId
 from tasks.stages.table import STAGES
-from tests.distill_core.evaluation.test_validate import add_up
+from tests.support.hits import add_up
 from tests.support.pipeline import execute, manifest, tiny_run
 
 SETS = ("posttrain.sets=[distilled, hard_labels]",)

@@ -7,11 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from distill_core.storage.manifest import Manifest
-from tests.support.fault_runs import planned_run, recover
+from tests.support.fault_runs import SHARDS, planned_run, recover
 from tests.support.pipeline import manifest
 from tests.support.stand_in import ORDERS, Notebook, Orders
-
-SHARDS = 12
 
 
 @pytest.fixture(scope="module")

@@ -31,12 +31,11 @@ from tasks.pools.ray import RayPool
 from tasks.run import Run
 from tasks.runs.stage_status import stage_status
 from tasks.stages.names import StageId
-from tests.e2e.test_kill import wait_until
-from tests.faults.conftest import SHARDS
 from tests.support.fakes import make_jobs
-from tests.support.fault_runs import Watch, markers_of, planned_run, recover, start_driver
+from tests.support.fault_runs import SHARDS, Watch, markers_of, planned_run, recover, start_driver
 from tests.support.pipeline import manifest
 from tests.support.stand_in import Attempt, Notebook, Orders
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("peace")]
 
@@ -271,7 +270,7 @@ def test_gpus_that_others_hold_are_waited_for_and_then_named(tmp_path: Path) -> 
 
 
 def test_a_receipt_stays_small_on_its_way_through_ray() -> None:
-    spec = WorkerSpec("tests.tasks.pools.test_local:Talkative")
+    spec = WorkerSpec("tests.support.fakes:Talkative")
     pool = RayPool(spec, workers=1, num_cpus=0, num_gpus=0)
     try:
         (receipt,) = dispatch(make_jobs(1), pool).receipts

@@ -15,8 +15,7 @@ from distill_core.storage.shard_store import ShardStore
 from tasks.run import Run
 from tasks.runs.stage_status import stage_status
 from tasks.stages.names import StageId
-from tests.e2e.test_same_bytes import same_teacher
-from tests.support.pipeline import execute, tiny_run
+from tests.support.pipeline import execute, same_teacher, tiny_run
 
 STEPS = 102  # every second one is traced and checked
 OVERRIDES = ("ipc=1", f"recover.steps={STEPS}", "posttrain.sets=[distilled]")

@@ -11,8 +11,7 @@ import pytest
 from distill_core.storage.manifest import Manifest
 from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.store import Store
-from tests.faults.conftest import SHARDS
-from tests.support.fault_runs import markers_of, planned_run, recover, start_driver
+from tests.support.fault_runs import SHARDS, markers_of, planned_run, recover, start_driver
 from tests.support.pipeline import manifest
 from tests.support.stand_in import Notebook, Orders
 

@@ -15,8 +15,7 @@ from tasks.run import Run
 from tasks.runs import finalise
 from tasks.runs.stage_status import stage_status
 from tasks.stages.names import StageId
-from tests.faults.conftest import SHARDS
-from tests.support.fault_runs import planned_run, recover
+from tests.support.fault_runs import SHARDS, planned_run, recover
 from tests.support.pipeline import manifest
 from tests.support.stand_in import Notebook, Orders
 

@@ -13,8 +13,7 @@ from distill_core.models.teacher import FrozenTeacher
 from tasks.run import Run
 from tasks.runs.stage_status import stage_status
 from tasks.stages.names import StageId
-from tests.e2e.test_same_bytes import same_teacher
-from tests.support.pipeline import execute, manifest, tiny_run
+from tests.support.pipeline import execute, manifest, same_teacher, tiny_run
 
 OVERRIDES = (
     "ipc=4",

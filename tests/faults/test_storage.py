@@ -24,7 +24,7 @@ from distill_core.storage.markers import Marker
 from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.store import Store, probe
 from flows.runs import pipeline
-from tests.distill_core.storage.test_markers import FILES, KEY, commit, data_files
+from tests.support.commits import FILES, KEY, commit, data_files
 from tests.support.fault_kinds import (
     Fault,
     applied_but_500,

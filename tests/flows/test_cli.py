@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
@@ -20,38 +18,8 @@ from flows.status.status import RunStatus
 from tasks.run import Run
 from tasks.runs.stage_status import StageStatus
 from tasks.stages.names import StageId
+from tests.support.cli import Distill, modules_after
 from tests.support.fabricate import finished_run, preset_file
-
-HEAVY = ("torch", "ray", "prefect", "matplotlib", "pydantic", "pyarrow")
-
-
-class Said(NamedTuple):
-    """What a command printed, and its exit code."""
-
-    out: str
-    err: str
-    code: int
-
-
-class Distill:
-    """Runs the command line in this process."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-        self._monkeypatch, self._capsys = monkeypatch, capsys
-
-    def __call__(self, *arguments: str) -> Said:
-        """Run one command."""
-        self._monkeypatch.setattr(sys, "argv", ["distill", *arguments])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        out, err = self._capsys.readouterr()
-        return Said(out, err, int(end.value.code or 0))
-
-
-@pytest.fixture
-def distill(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Distill:
-    """Return the command line."""
-    return Distill(monkeypatch, capsys)
 
 
 @pytest.fixture
@@ -60,19 +28,6 @@ def run(tmp_path: Path) -> Run:
     made = finished_run(tmp_path)
     made.store.put(made.path("report/index.html"), b"placeholder")
     return made
-
-
-def modules_after(code: str) -> list[str]:
-    """Return which heavy libraries a fresh interpreter has loaded after some code."""
-    report = f"print([m for m in {HEAVY!r} if m in sys.modules])"
-    done = subprocess.run(
-        [sys.executable, "-c", f"import sys\n{code}\n{report}"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    return list(json.loads(done.stdout.strip().splitlines()[-1].replace("'", '"')))
 
 
 def test_help_loads_nothing_heavy() -> None:

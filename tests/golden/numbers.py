@@ -14,25 +14,18 @@ from distill_core.labels.sources import OnlineLabels
 from distill_core.posttrain.student import StudentTask
 from distill_core.posttrain.train import train_student
 from distill_core.recover.optimise import recover_batch
-from distill_core.seeds import generator
 from distill_core.squeeze.teacher import train_teacher
 from distill_core.storage.image_shards import ImageRows
 from distill_core.training.supervised import Labelled
 from tests.support.label_definitions import dequantise
-from tests.support.tiny import CLASSES, SIDE, tiny_batch, tiny_recover, tiny_run, tiny_teacher
-
-
-def pixels(count: int, *, seed: int = 0) -> np.ndarray:
-    """Return smooth random images, (count, 3, S, S) uint8."""
-    coarse = generator(seed).integers(0, 256, (count, 3, SIDE // 4, SIDE // 4))
-    return coarse.repeat(4, axis=2).repeat(4, axis=3).astype(np.uint8)
-
-
-def labelled(count: int, *, seed: int = 0) -> Labelled:
-    """Return images of every class in turn, brighter from class to class."""
-    labels = np.arange(count, dtype=np.int64) % CLASSES
-    bright = (pixels(count, seed=seed) // 2 + 30 * labels[:, None, None, None]).astype(np.uint8)
-    return Labelled(bright, labels)
+from tests.support.tiny import (
+    labelled,
+    pixels,
+    tiny_batch,
+    tiny_recover,
+    tiny_run,
+    tiny_teacher,
+)
 
 
 def run_of(precision: Precision, *overrides: str) -> RunConfig:

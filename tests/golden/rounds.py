@@ -23,7 +23,7 @@ from distill_core.sharding import Batch, ImageId
 from distill_core.storage.image_shards import ImageRows
 from distill_core.storage.label_shards import decode_labels, encode_labels
 from distill_core.training.supervised import Labelled
-from tests.golden.numbers import labelled
+from tests.support.tiny import labelled
 
 Made = Sequence[tuple[Batch, RecoveredBatch]]
 

@@ -10,7 +10,8 @@ from distill_core.config.fields import Precision
 from distill_core.config.load import preset_names
 from tests.golden.methods import numbers_of
 from tests.golden.numbers import GOLDEN
-from tests.golden.update import config_defaults, number_file
+from tests.golden.update import config_defaults
+from tests.support.golden_files import number_file
 
 # float64 to nine digits. float32 sums in another order on another instruction set, and twenty
 # steps amplify that: losses agree to one part in a thousand.

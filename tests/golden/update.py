@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import torch
 
@@ -11,18 +10,7 @@ from distill_core.config.load import load_run, preset_names
 from distill_core.config.schema import RunConfig
 from tests.golden.methods import numbers_of
 from tests.golden.numbers import GOLDEN, PRECISIONS
-
-FOLDER = Path(__file__).parent
-
-
-def number_file(name: str) -> Path:
-    """Return where a stage's golden numbers stand."""
-    return FOLDER / f"{name}.json"
-
-
-def preset_file(name: str) -> Path:
-    """Return where a preset's resolved tree stands."""
-    return FOLDER / "presets" / f"{name}.json"
+from tests.support.golden_files import number_file, preset_file
 
 
 def config_defaults() -> dict[str, dict[str, object]]:

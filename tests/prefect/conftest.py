@@ -9,18 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.pipeline import TINY
-from tests.support.prefect_server import (
-    BIN,
-    ROOT,
-    Operator,
-    Server,
-    processes_of,
-    wait_until,
-    worker,
-)
+from tests.support.prefect_server import BIN, FILES, Operator, Server, processes_of, worker
+from tests.support.waiting import wait_until
 
 POOL = "distill"
-FILES = ROOT / "deploy" / "prefect"
 ENDLESS = "recover.steps=100000"  # a heartbeat may get lost; the next comes half a minute later
 
 

@@ -11,9 +11,9 @@ import pytest
 from distill_core.config.load import load_run
 from distill_core.storage.store import Store
 from tasks.run import open_run
-from tests.prefect.conftest import FILES
 from tests.support.pipeline import TINY
-from tests.support.prefect_server import Operator, wait_until
+from tests.support.prefect_server import FILES, Operator
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 

@@ -13,7 +13,8 @@ import psutil
 import pytest
 
 from tests.support.pipeline import TINY
-from tests.support.prefect_server import Operator, Server, processes_of, wait_until
+from tests.support.prefect_server import Operator, Server, processes_of
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 

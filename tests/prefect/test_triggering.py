@@ -18,7 +18,8 @@ from distill_core.storage.store import Store
 from flows.orchestration.deployments import COLLISION, FLOWS
 from tasks.run import open_run
 from tests.support.pipeline import TINY
-from tests.support.prefect_server import ROOT, Operator, Server, wait_until
+from tests.support.prefect_server import ROOT, Operator, Server
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 

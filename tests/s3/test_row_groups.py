@@ -10,7 +10,7 @@ from distill_core.storage.markers import ShardFacts
 from distill_core.storage.row_groups import RowGroupFile
 from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.store import Store
-from tests.distill_core.storage.test_label_shards import parts, shard
+from tests.support.label_shards import parts, shard
 
 
 def test_views_are_read_one_by_one(s3_store: Store) -> None:

@@ -13,11 +13,10 @@ from distill_core.storage.store import Store
 from flows.maintenance.verify import verify_run
 from tasks.run import create_run, open_run
 from tasks.stages.table import STAGES
-from tests.flows.test_cli import Distill, distill
+from tests.support.cli import Distill
 from tests.support.datasets import image_folder
 from tests.support.pipeline import TINY, execute, manifest
 
-__all__ = ["distill"]  # a fixture
 IN_A_FOLDER = (
     "data={name: pets, format: imagefolder, num_classes: 2, side: 16, "
     "mean: [0.5, 0.5, 0.5], std: [0.25, 0.25, 0.25]}",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from distill_core import errors
 from tasks.jobs import Job, Receipt
+from tasks.pools.host import RECEIPT_BYTES
 
 
 class FakeWorker:
@@ -90,3 +91,10 @@ def make_error(name: str, message: str) -> Exception:
 def make_jobs(count: int, **payload: object) -> list[Job]:
     """Return jobs that all have the same payload."""
     return [Job(f"k{n}", f"s{n}", dict(payload)) for n in range(count)]
+
+
+class Talkative:
+    """Writes long receipts."""
+
+    def run(self, job: Job) -> Receipt:
+        return Receipt(job.key, job.shard, rows=5, summary={"text": "x" * RECEIPT_BYTES})

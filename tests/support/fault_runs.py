@@ -31,6 +31,7 @@ from tests.support.notes import Notes
 from tests.support.stand_in import STAND_IN
 
 CLASSES_PER_SHARD = 100
+SHARDS = 12
 
 
 class Watch(Notes):

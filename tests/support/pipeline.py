@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from distill_core.config.load import load_run
@@ -79,3 +80,14 @@ def manifest(run: Run, name: str) -> Manifest:
     found = load_manifest(run.store, run.name, name)
     assert found is not None, name
     return found
+
+
+def same_teacher(reference: Run, folder: Path, *overrides: str) -> Run:
+    """Return the same run in another store, with the teacher and the index but nothing later."""
+    run = tiny_run(folder, *overrides)
+    for part in ("datasets", "squeeze"):
+        shutil.copytree(Path(reference.store.url, part), folder / part)
+    kept = ("ingest.json", "squeeze.manifest.json")
+    for name in kept:
+        shutil.copy(Path(reference.store.url, reference.path(name)), folder / run.path(name))
+    return run

@@ -10,22 +10,21 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 import psutil
 
 from flows import cli
-
-T = TypeVar("T")
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
+FILES = ROOT / "deploy" / "prefect"
 BIN = Path(sys.executable).parent
-WAIT_SECONDS = 240  # bounds that keep a broken test from hanging; nothing is measured with them
 PATIENCE = 30  # seconds, with a server that says it is busy
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 QUICK = {  # the same services as always, asked more often
@@ -33,15 +32,6 @@ QUICK = {  # the same services as always, asked more often
     "PREFECT_WORKER_QUERY_SECONDS": "1",
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
 }
-
-
-def wait_until(look: Callable[[], T], what: str, seconds: float = WAIT_SECONDS) -> T:
-    """Poll until something is so, and return it."""
-    deadline = time.monotonic() + seconds
-    while not (found := look()):
-        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
-        time.sleep(0.1)
-    return found
 
 
 def free_port() -> int:

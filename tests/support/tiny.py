@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from distill_core.config.fields import Precision, Triple
@@ -13,7 +14,9 @@ from distill_core.models.build import build_model
 from distill_core.models.files import load_teacher, teacher_files
 from distill_core.models.spec import TeacherSpec
 from distill_core.models.teacher import FrozenTeacher
+from distill_core.seeds import generator
 from distill_core.sharding import Batch, ImageId
+from distill_core.training.supervised import Labelled
 
 CLASSES, SIDE, WIDTH = 4, 16, 8
 MEAN, STD = (0.5, 0.4, 0.3), (0.25, 0.25, 0.25)
@@ -66,3 +69,16 @@ def tiny_recover(*overrides: str) -> RecoverConfig:
 def tiny_batch(ipc_index: int = 0, classes: int = CLASSES) -> Batch:
     """Return one image of each class."""
     return tuple(ImageId(label, f"class_{label}", ipc_index) for label in range(classes))
+
+
+def pixels(count: int, *, seed: int = 0) -> np.ndarray:
+    """Return smooth random images, (count, 3, S, S) uint8."""
+    coarse = generator(seed).integers(0, 256, (count, 3, SIDE // 4, SIDE // 4))
+    return coarse.repeat(4, axis=2).repeat(4, axis=3).astype(np.uint8)
+
+
+def labelled(count: int, *, seed: int = 0) -> Labelled:
+    """Return images of every class in turn, brighter from class to class."""
+    labels = np.arange(count, dtype=np.int64) % CLASSES
+    bright = (pixels(count, seed=seed) // 2 + 30 * labels[:, None, None, None]).astype(np.uint8)
+    return Labelled(bright, labels)

@@ -12,11 +12,10 @@ from distill_core.config.load import load_run
 from distill_core.config.schema import RunConfig
 from tasks.calibration import calibrate
 from tasks.execution import Execution
-from tests.flows.test_cli import Distill, distill
+from tests.support.cli import Distill
 from tests.support.pipeline import TINY
 from tests.support.tiny import tiny_run
 
-__all__ = ["distill"]  # a fixture
 CLASS_WISE = (
     "recover.terms={cross_entropy: 1.0, class_bn_statistics: 0.01}",
     "recover.composition=one_class",

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 import pytest
 import torch
 
 from distill_core.config.data import DataConfig
 from distill_core.errors import DataError
-from distill_core.evaluation.accuracy import Accuracy, ClassHits, Hits, total
+from distill_core.evaluation.accuracy import Accuracy, Hits, total
 from distill_core.evaluation.metrics import count_hits
 from distill_core.evaluation.validate import decode_counts, encode_counts, validate
 from distill_core.models.build import build_model
 from distill_core.models.files import load_network, save_weights
-from tests.golden.numbers import labelled
-from tests.support.tiny import tiny_run
+from tests.support.hits import add_up
+from tests.support.tiny import labelled, tiny_run
 
 RUN = tiny_run("precision=float64")  # nothing is near enough to a tie to round the other way
 STUDENT = RUN.posttrain.students[0]
@@ -36,15 +34,6 @@ def judge(rows: slice, *, data: DataConfig = RUN.data, batch: int = 500) -> dict
         weights(data.num_classes), TEST.pixels[rows], TEST.labels[rows], student=STUDENT,
         data=data, device="cpu", batch=batch,
     )  # fmt: skip
-
-
-def add_up(blocks: Iterable[ClassHits]) -> dict[int, Hits]:
-    """Return the hits by class over blocks of different images."""
-    sums: dict[int, Hits] = {}
-    for block in blocks:
-        for label, hits in block.items():
-            sums[label] = sums.get(label, Hits()) + hits
-    return sums
 
 
 WHOLE = judge(slice(None))

@@ -11,9 +11,9 @@ from distill_core.labels.decoding import CodedFeatures, HalfLogits, Head, KeptLo
 from distill_core.labels.sources import StoredLabels
 from distill_core.labels.topk import keep_top, restore
 from distill_core.storage.label_rows import Affine
-from tests.distill_core.labels.test_codec import clustered_head, sparse_features
-from tests.distill_core.storage.test_label_shards import shard
 from tests.support.label_definitions import DEVICES, dequantise, quantised
+from tests.support.label_shards import shard
+from tests.support.realistic_labels import clustered_head, sparse_features
 
 ROWS = np.array([5, 0, 3, 3])
 

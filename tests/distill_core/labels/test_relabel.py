@@ -15,9 +15,8 @@ from distill_core.labels.views import Renderer, sample_label_view
 from distill_core.sharding import ImageId
 from distill_core.storage.image_shards import ImageRows
 from distill_core.storage.label_shards import LabelRows, decode_labels, encode_labels
-from tests.golden.numbers import pixels
 from tests.support.label_definitions import dequantise
-from tests.support.tiny import MEAN, SIDE, STD, tiny_batch, tiny_run, tiny_teacher
+from tests.support.tiny import MEAN, SIDE, STD, pixels, tiny_batch, tiny_run, tiny_teacher
 
 SHARDS = [tiny_batch(0) + tiny_batch(1), tiny_batch(2)]
 VIEWS = range(3, 9)

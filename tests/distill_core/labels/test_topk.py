@@ -9,7 +9,7 @@ from benchmarks.information import share_lost
 from distill_core.errors import ConfigError
 from distill_core.labels.topk import keep_top, restore
 from distill_core.training.losses import kl_soft_labels
-from tests.distill_core.labels.test_codec import CLASSES, labels
+from tests.support.realistic_labels import CLASSES, labels
 from tests.support.tiny import tiny_run
 
 LOGITS = torch.randn(7, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

@@ -13,8 +13,7 @@ from distill_core.labels.views import LabelView, Renderer, sample_label_view
 from distill_core.sharding import ImageId
 from distill_core.transforms.patch_shuffle import apply_patches
 from distill_core.transforms.views import apply_view
-from tests.golden.numbers import pixels
-from tests.support.tiny import MEAN, SIDE, STD, tiny_batch
+from tests.support.tiny import MEAN, SIDE, STD, pixels, tiny_batch
 
 IMAGES = tiny_batch(0) + tiny_batch(1) + tiny_batch(2)
 PIXELS = torch.from_numpy(pixels(len(IMAGES)))

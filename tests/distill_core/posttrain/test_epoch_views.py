@@ -16,9 +16,9 @@ from distill_core.posttrain.student import StudentTask
 from distill_core.posttrain.train import train_student
 from distill_core.training.losses import best_temperature
 from distill_core.training.supervised import Labelled
-from tests.distill_core.posttrain.test_train import Memory, equal
-from tests.golden.numbers import labelled, pixels
-from tests.support.tiny import SIDE, tiny_batch, tiny_run, tiny_teacher
+from tests.support.killed import Killed, MemoryCheckpoints
+from tests.support.tiny import SIDE, labelled, pixels, tiny_batch, tiny_run, tiny_teacher
+from tests.support.weights import same_weights
 
 SHARDS = [tiny_batch(0) + tiny_batch(1), tiny_batch(2)]
 SETTINGS = ("posttrain.epochs=6", "posttrain.batch_size=6", "posttrain.evaluate_every=3")
@@ -49,7 +49,7 @@ def sources(run: RunConfig) -> tuple[Asked, Asked]:
 
 
 def train(
-    *overrides: str, seed: int = 0, checkpoints: Memory | None = None
+    *overrides: str, seed: int = 0, checkpoints: MemoryCheckpoints | None = None
 ) -> tuple[dict[str, torch.Tensor], Asked, Asked]:
     run = tiny_run(*SETTINGS, *overrides)
     labels, views = sources(run)
@@ -93,12 +93,12 @@ def test_a_student_asks_for_the_drawn_views_and_resumes_with_the_same() -> None:
     weights, labels, _ = train(*POOL)
     assert len(labels.views) == 6
     assert {view for views in labels.views for view in views} <= set(range(4))
-    memory = Memory(crash_at=4)
-    with pytest.raises(KeyboardInterrupt):
-        train(*POOL, checkpoints=memory)
-    memory.crash_at = None
-    again, rest, _ = train(*POOL, checkpoints=memory)
-    assert equal(weights, again)
+    checkpoints = MemoryCheckpoints(dies_after=4)
+    with pytest.raises(Killed):
+        train(*POOL, checkpoints=checkpoints)
+    checkpoints.dies_after = None
+    again, rest, _ = train(*POOL, checkpoints=checkpoints)
+    assert same_weights(weights, again)
     assert rest.views == labels.views[4:]
 
 
@@ -118,9 +118,9 @@ def test_hard_epochs_read_no_label_and_the_soft_ones_go_on_where_they_were() -> 
     soft, (weights, labels, views) = train("relabel.views=3")[0], train(*overrides)
     assert labels.views == [(0, 0), (1, 1), (2, 2), (0, 0)]
     assert views.views == [(5, 5), (6, 6)]  # never described
-    assert not equal(weights, soft)
+    assert not same_weights(weights, soft)
     smoothed = train(*overrides, "posttrain.hard_smoothing=0.8")[0]
-    assert not equal(weights, smoothed)
+    assert not same_weights(weights, smoothed)
     settings = tiny_run(*SETTINGS, *overrides).posttrain
     assert [epoch for epoch in range(6) if is_hard(settings, epoch)] == [2, 3]
 
@@ -129,12 +129,12 @@ def test_the_student_may_be_calibrated_after_each_epoch_and_resumes_with_its_tem
     fixed = ("posttrain.temperature=0.1", "posttrain.student_temperature=1.0")
     calibrated = (*fixed, "posttrain.calibrate_student=true")
     weights, _, _ = train(*calibrated)
-    assert not equal(weights, train(*fixed)[0])
-    memory = Memory(crash_at=4)
-    with pytest.raises(KeyboardInterrupt):
-        train(*calibrated, checkpoints=memory)
-    memory.crash_at = None
-    assert equal(weights, train(*calibrated, checkpoints=memory)[0])
+    assert not same_weights(weights, train(*fixed)[0])
+    checkpoints = MemoryCheckpoints(dies_after=4)
+    with pytest.raises(Killed):
+        train(*calibrated, checkpoints=checkpoints)
+    checkpoints.dies_after = None
+    assert same_weights(weights, train(*calibrated, checkpoints=checkpoints)[0])
 
 
 def test_the_best_temperature_undoes_a_scale() -> None:

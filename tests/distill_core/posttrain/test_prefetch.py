@@ -26,10 +26,9 @@ from distill_core.posttrain.train import TrainedStudent, train_student
 from distill_core.storage.image_shards import ImageRows
 from distill_core.storage.label_shards import LabelRows
 from distill_core.training.supervised import Labelled
-from tests.distill_core.labels.test_contract import COUNT, SHARDS, same, stored
-from tests.distill_core.storage.test_label_shards import shard
-from tests.golden.numbers import labelled, pixels
-from tests.support.tiny import SIDE, tiny_run, tiny_teacher
+from tests.support.label_shards import shard
+from tests.support.stored_labels import COUNT, SHARDS, same, stored
+from tests.support.tiny import SIDE, labelled, pixels, tiny_run, tiny_teacher
 
 HEAD = (torch.ones(3, 4), torch.zeros(3))
 Read = Callable[[int], LabelRows]

@@ -20,8 +20,9 @@ from distill_core.posttrain.train import train_student
 from distill_core.training.distributed import DistributedContext
 from distill_core.training.optim import set_lr
 from distill_core.training.supervised import Labelled
-from tests.golden.numbers import labelled, pixels
-from tests.support.tiny import SIDE, tiny_batch, tiny_run, tiny_teacher
+from tests.support.killed import Killed, MemoryCheckpoints
+from tests.support.tiny import SIDE, labelled, pixels, tiny_batch, tiny_run, tiny_teacher
+from tests.support.weights import same_weights
 
 IMAGES = tiny_batch(0) + tiny_batch(1) + tiny_batch(2)
 SETTINGS = (
@@ -30,22 +31,6 @@ SETTINGS = (
     "posttrain.evaluate_every=2",
     "relabel.views=4",
 )
-
-
-class Memory:
-    """Checkpoints in a list; may end the training as a crash would."""
-
-    def __init__(self, crash_at: int | None = None) -> None:
-        self.kept: tuple[int, bytes] | None = None
-        self.crash_at = crash_at
-
-    def save(self, step: int, payload: bytes) -> None:
-        self.kept = (step, payload)
-        if step == self.crash_at:
-            raise KeyboardInterrupt
-
-    def latest(self) -> tuple[int, bytes] | None:
-        return self.kept
 
 
 def train(
@@ -61,10 +46,6 @@ def train(
     return student.result, student.last.state_dict()
 
 
-def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    return all(torch.equal(one[name], other[name]) for name in one)
-
-
 def test_last_ema_and_best_are_reported_and_named() -> None:
     result, _ = train()
     assert [point["epoch"] for point in result["curve"]] == [2, 4, 6]
@@ -77,19 +58,19 @@ def test_last_ema_and_best_are_reported_and_named() -> None:
 
 def test_a_resumed_training_ends_with_the_weights_of_an_undisturbed_one() -> None:
     undisturbed, weights = train()
-    memory = Memory(crash_at=4)
-    with pytest.raises(KeyboardInterrupt):
-        train(checkpoints=memory)
-    memory.crash_at = None
-    resumed, again = train(checkpoints=memory)
-    assert equal(weights, again)
+    checkpoints = MemoryCheckpoints(dies_after=4)
+    with pytest.raises(Killed):
+        train(checkpoints=checkpoints)
+    checkpoints.dies_after = None
+    resumed, again = train(checkpoints=checkpoints)
+    assert same_weights(weights, again)
     assert resumed == undisturbed
 
 
 def test_seeds_give_different_students_and_the_same_seed_the_same() -> None:
     (_, first), (_, same), (_, other) = train(), train(), train(seed=1)
-    assert equal(first, same)
-    assert not equal(first, other)
+    assert same_weights(first, same)
+    assert not same_weights(first, other)
 
 
 def test_hard_labels_never_ask_the_teacher() -> None:
@@ -97,8 +78,8 @@ def test_hard_labels_never_ask_the_teacher() -> None:
     views = ViewsOnly([IMAGES], run.relabel, run.seed, SIDE)  # raises when asked for logits
     result, hard = train(images_of="hard_labels", labels=views)
     assert result["set"] == "hard_labels"
-    assert equal(hard, train(images_of="hard_labels")[1])
-    assert not equal(hard, train()[1])
+    assert same_weights(hard, train(images_of="hard_labels")[1])
+    assert not same_weights(hard, train()[1])
 
 
 def test_hard_labels_mix_both_classes_by_what_is_left_of_the_image() -> None:
@@ -155,12 +136,12 @@ def test_resuming_is_exact_for_every_optimizer_schedule_and_micro_batch(optimize
         "posttrain.micro_batch=2",
     )
     undisturbed, weights = train(*settings)
-    memory = Memory(crash_at=2)
-    with pytest.raises(KeyboardInterrupt):
-        train(*settings, checkpoints=memory)
-    memory.crash_at = None
-    resumed, again = train(*settings, checkpoints=memory)
-    assert equal(weights, again)
+    checkpoints = MemoryCheckpoints(dies_after=2)
+    with pytest.raises(Killed):
+        train(*settings, checkpoints=checkpoints)
+    checkpoints.dies_after = None
+    resumed, again = train(*settings, checkpoints=checkpoints)
+    assert same_weights(weights, again)
     assert resumed == undisturbed
 
 

@@ -9,41 +9,10 @@ import pytest
 import torch
 
 from distill_core.models.teacher import FrozenTeacher
-from distill_core.recover.batch import RecoveredBatch
 from distill_core.recover.batching import LAUNCH_IMAGES, launch_size, launches
-from distill_core.recover.optimise import recover_together
 from distill_core.sharding import Batch, ImageId
+from tests.support.recovered_batches import AXES, BATCHES, RAGGED, together
 from tests.support.tiny import CLASSES, SIDE, tiny_batch, tiny_recover, tiny_teacher
-
-BATCHES = [tiny_batch(ipc_index) for ipc_index in range(4)]
-RAGGED = [tiny_batch(0), tiny_batch(1, classes=2), tiny_batch(2, classes=3)]
-AXES: dict[str, tuple[str, ...]] = {
-    "curriculum": (),
-    "images of their own view": ("recover.shared_view=false",),
-    "segments with residuals": (
-        "recover.segments=[{steps: 8, side: 12}, {steps: 12}]",
-        "recover.residual=0.5",
-    ),
-    "late groups": ("recover.late_groups=2", "recover.ipc_range=2"),
-    "flatness": (
-        "recover.terms={cross_entropy: 1.0, bn_statistics: 0.1, flatness: 0.25}",
-        "recover.flatness={decay: 0.9, temperature: 4.0}",
-    ),
-    "averaged statistics": ("recover.statistics_decay=0.4",),
-    "start": ("recover.init=real", "recover.terms={cross_entropy: 1.0, start_distance: 1.0}"),
-}
-
-
-def together(batches: list[Batch], *overrides: str, **changes: Any) -> tuple[RecoveredBatch, ...]:
-    config = tiny_recover(*overrides)
-    real = np.arange(CLASSES * 3 * SIDE * SIDE).reshape(CLASSES, 3, SIDE, SIDE) * 7 % 256
-    start = real.astype(np.uint8) if config.reads_real_images else None
-    arguments = {"config": config, "teachers": [tiny_teacher()], "seed": 0, "device": "cpu"}
-    return recover_together(
-        batches,
-        starts=[None if start is None else start[: len(batch)] for batch in batches],
-        **(arguments | changes),  # type: ignore[arg-type]
-    )
 
 
 @pytest.mark.parametrize("batches", [BATCHES, RAGGED], ids=["equal", "ragged"])

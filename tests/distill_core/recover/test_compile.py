@@ -14,7 +14,7 @@ import pytest
 COMPILED = """
 import json, sys
 from torch._dynamo.utils import counters
-from tests.distill_core.recover.test_batching import BATCHES, RAGGED, together
+from tests.support.recovered_batches import BATCHES, RAGGED, together
 from tests.support.tiny import tiny_teacher
 words = ("recover.steps=4", f"recover.compile={sys.argv[1]}")
 made = [one for batches in (BATCHES, RAGGED)

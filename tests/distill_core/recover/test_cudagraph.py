@@ -19,7 +19,7 @@ from distill_core.recover.cudagraph import WARM_UP, RecordedSteps, Replay, Step
 from distill_core.recover.optimise import recover_together
 from distill_core.recover.step import Part, recover_step
 from distill_core.recover.terms import NEEDS_SYNC, TERMS
-from tests.distill_core.recover.test_batching import AXES, BATCHES, together
+from tests.support.recovered_batches import AXES, BATCHES, together
 from tests.support.term_bench import batch, config_of, expected, noise, student_of, teacher_of
 from tests.support.tiny import tiny_teacher
 

@@ -16,8 +16,8 @@ from distill_core.selection.start import choose_real_rows, gaussian
 from distill_core.transforms.curricula import crop_low
 from distill_core.transforms.pixel_space import PixelSpace
 from distill_core.transforms.views import sample_view, sampling_grid
-from tests.distill_core.transforms.test_views import torchvision_view
 from tests.support.tiny import MEAN, SIDE, STD, tiny_batch, tiny_recover, tiny_teacher
+from tests.support.torchvision_views import torchvision_view
 
 
 def recover(*overrides: str, seed: int = 0, **changes: object) -> RecoveredBatch:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,93 +17,9 @@ from distill_core.models.spec import TeacherSpec, check_start
 from distill_core.sharding import ClassEntry, class_list_hash
 from distill_core.squeeze.teacher import import_teacher, train_teacher
 from distill_core.training.distributed import DistributedContext
-from distill_core.training.supervised import Labelled, Resident, TrainState, evaluate, train_step
-
-TRAINING: dict[str, Any] = {
-    "epochs": 3,
-    "batch_size": 16,
-    "optimizer": {"name": "sgd", "lr": 0.05, "weight_decay": 1e-4},
-    "schedule": {"per_step": True, "warmup_epochs": 1},
-    "augment": {"pad_crop": 1, "crop": (0.6, 1.0), "cutout": 0.25},
-    "label_smoothing": 0.1,
-    "nesterov": True,
-}
-TREE: dict[str, Any] = {
-    "preset": "test",
-    "source": "none",
-    "expected": "not published",
-    "ipc": 1,
-    "data": {
-        "name": "blobs",
-        "format": "digits",
-        "num_classes": 3,
-        "side": 16,
-        "mean": (0.5, 0.5, 0.5),
-        "std": (0.25, 0.25, 0.25),
-    },
-    "recover": {
-        "init": "gaussian",
-        "batch_size": 3,
-        "steps": 1,
-        "lr": 0.1,
-        "betas": (0.5, 0.9),
-        "terms": {"cross_entropy": 1.0},
-        "first_layer_factor": 10.0,
-        "crop": None,
-        "flip": False,
-        "roll": {"mode": "off"},
-    },
-    "relabel": {"views": 1, "crop": None, "flip": False, "mix": {"kind": "none"}},
-    "posttrain": {
-        "students": ({"name": "convnet3", "width": 4},),
-        "epochs": 1,
-        "batch_size": 3,
-        "optimizer": {"name": "adamw", "lr": 0.001},
-        "temperature": 20.0,
-        "temperature_squared": False,
-    },
-}
-
-
-def run(*, model: str = "resnet18_small", **changes: Any) -> RunConfig:
-    """Return a tiny run; `changes` go to the tree, `training` into the training part."""
-    training = TRAINING | changes.pop("training", {})
-    width = {} if model == "mobilenet_v2" else {"width": 4}
-    squeeze = {"model": {"name": model} | width, "training": training}
-    squeeze |= changes.pop("squeeze", {})
-    return RunConfig.model_validate(TREE | {"squeeze": squeeze} | changes)
-
-
-def split(count: int, seed: int) -> Labelled:
-    """Return images whose class is the channel that is bright, under noise."""
-    rng = np.random.default_rng(seed)
-    labels = np.arange(count) % 3
-    pixels = rng.integers(0, 120, (count, 3, 16, 16))
-    pixels[np.arange(count), labels] += 90
-    return Labelled(pixels.astype(np.uint8), labels)
-
-
-TRAIN, TEST = split(50, 0), split(30, 1)
-
-
-class Killed(Exception):
-    """Stands for a process that dies."""
-
-
-@dataclass
-class Shelf:
-    """Keeps checkpoints in memory and dies after one of them."""
-
-    dies_after: int | None = None
-    kept: dict[int, bytes] = field(default_factory=dict)
-
-    def save(self, step: int, payload: bytes) -> None:
-        self.kept[step] = payload
-        if step == self.dies_after:
-            raise Killed
-
-    def latest(self) -> tuple[int, bytes] | None:
-        return max(self.kept.items(), default=None)
+from distill_core.training.supervised import Resident, TrainState, evaluate, train_step
+from tests.support.killed import Killed, MemoryCheckpoints
+from tests.support.teacher_training import TEST, TRAIN, TREE, run
 
 
 def test_a_teacher_learns_and_is_described() -> None:
@@ -151,32 +66,36 @@ def test_a_killed_and_resumed_training_gives_the_same_bytes(model: str, killed: 
     optimizer = {"name": "sgd", "lr": 0.05, "weight_decay": 1e-4}
     config = run(model=model, training={"optimizer": optimizer})
     undisturbed = train_teacher(TRAIN, TEST, run=config, class_hash="ab")
-    shard_store = Shelf(dies_after=killed)
+    checkpoints = MemoryCheckpoints(dies_after=killed)
     with pytest.raises(Killed):
-        train_teacher(TRAIN, TEST, run=config, class_hash="ab", checkpoints=shard_store)
+        train_teacher(TRAIN, TEST, run=config, class_hash="ab", checkpoints=checkpoints)
     torch.manual_seed(123)
-    shard_store.dies_after = None
-    resumed = train_teacher(TRAIN, TEST, run=config, class_hash="ab", checkpoints=shard_store)
+    checkpoints.dies_after = None
+    resumed = train_teacher(TRAIN, TEST, run=config, class_hash="ab", checkpoints=checkpoints)
     assert resumed == undisturbed
-    assert list(shard_store.kept) == [1, 2, 3]
+    assert list(checkpoints.kept) == [1, 2, 3]
 
 
 def test_adam_resumes_bit_for_bit_too() -> None:
     config = run(training={"optimizer": {"name": "adamw", "lr": 0.01}, "nesterov": False})
-    shard_store = Shelf(dies_after=1)
+    checkpoints = MemoryCheckpoints(dies_after=1)
     with pytest.raises(Killed):
-        train_teacher(TRAIN, TEST, run=config, class_hash="ab", checkpoints=shard_store)
+        train_teacher(TRAIN, TEST, run=config, class_hash="ab", checkpoints=checkpoints)
     resumed = train_teacher(
-        TRAIN, TEST, run=config, class_hash="ab", checkpoints=Shelf(kept=shard_store.kept)
+        TRAIN,
+        TEST,
+        run=config,
+        class_hash="ab",
+        checkpoints=MemoryCheckpoints(kept=checkpoints.kept),
     )
     assert resumed == train_teacher(TRAIN, TEST, run=config, class_hash="ab")
 
 
 def test_a_finished_training_is_not_repeated() -> None:
-    shard_store = Shelf()
-    first = train_teacher(TRAIN, TEST, run=run(), class_hash="ab", checkpoints=shard_store)
-    shard_store.dies_after = 3
-    again = train_teacher(TRAIN, TEST, run=run(), class_hash="ab", checkpoints=shard_store)
+    checkpoints = MemoryCheckpoints()
+    first = train_teacher(TRAIN, TEST, run=run(), class_hash="ab", checkpoints=checkpoints)
+    checkpoints.dies_after = 3
+    again = train_teacher(TRAIN, TEST, run=run(), class_hash="ab", checkpoints=checkpoints)
     assert again == first
 
 
@@ -319,12 +238,12 @@ def test_fine_tuning_starts_where_the_other_training_ended() -> None:
 
 def test_a_killed_fine_tuning_resumes_with_the_same_bytes() -> None:
     old, _ = teacher_of()
-    shard_store = Shelf(dies_after=1)
+    checkpoints = MemoryCheckpoints(dies_after=1)
     with pytest.raises(Killed):
-        train_teacher(TRAIN, TEST, run=grown(), class_hash="cd", start=old, checkpoints=shard_store)
-    shard_store.dies_after = None
+        train_teacher(TRAIN, TEST, run=grown(), class_hash="cd", start=old, checkpoints=checkpoints)
+    checkpoints.dies_after = None
     resumed = train_teacher(
-        TRAIN, TEST, run=grown(), class_hash="cd", start=old, checkpoints=shard_store
+        TRAIN, TEST, run=grown(), class_hash="cd", start=old, checkpoints=checkpoints
     )
     assert resumed == train_teacher(TRAIN, TEST, run=grown(), class_hash="cd", start=old)
 

@@ -6,40 +6,16 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from distill_core.errors import ShardError, StorageError
-from distill_core.storage.markers import Marker, ShardFacts
+from distill_core.storage.markers import Marker
 from distill_core.storage.shard_store import ShardStore, new_token
 from distill_core.storage.store import Store
+from tests.support.commits import FILES, KEY, commit, data_files
 from tests.support.places import THREADS
-
-KEY = "ab" * 16
-FILES = {"parquet": b"rows", "trace.json": b"{}"}
-
-
-def commit(
-    shard_store: ShardStore, files: dict[str, bytes] = FILES, *, token: str | None = None
-) -> Marker:
-    """Commit a shard of fixed facts."""
-    return shard_store.commit(
-        KEY,
-        shard="c00000-00009_i000-009",
-        files=files,
-        facts=ShardFacts(
-            rows=4, classes=2, seconds=1.23456, device="cpu", summary={"cross_entropy": 0.5}
-        ),
-        clock=lambda: datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
-        token=token,
-    )
-
-
-def data_files(shard_store: ShardStore) -> tuple[str, ...]:
-    """Return the names under ``data/``."""
-    return shard_store.store.names("recover/data")
 
 
 def answers(monkeypatch: pytest.MonkeyPatch, *creates: Callable[[Store, str, bytes], bool]) -> None:

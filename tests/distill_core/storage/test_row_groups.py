@@ -13,7 +13,7 @@ from distill_core.storage.label_shards import LabelRows, decode_labels, encode_l
 from distill_core.storage.markers import FileInfo
 from distill_core.storage.row_groups import TAIL, RowGroupFile
 from distill_core.storage.store import Store
-from tests.distill_core.storage.test_label_shards import opened, parts, shard
+from tests.support.label_shards import opened, parts, shard
 
 VIEWS = range(20, 30)
 PATH = "relabel/data/key-token.parquet"

@@ -14,7 +14,8 @@ from distill_core.squeeze.teacher import train_teacher
 from distill_core.training.distributed import DistributedContext
 from distill_core.training.streaming import AHEAD, Streamed, StreamedSplit, fits
 from distill_core.training.supervised import Resident
-from tests.distill_core.squeeze.test_teacher import TEST, TRAIN, Killed, Shelf, run
+from tests.support.killed import Killed, MemoryCheckpoints
+from tests.support.teacher_training import TEST, TRAIN, run
 
 PARTS = [np.random.default_rng(n).permutation(50)[:15] for n in range(12)]
 
@@ -39,11 +40,11 @@ def test_every_batch_is_that_of_resident_images(world: DistributedContext) -> No
 
 
 def test_the_teacher_has_the_same_bytes_though_it_was_interrupted() -> None:
-    unread, shard_store = StreamedSplit(read, TRAIN.labels), Shelf(dies_after=2)
+    unread, checkpoints = StreamedSplit(read, TRAIN.labels), MemoryCheckpoints(dies_after=2)
     with pytest.raises(Killed):
-        train_teacher(unread, TEST, run=run(), class_hash="ab", checkpoints=shard_store)
-    shard_store.dies_after = None
-    resumed = train_teacher(unread, TEST, run=run(), class_hash="ab", checkpoints=shard_store)
+        train_teacher(unread, TEST, run=run(), class_hash="ab", checkpoints=checkpoints)
+    checkpoints.dies_after = None
+    resumed = train_teacher(unread, TEST, run=run(), class_hash="ab", checkpoints=checkpoints)
     assert resumed == train_teacher(TRAIN, TEST, run=run(), class_hash="ab")
 
 

@@ -7,29 +7,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torchvision.transforms import InterpolationMode, RandomResizedCrop
-from torchvision.transforms import functional as tv
+from torchvision.transforms import RandomResizedCrop
 
 from distill_core.config.recovery import RollConfig
 from distill_core.errors import DataError
 from distill_core.seeds import generator
 from distill_core.transforms.views import View, apply_view, resample, sample_view, sampling_grid
+from tests.support.torchvision_views import torchvision_view
 
 SYMMETRIC = RollConfig(mode="symmetric", pixels=4)
 
 
 def view_of(boxes: list[list[int]], flips: list[bool], rolls: list[list[int]]) -> View:
     return View(np.array(boxes, np.int32), np.array(flips), np.array(rolls, np.int32))
-
-
-def torchvision_view(image: torch.Tensor, view: View, n: int, out: int) -> torch.Tensor:
-    """Apply one draw the way the published loops do."""
-    top, left, height, width = view.boxes[n].tolist()
-    size = [out, out]
-    bilinear = InterpolationMode.BILINEAR
-    cut = tv.resized_crop(image, top, left, height, width, size, bilinear, antialias=False)
-    flipped = tv.hflip(cut) if view.flips[n] else cut
-    return torch.roll(flipped, tuple(view.rolls[n].tolist()), (-2, -1))
 
 
 @st.composite

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.flows.test_cli import Distill, modules_after
+from tests.support.cli import Distill, modules_after
 from tests.support.pipeline import TINY
 from tests.support.series import BLOCKS, change_class, dataset, write_class
 

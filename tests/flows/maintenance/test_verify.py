@@ -16,10 +16,8 @@ from distill_core.storage.manifest import load_manifest
 from distill_core.storage.shard_store import ShardStore
 from flows.maintenance.verify import locate_damage, verify_run, verify_with_progress
 from tasks.run import Run
-from tests.flows.test_cli import Distill, distill
+from tests.support.cli import Distill
 from tests.support.fabricate import finished_run
-
-__all__ = ["distill"]  # a fixture
 
 
 @pytest.fixture

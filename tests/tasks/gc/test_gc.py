@@ -24,7 +24,7 @@ from tasks.run import Run
 from tasks.series import Version, claim
 from tasks.stages.names import StageId
 from tasks.stages.plan import JobPlan
-from tests.flows.test_cli import Distill, distill
+from tests.support.cli import Distill
 from tests.support.planned import (
     Workshop,
     checkpoint,
@@ -37,8 +37,6 @@ from tests.support.planned import (
     reachable,
     stray,
 )
-
-__all__ = ["distill"]  # a fixture
 
 NOW = datetime.now(UTC)
 OLD = NOW - timedelta(days=30)

@@ -19,6 +19,7 @@ from distill_core.storage.shard_store import ShardStore, new_token
 from distill_core.storage.store import Store
 from tasks.gc.collect import collect
 from tasks.run import Run
+from tests.support.killed import Killed
 from tests.support.planned import (
     SHARDED_STAGES,
     Workshop,
@@ -79,10 +80,6 @@ def killed_after(deletions: int) -> Iterator[None]:
         suppress(Killed),
     ):
         yield
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL."""
 
 
 class RandomStore:

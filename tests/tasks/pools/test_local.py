@@ -21,13 +21,21 @@ from tasks.jobs import Job, Receipt, WorkerSpec
 from tasks.pools.dispatch import dispatch
 from tasks.pools.events import Pool
 from tasks.pools.failures import DispatchResult
-from tasks.pools.host import RECEIPT_BYTES, Host
+from tasks.pools.host import Host
 from tasks.pools.local import InProcessPool, local_pool
 from tasks.pools.provider import PoolProvider
 from tests.support.fakes import make_jobs
 from tests.support.notes import Notes
 
 FAKE = "tests.support.fakes:FakeWorker"
+IMPORTS = """
+from tasks.execution import Execution
+from tasks.jobs import WorkerSpec
+from tasks.pools.dispatch import dispatch
+from tasks.pools.local import local_pool
+from tasks.pools.provider import PoolProvider
+from tests.support.fakes import make_jobs
+"""
 
 
 @contextmanager
@@ -138,10 +146,10 @@ def test_a_local_gang_computes_together_and_its_first_rank_answers() -> None:
 
 def test_a_driver_that_is_killed_leaves_no_busy_child_behind(tmp_path: Path) -> None:
     script = (
-        "from tests.tasks.pools.test_local import *\n"
+        f"{IMPORTS}"
         "if __name__ == '__main__':\n"
-        f"    spec = WorkerSpec(FAKE, {{'log': {str(tmp_path / 'log')!r}}})\n"
-        "    run(local_pool(spec, workers=2), make_jobs(2, hang=600))\n"
+        f"    spec = WorkerSpec({FAKE!r}, {{'log': {str(tmp_path / 'log')!r}}})\n"
+        "    dispatch(make_jobs(2, hang=600), local_pool(spec, workers=2))\n"
     )
     (tmp_path / "drive.py").write_text(script)
     environment = os.environ | {"PYTHONPATH": os.getcwd()}
@@ -154,9 +162,9 @@ def test_a_driver_that_is_killed_leaves_no_busy_child_behind(tmp_path: Path) -> 
 
 def test_sigterm_stops_the_children_before_the_driver_ends(tmp_path: Path) -> None:
     script = (
-        "from tests.tasks.pools.test_local import *\n"
+        f"{IMPORTS}"
         "if __name__ == '__main__':\n"
-        f"    spec = WorkerSpec(FAKE, {{'log': {str(tmp_path / 'log')!r}}})\n"
+        f"    spec = WorkerSpec({FAKE!r}, {{'log': {str(tmp_path / 'log')!r}}})\n"
         "    with PoolProvider(Execution(store='.', local=True, workers=2)) as pools:\n"
         "        dispatch(make_jobs(2, hang=600), pools.pool(spec, jobs=2))\n"
     )
@@ -181,17 +189,10 @@ def test_a_provider_stops_one_pool_before_it_starts_the_next() -> None:
 
 
 def test_a_receipt_stays_small_whatever_the_worker_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    host = Host(WorkerSpec("tests.tasks.pools.test_local:Talkative"))
+    host = Host(WorkerSpec("tests.support.fakes:Talkative"))
     receipt = host.run(make_jobs(1)[0])
     assert receipt.rows == 5
     assert receipt.summary == {}
-
-
-class Talkative:
-    """Writes long receipts."""
-
-    def run(self, job: Job) -> Receipt:
-        return Receipt(job.key, job.shard, rows=5, summary={"text": "x" * RECEIPT_BYTES})
 
 
 @pytest.mark.parametrize(
