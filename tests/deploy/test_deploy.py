@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
-DEPLOY = Path(__file__).parents[2] / "deploy"
+from tests.support.repository import ROOT
+
+DEPLOY = ROOT / "deploy"
 TELEMETRY = (
     "DO_NOT_TRACK=1",
     "PREFECT_SERVER_ANALYTICS_ENABLED=false",

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.support.repository import ROOT
+
 PAGE = (ROOT / "docs/adding-a-method.md").read_text(encoding="utf-8")
 PRESET = "distill_core/presets/smooth-cifar10.yaml"
 

@@ -4,11 +4,11 @@ import ast
 import re
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.support.repository import ROOT, parsed
+
 MENTION = re.compile(r"`([\w/]+\.py):([A-Za-z_][\w.]*)`")
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
@@ -19,8 +19,7 @@ def mentions(page: str) -> list[tuple[str, str]]:
 
 @cache
 def symbols(file: str) -> frozenset[str]:
-    tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
-    return frozenset(defined(tree.body))
+    return frozenset(defined(parsed(file).body))
 
 
 def defined(body: list[ast.stmt], prefix: str = "") -> Iterator[str]:

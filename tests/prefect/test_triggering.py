@@ -18,7 +18,7 @@ from distill_core.storage.store import Store
 from flows.orchestration.deployments import COLLISION, FLOWS
 from tasks.run import open_run
 from tests.support.pipeline import TINY
-from tests.support.prefect_server import ROOT, Operator, Server
+from tests.support.prefect_server import FILES, Operator, Server
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
@@ -164,7 +164,7 @@ def test_the_password_stands_in_no_log_config_or_object(
 
 
 def test_the_file_describes_what_serve_serves() -> None:
-    tree = yaml.safe_load((ROOT / "deploy" / "prefect" / "prefect.yaml").read_text())
+    tree = yaml.safe_load((FILES / "prefect.yaml").read_text())
     described = tree["deployments"]
     assert [one["entrypoint"] for one in described] == [
         f"flows.orchestration.prefect_flow.{f}" for f in FLOWS

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-FOLDER = Path(__file__).parents[1] / "golden"
+from tests.support.repository import ROOT
+
+FOLDER = ROOT / "tests" / "golden"
 
 
 def number_file(name: str) -> Path:

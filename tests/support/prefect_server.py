@@ -20,9 +20,9 @@ import httpx
 import psutil
 
 from flows import cli
+from tests.support.repository import ROOT
 from tests.support.waiting import wait_until
 
-ROOT = Path(__file__).parents[2]
 FILES = ROOT / "deploy" / "prefect"
 BIN = Path(sys.executable).parent
 PATIENCE = 30  # seconds, with a server that says it is busy

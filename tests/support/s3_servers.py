@@ -8,10 +8,11 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
 from typing import Any
 
-RGW = Path(__file__).parents[2] / "deploy" / "ceph" / "rgw.sh"
+from tests.support.repository import ROOT
+
+RGW = ROOT / "deploy" / "ceph" / "rgw.sh"
 
 
 @contextmanager

@@ -41,8 +41,8 @@ from tasks.stages.ingest import record_dataset
 from tasks.stages.table import sharded_kinds
 from tests.support.datasets import data_config, image_folder
 from tests.support.fabricate import finished_run
+from tests.support.repository import ROOT
 
-ROOT = Path(__file__).parents[3]
 WRITES = re.compile(r"[rwxab+t]*[wxa+][rwxab+t]*")
 # Who opens files for writing: the store's own backend, and the log of a local server.
 KNOWN = {
