@@ -9,6 +9,8 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
+import pytest
+
 from distill_core.config.load import load_run
 from distill_core.data.ingest import ingest
 from distill_core.models.spec import TeacherSpec
@@ -165,3 +167,9 @@ def _files(run: Run, stage: str) -> dict[str, bytes]:
     )
     weights = f"seed {run.config.seed}".encode()
     return {"safetensors": weights, "json": spec.to_json()}
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    """Return what makes runs."""
+    return Workshop(tmp_path_factory.mktemp("workshop"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -16,7 +15,6 @@ from distill_core.storage.listing import PARTIAL
 from distill_core.storage.manifest import Manifest, save_manifest
 from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.store import Store
-from flows.maintenance.collect import parse_age
 from tasks.gc import collect as collecting
 from tasks.gc.collect import Collection, collect
 from tasks.gc.unreferenced import find_garbage
@@ -24,7 +22,6 @@ from tasks.run import Run
 from tasks.series import Version, claim
 from tasks.stages.names import StageId
 from tasks.stages.plan import JobPlan
-from tests.support.cli import Distill
 from tests.support.planned import (
     Workshop,
     checkpoint,
@@ -40,12 +37,6 @@ from tests.support.planned import (
 
 NOW = datetime.now(UTC)
 OLD = NOW - timedelta(days=30)
-
-
-@pytest.fixture(scope="module")
-def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
-    """Return what makes runs."""
-    return Workshop(tmp_path_factory.mktemp("workshop"))
 
 
 @pytest.fixture
@@ -372,54 +363,3 @@ def test_what_is_not_ours_is_never_touched(store: Store) -> None:
         store.put(path, b"x")
     date(store, foreign, OLD)
     assert gc(store).removed == ()
-
-
-@pytest.mark.parametrize(("text", "hours"), [("1h", 1), ("7d", 168), ("2w", 336)])
-def test_ages_are_read(text: str, hours: int) -> None:
-    assert parse_age(text) == timedelta(hours=hours)
-
-
-@pytest.mark.parametrize("text", ["", "7", "d", "-1d", "1.5d", "7 days", "²d", "99999w"])
-def test_other_ages_are_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="--grace"):
-        parse_age(text)
-
-
-@pytest.fixture
-def littered(tmp_path: Path, workshop: Workshop) -> Store:
-    """Return a store on disk with a run and, as old as nine days, two lost attempts of 5 bytes."""
-    store = Store(str(tmp_path / "store"))
-    run = workshop.finished(store, "first")
-    for path in (stray(store, "recover", key_of(run, "recover")) for _ in range(2)):
-        nine_days_ago = NOW.timestamp() - 9 * 86_400
-        os.utime(Path(store.url, path), (nine_days_ago, nine_days_ago))
-    store.put(".probe/0", b"probe")
-    return store
-
-
-def test_the_command_says_what_went_and_what_waits(distill: Distill, littered: Store) -> None:
-    said = distill("gc", "--store", littered.url, "--dry-run")
-    assert said.out.splitlines()[-1] == "would remove 2 objects, 10 B"
-    said = distill("gc", "--store", littered.url, "--grace", "2w")
-    assert said.out.splitlines()[-1] == "nothing to remove"
-    said = distill("gc", "--store", littered.url)
-    assert (said.code, said.out.splitlines()[-1]) == (0, "removed 2 objects, 10 B")
-    assert "data of attempts that were lost or killed" in said.out
-    assert "probes of the store" in said.out
-    assert littered.names(".probe") == ("0",)
-
-
-def test_the_command_prints_json(distill: Distill, littered: Store) -> None:
-    tree = json.loads(distill("gc", "--store", littered.url, "--json").out)
-    assert tree["removed"] == {"attempts": {"objects": 2, "bytes": 10}}
-    assert tree["too_young"] == {"probes": {"objects": 1, "bytes": 5}}
-    assert (tree["dry_run"], tree["grace_seconds"]) == (False, 7 * 86_400)
-    assert not any(littered.exists(path) for path in tree["paths"])
-
-
-def test_a_damaged_run_ends_the_command_with_one_line(distill: Distill, littered: Store) -> None:
-    littered.put("runs/first/run.yaml", b"ipc: [1")
-    said = distill("gc", "--store", littered.url)
-    assert said.code == 2
-    assert said.err.startswith("distill: runs/first: its references cannot be read")
-    assert len(said.err.splitlines()) == 1

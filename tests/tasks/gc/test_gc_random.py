@@ -11,7 +11,6 @@ from itertools import count
 from unittest.mock import patch
 from uuid import uuid4
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -37,12 +36,6 @@ from tests.support.planned import (
 
 NOW = datetime.now(UTC)
 OLD, YOUNG = NOW - timedelta(days=30), NOW - timedelta(days=1)
-
-
-@pytest.fixture(scope="module")
-def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
-    """Return what makes runs."""
-    return Workshop(tmp_path_factory.mktemp("workshop"))
 
 
 def consistent(store: Store) -> bool:
