@@ -16,14 +16,8 @@ from tasks.policy import TeacherPolicy
 from tasks.run import Run
 from tasks.stages.inputs import dataset_of
 from tests.support.pipeline import manifest
-from tests.support.series import (
-    Series,
-    change_class,
-    objects,
-    remove_class,
-    small,
-    write_class,
-)
+from tests.support.places import objects
+from tests.support.series import Series, change_class, remove_class, small, write_class
 
 REAL = "recover.init=real"
 STAGES_OF_IMAGES = ("recover", "recover.random_real", "relabel", "relabel.random_real")

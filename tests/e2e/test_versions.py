@@ -20,10 +20,10 @@ from tasks.run import open_run
 from tasks.series import version_of
 from tasks.stages.image_workers import RecoverWorker
 from tasks.stages.inputs import dataset_of
+from tests.support.places import objects
 from tests.support.series import (
     Series,
     change_class,
-    objects,
     small,
     write_class,
 )

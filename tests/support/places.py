@@ -57,3 +57,9 @@ def eager_threads() -> Iterator[None]:
     sys.setswitchinterval(1e-6)
     yield
     sys.setswitchinterval(before)
+
+
+def objects(store: Store) -> dict[str, bytes]:
+    """Return every object of a store in a folder by its path."""
+    root = Path(store.url)
+    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}

@@ -107,9 +107,3 @@ class Series:
     def _noted(self, run: Run, recorder: Recorder) -> RunStatus:
         self.ran = recorder.ran
         return run_status(run)
-
-
-def objects(store: Store) -> dict[str, bytes]:
-    """Return every object of a store in a folder by its path."""
-    root = Path(store.url)
-    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}

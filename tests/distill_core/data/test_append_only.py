@@ -19,19 +19,9 @@ from distill_core.errors import DataError
 from distill_core.sharding import ClassEntry
 from distill_core.storage.digest import sha256
 from distill_core.storage.store import Store
-from tests.support.datasets import data_config, image_folder, png, write_parquet
+from tests.support.datasets import data_config, png, write_parquet
 
 NAMES = st.lists(st.sampled_from("abcdefgh"), unique=True)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(str(tmp_path / "store"))
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return image_folder(tmp_path / "data")
 
 
 def add(folder: Path, wnid: str, *values: int) -> None:

@@ -13,19 +13,10 @@ from distill_core.data.ingest import SCHEMA, ingest
 from distill_core.errors import DataError
 from distill_core.sharding import ClassEntry, class_list_hash
 from distill_core.storage.store import Store
-from tests.support.datasets import data_config, image_folder, png, write_parquet
+from tests.support.datasets import data_config, png, write_parquet
+from tests.support.places import objects
 
 NAMES = ("cat", "dog")
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(str(tmp_path / "store"))
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return image_folder(tmp_path / "data")
 
 
 def parquet(path: Path, values: list[int], *, test: tuple[int, ...] = (20, 31)) -> Path:
@@ -35,11 +26,6 @@ def parquet(path: Path, values: list[int], *, test: tuple[int, ...] = (20, 31)) 
         paths = [f"{value}.png" for value in some]
         write_parquet(path / f"{split}.parquet", rows, names=NAMES, paths=paths)
     return path
-
-
-def objects(store: Store) -> dict[str, bytes]:
-    root = Path(store.url)
-    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
 
 
 def refused(path: Path, store: Store, **changes: Any) -> str:

@@ -14,11 +14,6 @@ from distill_core.storage.store import Store
 from tests.support.datasets import data_config, image_folder, picture, png
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(str(tmp_path / "store"))
-
-
 def test_pixels_are_those_of_the_rows_in_the_order_asked(tmp_path: Path, store: Store) -> None:
     config = data_config(image_folder(tmp_path / "data"))
     images = RealImages(config, ingest(config, store), "train")
