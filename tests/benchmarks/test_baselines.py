@@ -86,7 +86,7 @@ def shown(seed: int) -> tuple[torch.Tensor, torch.Tensor, LabelView]:
     return theirs, torch.from_numpy(pixels), LabelView(view, mix)
 
 
-def test_the_loader_shows_what_we_show_where_no_crop_shrinks_the_image() -> None:
+def test_the_published_loader_renders_the_same_views_where_no_crop_shrinks_the_image() -> None:
     theirs, pixels, drawn = shown(1)
     ours = Renderer("cutmix", MEAN, STD).render(pixels, np.arange(4), drawn)
     # Pillow rounds a crop to whole levels, and antialiases nothing that is enlarged.
@@ -94,7 +94,7 @@ def test_the_loader_shows_what_we_show_where_no_crop_shrinks_the_image() -> None
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1.01 * level)
 
 
-def test_published_labels_and_ours_teach_a_student_the_same_loss() -> None:
+def test_published_labels_and_ours_give_a_student_the_same_loss() -> None:
     """Both loops whole: a file, a view, a teacher, a label file; then a student on that view."""
     theirs, pixels, drawn = shown(1)
     teacher, student = tiny_teacher(), tiny_teacher(seed=1)

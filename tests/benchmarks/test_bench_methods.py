@@ -30,7 +30,7 @@ def images(tmp_path: Path) -> Path:
     return tmp_path / "images"
 
 
-def test_cells_run_once_and_the_table_says_what_they_found(
+def test_cells_run_once_and_the_table_shows_their_results(
     images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
@@ -71,7 +71,7 @@ def test_every_method_is_compared_but_lpqld_whose_images_are_those_of_lpld() -> 
     assert compared.keys() - variants == METHODS.keys() - {"lpqld"}
 
 
-def test_the_block_leaves_cudd_its_rounds_and_delt_its_groups() -> None:
+def test_the_block_keeps_the_rounds_of_cudd_and_the_groups_of_delt() -> None:
     block = Block.read(BLOCK, data="/nowhere")
     cudd, delt = (
         block.run(block.methods()[name], Cell(name, 10, 0), TEACHERS) for name in ("cudd", "delt")
@@ -84,7 +84,7 @@ def test_the_block_leaves_cudd_its_rounds_and_delt_its_groups() -> None:
     assert len(late_groups(batch, delt.recover)) == delt.recover.late_groups == 8
 
 
-def test_students_on_hard_labels_see_the_images_of_those_on_soft_ones() -> None:
+def test_students_on_hard_labels_train_on_the_images_of_those_on_soft_labels() -> None:
     block = Block.read(BLOCK, data="/nowhere")
     method, cell = block.methods()["cudd"], Cell("cudd", 10, 0)
     soft, hard = (block.run(method, cell, TEACHERS, hard=hard) for hard in (False, True))
@@ -100,7 +100,7 @@ def test_every_preset_of_the_dataset_is_compared_under_the_recipe_of_the_block()
     assert max(run.recover.steps for run in runs) <= block.tree["recover_steps"]
 
 
-def test_a_cell_is_named_after_all_that_decides_it_and_not_after_where_the_images_are() -> None:
+def test_the_id_of_a_cell_follows_its_settings_and_not_the_path_of_the_images() -> None:
     def name(data: str, seed: int, digest: str) -> str:
         block, cell = Block.read(BLOCK, data=data), Cell("sre2l", 10, seed)
         return cell_id(cell, block.run(block.methods()["sre2l"], cell, TEACHERS), [digest])

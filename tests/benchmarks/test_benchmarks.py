@@ -24,7 +24,7 @@ SMALLEST = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SMALLEST)
-def test_a_comparison_prints_its_table_with_a_comparison_of_a_thing_with_itself(
+def test_a_comparison_prints_its_table_with_a_comparison_of_equal_sides(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["", *SMALLEST[name].split(), "--pairs", "2"])
@@ -35,7 +35,7 @@ def test_a_comparison_prints_its_table_with_a_comparison_of_a_thing_with_itself(
     assert f"Command: `python -m benchmarks.bench_{name} {SMALLEST[name]}" in shown
 
 
-def test_ratios_are_of_pairs_in_both_orders_and_the_first_ones_do_not_count() -> None:
+def test_ratios_are_of_pairs_in_both_orders_without_the_first_ones() -> None:
     seconds = {"one": 3.0, "other": 1.5}
     order = []
 
@@ -76,7 +76,7 @@ def test_both_sides_of_every_guarded_option_are_runs_that_differ_in_it_alone() -
         assert differing in (["recover"], ["relabel"], ["precision"], ["relabel", "posttrain"])
 
 
-def test_what_a_block_names_beside_the_presets_may_not_be_called_like_one() -> None:
+def test_extra_methods_of_a_block_may_not_have_the_name_of_a_preset() -> None:
     tree = {"methods": {"edc": {"preset": "edc-cifar10", "set": []}}}
     with pytest.raises(ConfigError, match="edc"):
         bench_guards.block_of(tree, "/nowhere", smoke=False).methods()

@@ -41,7 +41,7 @@ def test_a_service_has_a_health_check_or_runs_once(name: str) -> None:
     assert ("healthcheck" in service) is not is_one_shot(service)
 
 
-def test_nobody_waits_for_something_that_cannot_happen() -> None:
+def test_services_depend_only_on_conditions_that_can_be_met() -> None:
     every = services()
     for service in every.values():
         for other, wait in service.get("depends_on", {}).items():
@@ -57,7 +57,7 @@ def test_every_credential_comes_from_the_environment(name: str) -> None:
         assert FROM_ENVIRONMENT.search(value), f"{name}: {key} is not from the environment"
 
 
-def test_no_literal_credential_stands_in_a_file() -> None:
+def test_no_file_holds_a_literal_credential() -> None:
     for path in filter(Path.is_file, DEPLOY.rglob("*")):
         text = FROM_ENVIRONMENT.sub("", path.read_text(encoding="utf-8"))
         assert not re.search(r"://[^/\s:@]*:[^/\s@]+@", text), f"{path.name}: a password in a URL"
@@ -70,14 +70,14 @@ def test_ports_are_bound_to_the_loopback() -> None:
 
 
 @pytest.mark.parametrize("name", ["ray-head", "ray-worker", "ray-gpu-worker"])
-def test_a_ray_node_wants_a_token_and_its_object_store_fits_shared_memory(name: str) -> None:
+def test_a_ray_node_requires_a_token_and_its_object_store_fits_shared_memory(name: str) -> None:
     service = services()[name]
     assert service["environment"]["RAY_AUTH_MODE"] == "token"
     sizes = [a for a in service["command"] if a.startswith("--object-store-memory=")]
     assert int(sizes[0].partition("=")[2]) < int(service["shm_size"].removesuffix("gb")) * 10**9
 
 
-def test_the_head_takes_no_work() -> None:
+def test_the_ray_head_runs_no_work() -> None:
     assert {"--num-cpus=0", "--num-gpus=0"} <= set(services()["ray-head"]["command"])
 
 
@@ -155,7 +155,7 @@ def test_the_ray_job_keeps_the_head_free_of_workers_and_its_secrets_outside() ->
         assert not any(SECRET.search(each["name"]) for each in container.get("env", ()))
 
 
-def test_the_ray_job_asks_for_the_ray_that_is_installed() -> None:
+def test_the_ray_job_requires_the_installed_version_of_ray() -> None:
     version = yaml.safe_load(read("kuberay/rayjob.yaml"))["spec"]["rayClusterSpec"]["rayVersion"]
     lock = (DEPLOY.parent / "requirements.lock").read_text(encoding="utf-8")
     assert re.search(rf"^ray\[?.*=={re.escape(version)}", lock, re.MULTILINE)

@@ -13,7 +13,9 @@ from distill_core.exit_codes import CAUSES, describe_exit
     ("code", "words"),
     [(0, "exit code 0"), (1, "exit code 1"), (None, "exit code None"), (-15, "SIGTERM")],
 )
-def test_codes_and_signals_without_a_usual_cause(code: int | None, words: str) -> None:
+def test_exit_codes_and_signals_without_a_usual_cause_have_no_explanation(
+    code: int | None, words: str
+) -> None:
     assert describe_exit(code) == words
 
 

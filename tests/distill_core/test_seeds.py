@@ -26,12 +26,12 @@ def test_a_key_ignores_class_ids() -> None:
     assert philox_key(0, "a", "b", IMAGES) == philox_key(0, "a", "b", moved)
 
 
-def test_steps_draw_from_blocks_that_never_meet() -> None:
+def test_the_random_blocks_of_steps_do_not_overlap() -> None:
     draws = [generator(42, step).integers(0, 2**63, 5000) for step in range(4)]
     assert len(np.unique(np.concatenate(draws))) == 20_000
 
 
-def test_known_draws_stay_what_they_are() -> None:
+def test_known_draws_are_unchanged() -> None:
     # Stored views are drawn again from these bits: numpy changing them would break sets in use.
     key = philox_key(0, "recover", "views", IMAGES)
     assert key == 0x4FF483E9E967CA96F3EB317C49AC1ED5

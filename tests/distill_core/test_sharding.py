@@ -50,7 +50,7 @@ def plan(
     ipc_range=st.integers(1, 5),
     batch_size=st.integers(1, 130),
 )
-def test_every_image_stands_in_exactly_one_batch_of_one_shard(
+def test_every_image_is_in_exactly_one_batch_of_one_shard(
     composition: Composition, count: int, ipc: int, ipc_range: int, batch_size: int
 ) -> None:
     shards = plan(
@@ -92,7 +92,7 @@ def test_a_shard_is_the_smallest_multiple_of_a_batch_that_holds_100_classes(
     assert shard_width(10_000, batch_classes=batch_classes) == expected
 
 
-def test_a_width_that_was_asked_for_is_kept_exactly() -> None:
+def test_a_configured_shard_width_is_kept_exactly() -> None:
     shards = plan(classes(11), batch_size=2, shard_classes=4)
     assert [shard.labels for shard in shards] == [(0, 1, 2, 3), (4, 5, 6, 7), (8, 9, 10)]
     assert [len(batch) for shard in shards for batch in shard.batches] == [2, 2, 2, 2, 2, 1]
@@ -102,7 +102,9 @@ def test_a_width_that_was_asked_for_is_kept_exactly() -> None:
 
 @pytest.mark.parametrize("composition", COMPOSITIONS)
 @pytest.mark.parametrize(("short", "long", "ipc_range"), [(2, 4, 2), (10, 50, 10), (3, 5, 1)])
-def test_ipc_is_nested(composition: Composition, short: int, long: int, ipc_range: int) -> None:
+def test_the_shards_of_a_smaller_ipc_are_the_first_of_a_larger_one(
+    composition: Composition, short: int, long: int, ipc_range: int
+) -> None:
     few, many = (
         plan(classes(230), ipc=ipc, ipc_range=ipc_range, batch_size=40, composition=composition)
         for ipc in (short, long)
@@ -145,7 +147,7 @@ def test_an_added_class_starts_a_block_of_its_own() -> None:
     assert [i.wnid for i in new[2].images] == ["new"]
 
 
-def test_the_class_list_hash_sees_order_and_names() -> None:
+def test_the_class_list_hash_follows_order_and_names() -> None:
     one = classes(3)
     assert class_list_hash(one) == class_list_hash(one[::-1])
     assert class_list_hash(one) != class_list_hash((replace(one[0], wnid="x"), *one[1:]))

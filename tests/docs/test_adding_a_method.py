@@ -45,7 +45,7 @@ def apply(block: str, folder: Path) -> None:
     file.write_text(text.replace(before, after), encoding="utf-8")
 
 
-def test_the_page_is_followed_and_the_new_term_falls(copy: Path) -> None:
+def test_following_the_page_adds_a_term_that_decreases(copy: Path) -> None:
     (code,) = blocks("python")
     environment = os.environ | {"PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
@@ -57,6 +57,6 @@ def test_the_page_is_followed_and_the_new_term_falls(copy: Path) -> None:
     )
 
 
-def test_what_the_page_adds_is_not_there_already() -> None:
+def test_the_term_and_preset_of_the_page_do_not_exist_yet() -> None:
     assert not (ROOT / PRESET).exists()
     assert "total_variation" not in (ROOT / "distill_core/config/terms.py").read_text()

@@ -95,7 +95,7 @@ def test_no_identifier_has_a_private_word() -> None:
     assert found == {}
 
 
-def test_every_module_has_a_docstring_without_open_ends() -> None:
+def test_every_module_has_a_docstring_without_a_todo() -> None:
     docstrings = {file: ast.get_docstring(parsed(file)) or "" for file in MODULES}
     assert {file for file, text in docstrings.items() if len(text) < 20} == set()
     assert {file for file, text in docstrings.items() if re.search(r"TODO|FIXME", text)} == set()

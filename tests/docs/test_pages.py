@@ -31,7 +31,7 @@ def defined(body: list[ast.stmt], prefix: str = "") -> Iterator[str]:
 
 
 @pytest.mark.parametrize(("file", "symbol"), sorted(set(mentions("walkthrough.md"))))
-def test_every_hop_of_the_walkthrough_exists(file: str, symbol: str) -> None:
+def test_every_symbol_of_the_walkthrough_exists(file: str, symbol: str) -> None:
     assert (ROOT / file).is_file(), f"docs/walkthrough.md names {file}, which is gone"
     assert symbol in symbols(file), f"docs/walkthrough.md names {symbol}, which is not in {file}"
 
@@ -42,7 +42,7 @@ def test_every_symbol_of_the_page_on_adding_a_method_exists(file: str, symbol: s
 
 
 @pytest.mark.parametrize(("file", "symbol"), sorted(set(mentions("reliability.md"))))
-def test_every_test_that_a_promise_leans_on_exists(file: str, symbol: str) -> None:
+def test_every_test_cited_for_a_guarantee_exists(file: str, symbol: str) -> None:
     assert (ROOT / file).is_file(), f"docs/reliability.md names {file}, which is gone"
     assert symbol in symbols(file), f"docs/reliability.md names {symbol}, which is not in {file}"
 
@@ -54,7 +54,7 @@ def test_every_kind_of_fault_has_a_row_and_a_test() -> None:
     assert all(MENTION.search(row) for row in rows)
 
 
-def test_the_walkthrough_reaches_every_house() -> None:
+def test_the_walkthrough_reaches_every_package() -> None:
     houses = {file.split("/")[0] for file, _ in mentions("walkthrough.md")}
     assert houses == {"flows", "tasks", "distill_core"}
 

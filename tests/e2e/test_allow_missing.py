@@ -115,7 +115,7 @@ def students(run: Run) -> dict[str, dict[str, object]]:
     return {record["set"]: record for record in records}
 
 
-def test_by_default_a_poison_shard_ends_the_run_after_the_others_are_done(
+def test_by_default_a_failing_shard_ends_the_run_after_the_others_are_done(
     run: Run, poison: Poison
 ) -> None:
     poison.shards = {POISON}
@@ -127,7 +127,7 @@ def test_by_default_a_poison_shard_ends_the_run_after_the_others_are_done(
     assert not any("_v" in shard for shard in poison.tried)
 
 
-def test_one_poison_shard_is_gone_without_and_every_result_says_so(
+def test_one_missing_shard_is_allowed_and_named_in_every_result(
     run: Run, clean: Run, poison: Poison
 ) -> None:
     poison.shards = {POISON}
@@ -160,7 +160,7 @@ def test_one_poison_shard_is_gone_without_and_every_result_says_so(
     ]
 
 
-def test_what_is_allowed_to_be_missing_is_not_tried_again(run: Run, poison: Poison) -> None:
+def test_allowed_missing_shards_are_not_retried(run: Run, poison: Poison) -> None:
     poison.shards = {POISON}
     pipeline.complete_run(run, how(run, 1))
     poison.tried.clear()
@@ -170,7 +170,7 @@ def test_what_is_allowed_to_be_missing_is_not_tried_again(run: Run, poison: Pois
     assert intents(run, status.run_status(run), {})[0].shards == (POISON,)
 
 
-def test_a_later_pass_that_makes_it_makes_the_whole_run_as_if_nothing_had_been(
+def test_a_later_pass_makes_the_missing_shard_and_the_run_equals_an_undisturbed_one(
     run: Run, clean: Run, poison: Poison
 ) -> None:
     poison.shards = {POISON}
@@ -190,7 +190,7 @@ def test_a_later_pass_that_makes_it_makes_the_whole_run_as_if_nothing_had_been(
     assert "that failed" not in run.store.read(gather(run).report).decode()
 
 
-def test_the_command_line_says_what_a_run_was_made_without(
+def test_the_command_line_names_missing_shards(
     run: Run,
     poison: Poison,
     monkeypatch: pytest.MonkeyPatch,
@@ -224,7 +224,7 @@ def test_the_command_line_says_what_a_run_was_made_without(
     ]
 
 
-def test_more_than_allowed_end_the_run(run: Run, poison: Poison) -> None:
+def test_more_missing_shards_than_allowed_end_the_run(run: Run, poison: Poison) -> None:
     poison.shards = {POISON, f"{POISON}_random_real"}
     with pytest.raises(ShardsFailed, match="2 of the recover shards failed"):
         pipeline.complete_run(run, how(run, 1))
@@ -232,7 +232,7 @@ def test_more_than_allowed_end_the_run(run: Run, poison: Poison) -> None:
     assert pipeline.complete_run(run, how(run, 2)).has_manifest
 
 
-def test_what_earlier_stages_lack_counts(run: Run, poison: Poison) -> None:
+def test_missing_shards_of_earlier_stages_count(run: Run, poison: Poison) -> None:
     poison.shards = {POISON, LABEL_POISON}
     with pytest.raises(ShardsFailed, match="1 of the relabel shards failed"):
         pipeline.complete_run(run, how(run, 1))
@@ -254,7 +254,7 @@ def test_an_image_shard_without_all_its_labels_is_left_out_of_every_set_of_its_i
     }
 
 
-def test_classes_without_statistics_are_gone_without_where_a_term_reads_them(
+def test_classes_without_statistics_are_left_out_where_a_term_reads_them(
     poison: Poison, tmp_path: Path
 ) -> None:
     term = "recover.terms={cross_entropy: 1.0, class_bn_statistics: 0.01}"
@@ -267,7 +267,7 @@ def test_classes_without_statistics_are_gone_without_where_a_term_reads_them(
     assert students(run)["distilled"]["missing"] == ["c00100-00119"]
 
 
-def test_no_teacher_of_several_is_ever_gone_without(
+def test_no_teacher_of_several_may_be_missing(
     poison: Poison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = a_run(tmp_path, "squeeze.pool=[{model: {name: convnet3, width: 4}}]")
@@ -278,7 +278,7 @@ def test_no_teacher_of_several_is_ever_gone_without(
     assert load_manifest(run.store, run.name, "squeeze") is None
 
 
-def test_a_stage_of_which_nothing_is_left_is_not_gone_without(run: Run, poison: Poison) -> None:
+def test_a_stage_may_not_miss_all_of_its_shards(run: Run, poison: Poison) -> None:
     poison.shards = {POISON, "c00000-00099_i000-000"}
     with pytest.raises(ShardsFailed):
         pipeline.complete_run(run, how(run, 9))

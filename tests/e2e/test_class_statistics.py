@@ -50,7 +50,7 @@ STAGES = ("statistics", "recover")
         pytest.param(ORIGINALS, [10], id="originals", marks=pytest.mark.slow),
     ],
 )
-def test_workers_do_not_change_them_and_recover_follows_their_content(
+def test_the_number_of_workers_does_not_change_class_statistics_and_recover_follows_them(
     tmp_path: Path, settings: tuple[str, ...], blocks: list[int]
 ) -> None:
     run = tiny_run(tmp_path / "one", *settings)
@@ -62,7 +62,7 @@ def test_workers_do_not_change_them_and_recover_follows_their_content(
     assert [entry.rows for entry in manifest(run, "statistics").entries] == blocks
 
 
-def test_without_a_term_that_asks_there_are_none(tmp_path: Path) -> None:
+def test_class_statistics_are_measured_only_for_terms_that_read_them(tmp_path: Path) -> None:
     run = tiny_run(tmp_path / "one", *CLASS_WISE)
     execute(run, "ingest", "squeeze", *STAGES)
     plain = tiny_run(tmp_path / "one", *CLASS_WISE[1:])

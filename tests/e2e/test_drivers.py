@@ -100,7 +100,7 @@ def recover_now(run: Run, later: timedelta = timedelta(0)) -> Activity:
     return run_activity(run, run_status(run).stages, now=utc_now() + later).stages["recover"]
 
 
-def test_what_a_killed_driver_had_is_orphaned_until_somebody_makes_it(
+def test_the_shards_of_a_killed_driver_are_orphaned_until_another_makes_them(
     run: Run, driver: subprocess.Popen[bytes]
 ) -> None:
     deadline = time.monotonic() + WAIT_SECONDS

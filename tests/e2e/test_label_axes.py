@@ -54,7 +54,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_a_run_with_every_label_axis_goes_through_and_another_one_finds_its_shards(
+def test_a_run_with_every_label_axis_completes_and_another_run_reuses_its_shards(
     scheme: str, made: dict[str, Run]
 ) -> None:
     run = made[scheme]

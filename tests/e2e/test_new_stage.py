@@ -64,7 +64,7 @@ def test_a_new_stage_is_planned_run_and_resumed(run: Run) -> None:
     assert execute(run).ran == [("brightness", entries[0].shard)]
 
 
-def test_status_estimates_verification_and_collection_know_a_new_stage(run: Run) -> None:
+def test_status_estimates_verification_and_collection_include_a_new_stage(run: Run) -> None:
     stage = next(stage for stage in run_status(run).stages if stage.stage == BRIGHTNESS)
     assert (stage.complete, stage.total) == (True, 2)
     assert shards_by_stage(run.config)["brightness"] == 2

@@ -18,7 +18,7 @@ POOL = (
 )
 
 
-def test_a_run_with_two_teachers_goes_through_and_shares_the_first_with_a_run_of_one(
+def test_a_run_with_two_teachers_completes_and_shares_the_first_with_a_run_of_one(
     tmp_path: Path,
 ) -> None:
     alone = tiny_run(tmp_path)

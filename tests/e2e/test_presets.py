@@ -28,7 +28,7 @@ def smallest(preset: str) -> RunConfig:
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_a_method_goes_from_its_teachers_to_its_students(preset: str, tmp_path: Path) -> None:
+def test_a_preset_runs_from_its_teachers_to_its_students(preset: str, tmp_path: Path) -> None:
     run = create_run(smallest(preset), Store(str(tmp_path / "store")))
     execute(run)
     assert len(manifest(run, "squeeze").entries) == 1 + len(run.config.squeeze.pool)

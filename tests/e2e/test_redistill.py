@@ -34,7 +34,7 @@ def files(run: Run, name: str) -> dict[str, list[tuple[str, str]]]:
     return found
 
 
-def test_a_changed_class_is_made_again_and_other_blocks_are_taken_over(
+def test_a_changed_class_is_made_again_and_other_blocks_are_reused(
     series: Series, root: Path
 ) -> None:
     first = series(small(root, REAL)).run
@@ -87,7 +87,7 @@ def test_keep_refuses_a_class_that_the_teacher_does_not_know(series: Series, roo
     assert objects(series.store) == before
 
 
-def test_a_removed_class_leaves_a_hole_and_its_images_vanish(series: Series, root: Path) -> None:
+def test_a_removed_class_leaves_a_hole_and_has_no_images(series: Series, root: Path) -> None:
     ids = "data.num_classes=4"
     first = series(small(root, REAL)).run
     remove_class(root, "bee")
@@ -130,7 +130,7 @@ def test_fine_tuning_gives_a_new_class_an_output_and_a_block_of_its_own(
     assert outcome.diff.classes.added == ("bat",)
 
 
-def test_squeezing_again_carries_over_nothing_but_ids(series: Series, root: Path) -> None:
+def test_squeezing_again_reuses_only_class_ids(series: Series, root: Path) -> None:
     first = series(small(root)).run
     write_class(root, "bat", seed=7)
     run = series(small(root), "squeeze_again").run
@@ -153,7 +153,7 @@ def test_squeezing_again_renews_a_teacher_that_was_kept(series: Series, root: Pa
 
 
 @pytest.mark.parametrize("policy", ["keep", "fine_tune"])
-def test_every_teacher_of_a_pool_is_inherited_by_its_place(
+def test_every_teacher_of_a_pool_is_inherited_by_its_position(
     series: Series, root: Path, policy: TeacherPolicy
 ) -> None:
     pool = "squeeze.pool=[{model: {name: resnet18_small, width: 5}}]"
@@ -170,7 +170,7 @@ def test_every_teacher_of_a_pool_is_inherited_by_its_place(
     assert len(series.shards("squeeze")) == (0 if policy == "keep" else 2)
 
 
-def test_other_settings_are_a_new_version_that_shares_shards(series: Series, root: Path) -> None:
+def test_other_settings_give_a_new_version_that_shares_shards(series: Series, root: Path) -> None:
     series(small(root))
     outcome = series(small(root, "ipc=2"))
     assert outcome.diff is not None
@@ -214,7 +214,7 @@ def test_the_diff_names_classes_shards_bytes_and_accuracies(series: Series, root
     assert "| recover | 1 | 1 |" in text
 
 
-def test_a_shard_of_any_earlier_version_counts_as_taken_over(series: Series, root: Path) -> None:
+def test_a_shard_of_any_earlier_version_counts_as_reused(series: Series, root: Path) -> None:
     series(small(root, REAL))
     image = root / "train" / "cat" / "1.png"
     before = image.read_bytes()
@@ -228,7 +228,7 @@ def test_a_shard_of_any_earlier_version_counts_as_taken_over(series: Series, roo
     assert outcome.diff.classes.changed == ("cat",)
 
 
-def test_a_kept_teacher_must_fit_what_is_asked(series: Series, root: Path) -> None:
+def test_a_kept_teacher_must_match_the_config(series: Series, root: Path) -> None:
     series(small(root))
     before = objects(series.store)
     for change, words in (
@@ -241,7 +241,7 @@ def test_a_kept_teacher_must_fit_what_is_asked(series: Series, root: Path) -> No
     assert objects(series.store) == before
 
 
-def test_a_teacher_that_is_gone_is_named(series: Series, root: Path) -> None:
+def test_a_missing_teacher_is_named(series: Series, root: Path) -> None:
     run = series(small(root)).run
     (entry,) = manifest(run, "squeeze").entries
     config = small(root, f'squeeze.reuse="{entry.key}"')

@@ -100,7 +100,7 @@ def same_results(one: Run, other: Run) -> None:
         assert manifest(one, name) == manifest(other, name), name
 
 
-def test_the_result_is_the_union_of_all_rounds_and_a_second_run_touches_nothing(whole: Run) -> None:
+def test_the_result_is_the_union_of_all_rounds_and_a_second_run_writes_nothing(whole: Run) -> None:
     assert run_status(whole).complete
     entries = {
         name: manifest(whole, name).entries for name in ("recover-1", "recover-2", "recover")
@@ -123,7 +123,7 @@ def test_no_image_is_started_from_twice(whole: Run) -> None:
             assert len(set(used[wnid])) == len(used[wnid]) == total
 
 
-def test_what_is_planned_is_what_there_is_and_everything_verifies(whole: Run) -> None:
+def test_planned_counts_equal_the_results_and_every_file_verifies(whole: Run) -> None:
     planned = workload.shards_by_stage(whole.config, test_images=0)
     assert {str(s.stage): s.total for s in run_status(whole).stages}.items() <= planned.items()
     verdict = verify_run(whole)
@@ -137,14 +137,14 @@ def test_what_is_planned_is_what_there_is_and_everything_verifies(whole: Run) ->
     assert verdict.shards == len(keys)
 
 
-def test_named_shards_of_a_later_round_leave_the_rounds_before_whole(whole: Run) -> None:
+def test_shard_numbers_select_only_the_stages_that_have_such_shards(whole: Run) -> None:
     only = shard_selection.by_number(whole, "3")
     assert set(only) == {"recover", "relabel"}
     assert only["recover"] == ["c00000-00009_i003-003", "c00000-00009_i003-003_random_real"]
     assert set(shard_selection.by_number(whole, "0")) >= {"recover-1", "relabel-1", "recover"}
 
 
-def test_the_report_says_how_good_the_students_between_rounds_are(whole: Run) -> None:
+def test_the_report_shows_the_accuracy_of_the_students_between_rounds(whole: Run) -> None:
     facts = gather(whole)
     said = dict(header(facts))["students between rounds"]
     assert said.count("%") == 2
@@ -152,7 +152,7 @@ def test_the_report_says_how_good_the_students_between_rounds_are(whole: Run) ->
     assert (shards["recover-1"], shards["recover-2"], shards["recover"]) == (1, 2, 1)
 
 
-def test_garbage_is_what_no_round_needs(run: Run) -> None:
+def test_objects_needed_by_any_round_are_not_garbage(run: Run) -> None:
     assert find_garbage(run.store) == ()
     run.store.delete(run.path("recover.manifest.json"))
     run.store.delete(run.path("recover-2.manifest.json"))
@@ -214,7 +214,9 @@ def test_more_images_per_class_extend_the_rounds_there_are(whole: Run, tmp_path:
 
 
 @pytest.mark.slow
-def test_workers_do_not_change_what_rounds_make(whole: Run, tmp_path: Path) -> None:
+def test_the_number_of_workers_does_not_change_the_results_of_rounds(
+    whole: Run, tmp_path: Path
+) -> None:
     run = same_teacher(whole, tmp_path, *ROUNDS)
     execute(run, workers=3)
     same_results(run, whole)

@@ -14,7 +14,7 @@ HERDING = ("recover.init=herding",)
 
 
 @pytest.mark.parametrize("init", [MOSAIC, pytest.param(HERDING, marks=pytest.mark.slow)])
-def test_workers_do_not_change_starts_and_more_images_extend_them(
+def test_the_number_of_workers_does_not_change_starts_and_more_images_extend_them(
     init: tuple[str, ...], tmp_path: Path
 ) -> None:
     settings = (*init, *KEEP)

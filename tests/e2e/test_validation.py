@@ -45,7 +45,9 @@ def copied(run: Run, folder: Path, *, without: str) -> Run:
     return tiny_run(folder, *SHARDED)
 
 
-def test_a_split_of_one_shard_is_judged_by_training_and_needs_no_stage(whole: Run) -> None:
+def test_a_split_of_one_shard_is_evaluated_in_training_and_needs_no_validate_stage(
+    whole: Run,
+) -> None:
     status = stage_status(whole, StageId("validate"))
     assert (status.total, status.complete) == (0, True)
     assert not whole.store.exists(whole.path("validate.manifest.json"))
@@ -73,7 +75,7 @@ def test_the_files_of_a_student_add_up_to_its_accuracy_by_class(whole: Run, shar
         assert (total(counted).images, sorted(counted)) == (360, list(range(10)))
 
 
-def test_a_deleted_marker_asks_for_exactly_that_shard(sharded: Run, tmp_path: Path) -> None:
+def test_a_deleted_marker_makes_exactly_that_block_again(sharded: Run, tmp_path: Path) -> None:
     shutil.copytree(sharded.store.url, tmp_path / "copy")
     run = tiny_run(tmp_path / "copy", *SHARDED)
     lost = manifest(run, "validate").entries[5]
@@ -89,7 +91,7 @@ def test_three_workers_write_the_manifest_of_one(sharded: Run, tmp_path: Path) -
     assert manifest(run, "validate") == manifest(sharded, "validate")
 
 
-def test_training_on_a_large_split_says_what_judged_it_and_the_stage_has_the_last_word(
+def test_training_names_the_images_it_evaluated_and_the_validate_stage_replaces_its_accuracy(
     whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(blocks, "IN_TRAINING", 50)

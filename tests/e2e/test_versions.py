@@ -41,7 +41,7 @@ def test_the_first_version_is_a_plain_run(series: Series, root: Path) -> None:
     assert series.shards("ingest") == set()  # done before there was a run
 
 
-def test_nothing_is_done_when_nothing_changed(series: Series, root: Path) -> None:
+def test_nothing_runs_when_nothing_changed(series: Series, root: Path) -> None:
     first = series(small(root)).run
     before = objects(series.store)
     for policy in ("keep", "fine_tune", "squeeze_again"):
@@ -67,7 +67,7 @@ def test_an_incomplete_version_of_the_same_input_is_resumed(series: Series, root
     assert resumed.diff.previous == "small-v0001"
 
 
-def test_an_incomplete_version_of_another_input_is_left_behind(series: Series, root: Path) -> None:
+def test_an_incomplete_version_of_another_input_is_not_resumed(series: Series, root: Path) -> None:
     first = series(small(root, REAL)).run
     change_class(root, "cat")
     series(small(root, REAL), complete=series.upto("squeeze"))
@@ -80,7 +80,7 @@ def test_an_incomplete_version_of_another_input_is_left_behind(series: Series, r
     assert not series(small(root, REAL)).changed
 
 
-def test_a_version_that_went_on_without_a_shard_stands_as_long_as_that_is_allowed(
+def test_a_version_with_a_missing_shard_is_current_while_that_is_allowed(
     series: Series, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     poison, run = "c00002-00003_i000-000", RecoverWorker.run
@@ -122,9 +122,7 @@ def test_a_version_that_was_resumed_by_name_gets_its_diff_later(series: Series, 
     assert series.store.exists(run.path("diff.json"))
 
 
-def test_ids_go_on_when_a_killed_driver_left_a_version_without_its_dataset(
-    series: Series, root: Path
-) -> None:
+def test_ids_continue_after_a_version_without_its_dataset(series: Series, root: Path) -> None:
     series(small(root))
     write_class(root, "bat", seed=7)
     run = series(small(root), "fine_tune", complete=series.upto("ingest")).run
@@ -135,9 +133,7 @@ def test_ids_go_on_when_a_killed_driver_left_a_version_without_its_dataset(
     assert series(small(root), "fine_tune").changed is False
 
 
-def test_a_name_that_was_claimed_and_never_registered_is_passed_over(
-    series: Series, root: Path
-) -> None:
+def test_a_claimed_but_unregistered_version_is_skipped(series: Series, root: Path) -> None:
     series(small(root, REAL))
     series.store.put("runs/small-v0002/version.json", b"{}")
     assert [status.run for status in every_run(series.store)] == ["small-v0001"]
@@ -164,7 +160,7 @@ def test_a_collection_keeps_what_a_version_is_made_from(
     assert write_diff(run) is None
 
 
-def test_damage_of_what_a_version_was_made_from_is_named(series: Series, root: Path) -> None:
+def test_damage_to_the_source_of_a_version_is_named(series: Series, root: Path) -> None:
     series(small(root, REAL))
     change_class(root, "cat")
     run = series(small(root, REAL)).run

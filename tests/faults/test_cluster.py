@@ -121,7 +121,9 @@ def aftermath(
     return Aftermath(run, raised.value, watch, attempts, failed, shards)
 
 
-def test_only_shards_that_always_fail_fail_and_the_error_lists_them(aftermath: Aftermath) -> None:
+def test_only_shards_that_fail_every_attempt_fail_and_the_error_lists_them(
+    aftermath: Aftermath,
+) -> None:
     expected = {aftermath.shards[trouble] for trouble in FAILS}
     assert set(aftermath.failed) == expected == {shard for shard, _ in aftermath.watch.failed}
     assert "4 of the recover shards failed" in str(aftermath.error)
@@ -129,7 +131,7 @@ def test_only_shards_that_always_fail_fail_and_the_error_lists_them(aftermath: A
     assert len(aftermath.watch.finished) == SHARDS - len(FAILS)
 
 
-def test_what_survives_its_trouble_has_the_bytes_of_an_untroubled_run(
+def test_shards_that_recover_from_a_fault_have_the_bytes_of_an_undisturbed_run(
     aftermath: Aftermath, untroubled: Manifest
 ) -> None:
     made = Manifest.of("recover", aftermath.markers).entries
@@ -137,7 +139,9 @@ def test_what_survives_its_trouble_has_the_bytes_of_an_untroubled_run(
     assert sorted(made, key=lambda entry: entry.shard) == expected
 
 
-def test_only_a_death_before_the_marker_leaves_data_that_nobody_names(aftermath: Aftermath) -> None:
+def test_only_a_worker_killed_before_its_marker_leaves_unreferenced_data(
+    aftermath: Aftermath,
+) -> None:
     written = {f"recover/data/{name}" for name in aftermath.run.store.names("recover/data")}
     named = {info.path: marker.shard for marker in aftermath.markers for info in marker.files}
     assert named.keys() <= written
@@ -153,25 +157,29 @@ def test_a_killed_actor_costs_its_shard_one_more_start(aftermath: Aftermath, tro
     assert len(aftermath.reasons(trouble)) == 1
 
 
-def test_an_actor_killed_after_its_marker_is_told_of_once(aftermath: Aftermath) -> None:
+def test_a_shard_whose_actor_is_killed_after_its_marker_is_reported_once(
+    aftermath: Aftermath,
+) -> None:
     name = aftermath.shards["is killed after its marker"]
     assert aftermath.watch.finished.count(name) == 1
     assert [marker.shard for marker in aftermath.markers].count(name) == 1
 
 
-def test_a_slow_disk_is_tried_again(aftermath: Aftermath) -> None:
+def test_an_os_error_is_retried(aftermath: Aftermath) -> None:
     assert len(aftermath.tries("meets a slow disk twice")) == 3
     assert aftermath.reasons("meets a slow disk twice") == ["OSError: the disk is slow today"] * 2
 
 
-def test_a_shard_that_fills_its_device_is_made_in_halves(aftermath: Aftermath) -> None:
+def test_a_shard_out_of_device_memory_is_made_in_halves(aftermath: Aftermath) -> None:
     assert [a.split for a in aftermath.tries("fills its device once")] == [1, 2]
     (reason,) = aftermath.reasons("fills its device once")
     assert reason.startswith("OutOfMemoryError: ")
     assert reason.endswith("CUDA out of memory: 100 images.")
 
 
-def test_a_shard_that_fills_any_device_fails_and_says_what_to_set(aftermath: Aftermath) -> None:
+def test_a_shard_out_of_device_memory_in_halves_fails_with_the_setting_to_change(
+    aftermath: Aftermath,
+) -> None:
     assert [a.split for a in aftermath.tries("fills any device")] == [1, 2]
     record = aftermath.record("fills any device")
     assert "CUDA out of memory: 50 images. A second attempt" in record["error"]
@@ -205,7 +213,7 @@ def test_a_shard_that_diverges_is_not_tried_again_and_leaves_nothing(aftermath: 
     assert aftermath.record("diverges")["type"] == "DivergedError"
 
 
-def test_after_mending_only_what_failed_is_made_and_the_manifest_is_that_of_peace(
+def test_after_a_repair_only_failed_shards_are_made_and_the_manifest_is_undisturbed(
     aftermath: Aftermath, untroubled: Manifest, notebook: Notebook, tmp_path: Path
 ) -> None:
     shutil.copytree(aftermath.run.store.url, tmp_path / "mended")
@@ -217,7 +225,7 @@ def test_after_mending_only_what_failed_is_made_and_the_manifest_is_that_of_peac
     assert not stage_status(run, StageId("recover")).failed
 
 
-def test_a_killed_driver_leaves_what_is_done_to_the_next_one(
+def test_the_next_driver_keeps_the_finished_shards_of_a_killed_one(
     cluster: str, untroubled: Manifest, notebook: Notebook, tmp_path: Path
 ) -> None:
     run = planned_run(str(tmp_path), shards=SHARDS)
@@ -238,7 +246,7 @@ def test_a_killed_driver_leaves_what_is_done_to_the_next_one(
     assert not before.keys() & notebook.attempts().keys()
 
 
-def test_a_fault_in_the_config_is_not_tried_again_and_ends_the_stage_as_itself(
+def test_a_config_error_is_not_retried_and_is_raised_unchanged(
     untroubled: Manifest, notebook: Notebook, tmp_path: Path
 ) -> None:
     run, shard = planned_run(str(tmp_path), shards=SHARDS), untroubled.entries[3].shard
@@ -258,7 +266,7 @@ def test_more_gpus_than_any_node_has_are_refused_with_both_numbers(tmp_path: Pat
     assert "enough for 0" in str(raised.value)
 
 
-def test_gpus_that_others_hold_are_waited_for_and_then_named(tmp_path: Path) -> None:
+def test_gpus_held_by_others_are_awaited_and_then_named_in_the_error(tmp_path: Path) -> None:
     run = planned_run(str(tmp_path), shards=1)
     other = RayPool(WorkerSpec("tests.support.fakes:FakeWorker"), workers=2, num_cpus=0, num_gpus=1)
     try:

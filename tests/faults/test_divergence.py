@@ -33,7 +33,7 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Run:
     ("step", "what"),
     [(0, "loss at step 0"), (7, "loss at step 8"), (STEPS - 1, "image after the last step")],
 )
-def test_nothing_of_a_shard_that_diverges_is_kept(
+def test_a_diverged_shard_leaves_no_file(
     taught: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, what: str
 ) -> None:
     taken: list[Tensor] = []

@@ -46,7 +46,7 @@ def test_drivers_start_at_different_shards(notebook: Notebook, tmp_path: Path) -
     assert len(starts) > 1  # by chance alone, once in 12 ** 5 runs
 
 
-def test_another_setting_of_the_method_makes_every_shard_anew(
+def test_a_changed_setting_of_the_method_makes_every_shard_again(
     notebook: Notebook, tmp_path: Path
 ) -> None:
     recover(planned_run(str(tmp_path), shards=SHARDS), local=True)
@@ -59,7 +59,7 @@ def test_another_setting_of_the_method_makes_every_shard_anew(
 @pytest.mark.parametrize(
     "change", [["posttrain.epochs=9"], ["relabel.views=8"], ["relabel.crop=[0.2, 1.0]"]]
 )
-def test_a_setting_of_a_later_stage_makes_no_shard_anew(
+def test_a_changed_setting_of_a_later_stage_makes_no_shard_again(
     notebook: Notebook, tmp_path: Path, change: list[str]
 ) -> None:
     first = planned_run(str(tmp_path), shards=SHARDS)
@@ -72,7 +72,7 @@ def test_a_setting_of_a_later_stage_makes_no_shard_anew(
     assert manifest(other, "recover") == manifest(first, "recover")
 
 
-def test_how_a_run_is_run_makes_no_shard_anew(
+def test_changed_execution_settings_make_no_shard_again(
     notebook: Notebook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recover(planned_run(str(tmp_path), shards=SHARDS), local=True)

@@ -52,7 +52,7 @@ def resume(run: Run, notebook: Notebook, untroubled: Manifest) -> None:
     assert stage_status(run, StageId("recover")).complete
 
 
-def test_a_driver_killed_between_the_last_commit_and_the_manifest(
+def test_a_driver_killed_before_the_manifest_leaves_it_to_the_next_one(
     run: Run, notebook: Notebook, untroubled: Manifest
 ) -> None:
     command = [sys.executable, "-c", DIES_LAST, run.store.url, run.name]
@@ -61,7 +61,7 @@ def test_a_driver_killed_between_the_last_commit_and_the_manifest(
     resume(run, notebook, untroubled)
 
 
-def test_a_driver_interrupted_between_the_last_commit_and_the_manifest(
+def test_a_driver_interrupted_before_the_manifest_leaves_it_to_the_next_one(
     run: Run, notebook: Notebook, untroubled: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(*_: object) -> None:

@@ -262,7 +262,7 @@ def writes(path: Path) -> bool:
     return bool(others) or any(map(WRITES.fullmatch, modes))
 
 
-def test_whatever_is_written_goes_through_a_store() -> None:
+def test_every_write_goes_through_a_store() -> None:
     modules = [p for house in HOUSES for p in sorted((ROOT / house).rglob("*.py"))]
     assert {str(path.relative_to(ROOT)) for path in modules if writes(path)} == KNOWN, (
         "write through Store.put or Store.create, which leave nothing half-written; "

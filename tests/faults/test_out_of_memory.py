@@ -48,7 +48,7 @@ def leave_room_for(groups: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return tried
 
 
-def test_half_the_batches_in_a_launch_give_the_same_bytes(
+def test_half_as_many_batches_in_a_launch_give_the_same_bytes(
     whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = same_teacher(whole, tmp_path, *OVERRIDES)
@@ -59,7 +59,7 @@ def test_half_the_batches_in_a_launch_give_the_same_bytes(
     assert manifest(run, "recover").entries == manifest(whole, "recover").entries
 
 
-def test_a_device_without_room_for_half_fails_the_shard_and_says_what_to_do(
+def test_a_shard_that_does_not_fit_in_halves_fails_and_the_error_names_the_fix(
     whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = same_teacher(whole, tmp_path, *OVERRIDES)

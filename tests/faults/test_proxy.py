@@ -65,7 +65,7 @@ def ask(
         return reply.status, reply.read()
 
 
-def test_what_no_rule_fits_passes_unchanged_with_its_signed_host(server: Server) -> None:
+def test_requests_without_a_rule_pass_unchanged_with_their_signed_host(server: Server) -> None:
     with FaultProxy(server.url, [Rule(fault_kinds.slow_down, "PUT", "other")]) as proxy:
         assert ask(proxy, "PUT", b"data", Authorization="signed") == (200, BODY)
         assert ask(proxy, "HEAD") == (200, b"")
@@ -77,7 +77,7 @@ def test_what_no_rule_fits_passes_unchanged_with_its_signed_host(server: Server)
         assert proxy.count() == 2
 
 
-def test_a_rule_fits_so_many_requests_after_so_many_others(server: Server) -> None:
+def test_a_rule_applies_to_a_number_of_requests_after_a_number_of_others(server: Server) -> None:
     rules = [Rule(fault_kinds.slow_down, "GET", "key", times=2, after=1)]
     with FaultProxy(server.url, rules) as proxy:
         assert [ask(proxy)[0] for _ in range(5)] == [200, 503, 503, 200, 200]
@@ -149,7 +149,7 @@ def test_a_proxy_that_closes_does_not_wait_out_a_delay(server: Server) -> None:
     assert answer.result(20) == (200, BODY)
 
 
-def test_a_rate_hits_that_share_of_the_requests_the_same_in_every_run(server: Server) -> None:
+def test_a_rate_spoils_its_share_of_requests_deterministically(server: Server) -> None:
     def fates(seed: int) -> list[str]:
         with FaultProxy(server.url, rate=0.3, seed=seed) as proxy:
             for _ in range(60):

@@ -113,7 +113,7 @@ def test_a_shard_whose_writes_are_refused_twice_is_committed(
     assert sum(waits) <= 1 + 2
 
 
-def test_a_store_that_refuses_for_ever_costs_one_shard_a_bounded_time_and_no_other(
+def test_a_permanently_failing_write_costs_one_shard_a_bounded_time_and_no_other(
     line: FaultProxy, shard_store: ShardStore, waits: list[float]
 ) -> None:  # F02
     spoil(line, Rule(slow_down, path=f"data/{KEY}", times=None))
@@ -128,7 +128,7 @@ def test_a_store_that_refuses_for_ever_costs_one_shard_a_bounded_time_and_no_oth
     assert commit(other).key in other.done()
 
 
-def test_a_line_that_is_reset_twice_delays_a_read(
+def test_a_read_succeeds_after_two_connection_resets(
     line: FaultProxy, shard_store: ShardStore
 ) -> None:
     marker = commit(shard_store)  # F03
@@ -136,7 +136,7 @@ def test_a_line_that_is_reset_twice_delays_a_read(
     assert shard_store.load(marker, "parquet") == FILES["parquet"]
 
 
-def test_a_listing_that_is_refused_twice_goes_on(line: FaultProxy, store: Store) -> None:
+def test_a_listing_succeeds_after_two_refusals(line: FaultProxy, store: Store) -> None:
     names = tuple(f"{number:04}" for number in range(3))
     for name in names:
         store.put(f"f/{name}", b"x")
@@ -145,7 +145,7 @@ def test_a_listing_that_is_refused_twice_goes_on(line: FaultProxy, store: Store)
     assert line.count("GET") == 3
 
 
-def test_a_body_that_breaks_off_is_read_again(line: FaultProxy, store: Store) -> None:
+def test_a_truncated_body_is_read_again(line: FaultProxy, store: Store) -> None:
     data = os.urandom(300_000)  # F04
     store.put("x", data)
     spoil(line, Rule(truncated, "GET", "/x", times=2))
@@ -155,7 +155,7 @@ def test_a_body_that_breaks_off_is_read_again(line: FaultProxy, store: Store) ->
     assert store.read_range("x", 100, 200_000) == data[100:200_100]
 
 
-def test_a_body_that_always_breaks_off_ends_as_a_storage_error(
+def test_a_body_that_is_always_truncated_raises_a_storage_error(
     line: FaultProxy, store: Store
 ) -> None:  # F04
     store.put("x", b"0123456789")
@@ -166,7 +166,7 @@ def test_a_body_that_always_breaks_off_ends_as_a_storage_error(
     assert line.count("GET") == REPEATS
 
 
-def test_a_bit_that_flips_on_the_way_is_found_and_the_file_read_again(
+def test_a_bit_flipped_in_transit_is_found_and_the_file_is_read_again(
     line: FaultProxy, shard_store: ShardStore
 ) -> None:  # F05
     marker = commit(shard_store)
@@ -175,7 +175,7 @@ def test_a_bit_that_flips_on_the_way_is_found_and_the_file_read_again(
     assert line.count("GET") == 2
 
 
-def test_a_bit_that_is_always_flipped_is_an_integrity_error_that_names_the_file(
+def test_a_permanently_flipped_bit_raises_an_integrity_error_that_names_the_file(
     line: FaultProxy, shard_store: ShardStore
 ) -> None:  # F05
     marker = commit(shard_store)
@@ -186,7 +186,7 @@ def test_a_bit_that_is_always_flipped_is_an_integrity_error_that_names_the_file(
 
 @pytest.mark.parametrize("fault", [applied_but_500, reset_after])
 @pytest.mark.parametrize("times", [1, REQUEST_ATTEMPTS])
-def test_a_marker_that_was_written_though_the_store_denied_it_is_a_success(
+def test_a_marker_written_despite_an_error_reply_is_a_success(
     line: FaultProxy, shard_store: ShardStore, fault: Fault, times: int
 ) -> None:  # F06
     spoil(line, Rule(fault, "PUT", "_done/", times=times))
@@ -196,14 +196,16 @@ def test_a_marker_that_was_written_though_the_store_denied_it_is_a_success(
     assert {suffix: shard_store.load(marker, suffix) for suffix in FILES} == FILES
 
 
-def test_a_loser_whose_reply_is_lost_still_loses(line: FaultProxy, shard_store: ShardStore) -> None:
+def test_a_lost_race_with_a_lost_reply_is_still_a_loss(
+    line: FaultProxy, shard_store: ShardStore
+) -> None:
     winner = commit(shard_store, token="1" * 32)  # F06, F08
     spoil(line, Rule(applied_but_500, "PUT", "_done/", times=REQUEST_ATTEMPTS))
     assert commit(shard_store, token="2" * 32) == winner
     assert len(data_files(shard_store)) == len(FILES)
 
 
-def test_a_conflict_of_two_conditional_writes_is_tried_again(
+def test_a_conflict_of_two_conditional_writes_is_retried(
     line: FaultProxy, shard_store: ShardStore
 ) -> None:  # F07
     conflict = error("ConditionalRequestConflict", 409)
@@ -212,7 +214,7 @@ def test_a_conflict_of_two_conditional_writes_is_tried_again(
     assert line.count("PUT", "_done/") == 3
 
 
-def test_the_loser_of_a_race_drops_its_data_and_takes_the_winners_marker(
+def test_the_loser_of_a_race_deletes_its_data_and_returns_the_winners_marker(
     line: FaultProxy, shard_store: ShardStore
 ) -> None:  # F08
     winner = commit(shard_store, token="1" * 32)
@@ -224,7 +226,7 @@ def test_the_loser_of_a_race_drops_its_data_and_takes_the_winners_marker(
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_of_eight_committers_on_a_bad_line_one_wins(
+def test_of_eight_committers_on_a_faulty_connection_one_wins(
     line: FaultProxy, shard_store: ShardStore, seed: int
 ) -> None:  # F09
     spoil(line)
@@ -268,7 +270,7 @@ def test_a_store_without_conditional_create_serves_one_writer_with_a_warning(
     assert len(data_files(single)) == len(FILES)
 
 
-def test_where_a_condition_is_not_implemented_many_writers_are_told_so(
+def test_a_store_without_conditional_create_is_refused_for_several_writers(
     line: FaultProxy, shard_store: ShardStore
 ) -> None:  # F10
     spoil(line, Rule(error("NotImplemented", 501), "PUT", times=None, conditional=True))
@@ -277,7 +279,7 @@ def test_where_a_condition_is_not_implemented_many_writers_are_told_so(
     assert line.count("PUT", "_done/") == 1
 
 
-def test_what_another_machine_commits_after_our_listing_is_seen(
+def test_a_commit_of_another_machine_after_the_listing_is_found(
     line: FaultProxy, shard_store: ShardStore
 ) -> None:  # F11
     import boto3
@@ -292,7 +294,7 @@ def test_what_another_machine_commits_after_our_listing_is_seen(
 
 
 @pytest.mark.slow
-def test_an_upload_in_parts_that_breaks_off_leaves_neither_object_nor_parts(
+def test_an_interrupted_multipart_upload_leaves_neither_object_nor_parts(
     line: FaultProxy, store: Store
 ) -> None:  # F12
     spoil(line, Rule(internal_error, "PUT", "partNumber=2", times=None))
@@ -304,7 +306,7 @@ def test_an_upload_in_parts_that_breaks_off_leaves_neither_object_nor_parts(
 
 
 @pytest.mark.parametrize("code", FINAL)
-def test_what_will_be_refused_again_is_asked_once_and_says_what_to_do(
+def test_a_permanent_refusal_is_not_retried_and_its_error_names_the_fix(
     line: FaultProxy, store: Store, code: str
 ) -> None:  # F15, F16, F18
     status, remedy = FINAL[code]
@@ -320,7 +322,7 @@ def test_what_will_be_refused_again_is_asked_once_and_says_what_to_do(
         assert line.count("PUT") <= (2 if code == "PermanentRedirect" else 1)
 
 
-def test_a_marker_that_may_not_be_written_is_refused_at_once(
+def test_a_forbidden_marker_write_fails_without_a_retry(
     line: FaultProxy, shard_store: ShardStore
 ) -> None:  # F15
     spoil(line, Rule(error("AccessDenied", 403), "PUT", "_done/", times=None))
@@ -330,7 +332,7 @@ def test_a_marker_that_may_not_be_written_is_refused_at_once(
 
 
 @pytest.mark.parametrize("code", FINAL)
-def test_a_store_that_will_refuse_ends_a_run_before_it_begins(
+def test_a_store_that_refuses_writes_stops_a_run_before_it_starts(
     line: FaultProxy, store: Store, code: str
 ) -> None:  # F16
     spoil(line, Rule(error(code, FINAL[code][0]), "PUT", times=None))
@@ -351,7 +353,9 @@ CALLS = {
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_a_missing_bucket_is_no_empty_folder(line: FaultProxy, call: str) -> None:  # F16
+def test_a_missing_bucket_is_not_listed_as_an_empty_folder(
+    line: FaultProxy, call: str
+) -> None:  # F16
     store = Store(f"s3://distill-{uuid4().hex[:12]}/prefix")
     with pytest.raises(StorageRefused, match="no such bucket"):
         getattr(store, call)(*CALLS[call])

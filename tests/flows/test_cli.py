@@ -35,13 +35,13 @@ def test_help_loads_nothing_heavy() -> None:
     assert modules_after(code) == []
 
 
-def test_planning_and_looking_at_a_store_need_no_torch(tmp_path: Path) -> None:
+def test_planning_and_inspecting_a_store_do_not_load_torch(tmp_path: Path) -> None:
     modules = "status.status estimate.workload maintenance.verify reports.report runs.pipeline"
     code = "import " + ", ".join(f"flows.{name}" for name in modules.split())
     assert not {"torch", "ray", "prefect"} & set(modules_after(code))
 
 
-def test_our_own_errors_are_one_line_and_exit_code_2(distill: Distill) -> None:
+def test_errors_of_distill_are_one_line_and_exit_code_2(distill: Distill) -> None:
     said = distill("run", "no-such-preset")
     assert said.code == 2
     assert said.err == (
@@ -59,13 +59,13 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
         cli.main()
 
 
-def test_a_wrong_value_writes_nothing(distill: Distill, tmp_path: Path) -> None:
+def test_an_invalid_value_writes_nothing(distill: Distill, tmp_path: Path) -> None:
     said = distill("run", str(preset_file(tmp_path)), "ipc=0", "--store", str(tmp_path / "s"))
     assert (said.code, "ipc = 0" in said.err) == (2, True)
     assert not (tmp_path / "s").exists()
 
 
-def test_a_wrong_device_is_one_line(distill: Distill, tmp_path: Path) -> None:
+def test_an_unknown_device_is_a_one_line_error(distill: Distill, tmp_path: Path) -> None:
     said = distill("run", str(preset_file(tmp_path)), "--device", "tpu", "--dry-run")
     assert said.code == 2
     assert said.err.startswith("distill: device = 'tpu'")
@@ -167,7 +167,7 @@ def test_status_of_an_unknown_run_names_the_known_ones(distill: Distill, run: Ru
     assert (said.code, "tiny" in said.err) == (2, True)
 
 
-def test_verify_says_so_or_names_the_damaged_file(distill: Distill, run: Run) -> None:
+def test_verify_reports_success_or_names_the_damaged_file(distill: Distill, run: Run) -> None:
     said = distill("verify", "tiny", "--store", run.store.url)
     assert (said.code, "verified 13 files" in said.out) == (0, True)
     path = next(Path(run.store.url, "recover", "data").glob("*.parquet"))
@@ -176,7 +176,7 @@ def test_verify_says_so_or_names_the_damaged_file(distill: Distill, run: Run) ->
     assert (said.code, path.name in said.out) == (1, True)
 
 
-def test_report_prints_where_it_is(distill: Distill, run: Run) -> None:
+def test_report_prints_the_path_of_the_report(distill: Distill, run: Run) -> None:
     said = distill("report", "tiny", "--store", run.store.url)
     assert Path(said.out.strip()).is_file()
 
@@ -209,7 +209,7 @@ def test_shard_numbers_are_read(text: str, numbers: list[int]) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "a", "3-", "-3", "1;2", "1,,2"])
-def test_anything_else_is_refused(text: str) -> None:
+def test_invalid_shard_numbers_are_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="--shards"):
         shard_selection.parse_numbers(text)
 
@@ -227,7 +227,7 @@ def test_failed_only_narrows_the_first_incomplete_stage() -> None:
         shard_selection.failed_only_of(RunStatus("r", "p", (done,)))
 
 
-def test_two_selections_allow_what_both_allow() -> None:
+def test_two_shard_selections_are_intersected() -> None:
     one, other = {"recover": ["a", "b"]}, {"recover": ["b", "c"], "relabel": ["d"]}
     assert shard_selection.narrowed(one, other) == {"recover": ["b"], "relabel": ["d"]}
 

@@ -35,7 +35,7 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Api:
     return made
 
 
-def test_an_api_that_is_gone_is_asked_once_a_minute(api: Api) -> None:
+def test_an_unreachable_api_is_called_once_a_minute(api: Api) -> None:
     now = 0.0
     shown = StageArtifacts("run", clock=lambda: now)
     shown.stage_started("recover", total=10, done=0)
@@ -50,7 +50,7 @@ def test_an_api_that_is_gone_is_asked_once_a_minute(api: Api) -> None:
     assert api.percent > 0
 
 
-def test_an_api_that_answers_is_told_once_a_second(api: Api) -> None:
+def test_a_reachable_api_is_updated_once_a_second(api: Api) -> None:
     now = 0.0
     shown = StageArtifacts("run", clock=lambda: now)
     shown.stage_started("recover", total=10, done=0)

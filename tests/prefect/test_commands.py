@@ -45,7 +45,7 @@ def test_a_schedule_is_named_after_its_preset(preset: str, name: str) -> None:
         ("schedule digits-demo --cron @daily --name A_b", "lowercase"),
     ],
 )
-def test_a_wrong_command_is_one_line_and_exit_code_2(
+def test_an_invalid_command_is_one_line_and_exit_code_2(
     line: str, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["distill", *line.split()])

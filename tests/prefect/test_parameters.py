@@ -46,14 +46,14 @@ def test_a_store_is_a_folder_or_a_bucket(url: str) -> None:
 
 
 @pytest.mark.parametrize(("url", "why"), NO_STORES.items())
-def test_anything_else_is_refused_without_repeating_a_secret(url: str, why: str) -> None:
+def test_invalid_stores_are_refused_without_repeating_a_secret(url: str, why: str) -> None:
     with pytest.raises(ConfigError, match=why) as refused:
         check_address(url)
     assert "hush" not in str(refused.value)
 
 
 @pytest.mark.parametrize("flow", ["distill", "resume", "redistill"])
-def test_the_form_itself_refuses_what_cannot_be_a_store(flow: str) -> None:
+def test_the_form_refuses_invalid_stores(flow: str) -> None:
     pattern = schema(flow)["properties"]["store"]["pattern"]
     assert pattern == addresses.PATTERN
     assert all(re.search(pattern, url) for url in STORES)
@@ -61,7 +61,7 @@ def test_the_form_itself_refuses_what_cannot_be_a_store(flow: str) -> None:
     assert not any(re.search(pattern, url) for url in [*kept_back, "./out", "out"])
 
 
-def test_the_form_offers_the_presets_and_says_what_each_field_is() -> None:
+def test_the_form_offers_the_presets_and_describes_each_field() -> None:
     fields = schema("distill")["properties"]
     assert fields["preset"]["anyOf"][0]["enum"] == list(preset_names())
     assert all(field["description"] for field in fields.values())
@@ -85,14 +85,14 @@ def test_the_form_takes_lists_of_shards(text: str) -> None:
         ({"overrides": ["data.path=s3://key:hush@bucket/images"]}, "data.path"),
     ],
 )
-def test_a_wrong_description_is_refused(wrong: dict[str, Any], words: str) -> None:
+def test_an_invalid_config_is_refused(wrong: dict[str, Any], words: str) -> None:
     said: dict[str, Any] = {"preset": "digits-demo", "overrides": [], **wrong}
     with pytest.raises(ConfigError, match=words) as refused:
         parameters.resolved(said["preset"], said["overrides"])
     assert "hush" not in str(refused.value)
 
 
-def test_a_config_wins_over_a_preset() -> None:
+def test_a_config_overrides_a_preset() -> None:
     config = load_run("digits-demo", ["ipc=3"])
     assert parameters.resolved("cda-in1k", ["ipc=7"], config) == config
 
@@ -103,14 +103,14 @@ def test_credentials_in_a_config_are_refused_by_key() -> None:
         check_config(config)
 
 
-def test_a_relative_store_is_refused_where_nobody_knows_what_it_is_relative_to() -> None:
+def test_a_relative_store_is_refused_in_flow_parameters() -> None:
     with pytest.raises(ConfigError, match="relative folder"):
         parameters.placed("out", Placement())
     assert parameters.placed("/out", Placement(workers=2)).workers == 2
 
 
 @pytest.mark.parametrize("shards", ["5-2", "a", "1,,2"])
-def test_wrong_shards_are_refused(shards: str) -> None:
+def test_invalid_shards_are_refused(shards: str) -> None:
     with pytest.raises(ConfigError, match="--shards"):
         parameters.placed("/out", Placement(), shards=shards)
 
@@ -119,7 +119,7 @@ def test_wrong_shards_are_refused(shards: str) -> None:
     ("device", "num_gpus", "reserved"),
     [("cpu", None, 0.0), ("cuda", None, 1.0), ("cuda", 0.5, 0.5)],
 )
-def test_the_share_of_a_gpu_follows_the_device_unless_it_is_said(
+def test_the_share_of_a_gpu_follows_the_device_by_default(
     device: str, num_gpus: float | None, reserved: float
 ) -> None:
     said = Placement.model_validate({"device": device, "num_gpus": num_gpus, "ray_address": ""})

@@ -55,7 +55,7 @@ def test_a_version_is_made_when_the_data_changed_and_only_then(
     assert last.store.exists(last.path("diff.md"))
 
 
-def test_a_class_that_a_kept_teacher_does_not_know_fails_the_flow_and_says_why(
+def test_a_class_unknown_to_a_kept_teacher_fails_the_flow_with_the_reason(
     operator: Operator, store: Path, root: Path
 ) -> None:
     redistil(operator, root)

@@ -53,7 +53,7 @@ def test_a_schedule_is_added_changed_paused_resumed_and_removed(deployed: Operat
     assert "weekly" not in listed(deployed)
 
 
-def test_what_is_not_there_is_named(deployed: Operator) -> None:
+def test_a_missing_schedule_is_named(deployed: Operator) -> None:
     for verb in ("pause", "resume", "remove"):
         said = deployed.distill("schedule", verb, "monthly", code=2)
         assert "no such schedule" in said

@@ -65,7 +65,7 @@ def test_a_cancelled_run_stops_its_actors_and_is_resumed_by_a_deployment(
     assert_whole(operator, store, "cancelled", survivors)
 
 
-def test_a_killed_driver_is_a_crash_and_the_next_run_in_line_takes_its_place(
+def test_a_killed_driver_is_marked_crashed_and_the_next_run_starts(
     operator: Operator, store: Path
 ) -> None:
     before = markers(store)
@@ -88,7 +88,7 @@ def test_a_killed_driver_is_a_crash_and_the_next_run_in_line_takes_its_place(
     assert_whole(operator, store, "killed", survivors)
 
 
-def test_a_run_outlives_a_server_that_is_gone_for_a_while(
+def test_a_run_survives_a_temporary_loss_of_the_server(
     operator: Operator, server: Server, store: Path
 ) -> None:
     run = operator.trigger(*long_run("cut-off", 83), "--local")
@@ -108,7 +108,7 @@ def test_a_run_outlives_a_server_that_is_gone_for_a_while(
     [(signal.SIGTERM, False, 143, 84), (signal.SIGINT, True, 130, 85)],
     ids=["SIGTERM to the driver", "Ctrl-C in a terminal"],
 )
-def test_a_signal_ends_a_run_with_everything_it_started(
+def test_a_signal_ends_a_run_and_every_process_it_started(
     operator: Operator,
     store: Path,
     number: signal.Signals,

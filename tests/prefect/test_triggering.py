@@ -29,7 +29,7 @@ def trigger(operator: Operator, *arguments: str) -> str:
     return operator.trigger("digits-demo", *TINY, *arguments, "--local")
 
 
-def test_a_triggered_run_completes_with_the_config_resolved_on_the_spot(
+def test_a_triggered_run_completes_with_the_config_resolved_when_triggered(
     operator: Operator, store: Path
 ) -> None:
     run = trigger(operator, "--set", "recover.steps=5", "--name", "triggered")
@@ -101,7 +101,7 @@ def test_another_config_under_the_same_name_is_refused(operator: Operator) -> No
         ("redistill", {"preset": "digits-demo", "policy": "hope"}),
     ],
 )
-def test_the_server_refuses_a_wrong_form_and_no_run_comes_of_it(
+def test_the_server_refuses_an_invalid_form_without_a_flow_run(
     deployed: Operator, flow: str, wrong: dict[str, Any]
 ) -> None:
     answer = deployed.ask(flow, **wrong)
@@ -116,7 +116,7 @@ def test_the_server_refuses_a_wrong_form_and_no_run_comes_of_it(
         ({"preset": None}, "say a preset"),
     ],
 )
-def test_what_the_form_lets_through_the_flow_refuses_before_anything_runs(
+def test_the_flow_refuses_an_invalid_form_before_any_stage(
     operator: Operator, wrong: dict[str, Any], words: str
 ) -> None:
     asked = operator.ask("distill", **wrong)
@@ -138,7 +138,7 @@ def test_a_deployment_that_is_not_there_is_refused_with_a_hint(deployed: Operato
     assert "prefect.yaml" in said
 
 
-def test_without_the_password_there_is_401_and_a_hint(server: Server, deployed: Operator) -> None:
+def test_a_missing_password_gives_status_401_and_a_hint(server: Server, deployed: Operator) -> None:
     assert httpx.get(f"{server.url}/health").status_code == 200
     assert httpx.get(f"{server.url}/flows/count").status_code in (401, 405)
     body: dict[str, Any] = {}
@@ -150,7 +150,7 @@ def test_without_the_password_there_is_401_and_a_hint(server: Server, deployed: 
     assert "PREFECT_API_AUTH_STRING" in said
 
 
-def test_the_password_stands_in_no_log_config_or_object(
+def test_the_password_is_in_no_log_config_or_object(
     operator: Operator, server: Server, store: Path
 ) -> None:
     trail = [*server.home.glob("*.log"), *(path for path in store.rglob("*") if path.is_file())]
@@ -163,7 +163,7 @@ def test_the_password_stands_in_no_log_config_or_object(
     assert server.password not in json.dumps(server.post("/artifacts/filter", {"limit": 200}))
 
 
-def test_the_file_describes_what_serve_serves() -> None:
+def test_prefect_yaml_and_serve_define_the_same_deployments() -> None:
     tree = yaml.safe_load((FILES / "prefect.yaml").read_text())
     described = tree["deployments"]
     assert [one["entrypoint"] for one in described] == [

@@ -9,7 +9,7 @@ from tests.support.prefect_server import Operator
 pytestmark = pytest.mark.slow
 
 
-def test_a_flow_run_that_fell_silent_is_declared_crashed_and_frees_its_place(
+def test_a_flow_run_without_heartbeats_is_marked_crashed_and_frees_its_slot(
     operator: Operator, silent_run: str
 ) -> None:
     state = operator.end_of(silent_run)

@@ -26,5 +26,5 @@ def test_the_client_has_our_time_outs_and_attempts(filesystem: filesystems.Stead
     assert config.request_checksum_calculation == "when_required"
 
 
-def test_the_loop_inside_the_file_system_is_off(filesystem: filesystems.Steady) -> None:
+def test_the_retry_loop_of_the_file_system_is_off(filesystem: filesystems.Steady) -> None:
     assert filesystem.retries == 1

@@ -28,6 +28,6 @@ for _module in CONTRACT:
 del _found
 
 
-def test_the_contract_is_no_empty_promise() -> None:
+def test_the_contract_covers_every_module_and_has_more_than_thirty_tests() -> None:
     assert all(len(contract(module)) >= 2 for module in CONTRACT)
     assert sum(len(contract(module)) for module in CONTRACT) > 30

@@ -27,7 +27,9 @@ def begin_upload(store: Store, path: str) -> None:
     client.upload_part(**where, UploadId=upload, PartNumber=1, Body=b"part")
 
 
-def test_uploads_older_than_the_grace_period_go_and_younger_ones_stay(s3_store: Store) -> None:
+def test_uploads_older_than_the_grace_period_are_removed_and_younger_ones_kept(
+    s3_store: Store,
+) -> None:
     neighbour = Store(f"{s3_store.url}-neighbour")
     begin_upload(s3_store, "recover/data/a-0.parquet")
     begin_upload(s3_store, "squeeze/data/b-0.safetensors")

@@ -24,7 +24,7 @@ IN_A_FOLDER = (
 
 
 @pytest.mark.slow
-def test_a_run_in_a_bucket_is_sound_and_a_second_pass_runs_nothing(
+def test_a_run_in_a_bucket_verifies_and_a_second_pass_runs_nothing(
     s3_store: Store, distill: Distill
 ) -> None:
     where = ("--store", s3_store.url)

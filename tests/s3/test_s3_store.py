@@ -48,11 +48,11 @@ def proxy(s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProx
         yield made
 
 
-def test_a_bucket_arbitrates_between_drivers(s3_store: Store) -> None:
+def test_a_bucket_supports_conditional_create(s3_store: Store) -> None:
     assert probe(s3_store)
 
 
-def test_one_writer_keeps_the_arbitration_that_the_store_has(s3_store: Store) -> None:
+def test_a_single_writer_still_uses_conditional_create(s3_store: Store) -> None:
     single = replace(s3_store, single_writer=True)
     assert probe(single)
     assert single.create("x", b"first")
@@ -93,7 +93,7 @@ def test_a_store_with_credentials_in_its_address_is_refused_without_repeating_th
     assert secret not in str(caught.value)
 
 
-def test_without_credentials_the_error_says_where_they_belong(
+def test_without_credentials_the_error_names_the_variables_to_set(
     proxy: FaultProxy, s3_store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):

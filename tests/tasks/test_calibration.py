@@ -59,7 +59,7 @@ def test_without_optimisation_there_is_no_rate_of_recover(tmp_path: Path) -> Non
     assert rates["relabel"] > 0
 
 
-def test_a_calibrated_plan_says_hours_at_the_measured_rate(distill: Distill) -> None:
+def test_a_calibrated_plan_has_hours_at_the_measured_rate(distill: Distill) -> None:
     said = distill("plan", "digits-demo", *TINY, "--calibrate", "--local", "--json")
     assert said.code == 0, said.err
     cost = json.loads(said.out)["cost"]

@@ -61,7 +61,7 @@ def test_terms_are_replaced_as_a_whole() -> None:
         ("recover.shard_classes=0", ("recover.shard_classes = 0", "greater than 0")),
     ],
 )
-def test_a_wrong_override_is_one_line_that_says_where_and_what(
+def test_an_invalid_override_gives_one_line_with_its_place_and_value(
     override: str, words: tuple[str, ...]
 ) -> None:
     said = message(override)
@@ -116,7 +116,7 @@ def test_the_tree_is_frozen() -> None:
         run.ipc = 3  # type: ignore[misc]
 
 
-def test_what_show_prints_reads_back_as_the_same_run() -> None:
+def test_the_output_of_show_loads_as_the_same_run() -> None:
     run = load_run("cda-in21kp", ["ipc=3"])
     assert validate_run(yaml.safe_load(to_yaml(run)), where="shown") == run
     assert RunConfig.model_validate_json(run.model_dump_json()) == run
@@ -127,7 +127,7 @@ def test_the_fingerprint_differs_when_a_value_does() -> None:
     assert fingerprint(load_run("digits-demo")) != fingerprint(load_run("digits-demo", ["seed=1"]))
 
 
-def test_the_random_real_baseline_is_a_start_that_stays() -> None:
+def test_the_random_real_baseline_starts_from_real_images_and_takes_no_step() -> None:
     run = load_run("digits-demo")
     baseline = run.recover_for("random_real")
     assert (baseline.init, baseline.steps) == ("real", 0)

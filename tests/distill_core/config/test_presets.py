@@ -44,7 +44,7 @@ def test_cda_is_sre2l_with_a_cosine_curriculum(data: str) -> None:
     assert cda.data == sre2l.data
 
 
-def test_21k_lives_in_raw_pixels_with_cutout_views_without_flip() -> None:
+def test_imagenet_21k_presets_use_raw_pixels_and_cutout_views_without_flip() -> None:
     run = load_run("cda-in21kp")
     assert (run.data.num_classes, run.data.load) == (10450, "squish")
     assert (run.data.mean, run.data.std) == ((0, 0, 0), (1, 1, 1))
@@ -60,7 +60,7 @@ def test_21k_lives_in_raw_pixels_with_cutout_views_without_flip() -> None:
 
 
 @pytest.mark.parametrize("name", preset_names())
-def test_a_preset_says_itself_where_it_is_from_what_it_gives_and_how_it_differs(name: str) -> None:
+def test_a_preset_states_its_source_its_expected_result_and_how_it_differs(name: str) -> None:
     own = yaml.safe_load(written(name))
     assert all(len(own[key]) > 10 for key in ("source", "expected", "differs"))
 
@@ -167,7 +167,7 @@ def test_cvdd_lets_every_pair_of_five_networks_vote_once_on_ten_images(data: str
 
 
 @pytest.mark.parametrize("data", METHODS["cvdd"])
-def test_cvdd_says_which_pair_votes_on_one_image_per_class(data: str) -> None:
+def test_cvdd_lists_the_pair_that_votes_on_one_image_per_class(data: str) -> None:
     changes = re.findall(r"recover\.[a-z.]+=\[[^]]+\]", load_run(f"cvdd-{data}").differs)
     run = load_run(f"cvdd-{data}", ["ipc=1", *changes])
     pairs = {
@@ -182,7 +182,7 @@ def test_cvdd_says_which_pair_votes_on_one_image_per_class(data: str) -> None:
 
 
 @pytest.mark.parametrize("data", METHODS["fadrm-plus"])
-def test_fadrm_plus_asks_four_networks_of_the_size_of_its_images(data: str) -> None:
+def test_fadrm_plus_uses_four_networks_of_the_size_of_its_images(data: str) -> None:
     run = load_run(f"fadrm-plus-{data}")
     names = [run.squeeze.member(number).model.name for number in run.recover.teachers]
     assert run.recover.teachers == run.relabel.teachers
@@ -191,7 +191,7 @@ def test_fadrm_plus_asks_four_networks_of_the_size_of_its_images(data: str) -> N
 
 
 @pytest.mark.parametrize("data", METHODS["lpld"])
-def test_lpld_sees_every_image_of_a_class_in_one_batch(data: str) -> None:
+def test_lpld_puts_every_image_of_a_class_into_one_batch(data: str) -> None:
     run = load_run(f"lpld-{data}")
     assert run.recover.composition == "one_class"
     assert run.recover.batch_size >= run.ipc
@@ -239,7 +239,7 @@ def test_the_roll_is_that_of_the_published_script(name: str, mode: str, pixels: 
     )
 
 
-def test_sre2l_on_cifar_shows_the_whole_image_unflipped() -> None:
+def test_sre2l_on_cifar_neither_crops_nor_flips() -> None:
     recover = load_run("sre2l-cifar100").recover
     assert (recover.crop, recover.flip) == (None, False)
 

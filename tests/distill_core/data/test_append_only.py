@@ -43,7 +43,7 @@ def again(folder: Path, store: Store, before: DatasetIndex, *, ids: int) -> Data
 
 @settings(deadline=None)
 @given(versions=st.lists(NAMES, min_size=1, max_size=6))
-def test_over_any_versions_an_id_keeps_its_class_and_a_class_its_id(
+def test_ids_and_classes_stay_together_over_any_sequence_of_versions(
     versions: list[list[str]],
 ) -> None:
     known: tuple[ClassEntry, ...] = ()
@@ -181,6 +181,8 @@ def test_only_images_that_are_new_since_the_version_before_are_decoded(
 
 
 @given(some=st.sets(st.binary(max_size=3)), others=st.sets(st.binary(max_size=3)))
-def test_contents_hold_what_they_were_given(some: set[bytes], others: set[bytes]) -> None:
+def test_contents_contain_exactly_the_hashes_they_were_built_from(
+    some: set[bytes], others: set[bytes]
+) -> None:
     known = Contents(map(sha256, some))
     assert {data for data in some | others if sha256(data) in known} == some

@@ -50,7 +50,7 @@ def test_an_index_has_a_checked_row_per_image(folder: Path, store: Store) -> Non
     assert set(index.fingerprints) == set(NAMES)
 
 
-def test_what_was_committed_is_what_is_loaded(folder: Path, store: Store) -> None:
+def test_a_committed_index_loads_as_it_was(folder: Path, store: Store) -> None:
     index = ingest(data_config(folder), store)
     assert load_index(store, index.id) == index
 
@@ -92,7 +92,7 @@ def test_another_image_changes_its_class_and_no_other(folder: Path, store: Store
 
 
 @pytest.mark.parametrize("change", ["bytes", "name"])
-def test_a_fingerprint_covers_bytes_and_names(folder: Path, store: Store, change: str) -> None:
+def test_a_fingerprint_follows_bytes_and_names(folder: Path, store: Store, change: str) -> None:
     first, path = ingest(data_config(folder), store), folder / "test" / "dog" / "30.png"
     if change == "bytes":
         path.write_bytes(png(31))
@@ -119,14 +119,14 @@ def test_the_order_of_parquet_rows_decides_neither_fingerprint_nor_image_order(
     assert first.id != second.id  # rows have other addresses
 
 
-def test_a_row_added_in_the_middle_leaves_other_classes_alone(tmp_path: Path, store: Store) -> None:
+def test_a_row_added_in_the_middle_changes_no_other_class(tmp_path: Path, store: Store) -> None:
     one, two = parquet(tmp_path / "one", [0, 1, 2, 3]), parquet(tmp_path / "two", [0, 4, 1, 2, 3])
     first, second = (ingest(data_config(p, format="parquet"), store) for p in (one, two))
     assert first.fingerprints["cat"] != second.fingerprints["cat"]
     assert first.fingerprints["dog"] == second.fingerprints["dog"]
 
 
-def test_rows_of_a_class_are_its_readable_ones(folder: Path, store: Store) -> None:
+def test_rows_of_a_class_are_its_readable_images(folder: Path, store: Store) -> None:
     (folder / "train" / "cat" / "1.png").write_bytes(b"broken")
     index = ingest(data_config(folder, max_bad_fraction=0.2), store)
     uris = index.train["uri"].to_numpy()
@@ -139,7 +139,7 @@ def test_rows_of_a_class_are_its_readable_ones(folder: Path, store: Store) -> No
     assert "not an image" in bad["reason"]
 
 
-def test_a_bad_image_is_no_part_of_a_fingerprint(folder: Path, store: Store) -> None:
+def test_an_unreadable_image_does_not_change_a_fingerprint(folder: Path, store: Store) -> None:
     first = ingest(data_config(folder), store)
     (folder / "train" / "cat" / "notes.txt").write_text("cats")
     second = ingest(data_config(folder, max_bad_fraction=0.2), store)
@@ -148,7 +148,7 @@ def test_a_bad_image_is_no_part_of_a_fingerprint(folder: Path, store: Store) -> 
 
 
 @pytest.mark.parametrize(("fraction", "fine"), [(0.0, False), (0.16, False), (0.17, True)])
-def test_bad_images_are_tolerated_up_to_a_fraction(
+def test_unreadable_images_are_accepted_up_to_a_fraction(
     folder: Path, store: Store, fraction: float, fine: bool
 ) -> None:
     path = folder / "train" / "cat" / "1.png"
@@ -167,14 +167,14 @@ def test_a_class_without_training_images_is_named(folder: Path, store: Store) ->
     assert "no readable image of class 'dog'" in refused(folder, store)
 
 
-def test_a_class_whose_images_are_all_bad_is_named(folder: Path, store: Store) -> None:
+def test_a_class_with_only_unreadable_images_is_named(folder: Path, store: Store) -> None:
     for path in (folder / "train" / "dog").iterdir():
         path.write_bytes(b"")
     line = refused(folder, store, max_bad_fraction=1.0)
     assert "no readable image of class 'dog'" in line
 
 
-def test_an_empty_test_split_is_refused_but_a_thin_one_is_not(folder: Path, store: Store) -> None:
+def test_an_empty_test_split_is_refused_and_a_small_one_is_not(folder: Path, store: Store) -> None:
     (folder / "test" / "dog" / "30.png").unlink()
     assert len(ingest(data_config(folder), store).test) == 1
     (folder / "test" / "cat" / "20.png").unlink()
@@ -250,7 +250,9 @@ def test_a_damaged_table_is_never_read(folder: Path, store: Store) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"classes": [{"label": 0}]}', "\xff"])
-def test_a_damaged_description_is_called_so(folder: Path, store: Store, text: str) -> None:
+def test_a_damaged_description_is_reported_as_damaged(
+    folder: Path, store: Store, text: str
+) -> None:
     index = ingest(data_config(folder), store)
     store.put(f"datasets/{index.id}/index.json", text.encode("latin1"))
     with pytest.raises(DataError, match=r"index\.json: not the description of a dataset"):

@@ -26,7 +26,7 @@ def everything(config: Any, split: Any = "train") -> list[Record]:
 
 
 @pytest.mark.parametrize("kind", READERS)
-def test_what_records_give_is_what_fetch_returns_in_any_order(kind: str, tmp_path: Path) -> None:
+def test_fetch_returns_the_bytes_of_records_in_any_order(kind: str, tmp_path: Path) -> None:
     image_folder(tmp_path)
     for split in ("train", "test"):
         write_parquet(tmp_path / f"{split}.parquet", ROWS)
@@ -90,7 +90,7 @@ def test_links_to_images_and_to_folders_are_followed(tmp_path: Path) -> None:
     assert [r.name for r in everything(data_config(subset))] == ["0.png", "1.png", "2.png", "a.png"]
 
 
-def test_a_name_that_is_not_utf8_is_reported_and_can_be_written_down(tmp_path: Path) -> None:
+def test_a_name_that_is_not_utf8_is_reported_in_printable_form(tmp_path: Path) -> None:
     image_folder(tmp_path)
     try:
         Path(os.fsdecode(os.fsencode(tmp_path / "train" / "cat") + b"/\xff.png")).write_bytes(b"x")
@@ -115,7 +115,7 @@ def test_a_class_that_only_the_test_split_has_is_refused(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("name", ["a [1] * ?", "später"])
-def test_strange_characters_in_paths_are_only_characters(tmp_path: Path, name: str) -> None:
+def test_special_characters_in_paths_have_no_meaning(tmp_path: Path, name: str) -> None:
     image_folder(tmp_path / name)
     (tmp_path / name / "train" / "cat").rename(tmp_path / name / "train" / name)
     (tmp_path / name / "test" / "cat").rename(tmp_path / name / "test" / name)
@@ -147,20 +147,20 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
         open_reader(data_config(tmp_path / "nowhere"))
 
 
-def test_a_path_must_be_given_and_be_of_a_known_kind() -> None:
+def test_a_path_is_required_and_its_protocol_must_be_known() -> None:
     with pytest.raises(ConfigError, match=r"data\.path: missing"):
         open_reader(data_config(None))
     with pytest.raises(ConfigError, match="cannot be opened"):
         open_reader(data_config("quux://bucket/data"))
 
 
-def test_an_image_that_went_away_is_named(tmp_path: Path) -> None:
+def test_a_deleted_image_is_named(tmp_path: Path) -> None:
     reader = open_reader(data_config(image_folder(tmp_path)))
     with pytest.raises(DataError, match=r"train/cat/77\.png: no such file"):
         reader.fetch([("train/cat/77.png", 0)])
 
 
-def test_a_file_system_that_refuses_is_worth_another_try(tmp_path: Path) -> None:
+def test_an_error_of_the_file_system_can_be_retried(tmp_path: Path) -> None:
     (image_folder(tmp_path) / "train" / "cat" / "3.png").mkdir()
     with pytest.raises(StorageError, match=r"train/cat/3\.png: cannot be read"):
         open_reader(data_config(tmp_path)).fetch([("train/cat/3.png", 0)])
@@ -194,7 +194,7 @@ def test_files_of_a_split_are_found(tmp_path: Path, files: list[str], train: str
     assert [r.label for r in records] == [label for _, label in ROWS] * len(files)
 
 
-def test_a_split_without_files_says_what_was_looked_for(tmp_path: Path) -> None:
+def test_a_split_without_files_names_the_expected_files(tmp_path: Path) -> None:
     write_parquet(tmp_path / "train.parquet", ROWS)
     with pytest.raises(DataError, match=r"split 'test'; expected test\.parquet.*data\.test"):
         everything(data_config(tmp_path, format="parquet"), "test")
@@ -209,7 +209,7 @@ def test_class_names_come_from_the_metadata_or_are_numbers(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("metadata", ["{", "[]", '{"info": {"features": {"label": null}}}'])
-def test_metadata_that_say_nothing_are_passed_over(tmp_path: Path, metadata: str) -> None:
+def test_metadata_without_class_names_is_ignored(tmp_path: Path, metadata: str) -> None:
     path = write_parquet(tmp_path / "train.parquet", ROWS)
     table = pq.read_table(path).replace_schema_metadata({"huggingface": metadata})
     pq.write_table(table, path)
@@ -241,7 +241,7 @@ def test_other_columns_are_refused(tmp_path: Path, table: dict[str, list[object]
         everything(data_config(tmp_path, format="parquet"))
 
 
-def test_a_truncated_file_is_called_so(tmp_path: Path) -> None:
+def test_a_truncated_file_is_reported_as_truncated(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "train.parquet", ROWS)
     data = path.read_bytes()
     for kept in (0, 3, len(data) // 2, len(data) - 1):
@@ -266,7 +266,7 @@ def test_a_flipped_bit_is_never_another_image(tmp_path: Path) -> None:
     assert caught > 20
 
 
-def test_a_file_that_became_shorter_is_named(tmp_path: Path) -> None:
+def test_a_file_truncated_after_indexing_is_named(tmp_path: Path) -> None:
     config = data_config(tmp_path, format="parquet")
     write_parquet(tmp_path / "train.parquet", ROWS[:3])
     for row in (3, 99):
@@ -277,7 +277,7 @@ def test_a_file_that_became_shorter_is_named(tmp_path: Path) -> None:
 # --- digits ---
 
 
-def test_the_digits_are_split_evenly_and_always_alike() -> None:
+def test_the_digits_are_split_evenly_and_deterministically() -> None:
     config = data_config(None, format="digits", num_classes=10, side=32)
     train, test = everything(config), everything(config, "test")
     assert (len(train), len(test)) == (1437, 360)

@@ -22,7 +22,9 @@ def test_pixels_are_those_of_the_rows_in_the_order_asked(tmp_path: Path, store: 
     assert images.pixels([]).shape == (0, 3, 8, 8)
 
 
-def test_resident_images_and_labels_skip_the_unreadable(tmp_path: Path, store: Store) -> None:
+def test_resident_images_and_labels_leave_out_unreadable_images(
+    tmp_path: Path, store: Store
+) -> None:
     folder = image_folder(tmp_path / "data")
     (folder / "train" / "cat" / "1.png").write_bytes(b"broken")
     config = data_config(folder, max_bad_fraction=0.5)
@@ -53,7 +55,7 @@ def test_an_image_that_changed_after_it_was_ingested_is_refused(
         images.resident()
 
 
-def test_a_dataset_that_went_away_is_named(tmp_path: Path, store: Store) -> None:
+def test_a_deleted_dataset_is_named(tmp_path: Path, store: Store) -> None:
     config = data_config(image_folder(tmp_path / "data"))
     images = RealImages(config, ingest(config, store), "train")
     (tmp_path / "data").rename(tmp_path / "moved")
@@ -61,7 +63,7 @@ def test_a_dataset_that_went_away_is_named(tmp_path: Path, store: Store) -> None
         images.resident()
 
 
-def test_cifar10_is_read_right_across_row_groups_and_chunks(
+def test_cifar10_is_read_correctly_across_row_groups_and_chunks(
     cifar10_path: Path, tmp_path: Path, store: Store
 ) -> None:
     rows = pq.read_table(cifar10_path / "test.parquet").slice(0, 2 * CHUNK + 100)

@@ -20,13 +20,13 @@ def test_blocks_cover_every_image_once(images: int, shard: int, sizes: list[int]
 
 
 @pytest.mark.parametrize("images", [0, 99, 100])
-def test_a_split_of_one_shard_is_judged_by_training_alone(images: int) -> None:
+def test_a_split_of_one_shard_is_evaluated_during_training_only(images: int) -> None:
     assert validation_blocks(images, 100) == ()
     assert rows_in_training(images, 100) is None
 
 
 @pytest.mark.parametrize("images", [IN_TRAINING + 1, 50_000, 522_500])
-def test_training_looks_at_evenly_spaced_images_of_a_large_split(images: int) -> None:
+def test_training_evaluates_evenly_spaced_images_of_a_large_split(images: int) -> None:
     rows = rows_in_training(images, 10_000)
     assert rows is not None
     steps = {after - before for before, after in pairwise(rows)}
@@ -35,6 +35,6 @@ def test_training_looks_at_evenly_spaced_images_of_a_large_split(images: int) ->
     assert images - rows[-1] <= -(-images // IN_TRAINING)
 
 
-def test_the_size_of_a_shard_changes_training_only_where_nobody_judges_later() -> None:
+def test_the_shard_size_changes_training_only_where_no_later_stage_evaluates() -> None:
     assert rows_in_training(50_000, 100) == rows_in_training(50_000, 49_999)
     assert rows_in_training(50_000, 50_000) is None

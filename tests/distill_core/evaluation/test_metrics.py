@@ -33,7 +33,7 @@ def network() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 2))
 
 
-def test_judging_counts_in_any_batch_and_puts_the_mode_back() -> None:
+def test_evaluation_is_independent_of_the_batch_size_and_restores_the_mode() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (7, 3, 4, 4), dtype=np.uint8)
     model = network().train()
     before = {name: value.clone() for name, value in model.state_dict().items()}

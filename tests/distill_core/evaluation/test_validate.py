@@ -76,7 +76,7 @@ def test_class_ids_with_holes_are_counted_under_their_own_ids() -> None:
         assert alone == {label: counted[label]}
 
 
-def test_per_class_accuracy_is_that_of_the_classs_images() -> None:
+def test_the_accuracy_of_a_class_is_computed_over_its_own_images() -> None:
     blocks = [{2: Hits(3, 1, 3)}, {2: Hits(1, 0, 1), 5: Hits(4, 4, 4)}]
     counted = add_up(blocks)
     by_class = {label: hits.accuracy for label, hits in counted.items()}
@@ -84,7 +84,7 @@ def test_per_class_accuracy_is_that_of_the_classs_images() -> None:
     assert (total(counted).images, total(counted).accuracy) == (8, Accuracy(62.5, 100.0))
 
 
-def test_nothing_counted_is_no_image() -> None:
+def test_the_total_of_no_counts_has_no_images() -> None:
     assert total({}).images == 0
 
 
@@ -95,6 +95,6 @@ def test_counts_survive_json_and_equal_counts_give_equal_bytes() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b'{"last": {"0": {"wrong": 1}}}', b'{"last": 3}'])
-def test_what_is_no_counts_is_refused(data: bytes) -> None:
+def test_malformed_counts_are_refused(data: bytes) -> None:
     with pytest.raises(DataError, match="no counts"):
         decode_counts(data, where="here")

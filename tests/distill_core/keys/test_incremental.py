@@ -171,7 +171,7 @@ def test_class_statistics_are_measured_again_where_images_changed(
 
 @settings(max_examples=20, deadline=None)
 @given(edits=st.lists(EDITS, min_size=1, max_size=4))
-def test_a_dataset_that_goes_back_to_what_it_was_asks_for_nothing(edits: list[Edit]) -> None:
+def test_a_dataset_restored_to_an_earlier_version_needs_no_new_shard(edits: list[Edit]) -> None:
     with series() as (root, store):
         first = index_of(root, store, FIRST, None)
         second = index_of(root, store, edited(FIRST, edits), first)

@@ -71,7 +71,7 @@ def recover(
         "data.mean=[0, 0, 0]",
     ],
 )
-def test_what_decides_an_image_changes_its_key(override: str) -> None:
+def test_settings_that_change_an_image_change_its_key(override: str) -> None:
     assert recover(override) != recover()
 
 
@@ -87,7 +87,7 @@ def test_what_decides_an_image_changes_its_key(override: str) -> None:
         "expected=something else entirely",
     ],
 )
-def test_what_does_not_decide_an_image_leaves_its_key(override: str) -> None:
+def test_settings_that_do_not_change_an_image_keep_its_key(override: str) -> None:
     assert recover(override) == recover()
 
 
@@ -96,17 +96,17 @@ def test_a_committee_changes_the_key_of_an_image() -> None:
     assert recover(*two, "recover.committee={}") != recover(*two)
 
 
-def test_the_width_of_a_shard_counts_only_through_its_batches() -> None:
+def test_the_width_of_a_shard_changes_its_key_only_through_its_batches() -> None:
     batches = "recover.batch_size=4"
     assert recover(batches, "recover.shard_classes=12") == recover(batches)
     assert recover(batches, "recover.shard_classes=4") != recover(batches)
 
 
-def test_another_teacher_or_shard_is_another_key() -> None:
+def test_another_teacher_or_shard_gives_another_key() -> None:
     assert len({recover(), recover(teacher="u"), recover(number=1)}) == 3
 
 
-def test_content_counts_only_where_real_images_are_read() -> None:
+def test_content_changes_a_key_only_where_real_images_are_read() -> None:
     assert recover(n3="changed") == recover()
     assert recover("recover.init=real", n3="changed") != recover("recover.init=real")
     real, changed = recover(images="random_real"), recover(images="random_real", n3="changed")
@@ -237,7 +237,7 @@ def statistics(*overrides: str, labels: Sequence[int] = ()) -> str:
     return statistics_key(run, wnids, teachers=["t"], fingerprints=FINGERPRINTS, labels=labels)
 
 
-def test_the_key_of_class_statistics_follows_what_the_terms_ask_for() -> None:
+def test_the_key_of_class_statistics_follows_the_terms_that_read_them() -> None:
     bn = "recover.terms={class_bn_statistics: 1}"
     conv = ("recover.terms={conv_statistics: 1, class_bn_statistics: 1}", *CONVOLUTIONS)
     assert statistics(bn, "seed=1") == statistics(bn, labels=[5]) == statistics(bn)
@@ -287,7 +287,7 @@ def test_the_key_of_originals_follows_the_mosaics_and_the_class_ids() -> None:
     assert len(changed) == 5
 
 
-def test_images_held_against_all_classes_follow_the_statistics_of_every_block() -> None:
+def test_images_compared_with_all_classes_follow_the_statistics_of_every_block() -> None:
     run = load_run("digits-demo")
     (shard, *_) = plan_shards(
         CLASSES, ipc=1, ipc_range=1, batch_size=12, composition="one_per_class"

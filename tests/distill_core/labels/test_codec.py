@@ -21,7 +21,7 @@ def test_at_most_a_ten_thousandth_of_a_labels_information_is_lost(temperature: f
     assert share_lost(*labels(), temperature) <= 1e-4
 
 
-def test_the_bound_is_one_that_fewer_bits_would_miss() -> None:
+def test_fewer_bits_exceed_the_bound() -> None:
     assert share_lost(*labels(codes_bits_lost=4), 20.0) > 1e-4
 
 
@@ -31,7 +31,7 @@ def test_at_four_bits_at_most_half_a_percent_is_lost(temperature: float) -> None
 
 
 @pytest.mark.parametrize("channels", [1, 6, 7])
-def test_two_codes_of_four_bits_share_a_byte_and_part_again(channels: int) -> None:
+def test_codes_of_four_bits_are_packed_in_pairs_and_unpacked(channels: int) -> None:
     features = np.random.default_rng(2).normal(size=(3, 5, channels)).astype(np.float32)
     codes, affine = quantised(features, bits=4)
     assert codes.shape == (3, 5, -(-channels // 2))
@@ -42,7 +42,7 @@ def test_two_codes_of_four_bits_share_a_byte_and_part_again(channels: int) -> No
     assert np.array_equal(dequantise(codes[1], by_label), back[1])
 
 
-def test_top_logits_stay_on_top() -> None:
+def test_the_largest_logit_usually_stays_the_largest() -> None:
     exact, coded = labels()
     assert (exact.argmax(-1) == coded.argmax(-1)).mean() > 0.99
 
@@ -86,7 +86,7 @@ near_ties = st.integers(0, 510).map(lambda half: half / 2)
     ),
     st.sampled_from([8, 4]),
 )
-def test_codes_need_no_clip_and_are_those_of_the_definition(
+def test_codes_equal_those_of_the_definition_without_a_clip(
     features: np.ndarray, bits: int
 ) -> None:
     codes, affine = quantised(features, bits=bits)
@@ -97,7 +97,7 @@ def test_codes_need_no_clip_and_are_those_of_the_definition(
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("bits", [8, 4])
 @pytest.mark.parametrize("channels", [3, 512, 2 * CACHED])
-def test_blocks_meet_without_a_seam(channels: int, bits: int, device: str) -> None:
+def test_encoding_in_blocks_equals_encoding_at_once(channels: int, bits: int, device: str) -> None:
     rows = 2 * max(1, CACHED // channels) + 1
     features = np.random.default_rng(3).normal(size=(rows, channels)).astype(np.float32)
     codes, affine = quantised(features, bits=bits, device=device)
@@ -119,7 +119,7 @@ def test_a_channel_too_narrow_for_levels_is_its_offset() -> None:
     assert (dequantise(codes, affine) == 0).all()
 
 
-def test_extremes_of_every_channel_are_met() -> None:
+def test_the_extremes_of_every_channel_get_the_lowest_and_highest_code() -> None:
     features = np.random.default_rng(1).normal(size=(7, 11, 5)).astype(np.float32)
     codes, affine = quantised(features)
     assert codes.min(axis=(0, 1)).tolist() == [0] * 5
@@ -127,7 +127,7 @@ def test_extremes_of_every_channel_are_met() -> None:
     assert affine.offset.tolist() == features.min(axis=(0, 1)).tolist()
 
 
-def test_the_input_is_left_alone() -> None:
+def test_encoding_leaves_its_input_unchanged() -> None:
     features = np.random.default_rng(1).normal(size=(7, 5)).astype(np.float32)
     before = features.copy()
     quantised(features)

@@ -46,7 +46,7 @@ def without_pools(drawn: LabelView) -> list[np.ndarray]:
 
 @every_kind
 @every_scheme
-def test_a_shard_comes_back_as_it_was_stored(scheme: str, kind: str) -> None:
+def test_labels_are_unchanged_by_storing_and_loading(scheme: str, kind: str) -> None:
     for number in range(len(SHARDS)):
         rows = labelled(number, scheme, kind)
         back = decode_labels(encode_labels(rows))
@@ -57,7 +57,7 @@ def test_a_shard_comes_back_as_it_was_stored(scheme: str, kind: str) -> None:
 
 @every_kind
 @every_scheme
-def test_stored_labels_are_what_the_teacher_says_of_the_same_view(scheme: str, kind: str) -> None:
+def test_stored_labels_equal_the_teachers_logits_of_the_same_view(scheme: str, kind: str) -> None:
     kept, asked, rows = stored(scheme, kind), online(scheme, kind), np.array([14, 0, 9, 3])
     for view in (4, 2):
         one, other = kept.view(view), asked.view(view)
@@ -74,7 +74,9 @@ def gap(scheme: str, kept: Labels, asked: Labels, rows: np.ndarray) -> float:
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @every_scheme
-def test_labels_hold_in_every_precision(scheme: str, precision: Precision) -> None:
+def test_stored_and_online_labels_agree_in_every_precision(
+    scheme: str, precision: Precision
+) -> None:
     kept, exact = stored(scheme, "cutmix", precision), online(scheme, "cutmix")
     allowed = SCHEMES[scheme].tolerance + PRECISIONS[precision]
     assert gap(scheme, kept.view(3), exact.view(3), np.arange(COUNT)) <= allowed
@@ -98,7 +100,7 @@ def test_a_label_depends_on_no_other_view_shard_or_order(scheme: str, kind: str)
 
 # Pooled labels depend on the images beside: no single view says what their teacher saw.
 @pytest.mark.parametrize("kind", sorted(KINDS.keys() - {"pooled"}))
-def test_the_student_sees_what_the_teacher_saw(kind: str) -> None:
+def test_the_student_gets_the_views_that_the_teacher_labelled(kind: str) -> None:
     labels, teacher, rows = stored("logits", kind).view(3), teacher_of(kind), np.array([12, 9, 2])
     together = torch.from_numpy(np.concatenate([shard(n).pixels for n in range(len(SHARDS))]))
     mix = settings("logits", kind).mix.kind
@@ -107,7 +109,7 @@ def test_the_student_sees_what_the_teacher_saw(kind: str) -> None:
 
 
 @every_scheme
-def test_shards_of_different_views_meet_in_one_batch(scheme: str) -> None:
+def test_one_batch_may_hold_shards_in_different_views(scheme: str) -> None:
     labels, rows = stored(scheme, "cutmix"), np.arange(COUNT)
     mixed, alone = labels.view((4, 2, 3)), {view: labels.view(view) for view in VIEWS}
     ends = np.cumsum([len(images) for images in SHARDS])

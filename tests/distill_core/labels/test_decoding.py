@@ -94,7 +94,7 @@ def coded_labels(dtype: torch.dtype, bits: int) -> tuple[np.ndarray, np.ndarray]
 
 
 @pytest.mark.parametrize(("bits", "most"), [(8, 1e-4), (4, 5e-3)])
-def test_a_head_in_bfloat16_keeps_what_the_codec_promises(bits: int, most: float) -> None:
+def test_a_head_in_bfloat16_keeps_the_error_bound_of_the_codec(bits: int, most: float) -> None:
     lost = {d: share_lost(*coded_labels(d, bits), 20.0) for d in (torch.float32, torch.bfloat16)}
     assert lost[torch.float32] < lost[torch.bfloat16] <= most
     assert lost[torch.bfloat16] - lost[torch.float32] < 2e-5
@@ -115,7 +115,7 @@ def test_a_run_in_bfloat16_decodes_in_bfloat16_and_no_other(half: bool) -> None:
     assert ((found - exact).abs() <= 2**-6 * scale).all()
 
 
-def test_ensembles_stand_side_by_side_in_one_label() -> None:
+def test_features_of_an_ensemble_are_coded_together_and_decoded_by_one_head() -> None:
     """Features of two teachers, coded channel by channel, and their heads in one."""
     rng = np.random.default_rng(4)
     features = [rng.normal(size=(6, d)).astype(np.float32) for d in (5, 8)]

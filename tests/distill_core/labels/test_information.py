@@ -58,7 +58,7 @@ PARTS = (slice(0, 1400), slice(1400, None))
 
 
 @pytest.mark.parametrize("stored", STORED)
-def test_a_label_of_a_trained_teacher_loses_little_and_costs_what_is_said(
+def test_the_documented_loss_and_size_of_a_label_hold_for_a_trained_teacher(
     stored: str, teacher: FrozenTeacher, digits: Labelled
 ) -> None:
     overrides, most, each = STORED[stored]

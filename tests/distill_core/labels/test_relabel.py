@@ -79,7 +79,7 @@ def test_partners_stay_inside_their_shard() -> None:
     assert sorted(partners[8:]) == list(range(8, 12))
 
 
-def test_the_student_sees_exactly_what_the_teacher_saw() -> None:
+def test_the_student_gets_exactly_the_views_that_the_teacher_labelled() -> None:
     teacher, labels = tiny_teacher(), online().view(5)
     together = torch.from_numpy(np.concatenate([shard(0).pixels, shard(1).pixels]))
     rows = np.array([9, 2])
@@ -138,7 +138,7 @@ def test_logits_that_float16_cannot_hold_are_refused(bias: float, message: str) 
 
 
 @pytest.mark.parametrize("scheme", ["features", "logits", "topk"])
-def test_a_teacher_that_says_nothing_finite_is_refused_under_every_scheme(scheme: str) -> None:
+def test_logits_that_are_not_finite_are_refused_under_every_scheme(scheme: str) -> None:
     teacher = tiny_teacher()
     next(teacher.backbone.parameters()).data.fill_(float("nan"))
     kept = ["relabel.topk=2"] if scheme == "topk" else []
@@ -151,7 +151,7 @@ def test_auto_chooses_the_smaller_scheme_for_the_teacher() -> None:
     assert stored(0, "auto").scheme == "features"  # 8 features against 4 classes in fp16
 
 
-def test_hard_labels_need_no_teacher_and_get_none() -> None:
+def test_hard_labels_are_made_without_a_teacher() -> None:
     images: list[tuple[ImageId, ...]] = [tuple(part) for part in SHARDS]
     labels = ViewsOnly(images, settings("features"), 0, SIDE).view(3)
     assert np.array_equal(labels.drawn.view.boxes, online().view(3).drawn.view.boxes)

@@ -15,7 +15,7 @@ from tests.support.tiny import tiny_run
 LOGITS = torch.randn(7, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
-def test_the_kept_ones_keep_their_places_and_the_others_their_mean() -> None:
+def test_kept_logits_keep_their_classes_and_the_others_get_their_mean() -> None:
     top = keep_top(LOGITS, 5)
     back = restore(top, classes=12, rest="mean")
     kept = torch.zeros_like(LOGITS, dtype=torch.bool).scatter(1, top.ids, True)
@@ -25,7 +25,7 @@ def test_the_kept_ones_keep_their_places_and_the_others_their_mean() -> None:
         torch.testing.assert_close(back[row, ~kept[row]], left.mean().expand(7))
 
 
-def test_without_a_rest_the_softmax_is_over_the_kept_ones_at_any_temperature() -> None:
+def test_without_a_rest_the_softmax_is_over_the_kept_logits_at_any_temperature() -> None:
     top = keep_top(LOGITS, 5)
     for temperature in (1.0, 20.0):
         said = (restore(top, classes=12, rest="none") / temperature).softmax(1)
@@ -34,11 +34,11 @@ def test_without_a_rest_the_softmax_is_over_the_kept_ones_at_any_temperature() -
         torch.testing.assert_close(said.gather(1, top.ids), expected)
 
 
-def test_all_of_them_are_the_logits() -> None:
+def test_keeping_every_class_gives_the_logits_themselves() -> None:
     assert torch.equal(restore(keep_top(LOGITS, 12), classes=12, rest="none"), LOGITS)
 
 
-def test_the_first_ones_of_a_larger_k_are_a_smaller_one() -> None:
+def test_the_first_logits_of_a_larger_k_equal_those_of_a_smaller_k() -> None:
     larger, smaller = keep_top(LOGITS, 8), keep_top(LOGITS, 3)
     assert torch.equal(larger.values[:, :3], smaller.values)
     assert torch.equal(larger.ids[:, :3], smaller.ids)
@@ -55,7 +55,9 @@ def test_students_learn_from_labels_without_a_rest() -> None:
 
 
 @pytest.mark.parametrize(("k", "least", "most"), [(10, 0.5, 0.99), (100, 0.3, 0.6)])
-def test_top_k_is_no_codec(k: int, least: float, most: float) -> None:
+def test_topk_loses_more_information_than_the_feature_codec(
+    k: int, least: float, most: float
+) -> None:
     """At T = 20 and 1,000 classes; features of 4 bits lose at most 0.005."""
     exact = labels()[0]
     back = restore(keep_top(torch.from_numpy(exact), k), classes=CLASSES, rest="mean")
@@ -71,6 +73,6 @@ def test_top_k_is_no_codec(k: int, least: float, most: float) -> None:
         (["relabel.scheme=topk", "relabel.topk=2", "posttrain.loss=mse"], "set posttrain.rest"),
     ],
 )
-def test_settings_that_cannot_be_meant_are_refused(overrides: list[str], message: str) -> None:
+def test_contradictory_settings_are_refused(overrides: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         tiny_run(*overrides)

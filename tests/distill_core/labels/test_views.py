@@ -66,7 +66,7 @@ def test_seed_view_and_images_each_change_the_draws() -> None:
     assert not any(same(draw(), other) for other in others)
 
 
-def test_draws_belong_to_single_images() -> None:
+def test_the_draw_of_an_image_does_not_depend_on_other_images() -> None:
     view = draw("cutout").view
     assert len({tuple(box) for box in view.boxes.tolist()}) > len(IMAGES) // 2
     assert {bool(flip) for flip in view.flips} == {True, False}
@@ -99,7 +99,7 @@ def by_the_book(drawn: LabelView, kind: str) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("dtype", "within"), [(torch.float64, 1e-6), (torch.float32, 5e-6), (torch.bfloat16, 0.1)]
 )
-def test_every_mix_is_shown_as_written(kind: str, dtype: torch.dtype, within: float) -> None:
+def test_every_mix_is_rendered_as_drawn(kind: str, dtype: torch.dtype, within: float) -> None:
     drawn, every = draw(kind), np.arange(len(IMAGES))
     shown = Renderer(kind, MEAN, STD, dtype).render(PIXELS, every, drawn)
     assert shown.dtype == dtype
@@ -108,7 +108,7 @@ def test_every_mix_is_shown_as_written(kind: str, dtype: torch.dtype, within: fl
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_row_looks_the_same_in_any_batch(kind: str) -> None:
+def test_a_row_is_rendered_alike_in_any_batch(kind: str) -> None:
     drawn = draw(kind)
     whole = show(list(range(len(IMAGES))), drawn, kind)
     for rows in ([5], [11, 0, 5], [3, 3]):
@@ -148,7 +148,7 @@ def test_the_whole_image_unmixed_is_the_stored_image_normalised() -> None:
 
 
 @pytest.mark.parametrize("before", BEFORE)
-def test_what_comes_before_the_crop_shifts_no_other_draw_and_is_shown(
+def test_operations_before_the_crop_change_no_other_draw_and_are_rendered(
     before: dict[str, object],
 ) -> None:
     drawn = sample_label_view(0, IMAGES, 2, config(**before), side=SIDE)
@@ -169,7 +169,7 @@ def test_patches_are_shuffled_before_the_crop() -> None:
     torch.testing.assert_close(shown, expected, rtol=0, atol=1e-12)
 
 
-def test_a_partner_is_shown_under_its_own_operations_and_patches() -> None:
+def test_a_partner_is_rendered_with_its_own_operations_and_patches() -> None:
     settings = config(flip=False, crop=False, **BEFORE[2])
     drawn, alone = (sample_label_view(0, IMAGES, 2, settings, side=SIDE) for _ in range(2))
     alone.mix.boxes[:] = 0

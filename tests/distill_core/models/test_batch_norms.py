@@ -105,7 +105,7 @@ def test_statistics_of_bfloat16_activations_are_float32() -> None:
     torch.testing.assert_close(grad.double(), expected, rtol=2e-2, atol=1e-4)
 
 
-def test_a_large_mean_costs_a_variance_nothing_where_plain_sums_lose_it() -> None:
+def test_a_variance_is_exact_beside_a_large_mean_where_plain_sums_fail() -> None:
     layer = norm(3, torch.float32)
     assert layer.running_mean is not None
     layer.running_mean += 1000

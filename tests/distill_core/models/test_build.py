@@ -20,7 +20,7 @@ def same(first: nn.Module, second: nn.Module) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_the_table_and_the_configuration_know_the_same_networks() -> None:
+def test_the_table_and_the_config_list_the_same_networks() -> None:
     assert set(MODELS) == set(get_args(Network))
 
 
@@ -63,7 +63,7 @@ def test_no_two_parameters_share_their_draws() -> None:
     assert len({block.flatten()[0].item() for block in blocks}) == len(blocks)
 
 
-def test_the_start_has_the_spread_that_he_initialisation_asks_for() -> None:
+def test_initial_weights_have_the_variance_of_he_initialisation() -> None:
     weight = build_model(ModelConfig(name="resnet18_small", width=32), 10, seed=0).get_parameter(
         "layer3.0.conv2.weight"
     )

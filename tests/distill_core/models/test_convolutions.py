@@ -96,7 +96,7 @@ def test_replaced_convolutions_compute_what_they_did_and_keep_their_names() -> N
     assert list(seen.channels) == list(seen.patches) == [0, 1]
 
 
-def test_nothing_is_measured_unasked_and_skipped_layers_are_not_measured() -> None:
+def test_convolutions_are_measured_only_on_request_and_never_where_skipped() -> None:
     model, x = network().double(), activations(8, 8)
     tape, _ = measure_convolutions(model)
     model(x)
@@ -125,7 +125,7 @@ def test_groups_are_measured_as_if_each_were_alone(
         assert torch.equal(var[number], var_)
 
 
-def test_each_group_does_without_the_convolutions_of_its_own_draw() -> None:
+def test_each_group_leaves_out_the_convolutions_of_its_own_draw() -> None:
     model, x = network().double(), activations(8, 8)
     tape, _ = measure_convolutions(model)
     draws = [frozenset({0}), frozenset({1})]

@@ -18,7 +18,7 @@ from tests.support.tiny import SIDE, WIDTH, tiny_batch, tiny_run, tiny_teacher
 POOL = "squeeze.pool=[{model: {name: convnet3, width: 8}}]"
 
 
-def test_an_ensemble_says_the_mean_of_its_members_logits() -> None:
+def test_an_ensemble_returns_the_mean_of_its_members_logits() -> None:
     members = [tiny_teacher(seed=0), tiny_teacher(seed=1), tiny_teacher(seed=2)]
     together, pixels = Ensemble(members), torch.randn(5, 3, SIDE, SIDE)
     mean = torch.stack([member(pixels).logits for member in members]).mean(dim=0)
@@ -28,7 +28,7 @@ def test_an_ensemble_says_the_mean_of_its_members_logits() -> None:
     assert together.spec.features == 3 * WIDTH
 
 
-def test_a_weighted_ensemble_says_the_weighted_mean_and_is_another_teacher() -> None:
+def test_a_weighted_ensemble_returns_the_weighted_mean_under_another_digest() -> None:
     members = [tiny_teacher(seed=0), tiny_teacher(seed=1)]
     weighting = WeightingConfig(priors=(56.4, 42.3), temperature=10)
     together, pixels = as_ensemble(members, weighting), torch.randn(5, 3, SIDE, SIDE)
@@ -38,7 +38,7 @@ def test_a_weighted_ensemble_says_the_weighted_mean_and_is_another_teacher() -> 
     assert together.digest != as_ensemble(members).digest
 
 
-def test_a_stage_says_how_good_each_of_its_teachers_is() -> None:
+def test_a_stage_reports_the_accuracy_of_each_of_its_teachers() -> None:
     with pytest.raises(ConfigError, match="has 2 values, expected 1, one per teacher"):
         tiny_run("relabel.weighting={priors: [1, 2], temperature: 5}")
     priors = "recover.committee={weighting: {priors: [1, 2, 3], temperature: 5}}"
@@ -48,12 +48,12 @@ def test_a_stage_says_how_good_each_of_its_teachers_is() -> None:
         tiny_run("recover.committee={voters: 2}")
 
 
-def test_one_teacher_is_no_ensemble() -> None:
+def test_one_teacher_is_not_wrapped_in_an_ensemble() -> None:
     teacher = tiny_teacher()
     assert as_ensemble([teacher]) is teacher
 
 
-def test_the_digest_names_the_members_and_their_order() -> None:
+def test_the_digest_of_an_ensemble_follows_its_members_and_their_order() -> None:
     one, other = tiny_teacher(seed=0), tiny_teacher(seed=1)
     digests = {Ensemble([one, other]).digest, Ensemble([other, one]).digest, one.digest}
     assert len(digests) == 3
@@ -83,7 +83,7 @@ def test_a_stage_cannot_ask_for_a_teacher_that_is_not_in_the_pool() -> None:
         tiny_run(POOL, "relabel.teachers=[0, 2]")
 
 
-def test_a_member_is_trained_like_the_first_unless_it_says_otherwise() -> None:
+def test_a_member_of_the_pool_is_trained_like_the_first_teacher_by_default() -> None:
     run = tiny_run(POOL)
     member = run.of_teacher(1).squeeze
     assert member.model.title == "convnet3-w8"

@@ -146,7 +146,7 @@ def test_another_width_is_refused_with_both_shapes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [[1, 2], {}, torch.zeros(3), {"lr": 0.1}])
-def test_what_is_no_state_dict_is_refused(tmp_path: Path, content: Any) -> None:
+def test_a_file_without_a_state_dict_is_refused(tmp_path: Path, content: Any) -> None:
     with pytest.raises(DataError, match="expected a"):
         read_state_dict(saved(tmp_path, content))
 

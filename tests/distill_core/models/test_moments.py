@@ -33,7 +33,7 @@ def activations(
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_moments_are_exact_where_sums_one_by_one_are_not(
+def test_moments_are_exact_where_sequential_sums_are_not(
     shape: tuple[int, ...], dtype: torch.dtype, layout: torch.memory_format, device: str
 ) -> None:
     x = activations(shape, dtype, layout, device)
@@ -44,7 +44,7 @@ def test_moments_are_exact_where_sums_one_by_one_are_not(
     torch.testing.assert_close(var.double(), wanted_var, rtol=3e-6, atol=0)
 
 
-def test_the_kernel_by_itself_would_miss_that_bound() -> None:
+def test_the_kernel_alone_exceeds_that_bound() -> None:
     x = activations(SHAPES[0], torch.bfloat16, torch.channels_last)
     unused = torch.empty(2, 8)
     _, var = torch.ops.aten.batch_norm_update_stats(x, *unused, 1.0)

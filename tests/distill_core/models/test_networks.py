@@ -82,7 +82,7 @@ def frozen(name: str, precision: Precision = "float32") -> FrozenTeacher:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_frozen_it_says_what_the_whole_says_and_its_features_give_its_logits(name: str) -> None:
+def test_a_frozen_network_has_the_same_logits_and_its_features_give_them(name: str) -> None:
     with torch.no_grad():
         teacher, x = frozen(name), pixels(name)
         said = teacher(x, statistics=True)
@@ -107,7 +107,7 @@ def test_a_frozen_network_gives_a_gradient_to_the_pixels_and_to_nothing_else(nam
 
 
 @pytest.mark.parametrize("name", ["alexnet", "convnet3_instance", "densenet121_small"])
-def test_in_bfloat16_features_and_logits_stay_wide(name: str) -> None:
+def test_features_and_logits_stay_float32_under_bfloat16(name: str) -> None:
     with torch.no_grad():
         said, exact = frozen(name, "bfloat16")(pixels(name)), frozen(name)(pixels(name))
     assert said.features.dtype == said.logits.dtype == torch.float32
@@ -152,7 +152,7 @@ def test_a_small_network_keeps_a_map_of_at_least_four_pixels_a_side(name: str, l
     assert seen[0].shape[-1] >= 4
 
 
-def test_an_instance_norm_sees_each_image_alone() -> None:
+def test_an_instance_norm_does_not_mix_images() -> None:
     x = pixels("convnet3_instance")
     with torch.no_grad():
         both, first = built("convnet3_instance")(x), built("convnet3_instance")(x[:1])

@@ -59,7 +59,7 @@ def test_features_and_logits_are_those_of_the_network(precision: Precision) -> N
 
 
 @pytest.mark.parametrize("precision", ["float32", "float64"])
-def test_statistics_are_those_that_a_hook_would_read(precision: Precision) -> None:
+def test_statistics_equal_those_read_by_a_hook(precision: Precision) -> None:
     dtype = torch.float64 if precision == "float64" else torch.float32
     model, x, inputs = network().to(dtype), images().to(dtype), []
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
@@ -120,7 +120,7 @@ def test_convolutions_are_stored_channels_last() -> None:
     assert weight.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_a_teacher_stays_in_eval_mode_statistics_and_all() -> None:
+def test_a_teacher_stays_in_evaluation_mode_and_keeps_its_statistics() -> None:
     frozen, x = teacher(), images()
     before = {name: value.clone() for name, value in frozen.state_dict().items()}
     first = frozen(x, statistics=True).logits

@@ -65,7 +65,9 @@ def train(
     ("views", "prune", "stored"),
     [(300, 0, 300), (300, 0.9, 30), (300, 0.95, 15), (300, 0.975, 7), (300, 0.97, 9), (5, 0.99, 1)],
 )
-def test_pruning_leaves_so_many_views(views: int, prune: float, stored: int) -> None:
+def test_pruning_leaves_the_documented_number_of_views(
+    views: int, prune: float, stored: int
+) -> None:
     run = tiny_run(f"relabel.views={views}", f"relabel.prune={prune}")
     assert run.relabel.stored_views == stored
 
@@ -76,7 +78,7 @@ def test_views_come_in_order_and_start_again() -> None:
     assert read == [(n, n) for n in (0, 1, 2, 3, 0, 1)]
 
 
-def test_a_pool_is_drawn_from_evenly_by_shard_and_epoch() -> None:
+def test_views_are_drawn_evenly_from_the_pool_by_shard_and_epoch() -> None:
     run = tiny_run(*POOL)
     read = np.array([views_of_epoch(run, epoch, seed=3, shards=5) for epoch in range(2000)])
     assert read.shape == (2000, 5)
@@ -89,7 +91,7 @@ def test_a_pool_is_drawn_from_evenly_by_shard_and_epoch() -> None:
     assert again != views_of_epoch(run, 1234, seed=4, shards=5)
 
 
-def test_a_student_asks_for_the_drawn_views_and_resumes_with_the_same() -> None:
+def test_a_resumed_student_reads_the_same_drawn_views() -> None:
     weights, labels, _ = train(*POOL)
     assert len(labels.views) == 6
     assert {view for views in labels.views for view in views} <= set(range(4))
@@ -102,7 +104,7 @@ def test_a_student_asks_for_the_drawn_views_and_resumes_with_the_same() -> None:
     assert rest.views == labels.views[4:]
 
 
-def test_shards_of_different_views_meet_in_one_batch() -> None:
+def test_one_batch_may_hold_shards_in_different_views() -> None:
     run = tiny_run(*POOL)
     labels, _ = sources(run)
     mixed, first, second = (labels.view(views) for views in ((0, 3), 0, 3))
@@ -113,7 +115,7 @@ def test_shards_of_different_views_meet_in_one_batch() -> None:
     assert np.array_equal(mixed.drawn.mix.partners[:8], first.drawn.mix.partners[:8])
 
 
-def test_hard_epochs_read_no_label_and_the_soft_ones_go_on_where_they_were() -> None:
+def test_hard_epochs_read_no_label_and_do_not_shift_the_views_of_soft_epochs() -> None:
     overrides = ("relabel.views=3", "posttrain.hard_epochs=[2, 4]")
     soft, (weights, labels, views) = train("relabel.views=3")[0], train(*overrides)
     assert labels.views == [(0, 0), (1, 1), (2, 2), (0, 0)]
@@ -125,7 +127,7 @@ def test_hard_epochs_read_no_label_and_the_soft_ones_go_on_where_they_were() -> 
     assert [epoch for epoch in range(6) if is_hard(settings, epoch)] == [2, 3]
 
 
-def test_the_student_may_be_calibrated_after_each_epoch_and_resumes_with_its_temperature() -> None:
+def test_a_student_calibrated_after_each_epoch_resumes_with_its_temperature() -> None:
     fixed = ("posttrain.temperature=0.1", "posttrain.student_temperature=1.0")
     calibrated = (*fixed, "posttrain.calibrate_student=true")
     weights, _, _ = train(*calibrated)
@@ -152,6 +154,6 @@ def test_the_best_temperature_undoes_a_scale() -> None:
         ("relabel.prune=1.0", "relabel.prune"),
     ],
 )
-def test_settings_that_cannot_be_meant_are_refused(override: str, message: str) -> None:
+def test_contradictory_settings_are_refused(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         tiny_run(*SETTINGS, override)

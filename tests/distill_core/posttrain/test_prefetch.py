@@ -74,7 +74,7 @@ def test_labels_are_the_same_whether_read_ahead_or_not(scheme: str) -> None:
         assert torch.equal(labels.logits(every), alone.logits(every))
 
 
-def test_the_next_view_is_read_without_being_asked_for_and_no_other() -> None:
+def test_exactly_one_view_is_read_ahead() -> None:
     begun: set[int] = set()
     second = threading.Event()
 
@@ -90,7 +90,7 @@ def test_the_next_view_is_read_without_being_asked_for_and_no_other() -> None:
     assert begun == {0, 1}
 
 
-def test_labels_that_need_the_device_are_not_asked_for_ahead() -> None:
+def test_labels_computed_on_the_device_are_not_read_ahead() -> None:
     asked: list[int] = []
 
     class Asked(ViewsOnly):
@@ -106,7 +106,7 @@ def test_labels_that_need_the_device_are_not_asked_for_ahead() -> None:
         assert asked == [0, 1]
 
 
-def test_what_reading_raises_reaches_who_needs_the_labels_and_ends_the_rest() -> None:
+def test_an_error_while_reading_ahead_is_raised_to_the_consumer_and_stops_the_readers() -> None:
     def broken(view: int) -> LabelRows:
         if view == 1:
             raise DataError("shard-x: damaged")
@@ -119,7 +119,7 @@ def test_what_reading_raises_reaches_who_needs_the_labels_and_ends_the_rest() ->
     assert at_work() == []
 
 
-def test_an_abandoned_view_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reading_stops_when_a_view_is_abandoned(monkeypatch: pytest.MonkeyPatch) -> None:
     release, read_in_vain, stopped = threading.Event(), list[int](), list[ThreadPoolExecutor]()
     shutdown = ThreadPoolExecutor.shutdown
 
@@ -194,7 +194,7 @@ def peak(views: int, shards: int, count: int, width: int) -> tuple[int, int]:
     return held, most
 
 
-def test_two_views_and_a_row_group_per_reader_are_held_however_many_views_there_are() -> None:
+def test_memory_holds_two_views_and_a_row_group_per_reader() -> None:
     shards, count, width = 4 * READERS, 40, 2000
     few, many = (peak(views, shards, count, width) for views in (3, 12))
     bound = 2 * shards * (count * (width + 100) + 8 * width) + READERS * count * width
@@ -240,7 +240,7 @@ def train(run: RunConfig, shards: list[Read], **changes: Any) -> TrainedStudent:
     return train_student(task, images(), source, labelled(8, seed=1), device="cpu", **changes)
 
 
-def test_students_of_coded_features_and_of_logits_see_the_same_draws_and_learn_the_same() -> None:
+def test_students_on_coded_features_and_on_logits_train_on_the_same_draws() -> None:
     trained, draws = {}, {}
     for scheme in ("features", "logits"):
         run, seen = setting(f"relabel.scheme={scheme}"), list[LabelRows]()
@@ -254,7 +254,7 @@ def test_students_of_coded_features_and_of_logits_see_the_same_draws_and_learn_t
         torch.testing.assert_close(weights, other[name], atol=5e-3, rtol=0.05)
 
 
-def test_a_training_that_is_abandoned_leaves_no_reader_behind() -> None:
+def test_an_abandoned_training_leaves_no_reader_running() -> None:
     run = setting("relabel.scheme=features")
 
     def interrupted(done: int, total: int) -> None:

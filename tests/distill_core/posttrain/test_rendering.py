@@ -36,9 +36,7 @@ def renderer(kind: str, dtype: torch.dtype = torch.float32) -> Renderer:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("side", [16, LEVELS_FROM])
 @pytest.mark.parametrize("room", [0, 1 << 20])
-def test_an_epoch_shows_bit_for_bit_what_single_batches_show(
-    kind: str, side: int, room: int
-) -> None:
+def test_an_epoch_renders_the_same_bits_as_single_batches(kind: str, side: int, room: int) -> None:
     pixels, epoch = pixels_of(side), EpochRenderer(pixels_of(side), renderer(kind), room)
     for view in range(2):  # the second epoch renders into the memory of the first
         drawn = draw(kind, side, view)
@@ -49,7 +47,7 @@ def test_an_epoch_shows_bit_for_bit_what_single_batches_show(
             assert views.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_an_epoch_renders_every_image_once_and_without_room_each_part_its_own() -> None:
+def test_an_epoch_renders_every_image_once_or_by_part_if_memory_is_short() -> None:
     pixels, drawn, counted = pixels_of(16), draw("cutmix", 16), list[int]()
     show = Renderer._cropped
 
@@ -65,7 +63,7 @@ def test_an_epoch_renders_every_image_once_and_without_room_each_part_its_own() 
         assert len(counted) > COUNT
 
 
-def test_an_epoch_of_some_images_renders_those_and_their_partners_alone() -> None:
+def test_an_epoch_over_some_images_renders_only_them_and_their_partners() -> None:
     pixels, drawn = pixels_of(16), draw("cutmix", 16)
     epoch = EpochRenderer(pixels, renderer("cutmix"))
     list(epoch.parts(PARTS[:2], drawn))

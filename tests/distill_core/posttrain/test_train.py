@@ -73,7 +73,7 @@ def test_seeds_give_different_students_and_the_same_seed_the_same() -> None:
     assert not same_weights(first, other)
 
 
-def test_hard_labels_never_ask_the_teacher() -> None:
+def test_training_on_hard_labels_never_reads_teacher_logits() -> None:
     run = tiny_run(*SETTINGS)
     views = ViewsOnly([IMAGES], run.relabel, run.seed, SIDE)  # raises when asked for logits
     result, hard = train(images_of="hard_labels", labels=views)
@@ -82,7 +82,7 @@ def test_hard_labels_never_ask_the_teacher() -> None:
     assert not same_weights(hard, train()[1])
 
 
-def test_hard_labels_mix_both_classes_by_what_is_left_of_the_image() -> None:
+def test_hard_labels_weigh_both_classes_by_the_share_of_each_image() -> None:
     train_state, labels = ready(
         DistributedContext(), "relabel.mix.kind=mixup", images_of="hard_labels"
     )
@@ -230,7 +230,9 @@ def test_processes_average_once_per_step_however_many_micro_batches_they_have(ra
 @pytest.mark.parametrize(
     ("batch", "size", "batches"), [(5, 1, 3), (5, 2, 2), (4, 2, 3), (11, 1, 1)]
 )
-def test_every_process_of_every_batch_gets_two_images(batch: int, size: int, batches: int) -> None:
+def test_every_process_gets_at_least_two_images_of_every_batch(
+    batch: int, size: int, batches: int
+) -> None:
     train_state, _ = ready(DistributedContext(), f"posttrain.batch_size={batch}")
     train_state.world = DistributedContext(0, size)
     parts = list(train_state._batches(0))
@@ -239,18 +241,18 @@ def test_every_process_of_every_batch_gets_two_images(batch: int, size: int, bat
     assert min(len(part) for part in parts) >= 2 * size
 
 
-def test_more_processes_than_a_batch_can_feed_are_refused() -> None:
+def test_more_processes_than_a_batch_can_serve_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"posttrain.processes = 3: a batch has 5 images"):
         train(world=DistributedContext(0, 3))
 
 
-def test_a_diverging_student_is_said_to_diverge() -> None:
+def test_a_diverging_student_raises_a_diverged_error() -> None:
     with pytest.raises(DivergedError, match="posttrain"):
         train("posttrain.optimizer={name: sgd, lr: 1.0e30}")
 
 
 @pytest.mark.slow
-def test_a_compiled_student_learns_what_a_plain_one_does() -> None:
+def test_a_compiled_student_learns_the_same_as_an_eager_one() -> None:
     plain, weights = train()
     counters.clear()
     compiled, compiled_weights = train("posttrain.compile=true")

@@ -17,7 +17,7 @@ from tests.support.tiny import CLASSES, SIDE, tiny_batch, tiny_recover, tiny_tea
 
 @pytest.mark.parametrize("batches", [BATCHES, RAGGED], ids=["equal", "ragged"])
 @pytest.mark.parametrize("axis", AXES)
-def test_a_batch_becomes_the_same_bytes_alone_and_in_a_launch(
+def test_a_batch_gives_the_same_bytes_alone_and_in_a_launch(
     axis: str, batches: list[Batch]
 ) -> None:
     alone = [together([batch], *AXES[axis])[0] for batch in batches]
@@ -32,7 +32,7 @@ def test_a_batch_becomes_the_same_bytes_alone_and_in_a_launch(
 
 
 @pytest.mark.parametrize("sizes", [(4, 4, 4), (5, 4, 3)], ids=str)
-def test_groups_are_described_and_differentiated_as_if_each_were_alone(
+def test_statistics_and_gradients_of_groups_equal_those_of_each_group_alone(
     sizes: tuple[int, ...],
 ) -> None:
     teacher, draws = tiny_teacher("float64"), torch.Generator().manual_seed(0)
@@ -62,7 +62,7 @@ def test_one_launch_is_one_pass_through_the_teacher(monkeypatch: pytest.MonkeyPa
     assert sizes[:5] == [(CLASSES,) * 4] * 5
 
 
-def test_launches_take_neighbours_of_any_size() -> None:
+def test_a_launch_holds_neighbouring_batches_of_any_size() -> None:
     config, ragged = tiny_recover(), [*BATCHES, tiny_batch(4, classes=2), tiny_batch(5, classes=2)]
     assert launches(ragged, config, groups=4) == ((0, 1, 2, 3), (4, 5))
     assert launches(ragged, config, groups=1) == tuple((n,) for n in range(6))
@@ -79,7 +79,7 @@ def test_images_that_join_at_other_steps_share_a_launch_and_keep_their_bytes() -
         assert np.array_equal(made.pixels, together([batch], *late)[0].pixels)
 
 
-def test_batches_with_teachers_of_their_own_go_alone() -> None:
+def test_batches_with_perturbed_teachers_are_launched_alone() -> None:
     config = tiny_recover("recover.perturb={radius: 0.1, steps: 2}")
     assert launches(BATCHES, config, groups=4) == ((0,), (1,), (2,), (3,))
 

@@ -56,14 +56,14 @@ def test_weights_are_the_softmax_of_the_priors_over_the_voters() -> None:
     assert weights(WeightingConfig(priors=(5000, 0), temperature=1), (0, 1)) == (1.0, 0.0)
 
 
-def test_all_pairs_come_in_order_and_start_again() -> None:
+def test_all_pairs_vote_in_order_and_start_again() -> None:
     cycle = CommitteeConfig(voters=2, choice="cycle")
     chosen = [voters(cycle, 5, seed=0, ipc_index=n)[0] for n in range(12)]
     assert chosen[:4] == [(0, 1), (0, 2), (0, 3), (0, 4)]
     assert chosen[9:] == [(3, 4), (0, 1), (0, 2)]
 
 
-def test_a_random_pair_belongs_to_the_seed_and_the_index_alone() -> None:
+def test_a_random_pair_depends_on_the_seed_and_the_index_only() -> None:
     random = CommitteeConfig(voters=2)
     chosen = [voters(random, 5, seed=0, ipc_index=n)[0] for n in range(200)]
     assert chosen == [voters(random, 5, seed=0, ipc_index=n)[0] for n in range(200)]
@@ -90,7 +90,7 @@ def test_a_step_of_a_committee_follows_the_weighted_sum_of_the_gradients() -> No
     torch.testing.assert_close(values, 0.7 * parts[0][1] + 0.3 * parts[1][1])
 
 
-def test_a_committee_is_neither_turns_nor_one_of_its_members() -> None:
+def test_a_committee_differs_from_alternating_teachers_and_one_prior_can_dominate() -> None:
     all_three = "recover.committee={}"
     made = recover(all_three)
     assert not np.array_equal(made, recover())

@@ -49,7 +49,7 @@ class Again:
 
 
 @pytest.mark.parametrize("axis", AXES)
-def test_replayed_steps_give_the_bytes_of_steps_taken_one_by_one(axis: str) -> None:
+def test_replayed_steps_give_the_same_bytes_as_eager_steps(axis: str) -> None:
     recorder = Again()
     replayed = together(BATCHES, *AXES[axis], steps_on=lambda _: RecordedSteps(recorder))
     plain = together(BATCHES, *AXES[axis], steps_on=one_by_one)
@@ -59,14 +59,14 @@ def test_replayed_steps_give_the_bytes_of_steps_taken_one_by_one(axis: str) -> N
     assert recorder.replayed > recorder.recorded > 0
 
 
-def test_each_kind_of_step_is_taken_a_few_times_and_then_recorded_once() -> None:
+def test_each_kind_of_step_is_recorded_once_after_a_few_eager_ones() -> None:
     recorder, late = Again(), ("recover.late_groups=2", "recover.ipc_range=2")
     together(BATCHES, *late, "recover.steps=20", steps_on=lambda _: RecordedSteps(recorder))
     assert recorder.recorded == 1  # of one image per class, none joins late
     assert recorder.replayed == 20 - WARM_UP
 
 
-def test_a_recording_that_fails_is_said_and_every_step_is_taken_all_the_same(
+def test_a_failed_recording_is_reported_and_steps_continue_eagerly(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Large:
@@ -122,7 +122,7 @@ def test_every_term_gives_the_same_bytes_when_it_is_replayed(term: str) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_cuda_graphs_give_the_numbers_of_steps_taken_one_by_one() -> None:
+def test_cuda_graphs_give_the_same_numbers_as_eager_steps() -> None:
     how = {"device": "cuda", "teachers": [tiny_teacher().to("cuda")]}
     by_graph = together(BATCHES, **how)
     for one, other in zip(together(BATCHES, steps_on=one_by_one, **how), by_graph, strict=True):

@@ -39,7 +39,7 @@ def test_the_same_arguments_give_the_same_bytes_and_another_seed_others() -> Non
 
 
 @pytest.mark.parametrize("shared", [True, False], ids=["one view", "a view per image"])
-def test_the_loop_equals_the_published_one_written_out(shared: bool) -> None:
+def test_recovery_equals_the_published_loop(shared: bool) -> None:
     """An lr of 2 drives pixels into the walls of the box, so the projection matters too."""
     steps, lr, factor, batch = 6, 2.0, 10.0, tiny_batch()
     config = tiny_recover(
@@ -106,14 +106,14 @@ def test_zero_steps_give_a_real_start_back_bit_for_bit() -> None:
     assert made.trace == ()
 
 
-def test_trace_and_snapshots_span_the_recovery() -> None:
+def test_trace_and_snapshots_cover_the_recovery_from_first_to_last_step() -> None:
     made = recover()
     assert [point["step"] for point in made.trace] == list(range(20))
     assert made.trace[0]["low"] == 1.0
     assert [step for step, _, _ in made.snapshots] == [0, 1, 5, 10, 20]
 
 
-def test_the_trace_tells_the_schedules_and_the_weighted_sum() -> None:
+def test_the_trace_holds_the_schedules_and_the_weighted_sum() -> None:
     config, trace = tiny_recover(), recover().trace
     assert config.crop is not None
     weights = config.terms.items()
@@ -134,7 +134,7 @@ def test_final_losses_are_those_of_the_stored_pixels() -> None:
     assert made.losses["bn_statistics"].tolist() == pytest.approx([gap] * 4, rel=1e-5)
 
 
-def test_weights_are_frozen() -> None:
+def test_recovery_leaves_the_teacher_unchanged_and_without_gradients() -> None:
     teacher = tiny_teacher()
     before = [value.clone() for value in teacher.state_dict().values()]
     recover(teachers=[teacher])
@@ -148,7 +148,7 @@ def test_bfloat16_stays_close_to_float32_at_the_start() -> None:
     assert rough["total"] == pytest.approx(exact["total"], rel=0.05)
 
 
-def test_the_noise_is_that_of_the_batch_and_not_of_its_place_in_a_queue() -> None:
+def test_initial_noise_depends_on_the_batch_and_not_on_the_order_of_work() -> None:
     alone = gaussian(tiny_batch(3), SIDE, seed=0)
     gaussian(tiny_batch(2), SIDE, seed=0)
     assert np.array_equal(alone, gaussian(tiny_batch(3), SIDE, seed=0))
@@ -158,13 +158,13 @@ def test_the_noise_is_that_of_the_batch_and_not_of_its_place_in_a_queue() -> Non
     assert np.abs(alone).max() > 3  # not clamped to the valid box, as published
 
 
-def test_every_pixel_level_survives_the_trip_through_normalised_space() -> None:
+def test_every_pixel_level_is_unchanged_by_normalising_and_back() -> None:
     levels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(1, 3, 16, 16)
     space = PixelSpace.of(MEAN, STD, torch.empty(0))
     assert torch.equal(space.quantise(space.normalise(levels)), levels)
 
 
-def test_float64_normalises_in_float64() -> None:
+def test_float64_pixels_are_normalised_in_float64() -> None:
     space = PixelSpace.of(MEAN, STD, torch.empty(0, dtype=torch.float64))
     black = space.normalise(torch.zeros(1, 3, 1, 1, dtype=torch.uint8)).flatten().tolist()
     assert black == pytest.approx([-m / s for m, s in zip(MEAN, STD, strict=True)], rel=1e-15)

@@ -59,7 +59,7 @@ def test_segments_must_add_up_to_the_steps() -> None:
         tiny_recover("recover.segments=[{steps: 19}]")
 
 
-def test_one_segment_is_no_segment() -> None:
+def test_one_segment_equals_a_recovery_without_segments() -> None:
     assert np.array_equal(recover().pixels, recover("recover.segments=[{steps: 20}]").pixels)
 
 
@@ -69,13 +69,13 @@ def test_a_new_segment_starts_the_optimiser_afresh() -> None:
     assert halves.trace[:11] == recover().trace[:11]  # the first loss after the cut is the same
 
 
-def test_images_leave_with_the_side_of_the_data_whatever_sides_they_passed() -> None:
+def test_recovered_images_have_the_side_of_the_data_whatever_the_segments() -> None:
     made = recover("recover.segments=[{steps: 12, side: 12}, {steps: 8, side: 24}]")
     assert made.pixels.shape == (4, 3, SIDE, SIDE)
     assert {pixels.shape for _, _, pixels in made.snapshots} == {(3, SIDE, SIDE)}
 
 
-def test_a_residual_of_one_brings_the_start_back_between_segments() -> None:
+def test_a_residual_of_one_restores_the_start_between_segments() -> None:
     settings = ("recover.init=real", *STILL, "recover.segments=[{steps: 10}, {steps: 10}]")
     last_half = recover(*settings, "recover.residual=1.0", start=real())
     losses = [point["cross_entropy"] for point in last_half.trace]
@@ -89,7 +89,7 @@ def test_groups_follow_from_the_place_in_the_range_not_from_the_batch() -> None:
     assert joins_at((1, 2, 3, 4), 20) == (0, 5, 10, 15)
 
 
-def test_before_a_late_group_joins_the_early_one_is_alone() -> None:
+def test_before_a_late_group_joins_only_the_early_one_is_optimised() -> None:
     settings = ("recover.ipc_range=2", "recover.init=real", *STILL)
     first = np.array([image.ipc_index == 0 for image in two_per_class()])
     early = tuple(image for image in two_per_class() if image.ipc_index == 0)
@@ -110,7 +110,7 @@ def test_start_distance_is_taken_under_the_same_view() -> None:
     assert [point["start_distance"] for point in made.trace] == [0.0] * 20
 
 
-def test_start_distance_holds_images_near_their_start() -> None:
+def test_start_distance_keeps_images_near_their_start() -> None:
     far = recover("recover.init=real", *STILL, start=real())
     near = recover(
         "recover.init=real",
@@ -164,7 +164,7 @@ def weights(teacher: FrozenTeacher) -> torch.Tensor:
     return torch.cat([value.flatten() for value in teacher.parameters()])
 
 
-def test_a_moved_teacher_is_as_far_away_as_asked_and_the_stored_one_stays() -> None:
+def test_a_perturbed_teacher_has_the_configured_distance_and_the_original_is_unchanged() -> None:
     config = tiny_recover("recover.perturb={steps: 3, radius: 0.05}").perturb
     assert config is not None
     teacher, pixels, targets = tiny_teacher(), torch.randn(4, 3, SIDE, SIDE), torch.arange(4)
@@ -181,7 +181,7 @@ def test_a_moved_teacher_is_as_far_away_as_asked_and_the_stored_one_stays() -> N
     assert loss(moved) > loss(teacher)
 
 
-def test_a_batch_under_a_moved_teacher_does_not_depend_on_the_one_before() -> None:
+def test_a_batch_under_a_perturbed_teacher_is_independent_of_the_batch_before() -> None:
     teacher, move = tiny_teacher(), "recover.perturb={steps: 3, radius: 0.5}"
     first = recover(move, teachers=[teacher])
     recover(move, teachers=[teacher], batch=tiny_batch(1))
@@ -190,13 +190,13 @@ def test_a_batch_under_a_moved_teacher_does_not_depend_on_the_one_before() -> No
     assert not np.array_equal(first.pixels, recover(teachers=[teacher]).pixels)
 
 
-def test_resizing_to_the_same_side_is_nothing() -> None:
+def test_resizing_to_the_same_side_changes_nothing() -> None:
     images = torch.randn(1, 3, SIDE, SIDE)
     assert resized(images, SIDE) is images
     assert resized(images, 8).shape == (1, 3, 8, 8)
 
 
-def test_teachers_take_turns_from_step_to_step() -> None:
+def test_teachers_alternate_from_step_to_step() -> None:
     one, other = tiny_teacher(), tiny_teacher(seed=1)
     both = recover(*STILL, teachers=[one, other], start=real())
     first = recover(*STILL, teachers=[one], start=real())
@@ -231,7 +231,7 @@ def test_rows_that_the_teacher_gets_wrong_get_no_gradient_from_the_student() -> 
     assert not adversarial(others).requires_grad
 
 
-def test_a_very_sure_student_still_gives_a_gradient() -> None:
+def test_a_very_confident_student_still_gives_a_gradient() -> None:
     said = TeacherOutput(torch.zeros(1, 1), torch.tensor([[9.0, 0.0]]), ())
     logits = torch.tensor([[60.0, 0.0]], requires_grad=True)
     looked = Forward(torch.zeros(1, 3, 2, 2), torch.tensor([0]), said, 1.0, student_logits=logits)
@@ -241,7 +241,7 @@ def test_a_very_sure_student_still_gives_a_gradient() -> None:
     assert gradient.tolist() == [[1.0, -1.0]]
 
 
-def test_a_student_changes_images_and_without_one_the_term_is_not_there() -> None:
+def test_the_adversarial_term_changes_images_with_a_student_and_is_left_out_without() -> None:
     both = {"cross_entropy": 1.0, "adversarial": 1.0}
     config = tiny_recover().model_copy(update={"terms": both})
     alone, asked = recover(config=config), recover(config=config, student=tiny_teacher(seed=1))

@@ -102,7 +102,7 @@ def test_recovery_lowers_each_term(term: str) -> None:
     assert trace[-1][term] < 0.7 * trace[0][term]
 
 
-def test_which_convolutions_are_left_out_is_drawn_anew_in_each_step_and_at_the_given_rate() -> None:
+def test_convolutions_are_dropped_at_the_given_rate_by_a_new_draw_in_each_step() -> None:
     config = config_of("conv_statistics")
 
     def draws(seed: int) -> list[frozenset[int]]:
@@ -113,7 +113,7 @@ def test_which_convolutions_are_left_out_is_drawn_anew_in_each_step_and_at_the_g
     assert sum(map(len, draws(0))) / (50 * 40) == pytest.approx(0.4, abs=0.05)
 
 
-def test_a_step_without_a_convolution_counts_less() -> None:
+def test_a_drop_rate_near_one_makes_the_term_of_a_step_zero() -> None:
     whole = recovered("conv_statistics", steps=1, convolutions=None).trace[0]
     config = config_of("conv_statistics")
     assert config.convolutions is not None
@@ -149,7 +149,7 @@ def test_averaged_statistics_have_the_gradient_of_the_step_alone() -> None:
     assert moments_of(memory.of(said_of(now), "another"))[0].item() == 8.0
 
 
-def test_averages_begin_with_the_first_step_of_each_batch() -> None:
+def test_statistic_averages_start_anew_with_each_batch() -> None:
     plain = recovered("bn_statistics", steps=3).trace
     averaged = recovered("bn_statistics", steps=3, statistics_decay=0.8).trace
     again = recovered("bn_statistics", steps=3, statistics_decay=0.8).trace
@@ -158,7 +158,7 @@ def test_averages_begin_with_the_first_step_of_each_batch() -> None:
     assert averaged == again
 
 
-def test_tiles_come_row_by_row_at_the_side_of_an_image() -> None:
+def test_tiles_are_cut_row_by_row_and_resized_to_the_image_side() -> None:
     quarter = torch.arange(4.0).view(2, 2).repeat_interleave(2, 0).repeat_interleave(2, 1)
     images = torch.stack([quarter, quarter + 4]).unsqueeze(1).expand(2, 3, 4, 4)
     cut = tiles_of(images.contiguous(), 2)
@@ -242,12 +242,12 @@ def test_a_pool_may_have_teachers_without_batch_norm_but_not_only_such() -> None
         ),
     ],
 )
-def test_what_a_term_lacks_is_said(overrides: tuple[str, ...], said: str) -> None:
+def test_a_missing_input_of_a_term_is_named(overrides: tuple[str, ...], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         tiny_recover(*overrides)
 
 
-def test_measured_is_what_active_terms_ask_for() -> None:
+def test_the_measured_statistics_are_those_of_the_active_terms() -> None:
     assert SIDE % 2 == 0
     both = config_of("conv_statistics", "class_patch_statistics", class_bn_statistics=0.0)
     assert both.measured == {"channels", "patches"}

@@ -36,7 +36,7 @@ def counted(precision: Precision = "float32") -> tuple[Dispatched, Dispatched]:
     return counts[0], counts[1]
 
 
-def test_a_step_waits_for_no_number_and_draws_none() -> None:
+def test_a_step_neither_synchronises_nor_draws_random_numbers() -> None:
     theirs, ours = counted()
     waits = ("_local_scalar_dense", "item", "nonzero", "is_nonzero", "equal")
     assert not [name for name in ours.calls if name in waits or "rand" in name]
@@ -53,7 +53,7 @@ def test_a_step_has_fewer_operations_and_moves_fewer_bytes_than_the_published_lo
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_the_teacher_has_no_gradients_of_weights(precision: Precision) -> None:
+def test_no_gradient_of_a_teacher_weight_is_computed(precision: Precision) -> None:
     """With weights left trainable a step costs three forward passes, without them two."""
     flops = []
     for step in steps(precision):

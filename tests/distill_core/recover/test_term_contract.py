@@ -90,7 +90,9 @@ def test_its_gradient_reaches_the_rows_of_the_table_and_no_other_batch(term: str
 
 
 @every_term
-def test_an_image_is_moved_the_same_beside_others_only_where_the_table_says_so(term: str) -> None:
+def test_a_gradient_is_independent_of_other_images_only_where_the_table_states_it(
+    term: str,
+) -> None:
     beside = [noise(5, 2), np.concatenate([noise(5, 2)[:1], noise(4, 9)])]
     taken = [step(term, precision="float64", pixels=[pixels]) for pixels in beside]
     one, two = (done.gradients[0][0] for done in taken)
@@ -99,7 +101,7 @@ def test_an_image_is_moved_the_same_beside_others_only_where_the_table_says_so(t
 
 
 @every_term
-def test_a_batch_gives_the_same_bytes_again_with_other_objects(term: str) -> None:
+def test_equal_inputs_in_new_objects_give_the_same_bytes(term: str) -> None:
     config = config_of(term)
 
     def made() -> Any:
@@ -129,25 +131,25 @@ def elsewhere() -> dict[str, str]:
 
 
 @every_term
-def test_another_process_finds_the_same_value(term: str, elsewhere: dict[str, str]) -> None:
+def test_another_process_computes_the_same_value(term: str, elsewhere: dict[str, str]) -> None:
     assert step(term).value.hex() == elsewhere[term]
 
 
 @every_term
-def test_a_term_is_worth_the_same_in_a_launch_with_other_batches(term: str) -> None:
+def test_a_term_has_the_same_value_in_a_launch_with_other_batches(term: str) -> None:
     alone, shared = step(term), step(term, weights=(1.0, 1.0, 1.0))
     assert alone.value == shared.value
     assert torch.equal(alone.gradients[0], shared.gradients[0])
 
 
 @every_term
-def test_bfloat16_stays_near_float32(term: str) -> None:
+def test_values_in_bfloat16_are_close_to_those_in_float32(term: str) -> None:
     wide, narrow = step(term), step(term, precision="bfloat16")
     assert narrow.value == pytest.approx(wide.value, rel=TOLERANCE, abs=TOLERANCE)
 
 
 @every_term
-def test_without_weight_a_term_is_neither_computed_nor_measured(
+def test_a_term_of_weight_zero_is_neither_computed_nor_measured(
     term: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(forward: terms.Forward) -> torch.Tensor:

@@ -49,7 +49,7 @@ def test_bn_statistics_of_a_real_forward_equals_biased_batch_statistics() -> Non
     torch.testing.assert_close(first.var, seen.var((0, 2, 3), unbiased=False))
 
 
-def test_class_statistics_take_the_place_of_the_running_ones() -> None:
+def test_class_statistics_replace_the_running_ones() -> None:
     # ||(3, 4) - (3, 3)|| = 1 and ||(1, 1) - (1, 4)|| = 3, twice for the first layer.
     statistics = (layer([3.0, 4.0], [1.0, 1.0]),)
     moments = ((torch.tensor([3.0, 3.0]), torch.tensor([1.0, 4.0])),)
@@ -62,7 +62,7 @@ def test_an_unknown_term_is_refused_with_the_known_ones() -> None:
         build_objective({"tvv": 1.0})
 
 
-def test_the_schema_knows_exactly_the_terms_there_are() -> None:
+def test_the_schema_and_the_table_list_the_same_terms() -> None:
     assert set(get_args(TermName)) == set(TERMS)
 
 

@@ -45,14 +45,14 @@ def scores(crops: np.ndarray, label: int) -> np.ndarray:
     return np.array(found)
 
 
-def test_crops_come_one_per_image_and_the_best_first() -> None:
+def test_crops_are_ordered_best_first_with_one_per_image() -> None:
     crops = ranked()
     assert crops.shape == (6, 3, SIDE // FACTOR, SIDE // FACTOR)
     found = scores(crops, 1)
     assert np.all(np.diff(found) >= -1e-6)
 
 
-def test_the_kept_crop_is_the_one_most_like_its_class() -> None:
+def test_choosing_among_more_crops_gives_better_scores() -> None:
     one_each = ranked(MOSAIC.model_copy(update={"crops": 1}))
     assert scores(ranked(), 1).mean() < scores(one_each, 1).mean()
 
@@ -70,7 +70,7 @@ def test_the_same_seed_gives_the_same_crops_and_another_seed_others() -> None:
     assert not np.array_equal(ranked(), ranked(seed=1))
 
 
-def test_tiles_stand_row_by_row() -> None:
+def test_tiles_are_arranged_row_by_row() -> None:
     crops = np.arange(8, dtype=np.uint8).reshape(8, 1, 1, 1).repeat(3, axis=1)
     assert stitch(crops, 0, factor=2)[0].tolist() == [[0, 1], [2, 3]]
     assert stitch(crops, 1, factor=2)[0].tolist() == [[4, 5], [6, 7]]
@@ -81,7 +81,7 @@ def test_a_class_with_few_images_uses_crops_again() -> None:
     assert stitch(crops, 1, factor=2)[1].tolist() == [[1, 2], [0, 1]]
 
 
-def test_at_most_so_many_images_are_looked_at_and_none_twice() -> None:
+def test_at_most_the_configured_number_of_images_is_scored_and_none_twice() -> None:
     chosen = choose_candidates(np.arange(100), "cat", MOSAIC, seed=0)
     assert len(set(chosen.tolist())) == len(chosen) == MOSAIC.images
     few = choose_candidates(np.arange(2), "cat", MOSAIC, seed=0)
@@ -96,6 +96,6 @@ def test_at_most_so_many_images_are_looked_at_and_none_twice() -> None:
         (["recover.init=mosaic", "recover.mosaic.factor=3"], "must divide data.side"),
     ],
 )
-def test_what_cannot_be_tiled_is_refused(overrides: list[str], said: str) -> None:
+def test_images_that_cannot_be_tiled_are_refused(overrides: list[str], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         tiny_run(*overrides)

@@ -34,18 +34,18 @@ def candidates(count: int, used: np.ndarray = NONE, limit: int | None = None) ->
     return candidates_of(count, "cat", used=used, limit=limit, seed=0).tolist()
 
 
-def test_the_first_round_starts_from_what_the_teacher_gets_right() -> None:
+def test_the_first_round_starts_from_images_that_the_teacher_gets_right() -> None:
     assert chosen("0101", None).order.tolist() == [1, 3, 0, 2]
 
 
-def test_later_rounds_want_what_the_student_gets_wrong_then_what_both_do_then_the_rest() -> None:
+def test_later_rounds_prefer_student_errors_then_common_errors_then_the_rest() -> None:
     # Places:      right/right, wrong/wrong, right/wrong, wrong/right, right/wrong
     selected = chosen("10101", "10010")
     assert selected.order.tolist() == [2, 4, 1, 0, 3]
     assert selected.counts == {"wanted": 2, "hard": 1, "other": 2}
 
 
-def test_equals_keep_the_order_in_which_they_were_drawn() -> None:
+def test_equal_ranks_keep_the_order_in_which_they_were_drawn() -> None:
     places = np.array([7, 2, 5], np.int32)
     every = np.ones(3, bool)
     assert select_class(places, every, None, used=NONE).order.tolist() == [7, 2, 5]
@@ -61,7 +61,7 @@ def test_no_image_is_used_in_two_rounds() -> None:
     assert len(set(two.used_after(6).tolist())) == 10
 
 
-def test_only_a_class_that_is_used_up_gives_its_images_again() -> None:
+def test_only_an_exhausted_class_repeats_its_images() -> None:
     every = np.arange(5, dtype=np.int32)
     assert candidates(5, every[:4]) == [4]
     assert sorted(candidates(5, every)) == every.tolist()
@@ -69,7 +69,7 @@ def test_only_a_class_that_is_used_up_gives_its_images_again() -> None:
     assert [short.start_of(n) for n in range(4)] == [0, 1, 0, 1]
 
 
-def test_a_limit_looks_at_other_images_in_each_round() -> None:
+def test_with_a_limit_each_round_considers_other_images() -> None:
     first = candidates(10, limit=3)
     assert first == candidates(10)[:3]
     assert set(first).isdisjoint(candidates(10, np.array(first, np.int32), limit=3))
@@ -80,7 +80,7 @@ def test_a_class_without_images_is_refused() -> None:
         candidates(0)
 
 
-def test_a_network_gets_right_what_it_puts_into_the_class() -> None:
+def test_an_image_is_right_if_its_class_is_predicted() -> None:
     teacher = tiny_teacher()
     pixels = np.random.default_rng(0).integers(0, 256, (130, 3, SIDE, SIDE)).astype(np.uint8)
     right = [gets_right(teacher, pixels, label, device="cpu") for label in range(4)]

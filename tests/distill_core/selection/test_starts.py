@@ -108,7 +108,7 @@ def test_a_start_is_a_real_image_of_its_class(case: str) -> None:
 
 
 @pytest.mark.parametrize("case", INITS)
-def test_no_image_of_a_class_starts_two_before_all_are_used(case: str) -> None:
+def test_no_image_of_a_class_is_reused_before_all_are_used(case: str) -> None:
     made = started(case, batches(PER_CLASS))
     assert len(set(made.values())) == len(made) == CLASSES * PER_CLASS
 
@@ -123,12 +123,12 @@ def test_a_class_with_few_images_uses_them_again_in_the_same_order(case: str) ->
 
 
 @pytest.mark.parametrize("case", COMPARED)
-def test_another_worker_starts_the_same_images_alike_in_any_order(case: str) -> None:
+def test_starts_do_not_depend_on_the_worker_or_the_order(case: str) -> None:
     assert started(case, batches(4)) == started(case, batches(4)[::-1])
 
 
 @pytest.mark.parametrize("case", RANKED)
-def test_a_bfloat16_teacher_ranks_alike_in_any_order_if_not_as_float32_does(case: str) -> None:
+def test_a_bfloat16_teacher_ranks_alike_in_any_order(case: str) -> None:
     """Rounded scores may order a class otherwise: precision is in the key of every image."""
     narrow, exact = (started(case, batches(4), precision=p) for p in ("bfloat16", "float32"))
     assert narrow == started(case, batches(4)[::-1], precision="bfloat16")
@@ -146,13 +146,13 @@ def test_a_start_does_not_depend_on_what_shares_its_batch(case: str) -> None:
 
 
 @pytest.mark.parametrize("case", COMPARED)
-def test_more_images_per_class_leave_those_there_are(case: str) -> None:
+def test_more_images_per_class_keep_the_existing_starts(case: str) -> None:
     few, more = started(case, batches(3), reach=3), started(case, batches(6), reach=6)
     assert few == {image: more[image] for image in few}
 
 
 @pytest.mark.parametrize("case", COMPARED)
-def test_only_what_is_drawn_depends_on_the_seed(case: str) -> None:
+def test_only_random_starts_depend_on_the_seed(case: str) -> None:
     drawn = case in ("gaussian", "real", "judged", "tiles")
     assert (started(case, batches(3)) != started(case, batches(3), seed=1)) == drawn
 
@@ -187,6 +187,6 @@ def test_k_center_is_within_twice_the_smallest_radius_there_is(count: int) -> No
     assert radius(k_center(FEATURES, count).tolist()) <= 2 * best
 
 
-def test_a_choice_of_all_images_is_each_of_them_once_even_if_they_are_alike() -> None:
+def test_selecting_all_images_selects_each_once_even_if_they_are_equal() -> None:
     for select in (herding, k_center):
         assert sorted(select(np.ones((4, 2)), 9).tolist()) == [0, 1, 2, 3]

@@ -22,7 +22,7 @@ from tests.support.killed import Killed, MemoryCheckpoints
 from tests.support.teacher_training import TEST, TRAIN, TREE, run
 
 
-def test_a_teacher_learns_and_is_described() -> None:
+def test_a_trained_teacher_is_accurate_and_described() -> None:
     config = run(training={"epochs": 8, "augment": {"pad_crop": 1}})
     seen: list[tuple[int, int]] = []
     squeezed = train_teacher(
@@ -76,7 +76,7 @@ def test_a_killed_and_resumed_training_gives_the_same_bytes(model: str, killed: 
     assert list(checkpoints.kept) == [1, 2, 3]
 
 
-def test_adam_resumes_bit_for_bit_too() -> None:
+def test_adam_resumes_bit_for_bit() -> None:
     config = run(training={"optimizer": {"name": "adamw", "lr": 0.01}, "nesterov": False})
     checkpoints = MemoryCheckpoints(dies_after=1)
     with pytest.raises(Killed):
@@ -99,7 +99,7 @@ def test_a_finished_training_is_not_repeated() -> None:
     assert again == first
 
 
-def test_the_seed_decides_and_the_global_generator_is_left_alone() -> None:
+def test_a_training_follows_its_seed_and_leaves_the_global_generator_unchanged() -> None:
     config = run(training={"epochs": 1})
     before = torch.get_rng_state()
     first = train_teacher(TRAIN, TEST, run=config, class_hash="ab")
@@ -117,7 +117,7 @@ def test_other_precisions_train_and_store_float32(precision: str) -> None:
     assert np.isfinite(squeezed.curve[0]["loss"])
 
 
-def test_a_diverged_training_says_so() -> None:
+def test_a_diverged_training_raises_a_diverged_error() -> None:
     config = run(training={"optimizer": {"name": "sgd", "lr": 1e30}, "schedule": {}})
     with pytest.raises(DivergedError, match=r"epoch 1 is (nan|inf), expected a finite number"):
         train_teacher(TRAIN, TEST, run=config, class_hash="ab")
@@ -164,7 +164,7 @@ def exported(folder: Path) -> tuple[Path, RunConfig]:
     return weights, run(squeeze={"checkpoint": str(weights), "training": None})
 
 
-def test_an_exported_teacher_comes_back_the_same(tmp_path: Path) -> None:
+def test_an_exported_teacher_is_imported_unchanged(tmp_path: Path) -> None:
     weights, importing = exported(tmp_path)
     taken = import_teacher(TEST, run=importing, class_hash="ab")
     assert taken.files["safetensors"] == weights.read_bytes()
@@ -187,7 +187,7 @@ def test_an_import_that_contradicts_its_description_is_refused(tmp_path: Path) -
         import_teacher(TEST, run=importing.model_copy(update={"squeeze": squeeze}), class_hash="ab")
 
 
-def test_weights_without_a_description_are_taken_at_the_run_s_word(tmp_path: Path) -> None:
+def test_weights_without_a_description_are_described_by_the_config(tmp_path: Path) -> None:
     weights, importing = exported(tmp_path)
     weights.with_suffix(".json").unlink()
     spec = TeacherSpec.from_json(import_teacher(TEST, run=importing, class_hash="cd").files["json"])
@@ -226,7 +226,7 @@ def test_a_larger_head_keeps_the_rows_of_known_classes() -> None:
         assert not torch.equal(tensor[:3], fresh[name][:3])
 
 
-def test_fine_tuning_starts_where_the_other_training_ended() -> None:
+def test_fine_tuning_starts_from_the_weights_of_the_other_training() -> None:
     old, _ = teacher_of(training={"epochs": 8, "augment": {"pad_crop": 1}})
     brief = {"epochs": 1, "optimizer": {"name": "sgd", "lr": 1e-3}, "schedule": {}}
     tuned = train_teacher(TRAIN, TEST, run=grown(**brief), class_hash="cd", start=old)

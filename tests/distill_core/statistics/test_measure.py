@@ -72,20 +72,20 @@ def test_the_moments_of_a_class_are_those_of_all_its_images_together() -> None:
     np.testing.assert_allclose(found["000.var"], var, atol=1e-12)
 
 
-def test_what_convolutions_see_is_measured_at_their_inputs() -> None:
+def test_convolution_statistics_are_measured_at_the_inputs() -> None:
     found, x = measured(0), normalised(images(7))
     for kind, moments in (("channels", channel_moments(x)), ("patches", patch_moments(x))):
         for part, expected in zip(("mean", "var"), moments, strict=True):
             np.testing.assert_allclose(found[f"{kind}/000.{part}"], expected[0], atol=1e-12)
 
 
-def test_only_what_is_asked_for_is_measured() -> None:
+def test_only_the_requested_statistics_are_measured() -> None:
     assert all(name.startswith("channels/") for name in measured(0, frozenset({"channels"})))
     names = measure_class(images(2), tiny_teacher(), device="cpu").keys()
     assert all(name[:3].isdigit() for name in names)
 
 
-def test_many_images_are_measured_part_by_part(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_images_are_measured_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = measured(0)
     monkeypatch.setattr(measure, "FORWARD_BATCH", 3)
     parts = measured(0)
@@ -98,7 +98,7 @@ def two_classes() -> bytes:
     return encode_statistics(NAMES, [measured(0), measured(1)])
 
 
-def test_a_file_gives_back_what_was_measured() -> None:
+def test_statistics_are_unchanged_by_storing_and_loading() -> None:
     read = decode_statistics(two_classes())
     assert read.wnids == NAMES
     for name, values in measured(1).items():
@@ -106,7 +106,7 @@ def test_a_file_gives_back_what_was_measured() -> None:
     assert two_classes() == two_classes()
 
 
-def test_a_batch_of_several_classes_is_held_against_their_average() -> None:
+def test_a_batch_of_several_classes_is_compared_with_their_average() -> None:
     read, terms = decode_statistics(two_classes()), ("class_bn_statistics", "class_conv_statistics")
     one, other, both = (
         read.of(batch_of(*names), config(*terms)) for names in (["cat"], ["dog"], NAMES)
@@ -134,7 +134,7 @@ def test_all_classes_together_have_the_moments_of_all_their_images() -> None:
     )
 
 
-def test_the_point_of_an_image_follows_from_its_place_in_its_class() -> None:
+def test_the_barycentre_point_of_an_image_follows_from_its_index_in_its_class() -> None:
     read = decode_statistics(two_classes())
     batch = (ImageId(1, "dog", 1), ImageId(0, "cat", 0), ImageId(1, "dog", 4))
     wanted = read.of(batch, config("feature_barycentre")).features["feature_barycentre"]
@@ -149,7 +149,7 @@ def test_a_class_of_another_block_is_refused() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"\x00" * 40, two_classes()[:-5]])
-def test_bytes_that_are_no_statistics_are_refused(data: bytes) -> None:
+def test_malformed_statistics_are_refused(data: bytes) -> None:
     with pytest.raises(DataError, match="not class statistics"):
         decode_statistics(data)
     with pytest.raises(DataError, match="not class statistics"):

@@ -18,19 +18,19 @@ def execution(store: Store, token: str, key: str = KEY) -> Checkpoints:
     return Checkpoints(store, "squeeze", key, token)
 
 
-def test_nothing_saved_is_nothing_found(store: Store) -> None:
+def test_without_a_save_there_is_no_checkpoint(store: Store) -> None:
     assert execution(store, "t1").latest() is None
     execution(store, "t1").clear()
 
 
-def test_another_execution_goes_on_from_the_furthest_step(store: Store) -> None:
+def test_another_execution_resumes_from_the_furthest_step(store: Store) -> None:
     execution(store, "t1").save(3, b"three")
     execution(store, "t2").save(10, b"ten")
     execution(store, "t3").save(9, b"nine")
     assert execution(store, "t4").latest() == (10, b"ten")
 
 
-def test_older_files_of_this_execution_go(store: Store) -> None:
+def test_older_files_of_the_same_execution_are_deleted(store: Store) -> None:
     first = execution(store, "t1")
     execution(store, "t2").save(1, b"other")
     first.save(1, b"one")
@@ -69,21 +69,21 @@ def test_an_execution_killed_before_its_pointer_keeps_the_one_before(
         json.dumps({"step": 7, "file": "step-000007.safetensors", "sha256": "0" * 64}).encode(),
     ],
 )
-def test_a_torn_or_mismatching_pointer_is_passed_over(store: Store, pointer: bytes) -> None:
+def test_an_incomplete_or_mismatching_pointer_is_ignored(store: Store, pointer: bytes) -> None:
     execution(store, "t1").save(3, b"three")
     execution(store, "t2").save(7, b"seven")
     store.put(f"{FOLDER}-t2/pointer.json", pointer)
     assert execution(store, "t3").latest() == (3, b"three")
 
 
-def test_a_damaged_payload_is_passed_over(store: Store) -> None:
+def test_a_damaged_payload_is_ignored(store: Store) -> None:
     execution(store, "t1").save(3, b"three")
     execution(store, "t2").save(7, b"seven")
     store.put(f"{FOLDER}-t2/step-000007.safetensors", b"sevem")
     assert execution(store, "t3").latest() == (3, b"three")
 
 
-def test_clearing_takes_every_execution_of_this_key_and_no_other(store: Store) -> None:
+def test_clearing_deletes_every_execution_of_the_key_and_no_other(store: Store) -> None:
     other = execution(store, "t1", key="cd" * 16)
     other.save(5, b"other")
     for token in ("t1", "t2"):

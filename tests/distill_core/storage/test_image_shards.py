@@ -78,7 +78,7 @@ def test_a_class_is_a_row_group() -> None:
     assert labels == [[21838] * 2, [21839] * 2, [21840] * 2]
 
 
-def test_others_read_it_as_an_image_dataset() -> None:
+def test_other_libraries_read_an_image_shard_as_an_image_dataset() -> None:
     rows = shard()
     file = opened(encode_images(rows, encoding="png", losses=losses(rows)))
     schema = file.schema_arrow
@@ -94,7 +94,7 @@ def test_others_read_it_as_an_image_dataset() -> None:
     assert table["loss_cross_entropy"].to_numpy().tolist() == losses(rows)["cross_entropy"].tolist()
 
 
-def test_jpeg_is_close_keeps_full_colour_and_says_so_in_its_name() -> None:
+def test_jpeg_is_close_keeps_full_colour_resolution_and_has_its_own_suffix() -> None:
     ramp = np.linspace(0, 255, 16, dtype=np.uint8)
     pixels = np.stack(
         [np.tile(ramp, (16, 1)), np.tile(ramp[:, None], (1, 16)), np.full((16, 16), 9)]
@@ -125,7 +125,7 @@ def test_a_cut_file_is_named(keep: int) -> None:
         decode_images(data, where="shard-x")
 
 
-def test_an_image_that_is_not_its_hash_is_named() -> None:
+def test_an_image_with_a_wrong_hash_is_named() -> None:
     table = opened(encode_images(shard(), encoding="png", losses={})).read()
     position = table.schema.get_field_index("sha256")
     table = table.set_column(position, "sha256", pa.array(["0" * 64] * table.num_rows))
@@ -162,7 +162,7 @@ def test_images_of_two_sizes_are_refused() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"\x89PNG\r\n\x1a\n", b"no image"])
-def test_what_is_no_image_is_a_data_error(data: bytes) -> None:
+def test_bytes_that_are_not_an_image_are_a_data_error(data: bytes) -> None:
     with pytest.raises(DataError, match="not a complete image"):
         decode_pixels(data)
 

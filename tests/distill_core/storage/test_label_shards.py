@@ -44,7 +44,7 @@ def small(**changes: Any) -> LabelRows:
     scheme=st.sampled_from(sorted(label_schema.VALUES)),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_labels_come_back_as_they_were(
+def test_label_rows_are_unchanged_by_encoding_and_decoding(
     first: int, length: int, count: int, width: int, mix: str, scheme: str, seed: int
 ) -> None:
     rows = shard(
@@ -60,7 +60,7 @@ def test_labels_come_back_as_they_were(
 
 @settings(max_examples=30, deadline=None)
 @given(wanted=st.lists(st.integers(10, 15), min_size=1, max_size=6, unique=True))
-def test_some_views_come_back_in_the_order_asked_for(wanted: list[int]) -> None:
+def test_selected_views_are_returned_in_the_requested_order(wanted: list[int]) -> None:
     rows = small(views=range(10, 16))
     picked = decode_labels(encode_labels(rows), wanted)
     take = [view - 10 for view in wanted]
@@ -72,7 +72,7 @@ def test_some_views_come_back_in_the_order_asked_for(wanted: list[int]) -> None:
     assert (picked.partners == rows.partners[take]).all()
 
 
-def test_one_view_reads_without_touching_the_others() -> None:
+def test_damage_to_one_view_does_not_affect_the_others() -> None:
     data = bytearray(encode_labels(small()))
     start = opened(bytes(data)).metadata.row_group(2).column(0).data_page_offset
     data[start + 30] ^= 1
@@ -89,7 +89,7 @@ def test_a_view_is_a_row_group() -> None:
 
 
 @pytest.mark.parametrize("label", [127, 128, 255, 256, 21840, 32767, 32768, 65536])
-def test_ids_survive_every_narrow_field(label: int) -> None:
+def test_image_ids_are_unchanged_by_their_narrow_columns(label: int) -> None:
     names = ((label, 0), (0, label), (label - 1, 1))
     images = tuple(ImageId(a, "n", b) for a, b in names)
     rows = small(count=3, views=range(label, label + 1))
@@ -100,7 +100,7 @@ def test_ids_survive_every_narrow_field(label: int) -> None:
     assert list(back.views) == [label]
 
 
-def test_every_label_of_imagenet_21k_survives() -> None:
+def test_every_label_of_imagenet_21k_is_stored_exactly() -> None:
     images = tuple(ImageId(label, "n", 0) for label in range(LAST_LABEL + 1))
     rows = shard(views=range(1), count=len(images), width=1, mix="cutmix", scheme="features")
     rows = replace(rows, images=images, partners=rows.partners[:, ::-1])
@@ -143,26 +143,26 @@ def test_a_kept_logit_takes_four_bytes(kept: int) -> None:
     assert 3.2 * kept < stored < 4 * kept + 40
 
 
-def test_files_without_the_later_axes_have_the_facts_they_always_had() -> None:
+def test_files_without_the_newer_axes_keep_their_old_metadata() -> None:
     facts = unpack_metadata(opened(encode_labels(small())), where="shard-x")
     columns = {"kind", "version", "scheme", "teacher", "mix", "views", "scale", "offset"}
     assert set(facts) == columns
 
 
-def test_what_is_read_may_be_written_to() -> None:
+def test_decoded_arrays_are_writable() -> None:
     back = decode_labels(encode_labels(small()))
     arrays = [getattr(back, field.name) for field in fields(back)]
     assert all(a.flags.writeable for a in arrays if isinstance(a, np.ndarray))
 
 
-def test_a_view_that_is_not_there_is_named() -> None:
+def test_a_missing_view_is_named() -> None:
     with pytest.raises(DataError, match="shard-x: no view 4; it contains 0 to 3"):
         decode_labels(encode_labels(small()), [4], where="shard-x")
 
 
 @pytest.mark.parametrize("value", [-1, 65536])
 @pytest.mark.parametrize("field", ["boxes", "mix_boxes"])
-def test_a_box_that_does_not_fit_is_refused_and_never_wraps(field: str, value: int) -> None:
+def test_a_box_beyond_its_column_type_is_refused(field: str, value: int) -> None:
     rows = small()
     boxes = getattr(rows, field).copy()
     boxes[0, 0, 0] = value
@@ -203,7 +203,7 @@ def rewritten(data: bytes, column: str, values: list[int], *, metadata: bool = T
 
 
 @pytest.mark.parametrize("width", [5, 6])
-def test_codes_in_lists_as_the_first_version_wrote_them_are_still_read(width: int) -> None:
+def test_codes_stored_as_lists_by_the_first_version_are_still_read(width: int) -> None:
     rows = small(width=width)
     assert rows.values is not None
     codes = [value.tolist() for value in rows.values.reshape(-1, width)]
@@ -232,7 +232,7 @@ def test_views_of_different_images_are_refused() -> None:
         decode_labels(data)
 
 
-def test_files_of_others_are_refused() -> None:
+def test_files_of_other_programs_are_refused() -> None:
     labels = [image.label for image in small().images] * 4
     data = rewritten(encode_labels(small()), "label", labels, metadata=False)
     with pytest.raises(DataError, match="its metadata lack"):

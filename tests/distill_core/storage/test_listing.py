@@ -13,7 +13,7 @@ from distill_core.storage import backends
 from tests.support.places import local_store
 
 
-def test_a_folder_that_cannot_be_read_does_not_pass_for_an_empty_one(
+def test_an_unreadable_folder_is_not_listed_as_empty(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, scan = local_store(tmp_path), os.scandir
@@ -58,7 +58,7 @@ class PlainFs:
     "entry",
     [{}, {"mtime": "2026-01-02T01:00:00+01:00"}, {"mtime": 1767312000.0}, {"updated": None}],
 )
-def test_times_are_utc_however_a_file_system_says_them(entry: dict[str, object]) -> None:
+def test_times_are_utc_whatever_the_file_system_returns(entry: dict[str, object]) -> None:
     (file,) = backends.ObjectBackend(PlainFs(entry), "bucket").files("", partial=False)
     assert file.modified == datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -93,7 +93,7 @@ class PagingFs:
         return {"Uploads": [upload], "IsTruncated": here < len(self.ids) - 1, **more}
 
 
-def test_uploads_of_every_page_are_found_and_aborting_twice_is_fine() -> None:
+def test_uploads_on_every_page_are_listed_and_may_be_aborted_twice() -> None:
     backend = backends.ObjectBackend(PagingFs(), "bucket/prefix")
     found = list(backend.uploads())
     assert [(upload.path, upload.id) for upload in found] == [("big", f"u{n}") for n in range(3)]

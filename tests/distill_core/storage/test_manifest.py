@@ -62,7 +62,7 @@ def test_attempt_host_time_path_and_summary_are_not_in_a_manifest() -> None:
         {"files": (FileInfo("parquet", "p", 101, "e" * 64),)},
     ],
 )
-def test_every_canonical_part_counts(change: dict[str, object]) -> None:
+def test_every_canonical_field_changes_the_manifest(change: dict[str, object]) -> None:
     changed = replace(marker(1), **change)  # type: ignore[arg-type]
     assert Manifest.of("recover", [marker(1)]) != Manifest.of("recover", [changed])
 
@@ -76,7 +76,7 @@ def test_a_manifest_reads_back_in_plan_order(store: Store) -> None:
     assert store.names("runs/run") == ("recover.random_real.manifest.json",)
 
 
-def test_what_a_stage_went_on_without_counts_and_reads_back(store: Store) -> None:
+def test_missing_shards_are_part_of_a_manifest_and_read_back(store: Store) -> None:
     whole = Manifest.of("recover", [marker(1)])
     partial = Manifest.of("recover", [marker(1)], missing=["c00002", "c00003"])
     assert partial != whole
@@ -86,12 +86,12 @@ def test_what_a_stage_went_on_without_counts_and_reads_back(store: Store) -> Non
     assert load_manifest(store, "run", "recover") == whole
 
 
-def test_a_manifest_that_says_nothing_of_missing_shards_misses_none() -> None:
+def test_a_manifest_without_a_list_of_missing_shards_has_none() -> None:
     old = b'{"version": 1, "stage": "recover", "entries": []}'
     assert Manifest.from_json(old).missing == ()
 
 
-def test_a_stage_without_shards_has_a_manifest_too(store: Store) -> None:
+def test_a_stage_without_shards_has_a_manifest(store: Store) -> None:
     save_manifest(store, "run", Manifest("relabel", ()))
     assert load_manifest(store, "run", "relabel") == Manifest("relabel", ())
 
@@ -99,7 +99,7 @@ def test_a_stage_without_shards_has_a_manifest_too(store: Store) -> None:
 @pytest.mark.parametrize(
     "data", [b"", b"{", b"[]", b"{}", b'{"version": 2, "stage": "recover", "entries": []}']
 )
-def test_a_torn_or_foreign_manifest_is_named(store: Store, data: bytes) -> None:
+def test_an_incomplete_or_foreign_manifest_is_named(store: Store, data: bytes) -> None:
     path = manifest_path("run", "recover")
     store.put(path, data)
     with pytest.raises(DataError, match=r"recover\.manifest\.json: \d+ bytes are not a manifest"):

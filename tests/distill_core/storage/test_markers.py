@@ -61,7 +61,7 @@ def test_a_commit_is_done_and_reads_back(shard_store: ShardStore) -> None:
     assert marker.finished == "2026-01-02T03:04:05+00:00"
 
 
-def test_a_marker_is_json_that_anybody_can_read(shard_store: ShardStore) -> None:
+def test_a_marker_is_plain_json(shard_store: ShardStore) -> None:
     marker = commit(shard_store)
     tree = json.loads(shard_store.store.read(f"recover/_done/{KEY}.json"))
     assert tree["files"][0]["path"] == f"recover/data/{KEY}-{marker.token}.parquet"
@@ -109,7 +109,7 @@ def test_a_lost_reply_is_resolved_through_the_token(
     assert shard_store.load(marker, "parquet") == b"rows"
 
 
-def test_a_lost_reply_of_a_lost_race_is_a_loss(
+def test_a_lost_reply_after_a_lost_race_is_resolved_as_a_loss(
     shard_store: ShardStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     winner = commit(shard_store, token="1" * 32)
@@ -118,14 +118,14 @@ def test_a_lost_reply_of_a_lost_race_is_a_loss(
     assert len(data_files(shard_store)) == len(FILES)
 
 
-def test_a_create_that_failed_for_a_moment_is_tried_again(
+def test_a_create_that_fails_briefly_is_retried(
     shard_store: ShardStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers(monkeypatch, refused, honest)
     assert commit(shard_store, token="1" * 32).token == "1" * 32
 
 
-def test_a_create_that_keeps_failing_is_not_done_and_keeps_its_data(
+def test_a_create_that_keeps_failing_leaves_the_data_and_no_marker(
     shard_store: ShardStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers(monkeypatch, refused)
@@ -190,13 +190,13 @@ def test_a_file_the_marker_does_not_list_is_refused(shard_store: ShardStore) -> 
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b'{"files": []}', b"\xff\xfe"])
-def test_a_torn_marker_is_named(shard_store: ShardStore, data: bytes) -> None:
+def test_an_incomplete_marker_is_named(shard_store: ShardStore, data: bytes) -> None:
     shard_store.store.put(shard_store.marker_path(KEY), data)
     with pytest.raises(ShardError, match=f"{KEY}.json: {len(data)} bytes are not a marker"):
         shard_store.marker(KEY)
 
 
-def test_done_ignores_what_is_no_marker(shard_store: ShardStore) -> None:
+def test_done_ignores_files_that_are_not_markers(shard_store: ShardStore) -> None:
     commit(shard_store)
     shard_store.store.put("recover/_done/note.txt", b"x")
     assert shard_store.done() == {KEY}

@@ -77,7 +77,7 @@ def test_views_are_those_of_the_whole_file_in_any_order(
     assert parts(decode_labels(file, where=file.where)) == parts(decode_labels(data))
 
 
-def test_views_in_order_cost_every_byte_once_and_the_footer_twice_at_most(
+def test_views_in_order_read_every_byte_once_and_the_footer_at_most_twice(
     store: Store, data: bytes, ranges: list[tuple[int, int]]
 ) -> None:
     file = stored(store, data)
@@ -91,7 +91,7 @@ def test_views_in_order_cost_every_byte_once_and_the_footer_twice_at_most(
     assert len(ranges) == before + 1
 
 
-def test_a_jump_reads_what_it_passes_over_once_for_its_hash(
+def test_skipped_views_are_read_once_for_the_hash(
     store: Store, data: bytes, ranges: list[tuple[int, int]]
 ) -> None:
     file = stored(store, flipped(data, 0), was=data)
@@ -100,7 +100,7 @@ def test_a_jump_reads_what_it_passes_over_once_for_its_hash(
     assert sum(stop - start for start, stop in ranges) <= len(data) + TAIL
 
 
-def test_memory_holds_a_view_and_not_the_file(tmp_path: Path, data: bytes) -> None:
+def test_only_one_view_is_held_in_memory(tmp_path: Path, data: bytes) -> None:
     file = stored(Store(str(tmp_path)), data)
     tracemalloc.start()
     for view in VIEWS:
@@ -119,7 +119,7 @@ def test_a_damaged_page_is_found_when_its_view_is_read(store: Store, data: bytes
         read(file, 23)
 
 
-def test_damage_that_no_page_checksum_covers_is_found_at_the_end(store: Store, data: bytes) -> None:
+def test_damage_outside_page_checksums_is_found_at_the_end(store: Store, data: bytes) -> None:
     file = stored(store, flipped(data, 0), was=data)
     for view in VIEWS[:-1]:
         read(file, view)

@@ -62,7 +62,7 @@ def test_a_folder_is_not_an_object(store: Store) -> None:
         store.read("a")
 
 
-def test_names_are_those_of_the_files_directly_in_a_folder(store: Store) -> None:
+def test_names_lists_the_files_directly_in_a_folder(store: Store) -> None:
     for path in ("f/b", "f/a", "f/deeper/c", "g/d", "fa"):
         store.put(path, b"x")
     assert store.names("f") == ("a", "b")
@@ -71,7 +71,7 @@ def test_names_are_those_of_the_files_directly_in_a_folder(store: Store) -> None
     assert store.names("f/a") == ()
 
 
-def test_names_see_what_came_since_the_last_listing(store: Store) -> None:
+def test_names_include_objects_written_since_the_last_listing(store: Store) -> None:
     store.put("f/a", b"x")
     assert store.names("f") == ("a",)
     Store(store.url).put("f/b", b"x")
@@ -80,7 +80,7 @@ def test_names_see_what_came_since_the_last_listing(store: Store) -> None:
     assert store.names("f") == ("b",)
 
 
-def test_files_are_everything_below_a_folder_with_size_and_age(store: Store) -> None:
+def test_files_lists_everything_below_a_folder_with_size_and_age(store: Store) -> None:
     before = datetime.now(UTC) - timedelta(seconds=5)
     for path in ("f/b", "f/deeper/still/c", "f/a", "fa", "g"):
         store.put(path, path.encode())
@@ -92,7 +92,7 @@ def test_files_are_everything_below_a_folder_with_size_and_age(store: Store) -> 
     assert store.files("missing") == store.files("f/a") == ()
 
 
-def test_files_see_what_was_replaced_and_deleted(store: Store) -> None:
+def test_files_follow_replacements_and_deletions(store: Store) -> None:
     store.put("f/a", b"x")
     store.put("f/b", b"x")
     assert len(store.files("f")) == 2
@@ -107,7 +107,7 @@ def test_only_disks_keep_partial_files_and_only_buckets_unfinished_uploads(store
     assert store.files("", partial=True) == store.files("")
 
 
-def test_a_range_is_that_part_of_the_object(store: Store) -> None:
+def test_reading_a_range_returns_that_part_of_the_object(store: Store) -> None:
     store.put("f/x", bytes(range(100)))
     assert store.read_range("f/x", 0, 1) == b"\x00"
     assert store.read_range("f/x", 10, 5) == bytes(range(10, 15))
@@ -118,13 +118,13 @@ def test_a_range_is_that_part_of_the_object(store: Store) -> None:
 
 
 @pytest.mark.parametrize(("start", "length"), [(-1, 2), (0, 0), (3, -1)])
-def test_what_is_no_range_is_a_bug(store: Store, start: int, length: int) -> None:
+def test_an_invalid_range_raises_a_value_error(store: Store, start: int, length: int) -> None:
     store.put("x", b"0123")
     with pytest.raises(ValueError, match="expected a start"):
         store.read_range("x", start, length)
 
 
-def test_deleting_twice_is_fine(store: Store) -> None:
+def test_deleting_a_missing_object_is_no_error(store: Store) -> None:
     store.put("a", b"x")
     store.delete("a")
     store.delete("a")
@@ -173,7 +173,7 @@ def test_readers_see_an_old_or_a_new_object_whole(store: Store) -> None:
     assert seen <= {old, new}
 
 
-def test_a_store_travels_as_its_url(store: Store) -> None:
+def test_a_store_is_pickled_as_its_url(store: Store) -> None:
     store.put("a", b"x")
     data = pickle.dumps(store)
     assert len(data) < 500
@@ -182,7 +182,9 @@ def test_a_store_travels_as_its_url(store: Store) -> None:
     assert twin.read("a") == b"x"
 
 
-def test_the_probe_accepts_an_honest_store_and_leaves_nothing(store: Store) -> None:
+def test_the_probe_accepts_a_store_with_conditional_create_and_leaves_no_object(
+    store: Store,
+) -> None:
     assert probe(store)
     assert store.names(".probe") == ()
 
@@ -228,7 +230,7 @@ def test_a_writer_killed_by_an_exception_leaves_nothing_at_a_final_name(
     assert store.create("data/x", b"whole")
 
 
-def test_what_a_killed_process_left_beside_is_never_listed(tmp_path: Path) -> None:
+def test_partial_files_of_a_killed_process_are_never_listed(tmp_path: Path) -> None:
     store = local_store(tmp_path)
     store.put("_done/a.json", b"x")
     Path(store.url, "_done", f".b.json.0123{backends.PARTIAL}").write_bytes(b"half")
@@ -237,7 +239,7 @@ def test_what_a_killed_process_left_beside_is_never_listed(tmp_path: Path) -> No
     assert [file.bytes for file in store.files("_done", partial=True)] == [4, 1]
 
 
-def test_spellings_of_one_folder_are_one_store(
+def test_different_spellings_of_a_folder_give_the_same_store(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -258,7 +260,7 @@ def test_an_unknown_protocol_is_a_config_error() -> None:
     "call",
     ["read", "read_range", "exists", "names", "folders", "files", "put", "create", "delete"],
 )
-def test_foreign_errors_end_here(
+def test_errors_of_the_operating_system_become_storage_errors(
     monkeypatch: pytest.MonkeyPatch, error: Exception, call: str
 ) -> None:
     monkeypatch.setattr(store_module, "open_backend", lambda _url: BrokenBackend(error))
@@ -270,7 +272,7 @@ def test_foreign_errors_end_here(
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
 
 
-def test_errors_of_cloud_clients_that_are_no_oserrors_end_here_too(
+def test_errors_of_cloud_clients_become_storage_errors(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     exceptions = pytest.importorskip("botocore.exceptions")
@@ -284,7 +286,9 @@ def test_errors_of_cloud_clients_that_are_no_oserrors_end_here_too(
             Store("s3://bucket/x").put("a", b"data")
 
 
-def test_a_bug_is_not_dressed_up_as_a_storage_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_programming_error_is_not_turned_into_a_storage_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(store_module, "open_backend", lambda _url: BrokenBackend(KeyError("bug")))
     with pytest.raises(KeyError):
         Store("s3://bucket/x").read("a")
@@ -310,7 +314,7 @@ class CephFs:
         return {"type": "file"}
 
 
-def test_a_refusal_without_words_counts_only_when_the_object_is_there() -> None:
+def test_a_refusal_without_a_message_counts_only_if_the_object_exists() -> None:
     fs = CephFs()
     backend = backends.ObjectBackend(fs, "bucket/prefix")
     assert backend.create("a", b"x")
@@ -320,7 +324,7 @@ def test_a_refusal_without_words_counts_only_when_the_object_is_there() -> None:
         backend.create("a", b"x")
 
 
-def test_a_large_conditional_create_is_refused_before_it_could_go_multipart(
+def test_a_conditional_create_too_large_for_one_request_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(backends, "MAX_CREATE_BYTES", 10)
@@ -328,7 +332,7 @@ def test_a_large_conditional_create_is_refused_before_it_could_go_multipart(
         memory_store(Path()).create("a", b"x" * 11)
 
 
-def test_s3_never_lists_from_a_cache_nor_adds_checksums_others_refuse() -> None:
+def test_s3_listings_are_never_cached_and_optional_checksums_are_off() -> None:
     pytest.importorskip("s3fs")
     fs, root = filesystems.open_filesystem("s3://bucket/prefix")
     assert root == "bucket/prefix"

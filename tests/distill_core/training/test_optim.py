@@ -35,12 +35,12 @@ def test_the_cosine_ends_at_zero_or_with_zeta_two_at_half() -> None:
     assert rate(ScheduleConfig(per_step=True), 5) == pytest.approx(0.5)
 
 
-def test_by_epoch_the_rate_stands_still_within_an_epoch() -> None:
+def test_a_schedule_by_epoch_is_constant_within_an_epoch() -> None:
     assert rate(ScheduleConfig(), 3.0) == rate(ScheduleConfig(), 3.9)
     assert rate(ScheduleConfig(per_step=True), 3.0) > rate(ScheduleConfig(per_step=True), 3.9)
 
 
-def test_milestones_take_the_place_of_the_cosine() -> None:
+def test_milestones_replace_the_cosine() -> None:
     config = ScheduleConfig(milestones=(4, 8), gamma=0.1, warmup_epochs=1, warmup_start=0.5)
     found = [rate(config, epoch) for epoch in (0, 1, 3, 4, 7, 8, 9)]
     assert found == pytest.approx([0.5, 1.0, 1.0, 0.1, 0.1, 0.01, 0.01])

@@ -39,7 +39,7 @@ def test_every_batch_is_that_of_resident_images(world: DistributedContext) -> No
         assert torch.equal(labels, same_labels)
 
 
-def test_the_teacher_has_the_same_bytes_though_it_was_interrupted() -> None:
+def test_an_interrupted_training_on_streamed_images_gives_the_same_teacher() -> None:
     unread, checkpoints = StreamedSplit(read, TRAIN.labels), MemoryCheckpoints(dies_after=2)
     with pytest.raises(Killed):
         train_teacher(unread, TEST, run=run(), class_hash="ab", checkpoints=checkpoints)
@@ -48,7 +48,7 @@ def test_the_teacher_has_the_same_bytes_though_it_was_interrupted() -> None:
     assert resumed == train_teacher(TRAIN, TEST, run=run(), class_hash="ab")
 
 
-def test_only_so_many_batches_are_read_ahead_and_no_more_once_nobody_listens() -> None:
+def test_reading_ahead_is_bounded_and_ends_with_the_consumer() -> None:
     begun: list[int] = []
 
     def counted(places: np.ndarray) -> np.ndarray:
@@ -75,7 +75,7 @@ def test_an_image_that_cannot_be_read_ends_the_training_with_its_error() -> None
         train_teacher(StreamedSplit(broken, TRAIN.labels), TEST, run=run(), class_hash="ab")
 
 
-def test_what_fits_is_a_quarter_of_the_memory_or_what_the_environment_says(
+def test_resident_images_take_a_quarter_of_the_memory_or_the_limit_in_the_environment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("DISTILL_RESIDENT_BYTES", raising=False)

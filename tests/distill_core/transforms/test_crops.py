@@ -67,13 +67,13 @@ def test_large_crops_are_exact_in_float64() -> None:
 
 
 @pytest.mark.parametrize("side", [16, LEVELS_FROM])
-def test_a_whole_image_keeps_its_levels(side: int) -> None:
+def test_a_crop_of_the_whole_image_keeps_its_pixel_levels(side: int) -> None:
     pixels = pixels_of(side)
     shown = crop_pixels(pixels, view_of(side, scale=None), dtype=torch.float32)
     assert torch.equal(shown.to(torch.uint8), pixels)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_levels_are_whole_from_one_side_on(dtype: torch.dtype) -> None:
+def test_crops_are_computed_in_uint8_from_a_certain_side_on(dtype: torch.dtype) -> None:
     assert crop_dtype(LEVELS_FROM, dtype) == torch.uint8
     assert crop_dtype(LEVELS_FROM - 1, dtype) == dtype

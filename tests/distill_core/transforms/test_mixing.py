@@ -38,7 +38,7 @@ def test_results_stay_in_the_pixel_range(kind: str) -> None:
     assert mixed.max() <= 1
 
 
-def test_cutmix_keeps_the_share_it_states_and_pastes_the_partner() -> None:
+def test_cutmix_pastes_the_partner_over_the_area_given_by_lam() -> None:
     mix = sample_mix(generator(2), config("cutmix"), count=COUNT, side=SIDE)
     mixed = apply_mix("cutmix", torch.zeros(COUNT, 3, SIDE, SIDE), images(1) + 1, mix)
     own = (mixed[:, 0] == 0).float().mean((1, 2))
@@ -61,6 +61,6 @@ def test_cutout_fills_one_hole_of_half_the_side_with_one_colour() -> None:
         assert (mixed[n, :, hole[n]] == torch.from_numpy(mix.colours[n])[:, None]).all()
 
 
-def test_none_changes_nothing() -> None:
+def test_mix_kind_none_changes_nothing() -> None:
     mix = sample_mix(generator(2), config("none"), count=COUNT, side=SIDE)
     assert torch.equal(apply_mix("none", images(0), images(1), mix), images(0))

@@ -31,14 +31,14 @@ def test_patches_are_shuffled_as_published(grid: int) -> None:
         assert torch.equal(made[n], published(images[n], orders[n]))
 
 
-def test_every_order_of_two_rows_and_two_columns_comes_up_and_images_differ() -> None:
+def test_every_order_of_two_by_two_patches_occurs_and_images_differ() -> None:
     orders = sample_patches(generator(4), count=200, grid=2)
     found, times = np.unique(orders.reshape(200, -1), axis=0, return_counts=True)
     assert len(found) == 4
     assert times.min() > 30
 
 
-def test_only_places_change_and_the_input_stays() -> None:
+def test_shuffling_only_moves_patches_and_leaves_its_input_unchanged() -> None:
     images = torch.randint(0, 256, (COUNT, 3, SIDE, SIDE), dtype=torch.uint8)
     before = images.clone()
     made = apply_patches(images, sample_patches(generator(1), count=COUNT, grid=3))

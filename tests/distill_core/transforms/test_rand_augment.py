@@ -90,7 +90,7 @@ def once(kind: str, images: torch.Tensor, level: float) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in MOVES])
-def test_an_operation_on_colours_is_pillows(kind: str) -> None:
+def test_colour_operations_equal_those_of_pillow(kind: str) -> None:
     images = pictures(4)
     for level in LEVELS:
         made = once(kind, images, level)
@@ -103,7 +103,9 @@ def test_an_operation_on_colours_is_pillows(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", list(MOVES))
 @pytest.mark.parametrize("level", [-7.0, -4.0, 0.0, 3.0, 7.0])
-def test_a_move_is_pillows_away_from_the_edge_of_what_is_seen(kind: str, level: float) -> None:
+def test_geometric_operations_equal_those_of_pillow_away_from_the_border(
+    kind: str, level: float
+) -> None:
     images = pictures(2)
     made = once(kind, images, level)
     for n in range(len(images)):
@@ -136,7 +138,7 @@ def test_draws_have_the_stated_shape_range_and_chance() -> None:
     assert {KINDS[kind - 1] for kind in negative} == set(MOVES)
 
 
-def test_the_space_of_torchvision_is_torchvisions() -> None:
+def test_the_space_named_torchvision_equals_that_of_torchvision() -> None:
     """Its operations, and what it passes to each of them at magnitude 9 of 30."""
     config = RandAugmentConfig(space="torchvision", operations=1, magnitude=3, chance=1)
     drawn = sample_operations(generator(2), config, count=4000)
@@ -157,7 +159,7 @@ def test_the_space_of_torchvision_is_torchvisions() -> None:
         assert sorted(passed) == pytest.approx(sorted(expected), rel=1e-5), kind
 
 
-def test_what_moves_in_from_outside_has_the_fill_colour() -> None:
+def test_pixels_from_outside_the_image_have_the_fill_colour() -> None:
     made = once("translate_x", pictures(1), 10.0)[0]
     outside = made[:, :, -math.floor(0.45 * SIDE) + 1 :]
     expected = torch.tensor([math.floor(255 * c + 0.5) for c in FILL], dtype=torch.uint8)

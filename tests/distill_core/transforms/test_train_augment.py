@@ -103,7 +103,9 @@ def written_out(images: Tensor, drawn: Augmentation, config: AugmentConfig) -> T
 
 
 @pytest.mark.parametrize("settings", [{"pad_crop": 4}, {"pad_crop": 4, "flip": False}, {}])
-def test_the_bits_are_those_of_the_definition(settings: dict[str, int]) -> None:
+def test_augmented_pixels_equal_those_of_the_definition_bit_for_bit(
+    settings: dict[str, int],
+) -> None:
     config = AugmentConfig(**settings)  # type: ignore[arg-type]
     images = pixels(40, 32)
     drawn = sample_augmentation(generator(7, 1), config, count=40, side=32)
@@ -125,7 +127,7 @@ def test_a_part_of_a_draw_augments_a_part_of_the_batch() -> None:
         torch.testing.assert_close(part, whole[rows], rtol=1e-6, atol=1e-6)
 
 
-def test_the_same_counter_draws_the_same_and_the_next_one_another() -> None:
+def test_equal_counters_give_equal_draws_and_the_next_counter_another_one() -> None:
     first, again, other = draw(EVERYTHING), draw(EVERYTHING), draw(EVERYTHING, step=1)
     assert torch.equal(
         augmented(pixels(), first, EVERYTHING), augmented(pixels(), again, EVERYTHING)
@@ -145,7 +147,7 @@ def test_augmented_images_keep_their_shape(side: int) -> None:
 
 
 @pytest.mark.parametrize("config", [EVERYTHING, AugmentConfig(pad_crop=4, flip=True)])
-def test_no_operation_is_done_image_by_image(config: AugmentConfig) -> None:
+def test_no_operation_loops_over_images(config: AugmentConfig) -> None:
     calls = []
     for count in (8, 64):
         with Dispatched() as dispatched:

@@ -101,7 +101,7 @@ def test_a_shared_view_is_one_draw_and_reads_its_window_alone() -> None:
     torch.testing.assert_close(resample(images, grid.whole()), seen, atol=1e-12, rtol=0)
 
 
-def test_equal_boxes_with_other_flips_or_rolls_are_not_one_draw() -> None:
+def test_equal_boxes_with_different_flips_or_rolls_are_not_shared_views() -> None:
     image = torch.randn(3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     images = image.expand(3, 3, 8, 8)
     view = view_of([[1, 2, 5, 4]] * 3, [False, True, False], [[0, 0], [0, 0], [2, 0]])

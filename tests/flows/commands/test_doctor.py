@@ -19,7 +19,9 @@ def answering(found: dict[str, Any] | str) -> doctor.Probe:
 @pytest.mark.parametrize(
     ("version", "level"), [("3.10.4", "FAIL"), ("3.11.7", "OK"), ("3.13.0", "OK"), ("3.14", "FAIL")]
 )
-def test_python_versions(version: str, level: str) -> None:
+def test_the_level_of_a_python_version_follows_the_supported_range(
+    version: str, level: str
+) -> None:
     assert doctor.check_python(version).level == level
 
 
@@ -36,7 +38,7 @@ def test_a_sqlalchemy_that_stops_schedules_is_warned_about(version: str, level: 
 
 
 @pytest.mark.parametrize("check", [doctor.check_torch, doctor.check_prefect, doctor.check_ray])
-def test_a_library_that_does_not_import_fails_with_its_own_words(check: Any) -> None:
+def test_a_library_that_cannot_be_imported_fails_with_its_own_message(check: Any) -> None:
     found = check(answering("TypeError: Body() got an unexpected keyword argument 'min_items'"))
     assert found.level == "FAIL"
     assert "min_items" in found.detail
@@ -64,7 +66,7 @@ def test_a_driver_without_a_usable_device_is_a_warning(monkeypatch: pytest.Monke
     assert "H200" in doctor.check_torch(answering(torch_found(available=True))).detail
 
 
-def test_a_probe_returns_json_or_the_last_line_of_its_trouble() -> None:
+def test_a_probe_returns_json_or_the_last_line_of_its_error() -> None:
     assert doctor.run_probe("print('noise'); print('{\"version\": \"1\"}')") == {"version": "1"}
     assert doctor.run_probe("import no_such_module") == (
         "ModuleNotFoundError: No module named 'no_such_module'"
@@ -119,7 +121,9 @@ def test_a_store_that_lets_a_second_create_through_fails(
 
 
 @pytest.mark.parametrize(("free", "level"), [(5e8, "FAIL"), (5e9, "WARN"), (5e10, "OK")])
-def test_free_space_is_judged(tmp_path: Path, free: float, level: str) -> None:
+def test_the_level_of_free_space_follows_the_number_of_bytes(
+    tmp_path: Path, free: float, level: str
+) -> None:
     assert doctor.check_disk(tmp_path, int(free)).level == level
 
 
@@ -130,7 +134,7 @@ def test_the_worst_level_decides() -> None:
     assert doctor.worst([fine, bad, odd]) == "FAIL"
 
 
-def test_a_line_says_level_name_detail_and_fix() -> None:
+def test_a_line_holds_level_name_detail_and_fix() -> None:
     assert str(Check("disk", "WARN", "3 GB free", "Free some.")) == (
         "WARN  disk: 3 GB free. Free some."
     )

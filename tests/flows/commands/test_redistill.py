@@ -31,7 +31,7 @@ def arguments(root: Path, tmp_path: Path) -> tuple[str, ...]:
     return ("redistill", "digits-demo", *options, *changes)
 
 
-def test_a_series_begins_stands_still_and_goes_on(
+def test_a_series_starts_stays_without_changes_and_continues_with_them(
     distill: Distill, arguments: tuple[str, ...], root: Path, tmp_path: Path
 ) -> None:
     first = distill(*arguments, "--policy", "keep")
@@ -63,7 +63,7 @@ def test_json_holds_the_outcome_and_the_whole_diff(
     assert second["diff"] == stored
 
 
-def test_a_class_that_the_kept_teacher_does_not_know_is_one_line_and_exit_code_2(
+def test_a_class_unknown_to_the_kept_teacher_is_one_line_and_exit_code_2(
     distill: Distill, arguments: tuple[str, ...], root: Path
 ) -> None:
     distill(*arguments)
@@ -86,6 +86,6 @@ def test_a_series_that_cannot_name_a_folder_is_refused(
     assert not (tmp_path / "store").exists()
 
 
-def test_looking_for_changes_needs_neither_torch_nor_ray_nor_prefect() -> None:
+def test_checking_for_changes_loads_neither_torch_nor_ray_nor_prefect() -> None:
     code = "import flows.runs.redistill, flows.commands.redistill"
     assert not {"torch", "ray", "prefect"} & set(modules_after(code))

@@ -82,7 +82,7 @@ def large(tmp_path: Path) -> Plan:
     return workload.plan_run(load_run(str(preset_file(tmp_path)), [*changes, *shape]))
 
 
-def test_a_large_run_costs_what_arithmetic_says(large: Plan) -> None:
+def test_the_cost_of_a_large_run_follows_from_its_counts(large: Plan) -> None:
     assert large.images == 209_000
     assert large.shards == 105 * 2
     assert large.image_iterations == 418_000_000

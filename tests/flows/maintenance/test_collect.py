@@ -39,7 +39,9 @@ def littered(tmp_path: Path, workshop: Workshop) -> Store:
     return store
 
 
-def test_the_command_says_what_went_and_what_waits(distill: Distill, littered: Store) -> None:
+def test_the_command_reports_what_was_removed_and_what_is_too_young(
+    distill: Distill, littered: Store
+) -> None:
     said = distill("gc", "--store", littered.url, "--dry-run")
     assert said.out.splitlines()[-1] == "would remove 2 objects, 10 B"
     said = distill("gc", "--store", littered.url, "--grace", "2w")

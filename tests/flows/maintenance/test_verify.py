@@ -78,13 +78,13 @@ def test_a_missing_marker_is_found(run: Run) -> None:
     assert (damage.path, "gone" in damage.problem) == ("recover/_done/0.json", True)
 
 
-def test_a_marker_that_is_no_json_is_found(run: Run) -> None:
+def test_a_marker_that_is_not_json_is_found(run: Run) -> None:
     run.store.put("recover/_done/0.json", b'{"key": ')
     (damage,) = verify_run(run).damage
     assert "cannot be read" in damage.problem
 
 
-def test_a_marker_that_lost_a_file_is_found(run: Run) -> None:
+def test_a_file_missing_in_a_marker_is_found(run: Run) -> None:
     tree = json.loads(run.store.read("recover/_done/0.json"))
     tree["files"] = [info for info in tree["files"] if info["suffix"] != "parquet"]
     run.store.put("recover/_done/0.json", json.dumps(tree).encode())
@@ -118,7 +118,7 @@ def test_a_parquet_file_of_too_few_rows_is_found(run: Run) -> None:
     assert damage.problem == "2 rows, the marker says 6"
 
 
-def test_a_file_that_is_no_parquet_is_found(run: Run) -> None:
+def test_a_file_that_is_not_parquet_is_found(run: Run) -> None:
     replace_labels(run, b"not a table")
     (damage,) = verify_run(run).damage
     assert "not Parquet" in damage.problem
@@ -147,7 +147,7 @@ def test_a_changed_byte_is_found_with_its_row_group(
     assert f"row group {group} of 3 does not read" in line
 
 
-def test_damage_outside_the_row_groups_is_said_to_be_there(run: Run) -> None:
+def test_damage_outside_the_row_groups_is_located_there(run: Run) -> None:
     path = file_of(run, "recover")
     data = run.store.read(path)
     assert locate_damage(data[:-1]) == "the footer cannot be read"
@@ -173,7 +173,7 @@ def test_a_manifest_that_was_edited_is_found(
     assert distill("verify", run.name, "--store", run.store.url).code == 1
 
 
-def test_a_manifest_that_is_no_json_is_damage_and_the_others_are_read(run: Run) -> None:
+def test_a_manifest_that_is_not_json_is_damage_and_the_others_are_read(run: Run) -> None:
     run.store.put(run.path("relabel.manifest.json"), b'{"version": 1, ')
     path = file_of(run, "recover")
     run.store.put(path, truncate(run.store.read(path)))

@@ -23,7 +23,7 @@ from tasks.stages.table import STAGES
         (ZeroDivisionError("a bug"), False),
     ],
 )
-def test_a_stage_is_tried_again_only_if_its_error_says_so(error: Exception, again: bool) -> None:
+def test_a_stage_is_retried_only_if_its_error_allows_it(error: Exception, again: bool) -> None:
     assert prefect_flow.worth_retrying(None, None, SimpleNamespace(data=error)) is again
 
 

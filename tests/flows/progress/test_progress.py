@@ -47,7 +47,7 @@ def test_the_meter_counts_parts_of_running_jobs_but_not_earlier_work_as_speed() 
     assert describe(meter, "steps") == "5/8 shards  69 %  15 steps/s  ETA 17 s"
 
 
-def test_a_job_that_begins_again_loses_its_part() -> None:
+def test_a_restarted_job_loses_its_partial_progress() -> None:
     meter = Meter(2, 0, clock=Clock())
     meter.advance("a", 9, 10)
     meter.restart("a")
@@ -81,7 +81,7 @@ def test_lines_come_at_the_interval_and_no_more_often() -> None:
     ]
 
 
-def test_trouble_is_said_at_once() -> None:
+def test_retries_and_failures_are_printed_at_once() -> None:
     said = list[str]()
     lines = Lines(said.append, clock=Clock())
     lines.stage_started("recover", 1, 0)
@@ -144,14 +144,14 @@ def test_events_are_numbered_parts_of_json_lines(tmp_path: Path) -> None:
     ("seconds", "text"),
     [(0.42, "0.4 s"), (59.4, "59 s"), (245, "4 min 05 s"), (7620, "2 h 07 min")],
 )
-def test_durations_read_well(seconds: float, text: str) -> None:
+def test_durations_are_formatted_for_people(seconds: float, text: str) -> None:
     assert units.duration(seconds) == text
 
 
 @pytest.mark.parametrize(
     ("count", "text"), [(0, "0 B"), (516, "516 B"), (1234567, "1.23 MB"), (2.86e12, "2.86 TB")]
 )
-def test_bytes_read_well(count: float, text: str) -> None:
+def test_bytes_are_formatted_for_people(count: float, text: str) -> None:
     assert units.size(count) == text
 
 
@@ -164,5 +164,5 @@ def test_bytes_read_well(count: float, text: str) -> None:
         (0.001, "3.6 steps/h"),
     ],
 )
-def test_rates_read_well(speed: float, text: str) -> None:
+def test_rates_are_formatted_for_people(speed: float, text: str) -> None:
     assert units.rate(speed, "steps") == text

@@ -80,7 +80,7 @@ def test_every_element_is_closed_and_the_file_is_small(page: Page, html: str) ->
     assert len(html.encode()) < report.MAX_BYTES
 
 
-def test_nothing_is_fetched_and_nothing_runs(page: Page, html: str) -> None:
+def test_the_report_loads_nothing_and_runs_no_script(page: Page, html: str) -> None:
     policy = next(m["content"] for m in page.all("meta") if "http-equiv" in m)
     assert "default-src 'none'" in policy
     assert "script" not in {tag for tag, _ in page.tags}
@@ -130,11 +130,11 @@ def test_names_are_escaped(page: Page, html: str) -> None:
         "first_layer_factor: 1.0",
     ],
 )
-def test_the_report_says(page: Page, words: str) -> None:
+def test_the_report_contains_each_expected_text(page: Page, words: str) -> None:
     assert words in page.text
 
 
-def test_a_run_without_images_has_a_report_that_says_so(tmp_path: Path) -> None:
+def test_the_report_of_a_run_without_images_states_it(tmp_path: Path) -> None:
     run = finished_run(tmp_path)
     for name in ("recover", "relabel", "posttrain"):
         run.store.delete(run.path(f"{name}.manifest.json"))
@@ -166,7 +166,7 @@ def test_overlapping_shards_of_a_host_take_different_lanes() -> None:
     assert [[span.start for span in lane] for lane in lanes] == [[0, 2], [1], [0, 2], [1]]
 
 
-def test_equal_numbers_draw_equal_bytes() -> None:
+def test_equal_numbers_give_equal_charts() -> None:
     trace = [{"step": s, "low": 0.1, "lr": 0.1, "loss": 1.0} for s in range(3)]
     assert charts.loss_chart([trace]) == charts.loss_chart([trace])
 
@@ -191,7 +191,7 @@ def test_small_images_stand_side_by_side_unchanged(tmp_path: Path) -> None:
         assert picture.getpixel((9, 0)) == (200, 200, 200)
 
 
-def test_spread_keeps_both_ends() -> None:
+def test_evenly_spread_samples_include_both_ends() -> None:
     assert report_data.spread(range(100), 4) == [0, 33, 66, 99]
     assert report_data.spread(range(3), 4) == [0, 1, 2]
 
@@ -211,7 +211,7 @@ def block(rows: range, hits: int) -> dict[str, Any]:
     return {"weights": "s", "rows": [rows.start, rows.stop], "of": 10, "last": count, "ema": ema}
 
 
-def test_the_final_judgement_replaces_last_and_ema_and_leaves_the_best() -> None:
+def test_the_validate_stage_replaces_last_and_ema_and_keeps_the_best() -> None:
     trained = result("distilled", 0)
     (judged,) = tables.final_results({"s": trained}, [block(range(8), 3), block(range(8, 10), 2)])
     assert judged["last"] == {"top1": 50.0, "top5": 100.0}
@@ -219,7 +219,7 @@ def test_the_final_judgement_replaces_last_and_ema_and_leaves_the_best() -> None
     assert (judged["best"], judged["validated"]) == (trained["best"], 10)
 
 
-def test_a_student_whose_blocks_are_not_all_there_keeps_what_its_training_says() -> None:
+def test_a_student_with_missing_validation_blocks_keeps_the_accuracy_of_its_training() -> None:
     trained = result("distilled", 0)
     blocks = [block(range(8), 3)]
     assert tables.final_results({"s": trained, "t": trained}, blocks) == [trained, trained]

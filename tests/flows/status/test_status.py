@@ -94,7 +94,7 @@ def printed(reached: RunStatus, seen: RunActivity) -> str:
     return captured.get()
 
 
-def test_running_is_what_a_driver_at_work_names_and_nobody_has_committed(run: Run) -> None:
+def test_running_shards_are_those_of_active_drivers_without_a_marker(run: Run) -> None:
     driver(run, "one", "a", "done-since")
     driver(run, "two", "a", "b")
     seen = activity(run, half_done())
@@ -108,7 +108,7 @@ def test_running_is_what_a_driver_at_work_names_and_nobody_has_committed(run: Ru
     assert seen.orphaned == ()
 
 
-def test_orphaned_is_what_only_a_silent_driver_names(run: Run) -> None:
+def test_orphaned_shards_are_those_of_silent_drivers_only(run: Run) -> None:
     driver(run, "killed", "a", "b", "c", "done-since", updated=ago(seconds=61))
     driver(run, "alive", "b")
     seen = activity(run, half_done(failed=("c",)))
@@ -117,12 +117,12 @@ def test_orphaned_is_what_only_a_silent_driver_names(run: Run) -> None:
 
 
 @pytest.mark.parametrize("state", ["finished", "stopped"])
-def test_a_driver_that_ended_in_order_leaves_no_orphans(run: Run, state: str) -> None:
+def test_a_driver_that_ended_normally_leaves_no_orphaned_shards(run: Run, state: str) -> None:
     driver(run, "ended", "a", state=state, updated=ago(hours=1))
     assert activity(run, half_done()) == Activity()
 
 
-def test_shards_of_another_stage_are_not_of_this_one(run: Run) -> None:
+def test_shards_of_another_stage_are_not_counted(run: Run) -> None:
     other = (RunningShard("relabel", "a", ago(minutes=1)),)
     driver(run, "one", running=other, stage="relabel")
     assert activity(run, half_done()) == Activity()
@@ -157,7 +157,7 @@ def test_before_the_first_commit_there_is_no_rate(run: Run) -> None:
     assert (seen.shards_per_hour, seen.eta_seconds) == (None, None)
 
 
-def test_hours_are_what_drivers_spent_on_a_stage_whether_they_are_at_work_or_gone(run: Run) -> None:
+def test_hours_include_active_and_ended_drivers(run: Run) -> None:
     spent = {"recover": 1800.0, "relabel": 999.0}
     driver(run, "one", "a", worker_seconds=spent, gpu_seconds={"recover": 900.0})
     driver(run, "gone", state="stopped", worker_seconds=spent, gpu_seconds={"recover": 450.0})
@@ -167,7 +167,7 @@ def test_hours_are_what_drivers_spent_on_a_stage_whether_they_are_at_work_or_gon
     assert seen.stages["recover"].gpu_hours == seen.gpu_hours == pytest.approx(0.375)
 
 
-def test_the_table_says_it_all_and_lists_the_drivers_that_matter(run: Run) -> None:
+def test_the_table_lists_the_activity_and_the_relevant_drivers(run: Run) -> None:
     hours = {"recover": 360.0}
     driver(run, "alive", "b", workers=2, gpus_per_worker=0.5, device="cuda", gpu_seconds=hours)
     driver(run, "killed", "a", updated=ago(minutes=5))
@@ -251,7 +251,7 @@ def test_a_dry_run_lists_what_would_run_as_text_and_json(run: Run) -> None:
     }
 
 
-def test_without_drivers_a_run_says_so(run: Run) -> None:
+def test_a_run_without_drivers_is_reported_as_such(run: Run) -> None:
     empty = RunActivity(NOW, {"recover": Activity()}, ())
     text = printed(RunStatus("tiny", "tiny", (half_done(),)), empty)
     assert "no driver at work" in text

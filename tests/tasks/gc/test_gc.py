@@ -68,7 +68,7 @@ def key_of(run: Run, stage: str) -> str:
     return jobs(run, stage)[0].key
 
 
-def test_a_finished_run_keeps_everything_but_its_leftovers(run: Run) -> None:
+def test_collecting_keeps_everything_of_a_finished_run_but_orphaned_files(run: Run) -> None:
     store, before = run.store, paths(run.store)
     lost = stray(store, "recover", key_of(run, "recover"))
     date(store, {lost, *(left := checkpoint(store, "squeeze", key_of(run, "squeeze")))}, OLD)
@@ -76,9 +76,7 @@ def test_a_finished_run_keeps_everything_but_its_leftovers(run: Run) -> None:
     assert paths(store) == before
 
 
-def test_a_run_that_was_given_up_goes_but_for_what_another_shares(
-    workshop: Workshop, run: Run
-) -> None:
+def test_a_deleted_run_is_collected_except_for_shared_shards(workshop: Workshop, run: Run) -> None:
     other = workshop.finished(run.store, "second", "ipc=3")
     drop(run)
     date(run.store, paths(run.store), OLD)
@@ -90,7 +88,7 @@ def test_a_run_that_was_given_up_goes_but_for_what_another_shares(
     assert paths(run.store) == set()
 
 
-def test_what_is_young_waits_and_is_reported(run: Run) -> None:
+def test_young_objects_are_kept_and_reported(run: Run) -> None:
     probe = ".probe/0"
     run.store.put(probe, b"probe")
     done = gc(run.store)
@@ -100,7 +98,7 @@ def test_what_is_young_waits_and_is_reported(run: Run) -> None:
     assert [item.path for item in gc(run.store).removed] == [probe]
 
 
-def test_a_dry_run_names_what_would_go_and_leaves_it(run: Run) -> None:
+def test_a_dry_run_lists_garbage_and_removes_nothing(run: Run) -> None:
     drop(run)
     before = paths(run.store)
     would = gc(run.store, dry_run=True)
@@ -109,7 +107,7 @@ def test_a_dry_run_names_what_would_go_and_leaves_it(run: Run) -> None:
     assert {item.path for item in would.removed} == before
 
 
-def test_the_shards_of_a_stage_under_way_and_its_checkpoints_stay(
+def test_shards_and_checkpoints_of_an_unfinished_stage_are_kept(
     workshop: Workshop, store: Store
 ) -> None:
     run = workshop.register(store, "first")
@@ -138,7 +136,7 @@ def test_a_run_that_has_not_ingested_keeps_every_dataset_of_that_name(
 
 
 @pytest.mark.parametrize("way", ["reuse", "start"])
-def test_the_teacher_of_another_run_stays_as_long_as_a_config_names_it(
+def test_a_teacher_is_kept_while_a_config_names_its_run(
     workshop: Workshop, run: Run, way: str
 ) -> None:
     teacher = key_of(run, "squeeze")
@@ -150,9 +148,7 @@ def test_the_teacher_of_another_run_stays_as_long_as_a_config_names_it(
     assert ShardStore(run.store, "squeeze").done() == {teacher}
 
 
-def test_a_version_keeps_the_dataset_it_stands_on_even_before_it_is_registered(
-    workshop: Workshop, run: Run
-) -> None:
+def test_a_version_keeps_its_dataset_before_it_is_registered(workshop: Workshop, run: Run) -> None:
     store, before = run.store, "other-0123"
     store.put(f"datasets/{before}/index.json", b"{}")
     version = Version(previous="first", dataset=before, policy="keep", requested=run.config)
@@ -164,7 +160,7 @@ def test_a_version_keeps_the_dataset_it_stands_on_even_before_it_is_registered(
     assert kept == {before, workshop.dataset}
 
 
-def test_shards_that_a_stage_went_on_without_stay_when_they_come_after_all(run: Run) -> None:
+def test_shards_missing_in_a_manifest_are_kept_when_made_later(run: Run) -> None:
     jobs_of_set = JobPlan(run).jobs(StageId("recover"))[StageId("recover")]
     late, markers = jobs_of_set[0], [commit(run, "recover", job) for job in jobs_of_set[1:]]
     save_manifest(run.store, run.name, Manifest.of("recover", markers, [late.shard]))
@@ -187,7 +183,7 @@ def test_a_release_keeps_the_shards_of_the_manifests_it_carries(run: Run) -> Non
     assert "published/tiny-1/README.md" in paths(run.store)
 
 
-def test_data_that_a_manifest_names_stays_though_its_marker_is_gone(run: Run) -> None:
+def test_data_named_by_a_manifest_is_kept_without_its_marker(run: Run) -> None:
     before = paths(run.store)
     marker = f"recover/_done/{key_of(run, 'recover')}.json"
     run.store.delete(marker)
@@ -195,7 +191,7 @@ def test_data_that_a_manifest_names_stays_though_its_marker_is_gone(run: Run) ->
     assert paths(run.store) == before - {marker}
 
 
-def test_nothing_of_a_shard_goes_while_its_marker_is_damaged(run: Run) -> None:
+def test_no_file_of_a_shard_is_removed_while_its_marker_is_damaged(run: Run) -> None:
     key = key_of(run, "recover")
     lost = stray(run.store, "recover", key)
     run.store.put(f"recover/_done/{key}.json", b"{")
@@ -266,7 +262,7 @@ def test_a_run_that_begins_between_the_passes_keeps_its_dataset(
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), StorageError("timed out")])
-def test_a_collection_that_cannot_ask_again_puts_everything_back(
+def test_a_collection_that_fails_its_second_check_restores_everything(
     run: Run, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     drop(run)
@@ -281,7 +277,7 @@ def test_a_collection_that_cannot_ask_again_puts_everything_back(
     assert contents(run.store) == before
 
 
-def test_what_somebody_else_removed_meanwhile_is_no_error(
+def test_an_object_removed_by_another_process_is_no_error(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drop(run)
@@ -305,7 +301,7 @@ def test_what_somebody_else_removed_meanwhile_is_no_error(
         ("published/tiny-1/recover.manifest.json", b"{}"),
     ],
 )
-def test_a_run_or_release_that_cannot_be_read_is_named_and_nothing_goes(
+def test_an_unreadable_run_or_release_is_named_and_nothing_is_removed(
     run: Run, path: str, data: bytes | None
 ) -> None:
     run.store.put(".probe/0", b"probe")
@@ -319,14 +315,14 @@ def test_a_run_or_release_that_cannot_be_read_is_named_and_nothing_goes(
     assert paths(run.store) == before
 
 
-def test_a_plan_that_cannot_be_made_is_named_too(workshop: Workshop, store: Store) -> None:
+def test_a_run_whose_plan_fails_is_named(workshop: Workshop, store: Store) -> None:
     run = workshop.register(store, "first", "squeeze.checkpoint=/no/such/file")
     workshop.ingest(run)
     with pytest.raises(DataError, match=r"runs/first: its references .*no/such/file"):
         gc(store)
 
 
-def test_a_store_that_does_not_answer_is_no_damaged_run(
+def test_an_unreachable_store_is_not_reported_as_a_damaged_run(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(_store: Store, path: str) -> bytes:
@@ -342,7 +338,7 @@ def test_an_age_below_an_hour_is_refused(store: Store) -> None:
         collect(store, grace=timedelta(minutes=59))
 
 
-def test_files_that_a_killed_writer_left_on_a_disk_go(tmp_path: Path, workshop: Workshop) -> None:
+def test_partial_files_of_a_killed_writer_are_removed(tmp_path: Path, workshop: Workshop) -> None:
     store = Store(str(tmp_path / "store"))
     run = workshop.finished(store, "first")
     before = paths(store)
@@ -357,7 +353,7 @@ def test_files_that_a_killed_writer_left_on_a_disk_go(tmp_path: Path, workshop: 
     assert paths(store) == before
 
 
-def test_what_is_not_ours_is_never_touched(store: Store) -> None:
+def test_files_of_other_programs_are_never_removed(store: Store) -> None:
     foreign = ("notes.txt", "holiday/photo.png", "recover/data/README", "recover/README")
     for path in foreign:
         store.put(path, b"x")

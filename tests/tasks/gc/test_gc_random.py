@@ -147,7 +147,7 @@ class RandomStore:
 
 @given(seed=st.integers(0, 2**32), kill=st.integers(0, 40))
 @settings(max_examples=25, deadline=None)
-def test_what_runs_need_survives_and_the_rest_goes_wherever_a_kill_strikes(
+def test_a_collection_killed_anywhere_keeps_what_runs_need_and_a_second_one_removes_the_rest(
     workshop: Workshop, seed: int, kill: int
 ) -> None:
     made = RandomStore(workshop, random.Random(seed))

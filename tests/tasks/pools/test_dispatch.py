@@ -144,7 +144,7 @@ def shards_of(result: DispatchResult) -> list[str]:
     return sorted(receipt.shard for receipt in result.receipts)
 
 
-def test_every_job_is_done_once_and_told_once() -> None:
+def test_every_job_is_done_once_and_reported_once() -> None:
     notes, pool = Notes(), FakePool(3)
     result = run(make_jobs(20), pool, notes)
     assert shards_of(result) == sorted(f"s{n}" for n in range(20))
@@ -154,7 +154,7 @@ def test_every_job_is_done_once_and_told_once() -> None:
     assert result.losses == 0
 
 
-def test_nothing_to_do_asks_nothing_of_the_pool() -> None:
+def test_without_jobs_the_pool_is_not_used() -> None:
     pool = FakePool(1)
     pool.wait = None  # type: ignore[assignment,method-assign]
     assert run([], pool).receipts == ()
@@ -218,7 +218,7 @@ def test_an_attempt_that_succeeds_after_a_failed_one_is_a_success() -> None:
         StorageRefused("these credentials may not write"),
     ],
 )
-def test_what_would_happen_again_is_not_tried_again(error: Exception) -> None:
+def test_deterministic_errors_are_not_retried(error: Exception) -> None:
     notes = Notes()
     result = run(make_jobs(3), FakePool(1, fail_with(error, "s1")), notes)
     assert result.failed["s1"].attempts == 1
@@ -226,7 +226,7 @@ def test_what_would_happen_again_is_not_tried_again(error: Exception) -> None:
     assert not notes.retried
 
 
-def test_a_lost_worker_costs_its_jobs_nothing_and_is_fed_again_only_when_ready() -> None:
+def test_a_lost_worker_costs_no_attempt_and_gets_jobs_only_when_ready_again() -> None:
     lost: list[int] = []
 
     def play(worker: int, job: Job) -> Event | None:
@@ -270,7 +270,7 @@ def test_too_many_lost_workers_end_the_stage() -> None:
         run(make_jobs(50), FakePool(2, play), max_losses_per_job=100)
 
 
-def test_lost_workers_are_put_up_with_as_long_as_jobs_finish() -> None:
+def test_lost_workers_are_tolerated_while_jobs_finish() -> None:
     lost: set[str] = set()
 
     def play(worker: int, job: Job) -> Event | None:
@@ -283,7 +283,7 @@ def test_lost_workers_are_put_up_with_as_long_as_jobs_finish() -> None:
     assert len(result.receipts) == result.losses == 50
 
 
-def test_a_job_that_fills_its_device_comes_back_in_halves_on_a_new_worker() -> None:
+def test_a_job_out_of_device_memory_is_retried_in_halves_on_a_new_worker() -> None:
     notes, splits = Notes(), []
 
     def play(worker: int, job: Job) -> Event | None:
@@ -302,7 +302,7 @@ def test_a_job_that_fills_its_device_comes_back_in_halves_on_a_new_worker() -> N
     assert result.losses == 0
 
 
-def test_a_job_that_fills_its_device_in_halves_too_fails_and_says_what_to_set() -> None:
+def test_a_job_out_of_device_memory_in_halves_fails_with_the_setting_to_change() -> None:
     error = OutOfMemoryError("s1: 2 GiB wanted")
     result = run(make_jobs(4), FakePool(2, fail_with(error, "s1")))
     failure = result.failed["s1"]
@@ -313,7 +313,7 @@ def test_a_job_that_fills_its_device_in_halves_too_fails_and_says_what_to_set() 
     assert len(result.receipts) == 3
 
 
-def test_an_infrastructure_error_of_a_gang_is_not_the_jobs_fault() -> None:
+def test_an_infrastructure_error_of_a_gang_costs_no_attempt() -> None:
     tries: list[str] = []
 
     def play(worker: int, job: Job) -> Event | None:
@@ -341,14 +341,14 @@ def test_a_worker_that_fails_everything_is_built_anew() -> None:
     assert len(result.receipts) == 40
 
 
-def test_no_ready_worker_ends_the_stage_and_names_what_there_is() -> None:
+def test_without_a_ready_worker_the_stage_fails_and_names_the_resources() -> None:
     pool = FakePool(2, never_ready=(0, 1))
     with pytest.raises(ClusterError, match=r"not ready within 60 s \(2 CPUs free\)"):
         run(make_jobs(3), pool, ready_timeout_seconds=60)
     assert 60 < pool.clock.now <= 62
 
 
-def test_one_worker_that_never_comes_does_not_stop_the_others() -> None:
+def test_one_worker_that_never_starts_does_not_stop_the_others() -> None:
     clock = Clock()
 
     def play(worker: int, job: Job) -> Event | None:
@@ -377,7 +377,7 @@ def test_an_overdue_job_is_killed_and_counted_and_its_neighbour_is_not() -> None
     assert len(result.receipts) == 4
 
 
-def test_a_job_that_always_hangs_fails_and_a_queued_one_does_not_age() -> None:
+def test_a_job_that_always_hangs_fails_and_queued_time_does_not_count() -> None:
     pool = FakePool(1, lambda worker, job: None if job.shard == "s0" else succeed(worker, job))
     result = run(make_jobs(3), pool, job_timeout_seconds=30)
     assert list(result.failed) == ["s0"]
@@ -401,7 +401,7 @@ def test_a_worker_that_could_not_reach_storage_is_built_again() -> None:
     assert result.losses == 2
 
 
-def test_progress_is_passed_on_when_it_is_news_and_of_a_running_job() -> None:
+def test_only_new_progress_of_running_jobs_is_reported() -> None:
     notes, pool = Notes(), FakePool(1)
 
     def tell(on_progress: OnProgress) -> None:
@@ -415,7 +415,7 @@ def test_progress_is_passed_on_when_it_is_news_and_of_a_running_job() -> None:
 
 
 @pytest.mark.parametrize("seed", range(25))
-def test_under_random_trouble_every_job_ends_exactly_once(seed: int) -> None:
+def test_under_random_faults_every_job_ends_exactly_once(seed: int) -> None:
     rng = random.Random(seed)
 
     def play(worker: int, job: Job) -> Event | None:

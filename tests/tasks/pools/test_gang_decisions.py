@@ -142,21 +142,23 @@ def keep(run: Run, payload: bytes) -> None:
 
 
 @pytest.mark.slow
-def test_a_marker_that_only_a_later_rank_sees_does_not_split_the_gang(runs: list[Run]) -> None:
+def test_a_marker_visible_to_a_later_rank_only_is_ignored_by_the_whole_gang(
+    runs: list[Run],
+) -> None:
     finish(runs[1])
     (receipt,) = train(runs).receipts
     assert (receipt.won, receipt.summary["epochs"]) == (True, 2)
 
 
 @pytest.mark.slow
-def test_a_marker_that_the_first_rank_sees_ends_the_job_in_all(runs: list[Run]) -> None:
+def test_a_marker_visible_to_the_first_rank_ends_the_job_in_every_rank(runs: list[Run]) -> None:
     finish(runs[0])
     (receipt,) = train(runs).receipts
     assert (receipt.won, receipt.shard) == (False, "elsewhere")
 
 
 @pytest.mark.slow
-def test_all_ranks_go_on_from_the_checkpoint_that_the_first_one_sees(
+def test_every_rank_resumes_from_the_checkpoint_of_the_first_rank(
     runs: list[Run], after_one_epoch: bytes
 ) -> None:
     both = copies(runs)
@@ -168,7 +170,7 @@ def test_all_ranks_go_on_from_the_checkpoint_that_the_first_one_sees(
 
 
 @pytest.mark.slow
-def test_a_checkpoint_that_only_a_later_rank_sees_is_passed_over(
+def test_a_checkpoint_visible_to_a_later_rank_only_is_ignored(
     runs: list[Run], after_one_epoch: bytes
 ) -> None:
     none = copies(runs)

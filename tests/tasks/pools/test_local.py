@@ -188,7 +188,9 @@ def test_a_provider_stops_one_pool_before_it_starts_the_next() -> None:
     assert not any(psutil.pid_exists(pid) for pid in children if is_worker(pid))
 
 
-def test_a_receipt_stays_small_whatever_the_worker_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_receipt_stays_small_whatever_summary_the_worker_returns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     host = Host(WorkerSpec("tests.support.fakes:Talkative"))
     receipt = host.run(make_jobs(1)[0])
     assert receipt.rows == 5

@@ -106,14 +106,14 @@ def test_a_worker_that_cannot_be_built_raises_its_own_error() -> None:
         dispatch(make_jobs(3), pool)
 
 
-def test_a_worker_that_never_reaches_storage_ends_the_stage() -> None:
+def test_a_worker_that_cannot_reach_storage_fails_the_stage() -> None:
     spec = WorkerSpec(FAKE, {"broken": "StorageError"})
     policy = RetryPolicy(losses_per_worker=1)
     with actors(spec) as pool, pytest.raises(ClusterError, match="cannot be built"):
         dispatch(make_jobs(3), pool, policy=policy)
 
 
-def test_workers_that_find_no_room_time_out_instead_of_waiting_for_ever() -> None:
+def test_workers_without_resources_time_out() -> None:
     with (
         actors(WorkerSpec(FAKE), workers=1, num_gpus=64) as pool,
         pytest.raises(ClusterError, match=r"not ready within 2 s \(2 CPUs and 2 GPUs on 1 node"),
@@ -152,7 +152,7 @@ def test_a_worker_too_big_for_any_node_is_refused() -> None:
         pools.pool(WorkerSpec(FAKE), jobs=1)
 
 
-def test_room_counts_whole_workers_on_each_node() -> None:
+def test_capacity_counts_whole_workers_on_each_node() -> None:
     assert ray_capacity.capacity(num_cpus=0, num_gpus=0.5) == 4
     assert ray_capacity.capacity(num_cpus=1, num_gpus=0.25) == 2
 
@@ -163,7 +163,7 @@ def test_a_provider_fills_the_cluster_but_starts_no_worker_without_a_job() -> No
         assert pools.pool(WorkerSpec(FAKE), jobs=1).workers == 1
 
 
-def test_a_provider_leaves_a_ray_that_it_did_not_start() -> None:
+def test_a_provider_does_not_stop_a_ray_that_it_did_not_start() -> None:
     with PoolProvider(Execution(store=".", num_cpus=0, workers=1)) as pools:
         result = dispatch(make_jobs(2), pools.pool(WorkerSpec(FAKE), jobs=2))
     assert len(result.receipts) == 2
@@ -181,7 +181,7 @@ def test_actors_get_the_variables_of_storage(monkeypatch: pytest.MonkeyPatch) ->
     }
 
 
-def test_what_storage_needs_is_forwarded_and_no_secret() -> None:
+def test_storage_variables_are_forwarded_and_other_secrets_are_not() -> None:
     """Ray writes the variables of an actor into a log of its node."""
     plain = {"AWS_REGION": "x", "AWS_ENDPOINT_URL": "y", "FSSPEC_S3_ENDPOINT_URL": "z"}
     plain |= {"DISTILL_DECODERS": "2", "DISTILL_RESIDENT_BYTES": "1"}

@@ -85,7 +85,7 @@ def test_ray_starts_on_first_use_and_stops_with_the_provider() -> None:
 
 
 @pytest.mark.slow
-def test_a_cluster_that_refuses_our_token_is_an_error_that_names_the_setting() -> None:
+def test_a_rejected_cluster_token_gives_an_error_that_names_the_setting() -> None:
     without, wrong = run(JOINS_WITH_A_WRONG_TOKEN).splitlines()
     for said in (without, wrong):
         assert said.startswith("cannot be reached or started")
@@ -96,7 +96,7 @@ def test_a_cluster_that_refuses_our_token_is_an_error_that_names_the_setting() -
 
 @pytest.mark.parametrize("scheme", ["", "ray://"])
 @pytest.mark.usefixtures("no_ray_yet")
-def test_a_cluster_that_is_not_there_is_an_error_that_names_the_address(scheme: str) -> None:
+def test_an_unreachable_cluster_gives_an_error_that_names_the_address(scheme: str) -> None:
     with (
         pytest.raises(ClusterError, match=f"^ray_address={scheme}127.0.0.1:1: cannot be reached"),
         PoolProvider(Execution(store=".", ray_address=f"{scheme}127.0.0.1:1")) as pools,

@@ -19,7 +19,7 @@ pytestmark = [
 ]
 
 
-def test_a_gang_computes_together_and_a_failing_rank_says_why() -> None:
+def test_a_gang_computes_together_and_a_failing_rank_reports_its_error() -> None:
     notes = Notes()
     jobs = [*make_jobs(1, seconds=5), Job("k9", "s9", {"error": "DivergedError"})]
     with PoolProvider(Execution(store=".", num_cpus=0.5)) as pools:

@@ -43,13 +43,13 @@ def age(folder: Path) -> None:
         os.utime(path, (0, 0))
 
 
-def test_a_folder_goes_with_its_block(tmp_path: Path) -> None:
+def test_a_session_folder_is_removed_at_the_end_of_its_block(tmp_path: Path) -> None:
     with session_folder(str(tmp_path)) as folder:
         assert Path(folder).is_dir()
     assert not list(tmp_path.iterdir())
 
 
-def test_what_a_killed_driver_left_goes_at_the_next_start_and_what_lives_stays(
+def test_the_next_start_removes_folders_of_dead_drivers_only(
     tmp_path: Path,
 ) -> None:
     with driver(tmp_path) as (killed, left), driver(tmp_path) as (_, living):
@@ -63,7 +63,9 @@ def test_what_a_killed_driver_left_goes_at_the_next_start_and_what_lives_stays(
             assert set(tmp_path.iterdir()) == {living, Path(mine)}
 
 
-def test_folders_of_others_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_of_other_programs_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("ray-without-an-owner", "other"):
         (tmp_path / name).mkdir()
     (tmp_path / "other" / OWNER).touch()

@@ -27,7 +27,7 @@ def kill_us(number: signal.Signals) -> None:
     os.kill(os.getpid(), number)
 
 
-def test_sigterm_without_a_handler_leaves_with_143() -> None:
+def test_sigterm_without_a_handler_exits_with_143() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     with pytest.raises(SystemExit) as end, terminable():
         kill_us(signal.SIGTERM)
@@ -35,12 +35,12 @@ def test_sigterm_without_a_handler_leaves_with_143() -> None:
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
-def test_an_interrupt_stays_a_keyboard_interrupt() -> None:
+def test_sigint_still_raises_keyboard_interrupt() -> None:
     with pytest.raises(KeyboardInterrupt), terminable():
         kill_us(signal.SIGINT)
 
 
-def test_the_handler_that_was_there_decides_what_is_raised() -> None:
+def test_the_previous_handler_decides_what_is_raised() -> None:
     def mine(number: int, frame: object) -> None:
         raise ZeroDivisionError
 
@@ -55,7 +55,7 @@ def test_the_handler_that_was_there_decides_what_is_raised() -> None:
         disturbed()
 
 
-def test_where_we_are_guests_the_host_s_handler_stays_and_its_exception_comes_through() -> None:
+def test_a_handler_of_the_host_program_is_kept_and_its_exception_is_raised() -> None:
     class Ended(BaseException):
         pass
 
@@ -91,7 +91,7 @@ def test_a_second_signal_does_not_disturb_the_unwinding() -> None:
     assert unwound == [True]
 
 
-def test_a_library_that_makes_an_error_of_it_does_not_hide_the_signal() -> None:
+def test_an_error_that_a_library_makes_of_a_signal_does_not_hide_it() -> None:
     def inside_of_a_library() -> None:
         try:
             kill_us(signal.SIGINT)
@@ -104,12 +104,12 @@ def test_a_library_that_makes_an_error_of_it_does_not_hide_the_signal() -> None:
         inside_of_a_library()
 
 
-def test_an_error_without_a_signal_stays_itself() -> None:
+def test_an_error_without_a_signal_is_raised_unchanged() -> None:
     with pytest.raises(SystemError), terminable():
         raise SystemError
 
 
-def test_what_does_not_unwind_in_time_is_ended() -> None:
+def test_a_process_that_does_not_unwind_in_time_is_ended() -> None:
     ended, codes = threading.Event(), []
 
     def end(code: int) -> None:
@@ -140,7 +140,7 @@ with terminable(0.2):
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 143
 
 
-def test_a_block_that_lasts_to_the_end_watches_what_comes_after_it() -> None:
+def test_a_block_to_the_end_also_covers_the_exit_of_the_process() -> None:
     code = """
 import os, signal, threading
 from tasks.pools.signals import terminable
@@ -153,7 +153,7 @@ finally:
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 143
 
 
-def test_an_outer_block_insists_where_another_handler_came_in_between() -> None:
+def test_an_outer_block_still_exits_with_143_after_another_handler_was_set() -> None:
     def between(number: int, frame: object) -> None:
         raise ZeroDivisionError
 
@@ -168,7 +168,7 @@ def test_an_outer_block_insists_where_another_handler_came_in_between() -> None:
     assert ended.value.code == 143
 
 
-def test_what_unwinds_in_time_is_not_ended() -> None:
+def test_a_process_that_unwinds_in_time_is_not_ended() -> None:
     ended: list[int] = []
     with pytest.raises(KeyboardInterrupt), terminable(60, end=ended.append):
         kill_us(signal.SIGINT)

@@ -54,7 +54,9 @@ def heartbeat(run: Run, clock: Hands, **execution: object) -> Heartbeat:
     return Heartbeat(run, how, workers=lambda: 2, clock=clock, seconds=3600)
 
 
-def test_a_driver_says_who_it_is_and_what_runs_since_when(run: Run, clock: Hands) -> None:
+def test_a_driver_records_its_identity_and_its_running_shards_with_their_start(
+    run: Run, clock: Hands
+) -> None:
     heart = heartbeat(run, clock)
     heart.stage_started("recover", 4, 1)
     clock.move(5)
@@ -76,7 +78,9 @@ def test_a_driver_says_who_it_is_and_what_runs_since_when(run: Run, clock: Hands
     assert record.gpu_seconds == {"recover": 0.0}
 
 
-def test_only_shards_that_it_committed_count_but_all_its_time_does(run: Run, clock: Hands) -> None:
+def test_a_driver_counts_the_shards_it_committed_and_all_of_its_time(
+    run: Run, clock: Hands
+) -> None:
     heart = heartbeat(run, clock, device="cuda", num_gpus=0.5)
     heart.stage_started("recover", 4, 0)
     for shard in "abcd":
@@ -93,7 +97,7 @@ def test_only_shards_that_it_committed_count_but_all_its_time_does(run: Run, clo
     assert record.gpu_seconds == {"recover": 20.0}
 
 
-def test_the_time_of_each_stage_is_told_apart(run: Run, clock: Hands) -> None:
+def test_the_time_of_each_stage_is_recorded_separately(run: Run, clock: Hands) -> None:
     heart = heartbeat(run, clock, device="cuda", num_gpus=0.25)
     for stage, seconds in (("recover", 40), ("relabel", 8)):
         heart.stage_started(stage, 1, 0)
@@ -120,7 +124,7 @@ def test_a_shard_that_begins_again_runs_since_then(run: Run, clock: Hands) -> No
     ("error", "state", "reason"),
     [(None, "finished", ""), (KeyboardInterrupt, "stopped", "KeyboardInterrupt")],
 )
-def test_the_last_word_is_how_it_ended(
+def test_the_last_record_states_how_the_driver_ended(
     run: Run, clock: Hands, error: type[BaseException] | None, state: str, reason: str
 ) -> None:
     heart = heartbeat(run, clock)
@@ -138,7 +142,7 @@ def test_the_last_word_is_how_it_ended(
     assert not record.is_lost(clock())
 
 
-def test_it_writes_when_it_starts_and_again_every_few_seconds(
+def test_a_driver_writes_its_record_at_the_start_and_every_few_seconds(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     thrice, puts = threading.Event(), []
@@ -155,7 +159,9 @@ def test_it_writes_when_it_starts_and_again_every_few_seconds(
     assert set(puts) == {driver_path(run, heart.id)}
 
 
-def test_a_store_that_refuses_stops_no_work(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_the_store_does_not_stop_the_work(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tried = threading.Event()
 
     def refuse(self: Store, path: str, data: bytes) -> None:
@@ -168,7 +174,7 @@ def test_a_store_that_refuses_stops_no_work(run: Run, monkeypatch: pytest.Monkey
     assert read_drivers(run) == ()
 
 
-def test_a_driver_that_says_nothing_for_a_minute_is_lost(run: Run, clock: Hands) -> None:
+def test_a_driver_silent_for_a_minute_is_lost(run: Run, clock: Hands) -> None:
     heart = heartbeat(run, clock)
     heart.write()
     (record,) = read_drivers(run)
@@ -181,19 +187,19 @@ def test_a_driver_that_says_nothing_for_a_minute_is_lost(run: Run, clock: Hands)
 @pytest.mark.parametrize(
     "data", [b"", b"{", b"[]", b"null", b"{}", b'{"id": "x", "updated": "never"}', b'{"id": 1}']
 )
-def test_a_torn_or_foreign_file_is_passed_over(run: Run, clock: Hands, data: bytes) -> None:
+def test_an_incomplete_or_foreign_record_is_ignored(run: Run, clock: Hands, data: bytes) -> None:
     heartbeat(run, clock).write()
     run.store.put(driver_path(run, "torn"), data)
     assert len(read_drivers(run)) == 1
 
 
-def test_what_a_newer_version_adds_is_passed_over(run: Run, clock: Hands) -> None:
+def test_fields_of_a_newer_version_are_ignored(run: Run, clock: Hands) -> None:
     record = heartbeat(run, clock).record()
     tree = json.loads(record.to_json()) | {"temperature": 60}
     assert DriverRecord.from_json(json.dumps(tree).encode()) == record
 
 
-def test_every_attempt_of_a_job_begins_with_a_word(tmp_path: Path) -> None:
+def test_every_attempt_of_a_job_is_reported_as_started(tmp_path: Path) -> None:
     notes, jobs = Notes(), make_jobs(2)
     twice = Job("k2", "s2", {"error": "ValueError", "once": str(tmp_path / "once")})
     pool = local_pool(WorkerSpec("tests.support.fakes:FakeWorker"))

@@ -69,20 +69,20 @@ def select(run: RunConfig, **changes: object) -> str:
         ([ROUNDS, JUDGED, "rounds.starts=[3]"], "a multiple of recover.ipc_range"),
     ],
 )
-def test_rounds_that_cannot_be_are_refused(overrides: list[str], said: str) -> None:
+def test_invalid_rounds_are_refused(overrides: list[str], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         a_run(*overrides)
 
 
-def test_a_run_without_rounds_has_the_stages_it_always_had() -> None:
+def test_a_run_without_rounds_has_every_stage_but_select() -> None:
     assert [str(s) for s in stages_of(a_run())] == [kind for kind in STAGES if kind != "select"]
 
 
-def test_one_round_judges_its_starts_once() -> None:
+def test_a_run_of_one_round_with_judged_starts_has_one_select_stage() -> None:
     assert [str(stage) for stage in stages_of(a_run(JUDGED))] == list(STAGES)
 
 
-def test_every_round_has_its_stages_and_the_last_the_plain_names() -> None:
+def test_earlier_rounds_have_numbered_stages_and_the_last_has_plain_names() -> None:
     run = a_run(ROUNDS, JUDGED)
     assert tuple(map(str, stages_of(run)))[3:] == (
         *("select-1", "recover-1", "relabel-1", "posttrain-1"),
@@ -94,7 +94,7 @@ def test_every_round_has_its_stages_and_the_last_the_plain_names() -> None:
     assert last == [1, 2, 3]
 
 
-def test_images_belong_to_the_round_that_began_last() -> None:
+def test_an_image_belongs_to_the_last_round_that_starts_at_or_before_it() -> None:
     run = a_run(ROUNDS, JUDGED)
     assert [round_of_image(run, n) for n in (0, 1, 2, 5, 6, 9)] == [1, 1, 2, 2, 3, 3]
 
@@ -103,7 +103,9 @@ def test_rounds_beyond_the_images_per_class_are_left_out() -> None:
     assert a_run(ROUNDS, JUDGED, "ipc=6").round_starts == (0, 2)
 
 
-def test_the_student_of_a_round_is_trained_as_in_post_train_but_for_what_rounds_say() -> None:
+def test_the_student_of_a_round_is_trained_as_in_posttrain_except_for_the_settings_of_rounds() -> (
+    None
+):
     run = a_run(ROUNDS, JUDGED)
     first, second = run.after_round(1).posttrain, run.after_round(2).posttrain
     assert (first.epochs, first.optimizer.lr) == (3, run.posttrain.optimizer.lr)
@@ -112,7 +114,7 @@ def test_the_student_of_a_round_is_trained_as_in_post_train_but_for_what_rounds_
     assert [student.name for student in second.students] == ["convnet3"]
 
 
-def test_what_was_chosen_and_who_was_asked_change_an_image_and_later_rounds_do_not() -> None:
+def test_an_image_key_follows_the_selection_and_the_student_but_not_later_rounds() -> None:
     run = a_run(ROUNDS, JUDGED, ADVERSARIAL)
     assert len({recover(run), recover(run, selection="s"), recover(run, student="s")}) == 3
     assert recover(a_run(ROUNDS, JUDGED, ADVERSARIAL, "rounds.starts=[2]")) == recover(run)
@@ -120,7 +122,7 @@ def test_what_was_chosen_and_who_was_asked_change_an_image_and_later_rounds_do_n
     assert recover(a_run(ROUNDS, JUDGED, ADVERSARIAL, "recover.candidates=9")) == recover(run)
 
 
-def test_a_choice_depends_on_the_choices_before_it_and_on_who_judged() -> None:
+def test_a_selection_key_follows_earlier_selections_and_the_networks_that_scored_it() -> None:
     run = a_run(ROUNDS, JUDGED)
     other = {"teacher": "u"}, {"student": "s"}, {"before": "b"}, {"start": 2}
     assert len({select(run), *(select(run, **change) for change in other)}) == 5
@@ -128,7 +130,7 @@ def test_a_choice_depends_on_the_choices_before_it_and_on_who_judged() -> None:
     assert select(a_run(ROUNDS, JUDGED, "ipc=50", "recover.steps=7")) == select(run)
 
 
-def test_a_student_that_goes_on_from_another_is_another() -> None:
+def test_a_student_trained_from_another_one_has_its_own_key() -> None:
     run = a_run(ROUNDS, JUDGED).after_round(2)
     data = TrainingSet("distilled", images=["i"], labels=["l"], teachers=["t"])
     model = run.posttrain.students[0]

@@ -61,14 +61,14 @@ def test_sixteen_bit_grey_is_scaled_by_its_range_and_not_by_its_content(value: i
     assert (decode_image(encoded(image), CONFIG) == round(value / 257)).all()
 
 
-def test_floating_point_pixels_are_refused_because_nobody_knows_their_white() -> None:
+def test_floating_point_pixels_are_refused_because_their_range_is_unknown() -> None:
     data = encoded(Image.fromarray(np.zeros((8, 8), np.float32)), "TIFF")
     with pytest.raises(DataError, match="white is unknown"):
         decode_image(data, CONFIG)
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
-def test_what_is_transparent_is_black(mode: str) -> None:
+def test_transparent_pixels_become_black(mode: str) -> None:
     if mode == "P":
         data = encoded(Image.new("P", (8, 8), 3), transparency=3)
     else:
@@ -94,7 +94,7 @@ def test_exif_orientation_is_applied(orientation: int) -> None:
     assert np.array_equal(as_image(pixels), np.asarray(expected))
 
 
-def test_the_first_frame_of_an_animation_counts() -> None:
+def test_an_animation_is_decoded_as_its_first_frame() -> None:
     frames = [Image.new("RGB", (8, 8), colour) for colour in (RED, (0, 255, 0))]
     data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
     assert decode_image(data, CONFIG)[:, 0, 0].tolist() == [255, 0, 0]
@@ -117,7 +117,7 @@ def test_center_crop_equals_torchvision(size: tuple[int, int], side: int, resize
     assert np.abs(difference).max() <= 1
 
 
-def test_a_long_strip_is_cropped_without_blowing_it_up() -> None:
+def test_a_very_long_image_is_cropped_before_it_is_resized() -> None:
     config = data_config("unused", side=224, load="center_crop", resize=256)
     strip = Image.fromarray(np.tile(np.arange(10_000) // 40, (3, 1)).astype(np.uint8))
     pixels = decode_image(encoded(strip), config)  # resized as a whole: 218 M pixels
@@ -131,7 +131,7 @@ def test_a_crop_larger_than_the_resized_image_is_refused() -> None:
 
 
 @pytest.mark.parametrize("side", [7_100, 10_000, 14_000])
-def test_a_bomb_is_refused_before_it_is_unpacked(side: int) -> None:
+def test_a_decompression_bomb_is_refused_before_decoding(side: int) -> None:
     Image.MAX_IMAGE_PIXELS, limit = None, Image.MAX_IMAGE_PIXELS
     try:
         data = encoded(Image.new("1", (side, side)))
@@ -143,7 +143,7 @@ def test_a_bomb_is_refused_before_it_is_unpacked(side: int) -> None:
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP"])
-def test_a_truncated_image_is_found_wherever_it_ends(kind: str) -> None:
+def test_an_image_truncated_anywhere_is_refused(kind: str) -> None:
     data = encoded(picture(5, (60, 60)), kind)
     for kept in np.linspace(0, len(data) * 0.97, 25).astype(int):
         with pytest.raises(DataError, match=r"^photo: "):
@@ -159,7 +159,7 @@ def test_a_truncated_image_is_found_wherever_it_ends(kind: str) -> None:
     ],
     ids=["empty", "html", "eps"],
 )
-def test_what_is_no_image_is_called_so(data: bytes) -> None:
+def test_a_file_that_is_not_an_image_is_reported_as_such(data: bytes) -> None:
     with pytest.raises(DataError, match=f"{len(data)} bytes that are not an image"):
         decode_image(data, CONFIG)
 
@@ -180,7 +180,7 @@ SAMPLES = _samples()
     st.sampled_from(SAMPLES),
     st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), min_size=1, max_size=6),
 )
-def test_a_damaged_file_is_an_image_or_a_data_error(
+def test_a_damaged_file_either_decodes_or_raises_a_data_error(
     data: bytes, changes: list[tuple[float, int]]
 ) -> None:
     damaged = bytearray(data)
@@ -193,7 +193,7 @@ def test_a_damaged_file_is_an_image_or_a_data_error(
     assert pixels.shape == (3, 8, 8)
 
 
-def test_decoding_leaves_the_bytes_alone() -> None:
+def test_decoding_leaves_its_input_unchanged() -> None:
     data = encoded(picture(7), "JPEG")
     first = decode_image(data, CONFIG)
     first[:] = 0  # what is returned belongs to the caller

@@ -59,7 +59,7 @@ def parquet_dataset(folder: Path) -> tuple[DataConfig, DatasetIndex]:
     return config, ingest(config, Store(str(folder / "store")))
 
 
-def test_processes_decode_what_this_process_decodes(tmp_path: Path) -> None:
+def test_processes_decode_the_same_pixels_as_this_process(tmp_path: Path) -> None:
     config, index = parquet_dataset(tmp_path)
     here = RealImages(config, index, "train", decoders=1, start_pixels=0)
     there = RealImages(config, index, "train", decoders=2, start_pixels=0)
@@ -92,7 +92,9 @@ def test_few_images_start_no_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", ["other", "gone"])
-def test_the_same_image_is_refused_in_the_same_words(tmp_path: Path, change: str) -> None:
+def test_an_unreadable_image_gives_the_same_message_from_any_process(
+    tmp_path: Path, change: str
+) -> None:
     config = data_config(image_folder(tmp_path / "data"))
     index = ingest(config, Store(str(tmp_path / "store")))
     for name in ("10", "12"):
@@ -113,7 +115,7 @@ def test_the_same_image_is_refused_in_the_same_words(tmp_path: Path, change: str
     assert said[0] == said[1]
 
 
-def test_threads_share_processes_and_each_hears_of_its_own_image(tmp_path: Path) -> None:
+def test_threads_share_processes_and_each_gets_its_own_image(tmp_path: Path) -> None:
     config, index = parquet_dataset(tmp_path)
     images = RealImages(config, index, "train", decoders=2, start_pixels=0)
     expected = RealImages(config, index, "train", decoders=1).resident()
@@ -150,7 +152,7 @@ def _decode(
     say(RealImages(config, index, "train", decoders=2, start_pixels=0).pixels(range(8)).shape)
 
 
-def test_a_daemonic_worker_may_start_processes_too(tmp_path: Path) -> None:
+def test_a_daemonic_worker_can_start_decoding_processes(tmp_path: Path) -> None:
     config, index = parquet_dataset(tmp_path)
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
@@ -201,7 +203,7 @@ def test_no_process_outlives_an_interrupted_or_killed_parent(tmp_path: Path, num
     assert alive == []
 
 
-def test_the_environment_says_how_many(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_sets_the_number_of_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISTILL_DECODERS", "3")
     assert processes.default_decoders() == 3
     monkeypatch.setenv("DISTILL_DECODERS", "many")
