@@ -1,4 +1,4 @@
-"""What every test shares: telemetry off, one thread, and the way to real data."""
+"""Set-up of every test: telemetry off, the command line as a fixture, and the path to real data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The comparison of methods runs at its smallest, resumes, and its table is what cells say."""
+"""The comparison of methods at its smallest: it runs, resumes, and prints its results."""
 
 from __future__ import annotations
 

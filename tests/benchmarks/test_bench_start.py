@@ -1,4 +1,4 @@
-"""The measurement of a start takes a step in a process, and its page says where the time went."""
+"""The measurement of a start: one step in a new process, and a page with the time of each phase."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Benchmarks run at their smallest; what they compute is tested elsewhere, their times nowhere."""
+"""Benchmarks at their smallest. Other tests cover what they compute; no test asserts a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every test of the core needs: one thread, and the places of the storage contract."""
+"""Fixtures of the core: one thread, and the kinds of store that the storage contract runs on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page about adding a method is done, word for word, on a copy of the package."""
+"""The page on adding a method, followed word for word on a copy of the package."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def named_test_modules(file: str) -> set[str]:
 
 
 def test_no_module_imports_a_test_module() -> None:
-    """What several tests need belongs to tests/support."""
+    """Helpers that several tests share belong to tests/support."""
     importers = {file for file in modules("tests", "benchmarks") if named_test_modules(file)}
     assert importers == RUNS_TESTS_OF_OTHERS
 
@@ -50,6 +50,6 @@ def test_no_module_of_a_package_has_more_than_350_lines() -> None:
 
 
 def test_every_folder_of_a_package_is_a_package() -> None:
-    """Where modules lie, `__init__.py` describes the folder; templates and presets are data."""
+    """Each folder with modules has an `__init__.py` that describes it."""
     folders = {Path(file).parent for file in modules(*PACKAGES)}
     assert {folder for folder in folders if not (ROOT / folder / "__init__.py").is_file()} == set()

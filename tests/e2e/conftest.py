@@ -1,4 +1,4 @@
-"""What the tests of re-distillation start from."""
+"""Fixtures of the tests of re-distillation."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Poison shards: later stages go on without at most so many, every result says so, and a later
-pass that makes them puts everything right.
+"""Failing shards: later stages continue without an allowed number, results name them, and a later
+pass that makes them completes the run.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Every pass over a run first looks whether its store can arbitrate between drivers."""
+"""Every pass over a run first checks that its store has conditional create."""
 
 from __future__ import annotations
 

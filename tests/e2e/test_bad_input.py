@@ -1,4 +1,4 @@
-"""Bad input: one clear line, exit code 2, nothing half-written (issue: "Bad input")."""
+"""Bad input: one clear line, exit code 2, and no partial file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.pipeline import TINY, execute, tiny_run
 
 
 def distill(*arguments: str, code: int = 2) -> str:
-    """Run the command line in a fresh process and return what it says on stderr."""
+    """Run the command line in a new process and return its stderr."""
     command = [sys.executable, "-m", "flows.cli", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == code, (done.stdout, done.stderr)
@@ -105,7 +105,7 @@ def test_an_unreadable_image_is_named(folder: Path, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def teacher_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the weights of a ten-class digits teacher, its description beside it."""
+    """Return the weights of a ten-class digits teacher; its description is in the same folder."""
     folder = tmp_path_factory.mktemp("teacher")
     run = tiny_run(folder / "store")
     execute(run, "ingest", "squeeze")

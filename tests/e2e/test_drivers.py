@@ -1,4 +1,4 @@
-"""Several drivers on one run at once are harmless, and one that is killed is known by its file."""
+"""Several drivers on one run do not disturb each other, and a killed one is known by its record."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def commits(run: Run) -> Counter[tuple[str, str]]:
-    """Return how many drivers say that they committed a shard, by stage and key."""
+    """Return how many drivers recorded the commit of a shard, by stage and key."""
     parts = (run.store.read(run.path("events", n)) for n in run.store.names(run.path("events")))
     events = [json.loads(line) for part in parts for line in part.decode().splitlines()]
     ended = [event for event in events if event["event"] == "job_finished" and event["won"]]
@@ -96,7 +96,7 @@ def driver(run: Run) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def recover_now(run: Run, later: timedelta = timedelta(0)) -> Activity:
-    """Return what `distill status` says of recover, now or some time later."""
+    """Return the recover stage in `distill status`, now or some time later."""
     return run_activity(run, run_status(run).stages, now=utc_now() + later).stages["recover"]
 
 

@@ -1,4 +1,4 @@
-"""A marker that was deleted from a complete run asks for its shard again, and for no other."""
+"""Deleting a marker of a complete run makes its shard again, and no other."""
 
 from __future__ import annotations
 

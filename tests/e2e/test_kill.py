@@ -1,4 +1,4 @@
-"""SIGKILL an actor mid-shard, SIGKILL the driver mid-stage: nothing is lost, nothing redone."""
+"""SIGKILL of an actor in a shard and of the driver in a stage: no work is lost or repeated."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LONG = ("ipc=8", "recover.steps=80", 'posttrain.sets=["distilled"]')
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Return a run whose recover stage nobody touched."""
+    """Return a run whose recover stage was not disturbed."""
     run = tiny_run(tmp_path_factory.mktemp("undisturbed"), *LONG)
     execute(run, "ingest", "squeeze", "recover")
     return run

@@ -1,4 +1,4 @@
-"""What `distill plan` promises, held against what a run has written."""
+"""The prediction of `distill plan`, compared with what a run wrote."""
 
 from __future__ import annotations
 

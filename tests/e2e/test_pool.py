@@ -1,4 +1,4 @@
-"""Several teachers: images under them in turn, labels of them together, statistics of each."""
+"""Several teachers: alternating in recover, together in relabel, with statistics of each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every method's preset, shrunk, goes through every stage and trains a student of each set."""
+"""The preset of every method, shrunk, runs through every stage and trains a student of each set."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PRESETS = [*(name for name in preset_names() if name.endswith("-cifar10")), *BES
 
 
 def smallest(preset: str) -> RunConfig:
-    """Return the shrunk preset on made images, with labels stored as the preset says."""
+    """Return the shrunk preset on generated images, with labels stored as in the preset."""
     tree, relabel = shrunk(preset).model_dump(mode="json"), load_run(preset).relabel
     tree["data"] |= {"name": "patterns", "format": "patterns", "path": None}
     tree["precision"] = "float32"

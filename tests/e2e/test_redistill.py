@@ -1,4 +1,4 @@
-"""Re-distillation: what changed is made again, the rest is taken over, ids keep their meaning."""
+"""Re-distillation: changed shards are made again, the others are reused, and ids do not change."""
 
 from __future__ import annotations
 

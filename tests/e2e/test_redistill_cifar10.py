@@ -1,4 +1,4 @@
-"""One changed class of ten on CIFAR-10: its block is made again, the other four are not touched."""
+"""One changed class of ten on CIFAR-10: its block is made again, the other four are reused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images made in rounds, with a student between them: stages, shards and markers like any other."""
+"""Images made in rounds with a student between them, in ordinary stages, shards and markers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Identical bytes whatever the number of workers, local or Ray (design.md 4, CPU, float32)."""
+"""Identical bytes whatever the number of workers, local or on Ray (CPU, float32)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Starts of a recovery are selected shard by shard, while images are made, with the same bytes."""
+"""Starts are selected by shard during recover, with the same bytes for any number of workers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The final judgement of students is a stage like the others: sharded, resumed, and exact."""
+"""The validate stage: sharded, resumable, and exactly equal to an evaluation of the whole split."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Orders for stand-ins, and what a run that nobody troubled looks like."""
+"""Orders for stand-ins, and the manifest of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def notebook(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Notebook]:
 
 
 @pytest.fixture
-def peace(notebook: Notebook) -> None:
+def no_faults(notebook: Notebook) -> None:
     """Order nothing, and forget what earlier tests noted."""
     notebook.order(Orders())
     notebook.forget()
 
 
 @pytest.fixture(scope="module")
-def untroubled(tmp_path_factory: pytest.TempPathFactory, notebook: Notebook) -> Manifest:
-    """Return the manifest of a run that nobody troubled, made in this process."""
-    run = planned_run(str(tmp_path_factory.mktemp("untroubled")), shards=SHARDS)
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, notebook: Notebook) -> Manifest:
+    """Return the manifest of an undisturbed run, made in this process."""
+    run = planned_run(str(tmp_path_factory.mktemp("undisturbed")), shards=SHARDS)
     recover(run, local=True)
     return manifest(run, "recover")

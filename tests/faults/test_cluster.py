@@ -1,7 +1,7 @@
-"""A cluster of two nodes, real actors, real SIGKILLs: every kind of trouble in one stage.
+"""A cluster of two nodes, real actors, real SIGKILLs: every kind of fault in one stage.
 
-Each shard of one run meets its own trouble; the tests look at what became of it. A whole node that
-goes is in tests/tasks/pools/test_node_loss.py.
+Each shard of one run has its own fault, and the tests check its outcome. The loss of a whole node
+is in tests/tasks/pools/test_node_loss.py.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from tests.support.pipeline import manifest
 from tests.support.stand_in import Attempt, Notebook, Orders
 from tests.support.waiting import wait_until
 
-pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("peace")]
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("no_faults")]
 
 NODE = {"num_cpus": 2, "num_gpus": 1, "object_store_memory": 100 * 2**20}
 ON_RAY = {"workers": 2, "num_cpus": 0.5, "num_gpus": 0.5}
@@ -72,8 +72,8 @@ def cluster(notebook: Notebook) -> Iterator[str]:
 
 
 @dataclass(frozen=True)
-class Aftermath:
-    """What a stage left behind, and what it took; a shard goes by its trouble."""
+class Outcome:
+    """The outcome of the stage; each shard is named by its fault."""
 
     run: Run
     error: ShardsFailed
@@ -101,15 +101,15 @@ class Aftermath:
 
 
 @pytest.fixture(scope="module")
-def aftermath(
-    notebook: Notebook, untroubled: Manifest, tmp_path_factory: pytest.TempPathFactory
-) -> Aftermath:
+def outcome(
+    notebook: Notebook, undisturbed: Manifest, tmp_path_factory: pytest.TempPathFactory
+) -> Outcome:
     """Run a stage in which everything goes wrong, each in a shard of its own.
 
     One job in flight: a worker that goes takes no neighbour along, so starts can be counted.
     """
     run = planned_run(str(tmp_path_factory.mktemp("troubled")), shards=SHARDS)
-    names = [entry.shard for entry in untroubled.entries]
+    names = [entry.shard for entry in undisturbed.entries]
     shards = dict(zip(TROUBLE, names, strict=False))
     notebook.forget()
     notebook.order(Orders({shards[trouble]: fates for trouble, fates in TROUBLE.items()}))
@@ -118,115 +118,115 @@ def aftermath(
         recover(run, watch, **ON_RAY, in_flight=1, job_timeout_seconds=OVERDUE_SECONDS)
     failed = stage_status(run, StageId("recover")).failed
     attempts = notebook.attempts()
-    return Aftermath(run, raised.value, watch, attempts, failed, shards)
+    return Outcome(run, raised.value, watch, attempts, failed, shards)
 
 
 def test_only_shards_that_fail_every_attempt_fail_and_the_error_lists_them(
-    aftermath: Aftermath,
+    outcome: Outcome,
 ) -> None:
-    expected = {aftermath.shards[trouble] for trouble in FAILS}
-    assert set(aftermath.failed) == expected == {shard for shard, _ in aftermath.watch.failed}
-    assert "4 of the recover shards failed" in str(aftermath.error)
-    assert all(shard in str(aftermath.error) for shard in expected)
-    assert len(aftermath.watch.finished) == SHARDS - len(FAILS)
+    expected = {outcome.shards[trouble] for trouble in FAILS}
+    assert set(outcome.failed) == expected == {shard for shard, _ in outcome.watch.failed}
+    assert "4 of the recover shards failed" in str(outcome.error)
+    assert all(shard in str(outcome.error) for shard in expected)
+    assert len(outcome.watch.finished) == SHARDS - len(FAILS)
 
 
 def test_shards_that_recover_from_a_fault_have_the_bytes_of_an_undisturbed_run(
-    aftermath: Aftermath, untroubled: Manifest
+    outcome: Outcome, undisturbed: Manifest
 ) -> None:
-    made = Manifest.of("recover", aftermath.markers).entries
-    expected = [entry for entry in untroubled.entries if entry.shard not in aftermath.failed]
+    made = Manifest.of("recover", outcome.markers).entries
+    expected = [entry for entry in undisturbed.entries if entry.shard not in outcome.failed]
     assert sorted(made, key=lambda entry: entry.shard) == expected
 
 
 def test_only_a_worker_killed_before_its_marker_leaves_unreferenced_data(
-    aftermath: Aftermath,
+    outcome: Outcome,
 ) -> None:
-    written = {f"recover/data/{name}" for name in aftermath.run.store.names("recover/data")}
-    named = {info.path: marker.shard for marker in aftermath.markers for info in marker.files}
+    written = {f"recover/data/{name}" for name in outcome.run.store.names("recover/data")}
+    named = {info.path: marker.shard for marker in outcome.markers for info in marker.files}
     assert named.keys() <= written
     (orphan,) = written - named.keys()
     (twin,) = (path for path in named if path.partition("-")[0] == orphan.partition("-")[0])
-    assert named[twin] == aftermath.shards["is killed before its marker"]
+    assert named[twin] == outcome.shards["is killed before its marker"]
 
 
 @pytest.mark.parametrize("trouble", [name for name in SURVIVES if "killed" in name])
-def test_a_killed_actor_costs_its_shard_one_more_start(aftermath: Aftermath, trouble: str) -> None:
-    first, second = aftermath.tries(trouble)
+def test_a_killed_actor_costs_its_shard_one_more_start(outcome: Outcome, trouble: str) -> None:
+    first, second = outcome.tries(trouble)
     assert first.pid != second.pid
-    assert len(aftermath.reasons(trouble)) == 1
+    assert len(outcome.reasons(trouble)) == 1
 
 
 def test_a_shard_whose_actor_is_killed_after_its_marker_is_reported_once(
-    aftermath: Aftermath,
+    outcome: Outcome,
 ) -> None:
-    name = aftermath.shards["is killed after its marker"]
-    assert aftermath.watch.finished.count(name) == 1
-    assert [marker.shard for marker in aftermath.markers].count(name) == 1
+    name = outcome.shards["is killed after its marker"]
+    assert outcome.watch.finished.count(name) == 1
+    assert [marker.shard for marker in outcome.markers].count(name) == 1
 
 
-def test_an_os_error_is_retried(aftermath: Aftermath) -> None:
-    assert len(aftermath.tries("meets a slow disk twice")) == 3
-    assert aftermath.reasons("meets a slow disk twice") == ["OSError: the disk is slow today"] * 2
+def test_an_os_error_is_retried(outcome: Outcome) -> None:
+    assert len(outcome.tries("meets a slow disk twice")) == 3
+    assert outcome.reasons("meets a slow disk twice") == ["OSError: the disk is slow today"] * 2
 
 
-def test_a_shard_out_of_device_memory_is_made_in_halves(aftermath: Aftermath) -> None:
-    assert [a.split for a in aftermath.tries("fills its device once")] == [1, 2]
-    (reason,) = aftermath.reasons("fills its device once")
+def test_a_shard_out_of_device_memory_is_made_in_halves(outcome: Outcome) -> None:
+    assert [a.split for a in outcome.tries("fills its device once")] == [1, 2]
+    (reason,) = outcome.reasons("fills its device once")
     assert reason.startswith("OutOfMemoryError: ")
     assert reason.endswith("CUDA out of memory: 100 images.")
 
 
 def test_a_shard_out_of_device_memory_in_halves_fails_with_the_setting_to_change(
-    aftermath: Aftermath,
+    outcome: Outcome,
 ) -> None:
-    assert [a.split for a in aftermath.tries("fills any device")] == [1, 2]
-    record = aftermath.record("fills any device")
+    assert [a.split for a in outcome.tries("fills any device")] == [1, 2]
+    record = outcome.record("fills any device")
     assert "CUDA out of memory: 50 images. A second attempt" in record["error"]
     assert "--num-gpus" in record["error"]
     assert "torch.OutOfMemoryError" in record["traceback"]
 
 
-def test_an_overdue_shard_is_killed_and_made_by_another_process(aftermath: Aftermath) -> None:
-    first, second = aftermath.tries("hangs once")
+def test_an_overdue_shard_is_killed_and_made_by_another_process(outcome: Outcome) -> None:
+    first, second = outcome.tries("hangs once")
     assert first.pid != second.pid
-    assert f"ran for more than {OVERDUE_SECONDS:g} s" in aftermath.reasons("hangs once")[0]
+    assert f"ran for more than {OVERDUE_SECONDS:g} s" in outcome.reasons("hangs once")[0]
 
 
-def test_a_shard_that_kills_every_worker_is_quarantined(aftermath: Aftermath) -> None:
-    assert len(aftermath.tries("kills every worker")) == RetryPolicy().max_losses_per_job
-    assert "its worker was lost 4 times" in aftermath.record("kills every worker")["error"]
+def test_a_shard_that_kills_every_worker_is_quarantined(outcome: Outcome) -> None:
+    assert len(outcome.tries("kills every worker")) == RetryPolicy().max_losses_per_job
+    assert "its worker was lost 4 times" in outcome.record("kills every worker")["error"]
 
 
 def test_a_poisoned_shard_is_quarantined_after_three_attempts_with_its_exception(
-    aftermath: Aftermath,
+    outcome: Outcome,
 ) -> None:
-    assert len(aftermath.tries("is poisoned")) == 3
-    record = aftermath.record("is poisoned")
+    assert len(outcome.tries("is poisoned")) == 3
+    record = outcome.record("is poisoned")
     assert (record["type"], record["attempts"]) == ("ValueError", 3)
     assert record["error"] == "ValueError: a poisoned shard"
     assert "in suffer" in record["traceback"]
 
 
-def test_a_shard_that_diverges_is_not_tried_again_and_leaves_nothing(aftermath: Aftermath) -> None:
-    assert len(aftermath.tries("diverges")) == 1
-    assert aftermath.record("diverges")["type"] == "DivergedError"
+def test_a_shard_that_diverges_is_not_tried_again_and_leaves_nothing(outcome: Outcome) -> None:
+    assert len(outcome.tries("diverges")) == 1
+    assert outcome.record("diverges")["type"] == "DivergedError"
 
 
 def test_after_a_repair_only_failed_shards_are_made_and_the_manifest_is_undisturbed(
-    aftermath: Aftermath, untroubled: Manifest, notebook: Notebook, tmp_path: Path
+    outcome: Outcome, undisturbed: Manifest, notebook: Notebook, tmp_path: Path
 ) -> None:
-    shutil.copytree(aftermath.run.store.url, tmp_path / "mended")
-    run = replace(aftermath.run, store=Store(str(tmp_path / "mended")))
+    shutil.copytree(outcome.run.store.url, tmp_path / "mended")
+    run = replace(outcome.run, store=Store(str(tmp_path / "mended")))
     recover(run, **ON_RAY)
     made = {shard: len(tries) for shard, tries in notebook.attempts().items()}
-    assert made == dict.fromkeys(aftermath.failed, 1)
-    assert manifest(run, "recover") == untroubled
+    assert made == dict.fromkeys(outcome.failed, 1)
+    assert manifest(run, "recover") == undisturbed
     assert not stage_status(run, StageId("recover")).failed
 
 
 def test_the_next_driver_keeps_the_finished_shards_of_a_killed_one(
-    cluster: str, untroubled: Manifest, notebook: Notebook, tmp_path: Path
+    cluster: str, undisturbed: Manifest, notebook: Notebook, tmp_path: Path
 ) -> None:
     run = planned_run(str(tmp_path), shards=SHARDS)
     shard_store = ShardStore(run.store, "recover")
@@ -240,16 +240,16 @@ def test_the_next_driver_keeps_the_finished_shards_of_a_killed_one(
     notebook.forget()
     notebook.order(Orders())
     recover(run, **ON_RAY)
-    assert manifest(run, "recover") == untroubled
+    assert manifest(run, "recover") == undisturbed
     after = {marker.shard: marker.token for marker in markers_of(shard_store)}
     assert before.items() <= after.items()
     assert not before.keys() & notebook.attempts().keys()
 
 
 def test_a_config_error_is_not_retried_and_is_raised_unchanged(
-    untroubled: Manifest, notebook: Notebook, tmp_path: Path
+    undisturbed: Manifest, notebook: Notebook, tmp_path: Path
 ) -> None:
-    run, shard = planned_run(str(tmp_path), shards=SHARDS), untroubled.entries[3].shard
+    run, shard = planned_run(str(tmp_path), shards=SHARDS), undisturbed.entries[3].shard
     notebook.order(Orders({shard: ["raise ConfigError"] * 9}))
     with pytest.raises(ConfigError, match="a poisoned shard"):
         recover(run, **ON_RAY, in_flight=1)

@@ -1,4 +1,4 @@
-"""A loss or an image that stops being finite is never committed, at whatever step it does."""
+"""A shard whose loss or image stops being finite at any step is never committed."""
 
 from __future__ import annotations
 

@@ -15,23 +15,23 @@ from tests.support.fault_runs import SHARDS, markers_of, planned_run, recover, s
 from tests.support.pipeline import manifest
 from tests.support.stand_in import Notebook, Orders
 
-pytestmark = pytest.mark.usefixtures("peace")
+pytestmark = pytest.mark.usefixtures("no_faults")
 
 DRIVERS = 8
 WAIT_SECONDS = 180
 
 
 def test_eight_drivers_at_once_make_every_shard_once(
-    untroubled: Manifest, notebook: Notebook, tmp_path: Path
+    undisturbed: Manifest, notebook: Notebook, tmp_path: Path
 ) -> None:
     run = planned_run(str(tmp_path), shards=SHARDS)
-    contested = untroubled.entries[0].shard
+    contested = undisturbed.entries[0].shard
     notebook.order(Orders({contested: [f"meet {DRIVERS}"] * DRIVERS}, seconds=0.1))
     drivers = [start_driver(run, local=True) for _ in range(DRIVERS)]
     assert [driver.wait(timeout=WAIT_SECONDS) for driver in drivers] == [0] * DRIVERS
 
     assert len({attempt.pid for attempt in notebook.attempts()[contested]}) == DRIVERS
-    assert manifest(run, "recover") == untroubled
+    assert manifest(run, "recover") == undisturbed
     markers = markers_of(ShardStore(run.store, "recover"))
     named = {info.path for marker in markers for info in marker.files}
     assert len(markers) == SHARDS

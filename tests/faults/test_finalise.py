@@ -1,4 +1,4 @@
-"""A driver that dies with everything committed and nothing declared: resuming only declares it."""
+"""A driver that dies between the last commit and the manifest: resuming writes the manifest."""
 
 from __future__ import annotations
 
@@ -41,28 +41,28 @@ def run(notebook: Notebook, tmp_path: Path) -> Run:
     return made
 
 
-def resume(run: Run, notebook: Notebook, untroubled: Manifest) -> None:
+def resume(run: Run, notebook: Notebook, undisturbed: Manifest) -> None:
     """Resume a run whose shards are all committed; none may run again."""
     assert len(ShardStore(run.store, "recover").done()) == SHARDS
     assert load_manifest(run.store, run.name, "recover") is None
     notebook.forget()
     recover(run, local=True)
     assert notebook.attempts() == {}
-    assert manifest(run, "recover") == untroubled
+    assert manifest(run, "recover") == undisturbed
     assert stage_status(run, StageId("recover")).complete
 
 
 def test_a_driver_killed_before_the_manifest_leaves_it_to_the_next_one(
-    run: Run, notebook: Notebook, untroubled: Manifest
+    run: Run, notebook: Notebook, undisturbed: Manifest
 ) -> None:
     command = [sys.executable, "-c", DIES_LAST, run.store.url, run.name]
     killed = subprocess.run(command, timeout=WAIT_SECONDS, check=False)
     assert killed.returncode == -signal.SIGKILL
-    resume(run, notebook, untroubled)
+    resume(run, notebook, undisturbed)
 
 
 def test_a_driver_interrupted_before_the_manifest_leaves_it_to_the_next_one(
-    run: Run, notebook: Notebook, untroubled: Manifest, monkeypatch: pytest.MonkeyPatch
+    run: Run, notebook: Notebook, undisturbed: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
@@ -71,4 +71,4 @@ def test_a_driver_interrupted_before_the_manifest_leaves_it_to_the_next_one(
         patch.setattr(finalise, "save_manifest", interrupt)
         with pytest.raises(KeyboardInterrupt):
             recover(run, local=True)
-    resume(run, notebook, untroubled)
+    resume(run, notebook, undisturbed)

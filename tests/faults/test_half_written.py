@@ -1,4 +1,4 @@
-"""A writer that fails or dies halfway leaves nothing at a final name, whichever writer it is."""
+"""A writer that fails or dies halfway leaves no object at a final name, for every writer."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ class Half:
 
 
 def contents(store: Store) -> dict[str, bytes]:
-    """Return everything that stands in a store, partial files too."""
+    """Return every object of a store, partial files included."""
     return {file.path: store.read(file.path) for file in store.files("", partial=True)}
 
 

@@ -1,4 +1,4 @@
-"""A device too small for a launch: half of it is tried once, with the same bytes, then a hint."""
+"""A device too small for a launch: half is tried once, with the same bytes, then it fails."""
 
 from __future__ import annotations
 

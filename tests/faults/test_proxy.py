@@ -1,4 +1,4 @@
-"""The proxy does what its rules say, and nothing else."""
+"""The proxy applies its rules and passes everything else unchanged."""
 
 from __future__ import annotations
 

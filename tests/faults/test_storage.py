@@ -1,6 +1,6 @@
-"""What a bucket does to a run: the real commit, through the real client, over a line with faults.
+"""Faults of a bucket: the real commit, through the real client, over a faulty connection.
 
-F01 and so on number the kinds of faults; what happens after a kill is tested in tests/e2e.
+F01 and so on are the kinds of faults in docs/reliability.md; kills are tested in tests/e2e.
 """
 
 from __future__ import annotations

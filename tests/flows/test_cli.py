@@ -1,4 +1,4 @@
-"""The command line: what it says, on which stream, with which exit code, and what it imports."""
+"""The command line: its output by stream, its exit codes, and what it imports."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def test_planning_and_inspecting_a_store_do_not_load_torch(tmp_path: Path) -> No
 
 
 def test_errors_of_distill_are_one_line_and_exit_code_2(distill: Distill) -> None:
-    said = distill("run", "no-such-preset")
-    assert said.code == 2
-    assert said.err == (
+    output = distill("run", "no-such-preset")
+    assert output.code == 2
+    assert output.err == (
         "distill: no-such-preset: no such preset. Run `distill show` for a list of presets.\n"
     )
 
@@ -60,30 +60,30 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_invalid_value_writes_nothing(distill: Distill, tmp_path: Path) -> None:
-    said = distill("run", str(preset_file(tmp_path)), "ipc=0", "--store", str(tmp_path / "s"))
-    assert (said.code, "ipc = 0" in said.err) == (2, True)
+    output = distill("run", str(preset_file(tmp_path)), "ipc=0", "--store", str(tmp_path / "s"))
+    assert (output.code, "ipc = 0" in output.err) == (2, True)
     assert not (tmp_path / "s").exists()
 
 
 def test_an_unknown_device_is_a_one_line_error(distill: Distill, tmp_path: Path) -> None:
-    said = distill("run", str(preset_file(tmp_path)), "--device", "tpu", "--dry-run")
-    assert said.code == 2
-    assert said.err.startswith("distill: device = 'tpu'")
-    assert len(said.err.splitlines()) == 1
+    output = distill("run", str(preset_file(tmp_path)), "--device", "tpu", "--dry-run")
+    assert output.code == 2
+    assert output.err.startswith("distill: device = 'tpu'")
+    assert len(output.err.splitlines()) == 1
 
 
 def test_credentials_in_the_address_are_refused_without_repeating_them(distill: Distill) -> None:
-    said = distill("resume", "tiny", "--store", "s3://key:hush@bucket/prefix")
-    assert said.code == 2
-    assert "credentials" in said.err
-    assert "hush" not in said.err
+    output = distill("resume", "tiny", "--store", "s3://key:hush@bucket/prefix")
+    assert output.code == 2
+    assert "credentials" in output.err
+    assert "hush" not in output.err
 
 
 def test_a_dry_run_plans_and_writes_nothing(distill: Distill, tmp_path: Path) -> None:
     store = tmp_path / "s"
-    said = distill("run", str(preset_file(tmp_path)), "--store", str(store), "--dry-run")
-    assert said.code == 0
-    assert "recover: 2 by the plan" in said.out
+    output = distill("run", str(preset_file(tmp_path)), "--store", str(store), "--dry-run")
+    assert output.code == 0
+    assert "recover: 2 by the plan" in output.out
     assert not store.exists()
 
 
@@ -98,10 +98,10 @@ def test_a_complete_run_starts_nothing_and_prints_the_table(
     run.store.delete(run.path("report/index.html"))
     preset = str(tmp_path / "tiny.yaml")
     for words in (("run", preset, "--name", "tiny"), ("resume", "tiny")):
-        said = distill(*words, "--store", run.store.url)
-        assert said.code == 0
-        assert "41.0 ± 1.4" in said.out
-        assert said.out.splitlines()[-1].endswith("runs/tiny/report/index.html")
+        output = distill(*words, "--store", run.store.url)
+        assert output.code == 0
+        assert "41.0 ± 1.4" in output.out
+        assert output.out.splitlines()[-1].endswith("runs/tiny/report/index.html")
     assert run.store.exists(run.path("report/index.html"))
 
 
@@ -115,9 +115,9 @@ def test_another_config_under_the_same_name_is_refused(
     distill: Distill, run: Run, tmp_path: Path
 ) -> None:
     preset = str(tmp_path / "tiny.yaml")
-    said = distill("run", preset, "ipc=3", "--name", "tiny", "--store", run.store.url)
-    assert said.code == 2
-    assert "another config" in said.err
+    output = distill("run", preset, "ipc=3", "--name", "tiny", "--store", run.store.url)
+    assert output.code == 2
+    assert "another config" in output.err
 
 
 def test_a_store_without_conditional_create_is_refused_unless_there_is_one_writer(
@@ -129,9 +129,9 @@ def test_a_store_without_conditional_create_is_refused_unless_there_is_one_write
     assert capsys.readouterr().err == ""
     for _ in range(2):
         pipeline.check_store(replace(run.store, single_writer=True))
-    said = capsys.readouterr().err
-    assert said.count("warning") == 1
-    assert run.store.url in said
+    output = capsys.readouterr().err
+    assert output.count("warning") == 1
+    assert run.store.url in output
 
 
 def test_failed_shards_are_listed_and_the_exit_code_is_1(
@@ -145,9 +145,9 @@ def test_failed_shards_are_listed_and_the_exit_code_is_1(
         raise ShardsFailed("1 of the recover shards failed.")
 
     monkeypatch.setattr(pipeline, "complete_run", fail)
-    said = distill("resume", "tiny", "--store", run.store.url)
-    assert said.code == 1
-    assert said.err.splitlines() == [
+    output = distill("resume", "tiny", "--store", run.store.url)
+    assert output.code == 1
+    assert output.err.splitlines() == [
         "recover: c0_i0: 3 attempts: ValueError: poisoned",
         "distill: 1 of the recover shards failed.",
     ]
@@ -163,22 +163,22 @@ def test_status_lists_runs_and_stages_as_text_and_json(distill: Distill, run: Ru
 
 
 def test_status_of_an_unknown_run_names_the_known_ones(distill: Distill, run: Run) -> None:
-    said = distill("status", "other", "--store", run.store.url)
-    assert (said.code, "tiny" in said.err) == (2, True)
+    output = distill("status", "other", "--store", run.store.url)
+    assert (output.code, "tiny" in output.err) == (2, True)
 
 
 def test_verify_reports_success_or_names_the_damaged_file(distill: Distill, run: Run) -> None:
-    said = distill("verify", "tiny", "--store", run.store.url)
-    assert (said.code, "verified 13 files" in said.out) == (0, True)
+    output = distill("verify", "tiny", "--store", run.store.url)
+    assert (output.code, "verified 13 files" in output.out) == (0, True)
     path = next(Path(run.store.url, "recover", "data").glob("*.parquet"))
     path.write_bytes(path.read_bytes()[:-1])
-    said = distill("verify", "tiny", "--store", run.store.url)
-    assert (said.code, path.name in said.out) == (1, True)
+    output = distill("verify", "tiny", "--store", run.store.url)
+    assert (output.code, path.name in output.out) == (1, True)
 
 
 def test_report_prints_the_path_of_the_report(distill: Distill, run: Run) -> None:
-    said = distill("report", "tiny", "--store", run.store.url)
-    assert Path(said.out.strip()).is_file()
+    output = distill("report", "tiny", "--store", run.store.url)
+    assert Path(output.out.strip()).is_file()
 
 
 def test_plan_prints_json(distill: Distill, tmp_path: Path) -> None:
@@ -189,12 +189,12 @@ def test_plan_prints_json(distill: Distill, tmp_path: Path) -> None:
 
 
 def test_show_prints_yaml_that_is_the_same_run(distill: Distill, tmp_path: Path) -> None:
-    said = distill("show", str(preset_file(tmp_path)), "ipc=5")
+    output = distill("show", str(preset_file(tmp_path)), "ipc=5")
     again = tmp_path / "again" / "tiny.yaml"
     again.parent.mkdir()
-    again.write_text(said.out)
-    assert distill("show", str(again)).out == said.out
-    assert "ipc: 5" in said.out
+    again.write_text(output.out)
+    assert distill("show", str(again)).out == output.out
+    assert "ipc: 5" in output.out
 
 
 def test_show_without_a_preset_lists_them(distill: Distill) -> None:

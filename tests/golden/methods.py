@@ -1,4 +1,4 @@
-"""Golden numbers of every preset: its method, word for word, on four classes of 16 x 16 pixels.
+"""Golden numbers of every preset: its method, unchanged, on four classes of 16 x 16 pixels.
 
 `shrunk` is the one block of overrides: sizes and counts become tiny, and every teacher a narrow
 convnet3. Terms, weights, learning rates, views, mixes, temperatures and schedules stay the

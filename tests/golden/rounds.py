@@ -1,4 +1,4 @@
-"""What stands between the rounds of a tiny run: the student, and the real images it gets wrong."""
+"""The work between the rounds of a tiny run: training the student and selecting real images."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Made = Sequence[tuple[Batch, RecoveredBatch]]
 def label_source(
     run: RunConfig, teachers: Sequence[FrozenTeacher], made: Made
 ) -> OnlineLabels | StoredLabels:
-    """Return what the labelling teachers say of images; top-k labels come out of a file."""
+    """Return the labels of images by the labelling teachers; top-k labels are read from a file."""
     images = tuple(image for batch, _ in made for image in batch)
     pixels = torch.from_numpy(np.concatenate([part.pixels for _, part in made]))
     asked = as_ensemble(

@@ -1,4 +1,4 @@
-"""Numerics change on purpose or not at all; `make golden` rewrites the files."""
+"""Numerics are equal to the golden files; after an intended change, `make golden` rewrites them."""
 
 from __future__ import annotations
 

@@ -43,8 +43,8 @@ def deployed(server: Server, store: Path) -> Operator:
 
 
 @pytest.fixture(scope="package")
-def silent_run(deployed: Operator, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Return a flow run whose processes were all killed: nobody is left who could say so."""
+def killed_run(deployed: Operator, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return a flow run whose processes were all killed, so that none could report its end."""
     entrypoint, pool = "flows.orchestration.prefect_flow.distill", "nobodys"
     deployed.prefect("work-pool", "create", pool, "--type", "process")
     file = str(FILES / "prefect.yaml")
@@ -70,7 +70,7 @@ def silent_run(deployed: Operator, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture(scope="package")
-def operator(server: Server, deployed: Operator, silent_run: str) -> Iterator[Operator]:
+def operator(server: Server, deployed: Operator, killed_run: str) -> Iterator[Operator]:
     """Start a worker for the pool."""
     with worker(server, POOL):
         yield deployed

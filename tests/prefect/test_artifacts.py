@@ -1,4 +1,4 @@
-"""What only informs never holds up the work."""
+"""Artifacts, which only inform, never delay the work."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flows.orchestration.artifacts import PAUSE_SECONDS, StageArtifacts
 
 
 class Api:
-    """An API that can be gone, and counts who asks."""
+    """An API that can be unreachable, and counts its calls."""
 
     def __init__(self) -> None:
         self.gone, self.asked, self.percent = False, 0, 0.0

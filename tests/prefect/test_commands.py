@@ -1,4 +1,4 @@
-"""trigger, serve and schedule refuse what is wrong before they look for a server."""
+"""trigger, serve and schedule refuse invalid input before they connect to a server."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flows.orchestration import schedules
 
 @pytest.fixture(autouse=True)
 def _nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let nobody listen where the server should be."""
+    """Use the address of a server that does not run."""
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
 
 

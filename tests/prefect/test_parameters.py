@@ -1,4 +1,4 @@
-"""Parameters of the flows: refused before a store is touched, in the words of the form."""
+"""Parameters of the flows: invalid ones are refused before the store is used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Re-distillation as a deployment runs it: a new version when something changed, else nothing."""
+"""Re-distillation by a deployment: a new version if the dataset changed, and no run otherwise."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def redistil(operator: Operator, root: Path, *, policy: str = "keep") -> dict[str, Any]:
-    """Ask the deployment for another look at the dataset; return how the flow run ended."""
+    """Run the deployment once more; return how the flow run ended."""
     data = ("data.format=imagefolder", f"data.path={root}", "data.num_classes=4", "data.side=8")
     asked = operator.ask(
         "redistill",

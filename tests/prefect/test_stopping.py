@@ -1,4 +1,4 @@
-"""Cancelled, killed, cut off from the API, one after the other: nothing half-done stays behind."""
+"""A run that is cancelled, killed and cut off from the API in turn leaves no partial work."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def wait_for_more(store: Path, than: Mapping[Path, int]) -> Mapping[Path, int]:
 
 
 def assert_whole(operator: Operator, store: Path, name: str, survivors: Mapping[Path, int]) -> None:
-    """Check that what was committed is untouched, and that every file is what its marker says."""
+    """Check that committed files are unchanged and equal to their markers."""
     now = markers(store)
     assert {path: now[path] for path in survivors} == survivors
     assert len(now) > len(survivors), "nothing was left to do: the blow came too late"

@@ -1,4 +1,4 @@
-"""Runs asked for by command line and by form: what is refused, and when."""
+"""Runs triggered by command line and by form, and the refusal of invalid ones."""
 
 from __future__ import annotations
 

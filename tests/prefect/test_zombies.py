@@ -1,4 +1,4 @@
-"""A machine that dies with its worker: Prefect notices the silence."""
+"""A machine that dies with its worker: Prefect marks its flow run as crashed."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ pytestmark = pytest.mark.slow
 
 
 def test_a_flow_run_without_heartbeats_is_marked_crashed_and_frees_its_slot(
-    operator: Operator, silent_run: str
+    operator: Operator, killed_run: str
 ) -> None:
-    state = operator.end_of(silent_run)
+    state = operator.end_of(killed_run)
     assert state["type"] == "CRASHED"
     assert "No heartbeat" in state["message"]
     place = operator.server.get("/deployments/name/distill/silent")["global_concurrency_limit"]

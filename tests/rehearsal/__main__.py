@@ -1,4 +1,4 @@
-"""Rehearse a run with all 21,841 classes, check it, and write down what it took.
+"""Rehearse a run with all 21,841 classes, check it, and write its results.
 
 python -m tests.rehearsal [--store FOLDER] [--out FILE] [KEY=VALUE]...
 """

@@ -1,4 +1,4 @@
-"""What must hold after a rehearsal; each check returns what it looked at, or raises."""
+"""The checks after a rehearsal; each returns the number of things checked, or raises."""
 
 from __future__ import annotations
 

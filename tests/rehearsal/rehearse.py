@@ -1,4 +1,4 @@
-"""The rehearsal itself: through Prefect and Ray as a user runs it, then again, then with losses."""
+"""The rehearsal: a run through Prefect and Ray, a second pass, and a pass after losses."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Pass:
 
 @dataclass
 class Facts:
-    """What a rehearsal found out."""
+    """The results of a rehearsal."""
 
     run: Run
     command: str
@@ -52,7 +52,7 @@ class Facts:
 
 
 def rehearse(store: Path, overrides: Sequence[str] = ()) -> Facts:
-    """Run everything, check everything; an assertion says what does not hold.
+    """Run and check everything; raises AssertionError where a check fails.
 
     Args:
         store: an empty folder.
@@ -79,7 +79,7 @@ def rehearse(store: Path, overrides: Sequence[str] = ()) -> Facts:
 
 
 def _prediction(run: Run) -> list[tuple[str, str]]:
-    """Hold what `distill plan` said against what was written."""
+    """Compare the prediction of `distill plan` with what was written."""
     plan, sets = plan_run(run.config), ("", ".random_real")
     rows = []
     for stage, bytes_ in (("recover", plan.image_bytes), ("relabel", plan.label_bytes)):
@@ -121,9 +121,9 @@ def distill(*arguments: str) -> Pass:
 
 
 def peak_of(process: subprocess.Popen[str]) -> int:
-    """Return the most bytes that a process held, its children aside, until it ends.
+    """Return the peak memory of a process without its children, in bytes, when it ends.
 
-    What the kernel tells when a process is waited for would include children that it waited for.
+    The resource usage returned by `wait` would include the children that it waited for.
     """
     peak, status = 0, psutil.Process(process.pid)
     with suppress(psutil.NoSuchProcess):

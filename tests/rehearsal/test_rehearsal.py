@@ -1,4 +1,4 @@
-"""The rehearsal at its full width, with as little arithmetic as possible."""
+"""The rehearsal with all classes and as little computation as possible."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the storage contract asks for, in a bucket."""
+"""The fixtures of the storage contract, in a bucket."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The client of a bucket has the bounds that we set, and nobody multiplies them."""
+"""The client of a bucket has the configured time-outs and attempts, and no second retry loop."""
 
 from __future__ import annotations
 

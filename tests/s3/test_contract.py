@@ -1,4 +1,8 @@
-"""The storage contract in a bucket: the same tests that run on a disk and in memory elsewhere."""
+"""The storage contract in a bucket.
+
+The tests are those of tests/distill_core/storage, which run there on disk and in memory. This
+module imports test modules on purpose: a second copy of the contract could differ from the first.
+"""
 
 from __future__ import annotations
 

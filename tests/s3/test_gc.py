@@ -1,4 +1,4 @@
-"""Collection in a bucket: ages by the store's clock, and uploads that nobody completed."""
+"""Collection in a bucket: ages by the clock of the store, and unfinished uploads."""
 
 from __future__ import annotations
 

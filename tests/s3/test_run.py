@@ -1,4 +1,4 @@
-"""Real stages, their every artifact in a bucket; and a dataset that lies in one."""
+"""Real stages with every object in a bucket, and a dataset in a bucket."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def test_a_run_in_a_bucket_verifies_and_a_second_pass_runs_nothing(
     s3_store: Store, distill: Distill
 ) -> None:
     where = ("--store", s3_store.url)
-    said = distill("run", "digits-demo", *TINY, "--name", "tiny", "--local", *where)
-    assert said.code == 0, said.err
+    output = distill("run", "digits-demo", *TINY, "--name", "tiny", "--local", *where)
+    assert output.code == 0, output.err
     run = open_run(s3_store, "tiny")
     assert run.config == load_run("digits-demo", TINY)
     verdict = verify_run(run)

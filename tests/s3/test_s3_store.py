@@ -1,4 +1,4 @@
-"""A store in a bucket: who may know its credentials, and which processes may use it."""
+"""A store in a bucket: its credentials stay secret, and forked processes can use it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ on_moto = pytest.mark.skipif(
 
 
 def secrets_in(text: str) -> list[str]:
-    """Return which of the credentials stand in a text."""
+    """Return the credentials that a text contains."""
     return [name for name, value in SECRETS.items() if value in text]
 
 

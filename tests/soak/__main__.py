@@ -1,4 +1,4 @@
-"""Soak, and write down what it took.
+"""Run the soak and print its results.
 
 python -m tests.soak --rate 0.5 [--seed 0] [--driver-kills 3] [--folder FOLDER] [--out FILE]
 """

@@ -1,4 +1,4 @@
-"""The soak: 219 shards on actors that die, a store that fails, drivers that are killed.
+"""The soak: 219 shards on dying actors, a failing store, and drivers that are killed.
 
 What is random is drawn from a seed: which attempt dies where, which request fails how, and after
 how many shards a driver is killed. When work is done in which order is not.
@@ -38,7 +38,7 @@ EXPECTED_ERRORS = ("ShardsFailed", "StorageError", "ClusterError")
 
 @dataclass
 class Facts:
-    """What a soak met."""
+    """The results of a soak."""
 
     rate: float
     seed: int
@@ -53,7 +53,7 @@ class Facts:
 
 
 def soak(folder: Path, *, rate: float, seed: int = 0, driver_kills: int = 1) -> Facts:
-    """Run until a manifest stands, and hold it against that of an untroubled run.
+    """Run drivers until there is a manifest, and compare it with that of an undisturbed run.
 
     Args:
         folder: an empty one, for orders and notes.
@@ -69,8 +69,8 @@ def soak(folder: Path, *, rate: float, seed: int = 0, driver_kills: int = 1) -> 
     with pytest.MonkeyPatch.context() as patch, served() as (bucket, _):
         patch.setenv(ORDERS, str(notebook.orders))
         notebook.order(Orders())
-        peace = planned_run(str(folder / "peace"), shards=SHARDS)
-        recover(peace, local=True)
+        undisturbed = planned_run(str(folder / "undisturbed"), shards=SHARDS)
+        recover(undisturbed, local=True)
         notebook.forget()
         run = planned_run(f"{bucket}/soak", shards=SHARDS)
         notebook.order(Orders(rate=rate, seed=seed))
@@ -78,7 +78,7 @@ def soak(folder: Path, *, rate: float, seed: int = 0, driver_kills: int = 1) -> 
         with FaultProxy(os.environ["AWS_ENDPOINT_URL"], rate=rate, seed=seed) as proxy:
             facts.endings = list(drive(run, proxy, folder, driver_kills, random.Random(seed)))
         facts.seconds = time.monotonic() - began
-        assert manifest(run, "recover") == manifest(peace, "recover")
+        assert manifest(run, "recover") == manifest(undisturbed, "recover")
         facts.bytes = rehash(run)
     facts.attempts = sum(map(len, notebook.attempts().values()))
     facts.deaths = notebook.deaths()
@@ -90,7 +90,7 @@ def soak(folder: Path, *, rate: float, seed: int = 0, driver_kills: int = 1) -> 
 def drive(
     run: Run, proxy: FaultProxy, folder: Path, kills: int, rng: random.Random
 ) -> Iterator[str]:
-    """Start one driver after another until one says that all is done; yield how each ended."""
+    """Start one driver after another until one completes the run; yield how each ended."""
     shard_store, tokens = ShardStore(run.store, "recover"), dict[str, str]()
     for number in range(MAX_PASSES):
         log = folder / f"driver-{number}.log"
@@ -110,7 +110,7 @@ def drive(
 def end(
     driver: subprocess.Popen[bytes], shard_store: ShardStore, quota: int | None, log: Path
 ) -> str:
-    """Wait for a driver, or kill it when so many shards are done; return how it ended."""
+    """Wait for a driver, or kill it after a number of shards; return how it ended."""
     deadline = time.monotonic() + DRIVER_SECONDS
     while driver.poll() is None:
         assert time.monotonic() < deadline, f"a driver takes more than {DRIVER_SECONDS} s"
@@ -139,7 +139,7 @@ def rehash(run: Run) -> int:
     """Read and hash every file again; return how many bytes there are.
 
     Raises:
-        AssertionError: one of them is not what its marker says.
+        AssertionError: a file differs from its marker.
     """
     verdict = verify_run(run)
     assert not verdict.damage, verdict.damage

@@ -1,4 +1,4 @@
-"""The soak at ten percent; at fifty it is `make soak`."""
+"""The soak with a fault rate of ten percent; `make soak` uses fifty."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What tests share: stand-ins, small datasets and runs, servers and fixtures."""
+"""Helpers that tests share: stand-ins, small datasets and runs, servers and fixtures."""

@@ -15,7 +15,7 @@ HEAVY = ("torch", "ray", "prefect", "matplotlib", "pydantic", "pyarrow")
 
 
 class CommandOutput(NamedTuple):
-    """What a command printed, and its exit code."""
+    """The output of a command and its exit code."""
 
     out: str
     err: str

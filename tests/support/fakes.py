@@ -13,7 +13,7 @@ from tasks.pools.host import RECEIPT_BYTES
 
 
 class FakeWorker:
-    """Does what each job's payload says: sleep, raise, die, once or always.
+    """Sleeps, raises or dies as the payload of each job specifies, once or always.
 
     Payload keys: `seconds` to sleep, in steps that `peek` shows; `error` to raise, by class name;
     `die` by SIGKILL, or by `signal`; `once`: a file that lets `error`, `die` and `hang` happen one
@@ -31,7 +31,7 @@ class FakeWorker:
         return self.current_progress
 
     def run(self, job: Job) -> Receipt:
-        """Do what the payload says and note the job and the process in the log."""
+        """Act as the payload specifies, and write the job and the process to the log."""
         if self.log is not None:
             with open(self.log, "a") as log:
                 log.write(f"{job.shard} {os.getpid()}\n")

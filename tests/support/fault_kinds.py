@@ -1,4 +1,4 @@
-"""What can happen to a request on its way to an S3 server and back."""
+"""The faults of a request to an S3 server."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ Fault = Callable[[Exchange], None]
 
 
 def error(code: str, status: int) -> Fault:
-    """Refuse with an S3 error; the server never hears of the request."""
+    """Refuse with an S3 error; the request does not reach the server."""
 
     def refuse(exchange: Exchange) -> None:
         exchange.send(refusal(code, status))
@@ -67,7 +67,7 @@ internal_error = error("InternalError", 500)
 
 
 def reset_before(exchange: Exchange) -> None:
-    """Reset the connection; the server never hears of the request."""
+    """Reset the connection; the request does not reach the server."""
     exchange.reset()
 
 
@@ -78,7 +78,7 @@ def reset_after(exchange: Exchange) -> None:
 
 
 def applied_but_500(exchange: Exchange) -> None:
-    """Let the server carry the request out, then say that it failed."""
+    """Let the server carry the request out, then report an error."""
     exchange.forward()
     exchange.send(refusal("InternalError", 500))
 

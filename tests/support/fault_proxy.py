@@ -41,7 +41,7 @@ class Seen:
 
 @dataclass
 class Rule:
-    """Which requests get a fault; the first rule that fits a request decides."""
+    """A fault for some requests; the first rule that matches a request applies."""
 
     fault: Fault
     method: str = ""  # GET, PUT, ...; empty: any
@@ -72,7 +72,7 @@ class Rule:
 
 @dataclass
 class FaultProxy:
-    """A server on loopback that passes requests on, except where a rule or chance says otherwise.
+    """A server on loopback that forwards requests, except where a rule or chance applies a fault.
 
     Args:
         upstream_url: ``http://host:port`` of the S3 server.
@@ -163,7 +163,7 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
     def handle_expect_100(self) -> bool:
-        """Ask for the body at once; the client waits for that."""
+        """Request the body at once; the client waits for that."""
         proceed = super().handle_expect_100()
         self.wfile.flush()
         return proceed
@@ -180,7 +180,7 @@ class Handler(BaseHTTPRequestHandler):
     do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = answer
 
     def log_message(self, format: str, *arguments: object) -> None:
-        """Say nothing; `FaultProxy.requests` knows."""
+        """Print nothing; `FaultProxy.requests` keeps the requests."""
 
 
 class Held:

@@ -1,4 +1,4 @@
-"""Runs whose next stage is recover, with a stand-in for its worker: no torch, real everything else.
+"""Runs whose next stage is recover, with a stand-in for its worker so that torch is not needed.
 
 python -m tests.support.fault_runs STORE RUN [KEY=VALUE of tasks.execution.Execution]...
 
@@ -45,7 +45,7 @@ class Watch(Notes):
 
 
 def planned_run(store: str, *overrides: str, shards: int) -> Run:
-    """Register a run of so many class shards, up to and without its recover stage."""
+    """Register a run of a number of class shards, with every stage before recover done."""
     chosen = (f"data.num_classes={shards * CLASSES_PER_SHARD}", "posttrain.sets=[distilled]")
     run = create_run(load_run("rehearsal-21k", (*chosen, *overrides)), Store(store))
     execution = Execution(store=store, local=True)
@@ -64,7 +64,7 @@ def planned_run(store: str, *overrides: str, shards: int) -> Run:
 
 
 def recover(run: Run, watch: Watch | None = None, **how: object) -> Watch:
-    """Run the recover stage with the stand-in, and return what was seen; raises what it raises."""
+    """Run the recover stage with the stand-in; return the observed events, or raise its error."""
     execution = Execution.model_validate({"store": run.store.url, **how})
     watch = watch or Watch()
     with pytest.MonkeyPatch.context() as patch, PoolProvider(execution) as pools:

@@ -1,4 +1,4 @@
-"""Where the golden files stand."""
+"""The paths of the golden files."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ FOLDER = ROOT / "tests" / "golden"
 
 
 def number_file(name: str) -> Path:
-    """Return where a stage's golden numbers stand."""
+    """Return the file of a stage's golden numbers."""
     return FOLDER / f"{name}.json"
 
 
 def preset_file(name: str) -> Path:
-    """Return where a preset's resolved tree stands."""
+    """Return the file of a preset's resolved tree."""
     return FOLDER / "presets" / f"{name}.json"

@@ -1,4 +1,4 @@
-"""An observer that writes down what it is told."""
+"""An observer that records events."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tasks.jobs import Receipt
 
 @dataclass
 class Notes:
-    """What happened to jobs, by kind, in order."""
+    """The events of jobs by kind, in order."""
 
     started: list[str] = field(default_factory=list)
     progress: list[tuple[str, int, int]] = field(default_factory=list)

@@ -1,6 +1,6 @@
-"""The kinds of places that every test of the storage contract runs on.
+"""The kinds of stores that every test of the storage contract runs on.
 
-A test that asks for `store` or `shard_store` is part of the contract: here it runs on a disk and in
+A test with a `store` or `shard_store` argument is part of the contract: here it runs on disk and in
 memory, and tests/s3/test_contract.py runs it in a bucket.
 """
 

@@ -1,4 +1,4 @@
-"""Runs whose shards have the keys of their own plans, and a few bytes each: nothing is trained."""
+"""Runs whose shards have the keys of their plans and a few bytes each, without training."""
 
 from __future__ import annotations
 
@@ -88,13 +88,13 @@ def commit(run: Run, stage: str, job: Job) -> Marker:
 
 
 def drop(run: Run) -> None:
-    """Delete the folder of a run, as whoever gives it up does."""
+    """Delete the folder of a run."""
     for file in run.store.files(f"runs/{run.name}"):
         run.store.delete(file.path)
 
 
 def paths(store: Store) -> set[str]:
-    """Return everything that stands in a store, partial files too."""
+    """Return every object of a store, partial files included."""
     return {file.path for file in store.files("", partial=True)}
 
 
@@ -130,7 +130,7 @@ def reachable(run: Run) -> set[str]:
 
 
 def stray(store: Store, stage: str, key: str) -> str:
-    """Leave the data of an attempt that nobody committed; return its path."""
+    """Write the data of an attempt without a commit; return its path."""
     path = f"{stage}/data/{key}-{new_token()}.parquet"
     store.put(path, b"stray")
     return path
@@ -146,7 +146,7 @@ def checkpoint(store: Store, stage: str, key: str) -> list[str]:
 
 
 def date(store: Store, paths: Iterable[str], moment: datetime) -> None:
-    """Say when objects of a memory store were written."""
+    """Set the time at which objects of a memory store were written."""
     files = store._backend.fs.store  # type: ignore[attr-defined]
     for path in paths:
         files["/" + store.uri(path).removeprefix("memory://")].created = moment

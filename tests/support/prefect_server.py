@@ -35,7 +35,7 @@ QUICK = {  # the same services as always, asked more often
 
 
 def free_port() -> int:
-    """Return a port of the loopback that nobody uses now."""
+    """Return a free port of the loopback."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])
@@ -58,12 +58,12 @@ class Server:
 
     @property
     def log(self) -> Path:
-        """Return the file of what it says."""
+        """Return the path of its log."""
         return self.home / "server.log"
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """Return what a client needs to know, and nobody else's settings."""
+        """Return the environment of a client, without settings of other servers."""
         clean = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
         return {
             **clean,
@@ -188,7 +188,7 @@ class Operator:
         return [found["name"] for found in self.server.post("/deployments/filter", wanted)]
 
     def heartbeats(self, run: str) -> int:
-        """Return how often a flow run has said that it lives."""
+        """Return the number of heartbeats of a flow run."""
         wanted = {
             "event": {"name": ["prefect.flow-run.heartbeat"]},
             "resource": {"id": [f"prefect.flow-run.{run}"]},

@@ -1,4 +1,4 @@
-"""A bucket for every test that asks for one; `DISTILL_TEST_S3` says on which server."""
+"""The fixture of a bucket; `DISTILL_TEST_S3` selects the server."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def remove_class(root: Path, wnid: str) -> None:
 
 
 def small(root: Path, *overrides: str) -> RunConfig:
-    """Return a run over the folder; as many ids as classes, unless said otherwise."""
+    """Return a run over the folder; with as many ids as classes by default."""
     sizes = (
         "data.format=imagefolder",
         "data.name=small",

@@ -1,4 +1,4 @@
-"""Presets with every size and count tiny, and all else their own."""
+"""Presets with tiny sizes and counts, and their own values otherwise."""
 
 from __future__ import annotations
 

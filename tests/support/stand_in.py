@@ -1,7 +1,7 @@
-"""A worker in the recover worker's place: small real shards, no torch, and orders to fail.
+"""A replacement for the recover worker: small real shards, no torch, and faults by order.
 
 Orders are read anew for every attempt from the file that the variable `ORDERS` names, so that a
-test changes them while actors live. What an attempt met is noted beside them.
+test can change them while actors run. Each attempt is recorded in the same folder.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ DEATHS = ("die before", "die between", "die after")  # the data, data and marker
 
 @dataclass(frozen=True)
 class Orders:
-    """What befalls which attempt."""
+    """The faults of attempts, by shard."""
 
     shards: Mapping[str, Sequence[str]] = field(default_factory=dict)  # a fate per attempt
     seconds: float = 0.0  # that every attempt takes
@@ -204,7 +204,7 @@ def suffer(fate: Sequence[str], *, at_once: int) -> None:
 
 
 def shard_file(images: tuple[ImageId, ...], *, parts: int) -> bytes:
-    """Return an image shard, its pixels computed in so many parts."""
+    """Return an image shard, its pixels computed in a number of parts."""
     pixels = np.concatenate(
         [_pixels([images[n] for n in part]) for part in np.array_split(range(len(images)), parts)]
     )

@@ -25,7 +25,7 @@ VIEWS = range(2, 5)
 
 @dataclass(frozen=True)
 class Scheme:
-    """How labels are stored, and how far what is read may be from what the teacher says."""
+    """A label scheme, and the tolerance between its logits and those of the teacher."""
 
     settings: tuple[str, ...]
     tolerance: float  # of a logit, beside the precision's own

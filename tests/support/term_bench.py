@@ -1,4 +1,4 @@
-"""One loss term at work: a step of recover with that term alone, on tiny batches.
+"""One step of recover with a single loss term, on tiny batches.
 
 `python -m tests.support.term_bench` prints the value of every term, for a process to compare.
 """
@@ -78,12 +78,12 @@ def teacher_of(precision: Precision = "float32") -> FrozenTeacher:
 
 
 def student_of(precision: Precision = "float32") -> FrozenTeacher:
-    """Return the student that `adversarial` asks."""
+    """Return the student of the `adversarial` term."""
     return tiny_teacher(precision, seed=STUDENT)
 
 
 def config_of(*terms: str, **weights: float) -> RecoverConfig:
-    """Return a config of 20 steps with these terms at weight 1, and others as said."""
+    """Return a config of 20 steps with these terms at weight 1, and others at the given weights."""
     beside = {"cross_entropy": 1.0} if "adversarial" in terms else {}  # it may not be alone
     weighted = dict.fromkeys(terms, 1.0) | beside | weights
     text = ", ".join(f"{name}: {weight}" for name, weight in weighted.items())
@@ -117,7 +117,7 @@ def expected(images: Batch, config: RecoverConfig) -> Expected:
 
 @dataclass(frozen=True)
 class Step:
-    """What one step with one term did."""
+    """The result of one step with one term."""
 
     value: float  # of the term, for the first batch
     gradients: tuple[Tensor, ...]  # by batch, (B, 3, S, S)

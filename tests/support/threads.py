@@ -1,4 +1,4 @@
-"""Tests that compute tiny tensors use one thread: more gain nothing, and results stay the same."""
+"""Fixtures that limit torch to one thread: tiny tensors gain nothing from more."""
 
 from __future__ import annotations
 

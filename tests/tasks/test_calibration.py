@@ -1,4 +1,4 @@
-"""Calibration measures a rate for each of the two large stages, and a plan turns them into time."""
+"""Calibration measures the rates of recover and relabel, and a plan computes hours from them."""
 
 from __future__ import annotations
 
@@ -60,9 +60,9 @@ def test_without_optimisation_there_is_no_rate_of_recover(tmp_path: Path) -> Non
 
 
 def test_a_calibrated_plan_has_hours_at_the_measured_rate(distill: Distill) -> None:
-    said = distill("plan", "digits-demo", *TINY, "--calibrate", "--local", "--json")
-    assert said.code == 0, said.err
-    cost = json.loads(said.out)["cost"]
+    output = distill("plan", "digits-demo", *TINY, "--calibrate", "--local", "--json")
+    assert output.code == 0, output.err
+    cost = json.loads(output.out)["cost"]
     images = load_run("digits-demo", TINY).ipc * 10
     assert 0 < cost["rate"] < math.inf
     assert cost["recover_hours"] == pytest.approx(images * 4 / cost["rate"] / 3600)

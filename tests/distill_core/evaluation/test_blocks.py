@@ -1,4 +1,4 @@
-"""Which test images judge a student when."""
+"""The test images that evaluate a student during training and in the validate stage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The final judgement: blocks add up to the whole, whatever their size."""
+"""The validate stage: the counts of its blocks add up to the whole split, whatever their size."""
 
 from __future__ import annotations
 
@@ -28,27 +28,29 @@ def weights(classes: int = RUN.data.num_classes) -> bytes:
     return save_weights(model)
 
 
-def judge(rows: slice, *, data: DataConfig = RUN.data, batch: int = 500) -> dict[int, Hits]:
-    """Judge the student on some rows."""
+def evaluate_rows(rows: slice, *, data: DataConfig = RUN.data, batch: int = 500) -> dict[int, Hits]:
+    """Evaluate the student on some rows."""
     return validate(
         weights(data.num_classes), TEST.pixels[rows], TEST.labels[rows], student=STUDENT,
         data=data, device="cpu", batch=batch,
     )  # fmt: skip
 
 
-WHOLE = judge(slice(None))
+WHOLE = evaluate_rows(slice(None))
 
 
 @pytest.mark.parametrize("size", [1, 2, 5, 10, 36, 37, 100])
 def test_blocks_of_any_size_add_up_to_the_whole_evaluation(size: int) -> None:
-    blocks = [judge(slice(start, start + size)) for start in range(0, len(TEST.labels), size)]
+    blocks = [
+        evaluate_rows(slice(start, start + size)) for start in range(0, len(TEST.labels), size)
+    ]
     assert add_up(blocks) == WHOLE
     assert total(WHOLE).images == 37
 
 
 @pytest.mark.parametrize("batch", [1, 4, 37])
 def test_the_batch_size_does_not_matter(batch: int) -> None:
-    assert judge(slice(None), batch=batch) == WHOLE
+    assert evaluate_rows(slice(None), batch=batch) == WHOLE
 
 
 def test_counts_are_those_of_the_network_in_memory() -> None:

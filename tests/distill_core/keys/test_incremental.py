@@ -1,4 +1,4 @@
-"""Which shards a changed dataset asks for again: those whose content changed, and no others."""
+"""The shards that a changed dataset makes again: those whose content changed, and no others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A key holds everything that decides a shard's bytes, and nothing else."""
+"""A key follows everything that determines the bytes of a shard, and nothing else."""
 
 from __future__ import annotations
 
@@ -215,7 +215,7 @@ def test_a_validation_key_follows_the_student_and_the_block() -> None:
 
 
 def test_a_setting_at_its_default_is_in_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was made before there was such a setting stays found."""
+    """Shards made before the setting existed keep their keys."""
     monkeypatch.setattr(base, "digest_of", lambda parts: json.dumps(parts, default=str))
 
     def label(*overrides: str) -> str:
@@ -254,7 +254,7 @@ def test_the_key_of_class_statistics_follows_the_terms_that_read_them() -> None:
 def test_class_statistics_of_batch_norms_alone_keep_their_keys(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What was measured before there was anything else stays found."""
+    """Statistics measured before other kinds existed keep their keys."""
     monkeypatch.setattr(base, "digest_of", lambda parts: json.dumps(parts, default=str))
     alone = json.loads(statistics("recover.terms={class_bn_statistics: 1}"))
     common = {"stage", "numerics", "threads", "precision", "pixels"}

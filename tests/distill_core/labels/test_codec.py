@@ -1,4 +1,4 @@
-"""The feature codec: what it loses of a label, and that it loses nothing else."""
+"""The feature codec: its bound on the loss of a label, and exactness of everything else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What holds for every label scheme under every kind of view.
+"""Properties of every label scheme under every kind of view.
 
 Shards are ragged: of eight, four and three images.
 """

@@ -1,4 +1,4 @@
-"""How much of a trained teacher's labels each way to store them loses, and what it costs.
+"""The loss and the size of each label scheme on the labels of a trained teacher.
 
 The teacher is trained on scikit-learn's handwritten digits for a few seconds; T = 20 throughout.
 """

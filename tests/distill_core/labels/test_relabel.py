@@ -1,4 +1,4 @@
-"""Labels belong to (image, view): stored or online, in any order, they are the same."""
+"""Labels depend on image and view only: equal when stored or computed online, in any order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Top-k labels: what they keep, what they say of the rest, and how much they lose."""
+"""Top-k labels: the logits they keep, the value of the others, and the information they lose."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One draw, one renderer: what the teacher describes is what the student learns from."""
+"""Views of teacher and student come from one draw and one renderer, so they are equal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batch norm that measures its input: against torch, autograd and finite differences."""
+"""Batch norm that measures its input, compared with torch, autograd and finite differences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Networks: from the same seed the same start, whatever the process did before."""
+"""Networks: their shapes, and initial weights that depend on the seed only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Convolutions that show their inputs: against torch, autograd and finite differences."""
+"""Convolutions that measure their inputs, compared with torch, autograd and finite differences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several teachers that label together."""
+"""Ensembles: several teachers that label together."""
 
 from __future__ import annotations
 

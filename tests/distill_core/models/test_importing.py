@@ -1,4 +1,4 @@
-"""Other people's checkpoints: handled or refused in one clear line, and never executed."""
+"""Checkpoints of other programs: imported or refused in one line, and never executed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every network of the table: as torchvision has it, whole, frozen, and taken apart."""
+"""Every network of the table: names and logits of torchvision, frozen, and split into its parts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Frozen teachers: the same answers as the network they came from, and their files."""
+"""Frozen teachers: the same logits as the original network, and their files."""
 
 from __future__ import annotations
 

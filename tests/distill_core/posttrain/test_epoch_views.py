@@ -1,4 +1,4 @@
-"""Which stored view an epoch reads: in order, or drawn from a pool; and epochs without labels."""
+"""The stored views that an epoch reads, in order or from a pool, and epochs without labels."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ POOL = ("relabel.views=40", "relabel.prune=0.9", "posttrain.view_order=random")
 
 
 class Asked:
-    """A label source that remembers which views were asked for."""
+    """A label source that records the views that were requested."""
 
     def __init__(self, source: Any) -> None:
         self.source, self.views = source, list[tuple[int, ...]]()

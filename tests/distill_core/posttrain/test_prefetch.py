@@ -1,4 +1,4 @@
-"""Labels read an epoch ahead: the same ones, in bounded memory, and nothing is left behind."""
+"""Labels read an epoch ahead: equal labels, bounded memory, and no reader left running."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def test_shards_that_do_not_fit_together_are_refused(
 
 
 def peak(views: int, shards: int, count: int, width: int) -> tuple[int, int]:
-    """Return the bytes held at most while so many views go by, and row groups at a time."""
+    """Return the peak of the bytes in memory while views are read, and of row groups at a time."""
     lock, alive, most = threading.Lock(), 0, 0
     template = shard(views=range(1), count=count, width=width, mix="cutmix", scheme="features")
     assert template.values is not None
@@ -216,7 +216,7 @@ def images() -> Labelled:
 
 
 def readers(run: RunConfig, seen: list[LabelRows]) -> list[Read]:
-    """Return readers that label a view when it is asked for, and note what they returned."""
+    """Return readers that label a view when it is requested, and record what they returned."""
     cuts = np.cumsum([len(names) for names in SHARDS])[:-1]
     parts = map(ImageRows, SHARDS, np.split(images().pixels, cuts))
 

@@ -1,4 +1,4 @@
-"""An epoch shows what single batches show, rendered once."""
+"""An epoch that is rendered once gives the same pixels as single batches."""
 
 from __future__ import annotations
 

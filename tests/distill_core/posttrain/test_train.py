@@ -197,7 +197,7 @@ def test_unequal_shares_average_to_the_gradient_of_the_whole_batch(
 
 
 def note(seen: list[int], bucket: Any) -> torch.futures.Future[torch.Tensor]:
-    """Stand in for the exchange of a bucket of gradients."""
+    """Take the place of the all-reduce of a bucket of gradients."""
     seen.append(bucket.index())
     done: torch.futures.Future[torch.Tensor] = torch.futures.Future()
     done.set_result(bucket.buffer())

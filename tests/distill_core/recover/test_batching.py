@@ -1,4 +1,4 @@
-"""Batches that share a launch: the same numbers as alone, whatever they share it with."""
+"""Batches that share a launch give the same numbers as alone, whatever else is in it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several teachers that look at every step together."""
+"""A committee: several teachers that vote in every step."""
 
 from __future__ import annotations
 

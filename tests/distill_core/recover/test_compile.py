@@ -1,4 +1,4 @@
-"""Compiled passes through the teacher: equal within rounding, and with a cache that travels."""
+"""Compiled passes through the teacher: equal within rounding, and with a portable cache."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Steps that are recorded and replayed: the same bytes as steps taken one by one.
+"""Recorded and replayed steps give the same bytes as eager steps.
 
-The recorder of these tests records as a GPU does, nothing happens until the replay; a real one
+The recorder of these tests works as a GPU does: nothing runs before the replay. A real one
 needs a GPU.
 """
 
@@ -70,7 +70,7 @@ def test_a_failed_recording_is_reported_and_steps_continue_eagerly(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Large:
-        """What a failed recording had in memory."""
+        """The memory of a failed recording."""
 
     held: list[weakref.ref[Large]] = []
 

@@ -1,4 +1,4 @@
-"""Segments, residuals, late groups, moved teachers, and terms that compare with other images."""
+"""Segments, residuals, late groups, perturbed teachers, and terms that compare images."""
 
 from __future__ import annotations
 

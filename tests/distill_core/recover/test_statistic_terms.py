@@ -1,4 +1,4 @@
-"""Terms that are held against real images: their values, their draws, what they need."""
+"""Terms that compare with real images: their values, their draws, and their inputs."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What a step of recover costs, counted: operations, floating point operations, bytes, waits.
+"""The cost of a step of recover as counts: operations, FLOPs, bytes, and synchronisations.
 
-Counts need no timing and hold on every machine; they grow when someone makes a step dearer.
+Counts need no timing and are equal on every machine. They grow if a step becomes more expensive.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What every loss term keeps, whatever it computes."""
+"""Properties of every loss term."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TOLERANCE = 0.05  # of a value under bfloat16: relative to float32, absolute for
 
 @dataclass(frozen=True)
 class Reach:
-    """Which images of a batch a term moves, and what it makes of the others."""
+    """The images of a batch with a gradient under a term, and their dependence on the others."""
 
     rows: Literal["all", "of classes with several images", "that the teacher gets right"]
     # alone: what is asked of an image does not depend on the others of its batch

@@ -26,7 +26,7 @@ def forward_of(statistics: tuple[LayerStatistics, ...], factor: float) -> Forwar
 
 
 def layer(mean: list[float], var: list[float]) -> LayerStatistics:
-    """Return what a layer saw, beside running statistics of mean 0 and variance 1."""
+    """Return batch statistics of a layer, with running statistics of mean 0 and variance 1."""
     zeros = torch.zeros(len(mean))
     return LayerStatistics(torch.tensor(mean), torch.tensor(var), zeros, torch.ones(len(mean)))
 

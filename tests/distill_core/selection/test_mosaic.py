@@ -34,7 +34,7 @@ def ranked(config: MosaicConfig = MOSAIC, *, label: int = 1, seed: int = 0) -> n
 
 
 def scores(crops: np.ndarray, label: int) -> np.ndarray:
-    """Judge crops the slow way, one by one."""
+    """Score crops one by one, without batches."""
     teacher, found = tiny_teacher(), []
     space = PixelSpace.of(teacher.spec.mean, teacher.spec.std, teacher.head.weight)
     for crop in crops:

@@ -1,4 +1,4 @@
-"""Which real images a round starts from."""
+"""The real images that a round starts from."""
 
 from __future__ import annotations
 

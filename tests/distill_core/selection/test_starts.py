@@ -1,4 +1,4 @@
-"""What every way to start recover promises: right classes, no repetition, replay, prefixes."""
+"""Properties of every kind of start: right classes, no repetition, determinism, prefixes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Squeezing: teachers learn, survive a kill bit for bit, and come from files."""
+"""Squeeze: training, exact resumption after a kill, and import of teachers from files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What real images of a class do to a teacher, and what a batch is held against."""
+"""Statistics of real images by class, and the statistics that a batch is compared with."""
 
 from __future__ import annotations
 

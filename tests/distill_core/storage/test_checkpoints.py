@@ -1,4 +1,4 @@
-"""Checkpoints: the furthest valid one of any execution, and never a torn one."""
+"""Checkpoints: the furthest valid one of any execution is used, and never an incomplete one."""
 
 from __future__ import annotations
 

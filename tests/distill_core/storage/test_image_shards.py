@@ -1,4 +1,4 @@
-"""Image shards: the pixels that went in, in files that others can read."""
+"""Image shards: exact pixels, in files that other libraries can read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Label shards: what went in comes out, view by view, whatever the mix and the scheme."""
+"""Label shards: unchanged by encoding and decoding, view by view, for every mix and scheme."""
 
 from __future__ import annotations
 

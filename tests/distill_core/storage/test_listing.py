@@ -1,4 +1,4 @@
-"""Listing: nothing missed, nothing of another prefix, times in UTC, every page of uploads."""
+"""Listings: complete, limited to their prefix, with times in UTC and every page of uploads."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def test_a_folder_on_another_disk_is_listed_too(tmp_path: Path) -> None:
 
 
 class PlainFs:
-    """A file system whose listings say no time, or say it in words."""
+    """A file system whose listings have no times, or times as text."""
 
     def __init__(self, entry: dict[str, object]) -> None:
-        """Keep what a listing says of the one object."""
+        """Keep the listing of the one object."""
         self.entry = {"name": "bucket/a", "type": "file", "size": 1, **entry}
 
     def find(self, _path: str, *, detail: bool) -> dict[str, object]:

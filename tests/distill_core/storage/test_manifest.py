@@ -1,4 +1,4 @@
-"""Manifests: equal when the bytes are, whoever made them."""
+"""Manifests: equal if the bytes of the shards are equal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commits: one winner, nothing lost, nothing half-written, every byte checked."""
+"""Commits: one winner, no loss, no partial shard, and every byte verified."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.places import THREADS
 
 
 def answers(monkeypatch: pytest.MonkeyPatch, *creates: Callable[[Store, str, bytes], bool]) -> None:
-    """Make `Store.create` behave as told, call by call; the last one stays."""
+    """Replace `Store.create`, call by call; the last replacement stays."""
     queue: Iterator[Callable[[Store, str, bytes], bool]] = iter(creates)
     current = list(creates[-1:])
 

@@ -1,4 +1,4 @@
-"""A Parquet file that is read from a store row group by row group: bounded, counted, hashed."""
+"""A Parquet file read from a store by row groups: bounded memory, counted reads, hashed bytes."""
 
 from __future__ import annotations
 

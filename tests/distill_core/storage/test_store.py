@@ -19,7 +19,7 @@ from tests.support.places import THREADS, local_store, memory_store
 
 
 class BrokenBackend:
-    """Raises the same foreign error whatever is asked."""
+    """Raises the same error of another library in every call."""
 
     def __init__(self, error: Exception) -> None:
         """Keep the error."""

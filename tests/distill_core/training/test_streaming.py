@@ -1,4 +1,4 @@
-"""Images read ahead of the steps give the batches, and the teacher, that resident ones give."""
+"""Streamed images give the same batches, and the same teacher, as resident ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is cropped all at once, and what image by image in whole levels, is the same picture."""
+"""Crops of a whole batch and of single images in integer levels give the same pixels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""RandAugment on tensors is RandAugment on Pillow images."""
+"""RandAugment on tensors equals RandAugment on Pillow images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Augmentation: what is drawn is what is applied, per image."""
+"""Augmentation: the draw of each image is what is applied to it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The doctor: each finding has a level, and trouble has a fix."""
+"""The doctor: each finding has a level, and each problem a fix."""
 
 from __future__ import annotations
 

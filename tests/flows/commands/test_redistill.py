@@ -49,15 +49,15 @@ def test_a_series_starts_stays_without_changes_and_continues_with_them(
 def test_json_holds_the_outcome_and_the_whole_diff(
     distill: Distill, arguments: tuple[str, ...], root: Path, tmp_path: Path
 ) -> None:
-    def said(*more: str) -> dict[str, object]:
+    def output(*more: str) -> dict[str, object]:
         tree: dict[str, object] = json.loads(distill(*arguments, "--json", *more).out)
         return tree
 
     first = {"version": 1, "run": "small-v0001", "changed": True, "complete": True, "diff": None}
-    assert said() == first
-    assert said() == first | {"changed": False}
+    assert output() == first
+    assert output() == first | {"changed": False}
     change_class(root, "cat")
-    second = said()
+    second = output()
     assert (second["run"], second["changed"]) == ("small-v0002", True)
     stored = json.loads((tmp_path / "store/runs/small-v0002/diff.json").read_text())
     assert second["diff"] == stored

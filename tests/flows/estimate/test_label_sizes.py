@@ -1,4 +1,4 @@
-"""Predicted label bytes against those of labels that are made, whatever a label consists of."""
+"""Predicted label bytes compared with those of real labels, for every label setting."""
 
 from __future__ import annotations
 

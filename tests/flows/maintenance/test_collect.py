@@ -1,4 +1,4 @@
-"""The command that collects: how ages are read, and what it prints."""
+"""The command `distill gc`: parsing of ages, and its output."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def littered(tmp_path: Path, workshop: Workshop) -> Store:
 def test_the_command_reports_what_was_removed_and_what_is_too_young(
     distill: Distill, littered: Store
 ) -> None:
-    said = distill("gc", "--store", littered.url, "--dry-run")
-    assert said.out.splitlines()[-1] == "would remove 2 objects, 10 B"
-    said = distill("gc", "--store", littered.url, "--grace", "2w")
-    assert said.out.splitlines()[-1] == "nothing to remove"
-    said = distill("gc", "--store", littered.url)
-    assert (said.code, said.out.splitlines()[-1]) == (0, "removed 2 objects, 10 B")
-    assert "data of attempts that were lost or killed" in said.out
-    assert "probes of the store" in said.out
+    output = distill("gc", "--store", littered.url, "--dry-run")
+    assert output.out.splitlines()[-1] == "would remove 2 objects, 10 B"
+    output = distill("gc", "--store", littered.url, "--grace", "2w")
+    assert output.out.splitlines()[-1] == "nothing to remove"
+    output = distill("gc", "--store", littered.url)
+    assert (output.code, output.out.splitlines()[-1]) == (0, "removed 2 objects, 10 B")
+    assert "data of attempts that were lost or killed" in output.out
+    assert "probes of the store" in output.out
     assert littered.names(".probe") == ("0",)
 
 
@@ -63,7 +63,7 @@ def test_the_command_prints_json(distill: Distill, littered: Store) -> None:
 
 def test_a_damaged_run_ends_the_command_with_one_line(distill: Distill, littered: Store) -> None:
     littered.put("runs/first/run.yaml", b"ipc: [1")
-    said = distill("gc", "--store", littered.url)
-    assert said.code == 2
-    assert said.err.startswith("distill: runs/first: its references cannot be read")
-    assert len(said.err.splitlines()) == 1
+    output = distill("gc", "--store", littered.url)
+    assert output.code == 2
+    assert output.err.startswith("distill: runs/first: its references cannot be read")
+    assert len(output.err.splitlines()) == 1

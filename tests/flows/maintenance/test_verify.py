@@ -1,4 +1,4 @@
-"""Verify finds every kind of damage, and names the file."""
+"""`distill verify` finds every kind of damage and names the file."""
 
 from __future__ import annotations
 
@@ -140,9 +140,9 @@ def test_a_changed_byte_is_found_with_its_row_group(
     spoilt = bytearray(data)
     spoilt[last - 1] ^= 0x10
     run.store.put(path, bytes(spoilt))
-    said = distill("verify", run.name, "--store", run.store.url)
-    assert said.code == 1
-    (line,) = (line for line in said.out.splitlines() if line.startswith("damaged: "))
+    output = distill("verify", run.name, "--store", run.store.url)
+    assert output.code == 1
+    (line,) = (line for line in output.out.splitlines() if line.startswith("damaged: "))
     assert path in line
     assert f"row group {group} of 3 does not read" in line
 
@@ -155,7 +155,7 @@ def test_damage_outside_the_row_groups_is_located_there(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("facts", "said"),
+    ("facts", "problem"),
     [
         ({"rows": 7}, "7 rows, its marker says 6"),
         ({"classes": 2}, "2 classes, its marker says 3"),
@@ -164,12 +164,12 @@ def test_damage_outside_the_row_groups_is_located_there(run: Run) -> None:
     ],
 )
 def test_a_manifest_that_was_edited_is_found(
-    run: Run, distill: Distill, facts: dict[str, object], said: str
+    run: Run, distill: Distill, facts: dict[str, object], problem: str
 ) -> None:
     edit_manifest(run, "relabel", **facts)
     (damage,) = verify_run(run).damage
     assert damage.path == run.path("relabel.manifest.json")
-    assert damage.problem.startswith(f"shard relabel-0: {said}")
+    assert damage.problem.startswith(f"shard relabel-0: {problem}")
     assert distill("verify", run.name, "--store", run.store.url).code == 1
 
 

@@ -1,4 +1,4 @@
-"""The Prefect flow, as far as it can be seen without a server."""
+"""The Prefect flow, as far as it can be tested without a server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Progress: rate and time left from a fake clock, lines not too often, events as JSON lines."""
+"""Progress: rate and remaining time with a fake clock, limited lines, events as JSON lines."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.fabricate import finished_run
 
 
 class Clock:
-    """Time that moves only when told to."""
+    """A clock that only the test advances."""
 
     def __init__(self) -> None:
         self.now = 100.0

@@ -205,7 +205,7 @@ def test_the_command_names_what_differs_from_the_preset_and_nothing_else() -> No
 
 
 def block(rows: range, hits: int) -> dict[str, Any]:
-    """Return what one block of a split of ten images says of the student `s`."""
+    """Return the counts of the student `s` on one block of a split of ten images."""
     count = {"images": len(rows), "top1": hits, "top5": len(rows)}
     ema = count | {"top1": 0}
     return {"weights": "s", "rows": [rows.start, rows.stop], "of": 10, "last": count, "ema": ema}

@@ -1,4 +1,4 @@
-"""Who works on a run, on what and how fast: from markers and drivers' files, and nothing else."""
+"""The activity on a run, computed from markers and the records of drivers only."""
 
 from __future__ import annotations
 

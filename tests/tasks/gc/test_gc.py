@@ -1,4 +1,4 @@
-"""Collection: what goes, what waits, what makes it refuse, and runs that begin meanwhile."""
+"""Collection: what it removes, keeps and refuses, and runs that begin during a collection."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ def test_a_marker_younger_than_its_data_keeps_them(run: Run) -> None:
 
 
 def between(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object]) -> None:
-    """Let something happen after the markers went and before the runs are asked again."""
+    """Let something happen between the two passes of a collection."""
     ask, first = collecting.find_references, iter([True])
 
     def ask_later(store: Store) -> object:
@@ -224,7 +224,7 @@ def between(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object]) -> N
 
 
 def contents(store: Store) -> dict[str, bytes]:
-    """Return everything that stands in a store."""
+    """Return every object of a store."""
     return {path: store.read(path) for path in paths(store)}
 
 

@@ -1,4 +1,4 @@
-"""Random stores: whatever a run needs survives, everything else goes, wherever a kill strikes."""
+"""Collections of random stores, killed anywhere: shards that runs need stay, the others go."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ OLD, YOUNG = NOW - timedelta(days=30), NOW - timedelta(days=1)
 
 
 def consistent(store: Store) -> bool:
-    """Return whether every marker that stands has all its files."""
+    """Return whether every marker has all of its files."""
     return all(
         store.exists(info.path)
         for stage in SHARDED_STAGES

@@ -1,4 +1,4 @@
-"""One small Ray for all tests of this folder; its GPUs are numbers, not hardware."""
+"""One small Ray cluster for all tests of this folder; its GPUs are not real."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The dispatcher's decisions, on a pool that is scripted and a clock that is set."""
+"""The decisions of the dispatcher, with a scripted pool and a clock set by the test."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def crash_with(*shards: str) -> Play:
 
 
 class Clock:
-    """Tells the time that it was told."""
+    """A clock that is set by the test."""
 
     def __init__(self) -> None:
         self.now = 0.0

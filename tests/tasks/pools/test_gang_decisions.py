@@ -1,4 +1,4 @@
-"""The processes of a gang agree, although each of them sees another store."""
+"""The processes of a gang agree, even if each of them lists another store."""
 
 from __future__ import annotations
 

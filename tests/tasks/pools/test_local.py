@@ -220,7 +220,7 @@ def test_the_gpus_of_a_worker_follow_its_device() -> None:
 
 
 def is_worker(pid: int) -> bool:
-    """Say whether a process is a spawned worker, not multiprocessing's resource tracker."""
+    """Return whether a process is a spawned worker and not the resource tracker."""
     return psutil.pid_exists(pid) and "spawn_main" in " ".join(psutil.Process(pid).cmdline())
 
 

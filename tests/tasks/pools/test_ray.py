@@ -1,4 +1,4 @@
-"""Real actors on one small real Ray: what breaks for one job stays with it."""
+"""Real actors on a small Ray cluster: a fault of one job does not affect the others."""
 
 from __future__ import annotations
 

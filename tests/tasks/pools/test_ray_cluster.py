@@ -1,4 +1,4 @@
-"""Starting and joining Ray; what starts it runs in a process of its own."""
+"""Starting and joining Ray, each in a process of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folders of local Ray sessions: gone with their driver, or with the next one."""
+"""Folders of local Ray sessions are removed by their driver or by the next one."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def driver(parent: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
 
 
 def age(folder: Path) -> None:
-    """Make a folder look as if nobody had written to it for long."""
+    """Set the modification time of a folder to long ago."""
     for path in (*folder.rglob("*"), folder):
         os.utime(path, (0, 0))
 

@@ -1,4 +1,4 @@
-"""What drivers say of themselves: their files, heartbeats, and that neither ever stops the work."""
+"""The records and heartbeats of drivers, which never stop the work."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def clock() -> Hands:
 
 
 def heartbeat(run: Run, clock: Hands, **execution: object) -> Heartbeat:
-    """Return a heart that beats when it is told to."""
+    """Return a heartbeat that the test triggers."""
     how = Execution.model_validate({"store": run.store.url, **execution})
     return Heartbeat(run, how, workers=lambda: 2, clock=clock, seconds=3600)
 
