@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from distill_core.errors import ConfigError, ShardsFailed, StorageError
+from distill_core.errors import ShardsFailed, StorageError
 from distill_core.storage.store import Store
 from flows import cli
-from flows.runs import pipeline, shard_selection
+from flows.runs import pipeline
 from flows.status import status
 from flows.status.status import RunStatus
 from tasks.run import Run
@@ -199,37 +199,6 @@ def test_show_prints_yaml_that_is_the_same_run(distill: Distill, tmp_path: Path)
 
 def test_show_without_a_preset_lists_them(distill: Distill) -> None:
     assert "digits-demo" in distill("show").out
-
-
-@pytest.mark.parametrize(
-    ("text", "numbers"), [("3", [3]), ("3,17-20", [3, 17, 18, 19, 20]), ("2-2, 1", [1, 2])]
-)
-def test_shard_numbers_are_read(text: str, numbers: list[int]) -> None:
-    assert shard_selection.parse_numbers(text) == numbers
-
-
-@pytest.mark.parametrize("text", ["", "a", "3-", "-3", "1;2", "1,,2"])
-def test_invalid_shard_numbers_are_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="--shards"):
-        shard_selection.parse_numbers(text)
-
-
-def test_failed_only_narrows_the_first_incomplete_stage() -> None:
-    done = StageStatus(StageId("squeeze"), total=1, done=1, complete=True)
-    failed = StageStatus(StageId("recover"), total=3, done=1, failed={"b": {}, "a": {}})
-    assert shard_selection.failed_only_of(RunStatus("r", "p", (done, failed))) == {
-        "recover": ["a", "b"]
-    }
-    untouched = StageStatus(StageId("recover"), total=3, done=1)
-    with pytest.raises(ConfigError, match="no recover shard has failed"):
-        shard_selection.failed_only_of(RunStatus("r", "p", (done, untouched)))
-    with pytest.raises(ConfigError, match="complete"):
-        shard_selection.failed_only_of(RunStatus("r", "p", (done,)))
-
-
-def test_two_shard_selections_are_intersected() -> None:
-    one, other = {"recover": ["a", "b"]}, {"recover": ["b", "c"], "relabel": ["d"]}
-    assert shard_selection.narrowed(one, other) == {"recover": ["b"], "relabel": ["d"]}
 
 
 def test_a_run_that_was_never_started_has_no_stage_done(run: Run, tmp_path: Path) -> None:
