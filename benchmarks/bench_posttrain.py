@@ -31,7 +31,7 @@ from distill_core.config.training import ModelConfig
 from distill_core.labels.decoding import CodedFeatures, Head
 from distill_core.labels.views import LabelView, Renderer
 from distill_core.models.build import build_model
-from distill_core.posttrain.rendering import EpochRenderer
+from distill_core.posttrain.epochs import EpochRenderer
 from distill_core.training.losses import kl_soft_labels
 from distill_core.transforms.mixing import Mix, sample_mix
 from distill_core.transforms.pixel_space import PixelSpace
@@ -167,7 +167,7 @@ def main() -> int:
         "float32": EpochRenderer(epoch.pixels, Renderer("cutmix", MEAN, STD)),
         "bfloat16": EpochRenderer(epoch.pixels, Renderer("cutmix", MEAN, STD, half)),
         "float32, each batch by itself": EpochRenderer(
-            epoch.pixels, Renderer("cutmix", MEAN, STD), room=0
+            epoch.pixels, Renderer("cutmix", MEAN, STD), limit=0
         ),
     }
     loader = partial(epoch.loaded, space)

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -24,15 +24,17 @@ from benchmarks.baselines import HookedTeacher, baseline_step
 from benchmarks.dispatched import Dispatched
 from benchmarks.pairs import Clock, Ratios, Way, clock_of, conclude, paired, parser, repeated
 from distill_core.config.fields import Precision
+from distill_core.config.load import load_run
 from distill_core.config.recovery import RollConfig
 from distill_core.config.training import ModelConfig
 from distill_core.models.build import build_model
 from distill_core.models.files import load_teacher, teacher_files
 from distill_core.models.spec import TeacherSpec
 from distill_core.recover.cudagraph import steps_on
-from distill_core.recover.step import Goal, Part
+from distill_core.recover.goals import Goal
+from distill_core.recover.pixels import pixel_adam
+from distill_core.recover.step import Part
 from distill_core.recover.terms import build_objective
-from distill_core.recover.update import pixel_adam
 from distill_core.seeds import generator
 from distill_core.transforms.pixel_space import PixelSpace
 from distill_core.transforms.views import View, sample_view, sampling_grid
@@ -105,8 +107,10 @@ class Contest:
         """Return our loop over so many batches at once."""
         teacher = load_teacher(self.files["safetensors"], self.files["json"], precision=precision)
         objective = build_objective(TERMS)
-        goal = Goal(self.targets, teacher.to(self.device), objective, self.space, FACTOR)
-        goals = [Goal(**(vars(goal) | {"compiled": compiled})) for _ in range(groups)]
+        changes = {"terms": TERMS, "first_layer_factor": FACTOR, "compile": compiled}
+        config = load_run("sre2l-cifar10").recover.model_copy(update=changes)
+        goal = Goal(self.targets, teacher.to(self.device), objective, self.space, config)
+        goals = [replace(goal) for _ in range(groups)]
         leaves = [self._leaf() for _ in range(groups)]
         adams = [pixel_adam([leaf], lr=LR, betas=BETAS) for leaf in leaves]
         take, numbers = steps_on(torch.device(self.device)), itertools.count()

@@ -84,7 +84,6 @@ class Shard:
         def label() -> bytes:
             made = relabel_shard(
                 self.rows, range(self.config.views), config=self.config, teacher=teacher, seed=0,
-                device=self.device,
             )  # fmt: skip
             return encode_labels(made)
 

@@ -27,6 +27,7 @@ def main() -> None:
     from distill_core.config.load import load_run
     from distill_core.models.files import load_teacher
     from distill_core.recover.optimise import recover_batch
+    from distill_core.recover.setup import RecoverySetup
     from distill_core.sharding import ImageId
 
     mark("import distill_core")
@@ -38,7 +39,7 @@ def main() -> None:
     run = load_run("cda-cifar10-cpu", ["recover.steps=1"])
     labels = [n % teacher.spec.num_classes for n in range(count)]
     batch = tuple(ImageId(label, f"c{label}", n) for n, label in enumerate(labels))
-    recover_batch(batch, config=run.recover, teachers=[teacher], seed=0, start=None, device=device)
+    recover_batch(batch, RecoverySetup(run.recover, [teacher], seed=0))
     mark("first step")
     print(json.dumps(MARKS))
 

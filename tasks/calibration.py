@@ -81,6 +81,7 @@ class CalibrationWorker:
     def _optimise(self, teacher: FrozenTeacher, batch: Batch, steps: int) -> float:
         """Return the seconds that a number of steps on one batch take."""
         from distill_core.recover.optimise import recover_batch
+        from distill_core.recover.setup import RecoverySetup
 
         config = self._config.recover.model_copy(
             update={
@@ -91,16 +92,9 @@ class CalibrationWorker:
             }
         )
         since = time.perf_counter()
-        recover_batch(
-            batch,
-            config=config,
-            teachers=[teacher],
-            seed=self._config.seed,
-            start=None,
-            device=self._device,
-            expected=[_of_noise(config, teacher, batch)],
-            student=teacher if config.needs_student else None,
-        )
+        student = teacher if config.needs_student else None
+        setup = RecoverySetup(config, [teacher], self._config.seed, student)
+        recover_batch(batch, setup, real=[_of_noise(config, teacher, batch)])
         return time.perf_counter() - since
 
     def _relabel(self, teacher: FrozenTeacher, batch: Batch) -> float:
@@ -121,7 +115,6 @@ class CalibrationWorker:
                 config=self._config.relabel,
                 teacher=teacher,
                 seed=self._config.seed,
-                device=self._device,
             )
             return time.perf_counter() - since
 
@@ -177,22 +170,15 @@ def _of_noise(config: RecoverConfig, teacher: FrozenTeacher, batch: Batch) -> Ex
     """Return class statistics measured on noise, in place of real images of each class."""
     import numpy as np
 
-    from distill_core.statistics.measure_for_terms import measure_for
+    from distill_core.selection.class_images import ClassImages
+    from distill_core.statistics.measure import MeasureSetup, measure_for_terms
     from distill_core.storage.statistics_files import decode_statistics, encode_statistics, pooled
 
     shape = (2, 3, teacher.spec.side, teacher.spec.side)
     noise = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
-    statistics = measure_for(
-        config,
-        0,
-        "noise",
-        np.arange(len(noise)),
-        pixels_of=lambda rows: noise[rows],
-        teacher=teacher,
-        scorer=teacher,
-        seed=0,
-        device=teacher.head.weight.device,
-    )
+    images = ClassImages(lambda label: np.arange(len(noise)), lambda rows: noise[rows])
+    setup = MeasureSetup(config, teacher, scorer=teacher, seed=0)
+    statistics = measure_for_terms(0, "noise", images, setup)
     wnids = sorted({image.wnid for image in batch})
     block = decode_statistics(encode_statistics(wnids, [statistics] * len(wnids)))
     return block.of(batch, config, pooled([statistics]))

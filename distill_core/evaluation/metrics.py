@@ -1,4 +1,7 @@
-"""Judging a network on a block of images. Axes: n images, B in a batch, C classes, S in pixels."""
+"""The accuracy of a network on a block of images, as counts.
+
+Axes: n images, B in a batch, C classes, S side in pixels.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from torch import Tensor, nn
 
 from distill_core.config.fields import Triple
 from distill_core.evaluation.accuracy import Hits
+from distill_core.transforms.pixel_space import PixelSpace
 
 EVALUATION_BATCH = 500  # images per forward pass; a memory setting
 
@@ -35,7 +39,7 @@ def count_hits(
     device: str | torch.device,
     batch: int = EVALUATION_BATCH,
 ) -> dict[int, Hits]:
-    """Judge a network in eval mode on unaugmented images; its mode is put back.
+    """Count the hits of a network in eval mode on unaugmented images; its mode is restored.
 
     Args:
         model: maps normalised (B, 3, S, S) to logits (B, C).
@@ -50,16 +54,13 @@ def count_hits(
         Hits of each class that has images, by class id.
     """
     dtype = next(model.parameters()).dtype
-    mean_, std_ = (
-        torch.tensor(v, dtype=dtype, device=device).view(1, 3, 1, 1) for v in (mean, std)
-    )
+    space = PixelSpace.of(mean, std, torch.empty(0, dtype=dtype, device=device))
     hits = [torch.zeros(0, 2, dtype=torch.bool, device=device)]
     was_training = model.training
     model.eval()
     for start in range(0, len(labels), batch):
         part = torch.from_numpy(pixels[start : start + batch]).to(device)
-        normalised = (part.to(dtype) / 255 - mean_) / std_
-        logits = model(normalised.to(memory_format=torch.channels_last))
+        logits = model(space.normalise(part).to(memory_format=torch.channels_last))
         hits.append(is_hit(logits, torch.from_numpy(labels[start : start + batch]).to(device)))
     model.train(was_training)
     return _by_class(torch.cat(hits).cpu().numpy(), labels)

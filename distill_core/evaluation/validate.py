@@ -1,6 +1,8 @@
-"""Validate: the final judgement of a student on a block of real test images, as counts.
+"""Validate: the final accuracy of a student on a block of real test images, as counts.
 
-Counts of disjoint blocks add up to those of the whole split, exactly; percents would not.
+Counts of disjoint blocks add up to those of the whole split, exactly; percentages would not.
+
+Axes: n images of the block, S side in pixels.
 """
 
 from __future__ import annotations
@@ -18,6 +20,38 @@ from distill_core.errors import DataError
 from distill_core.evaluation.accuracy import ClassHits, Hits
 from distill_core.evaluation.metrics import EVALUATION_BATCH, count_hits
 from distill_core.models.files import load_network
+from distill_core.progress import Progress, silent
+
+
+def validate_student(
+    weights: Mapping[str, bytes],
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    student: ModelConfig,
+    data: DataConfig,
+    device: str | torch.device,
+    progress: Progress = silent,
+) -> dict[str, dict[int, Hits]]:
+    """Count the hits of each set of weights of a student on a block.
+
+    Args:
+        weights: by name, see `validate`.
+        images: (n, 3, S, S) uint8.
+        labels: (n,) int64; class ids may have holes.
+        student: the architecture of the weights.
+        data: number of classes, mean and std.
+        device: where to compute.
+        progress: called with (images done, images in total), once per set of weights.
+
+    Returns:
+        By name, hits of each class that has images.
+    """
+    counted: dict[str, dict[int, Hits]] = {}
+    for name, stored in weights.items():
+        counted[name] = validate(stored, images, labels, student=student, data=data, device=device)
+        progress(len(labels) * len(counted), len(labels) * len(weights))
+    return counted
 
 
 def validate(
@@ -30,7 +64,7 @@ def validate(
     device: str | torch.device,
     batch: int = EVALUATION_BATCH,
 ) -> dict[int, Hits]:
-    """Count how many images of a block a student gets right.
+    """Count the hits of one student on a block.
 
     Blocks of whole batches repeat the forward passes of the undivided split; others may round
     differently, which matters to images on the very edge between two classes.
@@ -71,7 +105,7 @@ def decode_counts(data: bytes, *, where: str = "validation") -> dict[str, dict[i
     """Read counts back.
 
     Raises:
-        DataError: they are none.
+        DataError: these are not counts.
     """
     try:
         return {
@@ -79,4 +113,4 @@ def decode_counts(data: bytes, *, where: str = "validation") -> dict[str, dict[i
             for name, counts in json.loads(data).items()
         }
     except (ValueError, TypeError, AttributeError) as error:
-        raise DataError(f"{where}: {len(data)} bytes that are no counts ({error}).") from error
+        raise DataError(f"{where}: {len(data)} bytes that are not counts ({error}).") from error

@@ -12,11 +12,7 @@ from torch import Tensor
 from distill_core.config.students import RelabelConfig
 from distill_core.labels.views import LabelView, Renderer
 from distill_core.models.ensemble import Ensemble
-from distill_core.models.teacher import FrozenTeacher, TeacherOutput
-
-# Images per teacher forward. Part of the numerics on a CPU: convolutions round differently at
-# another batch size, and a label must not depend on a memory setting.
-FORWARD_BATCH = 100
+from distill_core.models.teacher import FORWARD_BATCH, FrozenTeacher, TeacherOutput
 
 
 @torch.no_grad()

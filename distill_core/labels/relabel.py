@@ -34,21 +34,19 @@ def relabel_shard(
     config: RelabelConfig,
     teacher: FrozenTeacher | Ensemble,
     seed: int,
-    device: str | torch.device,
     progress: Progress = silent,
     parts: int = 1,
 ) -> LabelRows:
-    """Label a range of views of one image shard.
+    """Label a range of views of one image shard, on the device of the teacher.
 
     Args:
         rows: decoded images.
         views: view ids.
         config: views, mix and scheme; `auto` is resolved for this teacher.
-        teacher: frozen, on `device`.
+        teacher: frozen.
         seed: the run's seed.
-        device: where to compute.
-        progress: told after every view.
-        parts: cuts forward passes on a device that is full, see `describe`.
+        progress: called after every view with (views done, views in total).
+        parts: pieces that each forward pass is cut into, see `describe`.
 
     Raises:
         DivergedError: a label is not finite, or too large for the scheme.
@@ -57,7 +55,7 @@ def relabel_shard(
     scheme = choose_scheme(
         config.scheme, features=spec.features, classes=spec.num_classes, bits=config.bits
     )
-    pixels = torch.from_numpy(rows.pixels).to(device)
+    pixels = torch.from_numpy(rows.pixels).to(teacher.head.weight.device)
     drawn = [sample_label_view(seed, rows.images, view, config, side=spec.side) for view in views]
     said: dict[str, Tensor] = {}
     for number, one in enumerate(drawn):

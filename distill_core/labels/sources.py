@@ -20,13 +20,12 @@ from distill_core.config.students import RelabelConfig, Rest
 from distill_core.errors import DataError
 from distill_core.labels.decoding import CodedFeatures, HalfLogits, Head, KeptLogits
 from distill_core.labels.predict import describe
-from distill_core.labels.reading import Reading
+from distill_core.labels.reading import ParallelReads, ViewReader
 from distill_core.labels.view_buffer import ViewBuffer
 from distill_core.labels.views import LabelView, sample_label_view
 from distill_core.models.ensemble import Ensemble
 from distill_core.models.teacher import FrozenTeacher
 from distill_core.sharding import ImageId
-from distill_core.storage.label_shards import LabelRows
 from distill_core.transforms.mixing import Mix
 from distill_core.transforms.rand_augment import Operations
 from distill_core.transforms.views import View
@@ -68,7 +67,7 @@ class StoredLabels:
     reads keeps the footer of each file.
     """
 
-    shards: Sequence[Callable[[int], LabelRows]]  # per image shard: view -> its rows
+    shards: Sequence[ViewReader]  # by image shard
     counts: Sequence[int]  # images of each image shard
     head: tuple[Tensor, Tensor]  # (C, D) weight and (C,) bias of the teacher
     device: str | torch.device
@@ -87,7 +86,7 @@ class StoredLabels:
             buffer.put(shard, self.shards[shard](view))
 
         views = by_shard(view, len(self.shards))
-        reading = Reading([partial(read, *pair) for pair in enumerate(views)])
+        reading = ParallelReads([partial(read, *pair) for pair in enumerate(views)])
 
         def finish() -> Labels:
             reading.wait()

@@ -1,4 +1,4 @@
-"""The views that teachers describe and students learn from: one draw, one renderer, two users.
+"""The views of labels: their draws, and their rendering for teachers and students alike.
 
 Draws are named by (run seed, images of the shard, view id), so stored labels and labels computed
 again later are the same labels. Axes: N images of a shard, B rows of it, S side in pixels.
@@ -79,10 +79,10 @@ class RenderedViews:
 
 @dataclass(frozen=True)
 class Renderer:
-    """How views are shown: operations, patches, crop, flip, mix, normalise.
+    """Renders views: operations, patches, crop, flip, mix, normalise.
 
-    The teacher and the student see what one renderer shows. It works through blocks of images that
-    stay in a cache, and shows an image that is wanted twice, as itself and as a partner, once.
+    One renderer serves the teacher and the student. It works through blocks of images that stay in
+    a cache, and renders an image that is needed twice, as itself and as a partner, once.
     """
 
     kind: str  # of the mix
@@ -90,26 +90,26 @@ class Renderer:
     std: Triple
     dtype: torch.dtype = torch.float32  # of the result
 
-    def wanted(self, rows: np.ndarray, drawn: LabelView) -> np.ndarray:
-        """Return the images that some rows show: themselves and their partners, ascending."""
+    def needed_rows(self, rows: np.ndarray, drawn: LabelView) -> np.ndarray:
+        """Return the images that some views consist of: rows and their partners, ascending."""
         return np.unique([rows, drawn.mix.partners[rows]] if has_partners(self.kind) else rows)
 
     def render(self, pixels: Tensor, rows: np.ndarray, drawn: LabelView) -> Tensor:
-        """Show some rows as a view.
+        """Render the views of some rows.
 
         Args:
             pixels: (N, 3, S, S) uint8, all images that can be partners.
-            rows: (B,) which images to show.
+            rows: (B,) which images.
             drawn: draws for all N images.
 
         Returns:
             (B, 3, S, S) normalised, on the device of `pixels`, channels last.
         """
         return self.mix_rendered(
-            self.render_unmixed(pixels, self.wanted(rows, drawn), drawn), rows, drawn
+            self.render_unmixed(pixels, self.needed_rows(rows, drawn), drawn), rows, drawn
         )
 
-    def size(self, pixels: Tensor, count: int) -> int:
+    def num_bytes(self, pixels: Tensor, count: int) -> int:
         """Return how many bytes `count` unmixed views of such pixels take."""
         kept = crop_dtype(pixels.shape[-1], self.dtype)
         return count * pixels[0].numel() * kept.itemsize
@@ -122,11 +122,11 @@ class Renderer:
         *,
         into: Tensor | None = None,
     ) -> RenderedViews:
-        """Show (n,) ascending rows of (N, 3, S, S) uint8 pixels, unmixed.
+        """Render (n,) ascending rows of (N, 3, S, S) uint8 pixels, unmixed.
 
         Args:
             pixels: all images.
-            rows: which to show.
+            rows: which images.
             drawn: draws for all N images.
             into: views that are no longer needed, whose memory is used again if it fits.
         """
@@ -140,7 +140,7 @@ class Renderer:
         return RenderedViews(rows, views)
 
     def mix_rendered(self, rendered: RenderedViews, rows: np.ndarray, drawn: LabelView) -> Tensor:
-        """Return the views of (B,) rows from what was shown, as `render` does."""
+        """Return the views of (B,) rows from rendered ones, as `render` does."""
         side = rendered.views.shape[1]
         scale, offset = self._normalising(side, rendered.views.device)
         out = rendered.views.new_empty(len(rows), side, 3 * side, dtype=self.dtype)

@@ -21,6 +21,9 @@ from distill_core.models.layout import CONVOLUTION_DTYPES
 from distill_core.models.spec import TeacherSpec
 
 SHAPES = 64  # combinations of network, resolution and group sizes that a process may compile
+# Images per forward pass over many images. Part of the numerics on a CPU: convolutions round
+# differently at another batch size, and no result may depend on a memory setting.
+FORWARD_BATCH = 100
 
 
 @dataclass(frozen=True)

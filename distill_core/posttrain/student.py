@@ -25,8 +25,7 @@ from distill_core.labels.sources import Labels
 from distill_core.labels.views import Renderer
 from distill_core.models.build import build_model
 from distill_core.models.layout import CONVOLUTION_DTYPES, training_layout
-from distill_core.posttrain.epoch_views import is_hard, views_of_epoch
-from distill_core.posttrain.rendering import EpochRenderer
+from distill_core.posttrain.epochs import EpochRenderer, is_hard, views_of_epoch
 from distill_core.seeds import derive_seed, generator, philox_key
 from distill_core.training.checkpoint import CheckpointPort, pack_state, unpack_state
 from distill_core.training.distributed import DistributedContext

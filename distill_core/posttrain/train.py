@@ -1,22 +1,28 @@
-"""Post-train: a student on the distilled set, judged on real images as it learns."""
+"""Post-train: train a student on the distilled set, and measure it on real images as it learns.
+
+Axes: N images of all shards, S side in pixels.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
-from distill_core.labels.sources import LabelSource
-from distill_core.posttrain.epoch_views import is_hard
-from distill_core.posttrain.prefetch import Asked, labels_in_turn
+from distill_core.config.schema import RunConfig
+from distill_core.labels.reading import ViewReader
+from distill_core.labels.sources import LabelSource, OnlineLabels, StoredLabels, ViewsOnly
+from distill_core.models.ensemble import Ensemble
+from distill_core.models.teacher import FrozenTeacher
+from distill_core.posttrain.epochs import EpochLabels, is_hard, labels_by_epoch
 from distill_core.posttrain.student import Student, StudentTask
-from distill_core.progress import Progress, silent
-from distill_core.training.checkpoint import CheckpointPort
-from distill_core.training.distributed import DistributedContext
+from distill_core.storage.image_shards import ImageRows
+from distill_core.training.runtime import TrainingRuntime
 from distill_core.training.supervised import Labelled
 
 CHECKPOINTS = 20  # of one training; a crash costs a twentieth of it at most
@@ -26,9 +32,78 @@ CHECKPOINTS = 20  # of one training; a crash costs a twentieth of it at most
 class TrainedStudent:
     """A student at the end of its training."""
 
-    result: dict[str, Any]  # accuracies last, EMA, best, curve, on what judged it; JSON-able
+    result: dict[str, Any]  # accuracies last, EMA, best, and the curve; JSON-able
     last: nn.Module
     ema: nn.Module  # averaged weights, with the buffers of `last`
+
+
+@dataclass(frozen=True)
+class SoftLabels:
+    """The soft labels of some image shards: the teacher, and stored labels where there are any."""
+
+    teacher: Callable[[], FrozenTeacher | Ensemble]  # loads it; called only if labels are soft
+    readers: Sequence[ViewReader] = ()  # by image shard; none if labels are computed online
+
+
+def train_on_shards(
+    task: StudentTask,
+    shards: Sequence[ImageRows],
+    soft: SoftLabels,
+    test: Labelled,
+    *,
+    start: nn.Module | None = None,
+    runtime: TrainingRuntime = TrainingRuntime(),
+) -> TrainedStudent:
+    """Train one student on image shards, with the labels that its task needs.
+
+    Args:
+        task: run, architecture, seed and set; the set and the config decide which labels.
+        shards: image shards of the set, in plan order.
+        soft: their soft labels.
+        test: the real images it is evaluated on.
+        start: network that training goes on from, see `train_student`.
+        runtime: device, processes and checkpoints.
+
+    Raises:
+        ConfigError: a batch is too small for so many processes.
+        DivergedError: the loss stopped being finite.
+    """
+    labels = [image.label for rows in shards for image in rows.images]
+    pixels = np.concatenate([rows.pixels for rows in shards])
+    return train_student(
+        task,
+        Labelled(pixels, np.array(labels, np.int64)),
+        _label_source(task, shards, soft, device=runtime.device),
+        test,
+        views=_views_only(task.run, shards),
+        start=start,
+        runtime=runtime,
+    )
+
+
+def _label_source(
+    task: StudentTask, shards: Sequence[ImageRows], soft: SoftLabels, *, device: str
+) -> LabelSource:
+    """Return the labels of a set: none for hard labels, computed online, or stored."""
+    run = task.run
+    if task.images_of == "hard_labels":
+        return _views_only(run, shards)
+    teacher = soft.teacher()
+    if run.relabel.scheme == "online":
+        images = [(rows.images, torch.from_numpy(rows.pixels).to(device)) for rows in shards]
+        return OnlineLabels(images, teacher, run.relabel, run.seed)
+    return StoredLabels(
+        soft.readers,
+        [len(rows.images) for rows in shards],
+        (teacher.head.weight, teacher.head.bias),
+        device,
+        rest=run.posttrain.rest,
+        half=run.precision == "bfloat16",
+    )
+
+
+def _views_only(run: RunConfig, shards: Sequence[ImageRows]) -> ViewsOnly:
+    return ViewsOnly([rows.images for rows in shards], run.relabel, run.seed, run.data.side)
 
 
 def train_student(
@@ -38,29 +113,23 @@ def train_student(
     test: Labelled,
     *,
     views: LabelSource | None = None,
-    device: str | torch.device,
     start: nn.Module | None = None,
-    checkpoints: CheckpointPort | None = None,
-    progress: Progress = silent,
-    world: DistributedContext = DistributedContext(),
+    runtime: TrainingRuntime = TrainingRuntime(),
 ) -> TrainedStudent:
-    """Train and judge one student; an interrupted training goes on from its last checkpoint.
+    """Train and evaluate one student; an interrupted training goes on from its last checkpoint.
 
     Every draw is named by (seed, epoch), so resuming ends with the bytes of an undisturbed
     training on one device kind.
 
     Args:
-        task: what to train.
-        images: the small set, uint8.
-        labels: what the teacher says of it; views only, for hard labels.
-        test: the real images to judge on: the test split, or a part of it.
+        task: run, architecture, seed and set.
+        images: the small set, (N, 3, S, S) uint8.
+        labels: its soft labels; views only, for hard labels.
+        test: the real images it is evaluated on: the test split, or a part of it.
         views: views without labels, for epochs that learn from the classes alone.
-        device: where to compute.
         start: the network whose weights training goes on from; it is trained itself. None: from
             scratch.
-        checkpoints: where the state is kept; None keeps none.
-        progress: told (epochs done, epochs in total).
-        world: this process among all of the training.
+        runtime: device, processes and checkpoints.
 
     Raises:
         ConfigError: a batch is too small for so many processes.
@@ -69,30 +138,30 @@ def train_student(
     Source: arXiv:2306.13092 (SRe2L) section 3.3; EMA evaluation and zeta of arXiv:2404.13733 (EDC).
     Differs from the papers: last and EMA accuracy are reported beside the best on the test split.
     """
+    device, world, checkpoints = runtime.device, runtime.world, runtime.checkpoints
     student = Student(task, images, test, torch.device(device), world, start)
-    is_main = student.resume(checkpoints)
-    settings = task.run.posttrain
+    first, settings = student.resume(checkpoints), task.run.posttrain
     gpus = [device] if torch.device(device).type == "cuda" else []
     with (
         torch.random.fork_rng(devices=gpus),  # the seeds of an epoch are for dropout alone
-        closing(labels_in_turn(_asked(student, is_main, labels, views))) as in_turn,
+        closing(labels_by_epoch(_epochs(student, first, labels, views))) as by_epoch,
     ):
-        for epoch in range(is_main, settings.epochs):
-            loss = student.epoch(epoch, next(in_turn))
+        for epoch in range(first, settings.epochs):
+            loss = student.epoch(epoch, next(by_epoch))
             done = epoch + 1
             if done % settings.evaluate_every == 0 or done == settings.epochs:
                 student.evaluate(done, loss)
             if checkpoints is not None and world.is_main and _is_kept(done, settings.epochs):
                 checkpoints.save(done, student.state())
-            progress(done, settings.epochs)
+            runtime.progress(done, settings.epochs)
     return TrainedStudent(student.result(), student.model, student.ema.model)
 
 
-def _asked(
-    student: Student, is_main: int, labels: LabelSource, views: LabelSource | None
-) -> Iterator[Asked]:
-    """Yield where the labels of each epoch come from, and which views it reads."""
-    for epoch in range(is_main, student.settings.epochs):
+def _epochs(
+    student: Student, first: int, labels: LabelSource, views: LabelSource | None
+) -> Iterator[EpochLabels]:
+    """Yield the label source of each epoch from `first` on, and the views it reads."""
+    for epoch in range(first, student.settings.epochs):
         source = views if views is not None and is_hard(student.settings, epoch) else labels
         yield source, student.views(epoch, len(source.shards))
 

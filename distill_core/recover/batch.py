@@ -1,4 +1,4 @@
-"""The course of one batch through recover: its goals, its draws, and what is kept of its steps.
+"""One batch on its way through recover: its goals, its draws, its trace and its snapshots.
 
 Axes: B images, 3 channels, S x S pixels.
 """
@@ -13,28 +13,28 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, interpolate
 
-from distill_core.config.recovery import PerturbConfig, RecoverConfig
+from distill_core.config.recovery import PerturbConfig
 from distill_core.errors import DivergedError
 from distill_core.models.ensemble import voters
-from distill_core.models.teacher import FrozenTeacher
-from distill_core.recover.goals import goal_of, skipped_convolutions
-from distill_core.recover.pixels import PixelParameters
-from distill_core.recover.schedule import Segment
-from distill_core.recover.step import Goal, Part, committee
+from distill_core.recover.goals import Goal, goal_of, joint_goal, skipped_convolutions
+from distill_core.recover.pixels import PixelParameters, Segment
+from distill_core.recover.setup import RecoverySetup
+from distill_core.recover.step import Part
 from distill_core.recover.terms import Forward, bn_statistics
 from distill_core.recover.weight_perturbation import perturbed
 from distill_core.seeds import generator, philox_key
-from distill_core.selection.start import gaussian
+from distill_core.selection.starts import gaussian
 from distill_core.sharding import Batch
 from distill_core.storage.statistics_files import Expected
 from distill_core.transforms.curricula import cosine_lr, crop_low
 from distill_core.transforms.views import View, apply_view, sample_view
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RecoveredBatch:
-    """The images of one batch, and how they came about."""
+    """The images of one batch, with their losses and their history."""
 
+    images: Batch
     pixels: np.ndarray  # (B, 3, S, S) uint8
     losses: Mapping[str, np.ndarray]  # final value of each loss, (B,) float32
     trace: tuple[dict[str, float], ...]  # step, low, lr, each term, total
@@ -42,109 +42,117 @@ class RecoveredBatch:
 
 
 class BatchRecovery:
-    """One batch on its way from start to pixels.
+    """One batch between its start and its final pixels.
 
     Args:
         batch: which images, in order.
-        config: steps, terms, views and update.
-        teachers: frozen, on `device`.
-        seed: the run's seed.
-        device: where to compute.
-        expected: what terms hold the batch against, by teacher; empty if none asks.
-        student: whom `adversarial` asks; without one there is no such term.
+        setup: config, teachers and seed of the recovery.
+        real: statistics of real images that terms compare with, by teacher; empty if none does.
     """
 
-    def __init__(
-        self,
-        batch: Batch,
-        config: RecoverConfig,
-        teachers: Sequence[FrozenTeacher],
-        seed: int,
-        device: torch.device,
-        expected: Sequence[Expected],
-        student: FrozenTeacher | None = None,
-    ) -> None:
-        self.batch, self.config, self.seed, self.device = batch, config, seed, device
-        self.side = teachers[0].spec.side
-        self.like = torch.empty(0, dtype=teachers[0].head.weight.dtype, device=device)
-        self.views = philox_key(seed, "recover", "views", batch)
-        real = expected or [Expected()] * len(teachers)
+    def __init__(self, batch: Batch, setup: RecoverySetup, real: Sequence[Expected] = ()) -> None:
+        self.batch, self.setup, self.config = batch, setup, setup.config
+        self.like, self.side = setup.like, setup.side
+        self._views = philox_key(setup.seed, "recover", "views", batch)
         self.goals = [
-            goal_of(batch, teacher, config, of_teacher, like=self.like, student=student)
-            for teacher, of_teacher in zip(teachers, real, strict=True)
+            goal_of(batch, teacher, setup, expected)
+            for teacher, expected in zip(
+                setup.teachers, real or [Expected()] * len(setup.teachers), strict=True
+            )
         ]
         self.space = self.goals[0].space
-        self.trace: list[tuple[int, Tensor]] = []
-        self.snapshots: list[tuple[int, float, np.ndarray]] = []
+        self._trace: list[tuple[int, Tensor]] = []
+        self._snapshots: list[tuple[int, float, np.ndarray]] = []
 
-    def _turns(self) -> list[Goal]:
-        """Return what each step's goal is in turn; the goals of a committee are one."""
-        if self.config.committee is None:
-            return self.goals
-        index, count = self.batch[0].ipc_index, len(self.goals)
-        chosen, weights = voters(self.config.committee, count, seed=self.seed, ipc_index=index)
-        return [committee([self.goals[place] for place in chosen], weights)]
+    def start_images(self, real: np.ndarray | None) -> Tensor:
+        """Return the images before the first step, (B, 3, S, S) in normalised space.
 
-    def begin(self, real: np.ndarray | None) -> Tensor:
-        """Return the images before the first step, (B, 3, S, S) in normalised space."""
+        Where the config perturbs teachers, it is done here, once per batch.
+
+        Args:
+            real: (B, 3, S, S) uint8 images to start from; None: gaussian noise.
+        """
         if real is None:
-            noise = torch.from_numpy(gaussian(self.batch, self.side, seed=self.seed))
-            start = noise.to(self.device, self.like.dtype)
+            noise = torch.from_numpy(gaussian(self.batch, self.side, seed=self.setup.seed))
+            start = noise.to(self.like.device, self.like.dtype)
         else:
-            start = self.space.normalise(torch.from_numpy(real).to(self.device))
+            start = self.space.normalise(torch.from_numpy(real).to(self.like.device))
         if self.config.perturb is not None and self.config.steps:
-            self._perturb(start, self.config.perturb)
+            self._perturb_teachers(start, self.config.perturb)
         return start
 
-    def enter(self, segment: Segment, images: Tensor, start: Tensor) -> PixelParameters:
-        """Return the leaves of a segment that goes on from `images`."""
+    def start_segment(self, segment: Segment, images: Tensor, start: Tensor) -> PixelParameters:
+        """Return the parameters of a segment that goes on from `images`."""
         anchor = resized(start, segment.side)
         images = resized(images, segment.side)
         if segment.first and self.config.residual:
             images = torch.lerp(images, anchor, self.config.residual)
         return PixelParameters(images, anchor, self.batch, self._turns(), self.config)
 
-    def part(self, leaves: PixelParameters, step: int, side: int) -> Part:
-        """Return what takes part in a step."""
+    def part(self, parameters: PixelParameters, step: int) -> Part:
+        """Return the part of the batch that takes a step."""
         count = max(goal.teacher.num_convolutions for goal in self.goals)
-        return leaves.part(
+        seed = self.setup.seed
+        return parameters.part(
             step,
-            view=self._view(step, side),
+            view=self._view(step, parameters.side),
             lr=self._lr(step),
-            skipped=skipped_convolutions(count, self.config, self.batch, seed=self.seed, step=step),
+            skipped=skipped_convolutions(count, self.config, self.batch, seed=seed, step=step),
         )
 
-    def note(self, step: int, values: Tensor) -> None:
-        """Keep the losses of a step, (terms + 1,), on the device."""
-        self.trace.append((step, values))
+    def record_losses(self, step: int, values: Tensor) -> None:
+        """Keep the losses of a step, (terms + 1,), on the device.
+
+        Raises:
+            DivergedError: one is not finite.
+        """
+        self._trace.append((step, values))
         self._check(f"loss at step {step}", values)
 
-    def leave(self, images: Tensor) -> Tensor:
-        """Return the last iterate at the resolution of the data."""
+    def record_snapshot(self, step: int, images: Tensor) -> None:
+        """Keep the first of (B, 3, S', S') images for the evolution strip."""
+        first = self.space.quantise(resized(images.detach()[:1], self.side))[0].cpu().numpy()
+        self._snapshots.append((step, self._low(min(step, self.config.steps)), first))
+
+    def finish(self, images: Tensor) -> Tensor:
+        """Return the last iterate at the resolution of the data.
+
+        Raises:
+            DivergedError: a pixel is not finite.
+        """
         images = resized(images, self.side)
         self._check("image after the last step", images)  # the last loss came before it
-        self.show(images, self.config.steps)
+        self.record_snapshot(self.config.steps, images)
         return images
 
-    def show(self, images: Tensor, step: int) -> None:
-        """Keep the first image of (B, 3, S', S') for the evolution strip."""
-        first = self.space.quantise(resized(images.detach()[:1], self.side))[0].cpu().numpy()
-        self.snapshots.append((step, self._low(min(step, self.config.steps)), first))
-
     def result(self, images: Tensor) -> RecoveredBatch:
-        """Round to pixels, and judge the unaugmented images once."""
+        """Round to pixels, and compute the final losses of the unaugmented images."""
         pixels = self.space.quantise(images.detach())
         names = (*self.goals[0].objective, "total")
         trace = tuple(
             {"step": step, "low": self._low(step), "lr": self._lr(step)}
             | dict(zip(names, values.tolist(), strict=True))
-            for step, values in self.trace
+            for step, values in self._trace
         )
         losses = self._final_losses(pixels)
-        return RecoveredBatch(pixels.cpu().numpy(), losses, trace, tuple(self.snapshots))
+        return RecoveredBatch(
+            self.batch, pixels.cpu().numpy(), losses, trace, tuple(self._snapshots)
+        )
 
-    def _perturb(self, start: Tensor, config: PerturbConfig) -> None:
-        """Move the teachers uphill on the first view of the batch; the stored ones stay."""
+    def _turns(self) -> list[Goal]:
+        """Return the goals that steps take in turn; those of a committee are one."""
+        if self.config.committee is None:
+            return self.goals
+        chosen, weights = voters(
+            self.config.committee,
+            len(self.goals),
+            seed=self.setup.seed,
+            ipc_index=self.batch[0].ipc_index,
+        )
+        return [joint_goal([self.goals[place] for place in chosen], weights)]
+
+    def _perturb_teachers(self, start: Tensor, config: PerturbConfig) -> None:
+        """Move copies of the teachers uphill on the first view of the batch."""
         pixels = apply_view(start, self._view(0, self.side), out=self.side)
         self.goals = [
             replace(goal, teacher=perturbed(goal.teacher, pixels, goal.targets, config))
@@ -163,7 +171,7 @@ class BatchRecovery:
         """Draw the view of a step for the whole batch."""
         crop, shared = self.config.crop, self.config.shared_view
         view = sample_view(
-            generator(self.views, step),
+            generator(self._views, step),
             count=1 if shared else len(self.batch),
             side=side,
             scale=None if crop is None else (self._low(step), crop.high),
@@ -177,11 +185,14 @@ class BatchRecovery:
         """Return each image's cross-entropy, and the batch's statistics gap where there is one."""
         teacher, targets = self.goals[0].teacher, self.goals[0].targets
         measured = bool(teacher.num_statistics)
-        output = teacher(self.space.normalise(pixels), statistics=measured)
+        normalised = self.space.normalise(pixels)
+        output = teacher(normalised, statistics=measured)
         losses = {"cross_entropy": cross_entropy(output.logits, targets, reduction="none")}
         if measured:
-            forward = Forward(pixels, targets, output, self.config.first_layer_factor)
-            losses["bn_statistics"] = bn_statistics(forward).expand(len(self.batch))
+            # The stored loss counts means and variances alike, so that it compares across configs.
+            config = self.config.model_copy(update={"variance_factor": 1.0})
+            gap = bn_statistics(Forward(normalised, targets, output, config))
+            losses["bn_statistics"] = gap.expand(len(self.batch))
         for name, values in losses.items():
             self._check(f"final {name}", values)
         return {name: values.float().cpu().numpy() for name, values in losses.items()}

@@ -1,8 +1,9 @@
-"""Which batches go through the teacher together: a matter of speed, never of results."""
+"""Batches that go through the teacher together; this affects speed, never results."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -13,7 +14,20 @@ from distill_core.sharding import Batch
 LAUNCH_IMAGES = {"cpu": 100, "cuda": 400}
 
 
-def launch_size(batch: Batch, *, side: int, device: str) -> int:
+@dataclass(frozen=True)
+class LaunchLimit:
+    """Bounds of the number of batches in a launch."""
+
+    groups: int | None = None  # batches at most; None: as many as fill the device
+    split: int = 1  # divides that number, for a device that had no room for it
+
+    def size(self, batches: Sequence[Batch], *, side: int, device: str | torch.device) -> int:
+        """Return how many of some batches go together at most."""
+        fitting = launch_size(batches[0], side=side, device=device)
+        return max(1, min(self.groups or fitting, len(batches)) // self.split)
+
+
+def launch_size(batch: Batch, *, side: int, device: str | torch.device) -> int:
     """Return how many batches of this size fill a launch; one from batches of 8 at 224 px on."""
     pixels = LAUNCH_IMAGES[torch.device(device).type] * 32 * 32
     return max(1, pixels // (len(batch) * side * side))
@@ -30,13 +44,13 @@ def launches(
     if config.perturb is not None:
         return tuple((number,) for number in range(len(batches)))
     indices = [_voting_index(batch, config) for batch in batches]
-    made: list[tuple[int, ...]] = []
+    numbers: list[tuple[int, ...]] = []
     for number, index in enumerate(indices):
-        if made and len(made[-1]) < groups and indices[made[-1][0]] == index:
-            made[-1] = (*made[-1], number)
+        if numbers and len(numbers[-1]) < groups and indices[numbers[-1][0]] == index:
+            numbers[-1] = (*numbers[-1], number)
         else:
-            made.append((number,))
-    return tuple(made)
+            numbers.append((number,))
+    return tuple(numbers)
 
 
 def _voting_index(batch: Batch, config: RecoverConfig) -> int | None:

@@ -1,25 +1,26 @@
-"""What the images of a batch are to become under one teacher, from config and real images.
+"""The goal of a batch under one teacher, from the config and from statistics of real images.
 
 Axes: B images, T = f^2 tiles of an image, D features.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from distill_core.config.recovery import RecoverConfig
-from distill_core.errors import ConfigError
 from distill_core.models.convolutions import Probe
 from distill_core.models.moments import PATCH_SIDE
 from distill_core.models.teacher import FrozenTeacher
-from distill_core.recover.step import Goal
+from distill_core.recover.setup import RecoverySetup
 from distill_core.recover.terms import (
-    NEEDS_BATCH_NORMS,
     NEEDS_CHANNELS,
     NEEDS_PATCHES,
+    Layers,
+    Objective,
     build_objective,
 )
 from distill_core.seeds import generator, philox_key
@@ -28,74 +29,86 @@ from distill_core.storage.statistics_files import Expected
 from distill_core.transforms.pixel_space import PixelSpace
 
 
-def goal_of(
-    batch: Batch,
-    teacher: FrozenTeacher,
-    config: RecoverConfig,
-    expected: Expected,
-    *,
-    like: Tensor,
-    student: FrozenTeacher | None = None,
-) -> Goal:
-    """Return the goal of a batch under one teacher, with dtype and device of `like`.
+@dataclass(frozen=True)
+class Goal:
+    """The objective of a batch under one teacher; nothing here changes with the step."""
 
-    Without a student no term can ask it.
+    targets: Tensor  # (B,) int64
+    teacher: FrozenTeacher
+    objective: Objective
+    space: PixelSpace
+    config: RecoverConfig
+    moments: Mapping[str, Layers] = field(default_factory=dict)  # of real images, by term
+    features: Mapping[str, Tensor] = field(default_factory=dict)  # (B, T, D), by term
+    student: FrozenTeacher | None = None  # read by `adversarial`
+    weight: float = 1.0
+    others: tuple[Goal, ...] = ()  # of the same step, with other teachers
+
+    @property
+    def members(self) -> tuple[Goal, ...]:
+        """Return the goal itself and the others of the same step."""
+        return (self, *self.others)
+
+    @property
+    def probe(self) -> Probe | None:
+        """Return what the terms need measured at the convolutions; None if nothing."""
+        originals, convolutions = self.config.originals, self.config.convolutions
+        probe = Probe(
+            channels=bool(self.config.active_terms & NEEDS_CHANNELS),
+            patches=bool(self.config.active_terms & NEEDS_PATCHES),
+            layer=None if originals is None else originals.layer,
+            grid=1 if originals is None else originals.grid,
+            patch_side=PATCH_SIDE if convolutions is None else convolutions.patch,
+        )
+        return None if probe == Probe() else probe
+
+    def select(self, rows: Tensor) -> Goal:
+        """Return the goal of some of the images."""
+        others = tuple(other.select(rows) for other in self.others)
+        features = {term: targets[rows] for term, targets in self.features.items()}
+        return replace(self, targets=self.targets[rows], features=features, others=others)
+
+
+def goal_of(batch: Batch, teacher: FrozenTeacher, setup: RecoverySetup, real: Expected) -> Goal:
+    """Return the goal of a batch under one of the teachers of a recovery.
+
+    Args:
+        batch: the images.
+        teacher: one of `setup.teachers`.
+        setup: its config, and the student; without one the term `adversarial` is left out.
+        real: statistics of real images that terms compare with.
     """
-    convolutions, asked = config.convolutions, student is not None
-    weights = {name: w for name, w in config.terms.items() if asked or name != "adversarial"}
-    objective = build_objective(weights)
+    like, asks = setup.like, setup.student is not None
+    terms = setup.config.terms
+    objective = build_objective({n: w for n, w in terms.items() if asks or n != "adversarial"})
     return Goal(
         torch.tensor([image.label for image in batch], device=like.device),
         teacher,
         objective,
         PixelSpace.of(teacher.spec.mean, teacher.spec.std, like),
-        first_layer_factor=config.first_layer_factor,
-        variance_factor=config.variance_factor,
-        temperature=1.0 if config.flatness is None else config.flatness.temperature,
-        first_convolution_factor=1.0 if convolutions is None else convolutions.first_layer_factor,
+        setup.config,
         moments={
             term: tuple((like.new_tensor(mean), like.new_tensor(var)) for mean, var in layers)
-            for term, layers in expected.moments.items()
+            for term, layers in real.moments.items()
         },
-        features={term: like.new_tensor(wanted) for term, wanted in expected.features.items()},
-        probe=_probe(config),
-        compiled=config.compile,
-        tiles=config.tiles,
-        student=student if "adversarial" in objective else None,
+        features={term: like.new_tensor(targets) for term, targets in real.features.items()},
+        student=setup.student if "adversarial" in objective else None,
     )
 
 
-def _probe(config: RecoverConfig) -> Probe | None:
-    """Return what the terms ask of the convolutions; None if nothing."""
-    originals, convolutions = config.originals, config.convolutions
-    probe = Probe(
-        channels=bool(config.active_terms & NEEDS_CHANNELS),
-        patches=bool(config.active_terms & NEEDS_PATCHES),
-        layer=None if originals is None else originals.layer,
-        grid=1 if originals is None else originals.grid,
-        patch_side=PATCH_SIDE if convolutions is None else convolutions.patch,
-    )
-    return None if probe == Probe() else probe
+def joint_goal(goals: Sequence[Goal], weights: Sequence[float]) -> Goal:
+    """Return the weighted sum of goals as one: each step passes through all of their teachers.
 
-
-def check_batch_norms(config: RecoverConfig, teachers: Sequence[FrozenTeacher]) -> None:
-    """Refuse batch norm terms where no teacher has a batch norm; in a pool, some may lack it.
-
-    Raises:
-        ConfigError: none has.
+    Source: arXiv:2501.07575 (CV-DD), committee voting.
     """
-    asked = config.active_terms & NEEDS_BATCH_NORMS
-    if asked and not any(teacher.num_statistics for teacher in teachers):
-        raise ConfigError(
-            f"recover.terms: {teachers[0].spec.model.title} has no batch norm layer, {min(asked)} "
-            "needs one. Use a teacher with batch norm, or drop the term."
-        )
+    first, *others = [replace(g, weight=w) for g, w in zip(goals, weights, strict=True)]
+    return replace(first, others=tuple(others))
 
 
 def skipped_convolutions(
     count: int, config: RecoverConfig, batch: Batch, *, seed: int, step: int
 ) -> frozenset[int]:
-    """Draw which of so many convolutions a step leaves out, each with the chance of the config."""
+    """Draw which of `count` convolutions a step leaves out, each with the config's drop rate."""
     rate = 0.0 if config.convolutions is None else config.convolutions.drop_rate
     if not rate:
         return frozenset()

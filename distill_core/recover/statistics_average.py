@@ -1,4 +1,4 @@
-"""A batch's statistics, averaged over its steps, where the gradient is that of the step alone.
+"""The statistics of a batch, averaged over its steps; the gradient is that of the step alone.
 
 Axes: ch channels, P patches.
 """
@@ -17,44 +17,49 @@ from distill_core.models.teacher import TeacherOutput
 
 
 @dataclass
-class Memory:
-    """Running averages of what one batch did to its teachers.
+class StatisticsAverage:
+    """Running averages of the statistics of one batch under its teachers.
 
     Source: arXiv:2311.17950 (G-VBSM), section 3.3, score distillation form, and its published
     code. Differs from the code: an average begins with the first statistics, not with zero, and
     belongs to one batch, where the code carries it on to the next.
     """
 
-    decay: float
-    averages: dict[Hashable, Tensor] = field(default_factory=dict)
+    decay: float  # share of the old average that is kept in a step
+    averages: dict[Hashable, Tensor] = field(default_factory=dict)  # by teacher, kind and layer
 
-    def of(self, said: TeacherOutput, teacher: Hashable) -> TeacherOutput:
-        """Return what a teacher says with averaged statistics, and go on averaging."""
+    def update(self, output: TeacherOutput, teacher: Hashable) -> TeacherOutput:
+        """Add the statistics of a step, and return the output with averaged ones.
 
-        def averaged(kind: str, layer: int, seen: MeanVar) -> MeanVar:
-            mean, var = seen
+        Args:
+            output: of one step.
+            teacher: identifies the network.
+        """
+
+        def averaged(kind: str, layer: int, current: MeanVar) -> MeanVar:
+            mean, var = current
             name = (teacher, kind, layer)
             return self._average((*name, "mean"), mean), self._average((*name, "var"), var)
 
-        def layer_of(number: int, seen: LayerStatistics) -> LayerStatistics:
-            mean, var = averaged("batch_norms", number, (seen.mean, seen.var))
-            return replace(seen, mean=mean, var=var)
+        def layer_of(number: int, layer: LayerStatistics) -> LayerStatistics:
+            mean, var = averaged("batch_norms", number, (layer.mean, layer.var))
+            return replace(layer, mean=mean, var=var)
 
-        inputs = said.convolutions
+        inputs = output.convolutions
         return replace(
-            said,
-            statistics=tuple(layer_of(n, seen) for n, seen in enumerate(said.statistics)),
+            output,
+            statistics=tuple(layer_of(n, layer) for n, layer in enumerate(output.statistics)),
             convolutions=Probed(
-                {n: averaged("channels", n, seen) for n, seen in inputs.channels.items()},
-                {n: averaged("patches", n, seen) for n, seen in inputs.patches.items()},
+                {n: averaged("channels", n, moments) for n, moments in inputs.channels.items()},
+                {n: averaged("patches", n, moments) for n, moments in inputs.patches.items()},
                 inputs.features,
             ),
         )
 
-    def _average(self, name: Hashable, now: Tensor) -> Tensor:
-        seen = now.detach()
+    def _average(self, name: Hashable, value: Tensor) -> Tensor:
+        current = value.detach()
         if name not in self.averages:
-            self.averages[name] = seen.clone()
-        # In place: a recorded step looks for the average where it was when it was recorded.
-        average = self.averages[name].copy_(seen.lerp(self.averages[name], self.decay))
-        return average + (now - seen)
+            self.averages[name] = current.clone()
+        # In place: a recorded step reads the average where it was when it was recorded.
+        average = self.averages[name].copy_(current.lerp(self.averages[name], self.decay))
+        return average + (value - current)

@@ -1,37 +1,31 @@
-"""Real images of a class that stand for all of it, chosen one after the other by their features.
+"""Coresets: real images that represent their class, chosen one after another by their features.
 
-The first k of any longer choice are the choice of k, so more images per class extend a set.
+The first k of a longer choice are the choice of k, so more images per class extend a set.
 
 Axes: n images of a class, D features.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 import torch
 
 from distill_core.models.teacher import FrozenTeacher
-from distill_core.transforms.pixel_space import PixelSpace
-
-FORWARD_BATCH = 100  # images per teacher forward; part of the numerics, as in `describe`
+from distill_core.selection.class_images import normalised
 
 
 @torch.no_grad()
-def features_of(
-    parts: Iterator[np.ndarray], teacher: FrozenTeacher, *, device: str | torch.device
-) -> np.ndarray:
+def features_of(parts: Iterable[np.ndarray], teacher: FrozenTeacher) -> np.ndarray:
     """Return the teacher's features of images, (n, D) float64.
 
     Args:
         parts: up to FORWARD_BATCH images each, (b, 3, S, S) uint8, in order.
-        teacher: frozen, on `device`.
-        device: where to compute.
+        teacher: frozen.
     """
-    space = PixelSpace.of(teacher.spec.mean, teacher.spec.std, teacher.head.weight)
-    said = [teacher(space.normalise(torch.from_numpy(part).to(device))) for part in parts]
-    return np.concatenate([output.features.double().cpu().numpy() for output in said])
+    outputs = [teacher(normalised(teacher, part)) for part in parts]
+    return np.concatenate([output.features.double().cpu().numpy() for output in outputs])
 
 
 def herding(features: np.ndarray, count: int) -> np.ndarray:
@@ -48,8 +42,8 @@ def herding(features: np.ndarray, count: int) -> np.ndarray:
     mean, total = features.mean(axis=0), np.zeros(features.shape[1])
     free, chosen = np.ones(len(features), bool), []
     for turn in range(min(count, len(features))):
-        wanted = (turn + 1) * mean - total
-        chosen.append(_first(np.square(features - wanted).sum(axis=1), free))
+        target = (turn + 1) * mean - total
+        chosen.append(_first(np.square(features - target).sum(axis=1), free))
         total += features[chosen[-1]]
     return np.array(chosen, np.int64)
 

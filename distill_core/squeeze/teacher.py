@@ -1,4 +1,4 @@
-"""Squeeze: train a teacher on real images, or take one from a file."""
+"""Squeeze: train a teacher on real images, or import one from a file."""
 
 from __future__ import annotations
 
@@ -11,30 +11,74 @@ from torch import nn
 
 from distill_core.config.schema import RunConfig
 from distill_core.config.training import SqueezeConfig
+from distill_core.data.real_images import RealImages
 from distill_core.evaluation.accuracy import Accuracy
 from distill_core.models.build import head_name
 from distill_core.models.files import teacher_files
 from distill_core.models.importing import import_model, read_description
 from distill_core.models.spec import TeacherSpec, check_description
-from distill_core.progress import Progress, silent
 from distill_core.seeds import derive_seed
 from distill_core.training.checkpoint import CheckpointPort, pack_state, unpack_state
-from distill_core.training.distributed import DistributedContext
-from distill_core.training.streaming import StreamedSplit, source_of
+from distill_core.training.runtime import TrainingRuntime
+from distill_core.training.streaming import StreamedSplit, fits, source_of
 from distill_core.training.supervised import Labelled, TrainState, evaluate, train_epoch
 
 EVALUATIONS = 20  # points of the accuracy curve, about
-ALONE = DistributedContext()
 Point = Mapping[str, float]  # epoch, lr, loss, and top1 where it was measured
 
 
 @dataclass(frozen=True)
 class SqueezedTeacher:
-    """A teacher and how good it is."""
+    """A teacher, its accuracy and its training curve."""
 
     files: dict[str, bytes]  # by suffix: safetensors and json
     accuracy: Accuracy  # on the test split, percent
     curve: tuple[Point, ...]
+
+
+def train_or_import(
+    real: RealImages,
+    test: Labelled,
+    *,
+    run: RunConfig,
+    class_hash: str,
+    start: nn.Module | None = None,
+    runtime: TrainingRuntime = TrainingRuntime(),
+) -> SqueezedTeacher:
+    """Import the teacher of a run where its config names a checkpoint, else train it.
+
+    Training sets the intra-op threads of this process to those of the config, because they decide
+    how float32 rounds.
+
+    Args:
+        real: the training images; read only to train.
+        test: images on which its accuracy is measured.
+        run: the run, as if this teacher were its only one.
+        class_hash: identity of the label space.
+        start: network whose weights training starts from, see `train_teacher`.
+        runtime: device, processes and checkpoints.
+
+    Raises:
+        ConfigError: the checkpoint is missing, or of another network, class list or normalisation.
+        DataError: the checkpoint cannot be read as weights, or they are not finite.
+        DivergedError: the loss stopped being finite.
+    """
+    training = run.squeeze.training
+    if training is None or run.squeeze.checkpoint is not None:
+        return import_teacher(test, run=run, class_hash=class_hash, device=runtime.device)
+    torch.set_num_threads(training.threads or run.threads)
+    train = training_images(real, side=run.data.side, runtime=runtime)
+    return train_teacher(train, test, run=run, class_hash=class_hash, start=start, runtime=runtime)
+
+
+def training_images(
+    real: RealImages, *, side: int, runtime: TrainingRuntime
+) -> Labelled | StreamedSplit:
+    """Return the training images in memory, or read again in every epoch where they do not fit."""
+    count, processes = len(real.labels), runtime.world.size
+    if fits(count, side, device=runtime.device, processes=processes):
+        return Labelled(real.resident(), real.labels)
+    return StreamedSplit(real.at, real.labels)
 
 
 def train_teacher(
@@ -44,63 +88,57 @@ def train_teacher(
     run: RunConfig,
     class_hash: str,
     start: nn.Module | None = None,
-    device: str = "cpu",
-    world: DistributedContext = ALONE,
-    checkpoints: CheckpointPort | None = None,
-    progress: Progress = silent,
+    runtime: TrainingRuntime = TrainingRuntime(),
 ) -> SqueezedTeacher:
     """Train the teacher of a run; an interrupted training goes on after its last whole epoch.
 
     Every draw is named by (seed, purpose, epoch or step): an interrupted and resumed training ends
-    with the bytes of an undisturbed one, on the same kind of device and as many threads. Of
-    several processes all call this; batch norm sees the part of a batch that each process has, and
-    the running statistics are those of the first, whose result counts.
+    with the bytes of an undisturbed one, on the same kind of device and as many threads. With
+    several processes, all call this; batch norm sees the part of a batch that each process has, and
+    the running statistics are those of the main one, whose result counts.
 
     Args:
-        train: what the teacher learns; the teacher is the same however the images are kept.
-        test: what its accuracy is measured on.
+        train: training images; the teacher is the same whether they are in memory or streamed.
+        test: images on which its accuracy is measured.
         run: its seed, precision, normalisation, network and training.
         class_hash: identity of the label space.
-        start: the same network over the first of the classes, whose weights are where training
-            starts; None: as the seed starts it.
-        device: where this process computes.
-        world: this process among all of the training.
-        checkpoints: where the first process keeps the state after every epoch; None keeps none.
-        progress: told (epochs done, epochs in total).
+        start: the same network over the first of the classes, whose weights training starts from;
+            None: weights drawn from the seed.
+        runtime: device, processes and checkpoints, of which one is kept after every epoch.
 
     Raises:
         DivergedError: the loss stopped being finite.
     """
-    training = run.squeeze.training
+    training, device, world = run.squeeze.training, runtime.device, runtime.world
     assert training is not None
     train_state = TrainState.start(run, training, device=device, weights=start)
-    curve = _resume(train_state, checkpoints)
+    curve = _resume(train_state, runtime.checkpoints)
     model, source = world.wrap(train_state.model), source_of(train, device=device)
     gpus = [device] if torch.device(device).type == "cuda" else []
     with torch.random.fork_rng(devices=gpus):
         for epoch in range(len(curve), training.epochs):
             torch.manual_seed(derive_seed(run.seed, "squeeze", "dropout", epoch, world.rank))
             point = train_epoch(model, train_state, source, epoch=epoch, world=world)
-            if world.is_main and _is_judged(epoch, training.epochs):
+            if world.is_main and _is_evaluated(epoch, training.epochs):
                 point["top1"] = evaluate(train_state.model, test, run, device=device).top1
             curve.append(point)
-            if world.is_main and checkpoints is not None:
+            if world.is_main and runtime.checkpoints is not None:
                 state = pack_state(train_state.model, train_state.optimizer, meta={"curve": curve})
-                checkpoints.save(len(curve), state)
-            progress(len(curve), training.epochs)
+                runtime.checkpoints.save(len(curve), state)
+            runtime.progress(len(curve), training.epochs)
     return _finish(train_state.model, test, curve, run=run, class_hash=class_hash, device=device)
 
 
 def import_teacher(
     test: Labelled, *, run: RunConfig, class_hash: str, device: str = "cpu"
 ) -> SqueezedTeacher:
-    """Take the teacher of a run from `squeeze.checkpoint`, and measure it.
+    """Import the teacher of a run from `squeeze.checkpoint`, and measure its accuracy.
 
     Args:
-        test: what its accuracy is measured on.
+        test: images on which its accuracy is measured.
         run: names the file, the network it holds, the class count and the normalisation.
         class_hash: identity of the label space; compared where a description stands beside a file.
-        device: where it is measured.
+        device: where its accuracy is measured.
 
     Raises:
         ConfigError: no such file, or it is of another network, class list or normalisation.
@@ -115,15 +153,15 @@ def import_teacher(
 
 
 def _resume(train_state: TrainState, checkpoints: CheckpointPort | None) -> list[Point]:
-    """Put the furthest state kept into the training; return the curve so far, a point per epoch."""
-    kept = None if checkpoints is None else checkpoints.latest()
-    if kept is None:
+    """Restore the latest checkpoint; return the curve so far, a point per epoch."""
+    latest = None if checkpoints is None else checkpoints.latest()
+    if latest is None:
         return []
-    return list(unpack_state(kept[1], train_state.model, train_state.optimizer)["curve"])
+    return list(unpack_state(latest[1], train_state.model, train_state.optimizer)["curve"])
 
 
-def _is_judged(epoch: int, epochs: int) -> bool:
-    """Return whether an epoch but the last is worth a point of the accuracy curve."""
+def _is_evaluated(epoch: int, epochs: int) -> bool:
+    """Return whether the accuracy curve has a point after an epoch that is not the last."""
     return (epoch + 1) % -(-epochs // EVALUATIONS) == 0 and epoch + 1 < epochs
 
 

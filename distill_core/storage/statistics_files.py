@@ -34,6 +34,7 @@ PREFIXES: Mapping[Measured, str] = {
     "patches": "patches/",
 }
 COUNT = "classes"  # name of the number of classes that were pooled
+POOLED = "pooled.safetensors"  # suffix of the second file
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,20 @@ def pooled(parts: Sequence[Rows]) -> Rows:
         moments[name] = np.average(means, axis=0, weights=counts)
         moments[spread] = np.average(squares, axis=0, weights=counts) - moments[name] ** 2
     return moments
+
+
+def encode_block(measured: Mapping[str, Rows], config: RecoverConfig) -> dict[str, bytes]:
+    """Return the files of a block of classes by suffix.
+
+    Args:
+        measured: statistics of each class, by wnid.
+        config: the terms; the second file is written where one of them may need it.
+    """
+    rows = list(measured.values())
+    files = {"safetensors": encode_statistics(list(measured), rows)}
+    if config.measured & {"channels", "patches"}:
+        files[POOLED] = encode_pooled(rows)
+    return files
 
 
 def encode_statistics(wnids: Sequence[str], measured: Sequence[Rows]) -> bytes:

@@ -18,14 +18,13 @@ from typing import Any
 import numpy as np
 
 from distill_core.config.schema import RunConfig
+from distill_core.recover.trace import SNAPSHOTS, traced_every
 from distill_core.sharding import ClassShard, ImageId
 from distill_core.storage.image_shards import Encoding, ImageRows, encode_images, encode_pixels
 from distill_core.storage.label_rows import Affine
 from distill_core.storage.label_shards import LabelRows, encode_labels
 
 ROWS = 40  # images in the larger stand-in of a label shard
-TRACE_POINTS = 50  # of a batch's loss curve, as recover keeps them
-SNAPSHOTS = 5
 TERM_LOSSES = ("bn_statistics", "cross_entropy")  # stored with every image
 
 
@@ -214,13 +213,12 @@ def _drawn(rng: np.random.Generator, shape: tuple[int, int], label: Label) -> di
 
 def _trace(config: RunConfig, shape: Shape, *, steps: int) -> int:
     """Return the bytes of a shard's loss curves and snapshots."""
-    every = max(1, steps // TRACE_POINTS)
-    points = len({*range(0, steps, every), steps - 1}) if steps else 0
+    points = len({*range(0, steps, traced_every(steps)), steps - 1}) if steps else 0
     values = dict.fromkeys(("low", "lr", *config.recover.terms, "total"), 0.12345678901234567)
     point = len(json.dumps({"step": steps, **values}, separators=(",", ":"))) + 1
     names = shape.images * len('["n00000000",0],')
     picture = encode_pixels(_pixels(1, config.data.side, real=False)[0], "png")
-    shown = (SNAPSHOTS if steps else 0) * (len(picture) * 4 // 3 + 80)
+    shown = (len(SNAPSHOTS) if steps else 0) * (len(picture) * 4 // 3 + 80)
     return shape.batches * (points * point + 25) + names + shown + 40
 
 

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from distill_core.keys import statistics_key
 from distill_core.sharding import Group
+from distill_core.storage.statistics_files import encode_block
 from tasks.jobs import Job, Receipt
 from tasks.stages.inputs import Block, Jobs, RunInputs, block_name, classes_of, first_images
 from tasks.stages.names import StageId
 from tasks.stages.worker import WorkerContext, receipt
-
-if TYPE_CHECKING:
-    from distill_core.storage.statistics_files import Rows
-
-POOLED = "pooled.safetensors"  # what all classes of a block do together
 
 
 @dataclass(frozen=True)
@@ -66,7 +62,7 @@ def statistics_name(block: Block, teacher: int) -> str:
 
 
 class StatisticsWorker:
-    """Measures what each class of real images does to the teacher, for one block of classes."""
+    """Measures the real images of each class of a block under one teacher."""
 
     def __init__(self, **context: Any) -> None:
         self.context = WorkerContext("statistics", **context)
@@ -77,33 +73,24 @@ class StatisticsWorker:
 
     def run(self, job: Job[StatisticsPayload]) -> Receipt:
         """Write the statistics of one block and return the receipt."""
-        from distill_core.storage.statistics_files import encode_pooled, encode_statistics
+        from distill_core.statistics.measure import MeasureSetup, measure_block
 
         if done := self.context.begin(job):
             return receipt(done, won=False)
-        since, classes = time.perf_counter(), job.payload.classes
-        measured = []
-        for number, (label, wnid) in enumerate(classes):
-            measured.append(self._measure(label, wnid, job.payload.teacher))
-            self.context.progress(number + 1, len(classes))
-        files = {"safetensors": encode_statistics([wnid for _, wnid in classes], measured)}
-        if self.context.config.recover.measured & {"channels", "patches"}:
-            files[POOLED] = encode_pooled(measured)
-        return self.context.commit(job, files, since=since, rows=len(classes), classes=len(classes))
-
-    def _measure(self, label: int, wnid: str, teacher: int) -> Rows:
-        """Return what the images of a class do to a teacher, as far as a term asks."""
-        from distill_core.statistics.measure_for_terms import measure_for
-
-        config = self.context.config.recover
-        return measure_for(
-            config,
-            label,
-            wnid,
-            self.context.plan.index.rows_of("train", label),
-            pixels_of=lambda rows: self.context.real.pixels(rows),
-            teacher=self.context.teacher(teacher),
-            scorer=self.context.teacher(config.teachers[0]),
-            seed=self.context.config.seed,
-            device=self.context.device,
+        since, payload, config = time.perf_counter(), job.payload, self.context.config
+        setup = MeasureSetup(
+            config.recover,
+            teacher=self.context.teacher(payload.teacher),
+            scorer=self.context.teacher(config.recover.teachers[0]),
+            seed=config.seed,
+        )
+        measured = measure_block(
+            payload.classes, self.context.class_images, setup, progress=self.context.progress
+        )
+        return self.context.commit(
+            job,
+            encode_block(measured, config.recover),
+            since=since,
+            rows=len(measured),
+            classes=len(measured),
         )

@@ -19,6 +19,7 @@ from tasks.stages.worker import WorkerContext, receipt
 
 if TYPE_CHECKING:
     from distill_core.training.distributed import DistributedContext
+    from distill_core.training.runtime import TrainingRuntime
 
 
 @dataclass(frozen=True)
@@ -48,16 +49,18 @@ class Trained:
 def train_and_commit(
     context: WorkerContext,
     job: Job[Any],
-    train: Callable[[SharedCheckpoints, DistributedContext], Trained],
+    train: Callable[[TrainingRuntime], Trained],
 ) -> Receipt:
     """Train, from the last checkpoint on, and commit the result under the job's key."""
     from distill_core.training.distributed import DistributedContext
+    from distill_core.training.runtime import TrainingRuntime
 
     if done := context.begin(job):
         return receipt(done, won=False)
     since, world = time.perf_counter(), DistributedContext.current()
     checkpoints = Checkpoints(context.run.store, context.shard_store.stage, job.key, new_token())
-    trained = train(SharedCheckpoints(checkpoints, world), world)
+    shared = SharedCheckpoints(checkpoints, world)
+    trained = train(TrainingRuntime(context.device, world, shared, context.progress))
     if not world.is_main:
         return Receipt(job.key, job.shard)
     committed = context.commit(

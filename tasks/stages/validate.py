@@ -18,7 +18,7 @@ from tasks.stages.names import StageId
 from tasks.stages.posttrain import PosttrainPayload, posttrain_jobs
 from tasks.stages.worker import WorkerContext, receipt, require
 
-# Which file of a trained student holds which weights.
+# Suffix of the file of each set of weights of a trained student.
 WEIGHTS: Mapping[str, str] = {"last": "safetensors", "ema": "ema.safetensors"}
 
 
@@ -59,35 +59,34 @@ def _validate_job(
 
 
 class ValidateWorker:
-    """Counts how often a student is right: last and averaged weights, one block of images."""
+    """Counts the hits of a student on one block of images, with its last and averaged weights."""
 
     def __init__(self, **context: Any) -> None:
         self.context = WorkerContext("validate", **context)
         self._weights: tuple[str, Mapping[str, bytes]] | None = None  # of the last student, by key
 
     def peek(self) -> tuple[int, int]:
-        """Return (images judged, images in total) of the current job, once per weights."""
+        """Return (images done, images in total) of the current job, once per weights."""
         return self.context.current_progress
 
     def run(self, job: Job[ValidatePayload]) -> Receipt:
         """Write the counts of one student on one block and return the receipt."""
-        from distill_core.evaluation.validate import encode_counts, validate
+        from distill_core.evaluation.validate import encode_counts, validate_student
 
         if done := self.context.begin(job):
             return receipt(done, won=False)
-        since, rows = time.perf_counter(), job.payload.rows
+        since, payload, config = time.perf_counter(), job.payload, self.context.config
+        rows = payload.rows
         images, labels = self.context.split("test", rows)
-        counted = {}
-        for name, weights in self._read(job.payload.weights).items():
-            counted[name] = validate(
-                weights,
-                images,
-                labels,
-                student=self.context.config.posttrain.students[job.payload.student],
-                data=self.context.config.data,
-                device=self.context.device,
-            )
-            self.context.progress(len(rows) * len(counted), len(rows) * len(WEIGHTS))
+        counted = validate_student(
+            self._read(payload.weights),
+            images,
+            labels,
+            student=config.posttrain.students[payload.student],
+            data=config.data,
+            device=self.context.device,
+            progress=self.context.progress,
+        )
         sums = {name: asdict(total(counts)) for name, counts in counted.items()}
         return self.context.commit(
             job,
@@ -96,7 +95,7 @@ class ValidateWorker:
             rows=len(rows),
             classes=len(counted["last"]),
             summary={
-                "weights": job.payload.weights,
+                "weights": payload.weights,
                 "rows": [rows.start, rows.stop],
                 "of": self.context.plan.test_images,
                 **sums,

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from distill_core.data.real_images import RealImages
     from distill_core.models.ensemble import Ensemble
     from distill_core.models.teacher import FrozenTeacher
+    from distill_core.selection.class_images import ClassImages
     from distill_core.storage.image_shards import ImageRows
 
 
@@ -132,6 +133,16 @@ class WorkerContext:
         from distill_core.data.real_images import RealImages
 
         return RealImages(self.config.data, self.plan.index, "train")
+
+    @cached_property
+    def class_images(self) -> ClassImages:
+        """Return the real training images by class; none is read before it is needed."""
+        from distill_core.selection.class_images import ClassImages
+
+        return ClassImages(
+            rows_of=lambda label: self.plan.index.rows_of("train", label),
+            pixels_of=lambda rows: self.real.pixels(rows),
+        )
 
     def images(self, key: str) -> ImageRows:
         """Return a committed image shard, decoded."""

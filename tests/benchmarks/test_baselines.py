@@ -30,7 +30,7 @@ from distill_core.training.losses import kl_soft_labels
 from distill_core.transforms.mixing import sample_mix
 from distill_core.transforms.pixel_space import PixelSpace
 from distill_core.transforms.views import sample_view
-from tests.support.tiny import CLASSES, MEAN, STD, tiny_run, tiny_teacher
+from tests.support.tiny import CLASSES, MEAN, STD, tiny_recover, tiny_run, tiny_teacher
 
 
 def test_hooks_and_the_statistics_module_agree() -> None:
@@ -41,7 +41,7 @@ def test_hooks_and_the_statistics_module_agree() -> None:
     pixels = torch.randn(8, 3, 16, 16, requires_grad=True)
     targets = torch.arange(8) % CLASSES
     entropy, gap = hooked.losses(pixels, targets)
-    forward = Forward(pixels, targets, ours(pixels, statistics=True), 10.0)
+    forward = Forward(pixels, targets, ours(pixels, statistics=True), tiny_recover())
     mine = (cross_entropy(forward), bn_statistics(forward))
     assert mine[0].item() == pytest.approx(entropy.item(), rel=1e-6)
     assert mine[1].item() == pytest.approx(gap.item(), rel=1e-6)

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import bench_methods, methods_table
 from benchmarks.methods_block import BLOCK, Block, Cell, cell_id
-from distill_core.recover.schedule import late_groups
+from distill_core.recover.pixels import late_groups
 from distill_core.sharding import ImageId
 from tests.support.datasets import encoded, picture, write_parquet
 from tests.support.published import METHODS

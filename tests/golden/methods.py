@@ -17,15 +17,17 @@ from distill_core.config.schema import RunConfig
 from distill_core.models.teacher import FrozenTeacher
 from distill_core.recover.batch import RecoveredBatch
 from distill_core.recover.optimise import recover_batch
+from distill_core.recover.setup import RecoverySetup
+from distill_core.selection.class_images import ClassImages
 from distill_core.selection.starts import Starts
 from distill_core.sharding import Batch, ClassEntry, plan_shards
-from distill_core.statistics.measure_for_terms import measure_for
+from distill_core.statistics.measure import MeasureSetup, measure_block
 from distill_core.storage.statistics_files import (
+    POOLED,
     Expected,
     decode_pooled,
     decode_statistics,
-    encode_pooled,
-    encode_statistics,
+    encode_block,
     pooled,
 )
 from distill_core.training.supervised import Labelled
@@ -89,27 +91,16 @@ def _recovered(
     asked = [teachers[number] for number in config.teachers]
     rounds = Rounds(run, teachers, real)
     starts = Starts(
-        config,
-        seed=run.seed,
-        rows_of=lambda label: np.flatnonzero(real.labels == label),
-        pixels_of=lambda rows: real.pixels[rows],
-        teacher=lambda: asked[0],
-        device="cpu",
-        reach=run.ipc,
-        judged=rounds.judged,
+        config, run.seed, asked[0], images=_images(real), selected=rounds.judged, reach=run.ipc
     )
     for batch in _batches(run):
         if batch[0].ipc_index in run.round_starts[rounds.number :]:
             rounds.begin(made)
         of_batch = recover_batch(
             batch,
-            config=config,
-            teachers=asked,
-            seed=run.seed,
+            RecoverySetup(config, asked, run.seed, rounds.student),
             start=starts.of(batch),
-            device="cpu",
-            expected=_expected(run, batch, asked, real),
-            student=rounds.student,
+            real=_expected(run, batch, asked, real),
         )
         made.append((batch, of_batch))
     return made
@@ -136,25 +127,16 @@ def _expected(
     names = [f"class_{label}" for label in range(CLASSES)]
     found = []
     for teacher in teachers:
-        measured = [
-            measure_for(
-                config,
-                label,
-                wnid,
-                np.flatnonzero(real.labels == label),
-                pixels_of=lambda rows: real.pixels[rows],
-                teacher=teacher,
-                scorer=teachers[0],
-                seed=run.seed,
-                device="cpu",
-            )
-            for label, wnid in enumerate(names)
-        ]
-        block = decode_statistics(encode_statistics(names, measured))
-        every = pooled([decode_pooled(encode_pooled(measured))]) if _pools(run) else None
+        setup = MeasureSetup(config, teacher, scorer=teachers[0], seed=run.seed)
+        measured = measure_block(list(enumerate(names)), _images(real), setup)
+        files = encode_block(measured, config)
+        block = decode_statistics(files["safetensors"])
+        every = pooled([decode_pooled(files[POOLED])]) if POOLED in files else None
         found.append(block.of(batch, config, every))
     return found
 
 
-def _pools(run: RunConfig) -> bool:
-    return bool(run.recover.measured & {"channels", "patches"})
+def _images(real: Labelled) -> ClassImages:
+    return ClassImages(
+        lambda label: np.flatnonzero(real.labels == label), lambda rows: real.pixels[rows]
+    )

@@ -14,6 +14,7 @@ from distill_core.labels.sources import OnlineLabels
 from distill_core.posttrain.student import StudentTask
 from distill_core.posttrain.train import train_student
 from distill_core.recover.optimise import recover_batch
+from distill_core.recover.setup import RecoverySetup
 from distill_core.squeeze.teacher import train_teacher
 from distill_core.storage.image_shards import ImageRows
 from distill_core.training.supervised import Labelled
@@ -48,14 +49,8 @@ def squeeze(precision: Precision) -> list[float]:
 
 def recover(precision: Precision) -> list[float]:
     """Return the total loss of twenty steps with crop, flip, roll and both terms."""
-    made = recover_batch(
-        tiny_batch(),
-        config=tiny_recover(),
-        teachers=[tiny_teacher(precision)],
-        seed=0,
-        start=None,
-        device="cpu",
-    )
+    setup = RecoverySetup(tiny_recover(), [tiny_teacher(precision)], seed=0)
+    made = recover_batch(tiny_batch(), setup)
     return [point["total"] for point in made.trace]
 
 
@@ -69,7 +64,6 @@ def relabel(precision: Precision) -> list[float]:
         config=run.relabel,
         teacher=tiny_teacher(precision),
         seed=0,
-        device="cpu",
     )
     assert rows.values is not None
     assert rows.affine is not None
@@ -90,7 +84,7 @@ def posttrain(precision: Precision) -> list[float]:
     shards = [(images, torch.from_numpy(data.pixels))]
     labels = OnlineLabels(shards, tiny_teacher(precision), run.relabel, 0)
     task = StudentTask(run, run.posttrain.students[0], 0, "distilled")
-    student = train_student(task, data, labels, labelled(8, seed=1), device="cpu")
+    student = train_student(task, data, labels, labelled(8, seed=1))
     return [point["loss"] for point in student.result["curve"]]
 
 

@@ -46,7 +46,6 @@ def label_source(
             config=run.relabel,
             teacher=asked,
             seed=run.seed,
-            device="cpu",
         )
     )
     head = (asked.head.weight, asked.head.bias)
@@ -64,7 +63,6 @@ def trained(
         Labelled(np.concatenate([part.pixels for _, part in made]), labels),
         label_source(run, teachers, made),
         labelled(8, seed=1),
-        device="cpu",
         start=start,
     )
 
@@ -111,8 +109,7 @@ class Rounds:
         )
         judges = (self.teachers[self.run.recover.teachers[0]], self.student)
         teacher, student = (
-            None if one is None else gets_right(one, pixels[places], label, device="cpu")
-            for one in judges
+            None if one is None else gets_right(one, pixels[places], label) for one in judges
         )
         assert teacher is not None
         return select_class(places, teacher, student, used=used)

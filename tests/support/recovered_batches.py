@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from distill_core.models.teacher import FrozenTeacher
 from distill_core.recover.batch import RecoveredBatch
 from distill_core.recover.optimise import recover_together
+from distill_core.recover.setup import RecoverySetup
 from distill_core.sharding import Batch
 from tests.support.tiny import CLASSES, SIDE, tiny_batch, tiny_recover, tiny_teacher
 
@@ -30,13 +33,12 @@ AXES: dict[str, tuple[str, ...]] = {
 }
 
 
-def together(batches: list[Batch], *overrides: str, **changes: Any) -> tuple[RecoveredBatch, ...]:
+def together(
+    batches: list[Batch], *overrides: str, teachers: Sequence[FrozenTeacher] = (), **changes: Any
+) -> tuple[RecoveredBatch, ...]:
     config = tiny_recover(*overrides)
     real = np.arange(CLASSES * 3 * SIDE * SIDE).reshape(CLASSES, 3, SIDE, SIDE) * 7 % 256
     start = real.astype(np.uint8) if config.reads_real_images else None
-    arguments = {"config": config, "teachers": [tiny_teacher()], "seed": 0, "device": "cpu"}
-    return recover_together(
-        batches,
-        starts=[None if start is None else start[: len(batch)] for batch in batches],
-        **(arguments | changes),  # type: ignore[arg-type]
-    )
+    starts = [None if start is None else start[: len(batch)] for batch in batches]
+    setup = RecoverySetup(config, teachers or [tiny_teacher()], seed=0)
+    return recover_together(batches, setup, starts=starts, **changes)

@@ -87,7 +87,7 @@ def labelled(
     number: int, scheme: str, kind: str, views: Any = VIEWS, precision: Precision = "float32"
 ) -> LabelRows:
     config, teacher = settings(scheme, kind), teacher_of(kind, precision)
-    return relabel_shard(shard(number), views, config=config, teacher=teacher, seed=0, device="cpu")
+    return relabel_shard(shard(number), views, config=config, teacher=teacher, seed=0)
 
 
 def stored(scheme: str, kind: str, precision: Precision = "float32") -> StoredLabels:

@@ -19,7 +19,8 @@ from distill_core.config.recovery import RecoverConfig
 from distill_core.config.terms import Measured
 from distill_core.models.teacher import FrozenTeacher
 from distill_core.recover.batch import BatchRecovery
-from distill_core.recover.schedule import segments_of
+from distill_core.recover.pixels import segments_of
+from distill_core.recover.setup import RecoverySetup
 from distill_core.recover.step import Part, recover_step
 from distill_core.recover.terms import TERMS, Forward
 from distill_core.seeds import generator
@@ -100,10 +101,8 @@ def real_images() -> tuple[ClassStatistics, Rows]:
     measured = []
     for label in range(CLASSES):
         pixels = noise(6, 1, label)
-        found = measure_class(
-            pixels, teacher, device="cpu", measured=kinds, points=3, rng=generator(label)
-        )
-        described = describe_originals(pixels, teacher, originals, count=24, device="cpu")
+        found = measure_class(pixels, teacher, measured=kinds, points=3, rng=generator(label))
+        described = describe_originals(pixels, teacher, originals, count=24)
         measured.append({**found, "originals": described})
     names = [f"class_{label}" for label in range(CLASSES)]
     return decode_statistics(encode_statistics(names, measured)), pooled(measured)
@@ -150,11 +149,11 @@ def step(
         images = batch(2 * number)
         real = [expected(images, config)]
         asked = student_of(precision)
-        recovery = BatchRecovery(images, config, [teacher], 0, torch.device("cpu"), real, asked)
+        recovery = BatchRecovery(images, RecoverySetup(config, [teacher], 0, asked), real)
         given = noise(len(images), 2, number) if pixels is None else pixels[number]
-        start = recovery.begin(given)
-        leaves = recovery.enter(segments_of(config, SIDE)[0], start, start)
-        part = _compared(recovery.part(leaves, STEP, SIDE), recovery)
+        start = recovery.start_images(given)
+        leaves = recovery.start_segment(segments_of(config, SIDE)[0], start, start)
+        part = _compared(recovery.part(leaves, STEP), recovery)
         objective = {term: (weight, watched)}
         parts.append(replace(part, goal=replace(part.goal, objective=objective)))
     values = recover_step(parts)

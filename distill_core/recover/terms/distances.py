@@ -9,16 +9,16 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 
-def distances(seen: Sequence[Tensor], expected: Sequence[Tensor]) -> Tensor:
-    """Return ||seen_l - expected_l||_2 of every layer l, (L,).
+def distances(actual: Sequence[Tensor], expected: Sequence[Tensor]) -> Tensor:
+    """Return ||actual_l - expected_l||_2 of every layer l, (L,).
 
     Args:
-        seen: (ch_l,) by layer, at least one; the result is differentiable in them, once, with
+        actual: (ch_l,) by layer, at least one; the result is differentiable in them, once, with
             gradient 0 at distance 0.
         expected: (ch_l,) by layer.
     """
-    made: Tensor = _Distances.apply(len(seen), *seen, *expected)
-    return made
+    lengths: Tensor = _Distances.apply(len(actual), *actual, *expected)
+    return lengths
 
 
 class _Distances(torch.autograd.Function):

@@ -1,6 +1,6 @@
-"""Terms that hold the features of each image against those of real ones.
+"""Terms that compare the features of each image with those of real ones.
 
-Which image goes with which target follows from its place in its class alone (its ipc_index).
+The target of an image follows from its place in its class alone (its ipc_index).
 
 Axes: B images, T = f^2 tiles of an image, D features.
 """
@@ -37,6 +37,6 @@ def feature_originals(forward: Forward) -> Tensor:
     computed once, unaugmented, where the code shows tile and original under one random view at
     every step; they are pooled. Images stay in the valid box, the update is Adam's without decay.
     """
-    seen = forward.teacher.convolutions.features
-    assert seen is not None
-    return (seen - forward.features["feature_originals"]).abs().mean(dim=1).sum()
+    features = forward.teacher.convolutions.features
+    assert features is not None
+    return (features - forward.features["feature_originals"]).abs().mean(dim=1).sum()

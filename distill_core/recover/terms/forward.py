@@ -1,4 +1,4 @@
-"""What a loss term may look at."""
+"""The input of a loss term."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from distill_core.config.recovery import RecoverConfig
 from distill_core.models.teacher import TeacherOutput
 
 Layers = tuple[tuple[Tensor, Tensor], ...]  # (mean, var), each (ch,) or (P,), by layer
@@ -14,7 +15,7 @@ Layers = tuple[tuple[Tensor, Tensor], ...]  # (mean, var), each (ch,) or (P,), b
 
 @dataclass(frozen=True, slots=True)
 class Forward:
-    """All that a term may look at: one view of a batch, and what the teacher says of it.
+    """One view of a batch, the teacher's output on it, and what terms compare it with.
 
     Axes: B images, or tiles of images, S x S pixels, C classes, ch channels, P patches, D features.
     """
@@ -22,15 +23,12 @@ class Forward:
     pixels: Tensor  # (B, 3, S, S) normalised
     targets: Tensor  # (B,) int64
     teacher: TeacherOutput
-    first_layer_factor: float
+    config: RecoverConfig
     moments: Mapping[str, Layers] = field(default_factory=dict)  # of real images, by term
     features: Mapping[str, Tensor] = field(default_factory=dict)  # of real images, (B, D), by term
-    variance_factor: float = 1.0
-    first_convolution_factor: float = 1.0
     start: Tensor | None = None  # (B, 3, S, S): the images before the first step, the same view
     smoothed_logits: Tensor | None = None  # (B, C): of the images' running average, the same view
-    temperature: float = 1.0  # of flatness
     student_logits: Tensor | None = None  # (B, C): of the student of the rounds before
 
 
-Term = Callable[[Forward], Tensor]
+Term = Callable[[Forward], Tensor]  # -> scalar, differentiable in the pixels

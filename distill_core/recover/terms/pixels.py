@@ -1,4 +1,4 @@
-"""Terms that look at the images themselves.
+"""Terms on the pixels of the images.
 
 Axes: B images, S x S pixels.
 """

@@ -1,4 +1,4 @@
-"""Terms on what the teacher, or a student, predicts.
+"""Terms on the predictions of the teacher, or of a student.
 
 Axes: B images, C classes.
 """
@@ -18,7 +18,7 @@ def cross_entropy(forward: Forward) -> Tensor:
 
 
 def adversarial(forward: Forward) -> Tensor:
-    """Return how sure a student is of the assigned classes: the mean of -log(1 - probability).
+    """Return a student's confidence in the assigned classes: the mean of -log(1 - probability).
 
     Only rows that the teacher gets right count: the others' logits are taken for zero, which adds
     a constant and no gradient.
@@ -41,6 +41,8 @@ def flatness(forward: Forward) -> Tensor:
     code, where it is switched off: it follows the paper, averaged over the batch.
     """
     assert forward.smoothed_logits is not None
-    here = functional.log_softmax(forward.teacher.logits / forward.temperature, dim=1)
-    there = functional.log_softmax(forward.smoothed_logits / forward.temperature, dim=1)
-    return functional.kl_div(there, here, reduction="batchmean", log_target=True)
+    assert forward.config.flatness is not None
+    temperature = forward.config.flatness.temperature
+    images = functional.log_softmax(forward.teacher.logits / temperature, dim=1)
+    average = functional.log_softmax(forward.smoothed_logits / temperature, dim=1)
+    return functional.kl_div(average, images, reduction="batchmean", log_target=True)

@@ -1,4 +1,4 @@
-"""Terms that hold a batch's statistics against others; pure functions of one batch.
+"""Terms that compare a batch's statistics with others; pure functions of one batch.
 
 Axes: B images, ch channels, P patches of the activations.
 """
@@ -47,11 +47,11 @@ def conv_statistics(forward: Forward) -> Tensor:
     Per convolution ||mean' - mean||_2 + ||var' - var||_2 over the (ch,) channels of its input,
     biased variance, where mean' and var' are those of the real images of all classes; the first
     convolution counts `first_convolution_factor` times, the variance `variance_factor` times.
-    Convolutions that were left out of the step count nothing.
+    Convolutions that were left out of the step do not count.
 
     Source: arXiv:2311.17950 (G-VBSM), section 3.2, and its published code, which measures inputs.
-    Differs from it: real images are seen once, without augmentation, and their variance is that of
-    all of them together, not the mean over batches of 256.
+    Differs from it: real images are measured once, without augmentation, and their variance is
+    that of all of them together, not the mean over batches of 256.
     """
     return _convolution_gap(forward, "conv_statistics", forward.teacher.convolutions.channels)
 
@@ -89,27 +89,29 @@ def class_patch_statistics(forward: Forward) -> Tensor:
 
 
 def _batch_norm_gap(forward: Forward, expected: Sequence[MeanVar]) -> Tensor:
-    seen = {n: (s.mean, s.var) for n, s in enumerate(forward.teacher.statistics)}
-    return _gap(forward, seen, expected, forward.first_layer_factor)
+    actual = {n: (s.mean, s.var) for n, s in enumerate(forward.teacher.statistics)}
+    return _gap(forward, actual, expected, forward.config.first_layer_factor)
 
 
-def _convolution_gap(forward: Forward, term: str, seen: Mapping[int, MeanVar]) -> Tensor:
-    return _gap(forward, seen, forward.moments[term], forward.first_convolution_factor)
+def _convolution_gap(forward: Forward, term: str, actual: Mapping[int, MeanVar]) -> Tensor:
+    convolutions = forward.config.convolutions
+    first_factor = 1.0 if convolutions is None else convolutions.first_layer_factor
+    return _gap(forward, actual, forward.moments[term], first_factor)
 
 
 def _gap(
     forward: Forward,
-    seen: Mapping[int, MeanVar],
+    actual: Mapping[int, MeanVar],
     expected: Sequence[MeanVar],
     first_factor: float,
 ) -> Tensor:
-    """Return the sum over the layers that were seen; zero where there are none."""
-    if not seen:
+    """Return the sum over the layers that were measured; zero where there are none."""
+    if not actual:
         return forward.teacher.features.sum() * 0.0
-    real = [expected[number] for number in seen]
-    gaps = distances([mean for mean, _ in seen.values()], [mean for mean, _ in real])
-    gaps = gaps + forward.variance_factor * distances(
-        [var for _, var in seen.values()], [var for _, var in real]
+    real = [expected[number] for number in actual]
+    gaps = distances([mean for mean, _ in actual.values()], [mean for mean, _ in real])
+    gaps = gaps + forward.config.variance_factor * distances(
+        [var for _, var in actual.values()], [var for _, var in real]
     )
     total = gaps.sum()
-    return total + (first_factor - 1) * gaps[list(seen).index(0)] if 0 in seen else total
+    return total + (first_factor - 1) * gaps[list(actual).index(0)] if 0 in actual else total

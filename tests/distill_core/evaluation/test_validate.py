@@ -10,7 +10,12 @@ from distill_core.config.data import DataConfig
 from distill_core.errors import DataError
 from distill_core.evaluation.accuracy import Accuracy, Hits, total
 from distill_core.evaluation.metrics import count_hits
-from distill_core.evaluation.validate import decode_counts, encode_counts, validate
+from distill_core.evaluation.validate import (
+    decode_counts,
+    encode_counts,
+    validate,
+    validate_student,
+)
 from distill_core.models.build import build_model
 from distill_core.models.files import load_network, save_weights
 from tests.support.hits import add_up
@@ -98,5 +103,20 @@ def test_counts_survive_json_and_equal_counts_give_equal_bytes() -> None:
 
 @pytest.mark.parametrize("data", [b"", b"[]", b'{"last": {"0": {"wrong": 1}}}', b'{"last": 3}'])
 def test_malformed_counts_are_refused(data: bytes) -> None:
-    with pytest.raises(DataError, match="no counts"):
+    with pytest.raises(DataError, match="not counts"):
         decode_counts(data, where="here")
+
+
+def test_every_set_of_weights_of_a_student_is_counted() -> None:
+    seen: list[tuple[int, int]] = []
+    counted = validate_student(
+        {"last": weights(), "ema": weights()},
+        TEST.pixels,
+        TEST.labels,
+        student=STUDENT,
+        data=RUN.data,
+        device="cpu",
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    assert counted == {"last": WHOLE, "ema": WHOLE}
+    assert seen == [(37, 74), (74, 74)]

@@ -65,7 +65,7 @@ def test_the_documented_loss_and_size_of_a_label_hold_for_a_trained_teacher(
     config = run_of(*overrides).relabel
     names = tuple(ImageId(int(c), f"d{c}", n) for n, c in enumerate(digits.labels[:IMAGES]))
     rows = ImageRows(names, digits.pixels[:IMAGES])
-    made = relabel_shard(rows, range(VIEWS), config=config, teacher=teacher, seed=0, device="cpu")
+    made = relabel_shard(rows, range(VIEWS), config=config, teacher=teacher, seed=0)
     words = [part for part in (made.values, made.ids, made.rest) if part is not None]
     assert sum(part.nbytes for part in words) == each * IMAGES * VIEWS
     data, every = encode_labels(made), np.arange(IMAGES)

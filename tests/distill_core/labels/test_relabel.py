@@ -40,7 +40,6 @@ def stored(number: int, scheme: str, mix: str = "cutmix") -> LabelRows:
         config=settings(scheme, mix),
         teacher=tiny_teacher(),
         seed=0,
-        device="cpu",
     )
     return decode_labels(encode_labels(rows))
 
@@ -94,7 +93,6 @@ def test_labels_do_not_depend_on_other_shards_or_on_the_range_of_views() -> None
         config=settings("logits"),
         teacher=tiny_teacher(),
         seed=0,
-        device="cpu",
     )
     assert alone.values is not None
     kept = stored(0, "logits").values
@@ -132,9 +130,7 @@ def test_logits_that_float16_cannot_hold_are_refused(bias: float, message: str) 
     teacher = tiny_teacher()
     teacher.head.bias[1] = bias
     with pytest.raises(DivergedError, match=f"(?i){message}"):
-        relabel_shard(
-            shard(0), [0], config=settings("logits"), teacher=teacher, seed=0, device="cpu"
-        )
+        relabel_shard(shard(0), [0], config=settings("logits"), teacher=teacher, seed=0)
 
 
 @pytest.mark.parametrize("scheme", ["features", "logits", "topk"])
@@ -144,7 +140,7 @@ def test_logits_that_are_not_finite_are_refused_under_every_scheme(scheme: str) 
     kept = ["relabel.topk=2"] if scheme == "topk" else []
     config = tiny_run(f"relabel.scheme={scheme}", *kept).relabel
     with pytest.raises(DivergedError, match=r"relabel: .*finite"):
-        relabel_shard(shard(0), [0], config=config, teacher=teacher, seed=0, device="cpu")
+        relabel_shard(shard(0), [0], config=config, teacher=teacher, seed=0)
 
 
 def test_auto_chooses_the_smaller_scheme_for_the_teacher() -> None:
@@ -180,8 +176,7 @@ def test_pooling_changes_no_statistics_and_no_other_draw() -> None:
     teacher, rows = tiny_teacher(), shard(0)
     before = [value.clone() for value in teacher.state_dict().values()]
     plain, mixed = (
-        relabel_shard(rows, VIEWS, config=c, teacher=teacher, seed=0, device="cpu")
-        for c in (config, pooled)
+        relabel_shard(rows, VIEWS, config=c, teacher=teacher, seed=0) for c in (config, pooled)
     )
     assert all(map(torch.equal, before, teacher.state_dict().values()))
     assert np.array_equal(plain.boxes, mixed.boxes)
@@ -198,9 +193,7 @@ def test_cutting_forward_passes_changes_no_draw_and_no_label_beyond_rounding(
     monkeypatch.setattr("distill_core.labels.predict.FORWARD_BATCH", 8)
 
     def labels(parts: int) -> LabelRows:
-        return relabel_shard(
-            rows, [3], config=config, teacher=teacher, seed=0, device="cpu", parts=parts
-        )
+        return relabel_shard(rows, [3], config=config, teacher=teacher, seed=0, parts=parts)
 
     whole, cut = labels(1), labels(2)
     assert sizes == [8, 4, 4]

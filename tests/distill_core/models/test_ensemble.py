@@ -64,9 +64,7 @@ def test_stored_labels_of_an_ensemble_are_those_computed_online() -> None:
     config = tiny_run("relabel.scheme=features").relabel
     pixels = np.random.default_rng(0).integers(0, 256, (4, 3, SIDE, SIDE)).astype(np.uint8)
     rows = ImageRows(tiny_batch(), pixels)
-    data = encode_labels(
-        relabel_shard(rows, [0, 1], config=config, teacher=together, seed=0, device="cpu")
-    )
+    data = encode_labels(relabel_shard(rows, [0, 1], config=config, teacher=together, seed=0))
     head = together.head.weight, together.head.bias
     stored = StoredLabels(
         [lambda view: decode_labels(data, [view])], [len(rows.images)], head, "cpu"

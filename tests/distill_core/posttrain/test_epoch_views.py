@@ -11,10 +11,11 @@ import torch
 from distill_core.config.schema import RunConfig
 from distill_core.errors import ConfigError
 from distill_core.labels.sources import Labels, OnlineLabels, ViewsOnly
-from distill_core.posttrain.epoch_views import is_hard, views_of_epoch
+from distill_core.posttrain.epochs import is_hard, views_of_epoch
 from distill_core.posttrain.student import StudentTask
 from distill_core.posttrain.train import train_student
 from distill_core.training.losses import best_temperature
+from distill_core.training.runtime import TrainingRuntime
 from distill_core.training.supervised import Labelled
 from tests.support.killed import Killed, MemoryCheckpoints
 from tests.support.tiny import SIDE, labelled, pixels, tiny_batch, tiny_run, tiny_teacher
@@ -55,9 +56,9 @@ def train(
     labels, views = sources(run)
     data = Labelled(pixels(12), np.array([i.label for shard in SHARDS for i in shard]))
     task = StudentTask(run, run.posttrain.students[0], seed, "distilled")
-    student = train_student(
-        task, data, labels, labelled(8, seed=1), views=views, device="cpu", checkpoints=checkpoints
-    )
+    runtime = TrainingRuntime(checkpoints=checkpoints)
+    test = labelled(8, seed=1)
+    student = train_student(task, data, labels, test, views=views, runtime=runtime)
     return student.last.state_dict(), labels, views
 
 

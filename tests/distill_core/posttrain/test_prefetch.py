@@ -20,11 +20,12 @@ from distill_core.errors import DataError
 from distill_core.labels.reading import READERS
 from distill_core.labels.relabel import relabel_shard
 from distill_core.labels.sources import Labels, StoredLabels, ViewsOnly
-from distill_core.posttrain.prefetch import labels_in_turn
+from distill_core.posttrain.epochs import labels_by_epoch
 from distill_core.posttrain.student import StudentTask
 from distill_core.posttrain.train import TrainedStudent, train_student
 from distill_core.storage.image_shards import ImageRows
 from distill_core.storage.label_shards import LabelRows
+from distill_core.training.runtime import TrainingRuntime
 from distill_core.training.supervised import Labelled
 from tests.support.label_shards import shard
 from tests.support.stored_labels import COUNT, SHARDS, same, stored
@@ -48,7 +49,7 @@ def of(*readers: Read, width: int = 4) -> StoredLabels:
 
 def in_turn(source: Any, views: int) -> Any:
     """Return the labels of views 0, 1, ... of every shard, to be closed."""
-    return closing(labels_in_turn((source, (view,) * len(source.shards)) for view in range(views)))
+    return closing(labels_by_epoch((source, (view,) * len(source.shards)) for view in range(views)))
 
 
 def at_work() -> list[str]:
@@ -66,7 +67,7 @@ def nothing_is_left_running() -> Iterator[None]:
 def test_labels_are_the_same_whether_read_ahead_or_not(scheme: str) -> None:
     source, every, order = stored(scheme, "everything"), np.arange(COUNT), (2, 4, 3, 2)
     asked = ((source, (view,) * len(SHARDS)) for view in order)
-    with closing(labels_in_turn(asked)) as turns:
+    with closing(labels_by_epoch(asked)) as turns:
         found = list(turns)
     for view, labels in zip(order, found, strict=True):
         alone = source.view(view)
@@ -222,9 +223,7 @@ def readers(run: RunConfig, seen: list[LabelRows]) -> list[Read]:
 
     def reader(rows: ImageRows) -> Read:
         def read(view: int) -> LabelRows:
-            made = relabel_shard(
-                rows, [view], config=run.relabel, teacher=tiny_teacher(), seed=0, device="cpu"
-            )
+            made = relabel_shard(rows, [view], config=run.relabel, teacher=tiny_teacher(), seed=0)
             seen.append(made)
             return made
 
@@ -237,7 +236,8 @@ def train(run: RunConfig, shards: list[Read], **changes: Any) -> TrainedStudent:
     head = tiny_teacher().head
     source = StoredLabels(shards, [*map(len, SHARDS)], (head.weight, head.bias), "cpu")
     task = StudentTask(run, run.posttrain.students[0], 0, "distilled")
-    return train_student(task, images(), source, labelled(8, seed=1), device="cpu", **changes)
+    runtime = TrainingRuntime(**changes)
+    return train_student(task, images(), source, labelled(8, seed=1), runtime=runtime)
 
 
 def test_students_on_coded_features_and_on_logits_train_on_the_same_draws() -> None:

@@ -10,7 +10,7 @@ import torch
 
 from distill_core.config.students import LEVELS_FROM, RelabelConfig
 from distill_core.labels.views import LabelView, Renderer, sample_label_view
-from distill_core.posttrain.rendering import EpochRenderer
+from distill_core.posttrain.epochs import EpochRenderer
 from distill_core.seeds import generator
 from tests.support.tiny import MEAN, STD, tiny_batch
 
@@ -59,7 +59,7 @@ def test_an_epoch_renders_every_image_once_or_by_part_if_memory_is_short() -> No
         list(EpochRenderer(pixels, renderer("cutmix")).parts(PARTS, drawn))
         assert sorted(counted) == list(range(COUNT))
         counted.clear()
-        list(EpochRenderer(pixels, renderer("cutmix"), room=0).parts(PARTS, drawn))
+        list(EpochRenderer(pixels, renderer("cutmix"), limit=0).parts(PARTS, drawn))
         assert len(counted) > COUNT
 
 

@@ -19,6 +19,7 @@ from distill_core.posttrain.student import Student, StudentTask
 from distill_core.posttrain.train import train_student
 from distill_core.training.distributed import DistributedContext
 from distill_core.training.optim import set_lr
+from distill_core.training.runtime import TrainingRuntime
 from distill_core.training.supervised import Labelled
 from tests.support.killed import Killed, MemoryCheckpoints
 from tests.support.tiny import SIDE, labelled, pixels, tiny_batch, tiny_run, tiny_teacher
@@ -42,7 +43,8 @@ def train(
     teacher_says = OnlineLabels(shards, tiny_teacher(), run.relabel, run.seed)
     labels = changes.pop("labels", teacher_says)
     task = StudentTask(run, run.posttrain.students[0], changes.pop("seed", 0), images_of)  # type: ignore[arg-type]
-    student = train_student(task, data, labels, labelled(24, seed=1), device="cpu", **changes)
+    runtime = TrainingRuntime(**changes)
+    student = train_student(task, data, labels, labelled(24, seed=1), runtime=runtime)
     return student.result, student.last.state_dict()
 
 

@@ -11,8 +11,10 @@ from distill_core.config.recovery import RecoverConfig
 from distill_core.errors import ConfigError
 from distill_core.models.ensemble import voters, weights
 from distill_core.recover.batching import launches
+from distill_core.recover.goals import Goal, joint_goal
 from distill_core.recover.optimise import recover_batch, recover_together
-from distill_core.recover.step import Goal, Part, committee, recover_step
+from distill_core.recover.setup import RecoverySetup
+from distill_core.recover.step import Part, recover_step
 from distill_core.recover.terms import build_objective
 from distill_core.sharding import Batch
 from distill_core.transforms.pixel_space import PixelSpace
@@ -32,21 +34,18 @@ def config(*overrides: str) -> RecoverConfig:
 def recover(
     *overrides: str, teachers: tuple[int, ...] = (0, 1, 2), batch: Batch | None = None
 ) -> np.ndarray:
-    made = recover_batch(
-        batch or tiny_batch(),
-        config=config(f"recover.teachers={[*range(len(teachers))]}", *overrides),
-        teachers=[TEACHERS[n] for n in teachers],
+    setup = RecoverySetup(
+        config(f"recover.teachers={[*range(len(teachers))]}", *overrides),
+        [TEACHERS[n] for n in teachers],
         seed=0,
-        start=None,
-        device="cpu",
     )
-    return made.pixels
+    return recover_batch(batch or tiny_batch(), setup).pixels
 
 
 def goal(number: int) -> Goal:
     space = PixelSpace.of(MEAN, STD, torch.empty(0))
     objective = build_objective({"cross_entropy": 1.0, "bn_statistics": 0.01})
-    return Goal(torch.arange(4), TEACHERS[number], objective, space, first_layer_factor=10)
+    return Goal(torch.arange(4), TEACHERS[number], objective, space, config())
 
 
 def test_weights_are_the_softmax_of_the_priors_over_the_voters() -> None:
@@ -84,7 +83,7 @@ def test_a_step_of_a_committee_follows_the_weighted_sum_of_the_gradients() -> No
 
     inside = torch.clamp(start, goal(0).space.low, goal(0).space.high) == start
     parts = [moved(goal(n)) for n in (0, 2)]
-    made, values = moved(committee([goal(0), goal(2)], (0.7, 0.3)))
+    made, values = moved(joint_goal([goal(0), goal(2)], (0.7, 0.3)))
     expected = start + sum(w * (p - start) for w, (p, _) in zip((0.7, 0.3), parts, strict=True))
     torch.testing.assert_close(made[inside], expected[inside], atol=1e-6, rtol=0)
     torch.testing.assert_close(values, 0.7 * parts[0][1] + 0.3 * parts[1][1])
@@ -114,7 +113,7 @@ def test_batches_share_a_launch_only_with_the_same_voters_and_keep_their_bytes()
     everyone = config(TEACH, "recover.committee={}")
     assert launches(batches, everyone, groups=4) == ((0, 1, 2),)
     together = recover_together(
-        batches[1:], config=everyone, teachers=TEACHERS, seed=0, starts=[None] * 2, device="cpu"
+        batches[1:], RecoverySetup(everyone, TEACHERS, seed=0), starts=[None] * 2
     )
     for made, batch in zip(together, batches[1:], strict=True):
         assert np.array_equal(made.pixels, recover("recover.committee={}", batch=batch))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ import torch
 from distill_core.recover import cudagraph
 from distill_core.recover.cudagraph import WARM_UP, RecordedSteps, Replay, Step
 from distill_core.recover.optimise import recover_together
+from distill_core.recover.setup import RecoverySetup
 from distill_core.recover.step import Part, recover_step
 from distill_core.recover.terms import NEEDS_SYNC, TERMS
 from tests.support.recovered_batches import AXES, BATCHES, together
@@ -102,13 +104,9 @@ def test_every_term_gives_the_same_bytes_when_it_is_replayed(term: str) -> None:
     def made(steps_on: Callable[[torch.device], Step]) -> np.ndarray:
         (one,) = recover_together(
             [batch()],
-            config=config,
-            teachers=[teacher_of()],
-            seed=0,
+            RecoverySetup(config, [teacher_of()], seed=0, student=student_of()),
             starts=[noise(5, 2) if config.reads_real_images else None],
-            device="cpu",
-            expected=[[expected(batch(), config)]],
-            student=student_of(),
+            real=[[expected(batch(), config)]],
             steps_on=steps_on,
         )
         return one.pixels
@@ -123,7 +121,7 @@ def test_every_term_gives_the_same_bytes_when_it_is_replayed(term: str) -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_cuda_graphs_give_the_same_numbers_as_eager_steps() -> None:
-    how = {"device": "cuda", "teachers": [tiny_teacher().to("cuda")]}
+    how: Any = {"teachers": [tiny_teacher().to("cuda")]}
     by_graph = together(BATCHES, **how)
     for one, other in zip(together(BATCHES, steps_on=one_by_one, **how), by_graph, strict=True):
         assert np.abs(one.pixels.astype(int) - other.pixels).max() <= 1

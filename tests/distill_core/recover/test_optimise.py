@@ -1,18 +1,24 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from distill_core.errors import ConfigError, DataError, DivergedError
+from distill_core.models.teacher import FrozenTeacher
 from distill_core.recover.batch import RecoveredBatch
+from distill_core.recover.goals import Goal
 from distill_core.recover.optimise import recover_batch
-from distill_core.recover.step import Goal, Part, recover_step
+from distill_core.recover.setup import RecoverySetup
+from distill_core.recover.step import Part, recover_step
 from distill_core.recover.terms import Forward, bn_statistics, build_objective
 from distill_core.seeds import generator, philox_key
-from distill_core.selection.start import choose_real_rows, gaussian
+from distill_core.selection.class_images import ClassImages
+from distill_core.selection.starts import choose_real_rows, gaussian
 from distill_core.transforms.curricula import crop_low
 from distill_core.transforms.pixel_space import PixelSpace
 from distill_core.transforms.views import sample_view, sampling_grid
@@ -20,15 +26,11 @@ from tests.support.tiny import MEAN, SIDE, STD, tiny_batch, tiny_recover, tiny_t
 from tests.support.torchvision_views import torchvision_view
 
 
-def recover(*overrides: str, seed: int = 0, **changes: object) -> RecoveredBatch:
-    arguments = {
-        "config": tiny_recover(*overrides),
-        "teachers": [tiny_teacher()],
-        "seed": seed,
-        "start": None,
-        "device": "cpu",
-    } | changes
-    return recover_batch(tiny_batch(), **arguments)  # type: ignore[arg-type]
+def recover(
+    *overrides: str, seed: int = 0, teachers: Sequence[FrozenTeacher] = (), **changes: Any
+) -> RecoveredBatch:
+    setup = RecoverySetup(tiny_recover(*overrides), teachers or [tiny_teacher()], seed)
+    return recover_batch(tiny_batch(), setup, **changes)
 
 
 def test_the_same_arguments_give_the_same_bytes_and_another_seed_others() -> None:
@@ -80,7 +82,7 @@ def test_recovery_equals_the_published_loop(shared: bool) -> None:
         with torch.no_grad():
             images.copy_(images.maximum(low).minimum(high))
         totals.append(total.item())
-    made = recover_batch(batch, config=config, teachers=[teacher], seed=0, start=None, device="cpu")
+    made = recover_batch(batch, RecoverySetup(config, [teacher], seed=0))
     std, mean = (torch.tensor(v, dtype=torch.float64).view(1, 3, 1, 1) for v in (STD, MEAN))
     levels = ((images.detach() * std + mean) * 255).round()
     assert [point["total"] for point in made.trace] == pytest.approx(totals, rel=1e-9)
@@ -129,7 +131,7 @@ def test_final_losses_are_those_of_the_stored_pixels() -> None:
     space = PixelSpace.of(MEAN, STD, torch.empty(0))
     output = teacher(space.normalise(torch.from_numpy(made.pixels)), statistics=True)
     entropy = [-output.logits.log_softmax(1)[n, n].item() for n in range(4)]
-    gap = bn_statistics(Forward(output.logits, torch.arange(4), output, 10.0)).item()
+    gap = bn_statistics(Forward(output.logits, torch.arange(4), output, tiny_recover())).item()
     assert made.losses["cross_entropy"].tolist() == pytest.approx(entropy, rel=1e-5)
     assert made.losses["bn_statistics"].tolist() == pytest.approx([gap] * 4, rel=1e-5)
 
@@ -177,7 +179,7 @@ def test_a_step_projects_onto_the_valid_box_of_each_channel() -> None:
     view = sample_view(generator(0), count=4, side=SIDE, scale=None, flip=False)
     part = Part(
         [images],
-        Goal(torch.arange(4), tiny_teacher(), objective, space),
+        Goal(torch.arange(4), tiny_teacher(), objective, space, tiny_recover()),
         torch.optim.Adam([images], lr=100.0),
         sampling_grid(view, out=SIDE, like=images),
     )
@@ -189,7 +191,8 @@ def test_a_step_projects_onto_the_valid_box_of_each_channel() -> None:
 
 def test_real_starts_repeat_no_image_before_all_are_used() -> None:
     rows = {label: np.arange(10 * label, 10 * label + 3) for label in range(4)}
-    chosen = [choose_real_rows(tiny_batch(i), rows.__getitem__, seed=0) for i in range(4)]
+    images = ClassImages(rows.__getitem__, lambda rows: np.empty((len(rows), 3, SIDE, SIDE)))
+    chosen = [choose_real_rows(tiny_batch(i), images, seed=0) for i in range(4)]
     for label in range(4):
         column = [row[label] for row in chosen]
         assert set(column[:3]) == set(rows[label])
@@ -198,7 +201,7 @@ def test_real_starts_repeat_no_image_before_all_are_used() -> None:
 
 def test_a_class_without_real_images_is_named() -> None:
     with pytest.raises(DataError, match="class_0: no real image"):
-        choose_real_rows(tiny_batch(), lambda label: [], seed=0)
+        choose_real_rows(tiny_batch(), ClassImages(lambda _: np.empty(0), np.array), seed=0)
 
 
 def test_a_loss_that_is_not_finite_names_the_batch() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +13,8 @@ from distill_core.errors import ConfigError
 from distill_core.models.teacher import FrozenTeacher, TeacherOutput
 from distill_core.recover.batch import RecoveredBatch, resized
 from distill_core.recover.optimise import recover_batch
-from distill_core.recover.schedule import joins_at, late_groups, segments_of
+from distill_core.recover.pixels import joins_at, late_groups, segments_of
+from distill_core.recover.setup import RecoverySetup
 from distill_core.recover.terms import Forward
 from distill_core.recover.terms.pixels import density, start_distance
 from distill_core.recover.terms.prediction import adversarial, flatness
@@ -19,18 +23,20 @@ from distill_core.sharding import Batch, ImageId
 from tests.support.tiny import SIDE, tiny_batch, tiny_recover, tiny_teacher
 
 REAL = (np.arange(4 * 3 * SIDE * SIDE, dtype=np.int64) * 7 % 256).astype(np.uint8)
+PLAIN = tiny_recover()
 STILL = ("recover.crop=null", "recover.flip=false", "recover.roll={mode: off}")
 
 
-def recover(*overrides: str, batch: Batch | None = None, **changes: object) -> RecoveredBatch:
-    arguments = {
-        "config": tiny_recover(*overrides),
-        "teachers": [tiny_teacher()],
-        "seed": 0,
-        "start": None,
-        "device": "cpu",
-    } | changes
-    return recover_batch(batch or tiny_batch(), **arguments)  # type: ignore[arg-type]
+def recover(
+    *overrides: str,
+    batch: Batch | None = None,
+    teachers: Sequence[FrozenTeacher] = (),
+    student: FrozenTeacher | None = None,
+    **changes: Any,
+) -> RecoveredBatch:
+    config = tiny_recover(*overrides)
+    setup = RecoverySetup(config, teachers or [tiny_teacher()], seed=0, student=student)
+    return recover_batch(batch or tiny_batch(), setup, **changes)
 
 
 def real() -> np.ndarray:
@@ -44,7 +50,7 @@ def two_per_class() -> Batch:
 def forward(pixels: torch.Tensor, targets: list[int], **more: object) -> Forward:
     teacher = tiny_teacher()
     said = teacher(pixels, statistics=True)
-    return Forward(pixels, torch.tensor(targets), said, 1.0, **more)  # type: ignore[arg-type]
+    return Forward(pixels, torch.tensor(targets), said, tiny_recover(), **more)  # type: ignore[arg-type]
 
 
 def test_segments_follow_each_other_and_fall_back_to_the_side_of_the_data() -> None:
@@ -211,7 +217,9 @@ def test_the_adversarial_term_equals_a_value_computed_by_hand() -> None:
     # Softmax of (log 3, 0, 0): the assigned class has 3/5, so -log(2/5).
     said = TeacherOutput(torch.zeros(1, 1), torch.tensor([[9.0, 0.0, 0.0]]), ())
     student = torch.tensor([[np.log(3.0), 0.0, 0.0]])
-    looked = Forward(torch.zeros(1, 3, 2, 2), torch.tensor([0]), said, 1.0, student_logits=student)
+    looked = Forward(
+        torch.zeros(1, 3, 2, 2), torch.tensor([0]), said, PLAIN, student_logits=student
+    )
     assert adversarial(looked).item() == pytest.approx(-np.log(2 / 5))
 
 
@@ -221,12 +229,12 @@ def test_rows_that_the_teacher_gets_wrong_get_no_gradient_from_the_student() -> 
     right = said.logits.argmax(dim=1)
     targets = torch.stack([right[0], (right[1] + 1) % 4, right[2], (right[3] + 1) % 4])
     student = tiny_teacher(seed=1)(pixels).logits
-    looked = Forward(pixels, targets, said, 1.0, student_logits=student)
+    looked = Forward(pixels, targets, said, PLAIN, student_logits=student)
     value = adversarial(looked)
     (gradient,) = torch.autograd.grad(value, pixels)
     assert [bool(row) for row in gradient.flatten(1).norm(dim=1) > 0] == [True, False, True, False]
     # The teacher is asked whether it is right, and nothing else: its logits get no gradient.
-    others = Forward(pixels, targets, said, 1.0, student_logits=torch.zeros(4, 4))
+    others = Forward(pixels, targets, said, PLAIN, student_logits=torch.zeros(4, 4))
     assert adversarial(others).item() == pytest.approx(-np.log(1 - 1 / 4))
     assert not adversarial(others).requires_grad
 
@@ -234,7 +242,7 @@ def test_rows_that_the_teacher_gets_wrong_get_no_gradient_from_the_student() -> 
 def test_a_very_confident_student_still_gives_a_gradient() -> None:
     said = TeacherOutput(torch.zeros(1, 1), torch.tensor([[9.0, 0.0]]), ())
     logits = torch.tensor([[60.0, 0.0]], requires_grad=True)
-    looked = Forward(torch.zeros(1, 3, 2, 2), torch.tensor([0]), said, 1.0, student_logits=logits)
+    looked = Forward(torch.zeros(1, 3, 2, 2), torch.tensor([0]), said, PLAIN, student_logits=logits)
     value = adversarial(looked)
     (gradient,) = torch.autograd.grad(value, logits)
     assert value.item() == pytest.approx(60.0)

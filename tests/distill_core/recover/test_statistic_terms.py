@@ -17,23 +17,24 @@ from distill_core.models.teacher import FrozenTeacher, TeacherOutput
 from distill_core.recover.batch import RecoveredBatch
 from distill_core.recover.goals import skipped_convolutions
 from distill_core.recover.optimise import recover_batch
-from distill_core.recover.statistics_average import Memory
+from distill_core.recover.setup import RecoverySetup
+from distill_core.recover.statistics_average import StatisticsAverage
 from distill_core.recover.terms import Forward
 from distill_core.recover.terms.features import feature_barycentre, feature_originals
 from distill_core.recover.terms.statistics import conv_statistics
-from distill_core.selection.mosaic import rank_crops, stitch
-from distill_core.selection.tiles import tiles_of
+from distill_core.selection.mosaic import rank_crops, stitch, tiles_of
 from distill_core.statistics.measure import describe_originals
 from distill_core.transforms.pixel_space import PixelSpace
 from tests.support.term_bench import CONVOLUTIONS, batch, config_of, expected, noise, teacher_of
 from tests.support.tiny import SIDE, tiny_recover, tiny_teacher
 
+CONFIG = config_of("conv_statistics")  # the first convolution counts ten times
 STILL = {"crop": None, "flip": False, "shared_view": True}
 
 
 def forward(said_features: torch.Tensor, probed: Probed, **more: object) -> Forward:
     said = TeacherOutput(said_features, torch.zeros(1, 2), (), probed)
-    return Forward(torch.zeros(1, 3, 2, 2), torch.zeros(1).long(), said, 1.0, **more)  # type: ignore[arg-type]
+    return Forward(torch.zeros(1, 3, 2, 2), torch.zeros(1).long(), said, CONFIG, **more)  # type: ignore[arg-type]
 
 
 def test_the_gap_of_convolutions_equals_a_value_computed_by_hand() -> None:
@@ -47,10 +48,9 @@ def test_the_gap_of_convolutions_equals_a_value_computed_by_hand() -> None:
         torch.zeros(1, 2),
         Probed(channels=seen),
         moments={"conv_statistics": real},
-        first_convolution_factor=10.0,
     )
     assert conv_statistics(given).item() == pytest.approx(10 * 7 + 1)
-    halved = replace(given, variance_factor=0.5)
+    halved = replace(given, config=CONFIG.model_copy(update={"variance_factor": 0.5}))
     assert conv_statistics(halved).item() == pytest.approx(10 * 6 + 1)
 
 
@@ -72,16 +72,9 @@ def test_feature_terms_equal_values_computed_by_hand() -> None:
 
 
 def recovered(*terms: str, steps: int = 40, **changes: object) -> RecoveredBatch:
-    config = config_of(*terms)
-    return recover_batch(
-        batch(),
-        config=config.model_copy(update={"steps": steps, **STILL, **changes}),
-        teachers=[teacher_of()],
-        seed=0,
-        start=noise(5, 2),
-        device="cpu",
-        expected=[expected(batch(), config)],
-    )
+    config = config_of(*terms).model_copy(update={"steps": steps, **STILL, **changes})
+    setup, real = RecoverySetup(config, [teacher_of()], seed=0), [expected(batch(), config)]
+    return recover_batch(batch(), setup, start=noise(5, 2), real=real)
 
 
 @pytest.mark.parametrize(
@@ -139,14 +132,14 @@ def moments_of(said: TeacherOutput) -> list[torch.Tensor]:
 
 
 def test_averaged_statistics_have_the_gradient_of_the_step_alone() -> None:
-    memory, now = Memory(0.75), torch.tensor([8.0], requires_grad=True)
-    first = memory.of(said_of(torch.tensor([4.0])), "teacher")
+    memory, now = StatisticsAverage(0.75), torch.tensor([8.0], requires_grad=True)
+    first = memory.update(said_of(torch.tensor([4.0])), "teacher")
     assert [moment.item() for moment in moments_of(first)] == [4.0] * 6
-    for moment in moments_of(memory.of(said_of(now), "teacher")):
+    for moment in moments_of(memory.update(said_of(now), "teacher")):
         assert moment.item() == pytest.approx(0.75 * 4 + 0.25 * 8)
         (gradient,) = torch.autograd.grad(moment, now)
         assert gradient.item() == 1.0
-    assert moments_of(memory.of(said_of(now), "another"))[0].item() == 8.0
+    assert moments_of(memory.update(said_of(now), "another"))[0].item() == 8.0
 
 
 def test_statistic_averages_start_anew_with_each_batch() -> None:
@@ -170,11 +163,11 @@ def test_the_tiles_of_a_mosaic_lie_nearer_to_their_own_originals_than_to_others(
     mosaic = config_of("feature_originals").mosaic
     assert mosaic is not None
     teacher, pixels = tiny_teacher(), noise(6, 7)
-    chosen = {"config": mosaic, "teacher": teacher, "seed": 0, "device": "cpu"}
+    chosen = {"config": mosaic, "teacher": teacher, "seed": 0}
     found = rank_crops(pixels, 1, "class_1", **chosen)  # type: ignore[arg-type]
     crops, ranked = found.crops, pixels[found.order]
     originals = describe_originals(
-        ranked, teacher, OriginalsConfig(images=2, layer=1, grid=4), count=8, device="cpu"
+        ranked, teacher, OriginalsConfig(images=2, layer=1, grid=4), count=8
     )
     space = PixelSpace.of(teacher.spec.mean, teacher.spec.std, teacher.head.weight)
     mosaics = np.stack([stitch(crops, index, factor=2) for index in range(2)])
@@ -202,13 +195,12 @@ def test_a_pool_may_have_teachers_without_batch_norm_but_not_only_such() -> None
         "squeeze.pool=[{model: {name: convnet3, width: 8}}]",
         "recover.teachers=[0, 1]",
     )
-    arguments = {"config": config, "seed": 0, "start": None, "device": "cpu"}
     teachers = [tiny_teacher(), without_batch_norm()]
-    made = recover_batch(batch(), teachers=teachers, **arguments)  # type: ignore[arg-type]
+    made = recover_batch(batch(), RecoverySetup(config, teachers, seed=0))
     assert made.trace[0]["bn_statistics"] > 0
     assert made.trace[1]["bn_statistics"] == 0
     with pytest.raises(ConfigError, match="no batch norm layer, bn_statistics needs one"):
-        recover_batch(batch(), teachers=teachers[1:], **arguments)  # type: ignore[arg-type]
+        RecoverySetup(config, teachers[1:], seed=0)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from distill_core.config.fields import Precision
 from distill_core.models.teacher import FrozenTeacher
 from distill_core.recover import terms
 from distill_core.recover.optimise import recover_batch
+from distill_core.recover.setup import RecoverySetup
 from distill_core.recover.terms import TERMS
 from tests.support.term_bench import (
     batch,
@@ -105,16 +106,10 @@ def test_equal_inputs_in_new_objects_give_the_same_bytes(term: str) -> None:
     config = config_of(term)
 
     def made() -> Any:
-        return recover_batch(
-            batch(),
-            config=config.model_copy(update={"steps": 4}),
-            teachers=[teacher_of()],
-            seed=0,
-            start=noise(5, 2),
-            device="cpu",
-            expected=[expected(batch(), config)],
-            student=student_of(),
-        )
+        four = config.model_copy(update={"steps": 4})
+        setup = RecoverySetup(four, [teacher_of()], seed=0, student=student_of())
+        real = [expected(batch(), config)]
+        return recover_batch(batch(), setup, start=noise(5, 2), real=real)
 
     first, again = made(), made()
     assert np.array_equal(first.pixels, again.pixels)
@@ -167,14 +162,8 @@ def test_a_term_of_weight_zero_is_neither_computed_nor_measured(
     assert not config.needs_class_statistics
     monkeypatch.setitem(TERMS, term, refuse)
     monkeypatch.setattr(FrozenTeacher, "of_groups", spy)
-    made = recover_batch(
-        batch(),
-        config=config.model_copy(update={"steps": 1}),
-        teachers=[teacher_of()],
-        seed=0,
-        start=noise(5, 2),
-        device="cpu",
-        student=student_of(),
-    )
+    single = config.model_copy(update={"steps": 1})
+    setup = RecoverySetup(single, [teacher_of()], seed=0, student=student_of())
+    made = recover_batch(batch(), setup, start=noise(5, 2))
     assert made.trace[0].keys() == {"step", "low", "lr", other, "total"}
     assert asked[:-1] == [(False, None)]  # the last look is at the finished images

@@ -17,12 +17,13 @@ from distill_core.recover.terms import (
     build_objective,
 )
 from distill_core.recover.terms.statistics import class_bn_statistics
-from tests.support.tiny import tiny_teacher
+from tests.support.tiny import tiny_recover, tiny_teacher
 
 
 def forward_of(statistics: tuple[LayerStatistics, ...], factor: float) -> Forward:
     output = TeacherOutput(torch.zeros(1, 2), torch.zeros(1, 2), statistics)
-    return Forward(torch.zeros(1, 3, 2, 2), torch.zeros(1, dtype=torch.int64), output, factor)
+    config = tiny_recover(f"recover.first_layer_factor={factor}")
+    return Forward(torch.zeros(1, 3, 2, 2), torch.zeros(1, dtype=torch.int64), output, config)
 
 
 def layer(mean: list[float], var: list[float]) -> LayerStatistics:

@@ -29,7 +29,6 @@ def ranked(config: MosaicConfig = MOSAIC, *, label: int = 1, seed: int = 0) -> n
         config=config,
         teacher=tiny_teacher(),
         seed=seed,
-        device="cpu",
     ).crops
 
 

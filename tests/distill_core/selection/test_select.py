@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 
 from distill_core.errors import DataError
+from distill_core.selection.class_images import ClassImages
 from distill_core.selection.select import (
     ClassSelection,
+    SelectionSetup,
     candidates_of,
     decode_selection,
     encode_selection,
     gets_right,
+    select_block,
     select_class,
     totals,
 )
@@ -76,14 +79,15 @@ def test_with_a_limit_each_round_considers_other_images() -> None:
 
 
 def test_a_class_without_images_is_refused() -> None:
+    none = ClassImages(lambda label: np.zeros(0, np.int64), lambda rows: np.zeros(0, np.uint8))
     with pytest.raises(DataError, match="class cat: no real image to start from"):
-        candidates(0)
+        select_block([(0, "cat")], none, SelectionSetup(tiny_teacher(), None, None, seed=0))
 
 
 def test_an_image_is_right_if_its_class_is_predicted() -> None:
     teacher = tiny_teacher()
     pixels = np.random.default_rng(0).integers(0, 256, (130, 3, SIDE, SIDE)).astype(np.uint8)
-    right = [gets_right(teacher, pixels, label, device="cpu") for label in range(4)]
+    right = [gets_right(teacher, pixels, label) for label in range(4)]
     assert np.sum(right, axis=0).tolist() == [1] * len(pixels)  # each in exactly one class
 
 
@@ -103,3 +107,26 @@ def test_a_block_is_read_back_as_it_was_written() -> None:
 def test_a_damaged_block_is_refused() -> None:
     with pytest.raises(DataError, match="not a complete Parquet file"):
         decode_selection(encode_selection({"cat": chosen("1", None)})[:-9])
+
+
+def test_a_block_orders_each_class_by_what_teacher_and_student_get_right() -> None:
+    teacher, student = tiny_teacher(), tiny_teacher(seed=1)
+    pixels = np.random.default_rng(1).integers(0, 256, (24, 3, SIDE, SIDE)).astype(np.uint8)
+    images = ClassImages(lambda label: np.arange(label, 24, 2), lambda rows: pixels[rows])
+    seen: list[tuple[int, int]] = []
+    selected = select_block(
+        [(0, "cat"), (1, "dog")],
+        images,
+        SelectionSetup(teacher, student, limit=9, seed=0),
+        used={"cat": np.array([3], np.int32)},
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    assert list(selected) == ["cat", "dog"]
+    assert seen == [(1, 2), (2, 2)]
+    assert 3 not in selected["cat"].order
+    for label, of_class in enumerate(selected.values()):
+        shown = pixels[images.rows_of(label)[of_class.order]]
+        wanted = gets_right(teacher, shown, label) & ~gets_right(student, shown, label)
+        assert len(of_class.order) == 9
+        assert wanted.sum() == of_class.counts["wanted"]
+        assert wanted[: wanted.sum()].all()

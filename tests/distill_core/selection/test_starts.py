@@ -13,10 +13,10 @@ from distill_core.config.fields import Precision
 from distill_core.config.recovery import InitName, RecoverConfig
 from distill_core.errors import DataError
 from distill_core.seeds import generator
+from distill_core.selection.class_images import ClassImages
 from distill_core.selection.coreset import herding, k_center
 from distill_core.selection.select import candidates_of, select_class
-from distill_core.selection.start import gaussian
-from distill_core.selection.starts import Starts
+from distill_core.selection.starts import Starts, gaussian
 from distill_core.sharding import Batch, ImageId
 from tests.support.tiny import CLASSES, SIDE, tiny_batch, tiny_recover, tiny_teacher
 
@@ -65,13 +65,11 @@ def starts(
 ) -> Starts:
     return Starts(
         config(case),
-        seed=seed,
-        rows_of=lambda label: rows_of(label, count),
-        pixels_of=lambda rows: POOL[rows],
-        teacher=lambda: tiny_teacher(precision),
-        device="cpu",
+        seed,
+        tiny_teacher(precision),
+        images=ClassImages(lambda label: rows_of(label, count), lambda rows: POOL[rows]),
+        selected=lambda image: judged(image, count, seed),
         reach=reach,
-        judged=lambda image: judged(image, count, seed),
     )
 
 

@@ -17,6 +17,7 @@ from distill_core.models.spec import TeacherSpec, check_start
 from distill_core.sharding import ClassEntry, class_list_hash
 from distill_core.squeeze.teacher import import_teacher, train_teacher
 from distill_core.training.distributed import DistributedContext
+from distill_core.training.runtime import TrainingRuntime
 from distill_core.training.supervised import Resident, TrainState, evaluate, train_step
 from tests.support.killed import Killed, MemoryCheckpoints
 from tests.support.teacher_training import TEST, TRAIN, TREE, run
@@ -30,7 +31,7 @@ def test_a_trained_teacher_is_accurate_and_described() -> None:
         TEST,
         run=config,
         class_hash="ab",
-        progress=lambda done, total: seen.append((done, total)),
+        runtime=TrainingRuntime(progress=lambda done, total: seen.append((done, total))),
     )
     assert squeezed.accuracy.top1 > 80
     assert seen == [(epoch, 8) for epoch in range(1, 9)]
@@ -68,10 +69,18 @@ def test_a_killed_and_resumed_training_gives_the_same_bytes(model: str, killed: 
     undisturbed = train_teacher(TRAIN, TEST, run=config, class_hash="ab")
     checkpoints = MemoryCheckpoints(dies_after=killed)
     with pytest.raises(Killed):
-        train_teacher(TRAIN, TEST, run=config, class_hash="ab", checkpoints=checkpoints)
+        train_teacher(
+            TRAIN,
+            TEST,
+            run=config,
+            class_hash="ab",
+            runtime=TrainingRuntime(checkpoints=checkpoints),
+        )
     torch.manual_seed(123)
     checkpoints.dies_after = None
-    resumed = train_teacher(TRAIN, TEST, run=config, class_hash="ab", checkpoints=checkpoints)
+    resumed = train_teacher(
+        TRAIN, TEST, run=config, class_hash="ab", runtime=TrainingRuntime(checkpoints=checkpoints)
+    )
     assert resumed == undisturbed
     assert list(checkpoints.kept) == [1, 2, 3]
 
@@ -80,22 +89,32 @@ def test_adam_resumes_bit_for_bit() -> None:
     config = run(training={"optimizer": {"name": "adamw", "lr": 0.01}, "nesterov": False})
     checkpoints = MemoryCheckpoints(dies_after=1)
     with pytest.raises(Killed):
-        train_teacher(TRAIN, TEST, run=config, class_hash="ab", checkpoints=checkpoints)
+        train_teacher(
+            TRAIN,
+            TEST,
+            run=config,
+            class_hash="ab",
+            runtime=TrainingRuntime(checkpoints=checkpoints),
+        )
     resumed = train_teacher(
         TRAIN,
         TEST,
         run=config,
         class_hash="ab",
-        checkpoints=MemoryCheckpoints(kept=checkpoints.kept),
+        runtime=TrainingRuntime(checkpoints=MemoryCheckpoints(kept=checkpoints.kept)),
     )
     assert resumed == train_teacher(TRAIN, TEST, run=config, class_hash="ab")
 
 
 def test_a_finished_training_is_not_repeated() -> None:
     checkpoints = MemoryCheckpoints()
-    first = train_teacher(TRAIN, TEST, run=run(), class_hash="ab", checkpoints=checkpoints)
+    first = train_teacher(
+        TRAIN, TEST, run=run(), class_hash="ab", runtime=TrainingRuntime(checkpoints=checkpoints)
+    )
     checkpoints.dies_after = 3
-    again = train_teacher(TRAIN, TEST, run=run(), class_hash="ab", checkpoints=checkpoints)
+    again = train_teacher(
+        TRAIN, TEST, run=run(), class_hash="ab", runtime=TrainingRuntime(checkpoints=checkpoints)
+    )
     assert again == first
 
 
@@ -240,10 +259,22 @@ def test_a_killed_fine_tuning_resumes_with_the_same_bytes() -> None:
     old, _ = teacher_of()
     checkpoints = MemoryCheckpoints(dies_after=1)
     with pytest.raises(Killed):
-        train_teacher(TRAIN, TEST, run=grown(), class_hash="cd", start=old, checkpoints=checkpoints)
+        train_teacher(
+            TRAIN,
+            TEST,
+            run=grown(),
+            class_hash="cd",
+            start=old,
+            runtime=TrainingRuntime(checkpoints=checkpoints),
+        )
     checkpoints.dies_after = None
     resumed = train_teacher(
-        TRAIN, TEST, run=grown(), class_hash="cd", start=old, checkpoints=checkpoints
+        TRAIN,
+        TEST,
+        run=grown(),
+        class_hash="cd",
+        start=old,
+        runtime=TrainingRuntime(checkpoints=checkpoints),
     )
     assert resumed == train_teacher(TRAIN, TEST, run=grown(), class_hash="cd", start=old)
 

@@ -11,14 +11,22 @@ from distill_core.config.terms import Measured, OriginalsConfig
 from distill_core.errors import DataError
 from distill_core.models.moments import channel_moments, patch_moments
 from distill_core.seeds import generator
+from distill_core.selection import class_images
+from distill_core.selection.class_images import ClassImages
 from distill_core.sharding import Batch, ImageId
-from distill_core.statistics import measure
 from distill_core.statistics.barycentre import barycentre
-from distill_core.statistics.measure import describe_originals, measure_class
+from distill_core.statistics.measure import (
+    MeasureSetup,
+    describe_originals,
+    measure_block,
+    measure_class,
+)
 from distill_core.storage.statistics_files import (
+    POOLED,
     Rows,
     decode_pooled,
     decode_statistics,
+    encode_block,
     encode_pooled,
     encode_statistics,
     layers_of,
@@ -38,7 +46,7 @@ def images(count: int, seed: int = 0) -> np.ndarray:
 def measured(seed: int, measured: frozenset[Measured] = EVERYTHING) -> Rows:
     rng = generator(seed)
     return measure_class(
-        images(7, seed), tiny_teacher("float64"), device="cpu", measured=measured, points=3, rng=rng
+        images(7, seed), tiny_teacher("float64"), measured=measured, points=3, rng=rng
     )
 
 
@@ -66,7 +74,7 @@ def test_the_moments_of_a_class_are_those_of_all_its_images_together() -> None:
     teacher, pixels = tiny_teacher("float64"), images(7)
     convolution = next(m for m in teacher.backbone.modules() if isinstance(m, torch.nn.Conv2d))
     seen = convolution(normalised(pixels)).transpose(0, 1).flatten(1)
-    found = measure_class(pixels, teacher, device="cpu")
+    found = measure_class(pixels, teacher)
     np.testing.assert_allclose(found["000.mean"], seen.mean(dim=1).numpy(), atol=1e-12)
     var = seen.var(dim=1, unbiased=False).numpy()
     np.testing.assert_allclose(found["000.var"], var, atol=1e-12)
@@ -81,13 +89,13 @@ def test_convolution_statistics_are_measured_at_the_inputs() -> None:
 
 def test_only_the_requested_statistics_are_measured() -> None:
     assert all(name.startswith("channels/") for name in measured(0, frozenset({"channels"})))
-    names = measure_class(images(2), tiny_teacher(), device="cpu").keys()
+    names = measure_class(images(2), tiny_teacher()).keys()
     assert all(name[:3].isdigit() for name in names)
 
 
 def test_many_images_are_measured_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = measured(0)
-    monkeypatch.setattr(measure, "FORWARD_BATCH", 3)
+    monkeypatch.setattr(class_images, "FORWARD_BATCH", 3)
     parts = measured(0)
     assert parts.keys() == whole.keys()
     for name, values in whole.items():
@@ -183,6 +191,26 @@ def test_a_barycentre_is_the_mean_for_one_point_and_the_images_for_few_of_them()
 def test_originals_are_described_at_the_input_of_a_convolution_and_used_again() -> None:
     teacher, pixels = tiny_teacher("float64"), images(3)
     settings = OriginalsConfig(images=2, layer=0, grid=2)
-    found = describe_originals(pixels, teacher, settings, count=4, device="cpu")
+    found = describe_originals(pixels, teacher, settings, count=4)
     expected = torch.nn.functional.adaptive_avg_pool2d(normalised(pixels), 2).flatten(1)
     np.testing.assert_allclose(found, expected[[0, 1, 2, 0]].numpy(), atol=1e-12)
+
+
+def test_a_block_holds_what_its_terms_need_of_each_class() -> None:
+    needs, teacher = config("conv_statistics", "class_bn_statistics"), tiny_teacher()
+    real = ClassImages(lambda label: np.arange(7), lambda rows: images(7)[rows])
+    seen: list[tuple[int, int]] = []
+    block = measure_block(
+        list(enumerate(NAMES)),
+        real,
+        MeasureSetup(needs, teacher, scorer=teacher, seed=0),
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    assert list(block) == list(NAMES)
+    assert seen == [(1, 2), (2, 2)]
+    alone = measure_class(images(7), teacher, measured=needs.measured)
+    assert block["cat"].keys() == alone.keys()
+    assert all(np.array_equal(block["dog"][name], alone[name]) for name in alone)
+    assert encode_block(block, needs).keys() == {"safetensors", POOLED}
+    only_norms = config("class_bn_statistics")
+    assert encode_block(block, only_norms).keys() == {"safetensors"}

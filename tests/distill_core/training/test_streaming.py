@@ -12,6 +12,7 @@ import torch
 from distill_core.errors import ConfigError, DataError
 from distill_core.squeeze.teacher import train_teacher
 from distill_core.training.distributed import DistributedContext
+from distill_core.training.runtime import TrainingRuntime
 from distill_core.training.streaming import AHEAD, Streamed, StreamedSplit, fits
 from distill_core.training.supervised import Resident
 from tests.support.killed import Killed, MemoryCheckpoints
@@ -42,9 +43,17 @@ def test_every_batch_is_that_of_resident_images(world: DistributedContext) -> No
 def test_an_interrupted_training_on_streamed_images_gives_the_same_teacher() -> None:
     unread, checkpoints = StreamedSplit(read, TRAIN.labels), MemoryCheckpoints(dies_after=2)
     with pytest.raises(Killed):
-        train_teacher(unread, TEST, run=run(), class_hash="ab", checkpoints=checkpoints)
+        train_teacher(
+            unread,
+            TEST,
+            run=run(),
+            class_hash="ab",
+            runtime=TrainingRuntime(checkpoints=checkpoints),
+        )
     checkpoints.dies_after = None
-    resumed = train_teacher(unread, TEST, run=run(), class_hash="ab", checkpoints=checkpoints)
+    resumed = train_teacher(
+        unread, TEST, run=run(), class_hash="ab", runtime=TrainingRuntime(checkpoints=checkpoints)
+    )
     assert resumed == train_teacher(TRAIN, TEST, run=run(), class_hash="ab")
 
 

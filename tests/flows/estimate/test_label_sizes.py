@@ -44,7 +44,7 @@ def test_predicted_label_bytes_are_close(kind: str) -> None:
         rows = ImageRows(images, rng.integers(0, 256, (len(images), 3, SIDE, SIDE), np.uint8))
         for first in range(0, relabel.stored_views, relabel.views_per_shard):
             views = range(first, min(first + relabel.views_per_shard, relabel.stored_views))
-            made = relabel_shard(rows, views, config=relabel, teacher=teacher, seed=0, device="cpu")
+            made = relabel_shard(rows, views, config=relabel, teacher=teacher, seed=0)
             written, files = written + len(encode_labels(made)), files + 1
     plan = workload.plan_run(run)
     assert plan.label_shards == files

@@ -14,6 +14,7 @@ from distill_core.storage.checkpoints import Checkpoints
 from distill_core.storage.markers import ShardFacts
 from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.store import Store
+from distill_core.training.runtime import TrainingRuntime
 from distill_core.training.supervised import Labelled
 from tasks.execution import RetryPolicy
 from tasks.jobs import Job, Receipt, WorkerSpec
@@ -131,7 +132,7 @@ def after_one_epoch(runs: list[Run]) -> bytes:
         test,
         run=context.config,
         class_hash=context.plan.index.class_hash,
-        checkpoints=kept,
+        runtime=TrainingRuntime(checkpoints=kept),
     )
     return kept[1]
 

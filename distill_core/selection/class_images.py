@@ -1,0 +1,51 @@
+"""Real images by class, and the input that a network takes of them.
+
+Axes: n images of a class, S side in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distill_core.errors import DataError
+from distill_core.models.teacher import FORWARD_BATCH, FrozenTeacher
+from distill_core.transforms.pixel_space import PixelSpace
+
+Rows = np.ndarray  # (n,) int64, numbers of real images
+
+
+@dataclass(frozen=True)
+class ClassImages:
+    """The readable real training images of a dataset, by class; nothing is read in advance."""
+
+    rows_of: Callable[[int], Rows]  # class id -> its rows
+    pixels_of: Callable[[Rows], np.ndarray]  # (n,) rows -> (n, 3, S, S) uint8
+
+    def rows(self, label: int, wnid: str) -> Rows:
+        """Return the rows of a class, at least one.
+
+        Raises:
+            DataError: the class has no image.
+        """
+        rows = self.rows_of(label)
+        if len(rows) == 0:
+            raise DataError(f"class {wnid}: no real image to start from. Use init: gaussian.")
+        return rows
+
+
+def forward_batches(images: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield images, or rows of images, as many at a time as one forward pass takes."""
+    for start in range(0, len(images), FORWARD_BATCH):
+        yield images[start : start + FORWARD_BATCH]
+
+
+def normalised(network: FrozenTeacher, pixels: np.ndarray | Tensor) -> Tensor:
+    """Return (B, 3, S, S) uint8 pixels as a network takes them: on its device, normalised."""
+    space = PixelSpace.of(network.spec.mean, network.spec.std, network.head.weight)
+    tensor = torch.from_numpy(pixels) if isinstance(pixels, np.ndarray) else pixels
+    return space.normalise(tensor.to(network.head.weight.device))

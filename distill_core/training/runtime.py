@@ -1,0 +1,28 @@
+"""The process that trains: its device, its place among others, and its checkpoints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from distill_core.progress import Progress, silent
+from distill_core.training.checkpoint import CheckpointPort
+from distill_core.training.distributed import DistributedContext
+
+
+@dataclass(frozen=True)
+class TrainingRuntime:
+    """All that a training depends on without its result depending on it.
+
+    On one kind of device, and with as many threads, the result is the same bytes.
+
+    Args:
+        device: where this process computes.
+        world: this process among all that share the training.
+        checkpoints: where the main process keeps the state; None keeps none.
+        progress: called with (epochs done, epochs in total).
+    """
+
+    device: str = "cpu"
+    world: DistributedContext = DistributedContext()
+    checkpoints: CheckpointPort | None = None
+    progress: Progress = silent
