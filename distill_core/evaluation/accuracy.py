@@ -1,6 +1,6 @@
-"""How often a network is right: counts that add up over blocks of images, and percents of them.
+"""Accuracy as counts that add up over blocks of images, and as percentages of them.
 
-No torch here: reports add up what workers counted.
+No torch here: reports add up the counts of workers.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """Percent of images whose class is the first, or among the first five."""
+    """Percentage of images whose class is the first, or among the first five."""
 
     top1: float
     top5: float
@@ -24,7 +24,7 @@ class Accuracy:
 
 @dataclass(frozen=True, slots=True)
 class Hits:
-    """How many images were looked at, and how many of them were right at top-1 and at top-5."""
+    """Numbers of images: all evaluated ones, and those that are right at top-1 and at top-5."""
 
     images: int = 0
     top1: int = 0
@@ -35,7 +35,7 @@ class Hits:
 
     @property
     def accuracy(self) -> Accuracy:
-        """Return the percents, to four decimals; zero of no image at all."""
+        """Return the percentages, to four decimals; zero if there is no image."""
         top1, top5 = (100 * hits / max(self.images, 1) for hits in (self.top1, self.top5))
         return Accuracy(round(top1, 4), round(top5, 4))
 
@@ -50,7 +50,7 @@ def total(counted: ClassHits) -> Hits:
 
 @dataclass
 class AccuracyHistory:
-    """Accuracies so far. `best` is chosen on the test split itself, and named so."""
+    """Accuracies of a training so far; `best` is chosen on the test split itself."""
 
     curve: list[dict[str, float]] = field(default_factory=list)
     last: Accuracy = Accuracy(0.0, 0.0)
@@ -59,7 +59,7 @@ class AccuracyHistory:
     best_epoch: int = 0
 
     def add(self, epoch: int, loss: float, *, raw: Accuracy, ema: Accuracy) -> None:
-        """Note how good the raw and the averaged weights are after so many epochs."""
+        """Add the accuracy of the raw and of the averaged weights after so many epochs."""
         point = {"epoch": epoch, "loss": loss, "top1": raw.top1, "ema_top1": ema.top1}
         self.curve.append(point)
         self.last, self.ema = raw, ema
@@ -73,5 +73,5 @@ class AccuracyHistory:
     @classmethod
     def from_dict(cls, tree: Mapping[str, Any]) -> AccuracyHistory:
         """Read back what `to_dict` wrote."""
-        judged = {name: Accuracy(**tree[name]) for name in ("last", "ema", "best")}
-        return cls(curve=list(tree["curve"]), best_epoch=tree["best_epoch"], **judged)
+        accuracies = {name: Accuracy(**tree[name]) for name in ("last", "ema", "best")}
+        return cls(curve=list(tree["curve"]), best_epoch=tree["best_epoch"], **accuracies)

@@ -1,8 +1,8 @@
-"""Which images of the test split judge a student, and when: a pure function of counts.
+"""The images of the test split that a student is evaluated on, as a pure function of counts.
 
-A student is judged now and then while it trains, and in the end. Where the split is larger than one
-validation shard, the end is a stage of its own, one block of images per job, and training looks at
-a part of the split only. Rows are counted among the readable images, which stand in class order.
+A student is evaluated every few epochs, and at the end. Where the split is larger than one
+validation shard, the end is a stage of its own, one block of images per job, and training uses a
+part of the split only. Rows are counted among the readable images, which are in class order.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ IN_TRAINING = 10_000  # test images at most; the standard error of an accuracy i
 
 
 def validation_blocks(images: int, shard: int) -> tuple[range, ...]:
-    """Return the blocks that the stage `validate` judges; none where training judges them all.
+    """Return the blocks of the stage `validate`; none where training evaluates all images.
 
     Args:
         images: readable images in the test split.
-        shard: of them in one block, at most.
+        shard: images of one block at most.
     """
     if images <= shard:
         return ()
@@ -23,14 +23,14 @@ def validation_blocks(images: int, shard: int) -> tuple[range, ...]:
 
 
 def rows_in_training(images: int, shard: int) -> list[int] | None:
-    """Return the evenly spaced test images that judge a student while it trains; None: all of them.
+    """Return the evenly spaced test images that training evaluates on; None: all of them.
 
-    All where they fit one shard, for then nobody judges later. Otherwise the size of a shard does
-    not matter here: changing it trains no student again.
+    All are used where they fit one shard, because then there is no later validation. Otherwise the
+    size of a shard does not matter here, so that changing it trains no student again.
 
     Args:
         images: readable images in the test split.
-        shard: of them in one validation shard, at most.
+        shard: images of one validation shard at most.
     """
     if images <= max(shard, IN_TRAINING):
         return None

@@ -1,6 +1,7 @@
-"""What label shards hold of one view, turned into logits by the batch on the student's device.
+"""Stored labels of one view, decoded to logits batch by batch on the student's device.
 
-Codes and half-precision numbers travel as they are stored and are widened where they arrive.
+Codes and half-precision numbers are moved as they are stored, and widened on the device.
+
 Axes: N images of all S shards, B rows of a batch, D features, C classes, k kept logits.
 """
 
@@ -34,7 +35,7 @@ class Head:
 
 @dataclass(frozen=True, eq=False)
 class CodedFeatures:
-    """Features as codes, which stay on the host until a batch asks for them."""
+    """Features as codes, which stay on the host until a batch needs them."""
 
     codes: np.ndarray  # (N, ceil(D * bits / 8)) uint8
     shard: np.ndarray  # (N,) int64, the row of `scale` and `offset` of each image
@@ -45,8 +46,8 @@ class CodedFeatures:
 
     def __call__(self, rows: np.ndarray) -> Tensor:
         """Return the logits of (B,) rows."""
-        codes = taken(self.codes, rows, self.scale.device)
-        shard = taken(self.shard, rows, self.scale.device)
+        codes = take_rows(self.codes, rows, self.scale.device)
+        shard = take_rows(self.shard, rows, self.scale.device)
         scale, offset = (part.index_select(0, shard) for part in (self.scale, self.offset))
         return self.head(decode(codes, scale, offset, bits=self.bits))
 
@@ -60,12 +61,12 @@ class HalfLogits:
 
     def __call__(self, rows: np.ndarray) -> Tensor:
         """Return the logits of (B,) rows, float32."""
-        return taken(self.values, rows, self.device).float()
+        return take_rows(self.values, rows, self.device).float()
 
 
 @dataclass(frozen=True, eq=False)
 class KeptLogits:
-    """The largest logits; what is left out is put in when a batch asks."""
+    """The largest logits; those left out are filled in batch by batch."""
 
     values: np.ndarray  # (N, k) float16
     ids: np.ndarray  # (N, k) uint16
@@ -77,7 +78,7 @@ class KeptLogits:
     def __call__(self, rows: np.ndarray) -> Tensor:
         """Return the logits of (B,) rows, float32."""
         values, ids, others = (
-            taken(every, rows, self.device) for every in (self.values, self.ids, self.others)
+            take_rows(array, rows, self.device) for array in (self.values, self.ids, self.others)
         )
         top = Top(values.float(), ids.long(), others.float())
         return restore(top, classes=self.classes, rest=self.rest)
@@ -98,6 +99,6 @@ def decode(codes: Tensor, scale: Tensor, offset: Tensor, *, bits: int) -> Tensor
     return (codes * scale).add_(offset)
 
 
-def taken(every: np.ndarray, rows: np.ndarray, device: torch.device) -> Tensor:
+def take_rows(array: np.ndarray, rows: np.ndarray, device: torch.device) -> Tensor:
     """Return some rows of an array on a device, in the array's own type."""
-    return torch.from_numpy(every[rows]).to(device, non_blocking=True)
+    return torch.from_numpy(array[rows]).to(device, non_blocking=True)

@@ -1,4 +1,4 @@
-"""Features rounded to codes, by the batch, on the device where the teacher gave them.
+"""Features rounded to codes, batch by batch, on the device of the teacher.
 
 Axes: D features; leading axes are free.
 """
@@ -45,7 +45,7 @@ def quantise(features: Tensor, *, bits: int = 8) -> tuple[Tensor, Affine]:
 
 
 def _check(span: Tensor, offset: Tensor, top: Tensor) -> None:
-    """Refuse channels that no levels can cover."""
+    """Raise a DataError for channels that no levels can cover."""
     finite = torch.isfinite(span)
     if not finite.all():
         bad = int(finite.int().argmin())
@@ -58,9 +58,9 @@ def _check(span: Tensor, offset: Tensor, top: Tensor) -> None:
 def _rounded(rows: Tensor, offset: Tensor, steps: Tensor) -> Tensor:
     """Return the nearest levels of (N, D) features, uint8, block by block of rows.
 
-    No code needs a clip: none is below 0, for no feature is below its offset, and none is above
-    the highest level, for rounding is monotonic (no difference exceeds `span`) and three
-    roundings carry span * steps at most 4 parts in 2^24 above it, where it still rounds down.
+    No code needs clipping. None is below 0, because no feature is below its offset. None is above
+    the highest level, because rounding is monotonic (no difference exceeds `span`) and three
+    roundings raise span * steps at most 4 parts in 2^24 above it, where it still rounds down.
     """
     limit = CACHED if rows.device.type == "cpu" else GPU_BLOCK
     step = max(1, limit // max(1, rows.shape[1]))

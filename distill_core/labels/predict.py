@@ -1,4 +1,4 @@
-"""What a teacher says of a view: shared by stored labels and by labels computed again.
+"""A teacher's predictions on a view, for stored labels and for labels computed online alike.
 
 Axes: N images of a shard, D features, C classes.
 """
@@ -16,7 +16,7 @@ from distill_core.models.teacher import FORWARD_BATCH, FrozenTeacher, TeacherOut
 
 
 @torch.no_grad()
-def describe(
+def predict_view(
     teacher: FrozenTeacher | Ensemble,
     pixels: Tensor,
     drawn: LabelView,
@@ -24,15 +24,15 @@ def describe(
     *,
     parts: int = 1,
 ) -> TeacherOutput:
-    """Return what the teacher says of one view of all N images of a shard.
+    """Return the teacher's output on one view of all N images of a shard.
 
     Args:
         teacher: frozen, on the device of `pixels`.
         pixels: (N, 3, S, S) uint8.
         drawn: draws for the N images.
-        config: says which mix was drawn, and whether images pool their statistics.
-        parts: into how many forward passes each one is cut, on a device that is full; labels then
-            differ by rounding at most. Pools stay whole.
+        config: the kind of mix, and whether images pool their statistics.
+        parts: pieces that each forward pass is cut into, for a device without room for it; labels
+            then differ by rounding at most. Pools stay whole.
 
     Source: arXiv:2306.13092 (SRe2L), section 3.3 (FKD labels).
     """
@@ -50,9 +50,9 @@ def describe(
 def groups_of(
     count: int, drawn: LabelView, config: RelabelConfig, *, size: int
 ) -> tuple[list[np.ndarray], bool]:
-    """Return which images share a forward pass, and whether they pool their statistics.
+    """Return the images of each forward pass, and whether they pool their statistics.
 
-    Pools are as even as can be, so that none is a single image.
+    Pools are as even as possible, so that none is a single image.
 
     Source of pools: arXiv:2501.07575 (CV-DD, SRe2L++), batch-specific soft labels. Differs from the
     published code: dropout stays off, and students may read the labels in any other batches.

@@ -1,4 +1,4 @@
-"""Relabel: the teacher describes views of the decoded, stored images.
+"""Relabel: the teacher's predictions on views of the decoded, stored images.
 
 Axes: V views, N images, D features, C classes.
 """
@@ -16,7 +16,7 @@ from torch import Tensor
 from distill_core.config.students import RelabelConfig
 from distill_core.errors import DataError, DivergedError
 from distill_core.labels.encoding import quantise
-from distill_core.labels.predict import describe
+from distill_core.labels.predict import predict_view
 from distill_core.labels.topk import keep_top
 from distill_core.labels.views import LabelView, sample_label_view
 from distill_core.models.ensemble import Ensemble
@@ -46,7 +46,7 @@ def relabel_shard(
         teacher: frozen.
         seed: the run's seed.
         progress: called after every view with (views done, views in total).
-        parts: pieces that each forward pass is cut into, see `describe`.
+        parts: pieces that each forward pass is cut into, see `predict_view`.
 
     Raises:
         DivergedError: a label is not finite, or too large for the scheme.
@@ -57,14 +57,14 @@ def relabel_shard(
     )
     pixels = torch.from_numpy(rows.pixels).to(teacher.head.weight.device)
     drawn = [sample_label_view(seed, rows.images, view, config, side=spec.side) for view in views]
-    said: dict[str, Tensor] = {}
-    for number, one in enumerate(drawn):
+    kept: dict[str, Tensor] = {}  # by name, (V, N, ...)
+    for number, draw in enumerate(drawn):
         if scheme != "online":
-            output = describe(teacher, pixels, one, config, parts=parts)
+            output = predict_view(teacher, pixels, draw, config, parts=parts)
             for name, part in _kept(output, scheme, config, where=rows.images[0]).items():
-                if name not in said:
-                    said[name] = part.new_empty(len(drawn), *part.shape)
-                said[name][number] = part
+                if name not in kept:
+                    kept[name] = part.new_empty(len(drawn), *part.shape)
+                kept[name][number] = part
         progress(number + 1, len(drawn))
     return LabelRows(
         scheme=scheme,
@@ -78,7 +78,7 @@ def relabel_shard(
         lam=np.stack([d.mix.lam for d in drawn]),
         mix_boxes=np.stack([d.mix.boxes for d in drawn]),
         colours=np.stack([d.mix.colours for d in drawn]),
-        **_stored(scheme, said, config, where=rows.images[0]),
+        **_stored(scheme, kept, config, where=rows.images[0]),
         **_drawn_columns(drawn),
     )
 
@@ -86,21 +86,21 @@ def relabel_shard(
 def _drawn_columns(drawn: Sequence[LabelView]) -> dict[str, Any]:
     """Return the draws that only some configs make."""
     columns: dict[str, list[np.ndarray]] = {}
-    for one in drawn:
-        if one.patches is not None:
-            columns.setdefault("patches", []).append(one.patches)
-        if one.operations is not None:
-            columns.setdefault("operations", []).append(one.operations.kinds)
-            columns.setdefault("arguments", []).append(one.operations.arguments)
+    for draw in drawn:
+        if draw.patches is not None:
+            columns.setdefault("patches", []).append(draw.patches)
+        if draw.operations is not None:
+            columns.setdefault("operations", []).append(draw.operations.kinds)
+            columns.setdefault("arguments", []).append(draw.operations.arguments)
     return {name: np.stack(values) for name, values in columns.items()}
 
 
 def _kept(
     output: TeacherOutput, scheme: str, config: RelabelConfig, *, where: object
 ) -> dict[str, Tensor]:
-    """Return what is kept of a teacher's words on one view.
+    """Return the part of a teacher's output on one view that the scheme keeps.
 
-    Features stay on the device until all views are known, because one map serves them all.
+    Features stay on the device until all views are computed, because one map serves them all.
     """
     if scheme == "features":
         return {"values": output.features.float()}
@@ -112,15 +112,15 @@ def _kept(
 
 
 def _stored(
-    scheme: str, said: dict[str, Tensor], config: RelabelConfig, *, where: object
+    scheme: str, kept: dict[str, Tensor], config: RelabelConfig, *, where: object
 ) -> dict[str, Any]:
-    """Return what is stored of the teacher's words: codes, fp16 logits, or nothing."""
+    """Return the stored values: codes, fp16 logits, or nothing."""
     if scheme == "online":
         return {"values": None, "affine": None}
     if scheme != "features":
-        return {name: part.numpy() for name, part in said.items()} | {"affine": None}
+        return {name: part.numpy() for name, part in kept.items()} | {"affine": None}
     try:
-        codes, affine = quantise(said["values"], bits=config.bits)
+        codes, affine = quantise(kept["values"], bits=config.bits)
     except DataError as error:
         raise DivergedError(f"relabel: the shard of {where}: {error}") from error
     return {"values": codes.cpu().numpy(), "affine": affine}

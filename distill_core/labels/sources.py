@@ -1,6 +1,6 @@
-"""Where a student's labels come from: stored shards, or the teacher asked again.
+"""The sources of a student's labels: stored shards, the teacher itself, or none.
 
-Images of several shards stand one after another; a row is a position among all of them, and
+The images of several shards follow one another; a row is a position among all of them, and
 partners, which are rows of one shard in storage, become such rows too.
 Axes: N images of all shards, B rows of a batch, D features, C classes.
 """
@@ -19,9 +19,8 @@ from torch import Tensor
 from distill_core.config.students import RelabelConfig, Rest
 from distill_core.errors import DataError
 from distill_core.labels.decoding import CodedFeatures, HalfLogits, Head, KeptLogits
-from distill_core.labels.predict import describe
-from distill_core.labels.reading import ParallelReads, ViewReader
-from distill_core.labels.view_buffer import ViewBuffer
+from distill_core.labels.predict import predict_view
+from distill_core.labels.reading import ParallelReads, ViewBuffer, ViewReader
 from distill_core.labels.views import LabelView, sample_label_view
 from distill_core.models.ensemble import Ensemble
 from distill_core.models.teacher import FrozenTeacher
@@ -33,7 +32,7 @@ from distill_core.transforms.views import View
 
 @dataclass(frozen=True)
 class Labels:
-    """One view of all N images, and what the teacher says of any rows of it."""
+    """One view of all N images, and the teacher's logits of any rows of it."""
 
     drawn: LabelView
     logits: Callable[[np.ndarray], Tensor]  # (B,) rows -> (B, C) logits
@@ -43,8 +42,8 @@ class Labels:
 class Prefetched:
     """Labels that are being read."""
 
-    finish: Callable[[], Labels]  # waits for them; raises what reading raised
-    stop: Callable[[], None]  # lets go of them; nothing is left running
+    finish: Callable[[], Labels]  # waits for them; raises the error of a read that failed
+    stop: Callable[[], None]  # discards them; no thread is left running
 
 
 class LabelSource(Protocol):
@@ -52,7 +51,7 @@ class LabelSource(Protocol):
 
     @property
     def shards(self) -> Sequence[Any]:
-        """Return what there is of each image shard."""
+        """Return one entry per image shard."""
 
     def view(self, view: int | Sequence[int]) -> Labels:
         """Return the labels of one view of every image; one for all shards, or one for each."""
@@ -63,8 +62,8 @@ class StoredLabels:
     """Labels from label shards, one view in memory at a time.
 
     A view of features holds N * D * bits / 8 bytes of codes, below 100 bytes of draws per image and
-    8 * D bytes per shard; while it is read, one row group per reader as well. Beside that, whoever
-    reads keeps the footer of each file.
+    8 * D bytes per shard; while it is read, one row group per reader as well. Beside that, each
+    reader keeps the footers of its files.
     """
 
     shards: Sequence[ViewReader]  # by image shard
@@ -72,14 +71,14 @@ class StoredLabels:
     head: tuple[Tensor, Tensor]  # (C, D) weight and (C,) bias of the teacher
     device: str | torch.device
     rest: Rest = "none"  # of top-k labels
-    half: bool = False  # whether features meet the head in bfloat16
+    half: bool = False  # whether features are multiplied by the head in bfloat16
 
     def view(self, view: int | Sequence[int]) -> Labels:
         """Read one row group of every shard."""
         return self.begin(view).finish()
 
     def begin(self, view: int | Sequence[int]) -> Prefetched:
-        """Read a view in the background; its labels are for who finishes it."""
+        """Start to read a view in the background."""
         buffer = ViewBuffer(self.counts)
 
         def read(shard: int, view: int) -> None:
@@ -119,14 +118,14 @@ class OnlineLabels:
     seed: int
 
     def view(self, view: int | Sequence[int]) -> Labels:
-        """Ask the teacher about one view of every image."""
+        """Compute the labels of one view of every image."""
         views = by_shard(view, len(self.shards))
         drawn = [self._draw(s[0], v) for s, v in zip(self.shards, views, strict=True)]
         # Features, not logits: at 21,841 classes the logits of a view would fill the memory.
         features = torch.cat(
             [
-                describe(self.teacher, pixels, one, self.config).features
-                for (_, pixels), one in zip(self.shards, drawn, strict=True)
+                predict_view(self.teacher, pixels, draw, self.config).features
+                for (_, pixels), draw in zip(self.shards, drawn, strict=True)
             ]
         )
 
@@ -155,8 +154,8 @@ class ViewsOnly:
         """Draw one view of every image."""
         pairs = zip(self.shards, by_shard(view, len(self.shards)), strict=True)
         drawn = [
-            sample_label_view(self.seed, images, one, self.config, side=self.side)
-            for images, one in pairs
+            sample_label_view(self.seed, images, view_id, self.config, side=self.side)
+            for images, view_id in pairs
         ]
         return Labels(concatenate(drawn), _no_logits)
 
@@ -168,17 +167,17 @@ def by_shard(view: int | Sequence[int], shards: int) -> Sequence[int]:
 
 def concatenate(drawn: Sequence[LabelView]) -> LabelView:
     """Join the draws of several shards; partners become rows among all images."""
-    sizes = [len(one.view.boxes) for one in drawn]
+    sizes = [len(draw.view.boxes) for draw in drawn]
     offsets = np.cumsum([0, *sizes[:-1]]).astype(np.int32)
-    mixes = [one.mix for one in drawn]
+    mixes = [draw.mix for draw in drawn]
     partners = [mix.partners + offset for mix, offset in zip(mixes, offsets, strict=True)]
-    done = [one.operations for one in drawn if one.operations is not None]
-    shuffled = [one.patches for one in drawn if one.patches is not None]
+    operations = [draw.operations for draw in drawn if draw.operations is not None]
+    patches = [draw.patches for draw in drawn if draw.patches is not None]
     return LabelView(
-        View(**_joined([one.view for one in drawn])),
+        View(**_joined([draw.view for draw in drawn])),
         Mix(**_joined(mixes) | {"partners": np.concatenate(partners)}),
-        patches=np.concatenate(shuffled) if shuffled else None,
-        operations=Operations(**_joined(done)) if done else None,
+        patches=np.concatenate(patches) if patches else None,
+        operations=Operations(**_joined(operations)) if operations else None,
     )
 
 
@@ -189,4 +188,4 @@ def _joined(parts: Sequence[Any]) -> dict[str, np.ndarray]:
 
 
 def _no_logits(rows: np.ndarray) -> Tensor:
-    raise DataError("hard labels: nobody described these views. Use a label source with a teacher.")
+    raise DataError("hard labels: these views have no logits. Use a label source with a teacher.")

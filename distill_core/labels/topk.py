@@ -1,7 +1,8 @@
-"""Labels of which only the largest logits are kept: a method, not a codec, for it loses much.
+"""Labels of which only the largest logits are kept; a method, not a codec, because it loses much.
 
-What stands in for the other classes is decided when labels are read, so the same file serves all
-of them. Axes: B labels, k kept logits, C classes.
+The values of the other classes are chosen when labels are read, so one file serves every choice.
+
+Axes: B labels, k kept logits, C classes.
 """
 
 from __future__ import annotations
@@ -27,18 +28,18 @@ def keep_top(logits: Tensor, k: int) -> Top:
     """Return the k largest of (B, C) logits and the mean of the others.
 
     Source: arXiv:2604.18135 (LPQLD), logits before the softmax, so that temperatures may change.
-    Differs from the published code: the mean of what is left out is kept as well.
+    Differs from the published code: the mean of the other logits is kept as well.
     """
     values, ids = logits.topk(k, dim=1)
-    left = logits.double().sum(1) - values.double().sum(1)
-    return Top(values, ids, (left / max(logits.shape[1] - k, 1)).to(logits.dtype))
+    others = logits.double().sum(1) - values.double().sum(1)
+    return Top(values, ids, (others / max(logits.shape[1] - k, 1)).to(logits.dtype))
 
 
 def restore(top: Top, *, classes: int, rest: Rest) -> Tensor:
     """Return (B, C) logits.
 
     Args:
-        top: what was kept.
+        top: the kept logits.
         classes: C.
         rest: `none`: the other classes have probability 0 and the softmax is over the kept ones
             (MR-k of LPQLD); `mean`: each of them has the mean of their logits.

@@ -1,4 +1,4 @@
-"""A student in training: its optimiser, its average, its judgements, and one epoch of work.
+"""A student in training: its optimiser, its averaged weights, its accuracies, and one epoch.
 
 Axes: N images, B in a batch, C classes, S side in pixels.
 """
@@ -50,7 +50,7 @@ class StudentTask:
 
 
 class Student:
-    """A student with its optimiser, its average and its judgements."""
+    """A student with its optimiser, its averaged weights and its accuracies."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class Student:
         self.model = model.to(device, self.dtype).to(memory_format=self.layout)
         self.optimizer = build_optimizer(self.model, self.settings.optimizer)
         self.ema = WeightEma(self.model, self.settings.ema_decay)
-        # What is stored, averaged and judged is `model`, compiled or not.
+        # `model` is stored, averaged and evaluated, whether `parallel` is compiled or not.
         compiled = _compiled(self.model, self.layout) if self.settings.compile else self.model
         self.parallel = world.wrap(compiled)
         self.history = AccuracyHistory()
@@ -87,17 +87,17 @@ class Student:
         self.last: tuple[Tensor, Tensor]  # logits and the teacher's probabilities, latest batch
 
     def resume(self, checkpoints: CheckpointPort | None) -> int:
-        """Take back the furthest state; return how many epochs are done."""
-        found = None if checkpoints is None else checkpoints.latest()
-        if found is None:
+        """Restore the latest checkpoint; return how many epochs are done."""
+        latest = None if checkpoints is None else checkpoints.latest()
+        if latest is None:
             return 0
-        meta = unpack_state(found[1], self.model, self.optimizer, ema=self.ema)
+        meta = unpack_state(latest[1], self.model, self.optimizer, ema=self.ema)
         self.history = AccuracyHistory.from_dict(meta)
         self.own_temperature = meta.get("own_temperature", self.own_temperature)
-        return found[0]
+        return latest[0]
 
     def state(self) -> bytes:
-        """Return all that a resumed training needs."""
+        """Return a checkpoint, all that a resumed training needs."""
         meta = self.history.to_dict()
         if self.settings.calibrate_student:
             meta["own_temperature"] = self.own_temperature
@@ -134,7 +134,7 @@ class Student:
         return mean
 
     def evaluate(self, epoch: int, loss: float) -> None:
-        """Measure the raw and the averaged weights on the real split."""
+        """Evaluate the raw and the averaged weights on the real test images."""
         self.ema.copy_buffers(self.model)
         raw, ema = (
             evaluate(model, self.test, self.task.run, device=self.device)
@@ -179,17 +179,17 @@ class Student:
     def views_of(
         self, batches: Sequence[np.ndarray], labels: Labels
     ) -> Generator[Tensor, None, None]:
-        """Yield what the student sees of each micro-batch of this process, batch by batch."""
+        """Yield the rendered views of each micro-batch of this process, batch by batch."""
         parts = [part for rows in batches for part in self._parts(rows)]
         return self.renderer.parts(parts, labels.drawn)
 
     def _parts(self, rows: np.ndarray) -> list[np.ndarray]:
         """Cut this process's share of a batch into micro-batches."""
-        mine = rows[self.world.share(len(rows))]
-        cuts = list(range(size := self.settings.micro_batch or len(mine), len(mine), size))
-        if cuts and len(mine) - cuts[-1] < 2:
+        share = rows[self.world.share(len(rows))]
+        cuts = list(range(size := self.settings.micro_batch or len(share), len(share), size))
+        if cuts and len(share) - cuts[-1] < 2:
             cuts.pop()  # batch norm cannot train on one image of one pixel
-        return np.split(mine, cuts)
+        return np.split(share, cuts)
 
     def _step(self, rows: np.ndarray, labels: Labels, views: Iterator[Tensor]) -> Tensor:
         """Take one optimiser step; micro-batches and processes add up to the batch's gradient.
@@ -222,7 +222,7 @@ class Student:
         return soft + weight * self._hard(student, rows, labels) if weight else soft
 
     def _soft(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Return the distance between what the student and the teacher say."""
+        """Return the distance between the predictions of the student and of the teacher."""
         settings = self.settings
         if settings.loss == "mse":
             return mse_loss(student, teacher)
@@ -238,7 +238,7 @@ class Student:
         )
 
     def _hard(self, student: Tensor, rows: np.ndarray, labels: Labels) -> Tensor:
-        """Return the cross-entropy with the classes of the images, mixed as they are."""
+        """Return the cross-entropy with the classes of the images, mixed as the images are."""
         mix = labels.drawn.mix.rows(rows)
         partners = self.labels[torch.from_numpy(mix.partners.astype(np.int64))]
         share = torch.from_numpy(mix.lam).to(student)
@@ -257,7 +257,7 @@ def _compiled(model: nn.Module, layout: torch.memory_format) -> nn.Module:
 
 
 def _check_share(count: int, world: DistributedContext) -> None:
-    """Refuse a batch that leaves a process with nothing to average."""
+    """Raise a ConfigError if a batch leaves a process with nothing to average."""
     if world.size > 1 and count < 2 * world.size:
         raise ConfigError(
             f"posttrain.processes = {world.size}: a batch has {count} images, at least "

@@ -1,7 +1,8 @@
-"""Steps that are recorded once and replayed: a GPU then waits for no launch of a kernel.
+"""Steps that are recorded once and replayed, so that a GPU does not wait for kernel launches.
 
-A step reads what changes from one to the next (its sampling grid, the learning rate) from tensors,
-and everything else stays where it is, so the recording of one step is every later step of its kind.
+A step reads everything that changes from one to the next (its sampling grid, the learning rate)
+from tensors, and all else stays where it is in memory, so the recording of one step can be replayed
+for every later step of its kind.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ Step = Callable[[Sequence[Part]], Tensor]
 Replay = Callable[[], Tensor]
 
 WARM_UP = 3  # steps of a kind before it is recorded; libraries choose kernels and take memory
-MOST = 32  # recordings of a segment; teachers in turn times late groups are far fewer
+MAX_RECORDINGS = 32  # of a segment; teachers in turn times late groups are far fewer
 logger = logging.getLogger(__name__)
 
 
@@ -39,16 +40,16 @@ class Recorder(Protocol):
 
 
 def steps_on(device: torch.device) -> Step:
-    """Return how steps of one segment are taken: replayed on a GPU, one by one elsewhere."""
+    """Return the function that takes the steps of a segment: replayed on a GPU, else one by one."""
     return RecordedSteps(CudaRecorder(device)) if device.type == "cuda" else recover_step
 
 
 class RecordedSteps:
     """Takes steps as `recover_step` does, from recordings as soon as there are any.
 
-    A recording that fails (an operation that cannot be recorded, no memory for it) is said once in
-    the log; from then on every step is taken one by one, with the same result. So are steps with
-    terms that wait for a number, and steps that leave layers out at random.
+    If a recording fails (an operation that cannot be recorded, no memory for it), the reason is
+    logged once, and from then on every step is taken one by one, with the same result. So are steps
+    with terms that wait for the device, and steps that leave layers out at random.
 
     Args:
         recorder: makes recordings.
@@ -57,46 +58,46 @@ class RecordedSteps:
     def __init__(self, recorder: Recorder) -> None:
         self._recorder: Recorder | None = recorder
         self._taken: Counter[Hashable] = Counter()
-        self._made: dict[Hashable, _Recording] = {}
+        self._recordings: dict[Hashable, _Recording] = {}
 
     def __call__(self, parts: Sequence[Part]) -> Tensor:
         """Take one step; arguments and result as those of `recover_step`."""
         parts = [replace(part, grid=part.grid.whole()) for part in parts]
-        if self._recorder is None or any(map(_differs_or_waits, parts)):
+        if self._recorder is None or any(map(_cannot_be_recorded, parts)):
             return recover_step(parts)
         kind = _kind(parts)
         self._taken[kind] += 1
         if self._taken[kind] <= WARM_UP:
             return self._recorder.rehearse(lambda: recover_step(parts))
-        if kind not in self._made and not self._recorded(kind, parts, self._recorder):
+        if kind not in self._recordings and not self._record(kind, parts, self._recorder):
             return recover_step(parts)
-        return self._made[kind].replay(parts)
+        return self._recordings[kind].replay(parts)
 
-    def _recorded(self, kind: Hashable, parts: Sequence[Part], recorder: Recorder) -> bool:
-        """Make a recording; return whether there is one now.
+    def _record(self, kind: Hashable, parts: Sequence[Part], recorder: Recorder) -> bool:
+        """Make a recording; return whether it succeeded.
 
-        What a failed one held in memory is gone on return, so that the step has room.
+        The memory of a failed one is free on return, so that the step has room.
         """
-        if len(self._made) == MOST:
+        if len(self._recordings) == MAX_RECORDINGS:
             return False
         try:
-            self._made[kind] = _Recording(parts, recorder)
-        except RuntimeError as error:  # CUDA's errors are such, memory that runs out as well
-            _say_once(str(error))
+            self._recordings[kind] = _Recording(parts, recorder)
+        except RuntimeError as error:  # all of CUDA's errors, out of memory included
+            _warn_once(str(error))
         else:
             return True
         self._recorder = None
-        self._made.clear()
+        self._recordings.clear()
         return False
 
 
-def _differs_or_waits(part: Part) -> bool:
-    """Return whether the next step is another one, or asks the GPU for a number."""
+def _cannot_be_recorded(part: Part) -> bool:
+    """Return whether the next step differs from this one, or waits for the device."""
     return bool(part.skipped or part.goal.objective.keys() & NEEDS_SYNC)
 
 
 @cache
-def _say_once(reason: str) -> None:
+def _warn_once(reason: str) -> None:
     logger.warning("recover: steps are not recorded (%s).", reason)
 
 
@@ -107,7 +108,7 @@ class CudaRecorder:
         self._pool, self._stream = torch.cuda.graph_pool_handle(), _stream_of(device)
 
     def rehearse(self, step: Replay) -> Tensor:
-        """Take a step on the stream that records: gradients may remember where they were made."""
+        """Take a step on the recording stream: gradients may keep the stream they were made on."""
         outside = torch.cuda.current_stream()
         self._stream.wait_stream(outside)
         with torch.cuda.stream(self._stream):
@@ -124,19 +125,19 @@ class CudaRecorder:
 
         def replay() -> Tensor:
             graph.replay()
-            return values.clone()  # the next replay writes to the same place
+            return values.clone()  # the next replay writes to the same memory
 
         return replay
 
 
 @cache
 def _stream_of(device: torch.device) -> torch.cuda.Stream:
-    """Return the one stream of a GPU that records: libraries keep memory for every stream."""
+    """Return the recording stream of a GPU, one for all: libraries keep memory for every stream."""
     return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 class _Recording:
-    """One kind of step, with lenses of its own."""
+    """One kind of step, with sampling grids of its own."""
 
     def __init__(self, parts: Sequence[Part], recorder: Recorder) -> None:
         grids = [SamplingGrid(part.grid.first.clone(), part.grid.share.clone()) for part in parts]
@@ -145,7 +146,7 @@ class _Recording:
         self._replay = recorder.record(lambda: recover_step(fixed))
 
     def replay(self, parts: Sequence[Part]) -> Tensor:
-        """Take a step through other lenses."""
+        """Take a step with the sampling grids of `parts`."""
         for grid, part in zip(self._grids, parts, strict=True):
             grid.first.copy_(part.grid.first, non_blocking=True)
             grid.share.copy_(part.grid.share, non_blocking=True)
@@ -153,7 +154,7 @@ class _Recording:
 
 
 def _kind(parts: Sequence[Part]) -> Hashable:
-    """Return what steps have in common that differ in sampling grid and learning rate alone."""
+    """Return a key that is equal for steps that differ only in sampling grid and learning rate."""
     return tuple(
         (id(part.goal), id(part.optimizer), len(part.images), part.grid.first.shape)
         for part in parts

@@ -1,4 +1,4 @@
-"""A teacher whose weights were moved uphill, so that each batch is made under another one.
+"""Teachers with perturbed weights: each batch is recovered under a copy that was moved uphill.
 
 Source: arXiv:2409.17612 (DWA), section 3.2, and its published code. Differs from the code: the move
 starts from the stored weights for every batch, where the code lets moves accumulate over batches,
@@ -24,7 +24,7 @@ def perturbed(
     """Return a copy of a teacher that is `config.radius` away, where its loss on a batch is higher.
 
     Args:
-        teacher: frozen; stays as it is.
+        teacher: frozen; it is not changed.
         pixels: (B, 3, S, S) normalised, one view of the batch.
         targets: (B,) int64.
         config: number of moves, and their length together (L2, over all weights).
@@ -36,10 +36,10 @@ def perturbed(
         weight.requires_grad_(True)
     for _ in range(config.steps):
         loss = cross_entropy(moved(pixels).logits, targets)
-        slopes = torch.autograd.grad(loss, weights)
-        length = torch.stack([slope.float().norm() for slope in slopes]).norm()
+        gradients = torch.autograd.grad(loss, weights)
+        length = torch.stack([gradient.float().norm() for gradient in gradients]).norm()
         with torch.no_grad():
-            for weight, slope in zip(weights, slopes, strict=True):
-                weight.add_(slope / length, alpha=config.radius / config.steps)
+            for weight, gradient in zip(weights, gradients, strict=True):
+                weight.add_(gradient / length, alpha=config.radius / config.steps)
     moved.requires_grad_(False).lay_out(layout)
     return moved

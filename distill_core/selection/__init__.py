@@ -1,1 +1,8 @@
-"""Real images as starts and baselines: random, judged, coresets and mosaics of scored crops."""
+"""Real images as starts and baselines, chosen by a draw, a teacher or a student.
+
+class_images: the real images by class, and the input that a network takes of them
+starts: the start of every image of a class shard, for each `recover.init`
+select: the order of a class by what a teacher gets right and a student wrong
+coreset: herding and k-center
+mosaic: mosaics of scored crops, and images cut into tiles
+"""

@@ -16,17 +16,17 @@ from distill_core.errors import DataError
 from distill_core.models.teacher import FORWARD_BATCH, FrozenTeacher
 from distill_core.transforms.pixel_space import PixelSpace
 
-Rows = np.ndarray  # (n,) int64, numbers of real images
+RowNumbers = np.ndarray  # (n,) int64, of real images
 
 
 @dataclass(frozen=True)
 class ClassImages:
     """The readable real training images of a dataset, by class; nothing is read in advance."""
 
-    rows_of: Callable[[int], Rows]  # class id -> its rows
-    pixels_of: Callable[[Rows], np.ndarray]  # (n,) rows -> (n, 3, S, S) uint8
+    rows_of: Callable[[int], RowNumbers]  # class id -> its rows
+    pixels_of: Callable[[RowNumbers], np.ndarray]  # (n,) rows -> (n, 3, S, S) uint8
 
-    def rows(self, label: int, wnid: str) -> Rows:
+    def rows(self, label: int, wnid: str) -> RowNumbers:
         """Return the rows of a class, at least one.
 
         Raises:

@@ -1,1 +1,4 @@
-"""Squeeze: training a teacher on real images, or importing one from a file."""
+"""Squeeze: a teacher trained on real images, or imported from a file.
+
+teacher: training, importing, and the files of a teacher
+"""

@@ -1,4 +1,4 @@
-"""A few points that stand for many: the barycentre of a class in feature space.
+"""The barycentre of a class in feature space: a few points that represent its images.
 
 Axes: n images of a class, k points, D features.
 """
@@ -21,7 +21,7 @@ def barycentre(features: Tensor, points: int, rng: np.random.Generator) -> Tenso
     Args:
         features: (n, D).
         points: k; where n < k, images are used again.
-        rng: where the start is drawn from.
+        rng: draws the start.
 
     Returns:
         (k, D) float64, the point of the largest share first.
@@ -35,10 +35,10 @@ def barycentre(features: Tensor, points: int, rng: np.random.Generator) -> Tenso
         return rows[torch.arange(points) % len(rows)]
     centres, nearest = _spread_start(rows, points, rng), None
     for _ in range(ROUNDS):
-        found = _squares(rows, centres).argmin(dim=1)
-        if nearest is not None and torch.equal(found, nearest):
+        assigned = _squares(rows, centres).argmin(dim=1)
+        if nearest is not None and torch.equal(assigned, nearest):
             break
-        nearest = found
+        nearest = assigned
         centres = _means(rows, nearest, centres)
     shares = torch.bincount(_squares(rows, centres).argmin(dim=1), minlength=points)
     return centres[torch.argsort(shares, descending=True, stable=True)]
@@ -48,17 +48,17 @@ def _spread_start(rows: Tensor, points: int, rng: np.random.Generator) -> Tensor
     """Draw points among the rows, each far from those before (k-means++)."""
     chosen = [int(rng.integers(len(rows)))]
     for _ in range(points - 1):
-        far = _squares(rows, rows[chosen]).amin(dim=1).cumsum(0)
-        chosen.append(int(torch.searchsorted(far, rng.random() * float(far[-1]), right=True)))
+        total = _squares(rows, rows[chosen]).amin(dim=1).cumsum(0)
+        chosen.append(int(torch.searchsorted(total, rng.random() * float(total[-1]), right=True)))
         chosen[-1] = min(chosen[-1], len(rows) - 1)
     return rows[chosen].clone()
 
 
 def _means(rows: Tensor, nearest: Tensor, centres: Tensor) -> Tensor:
     """Return the mean of each cluster; an empty one keeps its centre."""
-    belongs = torch.nn.functional.one_hot(nearest, len(centres)).to(rows)
-    sizes = belongs.sum(dim=0).unsqueeze(1)
-    return torch.where(sizes > 0, belongs.T @ rows / sizes.clamp(min=1), centres)
+    members = torch.nn.functional.one_hot(nearest, len(centres)).to(rows)
+    sizes = members.sum(dim=0).unsqueeze(1)
+    return torch.where(sizes > 0, members.T @ rows / sizes.clamp(min=1), centres)
 
 
 def _squares(rows: Tensor, centres: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from benchmarks.bench_posttrain import jpeg, smooth_images
 from benchmarks.bench_recover import Contest
 from benchmarks.bench_squeeze import images_of, training_steps
 from distill_core.config.students import MixConfig
-from distill_core.labels.predict import describe
+from distill_core.labels.predict import predict_view
 from distill_core.labels.views import LabelView, Renderer
 from distill_core.models.build import build_model
 from distill_core.recover.terms import Forward, bn_statistics, cross_entropy
@@ -102,8 +102,8 @@ def test_published_labels_and_ours_give_a_student_the_same_loss() -> None:
     label = load_labels(save_labels(teacher(theirs).logits, boxes, flips))
     ours = Renderer("cutmix", MEAN, STD).render(pixels, np.arange(4), drawn)
     config = tiny_run("relabel.crop=[0.2, 1.0]").relabel
-    mine = describe(teacher, pixels, drawn, config).logits
-    other = describe(teacher, pixels, shown(2)[2], config).logits
+    mine = predict_view(teacher, pixels, drawn, config).logits
+    other = predict_view(teacher, pixels, shown(2)[2], config).logits
 
     def loss(views: torch.Tensor, logits: torch.Tensor) -> float:
         said = student(views).logits

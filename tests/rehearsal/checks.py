@@ -10,7 +10,7 @@ from datetime import datetime
 import numpy as np
 import torch
 
-from distill_core.labels.predict import describe
+from distill_core.labels.predict import predict_view
 from distill_core.labels.views import sample_label_view
 from distill_core.models.files import load_teacher
 from distill_core.models.teacher import FrozenTeacher
@@ -104,7 +104,7 @@ def _same_labels(
         )
         assert np.array_equal(drawn.view.boxes[mine], stored.boxes[position][mine])
         assert np.array_equal(drawn.mix.partners[mine], stored.partners[position][mine])
-        said = describe(teacher, pixels, drawn, config).features.numpy()[mine]
+        said = predict_view(teacher, pixels, drawn, config).features.numpy()[mine]
         kept = stored.values[position][mine] * stored.affine.scale + stored.affine.offset
         assert np.all(np.abs(said - kept) <= stored.affine.scale + 1e-6)
 

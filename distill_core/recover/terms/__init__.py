@@ -1,4 +1,9 @@
-"""Loss terms of recover. A method is a choice of terms and weights; a new idea is one function."""
+"""Loss terms of recover; a method is a choice of terms and weights, a new idea is one function.
+
+statistics, features, pixels, prediction: the terms, by the input they compare
+forward: the input of a term
+distances: Euclidean distances of many vectors at once
+"""
 
 from __future__ import annotations
 
@@ -50,7 +55,7 @@ TERMS: Mapping[str, Term] = {
         adversarial,
     )
 }
-NEEDS_SYNC = frozenset({"density"})  # these ask for numbers in the middle of a step
+NEEDS_SYNC = frozenset({"density"})  # terms that wait for the device in the middle of a step
 NEEDS_BATCH_NORMS = frozenset({"bn_statistics", "class_bn_statistics"})
 NEEDS_CHANNELS = frozenset({"conv_statistics", "class_conv_statistics"})
 NEEDS_PATCHES = frozenset({"patch_statistics", "class_patch_statistics"})

@@ -8,7 +8,7 @@ import torch
 
 from distill_core.config.students import RelabelConfig
 from distill_core.errors import DataError, DivergedError
-from distill_core.labels.predict import describe
+from distill_core.labels.predict import predict_view
 from distill_core.labels.relabel import relabel_shard
 from distill_core.labels.sources import OnlineLabels, StoredLabels, ViewsOnly
 from distill_core.labels.views import Renderer, sample_label_view
@@ -105,7 +105,7 @@ def test_features_become_the_teachers_logits() -> None:
     assert rows.values is not None
     assert rows.affine is not None
     drawn = sample_label_view(0, rows.images, VIEWS[0], settings("features"), side=SIDE)
-    said = describe(teacher, torch.from_numpy(shard(0).pixels), drawn, settings("features"))
+    said = predict_view(teacher, torch.from_numpy(shard(0).pixels), drawn, settings("features"))
     features = torch.from_numpy(np.asarray(dequantise(rows.values[0], rows.affine)))
     torch.testing.assert_close(features, said.features, atol=0.02, rtol=0.02)
 
@@ -161,7 +161,7 @@ def test_pooled_labels_are_those_of_a_network_in_training_mode_group_by_group() 
     drawn = sample_label_view(0, rows.images, 4, config, side=SIDE)
     assert drawn.order is not None
     tensor = torch.from_numpy(rows.pixels)
-    said = describe(teacher, tensor, drawn, config).logits
+    said = predict_view(teacher, tensor, drawn, config).logits
     groups = np.array_split(drawn.order, 3)  # 8 images, three at most
     for group in groups:
         views = Renderer("cutmix", MEAN, STD).render(tensor, group, drawn)
