@@ -6,7 +6,7 @@ Time depends on shapes and not on values, so neither the data nor a trained teac
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from distill_core.config.recovery import RecoverConfig
 from distill_core.config.schema import RunConfig
@@ -138,29 +138,16 @@ class CalibrationWorker:
 
     def _teacher(self) -> FrozenTeacher:
         """Return an untrained teacher of the config's shape."""
-        from torch import nn
+        from distill_core.loading import teacher_from_module
+        from distill_core.models.build import build_model
 
-        from distill_core.models.build import build_model, head_name
-        from distill_core.models.files import load_teacher, teacher_files
-        from distill_core.models.spec import TeacherSpec
-
-        data, name = self._config.data, self._config.squeeze.model
-        model = build_model(name, data.num_classes, seed=self._config.seed)
-        head = cast("nn.Linear", model.get_submodule(head_name(model)))
-        spec = TeacherSpec(
-            model=name,
-            num_classes=data.num_classes,
-            class_hash="calibration",
+        data, network = self._config.data, self._config.squeeze.model
+        return teacher_from_module(
+            build_model(network, data.num_classes, seed=self._config.seed),
+            side=data.side,
             mean=data.mean,
             std=data.std,
-            side=data.side,
-            features=head.in_features,
-            origin="random weights",
-        )
-        files = teacher_files(model, spec)
-        return load_teacher(
-            files["safetensors"],
-            files["json"],
+            network=network,
             device=self._device,
             precision=self._config.precision,
         )

@@ -15,13 +15,14 @@ import torch
 from torch import nn
 
 from distill_core.config.schema import RunConfig
-from distill_core.labels.reading import ViewReader
+from distill_core.labels.reading import ViewReader, memory_reader
 from distill_core.labels.sources import LabelSource, OnlineLabels, StoredLabels, ViewsOnly
 from distill_core.models.ensemble import Ensemble
 from distill_core.models.teacher import FrozenTeacher
 from distill_core.posttrain.epochs import EpochLabels, is_hard, labels_by_epoch
 from distill_core.posttrain.student import Student, StudentTask
 from distill_core.storage.image_shards import ImageRows
+from distill_core.storage.label_shards import LabelRows
 from distill_core.training.runtime import TrainingRuntime
 from distill_core.training.supervised import Labelled
 
@@ -43,6 +44,13 @@ class SoftLabels:
 
     teacher: Callable[[], FrozenTeacher | Ensemble]  # loads it; called only if labels are soft
     readers: Sequence[ViewReader] = ()  # by image shard; none if labels are computed online
+
+    @classmethod
+    def in_memory(
+        cls, teacher: FrozenTeacher | Ensemble, shards: Sequence[LabelRows]
+    ) -> SoftLabels:
+        """Return the soft labels of label shards that are in memory, one per image shard."""
+        return cls(lambda: teacher, [memory_reader(rows) for rows in shards])
 
 
 def train_on_shards(

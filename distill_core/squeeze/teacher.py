@@ -9,14 +9,16 @@ from pathlib import PurePosixPath
 import torch
 from torch import nn
 
+from distill_core.config.fields import Precision
 from distill_core.config.schema import RunConfig
 from distill_core.config.training import SqueezeConfig
 from distill_core.data.real_images import RealImages
 from distill_core.evaluation.accuracy import Accuracy
 from distill_core.models.build import head_name
-from distill_core.models.files import teacher_files
+from distill_core.models.files import load_teacher, teacher_files
 from distill_core.models.importing import import_model, read_description
 from distill_core.models.spec import TeacherSpec, check_description
+from distill_core.models.teacher import FrozenTeacher
 from distill_core.seeds import derive_seed
 from distill_core.training.checkpoint import CheckpointPort, pack_state, unpack_state
 from distill_core.training.runtime import TrainingRuntime
@@ -34,6 +36,16 @@ class SqueezedTeacher:
     files: dict[str, bytes]  # by suffix: safetensors and json
     accuracy: Accuracy  # on the test split, percent
     curve: tuple[Point, ...]
+
+    def frozen(self, *, device: str = "cpu", precision: Precision = "float32") -> FrozenTeacher:
+        """Return the teacher as the later stages use it.
+
+        Args:
+            device: where it computes.
+            precision: of its convolutions.
+        """
+        weights, spec = self.files["safetensors"], self.files["json"]
+        return load_teacher(weights, spec, device=device, precision=precision)
 
 
 def train_or_import(
@@ -174,7 +186,7 @@ def _finish(
     class_hash: str,
     device: str,
 ) -> SqueezedTeacher:
-    """Measure a teacher and describe it; a stored teacher is float32 whatever trained it."""
+    """Evaluate and describe a teacher; a stored teacher is float32 whatever trained it."""
     accuracy = evaluate(model.float(), test, run, device=device)
     head = model.get_submodule(head_name(model))
     assert isinstance(head, nn.Linear)
