@@ -110,7 +110,7 @@ def posttrain(precision: Precision) -> None:
     data = Labelled(pixels(len(images)), np.array([image.label for image in images]))
     views = ViewsOnly([images], run.relabel, run.seed, SIDE)
     task = StudentTask(run, run.posttrain.students[0], 0, "hard_labels")
-    train_student(task, data, views, labelled(8, seed=1), device="cpu")
+    train_student(task, data, views, labelled(8, seed=1))
 
 
 def recover(precision: Precision) -> None:
