@@ -1,18 +1,33 @@
-"""The jobs of the recover stage: one per class shard and image set."""
+"""The recover stage: one image shard per class shard and image set."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from distill_core.config.recovery import RecoverConfig
 from distill_core.keys import ImageSet, RecoverReads, recover_key
-from distill_core.sharding import ClassShard, Grid, Group
-from tasks.jobs import Job
+from distill_core.sharding import ClassShard, Grid, Group, ImageId, batches_of
+from distill_core.storage.shard_store import ShardStore
+from distill_core.storage.statistics_files import (
+    POOLED,
+    ClassStatistics,
+    Rows,
+    decode_pooled,
+    decode_statistics,
+    pooled,
+)
+from tasks.jobs import Job, Receipt
 from tasks.stages.inputs import Block, Jobs, RunInputs, first_images, shard_name
 from tasks.stages.names import StageId
-from tasks.stages.select import selection_keys, selection_name
+from tasks.stages.select import read_selection, selection_keys, selection_name
 from tasks.stages.statistics import statistics_keys, statistics_name
+from tasks.stages.worker import WorkerContext, receipt, require
+
+if TYPE_CHECKING:
+    from distill_core.recover.shard import TeacherStatistics
 
 
 @dataclass(frozen=True)
@@ -121,3 +136,98 @@ def _of_every_class(plan: RunInputs, read: _Read) -> list[tuple[str, ...]]:
         tuple(key for block, key in keys.items() if statistics_name(block, teacher) not in given_up)
         for teacher, keys in zip(teachers, read.statistics, strict=True)
     ]
+
+
+class RecoverWorker:
+    """Makes the images of one class shard."""
+
+    def __init__(self, *, groups: int | None = None, **context: Any) -> None:
+        self.context = WorkerContext("recover", **context)
+        self.groups = groups
+        self._pooled: dict[
+            tuple[str, ...], Rows
+        ] = {}  # of all classes, by the keys of their blocks
+
+    def peek(self) -> tuple[int, int]:
+        """Return (steps done, steps in total) of the current job."""
+        return self.context.current_progress
+
+    def run(self, job: Job[RecoverPayload]) -> Receipt:
+        """Write one image shard and return its receipt."""
+        from distill_core.recover.batching import LaunchLimit
+        from distill_core.recover.setup import RecoverySetup
+        from distill_core.recover.shard import recover_shard
+        from distill_core.recover.trace import encode_trace
+        from distill_core.storage.image_shards import encode_images
+
+        if done := self.context.begin(job):
+            return receipt(done, won=False)
+        since, payload, config = time.perf_counter(), job.payload, self.context.config
+        recover = config.recover_for(payload.image_set)
+        setup = RecoverySetup(
+            recover,
+            [self.context.teacher(number) for number in recover.teachers],
+            config.seed,
+            self.context.student(payload.student),
+        )
+        shard = recover_shard(
+            batches_of(payload.groups, payload.grids),
+            setup,
+            real=self.context.class_images,
+            selected=self._selected(payload.selection, first=payload.round_start),
+            statistics=self._statistics(payload.statistics, payload.every_class),
+            limit=LaunchLimit(self.groups, job.split),
+            progress=self.context.progress,
+        )
+        images = encode_images(shard.rows, encoding=config.recover.encoding, losses=shard.losses)
+        last = shard.batches[-1].trace[-1:]
+        return self.context.commit(
+            job,
+            {"parquet": images, "trace.json": encode_trace(shard.batches)},
+            since=since,
+            rows=len(shard.rows.images),
+            classes=len({image.label for image in shard.rows.images}),
+            summary=last[0] if last else {},
+        )
+
+    def _selected(self, key: str | None, *, first: int) -> Callable[[ImageId], int] | None:
+        """Return the place of the real image selected for a synthetic one, if any was.
+
+        Args:
+            key: of the selection.
+            first: ipc_index of the first image of the round.
+        """
+        if key is None:
+            return None
+        selection = read_selection(self.context, key)
+        return lambda image: selection[image.wnid].start_of(image.ipc_index - first)
+
+    def _statistics(
+        self, keys: Sequence[str], every: Sequence[Sequence[str]]
+    ) -> list[TeacherStatistics]:
+        """Return the statistics of real images by teacher; none where no term needs them.
+
+        Args:
+            keys: of the block of classes, by teacher.
+            every: of all blocks, by teacher; empty where no term needs all classes.
+        """
+        from distill_core.recover.shard import TeacherStatistics
+
+        return [
+            TeacherStatistics(self._block(key), self._every_class(tuple(blocks)))
+            for key, blocks in zip(keys, every or [()] * len(keys), strict=True)
+        ]
+
+    def _block(self, key: str) -> ClassStatistics:
+        shard_store = ShardStore(self.context.run.store, "statistics")
+        return decode_statistics(shard_store.load(require(shard_store, key), "safetensors"))
+
+    def _every_class(self, keys: tuple[str, ...]) -> Rows | None:
+        """Return the statistics of all classes together, from the small files of all blocks."""
+        if not keys:
+            return None
+        if keys not in self._pooled:
+            shard_store = ShardStore(self.context.run.store, "statistics")
+            files = (shard_store.load(require(shard_store, key), POOLED) for key in keys)
+            self._pooled[keys] = pooled([decode_pooled(file) for file in files])
+        return self._pooled[keys]

@@ -1,13 +1,19 @@
-"""The jobs of the relabel stage: one per image shard and range of views."""
+"""The relabel stage: one label shard per image shard and range of views."""
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from distill_core.keys import relabel_key
-from tasks.jobs import Job
+from tasks.jobs import Job, Receipt
 from tasks.stages.inputs import Jobs, RunInputs
 from tasks.stages.names import StageId
+from tasks.stages.worker import WorkerContext, receipt
+
+if TYPE_CHECKING:
+    pass
 
 VIEWS = "_v"  # in the name of a label shard: the image shard before, the views after
 
@@ -57,3 +63,40 @@ def _view_ranges(plan: RunInputs) -> list[range]:
     config = plan.run.config.relabel
     total, step = config.stored_views, config.views_per_shard
     return [range(start, min(start + step, total)) for start in range(0, total, step)]
+
+
+class RelabelWorker:
+    """Labels a range of views of one image shard."""
+
+    def __init__(self, **context: Any) -> None:
+        self.context = WorkerContext("relabel", **context)
+
+    def peek(self) -> tuple[int, int]:
+        """Return (views done, views in total) of the current job."""
+        return self.context.current_progress
+
+    def run(self, job: Job[RelabelPayload]) -> Receipt:
+        """Write one label shard and return its receipt."""
+        from distill_core.labels.relabel import relabel_shard
+        from distill_core.storage.label_shards import encode_labels
+
+        if done := self.context.begin(job):
+            return receipt(done, won=False)
+        since = time.perf_counter()
+        rows, views = self.context.images(job.payload.images), job.payload.views
+        labels = relabel_shard(
+            rows,
+            views,
+            config=self.context.config.relabel,
+            teacher=self.context.labeller,
+            seed=self.context.config.seed,
+            progress=self.context.progress,
+            parts=job.split,
+        )
+        return self.context.commit(
+            job,
+            {"parquet": encode_labels(labels)},
+            since=since,
+            rows=len(rows.images) * len(views),
+            classes=len({image.label for image in rows.images}),
+        )

@@ -1,8 +1,9 @@
-"""The job that gives a run its teacher: trained, imported, or taken over from another run."""
+"""The squeeze stage: teachers that are trained, imported, or taken over from another run."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from distill_core.config.schema import RunConfig
 from distill_core.data.index import DatasetIndex
@@ -13,9 +14,16 @@ from distill_core.storage.digest import file_sha256
 from distill_core.storage.markers import Marker
 from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.store import Store
-from tasks.jobs import Job
+from tasks.jobs import Job, Receipt
 from tasks.stages.inputs import Jobs, NotReady, RunInputs
 from tasks.stages.names import StageId
+from tasks.stages.training import Trained, train_and_commit
+from tasks.stages.worker import WorkerContext, require
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from distill_core.training.runtime import TrainingRuntime
 
 
 @dataclass(frozen=True)
@@ -110,3 +118,55 @@ def stored_teacher(store: Store, key: str) -> Marker:
 def weights_digest(marker: Marker) -> str:
     """Return the sha256 of a teacher's weights."""
     return marker.file("safetensors").sha256
+
+
+class SqueezeWorker:
+    """Trains a teacher, or imports it from a file."""
+
+    def __init__(self, **context: Any) -> None:
+        self.context = WorkerContext("squeeze", **context)
+
+    def peek(self) -> tuple[int, int]:
+        """Return (epochs done, epochs in total)."""
+        return self.context.current_progress
+
+    def run(self, job: Job[SqueezePayload]) -> Receipt:
+        """Write the teacher's files and return their receipt."""
+        from distill_core.squeeze.teacher import train_or_import
+        from distill_core.training.supervised import Labelled
+
+        config = self.context.config.of_teacher(job.payload.teacher)
+
+        def train(runtime: TrainingRuntime) -> Trained:
+            teacher = train_or_import(
+                self.context.real,
+                Labelled(*self.context.split("test")),
+                run=config,
+                class_hash=self.context.plan.index.class_hash,
+                start=self._start(config.squeeze.start),
+                runtime=runtime,
+            )
+            facts = {
+                "model": config.squeeze.model.title,
+                "accuracy": teacher.accuracy.top1,
+                "top5": teacher.accuracy.top5,
+                "epochs": len(teacher.curve),
+                "curve": list(teacher.curve),
+            }
+            return Trained(lambda: teacher.files, facts)
+
+        return train_and_commit(self.context, job, train)
+
+    def _start(self, key: str | None) -> nn.Module | None:
+        """Return the network that training starts from, if it is a teacher of another run."""
+        if key is None:
+            return None
+        from distill_core.models.files import load_model
+        from distill_core.models.spec import TeacherSpec
+
+        shard_store = self.context.shard_store
+        marker = require(shard_store, key)
+        spec = TeacherSpec.from_json(shard_store.load(marker, "json"))
+        return load_model(
+            shard_store.load(marker, "safetensors"), spec, where=f"squeeze.start = {key}"
+        )

@@ -25,9 +25,10 @@ from flows.status import status
 from tasks.execution import Execution
 from tasks.jobs import Job, Receipt
 from tasks.run import Run, create_run
-from tasks.stages.image_workers import RecoverWorker, RelabelWorker
+from tasks.stages.recover import RecoverWorker
+from tasks.stages.relabel import RelabelWorker
+from tasks.stages.squeeze import SqueezeWorker
 from tasks.stages.statistics import StatisticsWorker
-from tasks.stages.trainers import SqueezeWorker
 from tests.support.pipeline import manifest
 
 TWO_BLOCKS = (

@@ -28,9 +28,9 @@ from tasks.jobs import Job, Receipt
 from tasks.pools.provider import PoolProvider
 from tasks.run import Run, open_run
 from tasks.runs.run_stage import run_stage
-from tasks.stages.image_workers import RecoverWorker
 from tasks.stages.names import StageId
 from tasks.stages.plan import JobPlan, manifests_of
+from tasks.stages.recover import RecoverWorker
 from tasks.stages.table import stages_of
 from tests.support.pipeline import Recorder, execute, manifest, same_teacher, tiny_run
 

@@ -18,8 +18,8 @@ from tasks.gc.collect import collect
 from tasks.jobs import Job, Receipt
 from tasks.run import open_run
 from tasks.series import version_of
-from tasks.stages.image_workers import RecoverWorker
 from tasks.stages.inputs import dataset_of
+from tasks.stages.recover import RecoverWorker
 from tests.support.places import objects
 from tests.support.series import (
     Series,

@@ -24,7 +24,7 @@ from tasks.pools.local import local_pool
 from tasks.run import Run, create_run
 from tasks.stages.names import StageId
 from tasks.stages.plan import JobPlan
-from tasks.stages.trainers import SqueezeWorker
+from tasks.stages.squeeze import SqueezeWorker
 from tasks.stages.worker import WorkerContext
 from tests.support.pipeline import execute
 
