@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from distill_core.config.schema import RunConfig
+from distill_core.errors import ConfigError
 from distill_core.labels.reading import ViewReader, memory_reader
 from distill_core.labels.sources import LabelSource, OnlineLabels, StoredLabels, ViewsOnly
 from distill_core.models.ensemble import Ensemble
@@ -73,7 +74,7 @@ def train_on_shards(
         runtime: device, processes and checkpoints.
 
     Raises:
-        ConfigError: a batch is too small for so many processes.
+        ConfigError: a batch is too small for so many processes, or stored labels are missing.
         DivergedError: the loss stopped being finite.
     """
     labels = [image.label for rows in shards for image in rows.images]
@@ -100,6 +101,11 @@ def _label_source(
     if run.relabel.scheme == "online":
         images = [(rows.images, torch.from_numpy(rows.pixels).to(device)) for rows in shards]
         return OnlineLabels(images, teacher, run.relabel, run.seed)
+    if len(soft.readers) != len(shards):
+        raise ConfigError(
+            f"posttrain: stored labels of {len(soft.readers)} image shards, {len(shards)} "
+            "expected. Give one reader per shard, or set relabel.scheme to online."
+        )
     return StoredLabels(
         soft.readers,
         [len(rows.images) for rows in shards],

@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, interpolate
 
 from distill_core.config.recovery import PerturbConfig
-from distill_core.errors import DivergedError
+from distill_core.config.terms import MEASURED
+from distill_core.errors import ConfigError, DivergedError
 from distill_core.models.ensemble import voters
 from distill_core.recover.goals import Goal, goal_of, joint_goal, skipped_convolutions
 from distill_core.recover.pixels import PixelParameters, Segment
@@ -48,11 +49,19 @@ class BatchRecovery:
         batch: which images, in order.
         setup: config, teachers and seed of the recovery.
         real: statistics of real images that terms compare with, by teacher; empty if none does.
+
+    Raises:
+        ConfigError: a term compares with real images, and there are no statistics of them.
     """
 
     def __init__(self, batch: Batch, setup: RecoverySetup, real: Sequence[Expected] = ()) -> None:
         self.batch, self.setup, self.config = batch, setup, setup.config
         self.like, self.side = setup.like, setup.side
+        if self.config.needs_class_statistics and not real:
+            raise ConfigError(
+                f"recover.terms: {min(self.config.active_terms & MEASURED.keys())} compares with "
+                "real images, but no statistics of them were given. Measure them first."
+            )
         self._views = philox_key(setup.seed, "recover", "views", batch)
         self.goals = [
             goal_of(batch, teacher, setup, expected)

@@ -61,6 +61,7 @@ def recover_together(
         steps_on: gives the function that takes the steps of a segment on a device.
 
     Raises:
+        ConfigError: a term compares with real images, and there are no statistics of them.
         DivergedError: a loss or an image stopped being finite.
 
     Source: arXiv:2306.13092 (SRe2L) section 3.2; arXiv:2311.18838 (CDA) section 3; segments and

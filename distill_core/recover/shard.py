@@ -65,7 +65,7 @@ def recover_shard(
         progress: called with (steps done, steps in total), summed over the batches.
 
     Raises:
-        ConfigError: the config starts from real images and there are none.
+        ConfigError: the config needs real images, or statistics of them, and there are none.
         DataError: a class has no real image, or no statistics.
         DivergedError: a loss or an image stopped being finite.
     """

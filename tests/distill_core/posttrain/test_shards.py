@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from distill_core.config.students import SetName
+from distill_core.errors import ConfigError
 from distill_core.labels.relabel import relabel_shard
 from distill_core.models.teacher import FrozenTeacher
 from distill_core.posttrain.student import StudentTask
@@ -44,6 +45,11 @@ def test_stored_and_online_labels_teach_nearly_the_same() -> None:
     kept = weights("logits", "distilled", stored("logits"))
     torch.testing.assert_close(kept, online, atol=2e-2, rtol=0)
     assert not torch.equal(kept, online)  # float16
+
+
+def test_stored_labels_that_are_missing_are_named() -> None:
+    with pytest.raises(ConfigError, match="labels of 0 image shards, 2 expected"):
+        weights("logits", "distilled", SoftLabels(tiny_teacher))
 
 
 def test_hard_labels_load_no_teacher_and_teach_something_else() -> None:

@@ -101,6 +101,12 @@ def test_statistics_of_every_teacher_reach_the_terms() -> None:
     assert shard.batches[0].trace[0]["conv_statistics"] > 0
 
 
+def test_statistics_that_are_missing_are_named_by_their_term() -> None:
+    setup = RecoverySetup(config_of("conv_statistics"), [teacher_of()], seed=0)
+    with pytest.raises(ConfigError, match="conv_statistics compares with real images"):
+        recover_shard([batch()], setup)
+
+
 def test_the_file_of_a_shard_is_read_back_and_its_trace_holds_curves_and_snapshots() -> None:
     shard = recovered()
     data = encode_images(shard.rows, encoding="png", losses=shard.losses)
