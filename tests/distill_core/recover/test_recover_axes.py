@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from distill_core.config.recovery import RecoverConfig
 from distill_core.errors import ConfigError
 from distill_core.models.teacher import FrozenTeacher, TeacherOutput
 from distill_core.recover.batch import RecoveredBatch, resized
@@ -32,10 +33,12 @@ def recover(
     batch: Batch | None = None,
     teachers: Sequence[FrozenTeacher] = (),
     student: FrozenTeacher | None = None,
+    config: RecoverConfig | None = None,
     **changes: Any,
 ) -> RecoveredBatch:
-    config = tiny_recover(*overrides)
-    setup = RecoverySetup(config, teachers or [tiny_teacher()], seed=0, student=student)
+    setup = RecoverySetup(
+        config or tiny_recover(*overrides), teachers or [tiny_teacher()], seed=0, student=student
+    )
     return recover_batch(batch or tiny_batch(), setup, **changes)
 
 
@@ -47,10 +50,12 @@ def two_per_class() -> Batch:
     return tuple(ImageId(label, f"class_{label}", n) for label in range(2) for n in range(2))
 
 
-def forward(pixels: torch.Tensor, targets: list[int], **more: object) -> Forward:
+def forward(
+    pixels: torch.Tensor, targets: list[int], config: RecoverConfig = PLAIN, **more: object
+) -> Forward:
     teacher = tiny_teacher()
     said = teacher(pixels, statistics=True)
-    return Forward(pixels, torch.tensor(targets), said, tiny_recover(), **more)  # type: ignore[arg-type]
+    return Forward(pixels, torch.tensor(targets), said, config, **more)  # type: ignore[arg-type]
 
 
 def test_segments_follow_each_other_and_fall_back_to_the_side_of_the_data() -> None:
@@ -147,7 +152,9 @@ def test_flatness_equals_the_divergence_written_out() -> None:
     draws = torch.Generator().manual_seed(0)
     pixels = torch.randn(2, 3, SIDE, SIDE, generator=draws)
     other = torch.randn(2, 4, generator=draws)
-    seen = forward(pixels, [0, 1], smoothed_logits=other, temperature=4.0)
+    settings = "recover.flatness={decay: 0.9, temperature: 4}"
+    config = tiny_recover("recover.terms={flatness: 1.0}", settings)
+    seen = forward(pixels, [0, 1], config, smoothed_logits=other)
     here = (seen.teacher.logits / 4).softmax(1)
     there = (other / 4).softmax(1)
     expected = (here * (here / there).log()).sum(1).mean()
