@@ -10,7 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -24,6 +24,7 @@ from distill_core.errors import DistillError
 from distill_core.exit_codes import describe_exit, signal_name
 from distill_core.storage.store import Store, probe
 from flows import units
+from flows.runs.precision import SLOWER, bfloat16_instructions
 
 Level = Literal["OK", "WARN", "FAIL"]
 IMPORT_SECONDS = 180
@@ -88,6 +89,7 @@ def examine(store: str) -> tuple[Check, ...]:
         convolutions = pool.submit(check_convolutions)
         quick = [
             check_python(),
+            check_bfloat16(bfloat16_instructions()),
             check_fastapi(),
             check_sqlalchemy(),
             check_shared_memory(),
@@ -164,6 +166,16 @@ def check_convolutions(run: Probe = run_probe) -> list[Check]:
             "excluded convolutions", "OK", f"narrow 1x1 with a stride, channels last: {excluded}"
         ),
     ]
+
+
+def check_bfloat16(found: Set[str] | None) -> Check:
+    """Check whether this CPU computes fast in bfloat16."""
+    if found is None:
+        return Check("bfloat16", "OK", "the instructions of this CPU are not known")
+    if found:
+        return Check("bfloat16", "OK", f"this CPU has {', '.join(sorted(found))}")
+    detail = f"this CPU has no instructions for it, and is {SLOWER}"
+    return Check("bfloat16", "WARN", detail, "Keep precision=float32 with --device cpu.")
 
 
 def check_prefect(run: Probe = run_probe) -> Check:

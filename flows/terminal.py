@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Any
 
 from rich.console import Console, RenderableType
@@ -17,6 +18,12 @@ def say(*lines: str) -> None:
     """Print lines as they are."""
     for line in lines:
         print(line)
+
+
+@cache  # once per process: a command and the flow it starts may both check
+def warn(text: str) -> None:
+    """Print a warning on stderr."""
+    print(f"distill: warning: {text}", file=sys.stderr)
 
 
 def say_json(tree: Any) -> None:

@@ -64,9 +64,11 @@ def plan(
     from distill_core.config.load import load_run
     from flows import terminal
     from flows.estimate import cost, workload
+    from flows.runs.precision import warn_if_slow
     from tasks.calibration import calibrate as measure
 
     config = load_run(preset, overrides or [])
+    warn_if_slow(config, execution(DEFAULT_STORE, how).device)
     rates = {"recover": rate} if rate else {}
     if calibrate:
         rates = {**measure(config, execution(DEFAULT_STORE, how))}

@@ -5,11 +5,9 @@ Both ways run the same stage functions on the same worker classes and write the 
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
 from pydantic import ValidationError
@@ -17,11 +15,13 @@ from pydantic import ValidationError
 from distill_core.config.schema import RunConfig
 from distill_core.errors import ConfigError, StorageError
 from distill_core.storage.store import ANOTHER_STORE, Store, probe
+from flows import terminal
 from flows.addresses import check_address, check_config
 from flows.progress.display import Several, display
 from flows.progress.event_log import EventLog
 from flows.reports.report import write_report
 from flows.reports.report_data import REPORT
+from flows.runs.precision import warn_if_slow
 from flows.runs.shard_selection import narrowed
 from flows.status.status import RunStatus, run_status
 from tasks.execution import Execution
@@ -120,12 +120,9 @@ def check_store(store: Store) -> None:
     )
     if not store.single_writer:
         raise StorageError(f"{problem}. {ANOTHER_STORE}")
-    _warn(f"{problem}. Going on in single-writer mode: start no second driver on this store.")
-
-
-@cache  # once per process: the command and the flow it starts both check
-def _warn(text: str) -> None:
-    print(f"distill: warning: {text}", file=sys.stderr)
+    terminal.warn(
+        f"{problem}. Going on in single-writer mode: start no second driver on this store."
+    )
 
 
 @contextmanager
@@ -138,6 +135,7 @@ def opened(
         StorageError: the store cannot be written, or lets two drivers create the same object.
     """
     check_store(run.store)
+    warn_if_slow(run.config, execution.device)
     pools = PoolProvider(execution)
     with Heartbeat(run, execution, workers=lambda: pools.workers) as heart:
         log = EventLog(run, driver=heart.id)

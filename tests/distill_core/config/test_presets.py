@@ -249,3 +249,8 @@ def test_a_checkpoint_is_one_override_away(name: str) -> None:
     run = load_run(name, ["squeeze.checkpoint=teacher.pth", "squeeze.training=null"])
     assert (run.squeeze.checkpoint, run.squeeze.training) == ("teacher.pth", None)
     assert load_run(name, ["squeeze.checkpoint=teacher.pth"]).squeeze.checkpoint == "teacher.pth"
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_no_preset_chooses_a_precision_for_its_user(name: str) -> None:
+    assert load_run(name).precision == "float32"  # fast on every CPU

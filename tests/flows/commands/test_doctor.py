@@ -97,6 +97,15 @@ def test_the_convolutions_of_all_networks_run_here(
     assert [check.level for check in checks] == ["OK", "OK"], checks
 
 
+@pytest.mark.parametrize(
+    ("instructions", "level"), [(None, "OK"), ({"amx_bf16"}, "OK"), (set(), "WARN")]
+)
+def test_a_cpu_without_bfloat16_is_warned_about(instructions: set[str] | None, level: str) -> None:
+    check = doctor.check_bfloat16(instructions)
+    assert check.level == level
+    assert level == "OK" or "precision=float32" in check.fix
+
+
 def test_a_store_is_probed_and_left_clean(tmp_path: Path) -> None:
     store, disk = doctor.check_store(str(tmp_path / "store"))
     assert store.level == "OK"
