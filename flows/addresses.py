@@ -1,4 +1,4 @@
-"""Addresses of stores, checked as text before anything is opened or sent anywhere."""
+"""Checks of store addresses as text, before a store is opened or an address is stored."""
 
 from __future__ import annotations
 
@@ -10,32 +10,33 @@ from distill_core.errors import ConfigError
 from distill_core.storage.filesystems import AZURE_CONTAINER, split_address
 
 FOLDERS = ("", "file", "local", "memory")
-BUCKETS = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az")  # they create an object only once
+BUCKETS = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az")  # with conditional create
 
 # What a form takes: an absolute folder, or a bucket without credentials in front of it.
 PATTERN = rf"^(/.*|({'|'.join(BUCKETS)})://[^/@]+(/.*)?|abfss?://{AZURE_CONTAINER}(/.*)?)$"
 
 
 def check_address(url: str) -> None:
-    """Refuse what cannot be a store.
+    """Refuse an address that cannot be a store.
 
     Raises:
-        ConfigError: credentials, no bucket, or an address of another kind.
+        ConfigError: it has credentials, has no bucket, or is of another kind.
     """
     parts = split_address("store", url)
     if parts.scheme not in (*FOLDERS, *BUCKETS):
         raise ConfigError(
-            f"store = {url!r}: expected a folder or s3://bucket/prefix (also gs://, abfs://): "
-            f"{parts.scheme}:// cannot promise to create an object only once."
+            f"store = {url!r}: expected a folder or s3://bucket/prefix (also gs://, abfs://). "
+            f"{parts.scheme}:// has no conditional create, which protects results from a second "
+            "driver."
         )
     if parts.scheme in BUCKETS and not parts.netloc:
-        raise ConfigError(f"store = {url!r}: no bucket. Expected {parts.scheme}://bucket/prefix.")
+        raise ConfigError(f"store = {url!r}: no bucket; expected {parts.scheme}://bucket/prefix.")
     if parts.scheme in BUCKETS and ".." in parts.path.split("/"):
-        raise ConfigError(f"store = {url!r}: `..` is a name like any other there. Leave it out.")
+        raise ConfigError(f"store = {url!r}: `..` does not lead upwards in a bucket. Leave it out.")
 
 
 def check_config(config: RunConfig) -> None:
-    """Refuse credentials anywhere in a config: it is stored with every run.
+    """Refuse credentials anywhere in a config, because it is stored with every run.
 
     Raises:
         ConfigError: names the key, not the credentials.

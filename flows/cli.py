@@ -1,8 +1,4 @@
-"""The command line. Its own errors are one line and exit code 2; bugs keep their traceback.
-
-`distill --help` must answer at once, and no command imports Prefect or Ray before the manifests
-have said that something is missing: the functions of `flows.commands` import what they need.
-"""
+"""The command line. Errors of its own are one line and exit code 2; bugs keep their traceback."""
 
 from __future__ import annotations
 
@@ -11,23 +7,23 @@ import sys
 import typer
 
 from distill_core.errors import DistillError, ShardsFailed
-from flows.commands import inspect, redistill, run, schedule, storage, trigger
+from flows.commands import inspect, maintenance, run, schedule, trigger
 
 app = typer.Typer(
-    help="Distil a labelled image dataset into a few images per class, with soft labels.",
+    help="Distil a labelled image dataset into a few synthetic images per class with soft labels.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (run.run, run.resume, redistill.redistill):
+for command in (run.run, run.resume, run.redistill):
     app.command()(command)
 app.command("status")(inspect.show_status)
-for command in (inspect.plan, inspect.show, inspect.verify, inspect.doctor, inspect.report):
+for command in (inspect.plan, inspect.show, inspect.report, maintenance.verify, maintenance.doctor):
     app.command()(command)
 for command in (trigger.trigger, trigger.serve):
     app.command()(command)
 app.add_typer(schedule.app, name="schedule")
-app.command()(storage.gc)
+app.command()(maintenance.gc)
 app.command()(run.demo)
 
 

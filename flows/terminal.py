@@ -1,4 +1,4 @@
-"""What commands print on stdout; progress and errors go to stderr."""
+"""Output of commands on stdout; progress and errors go to stderr."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.table import Table
 PIPE_WIDTH = 160  # columns of a table that goes to a file or a pipe
 
 
-def say(*lines: str) -> None:
+def print_lines(*lines: str) -> None:
     """Print lines as they are."""
     for line in lines:
         print(line)
@@ -26,28 +26,28 @@ def warn(text: str) -> None:
     print(f"distill: warning: {text}", file=sys.stderr)
 
 
-def say_json(tree: Any) -> None:
+def print_json(tree: Any) -> None:
     """Print a tree as JSON."""
     print(json.dumps(tree, indent=1))
 
 
-def show(table: RenderableType, tree: Any = None, *, as_json: bool = False) -> None:
-    """Print a table, or instead of it the same as JSON."""
+def print_table(renderable: RenderableType, tree: Any = None, *, as_json: bool = False) -> None:
+    """Print a table, or the tree that holds the same as JSON."""
     if as_json:
-        say_json(tree)
+        print_json(tree)
         return
     console = Console() if sys.stdout.isatty() else Console(width=PIPE_WIDTH)
-    console.print(table, markup=False, highlight=False)
+    console.print(renderable, markup=False, highlight=False)
 
 
-def rows(header: Sequence[str], body: Iterable[Sequence[str]], *, title: str = "") -> Table:
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "") -> Table:
     """Return a plain table."""
-    table = Table(*header, title=title or None, title_justify="left")
-    for row in body:
-        table.add_row(*row)
-    return table
+    plain = Table(*header, title=title or None, title_justify="left")
+    for row in rows:
+        plain.add_row(*row)
+    return plain
 
 
-def pairs(body: Iterable[tuple[str, str]], *, title: str) -> Table:
-    """Return a table of (what, how much)."""
-    return rows(("", "how much"), body, title=title)
+def pairs(rows: Iterable[tuple[str, str]], *, title: str) -> Table:
+    """Return a table of quantities and their amounts."""
+    return table(("", "amount"), rows, title=title)

@@ -1,4 +1,4 @@
-"""Numbers for people: durations, bytes, counts."""
+"""Durations, bytes, rates and counts as text."""
 
 from __future__ import annotations
 

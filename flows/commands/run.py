@@ -1,140 +1,187 @@
-"""Commands that run stages: run, resume, demo."""
+"""Commands that run stages: run, resume, redistill, demo."""
 
 from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Annotated, Unpack
-
-import typer
+from typing import TYPE_CHECKING
 
 from distill_core.errors import ShardsFailed
-from flows.runs.options import (
+from flows.commands.options import (
     DEFAULT_STORE,
     AsJson,
+    ConfigOptions,
     DryRun,
     FailedOnly,
-    How,
+    NewName,
     Overrides,
+    PlacementOptions,
     Preset,
     RunName,
+    SeriesOptions,
     ShardList,
     StoreUrl,
-    execution,
-    with_how,
+    grouped,
 )
 
 if TYPE_CHECKING:
     from distill_core.config.schema import RunConfig
-    from flows.runs.shard_selection import Only
+    from flows.runs.shard_selection import ShardSelection
+    from flows.status.status import RunStatus
     from tasks.execution import Execution
     from tasks.run import Run
 
 
-@with_how
+@grouped
 def run(
     preset: Preset,
+    placement: PlacementOptions,
     overrides: Overrides = None,
     store: StoreUrl = DEFAULT_STORE,
-    name: Annotated[str | None, typer.Option(help="Default: preset and config hash.")] = None,
+    name: NewName = None,
     dry_run: DryRun = False,
-    **how: Unpack[How],
 ) -> None:
-    """Distil a dataset, e.g. `distill run digits-demo ipc=10 --local`."""
+    """Distil a dataset, e.g. `distill run digits-demo ipc=10 --local`.
+
+    Run it again and finished work is skipped.
+    """
     from distill_core.config.load import load_run
     from distill_core.storage.store import Store
     from tasks.run import Run, default_name
 
-    config, execution_ = load_run(preset, overrides or []), execution(store, how)
+    config, execution = load_run(preset, overrides or []), placement.execution(store)
     if dry_run:
         planned = Run(name or default_name(config), config, Store(store))
-        say_what_is_missing(planned, {}, allow_missing=execution_.allow_missing)
+        show_intents(planned, {}, allow_missing=execution.allow_missing)
         return
-    start(config, name, execution_)
+    start(config, name, execution)
 
 
-@with_how
+@grouped
 def resume(
     run: RunName,
+    placement: PlacementOptions,
     store: StoreUrl = DEFAULT_STORE,
     failed_only: FailedOnly = False,
     shards: ShardList = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
-    **how: Unpack[How],
 ) -> None:
-    """Do what a run lacks, and nothing else, e.g. `distill resume RUN --failed-only`."""
+    """Compute the missing shards of a run, e.g. `distill resume RUN --failed-only`."""
     from distill_core.storage.store import Store
-    from flows.runs.shard_selection import selection
+    from flows.runs import shard_selection
     from tasks.run import open_run
 
-    execution_, found = execution(store, how), open_run(Store(store), run)
-    only = selection(found, failed_only=failed_only, shards=shards)
+    execution, opened = placement.execution(store), open_run(Store(store), run)
+    selection = shard_selection.selection(opened, failed_only=failed_only, shards=shards)
     if dry_run:
-        allowed = execution_.allow_missing
-        say_what_is_missing(found, only, allow_missing=allowed, as_json=as_json)
+        allowed = execution.allow_missing
+        show_intents(opened, selection, allow_missing=allowed, as_json=as_json)
         return
-    proceed(found, execution_, only, as_json=as_json)
+    proceed(opened, execution, selection, as_json=as_json)
+
+
+@grouped
+def redistill(
+    config: ConfigOptions,
+    series: SeriesOptions,
+    placement: PlacementOptions,
+    store: StoreUrl = DEFAULT_STORE,
+    as_json: AsJson = False,
+) -> None:
+    """Make a new version of a distilled dataset if its input has changed.
+
+    Recomputes only the shards affected by a change in the dataset or the config, and does nothing
+    if nothing changed.
+    """
+    from distill_core.config.load import load_run
+    from distill_core.storage.store import Store
+    from flows.commands import summary
+    from flows.runs import redistill as redistillation
+
+    execution = placement.execution(store)
+    resolved = load_run(config.preset, config.changes)
+    outcome = redistillation.redistill(
+        resolved,
+        Store(store),
+        series=series.series or resolved.preset,
+        policy=series.policy,
+        execution=execution,
+        complete=_complete,
+    )
+    summary.print_version(outcome, as_json=as_json)
 
 
 def demo(store: StoreUrl = "./out/demo") -> None:
-    """Run everything once, Prefect and Ray included, on real images that need no download."""
+    """Run every stage, with Prefect and Ray, on real images that need no download."""
     from distill_core.config.load import load_run
     from flows import terminal
-    from flows.reports import summary
+    from flows.commands import summary
 
     config = load_run("digits-demo")
-    terminal.say(*summary.demo_opening(config))
-    workers = min(2, os.cpu_count() or 1)
-    made = start(config, None, execution(store, {"workers": workers, "device": "cpu"}))
-    terminal.say(*summary.demo_closing(made))
+    terminal.print_lines(*summary.demo_opening(config))
+    placement = PlacementOptions(workers=min(2, os.cpu_count() or 1), device="cpu")
+    completed = start(config, None, placement.execution(store))
+    terminal.print_lines(*summary.demo_closing(completed))
 
 
-def start(config: RunConfig, name: str | None, how: Execution) -> Run:
+def start(config: RunConfig, name: str | None, execution: Execution) -> Run:
     """Register a run and complete it."""
     from distill_core.storage.store import Store
     from flows.runs import pipeline
 
-    made = pipeline.prepare(config, Store(how.store), name=name, single_writer=how.single_writer)
-    return proceed(made, how, {})
+    store, single_writer = Store(execution.store), execution.single_writer
+    registered = pipeline.prepare(config, store, name=name, single_writer=single_writer)
+    return proceed(registered, execution, {})
 
 
-def proceed(made: Run, how: Execution, only: Only, *, as_json: bool = False) -> Run:
-    """Complete a run, and show the accuracy table or what is still missing."""
+def proceed(
+    run: Run, execution: Execution, selection: ShardSelection, *, as_json: bool = False
+) -> Run:
+    """Complete a run, and print the accuracy table or the shards that are still missing."""
     from flows import terminal
-    from flows.reports import summary
-    from flows.runs import pipeline
-    from flows.status import status
+    from flows.commands import summary
+    from flows.status.status import run_status
+
+    try:
+        status = _complete(run, execution, selection)
+    except ShardsFailed:
+        if as_json:
+            terminal.print_json(summary.outcome_json(run, run_status(run)))
+        raise
+    if as_json:
+        terminal.print_json(summary.outcome_json(run, status))
+    else:
+        summary.print_outcome(run, status)
+    return run
+
+
+def show_intents(
+    run: Run, selection: ShardSelection, *, allow_missing: int = 0, as_json: bool = False
+) -> None:
+    """Print the progress of a run and the shards that would run."""
+    from flows import terminal
+    from flows.runs import shard_selection
+    from flows.status import status, tables
+
+    progress = status.run_status(run)
+    intents = shard_selection.intents(run, progress, selection, allow_missing=allow_missing)
+    if as_json:
+        terminal.print_json(shard_selection.intents_to_json(run, intents))
+        return
+    terminal.print_table(tables.details(progress))
+    terminal.print_lines(*(line for intent in intents for line in intent.lines()))
+
+
+def _complete(run: Run, execution: Execution, selection: ShardSelection | None = None) -> RunStatus:
+    """Complete a run; if shards failed, print them on stderr before the error goes on."""
+    from flows.orchestration import launch
+    from flows.status import status, tables
     from tasks.pools.signals import terminable
 
     try:
         with terminable(until_exit=True):
-            reached = pipeline.complete_run(made, how, only)
+            return launch.complete_run(run, execution, selection)
     except ShardsFailed:
-        reached = status.run_status(made)
-        if as_json:
-            terminal.say_json(summary.outcome_json(made, reached))
-        print(*status.failures(reached), sep="\n", file=sys.stderr)
+        print(*tables.failures(status.run_status(run)), sep="\n", file=sys.stderr)
         raise
-    if as_json:
-        terminal.say_json(summary.outcome_json(made, reached))
-    else:
-        summary.outcome(made, reached)
-    return made
-
-
-def say_what_is_missing(
-    made: Run, only: Only, *, allow_missing: int = 0, as_json: bool = False
-) -> None:
-    """Show how far a run is and which shards would run."""
-    from flows import terminal
-    from flows.runs import shard_selection
-    from flows.status import status
-
-    reached = status.run_status(made)
-    intents = shard_selection.intents(made, reached, only, allow_missing=allow_missing)
-    if as_json:
-        terminal.say_json(shard_selection.intents_to_json(made, intents))
-        return
-    terminal.show(status.details(reached))
-    terminal.say(*(line for intent in intents for line in intent.lines()))

@@ -1,1 +1,6 @@
-"""Estimates before a run: workload, stored bytes, cost."""
+"""Estimates before a run.
+
+workload:     number of shards, images and image-iterations, from the config
+stored_bytes: bytes of image and label shards
+cost:         GPU-hours and money at a measured rate
+"""

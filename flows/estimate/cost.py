@@ -1,4 +1,4 @@
-"""What a plan costs: GPU-hours at a measured rate, and money."""
+"""Cost of a plan: GPU-hours at a measured rate, and money."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from distill_core.config.schema import RunConfig
 from flows import units
 from flows.estimate.workload import Plan
 
-SHARD_SECONDS = (300, 900)  # a lost shard should be cheap, a finished one worth its overhead
+SHARD_SECONDS = (300, 900)  # short enough to lose a shard, long enough for its overhead
 PASSES = {"relabel": 0.5, "training": 1.5}  # in image-iterations: 1 and 3 of recover's 2 passes
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a plan costs at a given speed of one GPU."""
+    """The cost of a plan at a given speed of one GPU."""
 
     rate: float  # image-iterations per second
     squeeze_hours: float | None  # None: the training split is not known yet
@@ -29,7 +29,7 @@ class Cost:
 
     @property
     def hours(self) -> float:
-        """Return GPU-hours of all stages, of squeeze if they are known."""
+        """Return the GPU-hours of all stages; without squeeze if those are not known."""
         later = self.recover_hours + self.relabel_hours + self.posttrain_hours
         return later + (self.squeeze_hours or 0.0)
 
@@ -47,13 +47,13 @@ def cost(
     label_rate: float | None = None,
     price: float | None = None,
 ) -> Cost:
-    """Turn a plan into GPU-hours.
+    """Return the cost of a plan.
 
     Args:
         plan: of one run.
         steps: optimisation steps of recover.
-        rate: image-iterations per second of one GPU on this config; measure it, do not guess.
-        label_rate: views of one image per second; None: as many passes as `PASSES` says.
+        rate: measured image-iterations per second of one GPU on this config.
+        label_rate: views of one image per second; None: estimated with `PASSES`.
         price: USD per GPU-hour.
     """
     per_view = 1 / label_rate if label_rate else PASSES["relabel"] / rate
@@ -74,7 +74,7 @@ def cost(
 def cost_at(
     plan: Plan, config: RunConfig, rates: Mapping[str, float], *, price: float | None
 ) -> Cost | None:
-    """Return what a plan costs at measured rates; None without the rate of recover.
+    """Return the cost of a plan at measured rates; None without the rate of recover.
 
     Args:
         plan: of one run.
@@ -102,7 +102,7 @@ def to_json(plan: Plan, cost: Cost | None) -> dict[str, Any]:
 
 
 def lines(plan: Plan, cost: Cost | None) -> list[tuple[str, str]]:
-    """Return (what, how much) for the terminal."""
+    """Return (quantity, amount) pairs for the terminal."""
     images = f"{plan.images:,} = {plan.classes:,} classes x {plan.ipc} images per class"
     work = [
         ("images", images),
@@ -129,15 +129,17 @@ def lines(plan: Plan, cost: Cost | None) -> list[tuple[str, str]]:
 
 
 def _rounds(plan: Plan) -> str:
-    made = ", ".join(f"{shards:,}" for shards in plan.rounds)
-    chosen = f"; {plan.selection_shards:,} selection shards each" if plan.selection_shards else ""
-    return f"{1 + len(plan.rounds)}, a student after {made} class shards{chosen}"
+    ends = ", ".join(f"{shards:,}" for shards in plan.rounds)
+    selection = (
+        f"; {plan.selection_shards:,} selection shards each" if plan.selection_shards else ""
+    )
+    return f"{1 + len(plan.rounds)}, a student after {ends} class shards{selection}"
 
 
 def _validation(plan: Plan) -> str:
     match plan.validation_shards:
         case None:
-            return "not known before the test split is ingested or lies on this machine"
+            return "not known until the test split is ingested or is on this machine"
         case 0:
             return "within post-train: the test split fits one shard"
         case shards:
@@ -146,11 +148,11 @@ def _validation(plan: Plan) -> str:
 
 def _cost_lines(cost: Cost) -> list[tuple[str, str]]:
     low, high = SHARD_SECONDS
-    fits = "fits" if low <= cost.shard_seconds <= high else "wished for"
+    verdict = "as recommended" if low <= cost.shard_seconds <= high else "is recommended"
     result = [
         (
             "GPU-hours",
-            f"{cost.hours:,.2f} at {cost.rate:,.0f} image-iterations/s, start-up aside",
+            f"{cost.hours:,.2f} at {cost.rate:,.0f} image-iterations/s, without start-up",
         ),
         ("  squeeze", _squeeze(cost)),
         ("  recover", _hours(cost.recover_hours)),
@@ -161,7 +163,7 @@ def _cost_lines(cost: Cost) -> list[tuple[str, str]]:
         ),
         (
             "one shard",
-            f"{units.duration(cost.shard_seconds)} ({low // 60}-{high // 60} min {fits})",
+            f"{units.duration(cost.shard_seconds)} ({low // 60}-{high // 60} min {verdict})",
         ),
         ("recommended", f"recover.ipc_range={cost.ipc_range}"),
     ]
@@ -170,7 +172,7 @@ def _cost_lines(cost: Cost) -> list[tuple[str, str]]:
 
 def _squeeze(cost: Cost) -> str:
     if cost.squeeze_hours is None:
-        return "not in the sum: the training split is not on this machine"
+        return "not included: the training split is not on this machine"
     return f"{_hours(cost.squeeze_hours)} (rough, as post-train)" if cost.squeeze_hours else "none"
 
 
@@ -179,6 +181,6 @@ def _hours(hours: float) -> str:
 
 
 def _ipc_range(plan: Plan, steps: int, rate: float) -> int:
-    """Return the images per class that make a shard last about the middle of the wish."""
+    """Return the images per class with which a shard takes a time within `SHARD_SECONDS`."""
     seconds = plan.classes_per_shard * max(steps, 1) / rate  # for one image per class
     return max(1, min(plan.ipc, round(sum(SHARD_SECONDS) / 2 / seconds)))

@@ -1,9 +1,9 @@
-"""How many bytes a run will store: stand-ins through the run's own writers, then straight lines.
+"""Estimate of the bytes that a run stores, from stand-in shards and linear extrapolation.
 
-Formats have overhead that no formula of pixels and classes knows: a footer per file, a header per
-row group, a checksum per page. So a few stand-in shards are written in memory, and what a shard
-costs is extrapolated along its row groups and rows. Only the stand-ins' content is assumed:
-optimised pixels are almost noise, feature codes almost as spread; see `Content`.
+File formats have overhead that a formula of pixels and classes misses: a footer per file, a header
+per row group, a checksum per page. So the run's own writers write a few stand-in shards in memory,
+and the size of a shard is extrapolated from them along its row groups and rows. Only the content of
+the stand-ins is an assumption: optimised pixels and feature codes resemble noise; see `Content`.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ TERM_LOSSES = ("bn_statistics", "cross_entropy")  # stored with every image
 
 @dataclass(frozen=True)
 class Content:
-    """What is assumed of content, by what it was measured on (see docs/decisions/0014)."""
+    """Assumptions about content, measured on real runs (see docs/decisions/0014)."""
 
-    pixel_spread: float = 70.0  # standard deviation of pixels in 0..255; noise hardly compresses
+    pixel_spread: float = 70.0  # standard deviation of pixels in 0..255
     real_png: float = 0.75  # bytes of a small photograph as PNG, relative to noise
     # Of 8-bit features. Predicted / written: 0.97 for a ResNet on CIFAR-10, 1.14 for the network
     # of the rehearsal after one epoch.
@@ -50,7 +50,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Label:
-    """What one label consists of."""
+    """The format of one label."""
 
     scheme: str  # `auto` resolved
     width: int  # values, D, C or k
@@ -67,7 +67,7 @@ CONTENT = Content()
 
 
 def shapes_of(shards: Sequence[ClassShard]) -> Shapes:
-    """Return how many shards there are of each size."""
+    """Return the number of shards of each size."""
     sizes = ((len(s.classes), s.num_images, len(s.grids)) for s in shards)
     return Counter(Shape(*size) for size in sizes)
 
@@ -97,7 +97,7 @@ def label_bytes(config: RunConfig, shapes: Shapes, *, scheme: str, width: int) -
     Args:
         config: views, mix and crop.
         shapes: of the plan's image shards.
-        scheme: `auto` resolved; online labels cost nothing.
+        scheme: `auto` resolved; online labels store nothing.
         width: values per label, D, C or k.
     """
     if scheme == "online":
@@ -125,14 +125,14 @@ def label_bytes(config: RunConfig, shapes: Shapes, *, scheme: str, width: int) -
 def _label_shard(label: Label, images: int, views: int) -> float:
     """Return the bytes of one label shard."""
     few = min(images, ROWS // 2)
-    one = _label_sample(label, few, 1)
-    per_view = _label_sample(label, few, 2) - one
+    single = _label_sample(label, few, 1)
+    per_view = _label_sample(label, few, 2) - single
     if images > few:
         many = min(images, ROWS)
         larger = _label_sample(label, many, 2) - _label_sample(label, many, 1)
-        head = one - per_view
+        head = single - per_view
         return head + views * (per_view + (images - few) * (larger - per_view) / (many - few))
-    return one + (views - 1) * per_view
+    return single + (views - 1) * per_view
 
 
 @lru_cache(maxsize=256)
@@ -172,7 +172,7 @@ def _label_sample(label: Label, images: int, views: int) -> int:
 
 
 def _values(rng: np.random.Generator, shape: tuple[int, int], label: Label) -> dict[str, Any]:
-    """Return stand-ins for what a teacher says, as it is stored."""
+    """Return stand-ins for the outputs of a teacher as they are stored."""
     whole = (*shape, label.width)
     if label.scheme == "logits":
         return {"values": rng.normal(size=whole).astype(np.float16), "affine": None}
@@ -200,7 +200,7 @@ def nibbles(codes: np.ndarray) -> np.ndarray:
 
 
 def _drawn(rng: np.random.Generator, shape: tuple[int, int], label: Label) -> dict[str, Any]:
-    """Return stand-ins for the draws that only some configs make."""
+    """Return stand-ins for the random draws that only some configs have."""
     columns: dict[str, Any] = {}
     if label.patches is not None:
         columns["patches"] = rng.integers(0, label.patches, (*shape, 2, label.patches), np.uint8)
@@ -230,6 +230,6 @@ def _pixels(count: int, side: int, *, real: bool) -> np.ndarray:
     """Return stand-ins for images, (count, 3, S, S) uint8."""
     rng = np.random.default_rng(0)
     noise = rng.normal(128, CONTENT.pixel_spread, (count, 3, side, side))
-    if real:  # part of the rows are flat, so that the whole compresses as photographs do
+    if real:  # a part of the rows is flat, so that the image compresses as photographs do
         noise[:, :, round(side * CONTENT.real_png) :] = 128
     return noise.round().clip(0, 255).astype(np.uint8)

@@ -1,7 +1,7 @@
-"""What a run consists of, before anything is started: shards, image-iterations, bytes.
+"""Workload of a run, from its config alone: shards, image-iterations, bytes.
 
 One image-iteration is one image through one optimisation step of recover: a forward and a backward
-pass to the pixels, through one teacher. What that costs is said by `flows.estimate.cost`.
+pass to the pixels, through one teacher. `flows.estimate.cost` turns them into GPU-hours.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Literal
 
 from distill_core.config.schema import RunConfig
 from distill_core.config.training import ModelConfig
+from distill_core.data.readers.formats import open_reader
 from distill_core.errors import DistillError
 from distill_core.evaluation.blocks import validation_blocks
 from distill_core.sharding import ClassEntry, ClassShard, plan_shards
@@ -20,7 +21,7 @@ from flows.estimate import stored_bytes
 from tasks.stages.expected import Expected
 from tasks.stages.table import row_of, stages_of
 
-FEATURES: Mapping[str, int] = {  # of networks of one width, their small variants included
+FEATURES: Mapping[str, int] = {  # of networks with a fixed width and their small variants
     "resnet18": 512,
     "resnet50": 2048,
     "resnet101": 2048,
@@ -36,7 +37,7 @@ FEATURES: Mapping[str, int] = {  # of networks of one width, their small variant
 
 @dataclass(frozen=True)
 class Plan:
-    """The amount of work of one run, the random-real baseline included where it costs."""
+    """The workload of one run, including the random-real baseline."""
 
     preset: str
     classes: int
@@ -51,12 +52,12 @@ class Plan:
     teacher_images: int | None  # images seen in all epochs of all teachers; None: not known yet
     statistics_shards: int  # 0 unless a term compares with class statistics
     rounds: tuple[int, ...]  # shards of one set up to each round but the last; () if there is one
-    selection_shards: int  # of each round; 0 unless starts are judged
+    selection_shards: int  # of each round; 0 unless a network chooses the starts
     image_iterations: int  # of recover
     views: int  # label views over all images and sets
     label_shards: int
     students: int  # students x seeds x sets
-    validation_shards: int | None  # 0 if training judges on the whole split; None: not known yet
+    validation_shards: int | None  # 0 if posttrain uses the whole split; None: not known yet
     student_images: int  # images seen in all post-train epochs together, those of rounds included
     image_bytes: int
     label_bytes: int
@@ -66,7 +67,7 @@ class Plan:
 def plan_run(
     config: RunConfig, *, train_images: int | None = None, test_images: int | None = None
 ) -> Plan:
-    """Count the work of a run from its config alone, as if no class were missing.
+    """Return the workload of a run, computed from its config as if no class were missing.
 
     Args:
         config: of the run.
@@ -121,7 +122,7 @@ def plan_run(
 
 
 def _teacher_images(config: RunConfig, train_images: int | None) -> int | None:
-    """Return how many images all teachers that are trained here see in all their epochs."""
+    """Return the images seen in all epochs of all teachers that this run trains."""
     members = [config.squeeze.member(number) for number in range(1 + len(config.squeeze.pool))]
     trained = [m for m in members if m.training and m.checkpoint is None and m.reuse is None]
     epochs = sum(m.training.epochs for m in trained if m.training)
@@ -129,12 +130,11 @@ def _teacher_images(config: RunConfig, train_images: int | None) -> int | None:
 
 
 def count_images(config: RunConfig, split: Literal["train", "test"]) -> int | None:
-    """Return how many images a split has, if it lies on this machine; unreadable ones too.
+    """Return the number of images of a split on this machine, unreadable ones included.
 
-    A bucket is not listed for a plan: that can take minutes.
+    Returns:
+        None: the split is in a bucket, which can take minutes to list, or cannot be read.
     """
-    from distill_core.data.readers.formats import open_reader
-
     if "://" in (config.data.path or ""):
         return None
     try:
@@ -144,7 +144,7 @@ def count_images(config: RunConfig, split: Literal["train", "test"]) -> int | No
 
 
 def shards_by_stage(config: RunConfig, *, test_images: int | None = None) -> dict[str, int | None]:
-    """Return how many shards each stage has; None where the dataset has to be known first.
+    """Return the number of shards of each stage; None if it depends on the dataset.
 
     Args:
         config: of the run.
@@ -166,7 +166,7 @@ def _between_rounds(
 
 
 def _seen_between_rounds(config: RunConfig, between: Sequence[Sequence[ClassShard]]) -> int:
-    """Return how many images the students between rounds see in all their epochs."""
+    """Return the images seen in all epochs of the students between rounds."""
     epochs = 0 if config.rounds is None else config.rounds.epochs
     return epochs * sum(shard.num_images for shards in between for shard in shards)
 
@@ -184,7 +184,7 @@ def _shards(config: RunConfig) -> tuple[ClassShard, ...]:
 
 
 def _labels(config: RunConfig) -> tuple[str, int]:
-    """Return the label scheme and how many values it stores per view of one image."""
+    """Return the label scheme, and the values it stores per view of one image."""
     teachers = [config.of_teacher(number).squeeze.model for number in config.relabel.teachers]
     features = sum(feature_width(model) for model in teachers)
     classes = config.data.num_classes
@@ -194,7 +194,7 @@ def _labels(config: RunConfig) -> tuple[str, int]:
 
 
 def feature_width(model: ModelConfig) -> int:
-    """Return D, the penultimate features of a network."""
+    """Return D, the number of penultimate features of a network."""
     if model.name == "resnet18_small":
         return 8 * (model.width or 64)  # four stages, each twice as wide as the one before
     if model.name.startswith("convnet"):

@@ -1,4 +1,4 @@
-"""Collecting garbage for people: the grace period they say, a progress bar, what went."""
+"""Garbage collection with a progress bar, and its result as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def parse_age(text: str) -> timedelta:
     """
     number, unit = text[:-1], text[-1:]
     if not (number.isascii() and number.isdecimal() and len(number) <= 4 and unit in SECONDS):
-        raise ConfigError(f"--grace {text}: an age such as 12h, 7d or 2w expected.")
+        raise ConfigError(f"--grace {text}: expected an age such as 12h, 7d or 2w.")
     return timedelta(seconds=int(number) * SECONDS[unit])
 
 
 def collect_with_progress(store: Store, *, grace: timedelta, dry_run: bool) -> Collection:
-    """Collect under a progress bar on a terminal, silently elsewhere."""
+    """Collect garbage, with a progress bar on a terminal."""
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
         task = bar.add_task("gc", total=None)
@@ -43,40 +43,41 @@ def collect_with_progress(store: Store, *, grace: timedelta, dry_run: bool) -> C
         return collect(store, grace=grace, dry_run=dry_run, progress=progress)
 
 
-def table(done: Collection) -> Table:
-    """Return one row per kind of what went and what waits."""
-    gone, waiting = by_kind(done.removed), by_kind(done.waiting)
-    return terminal.rows(
-        ("what", "objects", "size", "too young", "size"),
+def table(collection: Collection) -> Table:
+    """Return one row per kind of garbage: what was removed, and what is still too young."""
+    removed, waiting = by_kind(collection.removed), by_kind(collection.waiting)
+    return terminal.table(
+        ("kind", "objects", "size", "too young", "size"),
         [
-            (KINDS[kind], *_amount(gone, kind), *_amount(waiting, kind))
+            (KINDS[kind], *_amount(removed, kind), *_amount(waiting, kind))
             for kind in KINDS
-            if kind in gone or kind in waiting
+            if kind in removed or kind in waiting
         ],
     )
 
 
-def summary(done: Collection, *, dry_run: bool) -> str:
-    """Return the last line for people."""
-    if not done.removed:
+def summary(collection: Collection, *, dry_run: bool) -> str:
+    """Return the last line of the output."""
+    if not collection.removed:
         return "nothing to remove"
-    total = units.size(sum(item.bytes for item in done.removed))
-    return f"{'would remove' if dry_run else 'removed'} {len(done.removed):,} objects, {total}"
+    total = units.size(sum(item.bytes for item in collection.removed))
+    verb = "would remove" if dry_run else "removed"
+    return f"{verb} {len(collection.removed):,} objects, {total}"
 
 
-def to_json(done: Collection, *, grace: timedelta, dry_run: bool) -> dict[str, Any]:
-    """Return a JSON-able tree; sizes in bytes, those of unfinished uploads unknown and 0."""
+def to_json(collection: Collection, *, grace: timedelta, dry_run: bool) -> dict[str, Any]:
+    """Return a JSON-able tree; sizes in bytes, 0 for unfinished uploads of unknown size."""
     return {
         "dry_run": dry_run,
         "grace_seconds": grace.total_seconds(),
-        "removed": by_kind(done.removed),
-        "too_young": by_kind(done.waiting),
-        "paths": sorted(item.path for item in done.removed),
+        "removed": by_kind(collection.removed),
+        "too_young": by_kind(collection.waiting),
+        "paths": sorted(item.path for item in collection.removed),
     }
 
 
 def by_kind(items: Sequence[Garbage]) -> dict[str, dict[str, int]]:
-    """Return how many objects and bytes there are of each kind."""
+    """Return the number of objects and bytes of each kind."""
     kinds = {item.kind for item in items}
     return {
         kind: {

@@ -1,4 +1,4 @@
-"""Re-read and re-hash every file that the manifests of a run name."""
+"""Verification of a run: every file that its manifests name is read and hashed again."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tasks.stages.table import stages_of
 
 @dataclass(frozen=True)
 class Damage:
-    """One file that is not what its manifest says."""
+    """One file that does not match its manifest or its marker."""
 
     path: str
     problem: str
@@ -40,7 +40,7 @@ class Damage:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What verifying a run found."""
+    """The result of verifying a run."""
 
     files: int
     bytes: int
@@ -49,24 +49,24 @@ class Verdict:
     missing: tuple[str, ...]  # manifests that do not exist yet
 
     def summary(self, run: str) -> str:
-        """Return the last line for people."""
+        """Return the last line of the output."""
         read = f"{self.files:,} files of {self.shards:,} shards, {units.size(self.bytes)}"
-        missing = f"; not there yet: {', '.join(self.missing)}" if self.missing else ""
+        missing = f"; not complete yet: {', '.join(self.missing)}" if self.missing else ""
         if not self.damage:
             return f"{run}: verified {read}{missing}"
         return (
-            f"{run}: {len(self.damage)} damaged; read {read}{missing}. To make a shard again, "
-            "delete its marker, to write a manifest again, delete it; then resume."
+            f"{run}: {len(self.damage)} damaged; read {read}{missing}. To repair, delete the "
+            f"marker of a damaged shard or the damaged manifest, then run `distill resume {run}`."
         )
 
 
 def verify_with_progress(run: Run) -> Verdict:
-    """Verify a run under a progress bar, or with plain lines where there is no terminal."""
+    """Verify a run, with a progress bar on a terminal and plain lines elsewhere."""
     started = time.monotonic()
-    with display() as shown:
-        shown.stage_started("verify", 1, 0)
-        verdict = verify_run(run, progress=partial(shown.job_progress, "verify", run.name))
-        shown.stage_finished("verify", time.monotonic() - started)
+    with display() as observer:
+        observer.stage_started("verify", 1, 0)
+        verdict = verify_run(run, progress=partial(observer.job_progress, "verify", run.name))
+        observer.stage_finished("verify", time.monotonic() - started)
     return verdict
 
 
@@ -75,10 +75,10 @@ def verify_run(run: Run, *, progress: Progress = silent) -> Verdict:
 
     Args:
         run: stages without a manifest are reported as missing, not as damage.
-        progress: told (bytes read, bytes in total).
+        progress: called with (bytes read, bytes in total).
     """
     present, missing, damage = _manifests(run)
-    # What several manifests say alike is read once: those of later rounds repeat earlier ones.
+    # Manifests of later rounds repeat entries of earlier ones; each is read once.
     entries: dict[tuple[str, ManifestEntry], StageId] = {}
     for name, manifest in present.items():
         for entry in manifest.entries:
@@ -86,8 +86,8 @@ def verify_run(run: Run, *, progress: Progress = silent) -> Verdict:
     files = [size for _, entry in entries for _, size, _ in entry.files]
     done = 0
     for (kind, entry), name in entries.items():
-        where = manifest_path(run.name, str(name))
-        damage.extend(check_entry(ShardStore(run.store, kind), entry, manifest=where))
+        path = manifest_path(run.name, str(name))
+        damage.extend(check_entry(ShardStore(run.store, kind), entry, manifest=path))
         done += sum(size for _, size, _ in entry.files)
         progress(done, sum(files))
     return Verdict(len(files), sum(files), len(entries), tuple(damage), missing)
@@ -96,21 +96,21 @@ def verify_run(run: Run, *, progress: Progress = silent) -> Verdict:
 def check_entry(
     shard_store: ShardStore, entry: ManifestEntry, *, manifest: str
 ) -> Iterator[Damage]:
-    """Yield what is wrong with one shard: manifest against marker, marker against files.
+    """Yield the damage of one shard: manifest against marker, marker against files.
 
     Args:
         shard_store: of its stage.
-        entry: what the manifest says of it.
+        entry: of the shard in the manifest.
         manifest: path of the manifest.
     """
-    where = shard_store.marker_path(entry.key)
+    path = shard_store.marker_path(entry.key)
     try:
         marker = shard_store.marker(entry.key)
     except DistillError as error:
-        yield Damage(where, f"the marker of shard {entry.shard} cannot be read: {error}")
+        yield Damage(path, f"the marker of shard {entry.shard} cannot be read: {error}")
         return
     if marker is None:
-        yield Damage(where, f"the marker of shard {entry.shard} is gone")
+        yield Damage(path, f"the marker of shard {entry.shard} is missing")
         return
     for problem in _differences(entry, ManifestEntry.of(marker)):
         yield Damage(manifest, f"shard {entry.shard}: {problem}")
@@ -119,20 +119,20 @@ def check_entry(
 
 
 def _differences(listed: ManifestEntry, marked: ManifestEntry) -> Iterator[str]:
-    """Yield where a manifest and a marker disagree; a shared shard may have several names."""
-    for what in ("rows", "classes"):
-        said, true = getattr(listed, what), getattr(marked, what)
-        if said != true:
-            yield f"{said} {what}, its marker says {true}"
-    ours, theirs = ({file[0]: file[1:] for file in one.files} for one in (listed, marked))
+    """Yield the differences of a manifest and a marker; a shared shard may have several names."""
+    for quantity in ("rows", "classes"):
+        actual, expected = getattr(listed, quantity), getattr(marked, quantity)
+        if actual != expected:
+            yield f"{actual} {quantity} in the manifest, {expected} in its marker"
+    ours, theirs = ({file[0]: file[1:] for file in entry.files} for entry in (listed, marked))
     for suffix in sorted(ours.keys() | theirs.keys()):
         if suffix not in theirs:
-            yield f"the marker names no .{suffix} file, the manifest does"
+            yield f"the manifest has a .{suffix} file, the marker has none"
         elif suffix not in ours:
-            yield f"the manifest names no .{suffix} file, the marker does"
+            yield f"the marker has a .{suffix} file, the manifest has none"
         elif ours[suffix] != theirs[suffix]:
-            said, true = _described(*ours[suffix]), _described(*theirs[suffix])
-            yield f".{suffix} of {said}, its marker says {true}"
+            actual, expected = _described(*ours[suffix]), _described(*theirs[suffix])
+            yield f".{suffix} file of {actual} in the manifest, of {expected} in its marker"
 
 
 def _check_file(store: Store, info: FileInfo, *, rows: int) -> Iterator[Damage]:
@@ -143,21 +143,21 @@ def _check_file(store: Store, info: FileInfo, *, rows: int) -> Iterator[Damage]:
         return
     digest, is_parquet = sha256(data), info.path.endswith(".parquet")
     if digest != info.sha256:
-        found, said = _described(len(data), digest), _described(info.bytes, info.sha256)
+        actual, expected = _described(len(data), digest), _described(info.bytes, info.sha256)
         place = f"; {locate_damage(data)}" if is_parquet else ""
-        yield Damage(info.path, f"{found}, do not match the marker ({said}){place}")
+        yield Damage(info.path, f"{actual}, do not match the marker ({expected}){place}")
     elif is_parquet:
         yield from _check_rows(info.path, data, rows)
 
 
 def _check_rows(path: str, data: bytes, rows: int) -> Iterator[Damage]:
     try:
-        found = pq.ParquetFile(io.BytesIO(data)).metadata.num_rows
+        actual = pq.ParquetFile(io.BytesIO(data)).metadata.num_rows
     except pa.ArrowException as error:
-        yield Damage(path, f"not Parquet: {error}")
+        yield Damage(path, f"not a Parquet file: {error}")
         return
-    if found != rows:
-        yield Damage(path, f"{found} rows, the marker says {rows}")
+    if actual != rows:
+        yield Damage(path, f"{actual} rows in the file, {rows} in its marker")
 
 
 def locate_damage(data: bytes) -> str:
@@ -168,9 +168,9 @@ def locate_damage(data: bytes) -> str:
         return "the footer cannot be read"
     groups = [number for number in range(file.num_row_groups) if not _reads(file, number)]
     if not groups:
-        return "every row group reads, so the damage is in the footer or between pages"
+        return "every row group can be read, so the damage is in the footer or between pages"
     names = ", ".join(map(str, groups))
-    return f"row group {names} of {file.num_row_groups} does not read, counted from 0"
+    return f"row group {names} of {file.num_row_groups} cannot be read (counted from 0)"
 
 
 def _reads(file: pq.ParquetFile, group: int) -> bool:
@@ -186,11 +186,12 @@ def _described(size: int, digest: str) -> str:
 
 
 def _manifests(run: Run) -> tuple[dict[StageId, Manifest], tuple[str, ...], list[Damage]]:
-    """Return manifests by name, the names of missing ones, and what cannot be read."""
-    found: dict[StageId, Manifest] = {}
+    """Return manifests by name, the names of missing ones, and those that cannot be read."""
+    present: dict[StageId, Manifest] = {}
     missing: list[str] = []
     damage: list[Damage] = []
-    for name in (name for stage in stages_of(run.config) for name in manifests_of(run, stage)):
+    names = (name for stage in stages_of(run.config) for name in manifests_of(run, stage))
+    for name in names:
         try:
             manifest = load_manifest(run.store, run.name, str(name))
         except DataError as error:
@@ -199,5 +200,5 @@ def _manifests(run: Run) -> tuple[dict[StageId, Manifest], tuple[str, ...], list
         if manifest is None:
             missing.append(str(name))
         else:
-            found[name] = manifest
-    return found, tuple(missing), damage
+            present[name] = manifest
+    return present, tuple(missing), damage

@@ -1,1 +1,14 @@
-"""Prefect: flows, deployments, schedules and artifacts. Nothing else imports it."""
+"""Prefect: the flows, their parameters, deployments and schedules. Only this folder imports it.
+
+launch:       `complete_run`, with Prefect or without
+prefect_flow: the flows distill, resume and redistill
+parameters:   parameters of the flows, checked
+deployments:  look up, serve and trigger deployments
+schedules:    schedules of the deployment redistill
+artifacts:    progress and results shown in Prefect
+api:          connection to a server
+
+Prefect takes seconds to import and reads its settings when it is imported. So only `prefect_flow`
+and `artifacts`, which run inside a flow, import it at the top; the other files import it inside
+functions, after `api.set_defaults`.
+"""

@@ -1,4 +1,4 @@
-"""A Prefect API to talk to: the one of PREFECT_API_URL, or a temporary server of our own."""
+"""Connection to a Prefect API: the one of PREFECT_API_URL, or a temporary server."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ DEFAULTS: Mapping[str, str] = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": str(STARTUP_SECONDS),
 }
-# The terminal belongs to the progress bars and to one line per error; Prefect's own log still goes
-# to its API. Whoever sets PREFECT_LOGGING_LEVEL gets it on the terminal too.
+# The terminal shows the progress bars and one line per error. Prefect's log still goes to its API,
+# and to the terminal as well if you set PREFECT_LOGGING_LEVEL.
 QUIET: Mapping[str, str] = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}
 
 
 def set_defaults() -> None:
-    """Turn telemetry off and keep the terminal readable."""
+    """Turn telemetry off, and Prefect's log on the terminal."""
     quiet = {} if "PREFECT_LOGGING_LEVEL" in os.environ else QUIET
     for name, value in {**DEFAULTS, **quiet}.items():
         os.environ.setdefault(name, value)
@@ -40,16 +40,13 @@ def set_defaults() -> None:
 
 @contextmanager
 def connected() -> Iterator[None]:
-    """Make sure that flows find an API; a server started here ends here.
+    """Connect flows to an API; if a server is started for this, it stops with the block.
 
     Raises:
         ClusterError: the temporary server did not start.
     """
     set_defaults()
-    from prefect.settings import (
-        PREFECT_API_URL,
-        temporary_settings,
-    )  # after the defaults
+    from prefect.settings import PREFECT_API_URL, temporary_settings
 
     if PREFECT_API_URL.value():
         yield
@@ -65,29 +62,30 @@ def connected() -> Iterator[None]:
             try:
                 yield
             finally:
-                APILogHandler().flush()  # later, there is no server to send it to
+                APILogHandler().flush()  # while the server still runs
                 log.unlink(missing_ok=True)
     finally:
         server.stop()
 
 
 def _start(server: SubprocessASGIServer, log: Path) -> None:
-    """Start a server; it inherits our standard error, and what it says at shutdown is no news."""
+    """Start a server with its standard error in a log file, away from the terminal."""
     try:
         with _stderr_into(log), _interrupts_held():
             server.start(timeout=STARTUP_SECONDS)
     except RuntimeError as error:
         raise ClusterError(
-            f"Prefect: the temporary server did not start ({error}). See {log}; `distill doctor` "
-            "checks the usual causes, and --local runs without Prefect."
+            f"Prefect: the temporary server did not start ({error}). Read {log}, check the usual "
+            "causes with `distill doctor`, or run without Prefect with --local."
         ) from None
 
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Hold Ctrl-C back for the block; children started meanwhile never get it.
+    """Block Ctrl-C, here and for good in children that are started meanwhile.
 
-    A terminal sends it to all of us at once, but the server has to hear how the flow run ended.
+    A terminal sends it to all processes at once, but the server has to record how the flow run
+    ended.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -98,11 +96,13 @@ def _interrupts_held() -> Iterator[None]:
 
 @contextmanager
 def client() -> Iterator[SyncPrefectClient]:
-    """Talk to the server of PREFECT_API_URL; there is no temporary one for what outlives us.
+    """Yield a client of the server of PREFECT_API_URL.
+
+    Deployments and schedules outlive this process, so a temporary server would not do.
 
     Raises:
-        ConfigError: no server is named, it refuses us, or it refuses what was asked of it.
-        ClusterError: it cannot be reached.
+        ConfigError: PREFECT_API_URL is not set, or the server refuses access or the request.
+        ClusterError: the server cannot be reached.
     """
     set_defaults()
     from httpx import HTTPStatusError, TransportError
@@ -112,44 +112,44 @@ def client() -> Iterator[SyncPrefectClient]:
     url = PREFECT_API_URL.value()
     if not url:
         raise ConfigError(
-            "Prefect: no server is named. Start one (`prefect server start`) and set "
-            "PREFECT_API_URL, e.g. http://127.0.0.1:4200/api."
+            "Prefect: PREFECT_API_URL is not set. Start a server (`prefect server start`) and set "
+            "it to the server's address, e.g. http://127.0.0.1:4200/api."
         )
     try:
-        with get_client(sync_client=True) as found:
-            yield found
+        with get_client(sync_client=True) as connection:
+            yield connection
     except HTTPStatusError as error:
         raise ConfigError(f"Prefect: {_refusal(error)}") from None
     except TransportError as error:
         raise ClusterError(
             f"Prefect: no answer from {urlsplit(url).hostname}:{urlsplit(url).port} ({error}). "
-            "Is the server of PREFECT_API_URL running, and the port open from here?"
+            "Check that the server of PREFECT_API_URL runs and that its port is reachable."
         ) from None
 
 
 def _refusal(error: HTTPStatusError) -> str:
-    """Say why a server refused, in its own words where it has some."""
+    """Return why a server refused, with the detail of its answer if there is one."""
     code = error.response.status_code
     if code in (401, 403):
         return (
-            f"the server refuses us ({code}). Set PREFECT_API_AUTH_STRING to its user:password; "
-            "it is read from the environment alone."
+            f"the server refused access ({code}). Set the environment variable "
+            "PREFECT_API_AUTH_STRING to its user:password."
         )
     with suppress(ValueError):
-        said = error.response.json()
-        detail = said.get("detail") or said.get("exception_detail") or said
-        return f"the server refuses the request ({code}): {detail}"
-    return f"the server answers {code} to {error.request.method} {error.request.url.path}."
+        answer = error.response.json()
+        detail = answer.get("detail") or answer.get("exception_detail") or answer
+        return f"the server refused the request ({code}): {detail}"
+    return f"the server answered {code} to {error.request.method} {error.request.url.path}."
 
 
 @contextmanager
 def _stderr_into(path: Path) -> Iterator[None]:
     """Send file descriptor 2 of this process, and of children started meanwhile, to a file."""
-    kept = os.dup(2)
+    saved = os.dup(2)
     try:
         with path.open("ab") as log:
             os.dup2(log.fileno(), 2)
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(saved, 2)
+        os.close(saved)

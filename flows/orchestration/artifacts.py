@@ -1,4 +1,4 @@
-"""What a flow run shows in Prefect: progress by stage, a line per shard, the accuracy table."""
+"""Artifacts of a flow run in Prefect: progress by stage, a log line per shard, accuracies."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from tasks.jobs import Receipt
 
 UPDATE_SECONDS = 1.0  # the driver alone writes progress, at most this often
-PAUSE_SECONDS = 60.0  # after an update was lost: trying takes time that the workers would wait
+PAUSE_SECONDS = 60.0  # after a failed update, because the workers wait while it is tried
 
 
 class StageArtifacts:
-    """Shows a stage's progress in Prefect, and logs one line per shard."""
+    """Shows the progress of a stage in Prefect, and logs one line per shard."""
 
     def __init__(self, run: str, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._run, self._clock = run, clock
@@ -41,24 +41,24 @@ class StageArtifacts:
         """Create the stage's progress artifact."""
         self._meter, self._last = Meter(total, done, clock=self._clock), self._clock()
         with _Advisory():
-            made = create_progress_artifact(
+            artifact = create_progress_artifact(
                 100 * self._meter.fraction,
                 key=artifact_key(self._run, stage),
                 description=f"{stage} of {self._run}",
             )
-            self._artifact = cast("UUID", made)  # a coroutine only inside an event loop
+            self._artifact = cast("UUID", artifact)  # a coroutine only inside an event loop
 
     def job_started(self, stage: str, shard: str) -> None:
-        """Say nothing: one line per shard is enough."""
+        """Do nothing: one line per shard is enough."""
 
     def job_progress(self, stage: str, shard: str, done: int, total: int) -> None:
-        """Note progress."""
+        """Record progress."""
         self._meter.advance(shard, done, total)
         if self._clock() - self._last >= UPDATE_SECONDS:
             self._update(stage)
 
     def job_finished(self, stage: str, receipt: Receipt) -> None:
-        """Note and log a finished shard."""
+        """Record and log a finished shard."""
         self._meter.finish(receipt.shard)
         get_run_logger().info(
             "%s: %s: %d rows in %.1f s",
@@ -73,7 +73,7 @@ class StageArtifacts:
     def job_retried(self, stage: str, shard: str, reason: str) -> None:
         """Log a new attempt."""
         self._meter.restart(shard)
-        get_run_logger().warning("%s: %s: again, because %s", stage, shard, reason)
+        get_run_logger().warning("%s: %s: trying again: %s", stage, shard, reason)
 
     def job_failed(self, stage: str, shard: str, error: str) -> None:
         """Log a shard that used up its attempts."""
@@ -96,7 +96,7 @@ class StageArtifacts:
 
 
 class _Advisory:
-    """Lets nothing of what only informs stop the work: the API may be slow or gone."""
+    """Logs errors of a block that only informs, so that a slow API does not stop the run."""
 
     lost = False
 
@@ -111,19 +111,19 @@ class _Advisory:
 
 
 def artifact_key(*names: str) -> str:
-    """Return a key of lowercase letters, digits and dashes, as Prefect wants it."""
+    """Return a key of lowercase letters, digits and dashes, as Prefect requires."""
     return re.sub(r"[^a-z0-9]+", "-", "-".join(names).lower()).strip("-")
 
 
-def publish(found: report_data.ReportData) -> None:
-    """Show a run's accuracy table and report."""
-    rows = [dict(zip(tables.HEADER, cells, strict=True)) for cells in found.cells]
-    name = found.run.name
-    header = tables.markdown_table(("", name), report_data.header(found))
-    accuracy = tables.markdown_table(tables.HEADER, found.cells)
-    where = found.run.store.uri(found.report)
-    parts = (f"# {name}", header, "## Accuracy", accuracy, found.note, f"Report: {where}")
+def publish(data: report_data.ReportData) -> None:
+    """Create artifacts of a run's accuracy table and of the head of its report."""
+    rows = [dict(zip(tables.HEADER, cells, strict=True)) for cells in data.cells]
+    name = data.run.name
+    header = tables.markdown_table(("", name), report_data.header(data))
+    accuracy = tables.markdown_table(tables.HEADER, data.cells)
+    address = data.run.store.uri(data.report)
+    parts = (f"# {name}", header, "## Accuracy", accuracy, data.note, f"Report: {address}")
     text = "\n\n".join(parts)
     with _Advisory():
-        create_table_artifact(rows, key=artifact_key(name, "accuracy"), description=found.note)
+        create_table_artifact(rows, key=artifact_key(name, "accuracy"), description=data.note)
         create_markdown_artifact(text, key=artifact_key(name, "report"), description=name)

@@ -1,4 +1,4 @@
-"""Deployments on a Prefect server: which there are, serving them, and asking one for a run.
+"""Deployments on a Prefect server: serve them, look them up, and trigger a run of one.
 
 `deploy/prefect/prefect.yaml` describes the same three for a work pool.
 """
@@ -6,49 +6,39 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from distill_core.config.schema import RunConfig
 from distill_core.errors import ConfigError
-from distill_core.storage.store import Store
 from flows.orchestration import api
-from flows.runs.options import DEFAULT_DEPLOYMENT
-from flows.runs.pipeline import execution_of
+from flows.orchestration.parameters import Parameters, completed
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.responses import DeploymentResponse
 
-Parameters = dict[str, Any]
-
 FLOWS = ("distill", "resume", "redistill")
 
-# One run of a deployment at a time; another one waits for its turn and then finds less to do. To
-# drop it instead would lose the schedule of a second preset that falls due at the same minute.
+# A deployment runs once at a time; another run waits for its turn and then has less to do.
+# Cancelling it instead would lose the schedule of a second preset that is due at the same minute.
 COLLISION = "ENQUEUE"
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A flow run that a deployment was asked for."""
+class FlowRun:
+    """A flow run that was requested from a deployment."""
 
     id: str
     name: str
     url: str  # of its page
 
 
-def of_config(config: RunConfig) -> Parameters:
-    """Return the parameters that say what to make; the resolved config alone decides."""
-    return {"preset": None, "overrides": [], "config": config.model_dump(mode="json")}
-
-
-def ask(flow: str, said: Parameters, *, name: str = DEFAULT_DEPLOYMENT) -> Asked:
-    """Ask a deployment for a run.
+def trigger(flow: str, parameters: Parameters, *, deployment: str) -> FlowRun:
+    """Request a run of a deployment.
 
     Args:
         flow: distill, resume or redistill.
-        said: parameters; what is left out is the deployment's own.
-        name: of the deployment.
+        parameters: of the run; the deployment supplies those that are left out.
+        deployment: name of the deployment.
 
     Raises:
         ConfigError: no such deployment, or parameters that it refuses.
@@ -57,13 +47,15 @@ def ask(flow: str, said: Parameters, *, name: str = DEFAULT_DEPLOYMENT) -> Asked
     with api.client() as client:
         from prefect.utilities.urls import url_for
 
-        found = deployment(client, flow, name)
-        made = client.create_flow_run_from_deployment(found.id, parameters=completed(found, said))
-        return Asked(str(made.id), made.name, url_for(made) or "")
+        target = find(client, flow, deployment)
+        run = client.create_flow_run_from_deployment(
+            target.id, parameters=completed(target, parameters)
+        )
+        return FlowRun(str(run.id), run.name, url_for(run) or "")
 
 
-def deployment(client: SyncPrefectClient, flow: str, name: str) -> DeploymentResponse:
-    """Look a deployment up.
+def find(client: SyncPrefectClient, flow: str, deployment: str) -> DeploymentResponse:
+    """Look up a deployment by the name of its flow and its own.
 
     Raises:
         ConfigError: there is none.
@@ -71,40 +63,29 @@ def deployment(client: SyncPrefectClient, flow: str, name: str) -> DeploymentRes
     from prefect.exceptions import ObjectNotFound
 
     try:
-        return client.read_deployment_by_name(f"{flow}/{name}")
+        return client.read_deployment_by_name(f"{flow}/{deployment}")
     except ObjectNotFound:
         raise ConfigError(
-            f"Prefect: no deployment {flow}/{name}. `distill serve` makes one for this machine, "
-            "`prefect deploy` with deploy/prefect/prefect.yaml one for a work pool."
+            f"Prefect: no deployment {flow}/{deployment}. Create it with `distill serve` for this "
+            "machine, or with `prefect deploy` and deploy/prefect/prefect.yaml for a work pool."
         ) from None
 
 
-def completed(found: DeploymentResponse, said: Parameters) -> Parameters:
-    """Lay what was said over a deployment's own parameters, and check where jobs are to run.
-
-    Raises:
-        ConfigError: no store, an address that cannot be one, or a wrong way to run.
-    """
-    own = found.parameters or {}
-    store = said.get("store") or own.get("store")
-    if not store:
-        raise ConfigError(f"store: the deployment {found.name} has none; say --store.")
-    execution = {**(own.get("execution") or {}), **said.get("execution", {})}
-    execution_of({**execution, "store": store})
-    return {**said, "store": Store(store).url, "execution": execution}
-
-
-def serve(own: Parameters, *, name: str, limit: int, pause_on_shutdown: bool) -> None:
+def serve(defaults: Parameters, *, deployment: str, limit: int, pause_on_shutdown: bool) -> None:
     """Serve the deployments from this process until it is stopped.
 
     Args:
-        own: parameters of runs that do not say them: store, execution.
-        name: of the deployments.
-        limit: runs at a time, over all of them.
-        pause_on_shutdown: pause their schedules when the process is stopped.
+        defaults: store and execution of runs that leave them out.
+        deployment: name of the deployments.
+        limit: maximum number of runs at the same time, over all deployments.
+        pause_on_shutdown: pause the schedules when the process is stopped.
+
+    Raises:
+        ConfigError: PREFECT_API_URL is not set, or the server refuses the request.
+        ClusterError: the server cannot be reached.
     """
     with api.client():
-        pass  # a server has to be named
+        pass  # to fail early where no server is named
     import prefect
     from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
     from prefect.types.entrypoint import EntrypointType
@@ -112,15 +93,15 @@ def serve(own: Parameters, *, name: str, limit: int, pause_on_shutdown: bool) ->
     from flows.orchestration import prefect_flow
 
     alone = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy(COLLISION))
-    served = [
+    deployed = [
         getattr(prefect_flow, flow).to_deployment(
-            name,
-            parameters=own,
+            deployment,
+            parameters=defaults,
             concurrency_limit=alone,
             entrypoint_type=EntrypointType.MODULE_PATH,
         )
         for flow in FLOWS
     ]
     prefect.serve(
-        *served, limit=limit, pause_on_shutdown=pause_on_shutdown, print_starting_message=False
+        *deployed, limit=limit, pause_on_shutdown=pause_on_shutdown, print_starting_message=False
     )

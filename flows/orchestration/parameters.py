@@ -1,25 +1,30 @@
-"""Parameters of the flows: Prefect shows them as a form, the flow checks them once more.
+"""Parameters of the flows. Prefect shows them as a form, and the flow checks them once more.
 
-What JSON schema can say (patterns, ranges, the whole config) Prefect's server refuses when a run is
-asked for; the rest is refused here, before a store is touched or a worker started.
+Prefect's server refuses what the JSON schema rules out (patterns, ranges, the whole config) when a
+run is requested. The rest is refused here, before a store is touched or a worker started.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
 from distill_core.config.load import load_run, preset_names
 from distill_core.config.schema import RunConfig
 from distill_core.errors import ConfigError
+from distill_core.storage.store import Store
 from flows import addresses
 from flows.runs.pipeline import execution_of
 from flows.runs.shard_selection import parse_numbers
 from tasks.execution import Execution, Placement
 
+if TYPE_CHECKING:
+    from prefect.client.schemas.responses import DeploymentResponse
+
+Parameters = dict[str, Any]
 PresetName = Annotated[str, Field(json_schema_extra={"enum": list(preset_names())})]
 Override = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*=")]
 StoreAddress = Annotated[str, Field(json_schema_extra={"pattern": addresses.PATTERN})]
@@ -29,14 +34,14 @@ ShardList = Annotated[str, Field(pattern=r"^\s*\d+(-\d+)?(\s*,\s*\d+(-\d+)?)*\s*
 def resolved(
     preset: str | None, overrides: Sequence[str], config: RunConfig | None = None
 ) -> RunConfig:
-    """Return the config that was given, or else the one that a preset and overrides describe.
+    """Return the config that was given, or else the one of a preset with overrides.
 
     Raises:
         ConfigError: neither was given, a key or value is wrong, or an address holds credentials.
     """
     if config is None:
         if preset is None:
-            raise ConfigError("preset: say a preset, or a whole config.")
+            raise ConfigError("preset: missing. Set `preset` to a name, or `config` to a config.")
         config = load_run(preset, overrides)
     addresses.check_config(config)
     return config
@@ -46,13 +51,33 @@ def placed(store: str, placement: Placement, *, shards: str | None = None) -> Ex
     """Return where and how jobs run.
 
     Raises:
-        ConfigError: not a store, a folder relative to nobody knows what, or wrong shards.
+        ConfigError: an address that cannot be a store, a relative folder, or wrong shards.
     """
     if "://" not in store and not os.path.isabs(os.path.expanduser(store)):
         raise ConfigError(
-            f"store = {store!r}: a relative folder would lie in the flow's temporary one. "
-            "Say an absolute folder, or s3://bucket/prefix."
+            f"store = {store!r}: a relative folder would lie in the temporary folder of the flow "
+            "run. Use an absolute folder, or s3://bucket/prefix."
         )
     if shards is not None:
         parse_numbers(shards)
     return execution_of({**placement.model_dump(), "store": store})
+
+
+def of_config(config: RunConfig) -> Parameters:
+    """Return the parameters that set the config; it replaces preset and overrides."""
+    return {"preset": None, "overrides": [], "config": config.model_dump(mode="json")}
+
+
+def completed(deployment: DeploymentResponse, parameters: Parameters) -> Parameters:
+    """Return parameters with the deployment's own for those that are left out, checked.
+
+    Raises:
+        ConfigError: no store, an address that cannot be one, or a wrong execution setting.
+    """
+    defaults = deployment.parameters or {}
+    store = parameters.get("store") or defaults.get("store")
+    if not store:
+        raise ConfigError(f"store: the deployment {deployment.name} has none. Set it with --store.")
+    execution = {**(defaults.get("execution") or {}), **parameters.get("execution", {})}
+    execution_of({**execution, "store": store})
+    return {**parameters, "store": Store(store).url, "execution": execution}

@@ -1,7 +1,10 @@
-"""The Prefect flows: when and in which order. One task per stage, never one per class.
+"""The Prefect flows distill, resume and redistill, with one task per stage.
 
-Prefect's results and caches are off: the manifests say what is done, so a flow run that is repeated
-does only what is missing. Losing Prefect's database loses history, never data.
+Prefect's results and caches are off: manifests record what is complete, so a repeated flow run
+computes only what is missing. Losing Prefect's database loses history, but no data.
+
+Deployments store the paths of these functions, e.g. ``flows.orchestration.prefect_flow.distill``.
+If this module moves, `deploy/prefect/prefect.yaml` has to follow and be deployed again.
 """
 
 from __future__ import annotations
@@ -18,7 +21,9 @@ from flows.orchestration.artifacts import StageArtifacts, publish
 from flows.orchestration.parameters import Override, PresetName, ShardList, StoreAddress
 from flows.reports import report_data
 from flows.runs import pipeline, shard_selection
-from flows.runs.pipeline import Only, Work
+from flows.runs import redistill as redistillation
+from flows.runs.pipeline import Work
+from flows.runs.shard_selection import ShardSelection
 from flows.status import status
 from tasks.execution import Execution, Placement
 from tasks.policy import TeacherPolicy
@@ -28,11 +33,11 @@ from tasks.stages.table import row_of, stages_of
 
 
 def worth_retrying(task: object, task_run: object, state: Any) -> bool:
-    """Return whether a stage's error says that trying again may help."""
+    """Return whether a stage failed with an error that another attempt may not meet."""
     return bool(getattr(state.data, "retryable", False))
 
 
-ONCE_MORE: dict[str, Any] = {
+TASK_SETTINGS: dict[str, Any] = {
     "persist_result": False,
     "cache_policy": NO_CACHE,
     "retries": 1,
@@ -41,34 +46,34 @@ ONCE_MORE: dict[str, Any] = {
 }
 
 
-@task(**ONCE_MORE)
-def do_stage(work: Work, stage: StageId) -> None:
-    """Do what a stage lacks."""
-    work.do(stage)
+@task(**TASK_SETTINGS)
+def run_stage(work: Work, stage: StageId) -> None:
+    """Run what a stage lacks."""
+    work.run_stage(stage)
 
 
 def task_of(stage: StageId) -> Task[[Work, StageId], None]:
-    """Return the Prefect task of a stage, under the stage's own name."""
-    return do_stage.with_options(name=str(stage), description=row_of(stage).summary)
+    """Return the Prefect task of a stage, with the name and the summary of the stage."""
+    return run_stage.with_options(name=str(stage), description=row_of(stage).summary)
 
 
-@task(**ONCE_MORE)
+@task(**TASK_SETTINGS)
 def report(work: Work) -> None:
-    """Write the report, and show the accuracy table among the artifacts."""
+    """Write the report, and publish the accuracy table as an artifact."""
     work.report()
     if not work.stopped:
         publish(report_data.gather(work.run))
 
 
 def run_name() -> str:
-    """Return what Prefect calls a flow run: the run, the series, or the preset it makes."""
-    said = runtime.flow_run.parameters
-    config = said.get("config")
-    made = default_name(RunConfig.model_validate(config)) if config else said.get("preset")
-    return str(said.get("run") or said.get("series") or made)
+    """Return the name of a flow run: that of the run or the series, or else of the preset."""
+    parameters = runtime.flow_run.parameters
+    config = parameters.get("config")
+    default = default_name(RunConfig.model_validate(config)) if config else parameters.get("preset")
+    return str(parameters.get("run") or parameters.get("series") or default)
 
 
-# The serializer is for the one thing Prefect stores regardless: the error of a failed flow.
+# Prefect stores the error of a failed flow in any case, with this serializer.
 SETTINGS: dict[str, Any] = {
     "flow_run_name": run_name,
     "persist_result": False,
@@ -76,6 +81,7 @@ SETTINGS: dict[str, Any] = {
 }
 
 
+# Eight parameters, not grouped: Prefect derives the form of a deployment from them.
 @flow(**SETTINGS)
 def distill(
     *,
@@ -95,15 +101,17 @@ def distill(
         overrides: changes to it, e.g. `ipc=50` or `recover.steps=4000`.
         store: absolute folder or s3://bucket/prefix; credentials come from the environment.
         run: name of the run; by default the preset and the config's fingerprint.
-        shards: only these class shards, by number: `3,17-20`.
+        shards: run only these class shards, by number: `3,17-20`.
         execution: where and how jobs run.
-        config: a whole config, as `distill show PRESET` prints it; wins over preset and overrides.
-        only: shards to run by stage, by name; `distill resume` fills it.
+        config: a whole config, as `distill show PRESET` prints it; replaces preset and overrides.
+        only: names of the shards to run, by stage; set by `distill resume`.
     """
     resolved = parameters.resolved(preset, overrides, config)
-    where = parameters.placed(store, execution, shards=shards)
-    made = pipeline.prepare(resolved, Store(store), name=run, single_writer=where.single_writer)
-    run_stages(made, where, only, shards=shards)
+    placed = parameters.placed(store, execution, shards=shards)
+    registered = pipeline.prepare(
+        resolved, Store(store), name=run, single_writer=placed.single_writer
+    )
+    run_stages(registered, placed, only, shards=shards)
 
 
 @flow(**SETTINGS)
@@ -115,19 +123,19 @@ def resume(
     failed_only: bool = False,
     execution: Placement = Placement(),
 ) -> None:
-    """Do what a run lacks, and nothing else.
+    """Compute the missing shards of a run.
 
     Args:
         run: name of a run in the store.
         store: absolute folder or s3://bucket/prefix; credentials come from the environment.
-        shards: only these class shards, by number: `3,17-20`.
-        failed_only: only the shards that used up their attempts.
+        shards: run only these class shards, by number: `3,17-20`.
+        failed_only: run only the shards that used up their attempts.
         execution: where and how jobs run.
     """
-    where = parameters.placed(store, execution, shards=shards)
-    found = open_run(Store(store), run)
-    only = shard_selection.selection(found, failed_only=failed_only, shards=shards)
-    run_stages(found, where, only)
+    placed = parameters.placed(store, execution, shards=shards)
+    opened = open_run(Store(store), run)
+    selection = shard_selection.selection(opened, failed_only=failed_only, shards=shards)
+    run_stages(opened, placed, selection)
 
 
 @flow(**SETTINGS)
@@ -141,48 +149,51 @@ def redistill(
     execution: Placement = Placement(),
     config: RunConfig | None = None,
 ) -> None:
-    """Look at the dataset again, and make anew only what its changes ask for.
+    """Make a new version of a distilled dataset if its input has changed.
 
     Args:
         preset: a shipped preset; not needed with a config.
         overrides: changes to it, e.g. `ipc=50` or `recover.steps=4000`.
         store: absolute folder or s3://bucket/prefix; credentials come from the environment.
-        series: name of the runs that follow each other; by default the preset.
-        policy: what becomes of the teacher when the dataset has changed.
+        series: name of the series of versions; by default the preset.
+        policy: teacher of the new version: keep, fine_tune or squeeze_again.
         execution: where and how jobs run.
         config: a whole config, as `distill show PRESET` prints it; wins over preset and overrides.
     """
-    from flows.runs import redistill as again
-
     resolved = parameters.resolved(preset, overrides, config)
-    where = parameters.placed(store, execution)
-    again.redistill(
+    placed = parameters.placed(store, execution)
+    redistillation.redistill(
         resolved,
         Store(store),
         series=series or resolved.preset,
         policy=policy,
-        execution=where,
+        execution=placed,
         complete=run_stages,
     )
 
 
 def run_stages(
-    made: Run, where: Execution, only: Only | None = None, *, shards: str | None = None
+    run: Run,
+    execution: Execution,
+    selection: ShardSelection | None = None,
+    *,
+    shards: str | None = None,
 ) -> status.RunStatus:
     """Run every stage as a task of the current flow run.
 
     Args:
-        made: a registered run.
-        where: where and how jobs run.
-        only: shards to run by stage.
-        shards: class shards by number; known only once the dataset is indexed.
+        run: a registered run.
+        execution: where and how jobs run.
+        selection: shards to run by stage.
+        shards: class shards by number, which have names only once the dataset is ingested.
     """
-    with pipeline.opened(made, where, only or {}, observers=[StageArtifacts(made.name)]) as work:
-        first, *others = stages_of(made.config)
+    artifacts = StageArtifacts(run.name)
+    with pipeline.opened(run, execution, selection or {}, observers=[artifacts]) as work:
+        first, *others = stages_of(run.config)
         task_of(first)(work, first)
         if shards is not None:
-            work.narrow(shard_selection.by_number(made, shards))
+            work.narrow(shard_selection.by_number(run, shards))
         for stage in others:
             task_of(stage)(work, stage)
         report(work)
-    return status.run_status(made)
+    return status.run_status(run)

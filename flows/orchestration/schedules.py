@@ -1,4 +1,4 @@
-"""Schedules of re-distillation: entries of the deployment `redistill`, each under a name."""
+"""Schedules of re-distillation: named entries of the deployment `redistill`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from zoneinfo import ZoneInfo
 
 from distill_core.errors import ConfigError
 from flows.orchestration import api
-from flows.orchestration.deployments import Parameters, completed, deployment
-from flows.runs.options import DEFAULT_DEPLOYMENT
+from flows.orchestration.deployments import find
+from flows.orchestration.parameters import Parameters, completed
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -34,25 +34,23 @@ class Entry:
     cron: str
     timezone: str
     active: bool
-    next: datetime | None  # when it fires; None while paused
+    next: datetime | None  # None while it is paused
 
 
 def default_name(preset: str) -> str:
-    """Return the name of a preset's schedule, where none is said."""
+    """Return the name of a preset's schedule if none is given."""
     return re.sub(r"[^a-z0-9]+", "-", preset.lower()).strip("-")
 
 
-def put(
-    name: str, cron: str, timezone: str, said: Parameters, *, on: str = DEFAULT_DEPLOYMENT
-) -> Entry:
-    """Add a schedule, or change the one of this name; it is active afterwards.
+def put(name: str, cron: str, timezone: str, parameters: Parameters, *, deployment: str) -> Entry:
+    """Add a schedule, or change the one of this name, and activate it.
 
     Args:
         name: letters, digits and dashes.
         cron: five fields, e.g. ``0 3 * * 0``: Sundays at three.
-        timezone: e.g. UTC or Europe/Berlin; summer time is honoured.
-        said: parameters of each run; what is left out is the deployment's own.
-        on: the deployment's name.
+        timezone: e.g. UTC or Europe/Berlin, with its daylight saving time.
+        parameters: of each run; the deployment supplies those that are left out.
+        deployment: name of the deployment.
 
     Raises:
         ConfigError: a wrong name, cron or time zone, no such deployment, or wrong parameters.
@@ -60,56 +58,56 @@ def put(
     """
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
         raise ConfigError(f"schedule {name!r}: use lowercase letters, digits and dashes.")
-    when = _cron(cron, timezone)
+    schedule = _cron(cron, timezone)
     with api.client() as client:
-        found = deployment(client, FLOW, on)
-        parameters = completed(found, said)
-        old = {one.slug: one for one in client.read_deployment_schedules(found.id)}.get(name)
-        if old is None:
-            _create(client, found, name, when, parameters)
+        target = find(client, FLOW, deployment)
+        checked = completed(target, parameters)
+        previous = _by_name(client, target).get(name)
+        if previous is None:
+            _create(client, target, name, schedule, checked)
         else:
             client.update_deployment_schedule(
-                found.id, old.id, active=True, schedule=when, parameters=parameters
+                target.id, previous.id, active=True, schedule=schedule, parameters=checked
             )
-        return _entry(_named(client, found, name))
+        return _entry(_named(client, target, name))
 
 
-def every(*, on: str = DEFAULT_DEPLOYMENT) -> tuple[Entry, ...]:
-    """Return the schedules by name.
+def every(*, deployment: str) -> tuple[Entry, ...]:
+    """Return the schedules, sorted by name.
 
     Raises:
         ConfigError: no such deployment.
         ClusterError: the server cannot be reached.
     """
     with api.client() as client:
-        found = deployment(client, FLOW, on)
-        entries = map(_entry, client.read_deployment_schedules(found.id))
+        target = find(client, FLOW, deployment)
+        entries = map(_entry, client.read_deployment_schedules(target.id))
         return tuple(sorted(entries, key=lambda entry: entry.name))
 
 
-def switch(name: str, *, active: bool, on: str = DEFAULT_DEPLOYMENT) -> None:
-    """Pause a schedule, or let it go on; what already runs is left alone.
+def switch(name: str, *, active: bool, deployment: str) -> None:
+    """Pause or activate a schedule; runs that have started continue.
 
     Raises:
         ConfigError: no such deployment or schedule.
         ClusterError: the server cannot be reached.
     """
     with api.client() as client:
-        found = deployment(client, FLOW, on)
-        one = _named(client, found, name)
-        client.update_deployment_schedule(found.id, one.id, active=active)
+        target = find(client, FLOW, deployment)
+        schedule = _named(client, target, name)
+        client.update_deployment_schedule(target.id, schedule.id, active=active)
 
 
-def remove(name: str, *, on: str = DEFAULT_DEPLOYMENT) -> None:
-    """Remove a schedule; what already runs is left alone.
+def remove(name: str, *, deployment: str) -> None:
+    """Remove a schedule; runs that have started continue.
 
     Raises:
         ConfigError: no such deployment or schedule.
         ClusterError: the server cannot be reached.
     """
     with api.client() as client:
-        found = deployment(client, FLOW, on)
-        client.delete_deployment_schedule(found.id, _named(client, found, name).id)
+        target = find(client, FLOW, deployment)
+        client.delete_deployment_schedule(target.id, _named(client, target, name).id)
 
 
 def _cron(cron: str, timezone: str) -> CronSchedule:
@@ -119,7 +117,7 @@ def _cron(cron: str, timezone: str) -> CronSchedule:
         ZoneInfo(timezone)
     except (ValueError, OSError, KeyError):
         raise ConfigError(
-            f"--timezone {timezone}: no such time zone. Say UTC, or e.g. Europe/Berlin."
+            f"--timezone {timezone}: no such time zone. Use UTC or a name such as Europe/Berlin."
         ) from None
     try:
         return CronSchedule(cron=cron, timezone=timezone)
@@ -131,45 +129,54 @@ def _cron(cron: str, timezone: str) -> CronSchedule:
 
 def _create(
     client: SyncPrefectClient,
-    found: DeploymentResponse,
+    deployment: DeploymentResponse,
     name: str,
-    when: CronSchedule,
+    schedule: CronSchedule,
     parameters: dict[str, Any],
 ) -> None:
     from prefect.client.schemas.actions import DeploymentScheduleCreate
 
-    made = DeploymentScheduleCreate(schedule=when, slug=name, parameters=parameters)
-    client.create_deployment_schedules(found.id, [made])
+    entry = DeploymentScheduleCreate(schedule=schedule, slug=name, parameters=parameters)
+    client.create_deployment_schedules(deployment.id, [entry])
 
 
-def _named(client: SyncPrefectClient, found: DeploymentResponse, name: str) -> DeploymentSchedule:
-    schedules = {one.slug or "": one for one in client.read_deployment_schedules(found.id)}
+def _by_name(
+    client: SyncPrefectClient, deployment: DeploymentResponse
+) -> dict[str, DeploymentSchedule]:
+    schedules = client.read_deployment_schedules(deployment.id)
+    return {schedule.slug or "": schedule for schedule in schedules}
+
+
+def _named(
+    client: SyncPrefectClient, deployment: DeploymentResponse, name: str
+) -> DeploymentSchedule:
+    schedules = _by_name(client, deployment)
     if name not in schedules:
         known = ", ".join(sorted(schedules)) or "none"
-        raise ConfigError(f"schedule {name!r}: no such schedule. There are: {known}.")
+        raise ConfigError(f"schedule {name!r}: no such schedule. Known schedules: {known}.")
     return schedules[name]
 
 
-def _entry(one: DeploymentSchedule) -> Entry:
-    said, when = one.parameters, one.schedule
-    preset = (said.get("config") or {}).get("preset") or said.get("preset") or ""
+def _entry(schedule: DeploymentSchedule) -> Entry:
+    parameters, times = schedule.parameters, schedule.schedule
+    preset = (parameters.get("config") or {}).get("preset") or parameters.get("preset") or ""
     return Entry(
-        name=one.slug or str(one.id),
+        name=schedule.slug or str(schedule.id),
         preset=preset,
-        series=said.get("series") or preset,
-        store=said.get("store", ""),
-        cron=getattr(when, "cron", type(when).__name__),
-        timezone=getattr(when, "timezone", None) or "UTC",
-        active=one.active,
-        next=_next(when) if one.active else None,
+        series=parameters.get("series") or preset,
+        store=parameters.get("store", ""),
+        cron=getattr(times, "cron", type(times).__name__),
+        timezone=getattr(times, "timezone", None) or "UTC",
+        active=schedule.active,
+        next=_next(times) if schedule.active else None,
     )
 
 
-def _next(when: Any) -> datetime | None:
-    """Return when a schedule fires next; only the server's own class knows."""
+def _next(times: Any) -> datetime | None:
+    """Return the next time of a schedule; only the class of Prefect's server computes it."""
     from prefect.server.schemas.schedules import CronSchedule
 
-    if not hasattr(when, "cron"):
+    if not hasattr(times, "cron"):
         return None
-    dates = asyncio.run(CronSchedule(cron=when.cron, timezone=when.timezone).get_dates(1))
+    dates = asyncio.run(CronSchedule(cron=times.cron, timezone=times.timezone).get_dates(1))
     return dates[0] if dates else None

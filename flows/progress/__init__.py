@@ -1,1 +1,6 @@
-"""Progress of a run in flight: bars, lines, rates and the event log."""
+"""Progress of a run in flight.
+
+display:   bars or lines on stderr
+event_log: the events of a driver, kept in the store
+meter:     share done, rate and time left of a stage
+"""

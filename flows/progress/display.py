@@ -1,6 +1,6 @@
-"""Progress of long steps: bars with rate and ETA on a terminal, plain lines elsewhere.
+"""Progress of stages: bars with rate and ETA on a terminal, plain lines elsewhere.
 
-Both are a `tasks.observer.Observer`; `flows.progress.meter` computes what they show.
+Both are a `tasks.observer.Observer`; `flows.progress.meter` computes their numbers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tasks.jobs import Receipt
     from tasks.observer import Observer
 
-LINE_SECONDS = 5.0  # plain lines come at most this often
+LINE_SECONDS = 5.0  # at least between two plain lines of progress
 
 
 class Lines:
@@ -29,7 +29,7 @@ class Lines:
     Args:
         write: takes one line without its end.
         clock: seconds, monotonic.
-        interval: least seconds between two lines of the same stage's progress.
+        interval: seconds, at least, between two lines of progress of a stage.
     """
 
     def __init__(
@@ -44,37 +44,37 @@ class Lines:
         self._last = clock()
 
     def stage_started(self, stage: str, total: int, done: int) -> None:
-        """Say how much there is to do."""
+        """Write the number of shards."""
         self._meters[stage] = Meter(total, done, clock=self._clock)
         self._last = self._clock()
         before = f", {done} done before" if done else ""
         self._write(f"{stage}: started, {units.shards(total)}{before}")
 
     def job_started(self, stage: str, shard: str) -> None:
-        """Say nothing: progress and ends are enough."""
+        """Do nothing: progress and the end of a job are enough."""
 
     def job_progress(self, stage: str, shard: str, done: int, total: int) -> None:
-        """Note progress; a line when the last one is old enough."""
+        """Record progress; write a line if the last one is old enough."""
         self._meters[stage].advance(shard, done, total)
         self._tick(stage)
 
     def job_finished(self, stage: str, receipt: Receipt) -> None:
-        """Note a finished job."""
+        """Record a finished job."""
         self._meters[stage].finish(receipt.shard)
         self._tick(stage)
 
     def job_retried(self, stage: str, shard: str, reason: str) -> None:
-        """Say that a job begins again, and why."""
+        """Report that a job is tried again, and why."""
         self._meters[stage].restart(shard)
-        self._write(f"{stage}: {shard}: again, because {reason}")
+        self._write(f"{stage}: {shard}: trying again: {reason}")
 
     def job_failed(self, stage: str, shard: str, error: str) -> None:
-        """Say that a job used up its attempts."""
+        """Report that a job used up its attempts."""
         self._meters[stage].restart(shard)
         self._write(f"{stage}: {shard}: FAILED: {error}")
 
     def stage_finished(self, stage: str, seconds: float) -> None:
-        """Say how long it took."""
+        """Write the time that the stage took."""
         meter = self._meters[stage]
         self._write(f"{stage}: {meter.jobs}/{meter.total} shards in {units.duration(seconds)}")
 
@@ -86,7 +86,7 @@ class Lines:
 
 
 class Bars:
-    """One bar per stage on a terminal; trouble is printed above the bars."""
+    """One bar per stage on a terminal; retries and failures are printed above the bars."""
 
     def __init__(self, bars: Progress, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._bars, self._clock = bars, clock
@@ -94,12 +94,12 @@ class Bars:
 
     def stage_started(self, stage: str, total: int, done: int) -> None:
         """Add the stage's bar."""
-        task = self._bars.add_task(f"{stage:<9}", total=1.0, facts="")
+        task = self._bars.add_task(f"{stage:<9}", total=1.0, numbers="")
         self._stages[stage] = (task, Meter(total, done, clock=self._clock))
         self._show(stage)
 
     def job_started(self, stage: str, shard: str) -> None:
-        """Show nothing: progress and ends are enough."""
+        """Do nothing: progress and the end of a job are enough."""
 
     def job_progress(self, stage: str, shard: str, done: int, total: int) -> None:
         """Move the bar within a job."""
@@ -112,28 +112,28 @@ class Bars:
         self._show(stage)
 
     def job_retried(self, stage: str, shard: str, reason: str) -> None:
-        """Say that a job begins again, and why."""
+        """Report that a job is tried again, and why."""
         self._stages[stage][1].restart(shard)
-        self._say(f"{stage}: {shard}: again, because {reason}", style="yellow")
+        self._print(f"{stage}: {shard}: trying again: {reason}", style="yellow")
 
     def job_failed(self, stage: str, shard: str, error: str) -> None:
-        """Say that a job used up its attempts."""
+        """Report that a job used up its attempts."""
         self._stages[stage][1].restart(shard)
-        self._say(f"{stage}: {shard}: FAILED: {error}", style="red")
+        self._print(f"{stage}: {shard}: FAILED: {error}", style="red")
 
     def stage_finished(self, stage: str, seconds: float) -> None:
-        """Freeze the bar with the time it took."""
+        """Stop the bar, with the time that the stage took."""
         task, meter = self._stages[stage]
-        facts = f"{meter.jobs}/{meter.total} shards in {units.duration(seconds)}"
-        self._bars.update(task, completed=meter.fraction, facts=facts)
+        numbers = f"{meter.jobs}/{meter.total} shards in {units.duration(seconds)}"
+        self._bars.update(task, completed=meter.fraction, numbers=numbers)
         self._bars.stop_task(task)
 
     def _show(self, stage: str) -> None:
         task, meter = self._stages[stage]
-        facts = describe(meter, unit_of(stage))
-        self._bars.update(task, completed=meter.fraction, facts=facts)
+        numbers = describe(meter, unit_of(stage))
+        self._bars.update(task, completed=meter.fraction, numbers=numbers)
 
-    def _say(self, text: str, *, style: str) -> None:
+    def _print(self, text: str, *, style: str) -> None:
         self._bars.console.print(text, style=style, markup=False, highlight=False)
 
 
@@ -189,7 +189,7 @@ def display(console: Console | None = None) -> Iterator[Observer]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=28),
-        TextColumn("{task.fields[facts]}"),
+        TextColumn("{task.fields[numbers]}"),
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=console, refresh_per_second=4) as bars:

@@ -1,4 +1,4 @@
-"""Measuring a stage while it runs: share done, rate, time left."""
+"""Measurements of a stage while it runs: share done, rate, time left."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tasks.stages.table import STAGES
 
 
 def unit_of(stage: str) -> str:
-    """Return the unit that the jobs of a stage, or of `verify`, count."""
+    """Return the unit in which the jobs of a stage, or of `verify`, report progress."""
     row = STAGES.get(StageId.parse(stage).kind)
     return "bytes" if row is None else row.unit
 
@@ -19,8 +19,8 @@ class Meter:
     """Measures one stage: share done, rate in the stage's own unit, time left.
 
     Args:
-        total: jobs in the stage.
-        done: jobs that were done before it started; they count as done, not as speed.
+        total: number of jobs of the stage.
+        done: jobs that were complete before it started; the rate does not count them.
         clock: seconds, monotonic.
     """
 
@@ -30,33 +30,33 @@ class Meter:
         self._running: dict[str, float] = {}  # shard -> share done
         self._units: dict[str, int] = {}  # shard -> units done
         self._banked = 0  # units of finished jobs
-        self._whole = 0  # units of the last job that told; short ones end before they do
+        self._whole = 0  # units of the last job that reported; short ones end before they do
 
     def advance(self, shard: str, done: int, total: int) -> None:
-        """Note how far a running job is."""
+        """Record the progress of a running job."""
         self._running[shard] = min(1.0, done / total) if total else 0.0
         self._units[shard], self._whole = done, total
 
     def finish(self, shard: str) -> None:
-        """Note a finished job."""
+        """Record a finished job."""
         self._running.pop(shard, None)
         self._units.pop(shard, None)
         self._banked += self._whole
         self.finished += 1
 
     def restart(self, shard: str) -> None:
-        """Forget a job that has to begin again."""
+        """Discard the progress of a job that starts again."""
         self._running.pop(shard, None)
         self._units.pop(shard, None)
 
     @property
     def jobs(self) -> int:
-        """Return how many jobs are done, those from before included."""
+        """Return the number of complete jobs, those from before included."""
         return self.before + self.finished
 
     @property
     def work(self) -> float:
-        """Return the jobs' worth of work done since the start, parts of running jobs included."""
+        """Return the work done since the start in jobs, parts of running jobs included."""
         return self.finished + sum(self._running.values())
 
     @property
@@ -70,7 +70,7 @@ class Meter:
         return self._clock() - self._start
 
     def speed(self, unit: str) -> str:
-        """Return the rate since the start, in `unit` or else in shards; empty before any."""
+        """Return the rate since the start, in `unit` or else in shards; empty before any work."""
         counted = self._banked + sum(self._units.values())
         amount = counted or self.work
         if amount == 0 or self.elapsed <= 0:

@@ -1,6 +1,7 @@
-"""Charts of the report: plain numbers in, SVG bytes out; one light and one dark copy of each.
+"""Charts of the report as SVG, each in a light and a dark version.
 
-No state: figures are made without pyplot. Colours are Okabe and Ito's, safe for colour-blind eyes.
+Figures are made without pyplot, which keeps global state. The colours are those of Okabe and Ito,
+which colour-blind readers can tell apart.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ from matplotlib.figure import Figure
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8B8B00")
 INK: Mapping[str, str] = {"light": "#222222", "dark": "#dddddd"}
 SETTINGS: Mapping[str, Any] = {
-    "svg.fonttype": "none",  # text stays text: smaller, and readable by screen readers
-    "svg.hashsalt": "distill",  # same numbers, same bytes
+    "svg.fonttype": "none",  # text stays text, which is smaller and works with screen readers
+    "svg.hashsalt": "distill",  # the same numbers give the same bytes
     "font.family": "sans-serif",
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
 }
 INKED = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
-MANY_BARS = 1500  # beyond, the timeline is drawn as pixels: a vector per bar would weigh megabytes
+MANY_BARS = 1500  # more bars are drawn as pixels, because vectors would take megabytes
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Image:
 
 @dataclass(frozen=True)
 class Chart:
-    """One chart in both colour schemes, and what it says in words."""
+    """One chart in both colour schemes, and its content in words."""
 
     title: str
     alt: str
@@ -119,7 +120,7 @@ def training_chart(curves: Mapping[str, Sequence[tuple[float, float]]]) -> Chart
 
 
 def timeline_chart(spans: Sequence[Span]) -> Chart:
-    """Draw which shard ran when, one lane per worker as far as the markers tell."""
+    """Draw the times of shards; shards of a host that overlap are in different lanes."""
     rows = lanes(spans)
     stages = list(dict.fromkeys(span.stage for span in spans))
     colours = dict(zip(stages, COLOURS, strict=False))
@@ -158,7 +159,7 @@ def band(
 
 
 def lanes(spans: Sequence[Span]) -> list[list[Span]]:
-    """Put spans that overlap into different lanes, as few as possible per host."""
+    """Distribute overlapping spans over lanes, as few as possible per host."""
     rows: list[list[Span]] = []
     for span in sorted(spans, key=lambda span: (span.host, span.start)):
         free = (r for r in rows if r[0].host == span.host and r[-1].end <= span.start + 1e-3)

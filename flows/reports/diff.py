@@ -1,10 +1,13 @@
-"""What a version of a series has that the version before had not: classes, shards, accuracy, bytes.
+"""Differences between a version of a series and the one before: classes, shards, accuracy, bytes.
 
-Read from manifests, markers and indexes alone.
+They are read from manifests, markers and indexes alone, and written beside the version as
+``diff.json`` for programs and ``diff.md`` for people.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import takewhile
 from typing import Any
@@ -12,8 +15,9 @@ from typing import Any
 from distill_core.config.schema import RunConfig
 from distill_core.data.index import DatasetIndex, load_index
 from distill_core.storage.manifest import Manifest
+from flows import units
 from flows.reports.report_data import gather
-from flows.reports.tables import SETS
+from flows.reports.tables import SETS, markdown_table
 from flows.status.status import run_status
 from tasks.run import Run, open_run
 from tasks.runs.stage_status import manifests
@@ -27,21 +31,21 @@ VERSION = 1  # of the JSON
 
 @dataclass(frozen=True)
 class ClassDiff:
-    """The classes of two versions of a dataset, by wnid."""
+    """The differences of the classes of two versions of a dataset, by wnid."""
 
-    added: tuple[str, ...]  # there now and not before, returned ones included
+    added: tuple[str, ...]  # not in the previous version; returned ones included
     removed: tuple[str, ...]
-    changed: tuple[str, ...]  # other training images: names, sizes or hashes
+    changed: tuple[str, ...]  # training images differ in names, sizes or hashes
     unchanged: int
-    test_changed: bool  # whether accuracy is measured on other images
+    test_changed: bool  # whether accuracies were measured on different images
 
 
 @dataclass(frozen=True)
 class ShardDiff:
-    """The shards of one manifest."""
+    """The differences of the shards of one manifest."""
 
     manifest: str  # a stage, or a stage and its image set
-    recomputed: tuple[str, ...]  # names of those that no earlier version has
+    recomputed: tuple[str, ...]  # names of shards that no earlier version has
     taken_over: int
     bytes_before: int
     bytes_after: int
@@ -59,16 +63,16 @@ class AccuracyDiff:
 
 @dataclass(frozen=True)
 class Diff:
-    """One version against the one before."""
+    """The differences of a version from the previous one."""
 
     run: str
     previous: str
     policy: str
     dataset: tuple[str, str]  # before, after
-    config: tuple[str, ...]  # first-level keys that were asked differently
+    config: tuple[str, ...]  # first-level keys whose requested values differ
     classes: ClassDiff
     shards: tuple[ShardDiff, ...]
-    missing: tuple[str, ...]  # shards that the run went on without
+    missing: tuple[str, ...]  # failed shards that the run went on without
     accuracy: tuple[AccuracyDiff, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -77,14 +81,14 @@ class Diff:
 
 
 def compare(run: Run, version: Version) -> Diff:
-    """Return what a version changed."""
+    """Return the differences of a version from the previous one."""
     before = open_run(run.store, version.previous)
     return Diff(
         run=run.name,
         previous=before.name,
         policy=version.policy,
         dataset=(version.dataset, dataset_of(run)),
-        config=_settings(_asked(before), version.requested),
+        config=_settings(_requested(before), version.requested),
         classes=compare_classes(
             load_index(run.store, version.dataset), load_index(run.store, dataset_of(run))
         ),
@@ -108,7 +112,7 @@ def compare_classes(before: DatasetIndex, after: DatasetIndex) -> ClassDiff:
     )
 
 
-def _asked(run: Run) -> RunConfig:
+def _requested(run: Run) -> RunConfig:
     version = version_of(run)
     return run.config if version is None else version.requested
 
@@ -134,14 +138,14 @@ def _shards(before: Run, run: Run) -> tuple[ShardDiff, ...]:
 
 def _manifests(run: Run) -> dict[StageId, Manifest]:
     stages = stages_of(run.config)
-    return {name: one for stage in stages for name, one in manifests(run, stage).items()}
+    return {name: manifest for stage in stages for name, manifest in manifests(run, stage).items()}
 
 
 def _known(run: Run) -> frozenset[str]:
-    """Return the key of every shard that an earlier version of the series lists."""
+    """Return the keys of all shards of earlier versions of the series."""
     series = versions_of(run.store, run.name.rpartition("-v")[0])
-    earlier = takewhile(lambda one: one.name != run.name, series)
-    listed = (manifest for one in earlier for manifest in _manifests(one).values())
+    earlier = takewhile(lambda version: version.name != run.name, series)
+    listed = (manifest for version in earlier for manifest in _manifests(version).values())
     return frozenset(entry.key for manifest in listed for entry in manifest.entries)
 
 
@@ -159,16 +163,104 @@ def _accuracy(before: Run, run: Run) -> tuple[AccuracyDiff, ...]:
 
 
 def _scores(run: Run) -> dict[tuple[str, str], float | None]:
-    """Return top-1 by (network, what it was trained on), the teacher first."""
-    found = gather(run, [s for s in stages_of(run.config) if row_of(s).reports_accuracy])
+    """Return top-1 by (network, training set), the teacher first."""
+    data = gather(run, [s for s in stages_of(run.config) if row_of(s).reports_accuracy])
     scores: dict[tuple[str, str], float | None] = {
         (
             f"{marker.summary.get('model')} (teacher {number})",
             "all real images",
         ): marker.summary.get("accuracy")
-        for number, marker in enumerate(found.markers.get(StageId("squeeze"), ()))
+        for number, marker in enumerate(data.markers.get(StageId("squeeze"), ()))
     }
-    students = {
-        (r.student, SETS.get(r.images_of, r.images_of)): r.last.mean for r in found.accuracy
-    }
+    students = {(r.student, SETS.get(r.images_of, r.images_of)): r.last.mean for r in data.accuracy}
     return scores | students
+
+
+FILE = "diff.json"
+NAMED = 20  # at most so many names in a line; the JSON has all
+SHARD_HEADER = ("stage", "recomputed", "taken over", "bytes before", "bytes after")
+ACCURACY_HEADER = ("network", "trained on", "before", "after", "difference")
+
+
+def write_diff(run: Run) -> Diff | None:
+    """Compare a version with the previous one, and write the result beside it.
+
+    Returns:
+        None: there is no previous version, or it was deleted.
+    """
+    version = version_of(run)
+    if version is None or not run.store.exists(f"runs/{version.previous}/run.yaml"):
+        return None
+    diff = compare(run, version)
+    run.store.put(run.path(FILE), json.dumps(diff.to_json(), indent=1).encode())
+    run.store.put(run.path("diff.md"), markdown(diff).encode())
+    return diff
+
+
+def markdown(diff: Diff) -> str:
+    """Return the differences as Markdown."""
+    shards = markdown_table(SHARD_HEADER, shard_cells(diff))
+    accuracy = markdown_table(ACCURACY_HEADER, accuracy_cells(diff))
+    return "\n\n".join(
+        [
+            f"# {diff.run} against {diff.previous}",
+            "\n".join(f"- {line}" for line in lines(diff)),
+            f"## Shards\n\n{shards}",
+            f"## Accuracy\n\nTop-1 on the real test split, percent.\n\n{accuracy}\n",
+        ]
+    )
+
+
+def lines(diff: Diff) -> list[str]:
+    """Return the differences in lines, without the tables."""
+    classes = diff.classes
+    return [
+        f"policy: {diff.policy}",
+        f"dataset: {diff.dataset[0]}, now {diff.dataset[1]}",
+        f"settings that differ: {', '.join(diff.config) or 'none'}",
+        f"classes added: {_named(classes.added)}",
+        f"classes removed: {_named(classes.removed)}",
+        f"classes changed: {_named(classes.changed)}",
+        f"classes unchanged: {classes.unchanged:,}",
+        f"test split: {'changed' if classes.test_changed else 'unchanged'}",
+        f"shards missing: {_named(diff.missing)}",
+    ]
+
+
+def shard_cells(diff: Diff) -> list[tuple[str, ...]]:
+    """Return the body of the table of shards."""
+    return [
+        (
+            shards.manifest,
+            f"{len(shards.recomputed):,}",
+            f"{shards.taken_over:,}",
+            units.size(shards.bytes_before),
+            units.size(shards.bytes_after),
+        )
+        for shards in diff.shards
+    ]
+
+
+def accuracy_cells(diff: Diff) -> list[tuple[str, ...]]:
+    """Return the body of the table of accuracies."""
+    return [
+        (row.network, row.trained_on, _percent(row.before), _percent(row.after), _gain(row))
+        for row in diff.accuracy
+    ]
+
+
+def _named(names: Sequence[str]) -> str:
+    if not names:
+        return "none"
+    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+    return f"{len(names):,} ({', '.join(names[:NAMED])}{more})"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+def _gain(row: AccuracyDiff) -> str:
+    if row.before is None or row.after is None:
+        return "-"
+    return f"{row.after - row.before:+.1f}"

@@ -1,6 +1,6 @@
-"""Images of the report: a grid of classes x images per class, and how one image came about.
+"""Images of the report: a grid of classes x images per class, and the evolution of a few images.
 
-S side in pixels. Pixels are decoded by `distill_core.storage.image_shards`; no tensors.
+S is the side of an image in pixels. `distill_core.storage.image_shards` decodes the pixels.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class GridRow:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One moment of an image in the making."""
+    """One image at one step of its optimisation."""
 
     step: int
     low: float  # lower bound of the crop area at that step
@@ -47,20 +47,21 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Evolution:
-    """How one image came about."""
+    """The snapshots of one image."""
 
     wnid: str
     ipc_index: int
     snapshots: tuple[Snapshot, ...]
 
 
-def grid(facts: ReportData) -> list[GridRow]:
+def grid(data: ReportData) -> list[GridRow]:
     """Return up to 24 classes, evenly spaced, with up to 10 images each.
 
-    Only the image shards that hold them are read: a few blocks of classes, the lowest IPC ranges.
+    Only the image shards that hold them are read: those of a few blocks of classes, with the lowest
+    image indices.
     """
-    shard_store = ShardStore(facts.run.store, "recover")
-    blocks = _blocks(facts.markers.get(StageId("recover"), ()))
+    shard_store = ShardStore(data.run.store, "recover")
+    blocks = _blocks(data.markers.get(StageId("recover"), ()))
     chosen = spread(list(blocks), BLOCKS)
     rows: list[GridRow] = []
     for name in chosen:
@@ -70,8 +71,8 @@ def grid(facts: ReportData) -> list[GridRow]:
 
 
 def evolutions(traces: Iterable[Mapping[str, Any]], limit: int = 4) -> list[Evolution]:
-    """Return the snapshots that the first `limit` image shards recorded."""
-    found = []
+    """Return the snapshots of the first `limit` image shards that have any."""
+    result = []
     for trace in traces:
         shots = tuple(
             Snapshot(shot["step"], shot["low"], _shown(base64.b64decode(shot["png"])))
@@ -79,12 +80,12 @@ def evolutions(traces: Iterable[Mapping[str, Any]], limit: int = 4) -> list[Evol
         )
         if shots:
             first = trace["snapshots"][0]
-            found.append(Evolution(first["wnid"], first["ipc_index"], shots))
-    return found[:limit]
+            result.append(Evolution(first["wnid"], first["ipc_index"], shots))
+    return result[:limit]
 
 
 def _blocks(markers: Sequence[Marker]) -> dict[str, list[Marker]]:
-    """Group image shards by their block of classes; keep those that hold the first columns."""
+    """Group image shards by their block of classes, without those beyond the last column."""
     blocks: dict[str, list[Marker]] = {}
     for marker in markers:
         block, _, indices = marker.shard.partition("_")
@@ -107,7 +108,7 @@ def _rows(shards: Sequence[ImageRows], *, limit: int) -> list[GridRow]:
 
 
 def strip(images: Sequence[np.ndarray]) -> Image:
-    """Put (3, S, S) uint8 images side by side, one pixel apart, into one picture."""
+    """Return (3, S, S) uint8 images side by side in one picture, one pixel apart."""
     gap = np.zeros((3, images[0].shape[1], 1), np.uint8)
     parts = [part for pixels in images for part in (pixels, gap)][:-1]
     joined = np.concatenate(parts, axis=2).transpose(1, 2, 0)
@@ -120,7 +121,7 @@ def _shown(png: bytes) -> Image:
 
 
 def _encode(picture: Picture.Image) -> Image:
-    """Keep small pictures lossless; scale large ones down and compress them."""
+    """Encode a small picture without loss; scale a large one down and compress it."""
     stream = io.BytesIO()
     if picture.height <= LOSSLESS_SIDE:
         picture.save(stream, "PNG")

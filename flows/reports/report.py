@@ -1,19 +1,25 @@
-"""The report of a run: one self-contained HTML file, made from manifests, markers and files alone.
+"""The report of a run: one self-contained HTML file, from manifests, markers and data files.
 
-No script, nothing fetched: charts and images are data URIs, and a Content-Security-Policy says so.
+It has no scripts and fetches nothing: charts and images are data URIs, and its
+Content-Security-Policy allows nothing else.
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+import platform
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import jinja2
+import yaml
 
-from distill_core.config.load import to_yaml
-from flows.reports import charts, gallery, report_data, reproduce, tables
+from distill_core.config.load import load_run, preset_names, to_yaml
+from distill_core.config.schema import RunConfig
+from flows.reports import charts, gallery, report_data, tables
 from flows.reports.charts import Chart, Image
 from flows.reports.report_data import ReportData
 from tasks.run import Run
@@ -24,15 +30,15 @@ TRACED_SHARDS = 50  # loss curves are taken from at most this many image shards
 
 
 def write_report(run: Run) -> str:
-    """Make a run's report anew and return its path in the store."""
-    found = report_data.gather(run)
-    run.store.put(found.report, render(found).encode())
-    return found.report
+    """Write the report of a run, and return its path in the store."""
+    data = report_data.gather(run)
+    run.store.put(data.report, render(data).encode())
+    return data.report
 
 
-def render(found: ReportData) -> str:
+def render(data: ReportData) -> str:
     """Return the report as HTML; sections whose stage is not complete are left out."""
-    traces = report_data.traces(found, TRACED_SHARDS)
+    traces = report_data.traces(data, TRACED_SHARDS)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("flows.reports"),
         autoescape=True,
@@ -42,21 +48,21 @@ def render(found: ReportData) -> str:
     )
     environment.filters["uri"] = data_uri
     return environment.get_template("report.html.j2").render(
-        run=found.run,
-        header=report_data.header(found),
-        grid=gallery.grid(found),
+        run=data.run,
+        header=report_data.header(data),
+        grid=gallery.grid(data),
         evolutions=gallery.evolutions(traces),
-        curves=_curves(found, traces),
+        curves=_curves(data, traces),
         traced=len(traces),
-        shards=len(found.markers.get(StageId("recover"), ())),
-        accuracy=found.cells,
+        shards=len(data.markers.get(StageId("recover"), ())),
+        accuracy=data.cells,
         columns=tables.HEADER,
-        note=found.note,
-        timeline=_timeline(found),
-        costs=report_data.costs(found),
-        command=reproduce.command(found.run),
-        config=to_yaml(found.run.config),
-        versions=reproduce.versions(),
+        note=data.note,
+        timeline=_timeline(data),
+        costs=report_data.costs(data),
+        command=command(data.run),
+        config=to_yaml(data.run.config),
+        versions=versions(),
         written=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     )
 
@@ -82,13 +88,72 @@ def training_curves(
     }
 
 
-def _curves(found: ReportData, traces: Sequence[Mapping[str, Any]]) -> list[Chart]:
+def _curves(data: ReportData, traces: Sequence[Mapping[str, Any]]) -> list[Chart]:
     batches = [part["trace"] for trace in traces for part in trace["batches"] if part["trace"]]
     recovered = [charts.loss_chart(batches), charts.curriculum_chart(batches[0])] if batches else []
-    trained = training_curves(found.results)
+    trained = training_curves(data.results)
     return [*recovered, *([charts.training_chart(trained)] if trained else [])]
 
 
-def _timeline(found: ReportData) -> Chart | None:
-    spans = report_data.spans(found)
+def _timeline(data: ReportData) -> Chart | None:
+    spans = report_data.spans(data)
     return charts.timeline_chart(spans) if spans else None
+
+
+PACKAGES = (
+    "distill",
+    "torch",
+    "torchvision",
+    "numpy",
+    "pyarrow",
+    "pydantic",
+    "ray",
+    "prefect",
+)
+
+
+def command(run: Run) -> str:
+    """Return the command line that repeats a run."""
+    name, store = run.config.preset, shlex.quote(run.store.url)
+    if name not in preset_names():
+        return f"distill run {shlex.quote(f'{name}.yaml')} --store {store}"
+    words = ["distill", "run", name, *overrides(run.config), "--store"]
+    return f"{' '.join(shlex.quote(word) for word in words)} {store}"
+
+
+def overrides(config: RunConfig) -> list[str]:
+    """Return the ``key=value`` pairs by which a config differs from its shipped preset."""
+    shipped = load_run(config.preset).model_dump(mode="json")
+    return list(_changes(shipped, config.model_dump(mode="json")))
+
+
+def versions() -> list[tuple[str, str]]:
+    """Return (package, version) of the libraries that results depend on, without importing them."""
+    return [
+        ("python", platform.python_version()),
+        *((name, _version(name)) for name in PACKAGES),
+    ]
+
+
+def _changes(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in new.items():
+        before, path = old.get(key), f"{prefix}{key}"
+        if before == value:
+            continue
+        if isinstance(before, dict) and isinstance(value, dict) and before.keys() <= value.keys():
+            yield from _changes(before, value, f"{path}.")
+        else:
+            yield f"{path}={_flow(value)}"
+
+
+def _flow(value: Any) -> str:
+    """Return a value as one line of YAML."""
+    text = yaml.safe_dump(value, default_flow_style=True, width=10_000, sort_keys=False)
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,4 +1,4 @@
-"""What the report, the artifacts and the last lines of a run need to know; read from storage."""
+"""Data of a run for the report, the artidata and the last lines of a command, from storage."""
 
 from __future__ import annotations
 
@@ -41,19 +41,19 @@ class ReportData:
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """Return the shards without which this was made: they failed, and that was allowed."""
+        """Return the failed shards that the run was allowed to go on without."""
         return missing_in(self.manifests.values())
 
     @property
     def results(self) -> list[Mapping[str, Any]]:
-        """Return the summary of every student, as finally judged."""
+        """Return the final result of every student."""
         students = {m.key: m.summary for m in self.markers.get(StageId("posttrain"), ())}
         blocks = [marker.summary for marker in self.markers.get(StageId("validate"), ())]
         return tables.final_results(students, blocks)
 
     @property
     def note(self) -> str:
-        """Return what the columns of the accuracy table mean."""
+        """Return an explanation of the columns of the accuracy table."""
         return tables.note(self.results)
 
     @property
@@ -73,35 +73,38 @@ class ReportData:
 
 
 def gather(run: Run, stages: Sequence[StageId] | None = None) -> ReportData:
-    """Read the manifests of those stages that are complete, all by default, and their markers."""
+    """Read the manifests and markers of the complete ones of some stages, by default of all."""
     stages = stages_of(run.config) if stages is None else stages
-    found = {name: one for stage in stages for name, one in manifests(run, stage).items()}
-    return ReportData(run, found, {name: _markers(run, name, m) for name, m in found.items()})
+    present = {
+        name: manifest for stage in stages for name, manifest in manifests(run, stage).items()
+    }
+    markers = {name: _markers(run, name, manifest) for name, manifest in present.items()}
+    return ReportData(run, present, markers)
 
 
-def header(facts: ReportData) -> list[tuple[str, str]]:
-    """Return the (what, value) pairs at the top of the report and of the Prefect artifact."""
-    config = facts.run.config
-    missing = [("made without", tables.without(facts.missing))] if facts.missing else []
+def header(data: ReportData) -> list[tuple[str, str]]:
+    """Return the (name, value) pairs at the top of the report and of the Prefect artifact."""
+    config = data.run.config
+    missing = [("made without", tables.without(data.missing))] if data.missing else []
     return [
-        ("run", facts.run.name),
+        ("run", data.run.name),
         *missing,
         ("preset", config.preset),
         ("config fingerprint", fingerprint(config)),
-        ("teacher", _teacher(facts.teacher)),
+        ("teacher", _teacher(data.teacher)),
         ("source", config.source),
         ("expected", config.expected),
         ("differs", config.differs),
-        ("dates", _dates(facts)),
-        ("images", _stored(facts, StageId("recover"), "images")),
-        ("labels", _stored(facts, StageId("relabel"), "views")),
-        *_students_between_rounds(facts),
-        ("worker time", units.duration(sum(m.seconds for m in every_marker(facts)))),
+        ("dates", _dates(data)),
+        ("images", _stored(data, StageId("recover"), "images")),
+        ("labels", _stored(data, StageId("relabel"), "views")),
+        *_students_between_rounds(data),
+        ("worker time", units.duration(sum(m.seconds for m in every_marker(data)))),
     ]
 
 
-def costs(facts: ReportData) -> list[tuple[str, ...]]:
-    """Return (stage, shards, seconds, bytes, devices) by manifest, of what is new in each."""
+def costs(data: ReportData) -> list[tuple[str, ...]]:
+    """Return (stage, shards, seconds, bytes, devices) of the shards that each manifest adds."""
     return [
         (
             str(name),
@@ -110,23 +113,23 @@ def costs(facts: ReportData) -> list[tuple[str, ...]]:
             units.size(sum(info.bytes for marker in markers for info in marker.files)),
             ", ".join(sorted({marker.device for marker in markers})) or "-",
         )
-        for name, markers in _new_markers(facts).items()
+        for name, markers in _new_markers(data).items()
     ]
 
 
-def _new_markers(facts: ReportData) -> dict[StageId, list[Marker]]:
-    """Return the markers of each manifest that no one before it names: rounds repeat each other."""
-    seen: set[tuple[str, str]] = set()
-    found: dict[StageId, list[Marker]] = {}
-    for name, markers in facts.markers.items():
-        found[name] = [m for m in markers if (name.kind, m.key) not in seen]
-        seen.update((name.kind, marker.key) for marker in markers)
-    return found
+def _new_markers(data: ReportData) -> dict[StageId, list[Marker]]:
+    """Return the markers of each manifest that no earlier one has, as rounds repeat shards."""
+    known: set[tuple[str, str]] = set()
+    added: dict[StageId, list[Marker]] = {}
+    for name, markers in data.markers.items():
+        added[name] = [m for m in markers if (name.kind, m.key) not in known]
+        known.update((name.kind, marker.key) for marker in markers)
+    return added
 
 
-def spans(facts: ReportData) -> list[Span]:
-    """Return when each shard ran, in seconds since the first began."""
-    timed = [(m.stage, m.host, _time(m.finished), m.seconds) for m in every_marker(facts)]
+def spans(data: ReportData) -> list[Span]:
+    """Return the times of all shards, in seconds since the first one began."""
+    timed = [(m.stage, m.host, _time(m.finished), m.seconds) for m in every_marker(data)]
     if not timed:
         return []
     begin = min(finished - timedelta(seconds=seconds) for _, _, finished, seconds in timed)
@@ -137,17 +140,17 @@ def spans(facts: ReportData) -> list[Span]:
     ]
 
 
-def traces(facts: ReportData, limit: int) -> list[dict[str, Any]]:
-    """Return the recorded curves and snapshots of at most `limit` evenly spaced image shards."""
-    shard_store = ShardStore(facts.run.store, "recover")
-    chosen = spread(facts.markers.get(StageId("recover"), ()), limit)
+def traces(data: ReportData, limit: int) -> list[dict[str, Any]]:
+    """Return the curves and snapshots of at most `limit` evenly spaced image shards."""
+    shard_store = ShardStore(data.run.store, "recover")
+    chosen = spread(data.markers.get(StageId("recover"), ()), limit)
     with_trace = [m for m in chosen if any(info.suffix == "trace.json" for info in m.files)]
     return [json.loads(shard_store.load(marker, "trace.json")) for marker in with_trace]
 
 
-def every_marker(facts: ReportData) -> list[Marker]:
-    """Return each marker once, whatever number of manifests name it."""
-    return list({m.key: m for markers in facts.markers.values() for m in markers}.values())
+def every_marker(data: ReportData) -> list[Marker]:
+    """Return every marker once, also if several manifests have it."""
+    return list({m.key: m for markers in data.markers.values() for m in markers}.values())
 
 
 def spread(items: Sequence[T], limit: int) -> list[T]:
@@ -159,33 +162,33 @@ def spread(items: Sequence[T], limit: int) -> list[T]:
 
 def _markers(run: Run, name: StageId, manifest: Manifest) -> tuple[Marker, ...]:
     shard_store = ShardStore(run.store, name.kind)
-    found = shard_store.markers([entry.key for entry in manifest.entries])
-    return tuple(marker for marker in found if marker is not None)
+    markers = shard_store.markers([entry.key for entry in manifest.entries])
+    return tuple(marker for marker in markers if marker is not None)
 
 
 def _teacher(marker: Marker | None) -> str:
     if marker is None:
-        return "not there yet"
+        return "not complete yet"
     digest = next((f.sha256[:12] for f in marker.files if f.suffix == "safetensors"), "?")
     return f"{marker.summary.get('model', marker.shard)}, sha256 {digest}"
 
 
-def _students_between_rounds(facts: ReportData) -> list[tuple[str, str]]:
-    """Return what the students that rounds ask get right, in order."""
+def _students_between_rounds(data: ReportData) -> list[tuple[str, str]]:
+    """Return the accuracies of the students between rounds, in order."""
     between = [
         marker.summary
-        for name, markers in facts.markers.items()
+        for name, markers in data.markers.items()
         if name.kind == "posttrain" and not name.is_last
         for marker in markers
     ]
-    said = ", ".join(f"{one['last']['top1']:.1f} %" for one in between)
-    return [("students between rounds", f"top-1 {said}")] if between else []
+    accuracies = ", ".join(f"{summary['last']['top1']:.1f} %" for summary in between)
+    return [("students between rounds", f"top-1 {accuracies}")] if between else []
 
 
-def _stored(facts: ReportData, name: StageId, unit: str) -> str:
-    if name not in facts.manifests:
-        return "not there yet"
-    manifest = facts.manifests[name]
+def _stored(data: ReportData, name: StageId, unit: str) -> str:
+    if name not in data.manifests:
+        return "not complete yet"
+    manifest = data.manifests[name]
     rows = sum(entry.rows for entry in manifest.entries)
     return f"{rows:,} {unit}, {units.size(_bytes(manifest, 'parquet'))}"
 
@@ -195,8 +198,8 @@ def _bytes(manifest: Manifest, suffix: str | None = None) -> int:
     return sum(count for kind, count, _ in files if suffix in (None, kind))
 
 
-def _dates(facts: ReportData) -> str:
-    ends = [(_time(marker.finished), marker.seconds) for marker in every_marker(facts)]
+def _dates(data: ReportData) -> str:
+    ends = [(_time(marker.finished), marker.seconds) for marker in every_marker(data)]
     if not ends:
         return "-"
     begin = min(end - timedelta(seconds=seconds) for end, seconds in ends)

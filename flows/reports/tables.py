@@ -1,7 +1,7 @@
-"""The accuracy table: teacher, students by set, mean and spread over seeds, gain over random real.
+"""The accuracy table: the teacher, and students by training set with their spread over seeds.
 
-Pure functions of the summaries in the markers; the terminal, Prefect and the report show the same
-cells.
+All functions are pure, and take the summaries in the markers. The terminal, Prefect and the report
+show the same cells.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from flows import units
 
 Summary = Mapping[str, Any]
 
-# What each set is trained on, in the order of the table.
+# Description of each training set, in the order of the table.
 SETS: Mapping[str, str] = {
     "distilled": "distilled images, soft labels",
     "random_real": "random real images, soft labels",
@@ -35,19 +35,20 @@ HEADER = (
 )
 NOTE = (
     "Top-1 accuracy on the real test split in percent, mean ± standard deviation over seeds. "
-    "`last` is the last epoch; `best-on-test` picks the epoch by test accuracy and flatters."
+    "`last` is the last epoch; `best-on-test` is the epoch with the best test accuracy, which is "
+    "optimistic."
 )
-LISTED = 20  # names of missing shards
+LISTED = 20  # at most so many names of missing shards
 
 
 def final_results(students: Mapping[str, Summary], blocks: Iterable[Summary]) -> list[Summary]:
     """Return the result of every student, its last and EMA accuracy on the whole test split.
 
-    A student whose blocks are not all there keeps what its training says.
+    A student without all its blocks keeps the result of its training.
 
     Args:
-        students: what training says, by the key of its weights.
-        blocks: what the stage `validate` counted on every block; none where training judged all.
+        students: results of training, by the key of the weights.
+        blocks: counts of the stage `validate` on every block; none if training used all of it.
     """
     by_student: dict[str, list[Summary]] = {}
     for block in blocks:
@@ -56,23 +57,23 @@ def final_results(students: Mapping[str, Summary], blocks: Iterable[Summary]) ->
 
 
 def _whole_split(blocks: Sequence[Summary]) -> Summary:
-    """Return what a student's blocks say together, if they are all of the test split."""
+    """Return the accuracies over all blocks of a student, if they cover the test split."""
     sums = {which: sum((Hits(**b[which]) for b in blocks), Hits()) for which in ("last", "ema")}
     if not blocks or sums["last"].images != blocks[0]["of"]:
         return {}
-    judged = {which: asdict(hits.accuracy) for which, hits in sums.items()}
-    return {**judged, "validated": sums["last"].images}
+    accuracies = {which: asdict(hits.accuracy) for which, hits in sums.items()}
+    return {**accuracies, "validated": sums["last"].images}
 
 
 def note(results: Sequence[Summary]) -> str:
-    """Return what the columns of the table mean, and on which part of the test split."""
+    """Return an explanation of the columns, with the part of the test split that was used."""
     partly = [result["judged_on"] for result in results if "judged_on" in result]
     if not partly:
         return NOTE
     final = all("validated" in result for result in results)
-    what = "`best-on-test` is" if final else "Accuracies of students that are not validated yet are"
+    subject = "`best-on-test` is" if final else "Accuracies of students not yet validated are"
     images, whole = partly[0]["images"], partly[0]["of"]
-    return f"{NOTE} {what} on {images:,} of {whole:,} test images, evenly spaced."
+    return f"{NOTE} {subject} measured on {images:,} evenly spaced images of {whole:,} test images."
 
 
 @dataclass(frozen=True)
@@ -103,8 +104,8 @@ class AccuracyRow:
 
 def score(values: Iterable[float]) -> Score:
     """Return mean and sample standard deviation of at least one value."""
-    found = list(values)
-    return Score(statistics.fmean(found), statistics.stdev(found) if len(found) > 1 else None)
+    sample = list(values)
+    return Score(statistics.fmean(sample), statistics.stdev(sample) if len(sample) > 1 else None)
 
 
 def accuracy_rows(results: Sequence[Summary]) -> tuple[AccuracyRow, ...]:
@@ -170,7 +171,7 @@ def _lacks(row: AccuracyRow) -> str:
 
 
 def _missing(results: Iterable[Summary]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(shard for one in results for shard in one.get("missing", ())))
+    return tuple(dict.fromkeys(shard for row in results for shard in row.get("missing", ())))
 
 
 def _student_cells(row: AccuracyRow) -> tuple[str, ...]:

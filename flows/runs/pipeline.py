@@ -1,11 +1,11 @@
-"""The order of the stages, with Prefect and Ray or, locally, without either.
+"""One pass over a run: its checks, its workers and observers, and its stages in order.
 
-Both ways run the same stage functions on the same worker classes and write the same bytes.
+`run_local` and the Prefect flow run the same stages with the same `Work`, and write the same bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -22,7 +22,7 @@ from flows.progress.event_log import EventLog
 from flows.reports.report import write_report
 from flows.reports.report_data import REPORT
 from flows.runs.precision import warn_if_slow
-from flows.runs.shard_selection import narrowed
+from flows.runs.shard_selection import ShardSelection, narrowed
 from flows.status.status import RunStatus, run_status
 from tasks.execution import Execution
 from tasks.observer import Observer
@@ -33,11 +33,11 @@ from tasks.runs.run_stage import run_stage
 from tasks.stages.names import StageId
 from tasks.stages.table import stages_of
 
-Only = Mapping[str, Sequence[str]]  # stage -> the shards to run; one that is not named runs whole
+Start = Callable[[Run, Execution, ShardSelection], None]
 
 
 class Work:
-    """One pass over a run: the stages share its workers, its observers and its selection."""
+    """One pass over a run: the stages share workers, observers and the selection of shards."""
 
     def __init__(
         self,
@@ -46,42 +46,42 @@ class Work:
         execution: Execution,
         observer: Observer,
         pools: PoolProvider,
-        only: Only,
+        selection: ShardSelection,
     ) -> None:
         self.run, self.stopped = run, False
         self._execution, self._observer, self._pools = execution, observer, pools
-        self._only = only
+        self._selection = selection
 
-    def do(self, stage: StageId) -> None:
-        """Do what a stage lacks; once a stage may not be built on, later ones do nothing."""
+    def run_stage(self, stage: StageId) -> None:
+        """Run what a stage lacks; do nothing if an earlier stage lacks too much to go on."""
         if self.stopped:
             return
-        narrowed = self._only.get(str(stage))
+        shards = self._selection.get(str(stage))
         status = run_stage(
             self.run,
             stage,
             execution=self._execution,
             observer=self._observer,
             pools=self._pools,
-            only=None if narrowed is None else frozenset(narrowed),
+            only=None if shards is None else frozenset(shards),
         )
         self.stopped = not status.nothing_to_do(self._execution.allow_missing)
 
-    def narrow(self, only: Only) -> None:
-        """Leave out what another selection does not allow either."""
-        self._only = narrowed(self._only, only)
+    def narrow(self, selection: ShardSelection) -> None:
+        """Run only the shards that this selection allows as well."""
+        self._selection = narrowed(self._selection, selection)
 
     def report(self) -> None:
-        """Write the report, unless the run is not that far."""
+        """Write the report if every stage has run."""
         if not self.stopped:
             write_report(self.run)
 
 
 def prepare(config: RunConfig, store: Store, *, name: str | None, single_writer: bool) -> Run:
-    """Register a run, in a store that has shown it can arbitrate between drivers.
+    """Register a run, after a check that the store creates an object only once.
 
     Raises:
-        ConfigError: another config stands under this name, or the config holds credentials.
+        ConfigError: the name belongs to another config, or the config contains credentials.
         StorageError: the store cannot be written, or lets two drivers create the same object.
     """
     check_config(config)
@@ -92,7 +92,7 @@ def prepare(config: RunConfig, store: Store, *, name: str | None, single_writer:
 
 
 def execution_of(tree: Mapping[str, Any]) -> Execution:
-    """Check a plain tree of execution settings and freeze it.
+    """Return execution settings from a plain tree, checked.
 
     Raises:
         ConfigError: an unknown key, a value out of range, or an address that cannot be a store.
@@ -107,10 +107,10 @@ def execution_of(tree: Mapping[str, Any]) -> Execution:
 
 
 def check_store(store: Store) -> None:
-    """Refuse a store that cannot arbitrate; in single-writer mode, warn on stderr and go on.
+    """Refuse a store that creates an object twice; in single-writer mode, only warn on stderr.
 
     Raises:
-        StorageError: it cannot be written, or cannot arbitrate.
+        StorageError: it cannot be written, or creates an object twice.
     """
     if probe(store):
         return
@@ -121,15 +121,19 @@ def check_store(store: Store) -> None:
     if not store.single_writer:
         raise StorageError(f"{problem}. {ANOTHER_STORE}")
     terminal.warn(
-        f"{problem}. Going on in single-writer mode: start no second driver on this store."
+        f"{problem}. Continuing in single-writer mode: start no second driver on this store."
     )
 
 
 @contextmanager
 def opened(
-    run: Run, execution: Execution, only: Only, *, observers: Sequence[Observer] = ()
+    run: Run,
+    execution: Execution,
+    selection: ShardSelection,
+    *,
+    observers: Sequence[Observer] = (),
 ) -> Iterator[Work]:
-    """Yield the work of one pass; workers start on first use and are gone afterwards.
+    """Yield the work of one pass; workers start on first use and stop at the end.
 
     Raises:
         StorageError: the store cannot be written, or lets two drivers create the same object.
@@ -140,45 +144,46 @@ def opened(
     with Heartbeat(run, execution, workers=lambda: pools.workers) as heart:
         log = EventLog(run, driver=heart.id)
         try:
-            with pools, display() as shown:
-                observer = Several(shown, log, heart, *observers)
-                yield Work(run, execution=execution, observer=observer, pools=pools, only=only)
+            with pools, display() as progress:
+                observer = Several(progress, log, heart, *observers)
+                yield Work(
+                    run,
+                    execution=execution,
+                    observer=observer,
+                    pools=pools,
+                    selection=selection,
+                )
         finally:
-            log.flush()  # after the workers: a store that answers late must not keep them
+            log.flush()  # after the workers have stopped: they must not wait for a slow store
 
 
-def run_local(run: Run, execution: Execution, only: Only) -> None:
-    """Run every stage in this process and its children."""
-    with opened(run, execution, only) as work:
+def run_local(run: Run, execution: Execution, selection: ShardSelection) -> None:
+    """Run every stage from this process, without Prefect."""
+    with opened(run, execution, selection) as work:
         for stage in stages_of(run.config):
-            work.do(stage)
+            work.run_stage(stage)
         work.report()
 
 
-def run_with_prefect(run: Run, execution: Execution, only: Only) -> None:
-    """Run every stage as a Prefect flow; its parameters are plain JSON, without credentials."""
-    from flows.orchestration import api
+def complete_run(
+    run: Run,
+    execution: Execution,
+    selection: ShardSelection | None = None,
+    *,
+    start: Start = run_local,
+) -> RunStatus:
+    """Run what a run lacks and return its status; where nothing is missing, start nothing.
 
-    with api.connected():
-        from flows.orchestration.prefect_flow import distill  # reads its settings on import
-
-        parameters: dict[str, Any] = {
-            "config": run.config.model_dump(mode="json"),
-            "store": run.store.url,
-            "run": run.name,
-            "execution": execution.model_dump(mode="json", exclude={"store"}),
-            "only": {stage: list(shards) for stage, shards in only.items()},
-        }
-        distill(**parameters)
-
-
-def complete_run(run: Run, execution: Execution, only: Only | None = None) -> RunStatus:
-    """Do what a run lacks and return how far it is; where nothing is to do, nothing is started."""
+    Args:
+        run: a registered run.
+        execution: where and how jobs run.
+        selection: shards to run by stage; by default all that are missing.
+        start: runs the stages; `flows.orchestration.launch` passes the one that uses Prefect.
+    """
     run = replace(run, store=replace(run.store, single_writer=execution.single_writer))
     status, allowed = run_status(run), execution.allow_missing
-    if not (status.complete or (not only and status.nothing_to_do(allowed))):
-        start = run_local if execution.local else run_with_prefect
-        start(run, execution, only or {})
+    if not (status.complete or (not selection and status.nothing_to_do(allowed))):
+        start(run, execution, selection or {})
         status = run_status(run)
     if status.nothing_to_do(allowed) and not run.store.exists(run.path(REPORT)):
         write_report(run)

@@ -1,7 +1,7 @@
-"""Re-distillation: a new version of a series when its input changed, and nothing when it did not.
+"""Re-distillation: a new version of a series when its input has changed.
 
-There is no bookkeeping of what has to be made again. A new version is an ordinary run, and shards
-whose keys are those of an earlier one have their markers already.
+Nothing records which shards have to be made again. A new version is an ordinary run, and the
+shards whose keys equal those of an earlier version have their markers already.
 """
 
 from __future__ import annotations
@@ -9,20 +9,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from distill_core.config.data import DataConfig
 from distill_core.config.schema import RunConfig
 from distill_core.data.index import DatasetIndex, load_index
+from distill_core.data.readers.formats import open_reader
+from distill_core.errors import ConfigError
 from distill_core.storage.store import Store
 from flows.addresses import check_config
 from flows.progress.display import display
-from flows.reports.diff import Diff
-from flows.reports.diff_report import FILE, write_diff
+from flows.reports.diff import FILE, Diff, write_diff
 from flows.runs import pipeline
-from flows.runs.inheritance import inherit, refuse_added
 from flows.status.status import RunStatus, run_status
 from tasks.execution import Execution
 from tasks.policy import TeacherPolicy
 from tasks.run import Run, create_run
-from tasks.runs.stage_status import stage_status
+from tasks.runs.stage_status import manifests, stage_status
 from tasks.series import Version, claim, next_name, version_of, versions_of
 from tasks.stages.ingest import ingest_observed, record_dataset
 from tasks.stages.inputs import dataset_of
@@ -34,11 +35,11 @@ Complete = Callable[[Run, Execution], RunStatus]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a re-distillation came to."""
+    """The result of a re-distillation."""
 
-    run: Run  # the version that stands now, or is on its way
-    changed: bool  # False: it stood before, and nothing was done
-    diff: Diff | None  # against the version before; None: there is none, or results are missing
+    run: Run  # the current version, complete or not
+    changed: bool  # False: the current version was up to date, and nothing was done
+    diff: Diff | None  # from the previous version; None: there is none, or results are missing
 
 
 def redistill(
@@ -48,44 +49,44 @@ def redistill(
     series: str,
     policy: TeacherPolicy,
     execution: Execution,
-    complete: Complete | None = None,
+    complete: Complete,
 ) -> Outcome:
-    """Distil a dataset again if it, or what is asked of it, has changed.
+    """Make a new version of a series if the dataset or the config has changed.
 
-    The last version that has its results is what the new one stands on: its class ids go on, and
-    by `policy` its teachers. A version of the same input that was interrupted is resumed; one of
-    another input is left behind.
+    A new version continues the class ids of the last version that has its results and, depending
+    on `policy`, its teachers. An interrupted version of the same input is resumed; one of another
+    input is left as it is.
 
     Args:
-        config: what is asked for; `squeeze.reuse` and `squeeze.start` are filled in here.
-        store: where the series stands.
-        series: its runs are called ``<series>-v0001`` and so on.
-        policy: `keep` the teachers; `fine_tune` them on the data as they are now; or
-            `squeeze_again`, which carries over nothing but class ids.
+        config: of the new version; `squeeze.reuse` and `squeeze.start` are set here.
+        store: store of the series.
+        series: name of the series; its runs are called ``<series>-v0001`` and so on.
+        policy: `keep` the teachers; `fine_tune` them on the current data; or `squeeze_again`,
+            which continues nothing but class ids.
         execution: where and how jobs run.
-        complete: does what a run lacks; by default `flows.runs.pipeline.complete_run`.
+        complete: runs what a version lacks and returns its status.
 
     Raises:
         ConfigError: `keep` with a class that the teacher has no output for, a teacher that does
-            not fit what is asked, or credentials in the config.
+            not fit the config, or credentials in the config.
         DataError: the dataset is damaged, or has another number of classes.
     """
     check_config(config)
     store = replace(store, single_writer=execution.single_writer)
-    found = _look(config, store, series, policy)
-    standing = found.standing()
-    if standing is not None and run_status(standing).nothing_to_do(execution.allow_missing):
-        if not store.exists(standing.path(FILE)):
-            write_diff(standing)
-        return Outcome(standing, changed=False, diff=None)
-    run = standing or found.next_run()
-    reached = (complete or pipeline.complete_run)(run, execution)
-    return Outcome(run, changed=True, diff=write_diff(run) if reached.has_manifest else None)
+    request = _index(config, store, series, policy)
+    current = request.current()
+    if current is not None and run_status(current).nothing_to_do(execution.allow_missing):
+        if not store.exists(current.path(FILE)):
+            write_diff(current)
+        return Outcome(current, changed=False, diff=None)
+    run = current or request.next_run()
+    status = complete(run, execution)
+    return Outcome(run, changed=True, diff=write_diff(run) if status.has_manifest else None)
 
 
 @dataclass(frozen=True)
-class _Found:
-    """What is asked for, the series so far, and the dataset as it is now."""
+class _Request:
+    """A request for a new version: the config, the series so far, and the current dataset."""
 
     config: RunConfig
     store: Store
@@ -95,19 +96,19 @@ class _Found:
     base: Run | None  # the last version that has its results
     index: DatasetIndex  # with the class ids of the base
 
-    def standing(self) -> Run | None:
-        """Return the last version if another one would be what it is already."""
+    def current(self) -> Run | None:
+        """Return the last version if it has the requested config and the current dataset."""
         if self.base is None or self.base is not self.history[-1]:
             return None
         version = version_of(self.base)
-        # Who squeezes again wants a teacher of its own: one that was inherited is another config.
+        # `squeeze_again` requires a teacher of its own, so an inherited one counts as a difference.
         again = self.policy == "squeeze_again"
-        stands = self.base.config if version is None or again else version.requested
-        same = stands == self.config and dataset_of(self.base) == self.index.id
+        config = self.base.config if version is None or again else version.requested
+        same = config == self.config and dataset_of(self.base) == self.index.id
         return self.base if same else None
 
     def next_run(self) -> Run:
-        """Return the version to complete: one of this input that was interrupted, or a new one."""
+        """Return the version to complete: an interrupted one of the same input, or a new one."""
         config, version = self.config, None
         if self.base is not None:
             config = inherit(self.config, self.base, self.policy)
@@ -134,13 +135,63 @@ class _Found:
         return create_run(config, self.store, run.name)
 
 
-def _look(config: RunConfig, store: Store, series: str, policy: TeacherPolicy) -> _Found:
-    """Index the dataset as it is now, its class ids those of the version before."""
+def _index(config: RunConfig, store: Store, series: str, policy: TeacherPolicy) -> _Request:
+    """Index the current dataset with the class ids of the previous version."""
     history = versions_of(store, series)
     base = next((run for run in reversed(history) if run_status(run).has_manifest), None)
     before = None if base is None else load_index(store, dataset_of(base))
     if before is not None and policy == "keep":
         refuse_added(config.data, before)
-    with display() as shown:
-        index = ingest_observed(config.data, store, before, shown)
-    return _Found(config, store, series, policy, history, base, index)
+    with display() as progress:
+        index = ingest_observed(config.data, store, before, progress)
+    return _Request(config, store, series, policy, history, base, index)
+
+
+def refuse_added(data: DataConfig, before: DatasetIndex) -> None:
+    """Refuse classes that a kept teacher has no output for, before any image is read.
+
+    Raises:
+        ConfigError: the dataset has a class that no previous version had.
+    """
+    known = set(before.class_names)
+    added = [name for name in open_reader(data).classes() if name not in known]
+    if added:
+        raise ConfigError(
+            f"{data.path or data.format}: class {added[0]!r} is new ({len(added)} such classes), "
+            "and the teacher that policy keep takes over has no output for it. Use policy "
+            "fine_tune or squeeze_again, or leave the class out."
+        )
+
+
+def inherit(config: RunConfig, base: Run, policy: TeacherPolicy) -> RunConfig:
+    """Return a config with the teachers of a previous version, in order, by policy.
+
+    Raises:
+        ConfigError: another number of teachers, or fine-tuning without training settings.
+    """
+    if policy == "squeeze_again":
+        return config
+    if policy == "fine_tune" and config.squeeze.training is None:
+        raise ConfigError(
+            "squeeze.training: missing, but policy fine_tune trains the teacher. Set it, or use "
+            "policy keep."
+        )
+    squeezed = StageId("squeeze")
+    teachers, pool = manifests(base, squeezed)[squeezed].entries, config.squeeze.pool
+    if len(teachers) != 1 + len(pool):
+        raise ConfigError(
+            f"squeeze.pool: the config has {1 + len(pool)} teachers, runs/{base.name} has "
+            f"{len(teachers)}. Use the same number, or policy squeeze_again."
+        )
+    first, *others = [_source(entry.key, policy) for entry in teachers]
+    members = [
+        member.model_copy(update=source) for member, source in zip(pool, others, strict=True)
+    ]
+    squeeze = config.squeeze.model_copy(update={**first, "pool": tuple(members)})
+    return config.model_copy(update={"squeeze": squeeze})
+
+
+def _source(key: str, policy: TeacherPolicy) -> dict[str, str | None]:
+    """Return the source of a teacher as fields of `SqueezeConfig`."""
+    keep = policy == "keep"
+    return {"checkpoint": None, "reuse": key if keep else None, "start": None if keep else key}

@@ -1,4 +1,4 @@
-"""Which shards a resume may run: all that are missing, those that failed, those with numbers."""
+"""Selection of the shards that a resume runs: all missing, those that failed, or by number."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from tasks.stages.names import StageId
 from tasks.stages.plan import JobPlan
 from tasks.stages.table import row_of, stages_of
 
-Selection = Mapping[str, Sequence[str]]
-Only = dict[str, list[str]]  # stage -> the shards to run; a stage that is not named runs whole
+# The shards to run by stage; a stage that is not named runs whole.
+ShardSelection = Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True)
 class Intent:
-    """What a resume would do in one stage."""
+    """The shards that a resume would run in one stage."""
 
     stage: str
-    count: int | None  # of shards; at most so many before they are known; None: nobody can say yet
+    count: int | None  # of shards, an upper limit before they are known; None: not known yet
     total: int | None
-    shards: tuple[str, ...] | None  # None: not known before earlier stages are done
+    shards: tuple[str, ...] | None  # None: not known before earlier stages are complete
 
     def lines(self) -> list[str]:
         """Return the stage, and one line per shard."""
@@ -38,13 +38,22 @@ class Intent:
         return [f"{self.stage}: {self.count} of {self.total}", *(f"  {s}" for s in self.shards)]
 
 
-def selection(run: Run, *, failed_only: bool, shards: str | None) -> Only:
-    """Return which shards a resume may run: all, those that failed, those with these numbers."""
-    only: Only = failed_only_of(run_status(run)) if failed_only else {}
-    return only if shards is None else narrowed(only, by_number(run, shards))
+def selection(run: Run, *, failed_only: bool, shards: str | None) -> ShardSelection:
+    """Return the shards that a resume may run; neither option: all that are missing.
+
+    Args:
+        run: a registered run.
+        failed_only: only shards that failed.
+        shards: only class shards with these numbers, e.g. ``3,17-20``.
+
+    Raises:
+        ConfigError: no shard has failed, or wrong shard numbers.
+    """
+    failed = failed_only_of(run_status(run)) if failed_only else {}
+    return failed if shards is None else narrowed(failed, by_number(run, shards))
 
 
-def failed_only_of(status: RunStatus) -> Only:
+def failed_only_of(status: RunStatus) -> ShardSelection:
     """Narrow the first incomplete stage to the shards that failed there.
 
     Raises:
@@ -52,21 +61,21 @@ def failed_only_of(status: RunStatus) -> Only:
     """
     stage = status.first_missing
     if stage is None or not stage.failed:
-        where = "the run is complete" if stage is None else f"no {stage.stage} shard has failed"
+        state = "the run is complete" if stage is None else f"no {stage.stage} shard has failed"
         raise ConfigError(
-            f"runs/{status.run}: {where}, so --failed-only has nothing to do. "
-            f"`distill resume {status.run}` runs what is missing."
+            f"runs/{status.run}: {state}, so --failed-only has nothing to do. Run "
+            f"`distill resume {status.run}` to compute the missing shards."
         )
     return {str(stage.stage): sorted(stage.failed)}
 
 
-def by_number(run: Run, text: str) -> Only:
+def by_number(run: Run, text: str) -> ShardSelection:
     """Narrow recover and relabel to class shards named by their numbers in the plan.
 
-    Rounds before that of the first of them run whole: it is made under their student.
+    Rounds before that of the first shard run whole, because its images need their student.
 
     Args:
-        run: its dataset must be ingested: the classes decide the plan.
+        run: its dataset must be ingested, because the classes decide the plan.
         text: e.g. ``3,17-20``.
 
     Raises:
@@ -82,21 +91,24 @@ def by_number(run: Run, text: str) -> Only:
         )
     names = [shard_name(images, shards[n]) for n in numbers for images in plan.image_sets]
     first = min(plan.round_of(shards[number]) for number in numbers)
-    only: Only = {}
+    selection: dict[str, list[str]] = {}
     for stage in stages_of(run.config):
         if stage.last_round(run.config) < first:
             continue
         if stage.kind == "recover":
-            only[str(stage)] = names
-        elif stage.kind == "relabel" and stage_status(run, _described(stage)).has_manifest:
-            only[str(stage)] = _label_shards(run, stage, names)
-    return only
+            selection[str(stage)] = names
+        elif stage.kind == "relabel" and stage_status(run, _images_of(stage)).has_manifest:
+            selection[str(stage)] = _label_shards(run, stage, names)
+    return selection
 
 
-def narrowed(one: Selection, other: Selection) -> Only:
+def narrowed(first: ShardSelection, second: ShardSelection) -> ShardSelection:
     """Return the shards that both selections allow."""
-    both = {stage: sorted(set(one[stage]) & set(other[stage])) for stage in one.keys() & other}
-    return {stage: list(shards) for stage, shards in {**one, **other, **both}.items()}
+    both = {
+        stage: sorted({*first[stage]}.intersection(second[stage]))
+        for stage in first.keys() & second.keys()
+    }
+    return {**first, **second, **both}
 
 
 def parse_numbers(text: str) -> list[int]:
@@ -109,40 +121,43 @@ def parse_numbers(text: str) -> list[int]:
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise ConfigError(f"--shards {text}: {part!r} is not a number or a range such as 3-7.")
+            raise ConfigError(
+                f"--shards {text}: expected numbers and ranges such as 3-7, not {part!r}."
+            )
         if int(last or first) < int(first):
             raise ConfigError(f"--shards {text}: {part!r} runs backwards; write {last}-{first}.")
         numbers.update(range(int(first), int(last or first) + 1))
     return sorted(numbers)
 
 
-def intents(run: Run, status: RunStatus, only: Only, *, allow_missing: int = 0) -> list[Intent]:
-    """Return what each stage that has something to do would run, in order."""
+def intents(
+    run: Run, status: RunStatus, selection: ShardSelection, *, allow_missing: int = 0
+) -> list[Intent]:
+    """Return the shards that each incomplete stage would run, in order of the stages."""
     return [
-        _intent(run, stage, only.get(str(stage.stage)))
+        _intent(run, stage, selection.get(str(stage.stage)))
         for stage in status.stages
-        if not (
-            stage.complete or (str(stage.stage) not in only and stage.nothing_to_do(allow_missing))
-        )
+        if not stage.complete
+        and (str(stage.stage) in selection or not stage.nothing_to_do(allow_missing))
     ]
 
 
-def intents_to_json(run: Run, found: Sequence[Intent]) -> dict[str, Any]:
+def intents_to_json(run: Run, intents: Sequence[Intent]) -> dict[str, Any]:
     """Return a JSON-able tree; `shards` is null where they are not known yet."""
-    return {"run": run.name, "would_run": [asdict(intent) for intent in found]}
+    return {"run": run.name, "would_run": [asdict(intent) for intent in intents]}
 
 
-def _intent(run: Run, stage: StageStatus, only: Sequence[str] | None) -> Intent:
-    follows = bool(stage.missing) and not stage.pending  # what an earlier stage lacks, only
-    if stage.total is None or row_of(stage.stage).jobs is None or follows:
+def _intent(run: Run, stage: StageStatus, shards: Sequence[str] | None) -> Intent:
+    only_inherited = bool(stage.missing) and not stage.pending  # shards that earlier stages lack
+    if stage.total is None or row_of(stage.stage).jobs is None or only_inherited:
         planned = _expected(run)[str(stage.stage)]
         return Intent(str(stage.stage), planned, stage.total, None)
-    chosen = tuple(shard for shard in stage.pending if only is None or shard in only)
+    chosen = tuple(shard for shard in stage.pending if shards is None or shard in shards)
     return Intent(str(stage.stage), len(chosen), stage.total, chosen)
 
 
 def _expected(run: Run) -> dict[str, int | None]:
-    """Return how many shards each stage of a run is expected to have."""
+    """Return the number of shards that each stage of a run is expected to have."""
     try:
         images: int | None = test_images_of(run)
     except NotReady:
@@ -150,12 +165,12 @@ def _expected(run: Run) -> dict[str, int | None]:
     return workload.shards_by_stage(run.config, test_images=images)
 
 
-def _described(relabel: StageId) -> StageId:
-    """Return the stage that makes the images of a relabel stage."""
+def _images_of(relabel: StageId) -> StageId:
+    """Return the stage that made the images of a relabel stage."""
     return StageId("recover", relabel.round)
 
 
 def _label_shards(run: Run, stage: StageId, images: Sequence[str]) -> list[str]:
-    """Return the shards of a relabel stage that describe some image shards."""
+    """Return the shards of a relabel stage that hold labels of some image shards."""
     jobs = (job for part in JobPlan(run).jobs(stage).values() for job in part)
     return sorted({job.shard for job in jobs if job.shard.startswith(tuple(images))})

@@ -16,8 +16,7 @@ from pathlib import Path
 import pytest
 
 from distill_core.storage.shard_store import ShardStore, utc_now
-from flows.status.activity import Activity, run_activity
-from flows.status.status import run_status
+from flows.status.status import Activity, run_activity, run_status
 from tasks.run import Run
 from tasks.runs.drivers import read_drivers
 from tasks.stages.names import StageId

@@ -10,7 +10,8 @@ import pytest
 
 from distill_core.data.index import load_index
 from distill_core.errors import DataError
-from flows.reports.diff_report import write_diff
+from flows.reports.diff import write_diff
+from flows.runs import pipeline
 from flows.runs.redistill import Outcome, redistill
 from flows.status.status import every_run
 from tasks.execution import Execution
@@ -95,7 +96,14 @@ def test_a_version_with_a_missing_shard_is_current_while_that_is_allowed(
             store=series.store.url, local=True, max_attempts=1, allow_missing=allow_missing
         )
         config = small(root, REAL, "posttrain.sets=[distilled]")
-        return redistill(config, series.store, series="s", policy="keep", execution=execution)
+        return redistill(
+            config,
+            series.store,
+            series="s",
+            policy="keep",
+            execution=execution,
+            complete=pipeline.complete_run,
+        )
 
     again(0)
     change_class(root, "cat")

@@ -12,6 +12,7 @@ import pytest
 from distill_core.errors import ShardsFailed, StorageError
 from distill_core.storage.store import Store
 from flows import cli
+from flows.orchestration import launch
 from flows.runs import pipeline
 from flows.status import status
 from flows.status.status import RunStatus
@@ -93,7 +94,7 @@ def test_a_complete_run_starts_nothing_and_prints_the_table(
     def started(*_: object) -> None:
         raise AssertionError("something was started")
 
-    monkeypatch.setattr(pipeline, "run_with_prefect", started)
+    monkeypatch.setattr(launch, "run_with_prefect", started)
     monkeypatch.setattr(pipeline, "run_local", started)
     run.store.delete(run.path("report/index.html"))
     preset = str(tmp_path / "tiny.yaml")
@@ -144,7 +145,7 @@ def test_failed_shards_are_listed_and_the_exit_code_is_1(
     def fail(*_: object) -> None:
         raise ShardsFailed("1 of the recover shards failed.")
 
-    monkeypatch.setattr(pipeline, "complete_run", fail)
+    monkeypatch.setattr(launch, "complete_run", fail)
     output = distill("resume", "tiny", "--store", run.store.url)
     assert output.code == 1
     assert output.err.splitlines() == [

@@ -77,7 +77,7 @@ def test_the_form_takes_lists_of_shards(text: str) -> None:
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"preset": None}, "say a preset"),
+        ({"preset": None}, "preset: missing"),
         ({"preset": "sre2l-cifar11"}, "no such preset"),
         ({"overrides": ["ipc=0"]}, "ipc = 0"),
         ({"overrides": ["ipc=-1"]}, "ipc = -1"),

@@ -113,7 +113,7 @@ def test_the_server_refuses_an_invalid_form_without_a_flow_run(
     [
         ({"preset": "digits-demo", "overrides": ["ipc=0"]}, "ipc = 0"),
         ({"preset": "digits-demo", "shards": "5-2"}, "runs backwards"),
-        ({"preset": None}, "say a preset"),
+        ({"preset": None}, "preset: missing"),
     ],
 )
 def test_the_flow_refuses_an_invalid_form_before_any_stage(

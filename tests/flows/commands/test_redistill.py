@@ -87,5 +87,5 @@ def test_a_series_that_cannot_name_a_folder_is_refused(
 
 
 def test_checking_for_changes_loads_neither_torch_nor_ray_nor_prefect() -> None:
-    code = "import flows.runs.redistill, flows.commands.redistill"
+    code = "import flows.runs.redistill, flows.commands.run"
     assert not {"torch", "ray", "prefect"} & set(modules_after(code))

@@ -143,4 +143,4 @@ def test_hours_hold_squeeze_where_its_images_are_known(tiny: RunConfig) -> None:
     unknown = cost.cost(workload.plan_run(tiny), steps=10, rate=100)
     assert known.squeeze_hours is not None
     assert known.hours == pytest.approx(unknown.hours + known.squeeze_hours)
-    assert "not in the sum" in dict(cost.lines(workload.plan_run(tiny), unknown))["  squeeze"]
+    assert "not included" in dict(cost.lines(workload.plan_run(tiny), unknown))["  squeeze"]

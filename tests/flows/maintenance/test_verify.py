@@ -75,7 +75,7 @@ def test_a_missing_file_is_found(run: Run) -> None:
 def test_a_missing_marker_is_found(run: Run) -> None:
     run.store.delete("recover/_done/0.json")
     (damage,) = verify_run(run).damage
-    assert (damage.path, "gone" in damage.problem) == ("recover/_done/0.json", True)
+    assert (damage.path, "is missing" in damage.problem) == ("recover/_done/0.json", True)
 
 
 def test_a_marker_that_is_not_json_is_found(run: Run) -> None:
@@ -89,7 +89,7 @@ def test_a_file_missing_in_a_marker_is_found(run: Run) -> None:
     tree["files"] = [info for info in tree["files"] if info["suffix"] != "parquet"]
     run.store.put("recover/_done/0.json", json.dumps(tree).encode())
     (damage,) = verify_run(run).damage
-    assert "names no .parquet file" in damage.problem
+    assert "the marker has none" in damage.problem
 
 
 def replace_labels(run: Run, data: bytes) -> None:
@@ -115,13 +115,13 @@ def test_a_parquet_file_of_too_few_rows_is_found(run: Run) -> None:
     pq.write_table(pa.table({"label": [1, 2]}), stream)
     replace_labels(run, stream.getvalue())
     (damage,) = verify_run(run).damage
-    assert damage.problem == "2 rows, the marker says 6"
+    assert damage.problem == "2 rows in the file, 6 in its marker"
 
 
 def test_a_file_that_is_not_parquet_is_found(run: Run) -> None:
     replace_labels(run, b"not a table")
     (damage,) = verify_run(run).damage
-    assert "not Parquet" in damage.problem
+    assert "not a Parquet file" in damage.problem
 
 
 @pytest.mark.parametrize("group", [0, 1, 2])
@@ -144,23 +144,26 @@ def test_a_changed_byte_is_found_with_its_row_group(
     assert output.code == 1
     (line,) = (line for line in output.out.splitlines() if line.startswith("damaged: "))
     assert path in line
-    assert f"row group {group} of 3 does not read" in line
+    assert f"row group {group} of 3 cannot be read" in line
 
 
 def test_damage_outside_the_row_groups_is_located_there(run: Run) -> None:
     path = file_of(run, "recover")
     data = run.store.read(path)
     assert locate_damage(data[:-1]) == "the footer cannot be read"
-    assert "every row group reads" in locate_damage(data)
+    assert "every row group can be read" in locate_damage(data)
 
 
 @pytest.mark.parametrize(
     ("facts", "problem"),
     [
-        ({"rows": 7}, "7 rows, its marker says 6"),
-        ({"classes": 2}, "2 classes, its marker says 3"),
-        ({"files": []}, "the manifest names no .parquet file, the marker does"),
-        ({"files": [["parquet", 5, "0" * 64]]}, ".parquet of 5 bytes, sha256 000000000000, its"),
+        ({"rows": 7}, "7 rows in the manifest, 6 in its marker"),
+        ({"classes": 2}, "2 classes in the manifest, 3 in its marker"),
+        ({"files": []}, "the marker has a .parquet file, the manifest has none"),
+        (
+            {"files": [["parquet", 5, "0" * 64]]},
+            ".parquet file of 5 bytes, sha256 000000000000 in the manifest",
+        ),
     ],
 )
 def test_a_manifest_that_was_edited_is_found(
@@ -186,7 +189,7 @@ def test_a_stage_that_is_not_done_is_missing_not_damaged(run: Run) -> None:
     run.store.delete(run.path("posttrain.manifest.json"))
     verdict = verify_run(run)
     assert (verdict.damage, verdict.missing) == ((), ("posttrain",))
-    assert "not there yet: posttrain" in verdict.summary("tiny")
+    assert "not complete yet: posttrain" in verdict.summary("tiny")
 
 
 def test_progress_ends_at_the_total(run: Run) -> None:

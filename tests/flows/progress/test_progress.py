@@ -88,7 +88,7 @@ def test_retries_and_failures_are_printed_at_once() -> None:
     lines.job_retried("recover", "a", "the actor died")
     lines.job_failed("recover", "a", "ValueError: no")
     assert said[1:] == [
-        "recover: a: again, because the actor died",
+        "recover: a: trying again: the actor died",
         "recover: a: FAILED: ValueError: no",
     ]
 

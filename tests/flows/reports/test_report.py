@@ -14,7 +14,7 @@ import pytest
 from PIL import Image as Picture
 
 from distill_core.config.load import load_run
-from flows.reports import charts, gallery, report, report_data, reproduce, tables
+from flows.reports import charts, gallery, report, report_data, tables
 from flows.reports.charts import Span
 from tasks.run import Run
 from tests.support.fabricate import CLASSES, finished_run, result
@@ -140,7 +140,7 @@ def test_the_report_of_a_run_without_images_states_it(tmp_path: Path) -> None:
         run.store.delete(run.path(f"{name}.manifest.json"))
     page = Page(run.store.read(report.write_report(run)).decode())
     assert "No images have been recovered yet" in page.text
-    assert "not there yet" in page.text
+    assert "not complete yet" in page.text
     assert "91.5" in page.text
 
 
@@ -198,10 +198,10 @@ def test_evenly_spread_samples_include_both_ends() -> None:
 
 def test_the_command_names_what_differs_from_the_preset_and_nothing_else() -> None:
     config = load_run("digits-demo", ["ipc=3", "recover.terms={cross_entropy: 1.0}"])
-    changes = reproduce.overrides(config)
+    changes = report.overrides(config)
     assert "ipc=3" in changes
     assert load_run("digits-demo", changes) == config
-    assert reproduce.overrides(load_run("digits-demo")) == []
+    assert report.overrides(load_run("digits-demo")) == []
 
 
 def block(rows: range, hits: int) -> dict[str, Any]:

@@ -16,9 +16,8 @@ from distill_core.storage.markers import ShardFacts
 from distill_core.storage.shard_store import ShardStore
 from flows import cli
 from flows.runs import shard_selection
-from flows.status import status
-from flows.status.activity import Activity, Claim, RunActivity, run_activity
-from flows.status.status import RunStatus
+from flows.status import status, tables
+from flows.status.status import Activity, Claim, RunActivity, RunStatus, run_activity
 from tasks.run import Run
 from tasks.runs.drivers import DriverRecord, RunningShard, driver_path
 from tasks.runs.stage_status import StageStatus
@@ -90,7 +89,7 @@ def printed(reached: RunStatus, seen: RunActivity) -> str:
     """Return what `distill status RUN` prints."""
     console = Console(file=io.StringIO(), width=160)
     with console.capture() as captured:
-        console.print(status.details(reached, seen))
+        console.print(tables.details(reached, seen))
     return captured.get()
 
 

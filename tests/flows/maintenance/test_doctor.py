@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from flows import doctor
-from flows.doctor import Check
+from flows.maintenance import doctor
+from flows.maintenance.doctor import Check
 
 
 def answering(found: dict[str, Any] | str) -> doctor.Probe:

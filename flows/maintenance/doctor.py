@@ -1,6 +1,6 @@
-"""Is this machine ready? One line per check: OK, WARN or FAIL, and for the latter two the fix.
+"""Checks of this machine and of a store: OK, WARN or FAIL, and a fix for the latter two.
 
-Heavy libraries are imported in child processes only: a broken one cannot take the doctor along.
+Heavy libraries are imported in child processes, so that a broken one does not stop the checks.
 """
 
 from __future__ import annotations
@@ -28,10 +28,7 @@ from flows.runs.precision import SLOWER, bfloat16_instructions
 
 Level = Literal["OK", "WARN", "FAIL"]
 IMPORT_SECONDS = 180
-FREE_BYTES = (
-    1e9,
-    10e9,
-)  # below the first a run will not finish, below the second it may not
+FREE_BYTES = (1e9, 10e9)  # below the first a run fails, below the second it may fail
 SHARED_MEMORY_BYTES = 256e6
 PYTHONS = SpecifierSet(">=3.11,<3.14")
 FASTAPI = SpecifierSet(">=0.139,<0.151")  # Prefect 3.8.8's server does not start on 0.155 and later
@@ -46,7 +43,7 @@ print(json.dumps({"version": torch.__version__, "cuda": torch.version.cuda, "ava
     "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]}))
 """
 RAY_PROBE = "import json, ray; print(json.dumps({'version': ray.__version__}))"
-# `import prefect` works even where the server cannot start; its API module does not.
+# Importing `prefect` works even where its server cannot start; importing its API does not.
 PREFECT_PROBE = (
     "import json, prefect, prefect.server.api.server; "
     "print(json.dumps({'version': prefect.__version__}))"
@@ -61,7 +58,7 @@ os.execv(sys.executable, [sys.executable, "-m", "distill_core.models.layout_chec
 
 @dataclass(frozen=True)
 class Check:
-    """One finding."""
+    """The result of one check."""
 
     name: str
     level: Level
@@ -79,7 +76,7 @@ Probe = Callable[[str], dict[str, Any] | str]
 
 
 def examine(store: str) -> tuple[Check, ...]:
-    """Run every check; the slow imports side by side.
+    """Run every check, the slow imports in parallel.
 
     Args:
         store: folder or URL that a run would write to.
@@ -99,17 +96,18 @@ def examine(store: str) -> tuple[Check, ...]:
         return (quick[0], torch, *convolutions.result(), *others, *quick[1:])
 
 
-def check_python(found: str | None = None) -> Check:
-    """Check the interpreter's version."""
-    found = found or ".".join(str(part) for part in sys.version_info[:3])
-    fine = PYTHONS.contains(found)
-    return Check("python", "OK", found) if fine else _fail("python", found, "Use Python 3.11-3.13.")
+def check_python(number: str | None = None) -> Check:
+    """Check the version of the interpreter."""
+    number = number or ".".join(str(part) for part in sys.version_info[:3])
+    if PYTHONS.contains(number):
+        return Check("python", "OK", number)
+    return _fail("python", number, "Use Python 3.11-3.13.")
 
 
 def run_probe(code: str) -> dict[str, Any] | str:
-    """Run code that prints JSON in a child process; return it, or the last line of its trouble."""
+    """Run code in a child process; return its JSON, or the last line of its error."""
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-c", code],
             capture_output=True,
             text=True,
@@ -119,28 +117,28 @@ def run_probe(code: str) -> dict[str, Any] | str:
         )
     except subprocess.TimeoutExpired:
         return f"no answer within {IMPORT_SECONDS} s"
-    if done.returncode < 0:
-        return f"ended with {describe_exit(done.returncode)}"
-    if done.returncode != 0:
-        return (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-    return dict(json.loads(done.stdout.strip().splitlines()[-1]))
+    if process.returncode < 0:
+        return f"ended with {describe_exit(process.returncode)}"
+    if process.returncode != 0:
+        return (process.stderr.strip().splitlines() or [f"exit code {process.returncode}"])[-1]
+    return dict(json.loads(process.stdout.strip().splitlines()[-1]))
 
 
 def check_torch(run: Probe = run_probe) -> Check:
-    """Check that torch imports, and say what it can compute on."""
-    found = run(TORCH_PROBE)
-    if isinstance(found, str):
-        return _fail("torch", found, "Install the locked requirements again.")
-    if found["available"]:
-        return Check("torch", "OK", f"{found['version']}, CUDA: {', '.join(found['devices'])}")
-    if found["cuda"] and _has_nvidia():
+    """Check that torch imports, and on which devices it can compute."""
+    facts = run(TORCH_PROBE)
+    if isinstance(facts, str):
+        return _fail("torch", facts, "Install the locked requirements again.")
+    if facts["available"]:
+        return Check("torch", "OK", f"{facts['version']}, CUDA: {', '.join(facts['devices'])}")
+    if facts["cuda"] and _has_nvidia():
         return Check(
             "torch",
             "WARN",
-            f"{found['version']} built for CUDA {found['cuda']}, but no device answers",
+            f"{facts['version']} is built for CUDA {facts['cuda']}, but no device responds",
             "Check the driver with nvidia-smi, or use --device cpu.",
         )
-    return Check("torch", "OK", f"{found['version']}, no CUDA device: use --device cpu")
+    return Check("torch", "OK", f"{facts['version']}, no CUDA device: use --device cpu")
 
 
 def check_convolutions(run: Probe = run_probe) -> list[Check]:
@@ -180,49 +178,49 @@ def check_bfloat16(found: Set[str] | None) -> Check:
 
 def check_prefect(run: Probe = run_probe) -> Check:
     """Check that Prefect's server can start here."""
-    found = run(PREFECT_PROBE)
+    facts = run(PREFECT_PROBE)
     fix = "pip install 'prefect>=3.8.8,<3.9' 'fastapi>=0.139,<0.151'; or use --local."
-    if isinstance(found, str):
-        return _fail("prefect server", found, fix)
-    where = os.environ.get("PREFECT_API_URL", "a temporary server per run")
-    detail = f"{found['version']}, {where}"
-    if not PREFECT.contains(found["version"]):
+    if isinstance(facts, str):
+        return _fail("prefect server", facts, fix)
+    server = os.environ.get("PREFECT_API_URL", "a temporary server per run")
+    detail = f"{facts['version']}, {server}"
+    if not PREFECT.contains(facts["version"]):
         return Check("prefect server", "WARN", f"{detail}; tested with {PREFECT}", fix)
     return Check("prefect server", "OK", detail)
 
 
-def check_fastapi(found: str | None = None) -> Check:
-    """Check for the version that Prefect's server needs, whatever pip allowed."""
-    found = found or _version("fastapi")
-    if found is not None and FASTAPI.contains(found):
-        return Check("fastapi", "OK", found)
-    detail = f"{found or 'not installed'}, Prefect's server needs {FASTAPI}"
+def check_fastapi(number: str | None = None) -> Check:
+    """Check for a version with which Prefect's server starts; pip allows others."""
+    number = number or _version("fastapi")
+    if number is not None and FASTAPI.contains(number):
+        return Check("fastapi", "OK", number)
+    detail = f"{number or 'not installed'}, Prefect's server needs {FASTAPI}"
     return _fail("fastapi", detail, f"pip install 'fastapi{FASTAPI}'.")
 
 
-def check_sqlalchemy(found: str | None = None) -> Check:
-    """Check for the version with which Prefect's schedules fire; runs do not depend on it."""
-    found = found or _version("sqlalchemy")
-    if found is not None and SQLALCHEMY.contains(found):
-        return Check("sqlalchemy", "OK", found)
-    detail = f"{found or 'not installed'}, Prefect's schedules fire only with {SQLALCHEMY}"
+def check_sqlalchemy(number: str | None = None) -> Check:
+    """Check for a version with which Prefect's schedules start runs; runs do not depend on it."""
+    number = number or _version("sqlalchemy")
+    if number is not None and SQLALCHEMY.contains(number):
+        return Check("sqlalchemy", "OK", number)
+    detail = f"{number or 'not installed'}, Prefect's schedules start runs only with {SQLALCHEMY}"
     return Check("sqlalchemy", "WARN", detail, f"pip install 'sqlalchemy{SQLALCHEMY}'.")
 
 
 def check_ray(run: Probe = run_probe) -> Check:
     """Check that Ray imports and is the version the cluster image carries."""
-    found = run(RAY_PROBE)
+    facts = run(RAY_PROBE)
     fix = "pip install 'ray[default,data,train]>=2.60,<2.61'; or use --local."
-    if isinstance(found, str):
-        return _fail("ray", found, fix)
-    if not RAY.contains(found["version"]):
-        return Check("ray", "WARN", f"{found['version']}, tested with {RAY}", fix)
+    if isinstance(facts, str):
+        return _fail("ray", facts, fix)
+    if not RAY.contains(facts["version"]):
+        return Check("ray", "WARN", f"{facts['version']}, tested with {RAY}", fix)
     mode = os.environ.get("RAY_AUTH_MODE", "chosen by distill for local clusters")
-    return Check("ray", "OK", f"{found['version']}, auth mode: {mode}")
+    return Check("ray", "OK", f"{facts['version']}, auth mode: {mode}")
 
 
 def check_shared_memory(folder: str = "/dev/shm") -> Check:
-    """Check the room that Ray's object store has."""
+    """Check the shared memory, which holds Ray's object store."""
     if not os.path.isdir(folder):
         return Check("shared memory", "OK", "not used on this system")
     free = shutil.disk_usage(folder).free
@@ -234,29 +232,29 @@ def check_shared_memory(folder: str = "/dev/shm") -> Check:
 
 
 def check_store(url: str) -> list[Check]:
-    """Check that the store can be written, arbitrates, and has room."""
+    """Check that the store can be written, creates an object only once, and has free space."""
     if url.startswith("s3://") and find_spec("s3fs") is None:
         return [_fail("store", f"{url}: s3fs is not installed", "pip install 'distill[s3]'.")]
     try:
         store = Store(url)
-        arbitrates = probe(store)
+        creates_once = probe(store)
     except DistillError as error:
         return [_fail("store", str(error).rstrip("."), "")]
-    found = Check("store", "OK", f"{store.url}: writable, and refuses a second create")
-    if not arbitrates:
+    check = Check("store", "OK", f"{store.url}: writable, and refuses a second create")
+    if not creates_once:
         fix = "Use another store, or --single-writer with one driver only."
-        found = _fail("store", f"{store.url}: lets the same object be created twice", fix)
-    return [found] if "://" in store.url else [found, check_disk(Path(store.url))]
+        check = _fail("store", f"{store.url}: creates the same object twice", fix)
+    return [check] if "://" in store.url else [check, check_disk(Path(store.url))]
 
 
 def check_disk(folder: Path, free: int | None = None) -> Check:
-    """Check the free space where the store is."""
+    """Check the free space of the disk that holds the store."""
     free = shutil.disk_usage(folder).free if free is None else free
     detail = f"{units.size(free)} free at {folder}"
     if free < FREE_BYTES[0]:
-        return _fail("disk", detail, "Free some space; `distill plan` says what a run writes.")
+        return _fail("disk", detail, "Free some space; `distill plan` estimates what a run needs.")
     if free < FREE_BYTES[1]:
-        return Check("disk", "WARN", detail, "`distill plan` says what a run writes.")
+        return Check("disk", "WARN", detail, "`distill plan` estimates what a run needs.")
     return Check("disk", "OK", detail)
 
 

@@ -1,0 +1,66 @@
+"""Commands that check and clean: verify, doctor, gc."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from flows.commands.options import DEFAULT_STORE, AsJson, RunName, StoreUrl
+
+
+def verify(run: RunName, store: StoreUrl = DEFAULT_STORE) -> None:
+    """Read and hash every file of a run, and list those that are damaged.
+
+    The exit code is 1 if any file is damaged.
+    """
+    from distill_core.storage.store import Store
+    from flows import terminal
+    from flows.maintenance.verify import verify_with_progress
+    from tasks.run import open_run
+
+    opened = open_run(Store(store), run)
+    verdict = verify_with_progress(opened)
+    terminal.print_lines(
+        *(f"damaged: {damage}" for damage in verdict.damage),
+        verdict.summary(opened.name),
+    )
+    raise typer.Exit(1 if verdict.damage else 0)
+
+
+def doctor(store: StoreUrl = DEFAULT_STORE) -> None:
+    """Check this machine and the store, and print a fix for each problem.
+
+    Each check is OK, WARN or FAIL; the exit code is 1 if any is FAIL.
+    """
+    from flows import terminal
+    from flows.maintenance.doctor import examine, worst
+
+    checks = examine(store)
+    terminal.print_lines(*map(str, checks))
+    raise typer.Exit(1 if worst(checks) == "FAIL" else 0)
+
+
+def gc(
+    store: StoreUrl = DEFAULT_STORE,
+    grace: Annotated[
+        str,
+        typer.Option(metavar="AGE", help="Keep files younger than this: 12h, 7d, 2w; at least 1h."),
+    ] = "7d",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be deleted, and exit.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Delete files that no run refers to, and leftovers of interrupted attempts."""
+    from distill_core.storage.store import Store
+    from flows import terminal
+    from flows.maintenance import collect
+
+    age = collect.parse_age(grace)
+    collection = collect.collect_with_progress(Store(store), grace=age, dry_run=dry_run)
+    tree = collect.to_json(collection, grace=age, dry_run=dry_run)
+    if as_json or collection.removed or collection.waiting:
+        terminal.print_table(collect.table(collection), tree, as_json=as_json)
+    if not as_json:
+        terminal.print_lines(collect.summary(collection, dry_run=dry_run))

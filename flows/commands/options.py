@@ -1,0 +1,247 @@
+"""Arguments and options that several commands share, alone and in groups.
+
+A group is a frozen dataclass whose fields are arguments and options. A command takes groups as
+parameters, and `grouped` shows typer the fields of each group in its place.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+
+from tasks.policy import TeacherPolicy
+
+if TYPE_CHECKING:
+    from flows.orchestration.parameters import Parameters
+    from tasks.execution import Execution
+
+DEFAULT_STORE = "./out"
+DEFAULT_DEPLOYMENT = "default"
+PANEL = "How to run"  # title of the placement options in --help
+
+Preset = Annotated[
+    str, typer.Argument(metavar="PRESET", help="Name of a shipped preset, or path of a .yaml file.")
+]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="Name of a run in the store.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Changes to the config, e.g. ipc=50."),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the config; may be repeated."),
+]
+StoreUrl = Annotated[
+    str, typer.Option("--store", help="Folder or s3://bucket/prefix that holds the runs.")
+]
+DeployedStore = Annotated[
+    str | None,
+    typer.Option(
+        "--store", help="Folder or s3://bucket/prefix. Default: the store of the deployment."
+    ),
+]
+DeploymentName = Annotated[
+    str, typer.Option("--deployment", help="Name of the Prefect deployments.")
+]
+NewName = Annotated[
+    str | None, typer.Option("--name", help="Name of the run. Default: preset and config hash.")
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print the shards that would run, and exit.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+FailedOnly = Annotated[
+    bool, typer.Option("--failed-only", help="Run only the shards that failed before.")
+]
+ShardList = Annotated[
+    str | None,
+    typer.Option("--shards", metavar="LIST", help="Run only these class shards, e.g. 3,17-20."),
+]
+
+
+@dataclass(frozen=True)
+class ConfigOptions:
+    """A preset and the changes to it."""
+
+    preset: Preset
+    overrides: Overrides = None
+    set_: Set = None
+
+    @property
+    def changes(self) -> list[str]:
+        """Return all ``key=value`` pairs; those of --set come last and win."""
+        return [*(self.overrides or []), *(self.set_ or [])]
+
+
+@dataclass(frozen=True)
+class SeriesOptions:
+    """The series of a new version, and its teacher."""
+
+    series: Annotated[
+        str | None,
+        typer.Option(
+            help="Name of the series; its runs are SERIES-v0001, SERIES-v0002, ... "
+            "Default: the preset, or the name of the schedule."
+        ),
+    ] = None
+    policy: Annotated[
+        TeacherPolicy,
+        typer.Option(
+            "--policy",
+            help="Teacher of the new version: keep the previous one, fine_tune it on the new data, "
+            "or squeeze_again from the start.",
+        ),
+    ] = "keep"
+
+
+@dataclass(frozen=True)
+class PlacementOptions:
+    """How to run; the names are those of `tasks.execution.Placement`. None: not given."""
+
+    local: Annotated[
+        bool | None,
+        typer.Option(
+            "--local",
+            help="Run in processes of this machine, without Prefect and Ray.",
+            rich_help_panel=PANEL,
+        ),
+    ] = None
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Number of Ray actors, or of processes with --local. "
+            "Default: as many as fit the cluster, or 1 with --local.",
+            rich_help_panel=PANEL,
+        ),
+    ] = None
+    device: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[cpu|cuda]",
+            help="Device for all stages. Default: cpu. There is no automatic fallback.",
+            rich_help_panel=PANEL,
+        ),
+    ] = None
+    num_cpus: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="Ray CPUs that each actor reserves; used for scheduling, not a limit.",
+            rich_help_panel=PANEL,
+        ),
+    ] = None
+    num_gpus: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="Ray GPUs that each actor reserves: whole GPUs, 0.5 or 0.25.",
+            rich_help_panel=PANEL,
+        ),
+    ] = None
+    groups: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Batches that recover optimises in one launch. Default: chosen by their size.",
+            rich_help_panel=PANEL,
+        ),
+    ] = None
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            help="host:port of a Ray cluster. Default: start a local one.", rich_help_panel=PANEL
+        ),
+    ] = None
+    job_timeout_seconds: Annotated[
+        float | None,
+        typer.Option(
+            "--shard-timeout",
+            metavar="SECONDS",
+            min=0.001,
+            help="Stop a shard that runs longer than this, and try it again.",
+            rich_help_panel=PANEL,
+        ),
+    ] = None
+    allow_missing: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Number of failed shards that later stages may go on without. Default: 0.",
+            rich_help_panel=PANEL,
+        ),
+    ] = None
+    single_writer: Annotated[
+        bool | None,
+        typer.Option(
+            "--single-writer",
+            help="Accept a store without conditional create; start only one driver on it.",
+            rich_help_panel=PANEL,
+        ),
+    ] = None
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """Return the options that were given."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
+
+    def execution(self, store: str) -> Execution:
+        """Return where and how jobs run; options that were not given keep their defaults.
+
+        Raises:
+            ConfigError: the address cannot be a store, or a value is out of range.
+        """
+        from flows.runs.pipeline import execution_of
+
+        return execution_of({"store": store, **self.given})
+
+    def parameters(self, store: str | None) -> Parameters:
+        """Return the parameters of a flow; the deployment supplies those that were not given.
+
+        Raises:
+            ConfigError: the address cannot be a store, or a value is out of range.
+        """
+        self.execution(store or DEFAULT_STORE)
+        return {"execution": self.given} | ({"store": store} if store else {})
+
+
+def grouped(command: Callable[..., None]) -> Callable[..., None]:
+    """Return a command whose signature has the fields of its groups in place of the groups."""
+    hints = get_type_hints(command, include_extras=True)
+    groups: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
+    flat: list[inspect.Parameter] = []
+    for name, parameter in inspect.signature(command).parameters.items():
+        flat += _fields_of(groups[name]) if name in groups else [_keyword(parameter, hints[name])]
+
+    def wrapper(**options: Any) -> None:
+        values = {
+            name: group(**{field.name: options.pop(field.name) for field in fields(group)})
+            for name, group in groups.items()
+        }
+        command(**values, **options)
+
+    wrapper.__name__, wrapper.__doc__ = command.__name__, command.__doc__
+    wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in flat}
+    wrapper.__signature__ = inspect.Signature(flat)  # type: ignore[attr-defined]
+    return wrapper
+
+
+def _fields_of(group: Any) -> list[inspect.Parameter]:
+    hints = get_type_hints(group, include_extras=True)
+    return [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if field.default is MISSING else field.default,
+            annotation=hints[field.name],
+        )
+        for field in fields(group)
+    ]
+
+
+def _keyword(parameter: inspect.Parameter, hint: Any) -> inspect.Parameter:
+    return parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hint)
