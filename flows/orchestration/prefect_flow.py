@@ -83,7 +83,7 @@ SETTINGS: dict[str, Any] = {
 
 # Eight parameters, not grouped: Prefect derives the form of a deployment from them.
 @flow(**SETTINGS)
-def distill(
+def distill(  # noqa: PLR0913
     *,
     preset: PresetName | None = None,
     overrides: tuple[Override, ...] = (),

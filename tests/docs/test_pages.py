@@ -54,6 +54,14 @@ def test_every_kind_of_fault_has_a_row_and_a_test() -> None:
     assert all(MENTION.search(row) for row in rows)
 
 
+def test_the_walkthrough_takes_at_most_twelve_hops_to_the_gradient() -> None:
+    text = (ROOT / "docs/walkthrough.md").read_text(encoding="utf-8")
+    hops = [int(number) for number in re.findall(r"^(\d+)\. ", text, flags=re.MULTILINE)]
+    assert hops == list(range(1, len(hops) + 1))
+    assert len(hops) <= 12
+    assert text.index(f"\n{hops[-1]}. ") < text.index("**This is the gradient**")
+
+
 def test_the_walkthrough_reaches_every_package() -> None:
     houses = {file.split("/")[0] for file, _ in mentions("walkthrough.md")}
     assert houses == {"flows", "tasks", "distill_core"}
