@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from distill_core.config.schema import RunConfig
-from distill_core.config.training import ModelConfig
+from distill_core.config.training import CONVNET_WIDTH, RESNET18_SMALL_WIDTH, ModelConfig
 from distill_core.data.readers.formats import open_reader
 from distill_core.errors import DistillError
 from distill_core.evaluation.blocks import validation_blocks
@@ -196,7 +196,8 @@ def _labels(config: RunConfig) -> tuple[str, int]:
 def feature_width(model: ModelConfig) -> int:
     """Return D, the number of penultimate features of a network."""
     if model.name == "resnet18_small":
-        return 8 * (model.width or 64)  # four stages, each twice as wide as the one before
+        # Four stages, each twice as wide as the one before.
+        return 8 * (model.width or RESNET18_SMALL_WIDTH)
     if model.name.startswith("convnet"):
-        return model.width or 128  # pooled to one value per channel
+        return model.width or CONVNET_WIDTH  # pooled to one value per channel
     return FEATURES[model.name.removesuffix("_small")]
