@@ -34,7 +34,7 @@ Pair = tuple[int, int]
 
 @dataclass(frozen=True)
 class Findings:
-    """What the processes computed."""
+    """The results of the two processes."""
 
     count: int  # kinds of convolution that were computed in the layout chosen
     wrong: tuple[str, ...]  # those of them whose numbers are wrong

@@ -100,7 +100,7 @@ class SeriesOptions:
 
 @dataclass(frozen=True)
 class PlacementOptions:
-    """How to run; the names are those of `tasks.execution.Placement`. None: not given."""
+    """Options of execution; the names are those of `tasks.execution.Placement`. None: not given."""
 
     local: Annotated[
         bool | None,

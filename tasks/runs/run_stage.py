@@ -45,7 +45,7 @@ def run_stage(
         run: the run.
         stage: one of `stages_of` the config; the stages before it must have their manifests.
         execution: where and how jobs run.
-        observer: told what happens, in this thread.
+        observer: receives events, in this thread.
         pools: starts workers on first use.
         only: shards to run; what else is missing stays so, and with it the manifest.
 

@@ -1,4 +1,4 @@
-"""How far a stage of a run is, from markers and manifests alone."""
+"""The status of a stage: its complete and missing shards, from markers and manifests alone."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tasks.stages.table import row_of, stages_of
 
 @dataclass(frozen=True)
 class StageStatus:
-    """How far one stage is, as the store shows."""
+    """The status of one stage, as the store shows it."""
 
     stage: StageId
     total: int | None  # None: not known before an earlier stage is complete

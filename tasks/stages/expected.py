@@ -1,4 +1,4 @@
-"""How many shards a stage will have, estimated from the config before anything is read."""
+"""Expected numbers of shards, from the config alone, before anything is read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tasks.stages.names import StageId, round_of_image
 
 @dataclass(frozen=True)
 class Expected:
-    """What is known of a run before its dataset is indexed.
+    """Facts of a run that are known before its dataset is indexed.
 
     Attributes:
         config: of the run.

@@ -1,4 +1,4 @@
-"""What planning the jobs of a run needs to know; read lazily, once each.
+"""The inputs of planning: index, class shards, teachers and manifests of a run, read lazily.
 
 A stage may write several manifests: the random-real baseline has image and label shards of its
 own (``recover.random_real``) beside the distilled ones (``recover``).

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PosttrainPayload:
-    """What a worker needs to know of one student."""
+    """The student to train, and the shards of its training set."""
 
     round: int | None  # the student is trained after this round; None: after all of them
     start: str | None  # key of the student that this one goes on from

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RecoverPayload:
-    """What a worker needs to know of one image shard; see `distill_core.sharding.ClassShard`."""
+    """The image shard to make, and what it reads; see `distill_core.sharding.ClassShard`."""
 
     image_set: ImageSet
     groups: tuple[Group, ...]

@@ -20,7 +20,7 @@ VIEWS = "_v"  # in the name of a label shard: the image shard before, the views 
 
 @dataclass(frozen=True)
 class RelabelPayload:
-    """What a worker needs to know of one label shard."""
+    """The image shard to label, and the range of views."""
 
     images: str  # key of the image shard
     views: range

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SelectPayload:
-    """What a worker needs to know to select real images of one block of classes."""
+    """The block of classes to select real images of, and the round before."""
 
     classes: Group
     taken: int  # images per class that the round before took from its selection
@@ -50,21 +50,21 @@ def select_jobs(plan: RunInputs, stage: StageId) -> Jobs:
 
 
 def selection_keys(plan: RunInputs, number: int) -> list[Mapping[Block, str]]:
-    """Return the key of what each block of classes starts from, round by round up to `number`."""
+    """Return the key of the selection of each block of classes, round by round up to `number`."""
     config = plan.run.config
     if config.recover.init != "judged":
         return []
     blocks = dict.fromkeys(first_images(shard) for shard in plan.shards)
     teacher = plan.digests(config.recover.teachers[:1])[0]
     keys: list[Mapping[Block, str]] = []
-    for one, start in enumerate(config.round_starts[:number], start=1):
+    for part, start in enumerate(config.round_starts[:number], start=1):
         keys.append(
             {
                 block: select_key(
                     config,
                     [image.wnid for image in block],
                     teacher=teacher,
-                    student=plan.student(one).digest if one > 1 else None,
+                    student=plan.student(part).digest if part > 1 else None,
                     before=keys[-1][block] if keys else None,
                     start=start,
                     fingerprints=plan.index.fingerprints,

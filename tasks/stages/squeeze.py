@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SqueezePayload:
-    """What a worker needs to know of one teacher."""
+    """The teacher to train or import."""
 
     teacher: int  # its number in the run: 0, then those of the pool
 

@@ -17,7 +17,7 @@ from tasks.stages.worker import WorkerContext, receipt
 
 @dataclass(frozen=True)
 class StatisticsPayload:
-    """What a worker needs to know to measure one block of classes under one teacher."""
+    """The block of classes to measure, and the teacher."""
 
     classes: Group
     teacher: int

@@ -1,4 +1,4 @@
-"""What trainings of teachers and students share: a gang, checkpoints, and one commit at the end.
+"""Trainings of teachers and students: a gang, checkpoints, and one commit at the end.
 
 With two or more processes a training runs in every process of a gang; the first commits. Training
 resumes from the furthest checkpoint in storage, whoever wrote it. What stands in storage may
@@ -40,7 +40,7 @@ class SharedCheckpoints:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training leaves behind."""
+    """The files and the summary of a finished training."""
 
     files: Callable[[], Mapping[str, bytes]]  # by suffix; asked of the first process alone
     summary: dict[str, Any]

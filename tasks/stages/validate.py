@@ -24,7 +24,7 @@ WEIGHTS: Mapping[str, str] = {"last": "safetensors", "ema": "ema.safetensors"}
 
 @dataclass(frozen=True)
 class ValidatePayload:
-    """What a worker needs to know to evaluate one student on one block of test images."""
+    """The student to evaluate, and the block of test images."""
 
     student: int  # number of the student in the config
     weights: str  # key of the trained student

@@ -1,4 +1,4 @@
-"""What every worker shares: its run, its store, its device, its progress, and how it commits.
+"""The context that all workers share: run, store, device, progress, and the commit of a shard.
 
 Heavy imports stand inside the methods: the driver imports the worker modules to name the classes,
 and has no torch.
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class WorkerContext:
-    """What every worker has: the run, the store, a device, and the progress of its job."""
+    """The run, the store, the device and the progress of a worker."""
 
     def __init__(
         self,

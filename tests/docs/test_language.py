@@ -5,15 +5,12 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.support.repository import PACKAGES, modules, parsed
 
 MODULES = modules(*PACKAGES)
-# First lines of docstrings that still open with a question word. Lines only leave this list.
-TO_REWRITE = Path(__file__).parent / "docstrings_to_rewrite.txt"
 QUESTION = re.compile(r"(What|Where|How|Which|Who)\b")
 # Names that this project used for what the field calls otherwise, as words of an identifier.
 PRIVATE_WORDS = {
@@ -103,5 +100,4 @@ def test_every_module_has_a_docstring_without_a_todo() -> None:
 
 def test_a_module_docstring_is_a_statement_not_a_question() -> None:
     openings = {(ast.get_docstring(parsed(file)) or "").partition("\n")[0] for file in MODULES}
-    allowed = set(TO_REWRITE.read_text(encoding="utf-8").splitlines())
-    assert {line for line in openings if QUESTION.match(line)} - allowed == set()
+    assert {line for line in openings if QUESTION.match(line)} == set()
