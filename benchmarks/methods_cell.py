@@ -62,10 +62,10 @@ def teacher_pool(block: Block, out: Path, *, jobs: int = 1) -> Pool:
     """
     run = create_run(block.pool(), Store(str(out / "store")))
     note, recipe = out / "teachers.json", block.tree["teachers"]
-    _execute(run, ("ingest",))
+    _execute(run, (StageId("ingest"),))
     noted = json.loads(note.read_text()) if note.is_file() else {}
     if noted.get("recipe") != recipe:
-        _execute(run, ("squeeze",), jobs=jobs)
+        _execute(run, (StageId("squeeze"),), jobs=jobs)
         noted = {"recipe": recipe, "keys": [marker.key for marker in JobPlan(run).teachers]}
         note.write_text(json.dumps(noted, indent=1))
     return Pool(run, tuple(stored_teacher(run.store, key) for key in noted["keys"]))
@@ -178,11 +178,11 @@ def _student(run: Run, hard: Run | None) -> dict[str, Any]:
 
 def _summary(run: Run) -> dict[str, Any]:
     """Return what is said of the one student of a run."""
-    (marker,) = _markers(run, "posttrain")
+    (marker,) = _markers(run, StageId("posttrain"))
     return marker.summary
 
 
 def _image_bytes(run: Run) -> int:
     """Return what the image shards take in the store, without their loss curves."""
-    files = [info for marker in _markers(run, "recover") for info in marker.files]
+    files = [info for marker in _markers(run, StageId("recover")) for info in marker.files]
     return sum(info.bytes for info in files if info.suffix == "parquet")
