@@ -8,8 +8,8 @@ export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: setup lock fmt check format lint types imports test test-slow test-s3 test-moto test-ceph \
-  test-faults soak rehearsal golden demo bench bench-scale clean
+.PHONY: setup lock fmt check format lint types imports test test-avx2 test-slow test-s3 test-moto \
+  test-ceph test-faults soak rehearsal golden demo bench bench-scale clean
 
 setup: $(STAMP)
 
@@ -50,6 +50,12 @@ imports: setup
 
 test: setup
 	$(BIN)/pytest -q -m "not slow"
+
+# The numbers with AVX2 and without AVX-512, as most laptops compute them.
+NUMBERS := evaluation labels models posttrain recover selection squeeze statistics training transforms
+test-avx2: setup
+	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(BIN)/pytest -q -m "not slow and not cluster" \
+	  tests/golden tests/e2e/test_same_bytes.py $(addprefix tests/distill_core/,$(NUMBERS))
 
 test-slow: setup
 	$(BIN)/pytest -q -m slow
