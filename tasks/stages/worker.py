@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
+from distill_core.allocator import keep_freed_memory
 from distill_core.config.schema import RunConfig
 from distill_core.errors import ShardError
 from distill_core.storage.markers import Marker, ShardFacts
@@ -54,6 +55,7 @@ class WorkerContext:
         self._teachers: dict[int, FrozenTeacher] = {}
         self._students: dict[str, FrozenTeacher] = {}  # by key
         torch.set_num_threads(self.config.threads)
+        keep_freed_memory()
 
     def progress(self, done: int, total: int) -> None:
         """Note how far the current job is."""
