@@ -1,4 +1,4 @@
-"""How the C library keeps the memory that tensors free.
+"""Retention of freed memory by the C library.
 
 A training step allocates and frees the same large buffers again and again. By default glibc returns
 them to the system, which then has to map and clear every page anew in the next step.

@@ -26,6 +26,7 @@ from distill_core.labels.views import Renderer
 from distill_core.models.build import build_model
 from distill_core.models.layout import CONVOLUTION_DTYPES, training_layout
 from distill_core.posttrain.epochs import EpochRenderer, is_hard, views_of_epoch
+from distill_core.progress import Progress, silent
 from distill_core.seeds import derive_seed, generator, philox_key
 from distill_core.training.checkpoint import CheckpointPort, pack_state, unpack_state
 from distill_core.training.distributed import DistributedContext
@@ -107,8 +108,14 @@ class Student:
         """Return the view ids that an epoch reads, by image shard."""
         return views_of_epoch(self.task.run, epoch, seed=self.seed, shards=shards)
 
-    def epoch(self, epoch: int, labels: Labels) -> float:
-        """Train on one view of every image; return the mean loss."""
+    def epoch(self, epoch: int, labels: Labels, progress: Progress = silent) -> float:
+        """Train on one view of every image; return the mean loss.
+
+        Args:
+            epoch: counted from 0.
+            labels: of the epoch.
+            progress: called after every step with the steps done and those of the whole training.
+        """
         torch.manual_seed(derive_seed(self.seed, "dropout", epoch, self.world.rank))
         self.model.train()
         settings = self.settings
@@ -123,6 +130,7 @@ class Student:
                 step = epoch * len(batches) + number
                 set_lr(self.optimizer, self._lr(step, len(batches)))
                 total += self._step(rows, labels, views)
+                progress(step + 1, settings.epochs * len(batches))
         mean = float(total) / len(batches)
         if not math.isfinite(mean):
             raise DivergedError(

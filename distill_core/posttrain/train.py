@@ -161,13 +161,12 @@ def train_student(
         closing(labels_by_epoch(_epochs(student, first, labels, views))) as by_epoch,
     ):
         for epoch in range(first, settings.epochs):
-            loss = student.epoch(epoch, next(by_epoch))
+            loss = student.epoch(epoch, next(by_epoch), runtime.progress)
             done = epoch + 1
             if done % settings.evaluate_every == 0 or done == settings.epochs:
                 student.evaluate(done, loss)
             if checkpoints is not None and world.is_main and _is_kept(done, settings.epochs):
                 checkpoints.save(done, student.state())
-            runtime.progress(done, settings.epochs)
     return TrainedStudent(student.result(), student.model, student.ema.model)
 
 

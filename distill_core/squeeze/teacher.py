@@ -130,14 +130,15 @@ def train_teacher(
     with torch.random.fork_rng(devices=gpus):
         for epoch in range(len(curve), training.epochs):
             torch.manual_seed(derive_seed(run.seed, "squeeze", "dropout", epoch, world.rank))
-            point = train_epoch(model, train_state, source, epoch=epoch, world=world)
+            point = train_epoch(
+                model, train_state, source, epoch=epoch, world=world, progress=runtime.progress
+            )
             if world.is_main and _is_evaluated(epoch, training.epochs):
                 point["top1"] = evaluate(train_state.model, test, run, device=device).top1
             curve.append(point)
             if world.is_main and runtime.checkpoints is not None:
                 state = pack_state(train_state.model, train_state.optimizer, meta={"curve": curve})
                 runtime.checkpoints.save(len(curve), state)
-            runtime.progress(len(curve), training.epochs)
     return _finish(train_state.model, test, curve, run=run, class_hash=class_hash, device=device)
 
 

@@ -19,7 +19,7 @@ class TrainingRuntime:
         device: where this process computes.
         world: this process among all that share the training.
         checkpoints: where the main process keeps the state; None keeps none.
-        progress: called with (epochs done, epochs in total).
+        progress: called after every step with (steps done, steps in total).
     """
 
     device: str = "cpu"

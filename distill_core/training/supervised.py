@@ -24,6 +24,7 @@ from distill_core.evaluation.accuracy import Accuracy, total
 from distill_core.evaluation.metrics import count_hits
 from distill_core.models.build import build_model, continue_from
 from distill_core.models.layout import CONVOLUTION_DTYPES, training_layout
+from distill_core.progress import Progress, silent
 from distill_core.seeds import derive_seed, generator, philox_key
 from distill_core.training.distributed import DistributedContext
 from distill_core.training.optim import build_optimizer, lr_at, set_lr
@@ -167,6 +168,7 @@ def train_epoch(
     *,
     epoch: int,
     world: DistributedContext,
+    progress: Progress = silent,
 ) -> dict[str, float]:
     """Train on every image once, without an incomplete last batch; return the epoch's record.
 
@@ -176,6 +178,7 @@ def train_epoch(
         source: the training images.
         epoch: counted from 0; determines the order.
         world: this process among all.
+        progress: called after every step with the steps done and those of the whole training.
 
     Returns:
         ``epoch`` (counted from 1), the last ``lr``, and the mean ``loss`` of this process.
@@ -202,6 +205,7 @@ def train_epoch(
             )
             set_lr(train_state.optimizer, lr)
             total += train_step(model, train_state, images, labels, weight=world.size / size)
+            progress(step + 1, steps * training.epochs)
     loss = float(total) / steps
     if not math.isfinite(loss):
         raise DivergedError(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tasks.jobs import Receipt
     from tasks.observer import Observer
 
-LINE_SECONDS = 5.0  # at least between two plain lines of progress
+LINE_SECONDS = 60.0  # at least, between two plain lines about the progress of a stage
 
 
 class Lines:

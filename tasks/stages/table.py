@@ -66,7 +66,7 @@ ROWS = (
     ),
     Stage(
         kind="squeeze",
-        unit="epochs",
+        unit="steps",
         summary="Train the teachers on real images, or import them.",
         expected=lambda expected, stage: 1 + len(expected.config.squeeze.pool),
         payload=SqueezePayload,
@@ -123,7 +123,7 @@ ROWS = (
     ),
     Stage(
         kind="posttrain",
-        unit="epochs",
+        unit="steps",
         summary="Train students on the distilled images and evaluate them as they learn.",
         expected=_expected_students,
         payload=PosttrainPayload,

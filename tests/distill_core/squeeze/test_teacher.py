@@ -34,7 +34,7 @@ def test_a_trained_teacher_is_accurate_and_described() -> None:
         runtime=TrainingRuntime(progress=lambda done, total: seen.append((done, total))),
     )
     assert squeezed.accuracy.top1 > 80
-    assert seen == [(epoch, 8) for epoch in range(1, 9)]
+    assert seen == [(step, 24) for step in range(1, 25)]  # three batches in each of eight epochs
     assert [point["epoch"] for point in squeezed.curve] == list(range(1, 9))
     assert squeezed.curve[-1]["loss"] < squeezed.curve[0]["loss"]
     assert squeezed.curve[-1]["top1"] == squeezed.accuracy.top1
