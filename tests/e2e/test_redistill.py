@@ -160,7 +160,7 @@ def test_every_teacher_of_a_pool_is_inherited_by_its_position(
     several = (pool, "recover.teachers=[0, 1]", "relabel.teachers=[0, 1]")
     first = series(small(root, *several)).run
     change_class(root, "cat")
-    with pytest.raises(ConfigError, match="asked for: 1, those of runs/small-v0001: 2"):
+    with pytest.raises(ConfigError, match="the config has 1 teachers, runs/small-v0001 has 2"):
         series(small(root), policy)
     run = series(small(root, *several), policy).run
     keys = [entry.key for entry in manifest(first, "squeeze").entries]

@@ -101,10 +101,10 @@ def test_training_names_the_images_it_evaluated_and_the_validate_stage_replaces_
     before = report_data.gather(run)
     said = {"images": 50, "of": 360, "rows": "evenly spaced"}
     assert all(result["judged_on"] == said for result in before.results)
-    assert "not validated yet are on 50 of 360 test images" in before.note
+    assert "not yet validated are measured on 50 evenly spaced images of 360" in before.note
 
     execute(run, "validate")
     after, reference = report_data.gather(run), report_data.gather(whole)
     assert [r["last"] for r in after.results] == [r["last"] for r in reference.results]
     assert [r["best"] for r in after.results] == [r["best"] for r in before.results]
-    assert "`best-on-test` is on 50 of 360 test images" in after.note
+    assert "`best-on-test` is measured on 50 evenly spaced images of 360" in after.note

@@ -26,7 +26,7 @@ def test_a_schedule_is_named_after_its_preset(preset: str, name: str) -> None:
     [
         ("trigger digits-demo ipc=0", "ipc = 0"),
         ("trigger digits-demo --set ipc=-1", "ipc = -1"),
-        ("trigger digits-demo --set ipc", "not of the form key=value"),
+        ("trigger digits-demo --set ipc", "expected the form dotted.key=value"),
         ("trigger no-such-preset", "no such preset"),
         ("trigger digits-demo --shards 5-2", "runs backwards"),
         ("trigger digits-demo --store ftp://host/runs", "ftp"),

@@ -16,8 +16,10 @@ from tasks.pools.signals import preserved_handlers, terminable
 
 @pytest.fixture(autouse=True)
 def _handlers() -> Iterator[None]:
-    """Put back what a test leaves behind."""
+    """Start with the handlers of a new process, and restore those of other tests, such as Ray's."""
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
