@@ -118,7 +118,7 @@ def demo(store: StoreUrl = "./out/demo") -> None:
     from flows import terminal
     from flows.commands import summary
 
-    config = load_run("digits-demo")
+    config = load_run("digits-demo-16px")
     terminal.print_lines(*summary.demo_opening(config))
     placement = PlacementOptions(workers=min(2, os.cpu_count() or 1), device="cpu")
     completed = start(config, None, placement.execution(store))
