@@ -42,6 +42,13 @@ class RunConfig(Frozen):
     posttrain: PosttrainConfig
     rounds: RoundsConfig | None = None  # None: all images are made in one round
 
+    @property
+    def image_sets(self) -> tuple[Literal["distilled", "random_real"], ...]:
+        """Return the image sets that the run makes: its own, and the baseline if it is used."""
+        if "random_real" in self.posttrain.sets:
+            return ("distilled", "random_real")
+        return ("distilled",)
+
     def recover_for(self, images: Literal["distilled", "random_real"]) -> RecoverConfig:
         """Return the recover config of an image set; `random_real` keeps the start unchanged."""
         if images == "distilled":

@@ -77,7 +77,7 @@ def plan_run(
     shards = _shards(config)
     shapes = stored_bytes.shapes_of(shards)
     images = sum(shape.images * count for shape, count in shapes.items())
-    sets = 2 if "random_real" in config.posttrain.sets else 1
+    sets = len(config.image_sets)
     views = images * config.relabel.stored_views * sets
     scheme, width = _labels(config)
     pictures = [

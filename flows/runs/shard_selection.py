@@ -89,7 +89,7 @@ def by_number(run: Run, text: str) -> ShardSelection:
             f"--shards {text}: the plan of {run.name} has shards 0 to {len(shards) - 1}, "
             f"not {beyond[0]}."
         )
-    names = [shard_name(images, shards[n]) for n in numbers for images in plan.image_sets]
+    names = [shard_name(images, shards[n]) for n in numbers for images in run.config.image_sets]
     first = min(plan.round_of(shards[number]) for number in numbers)
     selection: dict[str, list[str]] = {}
     for stage in stages_of(run.config):

@@ -37,5 +37,4 @@ class Expected:
         covered = sum(
             round_of_image(self.config, shard.grids[0][1][0]) <= number for shard in self.shards
         )
-        baseline = stage.is_last and "random_real" in self.config.posttrain.sets
-        return covered * (2 if baseline else 1)
+        return covered * (len(self.config.image_sets) if stage.is_last else 1)

@@ -126,13 +126,6 @@ class RunInputs:
             self._students[number] = StudentReference(entry.key, digest)
         return self._students[number]
 
-    @property
-    def image_sets(self) -> tuple[ImageSet, ...]:
-        """Return the image sets that the run's post-train sets need."""
-        if "random_real" in self.run.config.posttrain.sets:
-            return ("distilled", "random_real")
-        return ("distilled",)
-
     @cached_property
     def scheme(self) -> str:
         """Return the label scheme, `auto` resolved for the teachers that label."""

@@ -36,7 +36,6 @@ def manifests_of(run: Run, stage: StageId) -> tuple[StageId, ...]:
     row = row_of(stage)
     if row.jobs is None or stage not in stages_of(run.config) or not row.has_shards(run):
         return ()
-    baseline = "random_real" in run.config.posttrain.sets
-    if row.image_sets and baseline and stage.is_last:
-        return (stage, stage.of("random_real"))
+    if row.image_sets and stage.is_last:
+        return tuple(stage.of(images) for images in run.config.image_sets)
     return (stage,)

@@ -67,7 +67,7 @@ def recover_jobs(plan: RunInputs, stage: StageId) -> Jobs:
         stage.of(images): tuple(
             _recover_job(plan, images, shard, read) for shard in _shards_of(plan, images, number)
         )
-        for images in (plan.image_sets if stage.is_last else ("distilled",))
+        for images in (plan.run.config.image_sets if stage.is_last else ("distilled",))
     }
 
 

@@ -29,7 +29,7 @@ class RelabelPayload:
 def relabel_jobs(plan: RunInputs, stage: StageId) -> Jobs:
     """Return one job per range of views and image shard that a stage covers; none if online."""
     recover = StageId("recover", stage.round)
-    image_sets = plan.image_sets if stage.is_last else ("distilled",)
+    image_sets = plan.run.config.image_sets if stage.is_last else ("distilled",)
     if plan.scheme == "online":
         return {stage.of(images): () for images in image_sets}
     return {
