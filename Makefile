@@ -16,7 +16,7 @@ setup: $(STAMP)
 # uv is used where it works; otherwise it gets a small environment of its own.
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
-	  { echo "make: Python 3.11 to 3.13 is needed, $(PYTHON) is another; say make PYTHON=..." >&2; exit 1; }
+	  { echo "make: Python 3.11 to 3.13 is needed, $(PYTHON) has another version; run make PYTHON=..." >&2; exit 1; }
 	@uv --version >/dev/null 2>&1 || test -x $(UV_HOME)/bin/uv || \
 	  { $(PYTHON) -m venv $(UV_HOME) >/dev/null && $(UV_HOME)/bin/pip install -q uv; } || \
 	  { echo "make: install uv, or python3-venv (Debian), and try again" >&2; exit 1; }

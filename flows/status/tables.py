@@ -41,7 +41,7 @@ def to_json(status: RunStatus, activity: RunActivity | None = None) -> dict[str,
 def overview(statuses: Sequence[RunStatus]) -> Table:
     """Return one row per run."""
     rows = [_by_kind(status) for status in statuses]
-    kinds = [kind for kind in STAGES if kind != "select" or any(kind in row for row in rows)]
+    kinds = [kind for kind in STAGES if any(kind in row for row in rows)] or list(STAGES)
     table = Table("run", "preset", *kinds)
     for status, row in zip(statuses, rows, strict=True):
         cells = (_cell(row[kind]) if kind in row else "-" for kind in kinds)

@@ -1,4 +1,4 @@
-"""The end of a stage: what failed is kept, and the manifests are written last."""
+"""The end of a stage: failures are recorded, and the manifests are written last."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from tasks.stages.names import StageId
 from tasks.stages.table import row_of
 
 WITHOUT = (
-    " With --allow-missing N later stages go on without at most N shards, and every result says so."
+    " With --allow-missing N, later stages continue without at most N shards, and results state it."
 )
 
 
 def keep_failures(run: Run, stage: StageId, failed: Mapping[str, Failure]) -> None:
-    """Write down why shards were given up, by shard; a marker that comes later overrules it."""
+    """Record why shards were given up; a marker that is created later takes precedence."""
     for shard, failure in failed.items():
         record = {"stage": str(stage), "shard": shard, **failure.to_dict()}
         run.store.put(run.path("failed", f"{stage}.{shard}.json"), json.dumps(record).encode())
 
 
 def raise_failures(run: Run, stage: StageId, failed: Mapping[str, Failure]) -> None:
-    """Say which shards failed; a fault of the user's comes out as itself.
+    """Raise the failures of a stage; an error of the config or the data is raised as it is.
 
     Raises:
-        ShardsFailed: there are some.
+        ShardsFailed: shards failed.
     """
     for failure in failed.values():
         if isinstance(failure.error, ConfigError | DataError):
@@ -42,16 +42,17 @@ def raise_failures(run: Run, stage: StageId, failed: Mapping[str, Failure]) -> N
         without = "" if row_of(stage).is_whole(stage) else WITHOUT
         raise ShardsFailed(
             f"runs/{run.name}: {len(failed)} of the {stage} shards failed: {names}. The "
-            f"others are done. Reasons: runs/{run.name}/failed/; after mending, "
-            f"`distill resume {run.name}` runs only what is missing.{without}"
+            f"others are complete. The reasons are in runs/{run.name}/failed/. Fix them, then run "
+            f"`distill resume {run.name}`, which runs only what is missing.{without}"
         )
 
 
 def close_stage(run: Run, stage: StageId, jobs: Jobs, *, allow_missing: int) -> bool:
-    """Write the manifests of a stage, unless it lacks what it may not lack; return whether.
+    """Write the manifests of a stage if enough of it is complete; return whether they are written.
 
-    It may lack shards that were given up: at most `allow_missing`, those counted that earlier
-    stages went on without. A manifest names them, and none may name nothing else.
+    At most `allow_missing` shards may be missing, and only shards that were given up. Those that
+    earlier stages continued without count as well. A manifest names its missing shards and holds
+    at least one complete shard.
 
     Args:
         run: the run.
@@ -71,7 +72,7 @@ def close_stage(run: Run, stage: StageId, jobs: Jobs, *, allow_missing: int) -> 
 
 
 def _is_bearable(run: Run, stage: StageId, jobs: Jobs, done: Collection[str]) -> bool:
-    """Return whether all that is not done was given up, and something is left in each manifest."""
+    """Return whether every missing shard was given up, and each manifest keeps at least one."""
     given_up: Collection[str] = () if row_of(stage).is_whole(stage) else failures(run, stage)
     return all(
         all(job.key in done or job.shard in given_up for job in part)

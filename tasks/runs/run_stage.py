@@ -1,7 +1,7 @@
-"""Running one stage of a run: what has no marker yet is dispatched, then the manifest is written.
+"""One stage of a run: shards without a marker are dispatched, then the manifest is written.
 
 The same function serves `--local`, Ray, a first run, a resume and a run that is already complete:
-it asks the markers, does what is missing, and writes the manifest last.
+it reads the markers, runs what is missing, and writes the manifest last.
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ def run_stage(
     pools: PoolProvider,
     only: frozenset[str] | None = None,
 ) -> StageStatus:
-    """Do what a stage lacks, then write its manifests; return at once when it lacks nothing.
+    """Run the missing shards of a stage, then write its manifests; return if none is missing.
 
-    Shards that are given up stay missing. With `execution.allow_missing` the manifests are written
-    without them when they are few enough; a later pass that allows fewer tries them again.
+    Shards that are given up stay missing. If `execution.allow_missing` permits, the manifests are
+    written without them; a later pass that permits fewer tries them again.
 
     Args:
         run: the run.
         stage: one of `stages_of` the config; the stages before it must have their manifests.
         execution: where and how jobs run.
         observer: receives events, in this thread.
-        pools: starts workers on first use.
-        only: shards to run; what else is missing stays so, and with it the manifest.
+        pools: starts workers when they are first needed.
+        only: shards to run; other missing shards stay missing, and so does the manifest.
 
     Raises:
-        ShardsFailed: shards used up their attempts, more than may be missing; the others are done.
+        ShardsFailed: more shards used up their attempts than may be missing; others are complete.
     """
     status = stage_status(run, stage)
     if status.complete or (only is None and status.nothing_to_do(execution.allow_missing)):
