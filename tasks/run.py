@@ -1,13 +1,25 @@
-"""A run: a frozen config under a name in a store."""
+"""A run: a frozen config under a name in a store.
+
+``runs/<name>/run.yaml`` holds the config, the name of its run and a digest of all of it.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
+from typing import Any
 
-from distill_core.config.load import fingerprint, parse_yaml, to_yaml, validate_run
+from distill_core.config.load import dump_yaml, fingerprint, parse_yaml, to_yaml, validate_run
 from distill_core.config.schema import RunConfig
-from distill_core.errors import ConfigError
+from distill_core.errors import ConfigError, DataError
+from distill_core.storage.records import BLANK, NAME, check_seal, seal
 from distill_core.storage.store import Store
+
+FILE = "run.yaml"
+REMEDY = (
+    "Restore it from a copy, or register the config again under another --name; finished shards "
+    "are kept."
+)
 
 
 @dataclass(frozen=True)
@@ -17,6 +29,9 @@ class Run:
     name: str
     config: RunConfig
     store: Store
+    # False: its run.yaml was written by an older version, without a digest, so an edit of a value
+    # shows only as a difference from the manifests.
+    sealed: bool = field(default=True, compare=False, kw_only=True)
 
     def path(self, *parts: str) -> str:
         """Return a path below this run's folder, relative to the store."""
@@ -36,7 +51,7 @@ def create_run(config: RunConfig, store: Store, name: str | None = None) -> Run:
     """
     run = Run(name or default_name(config), config, store)
     check_name(run.name)
-    if not store.create(run.path("run.yaml"), to_yaml(config).encode()):
+    if not store.create(run.path(FILE), _record(config, run.name)):
         stored = open_run(store, run.name).config
         if stored != config:
             raise ConfigError(
@@ -61,13 +76,42 @@ def open_run(store: Store, name: str) -> Run:
 
     Raises:
         ConfigError: there is no such run; the message lists the runs of the store.
+        DataError: its run.yaml was damaged, edited, or copied from another run.
     """
-    run_path = f"runs/{name}/run.yaml"
-    if not store.exists(run_path):
+    path = f"runs/{name}/{FILE}"
+    if not store.exists(path):
         known = ", ".join(store.folders("runs")) or "none"
         raise ConfigError(f"{store.url}: no run named {name!r}. Its runs: {known}.")
-    tree = parse_yaml(store.read(run_path).decode(), where=run_path)
-    return Run(name, validate_run(tree, where=run_path), store)
+    data, where = store.read(path), store.uri(path)
+    sealed = check_seal(data, where=where, remedy=REMEDY)
+    tree = _tree(data, name, sealed=sealed, where=where)
+    return Run(name, validate_run(tree, where=where), store, sealed=sealed)
+
+
+def _record(config: RunConfig, name: str) -> bytes:
+    """Return a run.yaml."""
+    return seal(f"{to_yaml(config)}# run: {name}\n# {NAME}: {BLANK}\n")
+
+
+def _tree(data: bytes, name: str, *, sealed: bool, where: str) -> Any:
+    """Return the config of a run.yaml as a plain tree.
+
+    Raises:
+        DataError: it is not as a run was registered, or belongs to a run of another name.
+    """
+    try:
+        text = data.decode()
+        tree = parse_yaml(text, where=where)
+    except (ConfigError, UnicodeDecodeError) as error:
+        raise DataError(f"{where}: not a registered config ({error}). {REMEDY}") from None
+    if not sealed and dump_yaml(tree) != text:
+        raise DataError(
+            f"{where}: {len(data)} bytes that are not as a run was registered, so it was damaged "
+            f"or edited. {REMEDY}"
+        )
+    if sealed and (owner := re.findall(r"^# run: (.*)$", text, re.MULTILINE)[-1]) != name:
+        raise DataError(f"{where}: the config of run {owner!r}, expected {name!r}. {REMEDY}")
+    return tree
 
 
 def _differences(old: RunConfig, new: RunConfig) -> list[str]:

@@ -5,19 +5,24 @@ The origin of a version is stored beside its run.yaml, in ``version.json``; it i
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter
 
 from distill_core.config.load import validate_run
 from distill_core.config.schema import RunConfig
-from distill_core.data.index import DatasetIndex, load_index
-from distill_core.errors import ConfigError, DataError
+from distill_core.data.index import DatasetIndex
+from distill_core.data.index_files import load_index
+from distill_core.errors import ConfigError
+from distill_core.storage.records import parse_json, seal_json
 from distill_core.storage.store import Store
 from tasks.policy import TeacherPolicy
 from tasks.run import Run, check_name, open_run
 
 FILE = "version.json"
+REMEDY = "Delete the run's folder and run `distill redistill` again; its shards are kept."
 
 
 @dataclass(frozen=True)
@@ -37,24 +42,35 @@ class Version:
             "policy": self.policy,
             "asked": self.requested.model_dump(mode="json"),
         }
-        return json.dumps(tree, indent=1).encode()
+        return seal_json(tree)
 
     @classmethod
     def from_json(cls, data: bytes, *, where: str) -> Version:
         """Read a stored version.
 
         Raises:
-            DataError: the data is not a version.
+            DataError: the data is not a version, or was changed since it was written.
         """
-        try:
-            tree = json.loads(data)
-            requested = validate_run(tree.pop("asked"), where=where)
-            return cls(requested=requested, **tree)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise DataError(
-                f"{where}: not a valid version record ({error!r}). Delete the run's folder and "
-                "run `distill redistill` again; its shards are kept."
-            ) from None
+        stored = parse_json(
+            _STORED, data, where=where, what="a valid version record", remedy=REMEDY
+        )
+        requested = validate_run(stored.asked, where=where)
+        return cls(stored.previous, stored.dataset, stored.policy, requested)
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """A version as it is stored."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+    previous: str
+    dataset: str
+    policy: TeacherPolicy
+    asked: dict[str, Any]
+    record_sha256: str = ""  # versions of older releases have none
+
+
+_STORED: TypeAdapter[_Stored] = TypeAdapter(_Stored)
 
 
 def versions_of(store: Store, series: str) -> tuple[Run, ...]:

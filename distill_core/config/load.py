@@ -53,7 +53,12 @@ def validate_run(tree: Mapping[str, Any], *, where: str) -> RunConfig:
 
 def to_yaml(run: RunConfig) -> str:
     """Return the resolved tree as YAML, in the order of the schema, with every default."""
-    return yaml.safe_dump(run.model_dump(mode="json"), sort_keys=False, width=100)
+    return dump_yaml(run.model_dump(mode="json"))
+
+
+def dump_yaml(tree: Any) -> str:
+    """Return a plain tree as YAML, as runs store it."""
+    return yaml.safe_dump(tree, sort_keys=False, width=100)
 
 
 def fingerprint(run: RunConfig) -> str:

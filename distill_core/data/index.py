@@ -1,8 +1,7 @@
 """The index of a dataset: one row per image, the class list and the content fingerprints.
 
-It is built once; every later stage reads the index and never lists the dataset's folder.
-``datasets/<id>/index/`` holds one table per split, and ``datasets/<id>/index.json``, created last,
-the class list and the fingerprints. Rows are sorted by class, name and hash, so a class's images
+It is built once; every later stage reads the index and never lists the dataset's folder; see
+`index_files` for how it is stored. Rows are sorted by class, name and hash, so a class's images
 have the same order however they are stored. The id is a hash of the rows and the classes, with
 addresses relative to the dataset's folder: moving the folder does not change it, and one id never
 stands for two layouts.
@@ -15,7 +14,6 @@ classes are appended.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -26,14 +24,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from distill_core.data.readers.record import Split
-from distill_core.errors import DataError
 from distill_core.sharding import ClassEntry, class_list_hash
 from distill_core.storage.digest import sha256
-from distill_core.storage.parquet import open_parquet
-from distill_core.storage.store import Store
 
 IDENTITY = ("label", "name", "uri", "offset", "size", "sha256", "status")  # `reason` does not count
 CONTENT = ("name", "size", "sha256")
@@ -47,8 +41,17 @@ class DatasetIndex:
     classes: tuple[ClassEntry, ...]  # by id, holes included
     fingerprints: Mapping[str, str]  # by wnid: hash over its train images' CONTENT
     test_fingerprint: str
-    train: pa.Table
-    test: pa.Table
+    tables: Mapping[Split, pa.Table]
+
+    @property
+    def train(self) -> pa.Table:
+        """Return the rows of the training split."""
+        return self.tables["train"]
+
+    @property
+    def test(self) -> pa.Table:
+        """Return the rows of the test split."""
+        return self.tables["test"]
 
     @property
     def class_hash(self) -> str:
@@ -62,16 +65,18 @@ class DatasetIndex:
 
     def table(self, split: Split) -> pa.Table:
         """Return the rows of a split."""
-        return self.train if split == "train" else self.test
+        return self.tables[split]
 
     def rows_of(self, split: Split, label: int) -> np.ndarray:
         """Return the rows of a class's readable images in a split, (n,) int64."""
-        rows = self._readable[split]
-        first, last = np.searchsorted(self._labels[split][rows], [label, label + 1])
+        rows = self.readable(split)
+        first, last = np.searchsorted(self._labels_of(split)[rows], [label, label + 1])
         return rows[first:last]
 
     def readable(self, split: Split) -> np.ndarray:
         """Return the rows of every readable image in a split, (n,) int64."""
+        if split not in self._readable:
+            self._readable[split] = _ok_rows(self.tables[split])
         return self._readable[split]
 
     def duplicates(self) -> dict[str, int]:
@@ -87,11 +92,18 @@ class DatasetIndex:
 
     @cached_property
     def _readable(self) -> dict[Split, np.ndarray]:
-        return {"train": _ok_rows(self.train), "test": _ok_rows(self.test)}
+        """Return the rows of the splits that were asked for so far."""
+        return {}
 
     @cached_property
     def _labels(self) -> dict[Split, np.ndarray]:
-        return {"train": self.train["label"].to_numpy(), "test": self.test["label"].to_numpy()}
+        """Return the labels of the splits that were asked for so far."""
+        return {}
+
+    def _labels_of(self, split: Split) -> np.ndarray:
+        if split not in self._labels:
+            self._labels[split] = self.tables[split]["label"].to_numpy()
+        return self._labels[split]
 
 
 def number_classes(
@@ -110,31 +122,6 @@ def number_classes(
     return (*kept, *(ClassEntry(n, name, generation) for n, name in enumerate(added, len(kept))))
 
 
-def load_index(store: Store, dataset: str) -> DatasetIndex:
-    """Read a committed index.
-
-    Raises:
-        DataError: there is no index under that id, or it is damaged.
-    """
-    path = _facts_path(dataset)
-    try:
-        facts = json.loads(store.read(path))
-        classes = tuple(ClassEntry(**entry) for entry in facts["classes"])
-        return DatasetIndex(
-            id=dataset,
-            classes=classes,
-            fingerprints=facts["fingerprints"],
-            test_fingerprint=facts["test_fingerprint"],
-            train=_load_table(store, dataset, facts["files"]["train"]),
-            test=_load_table(store, dataset, facts["files"]["test"]),
-        )
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{store.uri(path)}: not the description of a dataset ({error!r}). "
-            "Delete it and ingest the dataset again."
-        ) from error
-
-
 def build_index(
     name: str, classes: tuple[ClassEntry, ...], train: pa.Table, test: pa.Table
 ) -> DatasetIndex:
@@ -148,52 +135,8 @@ def build_index(
         classes=classes,
         fingerprints={c.wnid: by_class[c.id] for c in classes if not c.removed},
         test_fingerprint=_hash([[c.wnid, tests[c.id]] for c in classes if not c.removed]),
-        train=train,
-        test=test,
+        tables={"train": train, "test": test},
     )
-
-
-def commit_index(store: Store, index: DatasetIndex) -> None:
-    """Write the tables under content-based names, then index.json, unless it exists already."""
-    if store.exists(_facts_path(index.id)):
-        return
-    files = {}
-    for split, table in (("train", index.train), ("test", index.test)):
-        stream = io.BytesIO()
-        pq.write_table(table, stream, compression="zstd", write_page_checksum=True)
-        digest = sha256(stream.getvalue())
-        # Another version of Arrow may write other bytes for the same rows; both may exist here.
-        files[split] = {"file": f"{split}-{digest[:16]}.parquet", "sha256": digest}
-        store.put(_table_path(index.id, files[split]["file"]), stream.getvalue())
-    facts = {
-        "classes": [asdict(entry) for entry in index.classes],
-        "images": {"train": index.train.num_rows, "test": index.test.num_rows},
-        "duplicates": index.duplicates(),
-        "fingerprints": dict(index.fingerprints),
-        "test_fingerprint": index.test_fingerprint,
-        "files": files,
-    }
-    store.create(_facts_path(index.id), json.dumps(facts, indent=1).encode())
-
-
-def _load_table(store: Store, dataset: str, file: Mapping[str, str]) -> pa.Table:
-    path = _table_path(dataset, file["file"])
-    data = store.read(path)
-    if sha256(data) != file["sha256"]:
-        raise DataError(
-            f"{store.uri(path)}: {len(data)} bytes do not match index.json. Delete the folder "
-            f"{store.uri(f'datasets/{dataset}')} and ingest the dataset again."
-        )
-    with open_parquet(data, where=store.uri(path), columns=IDENTITY) as opened:
-        return opened.read()
-
-
-def _facts_path(dataset: str) -> str:
-    return f"datasets/{dataset}/index.json"
-
-
-def _table_path(dataset: str, file: str) -> str:
-    return f"datasets/{dataset}/index/{file}"
 
 
 def _ok_rows(table: pa.Table) -> np.ndarray:

@@ -18,7 +18,8 @@ import pyarrow.compute as pc
 
 from distill_core.config.data import DataConfig
 from distill_core.data.decoding.image import decode_image
-from distill_core.data.index import DatasetIndex, build_index, commit_index, number_classes
+from distill_core.data.index import DatasetIndex, build_index, number_classes
+from distill_core.data.index_files import commit_index
 from distill_core.data.readers.formats import open_reader
 from distill_core.data.readers.record import Reader, Record, Split
 from distill_core.errors import DataError

@@ -13,7 +13,7 @@ labels: keys of label shards, students and evaluation blocks.
 
 from __future__ import annotations
 
-from distill_core.keys.base import NUMERICS, content_fingerprint
+from distill_core.keys.base import NUMERICS, NUMERICS_OF_OLD_MANIFESTS, content_fingerprint
 from distill_core.keys.images import (
     ImageSet,
     RecoverReads,
@@ -33,6 +33,7 @@ from distill_core.keys.labels import (
 
 __all__ = [
     "NUMERICS",
+    "NUMERICS_OF_OLD_MANIFESTS",
     "EvaluationSplit",
     "ImageSet",
     "RecoverReads",

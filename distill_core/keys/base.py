@@ -21,6 +21,17 @@ NUMERICS: Mapping[str, int] = {
     "validate": 1,
 }
 
+# Manifests that record no numerics were written with these.
+NUMERICS_OF_OLD_MANIFESTS: Mapping[str, int] = {
+    "squeeze": 2,
+    "statistics": 3,
+    "select": 2,
+    "recover": 4,
+    "relabel": 2,
+    "posttrain": 2,
+    "validate": 1,
+}
+
 
 def content_fingerprint(fingerprints: Mapping[str, str]) -> str:
     """Return one hash over the content fingerprints of many classes."""

@@ -8,14 +8,19 @@ retries. Shards that a stage was completed without are listed, and later stages 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from typing import Literal
+
+from pydantic import ConfigDict, TypeAdapter
 
 from distill_core.errors import DataError
 from distill_core.storage.markers import Marker
+from distill_core.storage.records import BLANK, NAME, parse_json, seal
 from distill_core.storage.store import Store
 
 VERSION = 1
+REMEDY = "Delete it and run `distill resume`; finished shards are kept."
 
 
 @dataclass(frozen=True)
@@ -42,37 +47,57 @@ class Manifest:
     stage: str  # may include an image set: recover, recover.random_real
     entries: tuple[ManifestEntry, ...]  # in plan order
     missing: tuple[str, ...] = ()  # shards left out, of this stage or of earlier ones
+    # `keys.NUMERICS` when it was written: with others, the same plan has other keys. None: not
+    # recorded, by an older version.
+    numerics: Mapping[str, int] | None = None
 
     @classmethod
-    def of(cls, stage: str, markers: Iterable[Marker], missing: Iterable[str] = ()) -> Manifest:
+    def of(
+        cls,
+        stage: str,
+        markers: Iterable[Marker],
+        missing: Iterable[str] = (),
+        *,
+        numerics: Mapping[str, int] | None = None,
+    ) -> Manifest:
         """Return the manifest of a stage's markers, given in plan order."""
-        return cls(stage, tuple(ManifestEntry.of(marker) for marker in markers), tuple(missing))
+        entries = tuple(ManifestEntry.of(marker) for marker in markers)
+        return cls(stage, entries, tuple(missing), numerics)
 
     def to_json(self) -> bytes:
-        """Return the manifest as JSON, one shard per line."""
+        """Return the manifest as JSON with its own digest, one shard per line."""
         lines = (json.dumps(asdict(entry), sort_keys=True) for entry in self.entries)
-        facts = {"version": VERSION, "stage": self.stage, "missing": self.missing}
-        head = json.dumps(facts)[:-1]
-        return (head + ', "entries": [\n' + ",\n".join(lines) + "\n]}\n").encode()
+        numerics = {} if self.numerics is None else {"numerics": dict(self.numerics)}
+        facts = {"version": VERSION, "stage": self.stage, "missing": self.missing, **numerics}
+        head = json.dumps({**facts, NAME: BLANK})[:-1]
+        return seal(head + ', "entries": [\n' + ",\n".join(lines) + "\n]}\n")
 
     @classmethod
     def from_json(cls, data: bytes, *, where: str = "manifest") -> Manifest:
         """Parse a stored manifest.
 
         Raises:
-            DataError: it is not a manifest, or has another version.
+            DataError: it is not a manifest, has another version, or was changed since it was
+                written.
         """
-        try:
-            tree = json.loads(data)
-            if tree["version"] != VERSION:
-                raise ValueError(f"version {tree['version']}, expected {VERSION}")
-            entries = tuple(_entry(**entry) for entry in tree["entries"])
-            return cls(tree["stage"], entries, tuple(tree.get("missing", ())))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise DataError(
-                f"{where}: {len(data)} bytes are not a manifest ({error}). "
-                f"Delete it and run the stage again; finished shards are kept."
-            ) from None
+        stored = parse_json(_STORED, data, where=where, what="a manifest", remedy=REMEDY)
+        return cls(stored.stage, stored.entries, stored.missing, stored.numerics)
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """A manifest as it is stored."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+    version: Literal[1]
+    stage: str
+    entries: tuple[ManifestEntry, ...]
+    missing: tuple[str, ...] = ()
+    numerics: dict[str, int] | None = None
+    record_sha256: str = ""  # manifests of older versions have none
+
+
+_STORED: TypeAdapter[_Stored] = TypeAdapter(_Stored)
 
 
 def manifest_path(run: str, stage: str) -> str:
@@ -86,15 +111,18 @@ def save_manifest(store: Store, run: str, manifest: Manifest) -> None:
 
 
 def load_manifest(store: Store, run: str, stage: str) -> Manifest | None:
-    """Return the manifest of a stage of a run, or None if the stage is not done."""
+    """Return the manifest of a stage of a run, or None if the stage is not done.
+
+    Raises:
+        DataError: it is damaged, or belongs to another stage.
+    """
     path = manifest_path(run, stage)
     if not store.exists(path):
         return None
-    return Manifest.from_json(store.read(path), where=store.uri(path))
-
-
-def _entry(
-    shard: str, key: str, rows: int, classes: int, files: list[tuple[str, int, str]]
-) -> ManifestEntry:
-    entries = tuple((suffix, size, digest) for suffix, size, digest in files)
-    return ManifestEntry(shard, key, rows, classes, entries)
+    where = store.uri(path)
+    manifest = Manifest.from_json(store.read(path), where=where)
+    if manifest.stage != stage:
+        raise DataError(
+            f"{where}: a manifest of stage {manifest.stage!r}, expected {stage!r}. {REMEDY}"
+        )
+    return manifest

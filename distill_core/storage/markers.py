@@ -1,18 +1,22 @@
 """Markers: the only durable record that a shard is complete.
 
 A marker is a JSON file ``<stage>/_done/<key>.json``, created by `shard_store.ShardStore.commit`.
+It states its own key and stage and the paths of its files, which are compared with its place.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from pydantic import ConfigDict, TypeAdapter
+
 from distill_core.errors import ShardError
+from distill_core.storage.records import parse_json, seal_json
 
 MARKER_SUFFIX = ".json"
+REMEDY = "Delete it and run again to recreate this shard."
 
 
 @dataclass(frozen=True)
@@ -54,25 +58,43 @@ class Marker:
     summary: dict[str, Any] = field(default_factory=dict)  # small facts for people, JSON-able
 
     def to_json(self) -> bytes:
-        """Return the marker as indented JSON."""
-        return json.dumps(asdict(self), indent=1, sort_keys=True).encode()
+        """Return the marker as indented JSON with its own digest."""
+        return seal_json(asdict(self), sort_keys=True)
 
     @classmethod
     def from_json(cls, data: bytes, *, where: str = "marker") -> Marker:
         """Parse a stored marker.
 
         Raises:
-            ShardError: it is not a marker.
+            ShardError: it is not a marker, or was changed since it was written.
         """
-        try:
-            tree = json.loads(data)
-            files = tuple(FileInfo(**entry) for entry in tree.pop("files"))
-            return cls(files=files, **tree)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ShardError(
-                f"{where}: {len(data)} bytes are not a marker ({error}). "
-                f"Delete it and run again to recreate this shard."
-            ) from None
+        stored = parse_json(
+            _STORED, data, where=where, what="a marker", remedy=REMEDY, error=ShardError
+        )
+        return cls(**{part.name: getattr(stored, part.name) for part in fields(cls)})
+
+    def check_place(self, stage: str, key: str, *, where: str) -> None:
+        """Check that the marker is that of a stage and a key, and names files of its own attempt.
+
+        Args:
+            stage: the folder that the marker was found in.
+            key: the name that it was found under.
+            where: its address, for messages.
+
+        Raises:
+            ShardError: a fact differs; the message names it.
+        """
+        expected = {"key": key, "stage": stage}
+        for info in self.files:
+            path = data_path(stage, key, self.token, info.suffix)
+            expected |= {f"path of the {info.suffix} file": path}
+        actual = {"key": self.key, "stage": self.stage}
+        actual |= {f"path of the {info.suffix} file": info.path for info in self.files}
+        for name, value in expected.items():
+            if actual[name] != value:
+                raise ShardError(
+                    f"{where}: its {name} is {actual[name]!r}, expected {value!r}. {REMEDY}"
+                )
 
     def file(self, suffix: str) -> FileInfo:
         """Return the file with a suffix.
@@ -88,3 +110,19 @@ class Marker:
             f"{self.stage}/_done/{self.key}{MARKER_SUFFIX}: no file {suffix!r}, its marker lists "
             f"{known}. Delete the marker and run again to recreate this shard."
         )
+
+
+@dataclass(frozen=True)
+class _Stored(Marker):
+    """A marker as it is stored."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+    record_sha256: str = ""  # markers of older versions have none
+
+
+_STORED: TypeAdapter[_Stored] = TypeAdapter(_Stored)
+
+
+def data_path(stage: str, key: str, token: str, suffix: str) -> str:
+    """Return the path of one file of an attempt at a shard."""
+    return f"{stage}/data/{key}-{token}.{suffix}"

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from distill_core.errors import DataError
 from distill_core.storage.digest import sha256
-from distill_core.storage.row_groups import RowGroupFile
+from distill_core.storage.row_groups import PARQUET_ERRORS, RowGroupFile
 
 METADATA_KEY = b"distill"  # our own facts, as JSON, in the schema metadata
 
@@ -59,7 +59,7 @@ def open_parquet(
         with pq.ParquetFile(source, page_checksum_verification=True) as file:
             need_columns(file, columns, where=where)
             yield file
-    except (pa.ArrowException, OSError) as error:
+    except PARQUET_ERRORS as error:
         raise DataError(
             f"{where}: {len(data)} bytes are not a complete Parquet file ({_first_line(error)}). "
             f"Copy it again, or recreate it."

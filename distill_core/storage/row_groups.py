@@ -20,6 +20,8 @@ from distill_core.storage.store import Store
 TAIL = 2**16  # bytes that Arrow reads from the end of a file to find its footer
 TRAILER = 8  # bytes: length of the footer, magic
 STRIDE = 2**20  # bytes read at a time for the hash alone
+# What pyarrow raises for a damaged file; names of columns that are no text are errors of Python.
+PARQUET_ERRORS = (pa.ArrowException, OSError, UnicodeDecodeError)
 Span = tuple[int, int]  # first byte, byte after the last
 
 
@@ -91,7 +93,7 @@ class RowGroupFile:
         """Return the span of each row group."""
         try:
             metadata = pq.read_metadata(pa.BufferReader(self._tail))
-        except (pa.ArrowException, OSError):
+        except PARQUET_ERRORS:
             raise self._mismatch("no Parquet footer at its end") from None
         groups = (metadata.row_group(number) for number in range(metadata.num_row_groups))
         return [_span([group.column(n) for n in range(group.num_columns)]) for group in groups]

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 
 from distill_core.errors import DataError, ShardError, StorageError, StorageRefused
 from distill_core.storage.digest import sha256
-from distill_core.storage.markers import MARKER_SUFFIX, FileInfo, Marker, ShardFacts
+from distill_core.storage.markers import MARKER_SUFFIX, FileInfo, Marker, ShardFacts, data_path
 from distill_core.storage.store import Store
 
 CREATE_ATTEMPTS = 3  # beyond the client's own retries: losing a finished shard costs minutes
@@ -48,13 +48,19 @@ class ShardStore:
         return frozenset(n.removesuffix(MARKER_SUFFIX) for n in names if n.endswith(MARKER_SUFFIX))
 
     def marker(self, key: str) -> Marker | None:
-        """Return the marker of a key, or None while it is not finished."""
+        """Return the marker of a key, or None while it is not finished.
+
+        Raises:
+            ShardError: the marker is damaged, or belongs to another shard.
+        """
         path = self.marker_path(key)
         try:
             data = self.store.read(path)
         except DataError:
             return None
-        return Marker.from_json(data, where=self.store.uri(path))
+        marker = Marker.from_json(data, where=self.store.uri(path))
+        marker.check_place(self.stage, key, where=self.store.uri(path))
+        return marker
 
     def markers(self, keys: Sequence[str]) -> tuple[Marker | None, ...]:
         """Return the markers of many keys, in their order, read in parallel."""
@@ -136,7 +142,7 @@ class ShardStore:
 
     def _put_all(self, key: str, token: str, files: Mapping[str, bytes]) -> tuple[FileInfo, ...]:
         infos = tuple(
-            FileInfo(suffix, f"{self.stage}/data/{key}-{token}.{suffix}", len(data), sha256(data))
+            FileInfo(suffix, data_path(self.stage, key, token, suffix), len(data), sha256(data))
             for suffix, data in sorted(files.items())
         )
         try:

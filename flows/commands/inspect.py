@@ -25,7 +25,10 @@ def show_status(
     store: StoreUrl = DEFAULT_STORE,
     as_json: AsJson = False,
 ) -> None:
-    """Show the progress of all runs, or of one run with its drivers and rates."""
+    """Show the progress of all runs, or of one run with its drivers and rates.
+
+    The exit code is 1 if a run is damaged.
+    """
     from distill_core.storage.shard_store import utc_now
     from distill_core.storage.store import Store
     from flows import terminal
@@ -36,7 +39,10 @@ def show_status(
         statuses = status.every_run(Store(store))
         trees = [tables.to_json(each) for each in statuses]
         terminal.print_table(tables.overview(statuses), trees, as_json=as_json)
-        return
+        damaged = tables.problems(statuses)
+        for line in damaged:
+            terminal.warn(line)
+        raise typer.Exit(1 if damaged else 0)
     opened = open_run(Store(store), run)
     progress = status.run_status(opened)
     activity = status.run_activity(opened, progress.stages, now=utc_now())

@@ -1,4 +1,8 @@
-"""Verification of a run: every file that its manifests name is read and hashed again."""
+"""Verification of a run: every file that belongs to it is read and compared.
+
+Records are compared with their own digests and places, manifests with the plan of the run and with
+markers, files with markers, and the index with its id.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from distill_core.errors import DataError, DistillError
@@ -16,26 +19,17 @@ from distill_core.progress import Progress, silent
 from distill_core.storage.digest import sha256
 from distill_core.storage.manifest import Manifest, ManifestEntry, load_manifest, manifest_path
 from distill_core.storage.markers import FileInfo
+from distill_core.storage.row_groups import PARQUET_ERRORS
 from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.store import Store
 from flows import units
+from flows.maintenance.verify_records import Damage, check_plan, check_records
 from flows.progress.display import display
 from tasks.run import Run
+from tasks.stages.dataset_record import FILE as DATASET
 from tasks.stages.names import StageId
 from tasks.stages.plan import manifests_of
 from tasks.stages.table import stages_of
-
-
-@dataclass(frozen=True)
-class Damage:
-    """One file that does not match its manifest or its marker."""
-
-    path: str
-    problem: str
-
-    def __str__(self) -> str:
-        """Return ``path: problem``."""
-        return f"{self.path}: {self.problem}"
 
 
 @dataclass(frozen=True)
@@ -71,13 +65,14 @@ def verify_with_progress(run: Run) -> Verdict:
 
 
 def verify_run(run: Run, *, progress: Progress = silent) -> Verdict:
-    """Check every manifest against its markers, and every file against its marker.
+    """Check a run's records and its dataset's index, and every file that a manifest leads to.
 
     Args:
         run: stages without a manifest are reported as missing, not as damage.
         progress: called with (bytes read, bytes in total).
     """
     present, missing, damage = _manifests(run)
+    damage.extend(check_records(run))
     # Manifests of later rounds repeat entries of earlier ones; each is read once.
     entries: dict[tuple[str, ManifestEntry], StageId] = {}
     for name, manifest in present.items():
@@ -90,6 +85,11 @@ def verify_run(run: Run, *, progress: Progress = silent) -> Verdict:
         damage.extend(check_entry(ShardStore(run.store, kind), entry, manifest=path))
         done += sum(size for _, size, _ in entry.files)
         progress(done, sum(files))
+    try:
+        damage.extend(check_plan(run, present))
+    except DataError as error:
+        if not damage:  # otherwise the damaged file is named already
+            damage.append(Damage(run.path(), f"the plan of the run cannot be made: {error}"))
     return Verdict(len(files), sum(files), len(entries), tuple(damage), missing)
 
 
@@ -153,7 +153,7 @@ def _check_file(store: Store, info: FileInfo, *, rows: int) -> Iterator[Damage]:
 def _check_rows(path: str, data: bytes, rows: int) -> Iterator[Damage]:
     try:
         actual = pq.ParquetFile(io.BytesIO(data)).metadata.num_rows
-    except pa.ArrowException as error:
+    except PARQUET_ERRORS as error:
         yield Damage(path, f"not a Parquet file: {error}")
         return
     if actual != rows:
@@ -164,7 +164,7 @@ def locate_damage(data: bytes) -> str:
     """Return which row groups of a damaged Parquet file do not decode or fail their checksums."""
     try:
         file = pq.ParquetFile(io.BytesIO(data), page_checksum_verification=True)
-    except (pa.ArrowException, OSError):
+    except PARQUET_ERRORS:
         return "the footer cannot be read"
     groups = [number for number in range(file.num_row_groups) if not _reads(file, number)]
     if not groups:
@@ -176,7 +176,7 @@ def locate_damage(data: bytes) -> str:
 def _reads(file: pq.ParquetFile, group: int) -> bool:
     try:
         file.read_row_group(group)
-    except (pa.ArrowException, OSError):
+    except PARQUET_ERRORS:
         return False
     return True
 
@@ -188,7 +188,7 @@ def _described(size: int, digest: str) -> str:
 def _manifests(run: Run) -> tuple[dict[StageId, Manifest], tuple[str, ...], list[Damage]]:
     """Return manifests by name, the names of missing ones, and those that cannot be read."""
     present: dict[StageId, Manifest] = {}
-    missing: list[str] = []
+    missing: list[str] = [] if run.store.exists(run.path(DATASET)) else ["ingest"]
     damage: list[Damage] = []
     names = (name for stage in stages_of(run.config) for name in manifests_of(run, stage))
     for name in names:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from distill_core.storage.records import BLANK, NAME, seal
 from distill_core.storage.shard_store import utc_now
 
 if TYPE_CHECKING:
@@ -60,11 +61,12 @@ class EventLog:
         self.flush()
 
     def flush(self) -> None:
-        """Write the events since the last part, if any."""
+        """Write the events since the last part, if any, and a digest of the part at its end."""
         if not self._lines:
             return
         path = self._run.path("events", f"{self._driver}-{self._parts:04d}.jsonl")
-        self._run.store.put(path, "".join(self._lines).encode())
+        end = json.dumps({"event": "end_of_part", NAME: BLANK}) + "\n"
+        self._run.store.put(path, seal("".join(self._lines) + end))
         self._lines, self._parts = [], self._parts + 1
 
     def _record(self, event: str, **details: Any) -> None:

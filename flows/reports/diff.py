@@ -6,15 +6,16 @@ They are read from manifests, markers and indexes alone, and written beside the 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import takewhile
 from typing import Any
 
 from distill_core.config.schema import RunConfig
-from distill_core.data.index import DatasetIndex, load_index
+from distill_core.data.index import DatasetIndex
+from distill_core.data.index_files import load_index
 from distill_core.storage.manifest import Manifest
+from distill_core.storage.records import seal_json, seal_page
 from flows import units
 from flows.reports.report_data import gather
 from flows.reports.tables import SETS, markdown_table
@@ -192,8 +193,8 @@ def write_diff(run: Run) -> Diff | None:
     if version is None or not run.store.exists(f"runs/{version.previous}/run.yaml"):
         return None
     diff = compare(run, version)
-    run.store.put(run.path(FILE), json.dumps(diff.to_json(), indent=1).encode())
-    run.store.put(run.path("diff.md"), markdown(diff).encode())
+    run.store.put(run.path(FILE), seal_json(diff.to_json()))
+    run.store.put(run.path("diff.md"), seal_page(markdown(diff)))
     return diff
 
 

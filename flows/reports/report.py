@@ -19,6 +19,7 @@ import yaml
 
 from distill_core.config.load import load_run, preset_names, to_yaml
 from distill_core.config.schema import RunConfig
+from distill_core.storage.records import seal_page
 from flows.reports import charts, gallery, report_data, tables
 from flows.reports.charts import Chart, Image
 from flows.reports.report_data import ReportData
@@ -32,7 +33,7 @@ TRACED_SHARDS = 50  # loss curves are taken from at most this many image shards
 def write_report(run: Run) -> str:
     """Write the report of a run, and return its path in the store."""
     data = report_data.gather(run)
-    run.store.put(data.report, render(data).encode())
+    run.store.put(data.report, seal_page(render(data)))
     return data.report
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from distill_core.config.schema import RunConfig
+from distill_core.data.index_files import load_index
 from distill_core.errors import ConfigError, StorageError
 from distill_core.storage.store import ANOTHER_STORE, Store, probe
 from flows import terminal
@@ -30,6 +31,7 @@ from tasks.pools.provider import PoolProvider
 from tasks.run import Run, create_run, default_name
 from tasks.runs.heartbeat import Heartbeat
 from tasks.runs.run_stage import run_stage
+from tasks.stages.inputs import dataset_of
 from tasks.stages.names import StageId
 from tasks.stages.table import stages_of
 
@@ -179,12 +181,17 @@ def complete_run(
         execution: where and how jobs run.
         selection: shards to run by stage; by default all that are missing.
         start: runs the stages; `flows.orchestration.launch` passes the one that uses Prefect.
+
+    Raises:
+        DataError: a record of the run or the index of its dataset is damaged.
     """
     run = replace(run, store=replace(run.store, single_writer=execution.single_writer))
     status, allowed = run_status(run), execution.allow_missing
     if not (status.complete or (not selection and status.nothing_to_do(allowed))):
         start(run, execution, selection or {})
         status = run_status(run)
+    else:
+        load_index(run.store, dataset_of(run))  # raises if a table was damaged since
     if status.nothing_to_do(allowed) and not run.store.exists(run.path(REPORT)):
         write_report(run)
     return status

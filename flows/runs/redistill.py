@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 
 from distill_core.config.data import DataConfig
 from distill_core.config.schema import RunConfig
-from distill_core.data.index import DatasetIndex, load_index
+from distill_core.data.index import DatasetIndex
+from distill_core.data.index_files import load_index
 from distill_core.data.readers.formats import open_reader
 from distill_core.errors import ConfigError
 from distill_core.storage.store import Store
@@ -25,7 +26,8 @@ from tasks.policy import TeacherPolicy
 from tasks.run import Run, create_run
 from tasks.runs.stage_status import manifests, stage_status
 from tasks.series import Version, claim, next_name, version_of, versions_of
-from tasks.stages.ingest import ingest_observed, record_dataset
+from tasks.stages.dataset_record import record_dataset
+from tasks.stages.ingest import ingest_observed
 from tasks.stages.inputs import dataset_of
 from tasks.stages.names import StageId
 from tasks.stages.squeeze import check_inherited

@@ -10,12 +10,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from distill_core.errors import ConfigError, DataError
 from distill_core.storage.markers import Marker
 from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.store import Store
 from tasks.run import Run, open_run
 from tasks.runs.drivers import DriverRecord, parse_time, read_drivers
 from tasks.runs.stage_status import StageStatus, stage_status
+from tasks.stages.plan import JobPlan
 from tasks.stages.table import stages_of
 
 RECENT = timedelta(hours=1)  # commits of the last hour make the rate
@@ -28,11 +30,12 @@ class RunStatus:
     run: str
     preset: str
     stages: tuple[StageStatus, ...]  # without stages that have no shards
+    problem: str = ""  # why the run cannot be read, in one line; then there are no stages
 
     @property
     def complete(self) -> bool:
         """Return whether every stage is complete."""
-        return all(stage.complete for stage in self.stages)
+        return not self.problem and all(stage.complete for stage in self.stages)
 
     @property
     def has_manifest(self) -> bool:
@@ -55,16 +58,32 @@ class RunStatus:
 
 
 def run_status(run: Run) -> RunStatus:
-    """Return the status of a run; one that was never started has no complete shard."""
-    statuses = (stage_status(run, stage) for stage in stages_of(run.config))
+    """Return the status of a run; one that was never started has no complete shard.
+
+    Raises:
+        DataError: a record of the run or the index of its dataset is damaged.
+    """
+    plan = JobPlan(run)
+    statuses = (stage_status(run, stage, plan) for stage in stages_of(run.config))
     stages = tuple(stage for stage in statuses if stage.total != 0 or not stage.complete)
     return RunStatus(run.name, run.config.preset, stages)
 
 
 def every_run(store: Store) -> tuple[RunStatus, ...]:
-    """Return the status of every run of a store, by name."""
+    """Return the status of every run of a store, by name; a damaged run does not hide the others.
+
+    Raises:
+        StorageError: the store refused a request.
+    """
     names = (n for n in store.folders("runs") if store.exists(f"runs/{n}/run.yaml"))
-    return tuple(run_status(open_run(store, name)) for name in names)
+    return tuple(_status_or_problem(store, name) for name in names)
+
+
+def _status_or_problem(store: Store, name: str) -> RunStatus:
+    try:
+        return run_status(open_run(store, name))
+    except (ConfigError, DataError) as error:
+        return RunStatus(name, "?", (), problem=str(error))
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ def to_json(status: RunStatus, activity: RunActivity | None = None) -> dict[str,
         "run": status.run,
         "preset": status.preset,
         "complete": status.complete,
+        "problem": status.problem,
         "missing": list(status.missing),
         "stages": [_stage_json(stage, activities.get(str(stage.stage))) for stage in status.stages],
     }
@@ -65,6 +66,11 @@ def details(status: RunStatus, activity: RunActivity | None = None) -> Renderabl
             _state(stage, part),
         )
     return table if activity is None else Group(table, _drivers(activity))
+
+
+def problems(statuses: Sequence[RunStatus]) -> list[str]:
+    """Return one line per run that cannot be read."""
+    return [f"damaged: {status.run}: {status.problem}" for status in statuses if status.problem]
 
 
 def failures(status: RunStatus) -> list[str]:

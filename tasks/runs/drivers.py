@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from distill_core.errors import DistillError
+from distill_core.storage.records import seal_json
 from tasks.run import Run
 
 STALE_SECONDS = 60.0  # without an update: the driver is gone, or cannot reach the store
@@ -52,7 +53,7 @@ class DriverRecord:
 
     def to_json(self) -> bytes:
         """Return the record as JSON."""
-        return json.dumps(asdict(self), indent=1).encode()
+        return seal_json(asdict(self))
 
     @classmethod
     def from_json(cls, data: bytes) -> DriverRecord:

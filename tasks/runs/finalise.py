@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from distill_core.errors import ConfigError, DataError, ShardsFailed
+from distill_core.keys import NUMERICS
 from distill_core.storage.manifest import Manifest, save_manifest
 from distill_core.storage.shard_store import ShardStore
 from tasks.pools.failures import Failure
 from tasks.run import Run
-from tasks.runs.stage_status import failures, lacking
+from tasks.runs.failure_records import failures
+from tasks.runs.stage_status import lacking
 from tasks.stages.inputs import Jobs
 from tasks.stages.names import StageId
 from tasks.stages.table import row_of
@@ -19,13 +20,6 @@ from tasks.stages.table import row_of
 WITHOUT = (
     " With --allow-missing N, later stages continue without at most N shards, and results state it."
 )
-
-
-def keep_failures(run: Run, stage: StageId, failed: Mapping[str, Failure]) -> None:
-    """Record why shards were given up; a marker that is created later takes precedence."""
-    for shard, failure in failed.items():
-        record = {"stage": str(stage), "shard": shard, **failure.to_dict()}
-        run.store.put(run.path("failed", f"{stage}.{shard}.json"), json.dumps(record).encode())
 
 
 def raise_failures(run: Run, stage: StageId, failed: Mapping[str, Failure]) -> None:
@@ -95,4 +89,5 @@ def _write_manifest(run: Run, name: StageId, jobs: Jobs, missing: tuple[str, ...
         raise DataError(
             f"{shard_store.store.uri(name.kind)}: markers vanished while the stage ran."
         )
-    save_manifest(run.store, run.name, Manifest.of(str(name), present, missing))
+    manifest = Manifest.of(str(name), present, missing, numerics=NUMERICS)
+    save_manifest(run.store, run.name, manifest)

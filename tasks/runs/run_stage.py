@@ -19,7 +19,8 @@ from tasks.pools.dispatch import dispatch
 from tasks.pools.failures import DispatchResult, Failure
 from tasks.pools.provider import PoolProvider
 from tasks.run import Run
-from tasks.runs.finalise import close_stage, keep_failures, raise_failures
+from tasks.runs.failure_records import keep_failures
+from tasks.runs.finalise import close_stage, raise_failures
 from tasks.runs.stage_status import StageStatus, stage_status
 from tasks.stages.inputs import Jobs
 from tasks.stages.names import StageId

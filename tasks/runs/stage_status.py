@@ -1,16 +1,25 @@
-"""The status of a stage: its complete and missing shards, from markers and manifests alone."""
+"""The status of a stage: its complete and missing shards, from markers and manifests alone.
+
+Manifests are compared with the plan of the run. A manifest that lists other shards is out of date:
+what its stage read was made again since, so the stage is not complete. The config of a run that was
+registered by an older version has no digest; there, the difference may as well come from an edit
+of its run.yaml, and is refused.
+"""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from distill_core.storage.manifest import Manifest, load_manifest
+from distill_core.errors import DataError
+from distill_core.keys import NUMERICS, NUMERICS_OF_OLD_MANIFESTS
+from distill_core.storage.manifest import Manifest, load_manifest, manifest_path
 from distill_core.storage.shard_store import ShardStore
 from tasks.jobs import Job
 from tasks.run import Run
+from tasks.runs.failure_records import failures
+from tasks.stages.dataset_record import read_dataset_record
 from tasks.stages.inputs import Jobs, NotReady
 from tasks.stages.names import StageId
 from tasks.stages.plan import JobPlan, manifests_of
@@ -40,36 +49,92 @@ class StageStatus:
         return self.has_manifest and len(self.missing) <= allow_missing
 
 
-def stage_status(run: Run, stage: StageId) -> StageStatus:
-    """Return how far a stage is."""
-    if record := row_of(stage).record:
-        if run.store.exists(run.path(record)):
-            return StageStatus(stage, total=1, done=1, complete=True)
-        return StageStatus(stage, total=1, done=0, pending=(run.config.data.name,))
+def stage_status(run: Run, stage: StageId, plan: JobPlan | None = None) -> StageStatus:
+    """Return how far a stage is.
+
+    Args:
+        run: the run.
+        stage: one of its stages.
+        plan: of this run, to share what it has read; by default a new one.
+
+    Raises:
+        DataError: a record of the run is damaged, or its manifests differ from its plan and the
+            config may have been edited.
+    """
+    if row_of(stage).record:
+        ingested = read_dataset_record(run) is not None
+        waiting = () if ingested else (run.config.data.name,)
+        return StageStatus(stage, 1, int(ingested), complete=ingested, pending=waiting)
     if not manifests_of(run, stage):
         return StageStatus(stage, total=0, done=0, complete=True)
     stored, done = manifests(run, stage), ShardStore(run.store, stage.kind).done()
-    listed = tuple(entry.key for manifest in stored.values() for entry in manifest.entries)
-    missing = missing_in(stored.values())
-    # A manifest alone is not enough: a marker that was deleted since asks for its shard again.
-    if stored and done.issuperset(listed) and not missing:
-        return StageStatus(stage, total=len(listed), done=len(listed), complete=True, keys=listed)
+    if stored and not all(map(has_current_keys, stored.values())):
+        return _status_by_manifests(stage, stored, done)
     try:
-        jobs = JobPlan(run).jobs(stage)
+        jobs = (plan or JobPlan(run)).jobs(stage)
     except NotReady:
         return StageStatus(stage, total=None, done=0)
     every = [job for part in jobs.values() for job in part]
     pending = tuple(dict.fromkeys(job.shard for job in every if job.key not in done))
-    failed = failures(run, stage)
+    failed, agrees = failures(run, stage), _agree(run, stored, jobs, done)
+    if stored and not pending and not agrees and not run.sealed:
+        raise DataError(difference(run, stored, jobs))
+    missing = missing_in(stored.values())
     return StageStatus(
         stage,
         total=len(every),
         done=sum(job.key in done for job in every),
         failed={shard: failed[shard] for shard in pending if shard in failed},
+        # A manifest alone is not enough: a marker that was deleted since asks for its shard again.
+        complete=agrees and not missing,
         pending=pending,
         keys=tuple(dict.fromkeys(job.key for job in every if job.key in done)),
-        missing=missing if _agree(run, stored, jobs, done) else (),
+        missing=missing if agrees else (),
     )
+
+
+def has_current_keys(manifest: Manifest) -> bool:
+    """Return whether a manifest was written with the numerics of this version.
+
+    A stage that was completed with others stays complete, with the keys that its shards had then.
+    """
+    numerics = manifest.numerics
+    return (NUMERICS_OF_OLD_MANIFESTS if numerics is None else numerics) == NUMERICS
+
+
+def _status_by_manifests(
+    stage: StageId, stored: Mapping[StageId, Manifest], done: Collection[str]
+) -> StageStatus:
+    """Return how far a stage is whose manifests cannot be compared with the plan."""
+    entries = [entry for manifest in stored.values() for entry in manifest.entries]
+    pending = tuple(entry.shard for entry in entries if entry.key not in done)
+    missing = missing_in(stored.values())
+    return StageStatus(
+        stage,
+        total=len(entries),
+        done=len(entries) - len(pending),
+        complete=not pending and not missing,
+        pending=pending,
+        keys=tuple(entry.key for entry in entries if entry.key in done),
+        missing=() if pending else missing,
+    )
+
+
+def difference(run: Run, stored: Mapping[StageId, Manifest], jobs: Jobs) -> str:
+    """Return a sentence about the first manifest that does not list the shards of the plan."""
+    for name, part in jobs.items():
+        listed = {entry.shard: entry.key for entry in stored[name].entries}
+        planned = {job.shard: job.key for job in part if job.shard not in stored[name].missing}
+        differing = sorted(dict(listed.items() ^ planned.items()))
+        if differing or len(listed) < len(stored[name].entries):
+            return (
+                f"{run.store.uri(manifest_path(run.name, str(name)))}: lists {len(listed)} shards, "
+                f"the plan of the run has {len(planned)}; they differ in "
+                f"{', '.join(differing[:3]) or 'repeated names'}. If run.yaml was edited, restore "
+                f"it; otherwise delete the manifest and run `distill resume {run.name}`, which "
+                "keeps finished shards."
+            )
+    return f"runs/{run.name}: its manifests go on without other shards than its failures name."
 
 
 def missing_in(stored: Iterable[Manifest]) -> tuple[str, ...]:
@@ -106,10 +171,11 @@ def _inherited(run: Run, manifest: StageId) -> tuple[str, ...]:
 
 
 def _agree(run: Run, stored: Mapping[StageId, Manifest], jobs: Jobs, done: Collection[str]) -> bool:
-    """Return whether manifests that lack shards still agree with the plan and the markers."""
+    """Return whether manifests exist that agree with the plan and the markers."""
     return bool(stored) and all(
         stored[name].missing == lacking(run, name, part, done)
-        and [entry.key for entry in stored[name].entries] == [j.key for j in part if j.key in done]
+        and [(entry.shard, entry.key) for entry in stored[name].entries]
+        == [(job.shard, job.key) for job in part if job.key in done]
         for name, part in jobs.items()
     )
 
@@ -120,11 +186,3 @@ def manifests(run: Run, stage: StageId) -> dict[StageId, Manifest]:
     stored = {name: load_manifest(run.store, run.name, str(name)) for name in names}
     complete = {name: manifest for name, manifest in stored.items() if manifest is not None}
     return complete if len(complete) == len(stored) else {}
-
-
-def failures(run: Run, stage: StageId) -> dict[str, dict[str, Any]]:
-    """Return the records of shards that used up their attempts; some may be done since."""
-    prefix = f"{stage}."
-    names = [n for n in run.store.names(run.path("failed")) if n.startswith(prefix)]
-    records = (json.loads(run.store.read(run.path("failed", name))) for name in names)
-    return {record["shard"]: record for record in records}

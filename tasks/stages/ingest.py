@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 
 from distill_core.config.data import DataConfig
@@ -13,8 +12,7 @@ from tasks.jobs import Receipt
 from tasks.observer import Observer
 from tasks.run import Run
 from tasks.series import previous_index
-
-RECORD = "ingest.json"  # written last: the dataset that a run has
+from tasks.stages.dataset_record import record_dataset
 
 
 def run_ingest(run: Run, observer: Observer) -> None:
@@ -40,9 +38,3 @@ def ingest_observed(
     observer.job_finished("ingest", Receipt(index.id, config.name, seconds=seconds, rows=rows))
     observer.stage_finished("ingest", seconds)
     return index
-
-
-def record_dataset(run: Run, index: DatasetIndex) -> None:
-    """Declare the ingest stage of a run done."""
-    facts = {"dataset": index.id, "test_images": len(index.readable("test"))}
-    run.store.put(run.path(RECORD), json.dumps(facts).encode())

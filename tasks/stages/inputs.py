@@ -6,14 +6,14 @@ own (``recover.random_real``) beside the distilled ones (``recover``).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from distill_core.data.index import DatasetIndex, load_index
-from distill_core.errors import ConfigError, DataError
+from distill_core.data.index import DatasetIndex
+from distill_core.data.index_files import open_index
+from distill_core.errors import ConfigError
 from distill_core.keys import ImageSet
 from distill_core.models.spec import TeacherSpec
 from distill_core.sharding import ClassShard, Group, ImageId, plan_shards
@@ -23,6 +23,7 @@ from distill_core.storage.markers import Marker
 from distill_core.storage.shard_store import ShardStore
 from tasks.jobs import Job
 from tasks.run import Run
+from tasks.stages.dataset_record import DatasetRecord, read_dataset_record
 from tasks.stages.names import StageId, round_of_image
 
 Jobs = Mapping[StageId, tuple[Job[Any], ...]]  # manifest -> its jobs in plan order
@@ -71,7 +72,7 @@ class RunInputs:
     @cached_property
     def index(self) -> DatasetIndex:
         """Return the index that the ingest stage committed."""
-        return load_index(self.run.store, self.dataset)
+        return open_index(self.run.store, self.dataset)
 
     @cached_property
     def dataset(self) -> str:
@@ -167,8 +168,13 @@ class RunInputs:
 
 
 def dataset_of(run: Run) -> str:
-    """Return the dataset id that the ingest stage wrote down for this run."""
-    return str(_ingested(run)["dataset"])
+    """Return the dataset id that the ingest stage wrote down for this run.
+
+    Raises:
+        NotReady: the dataset is not ingested yet.
+        DataError: the record is damaged, or belongs to another run.
+    """
+    return _ingested(run).dataset
 
 
 def test_images_of(run: Run) -> int:
@@ -177,19 +183,17 @@ def test_images_of(run: Run) -> int:
     Raises:
         NotReady: the dataset is not ingested yet.
     """
-    facts = _ingested(run)
-    if "test_images" in facts:
-        return int(facts["test_images"])
-    return len(load_index(run.store, facts["dataset"]).readable("test"))
+    record = _ingested(run)
+    if record.test_images is not None:
+        return record.test_images
+    return len(open_index(run.store, record.dataset).readable("test"))
 
 
-def _ingested(run: Run) -> Mapping[str, Any]:
-    """Return what the ingest stage wrote down for this run."""
-    try:
-        facts: Mapping[str, Any] = json.loads(run.store.read(run.path("ingest.json")))
-    except DataError:
-        raise NotReady(f"runs/{run.name}: the dataset is not ingested yet.") from None
-    return facts
+def _ingested(run: Run) -> DatasetRecord:
+    record = read_dataset_record(run)
+    if record is None:
+        raise NotReady(f"runs/{run.name}: the dataset is not ingested yet.")
+    return record
 
 
 def _marker(shard_store: ShardStore, key: str) -> Marker:

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from distill_core.config.schema import RunConfig
 from distill_core.errors import ConfigError
 from distill_core.evaluation.blocks import validation_blocks
+from tasks.stages.dataset_record import FILE as DATASET_RECORD
 from tasks.stages.expected import Expected
-from tasks.stages.ingest import RECORD, run_ingest
+from tasks.stages.ingest import run_ingest
 from tasks.stages.names import StageId
 from tasks.stages.posttrain import PosttrainPayload, posttrain_jobs
 from tasks.stages.recover import RecoverPayload, recover_jobs
@@ -62,7 +63,7 @@ ROWS = (
         summary="Index the images of the dataset.",
         expected=lambda expected, stage: 1,
         in_driver=run_ingest,
-        record=RECORD,
+        record=DATASET_RECORD,
     ),
     Stage(
         kind="squeeze",

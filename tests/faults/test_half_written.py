@@ -34,10 +34,10 @@ from tasks.gc.collect import collect
 from tasks.jobs import Receipt
 from tasks.pools.failures import Failure
 from tasks.run import Run, create_run
-from tasks.runs.finalise import keep_failures
+from tasks.runs.failure_records import keep_failures
 from tasks.runs.heartbeat import Heartbeat
 from tasks.series import Version, claim
-from tasks.stages.ingest import record_dataset
+from tasks.stages.dataset_record import record_dataset
 from tasks.stages.table import sharded_kinds
 from tests.support.datasets import data_config, image_folder
 from tests.support.fabricate import finished_run

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from distill_core.errors import ShardsFailed, StorageError
+from distill_core.storage.records import seal_page
 from distill_core.storage.store import Store
 from flows import cli
 from flows.orchestration import launch
@@ -27,7 +28,7 @@ from tests.support.fabricate import finished_run, preset_file
 def run(tmp_path: Path) -> Run:
     """Return a finished run, its report a placeholder."""
     made = finished_run(tmp_path)
-    made.store.put(made.path("report/index.html"), b"placeholder")
+    made.store.put(made.path("report/index.html"), seal_page("placeholder"))
     return made
 
 
@@ -170,7 +171,7 @@ def test_status_of_an_unknown_run_names_the_known_ones(distill: Distill, run: Ru
 
 def test_verify_reports_success_or_names_the_damaged_file(distill: Distill, run: Run) -> None:
     output = distill("verify", "tiny", "--store", run.store.url)
-    assert (output.code, "verified 13 files" in output.out) == (0, True)
+    assert (output.code, "verified 14 files" in output.out) == (0, True)
     path = next(Path(run.store.url, "recover", "data").glob("*.parquet"))
     path.write_bytes(path.read_bytes()[:-1])
     output = distill("verify", "tiny", "--store", run.store.url)

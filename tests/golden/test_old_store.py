@@ -13,14 +13,16 @@ numerics of a stage change on purpose, expect shards of that stage to be missing
 
 from __future__ import annotations
 
+import json
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from distill_core.config.load import load_run
 from distill_core.keys.base import NUMERICS
-from distill_core.storage.manifest import manifest_path
+from distill_core.storage.manifest import Manifest, manifest_path
 from distill_core.storage.store import Store
 from flows.maintenance.verify import verify_run
 from flows.status.status import run_status
@@ -134,24 +136,32 @@ def test_the_planned_keys_are_those_of_the_manifests(run: Run) -> None:
 
 
 @pytest.mark.parametrize("number", [0, 1])
-def test_a_deleted_manifest_is_written_again_byte_for_byte_from_the_markers(
-    run: Run, number: int
-) -> None:
+def test_a_deleted_manifest_is_written_again_from_the_markers(run: Run, number: int) -> None:
     """Of every stage one manifest goes: the first, then the last where a stage writes two."""
     names = [manifests_of(run, stage)[-number] for stage in stages_with_shards(run)]
-    before = {path: data for path, (_, data) in files(run.store).items()}
+    before = contents(run.store)
     for name in names:
         run.store.delete(manifest_path(run.name, str(name)))
     assert execute(run).ran == []
-    assert {path: data for path, (_, data) in files(run.store).items()} == before
+    assert contents(run.store) == before
+
+
+def contents(store: Store) -> dict[str, bytes | Manifest]:
+    """Return every file; of manifests the part that does not depend on the version."""
+    found: dict[str, bytes | Manifest] = {}
+    for path, (_, data) in files(store).items():
+        is_manifest = path.endswith(".manifest.json")
+        found[path] = replace(Manifest.from_json(data), numerics=None) if is_manifest else data
+    return found
 
 
 def test_the_dataset_is_the_same_when_it_is_ingested_again(run: Run) -> None:
     path = run.path("ingest.json")
-    before = run.store.read(path)
+    before = json.loads(run.store.read(path))
     run.store.delete(path)
     execute(run, "ingest")
-    assert run.store.read(path) == before
+    after = json.loads(run.store.read(path))
+    assert {name: after[name] for name in before} == before
 
 
 def test_every_file_is_what_its_manifest_states(run: Run) -> None:

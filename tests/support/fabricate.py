@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from distill_core.config.load import load_run
-from distill_core.sharding import ImageId
+from distill_core.data.index import DatasetIndex, build_index, number_classes
+from distill_core.data.index_files import commit_index
+from distill_core.data.ingest import SCHEMA
+from distill_core.keys import NUMERICS
+from distill_core.models.spec import TeacherSpec
+from distill_core.sharding import ClassEntry, ImageId
+from distill_core.storage.digest import sha256
 from distill_core.storage.image_shards import ImageRows, encode_images, encode_pixels
-from distill_core.storage.manifest import Manifest, save_manifest
+from distill_core.storage.manifest import Manifest, load_manifest, save_manifest
 from distill_core.storage.markers import Marker, ShardFacts
 from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.store import Store
+from tasks.jobs import Job
 from tasks.run import Run, create_run
+from tasks.stages.dataset_record import record_dataset
+from tasks.stages.names import StageId
+from tasks.stages.plan import JobPlan
 
 PRESET = """
 preset: tiny
@@ -63,21 +75,24 @@ def preset_file(folder: Path) -> Path:
 
 
 def finished_run(folder: Path) -> Run:
-    """Return a run whose every stage has its manifest."""
+    """Return a run whose every stage has its manifest, with the keys of its plan."""
     run = create_run(load_run(str(preset_file(folder))), Store(str(folder / "store")), "tiny")
-    run.store.put(
-        run.path("ingest.json"),
-        json.dumps({"dataset": "tiny-0", "test_images": TEST_IMAGES}).encode(),
-    )
-    teacher = {"model": "resnet18_small-w4", "accuracy": 91.5, "top5": 99.0, "epochs": 1}
-    _save(run, "squeeze", [_commit(run, "squeeze", "0", {"safetensors": b"w"}, summary=teacher)])
-    for number, name in enumerate(("recover", "recover.random_real")):
-        images = {"parquet": _images(number), "trace.json": _trace()}
-        _save(run, name, [_commit(run, "recover", f"{number}", images, rows=6)])
-    for number, name in enumerate(("relabel", "relabel.random_real")):
-        _save(run, name, [_commit(run, "relabel", f"{number}", {"parquet": _images(2)}, rows=6)])
-    _save(run, "posttrain", [_student(run, which, seed) for which in ACCURACY for seed in (0, 1)])
+    index = _index()
+    commit_index(run.store, index)
+    record_dataset(run, index)
+    for stage in ("squeeze", "recover", "relabel", "posttrain"):
+        for name, jobs in JobPlan(run).jobs(StageId(stage)).items():
+            markers = [_commit(run, name, job) for job in jobs]
+            manifest = Manifest.of(str(name), markers, numerics=NUMERICS)
+            save_manifest(run.store, run.name, manifest)
     return run
+
+
+def marker_path(run: Run, stage: str) -> str:
+    """Return the path of the marker of a stage's first shard."""
+    found = load_manifest(run.store, run.name, stage)
+    assert found is not None
+    return ShardStore(run.store, stage).marker_path(found.entries[0].key)
 
 
 def result(which: str, seed: int) -> dict[str, Any]:
@@ -100,32 +115,64 @@ def result(which: str, seed: int) -> dict[str, Any]:
     }
 
 
-def _student(run: Run, which: str, seed: int) -> Marker:
-    summary = result(which, seed)
-    files = {"json": json.dumps(summary).encode()}
-    return _commit(run, "posttrain", f"{which}{seed}", files, summary=summary)
+def _index() -> DatasetIndex:
+    """Return the index of a dataset with hostile class names."""
+    classes = number_classes(CLASSES)
+    train, test = (_table(classes, count) for count in (3, TEST_IMAGES // len(CLASSES)))
+    return build_index("tiny", classes, train, test)
 
 
-def _commit(
-    run: Run,
-    stage: str,
-    key: str,
-    files: dict[str, bytes],
-    *,
-    rows: int = 1,
-    summary: dict[str, Any] | None = None,
-) -> Marker:
-    return ShardStore(run.store, stage).commit(
-        key,
-        shard="c00000-00002_i000-001" if stage == "recover" else f"{stage}-{key}",
+def _table(classes: Sequence[ClassEntry], count: int) -> pa.Table:
+    """Return the rows of some images of each class."""
+    names = [(entry, f"{number}") for entry in classes for number in range(count)]
+    values = [
+        (c.id, c.wnid, name, f"{c.id}/{name}", 0, 9, sha256(f"{count} {c.id} {name}".encode()))
+        for c, name in names
+    ]
+    rows = [dict(zip(SCHEMA.names, (*value, "ok", ""), strict=True)) for value in values]
+    return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+
+def _commit(run: Run, name: StageId, job: Job[Any]) -> Marker:
+    """Commit a job's shard with small files and the facts that a report shows."""
+    files, rows, summary = _shard(run, name, job)
+    return ShardStore(run.store, name.kind).commit(
+        job.key,
+        shard=job.shard,
         files=files,
-        facts=ShardFacts(rows=rows, classes=3, seconds=90.0, device="cpu", summary=summary or {}),
+        facts=ShardFacts(rows=rows, classes=3, seconds=90.0, device="cpu", summary=summary),
         clock=lambda: datetime(2030, 5, 6, 7, 8, tzinfo=UTC),
     )
 
 
-def _save(run: Run, name: str, markers: list[Marker]) -> None:
-    save_manifest(run.store, run.name, Manifest.of(name, markers))
+def _shard(run: Run, name: StageId, job: Job[Any]) -> tuple[dict[str, bytes], int, dict[str, Any]]:
+    """Return the files of a shard, its rows and its summary."""
+    match name.kind:
+        case "squeeze":
+            teacher = {"model": "resnet18_small-w4", "accuracy": 91.5, "top5": 99.0, "epochs": 1}
+            return {"safetensors": b"w", "json": _teacher(run)}, 1, teacher
+        case "recover":
+            number = int(name.image_set == "random_real")
+            return {"parquet": _images(number), "trace.json": _trace()}, 6, {}
+        case "relabel":
+            return {"parquet": _images(2)}, 6, {}
+        case _:
+            summary = result(job.payload.set_name, job.payload.seed)
+            return {"json": json.dumps(summary).encode()}, 1, summary
+
+
+def _teacher(run: Run) -> bytes:
+    spec = TeacherSpec(
+        model=run.config.squeeze.model,
+        num_classes=len(CLASSES),
+        class_hash=JobPlan(run).index.class_hash,
+        mean=(0, 0, 0),
+        std=(1, 1, 1),
+        side=8,
+        features=16,
+        origin="nowhere",
+    )
+    return spec.to_json()
 
 
 def _pixels(seed: int, count: int) -> np.ndarray[Any, np.dtype[np.uint8]]:

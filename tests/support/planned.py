@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
@@ -12,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from distill_core.config.load import load_run
+from distill_core.data.index_files import open_index
 from distill_core.data.ingest import ingest
+from distill_core.keys import NUMERICS
 from distill_core.models.spec import TeacherSpec
 from distill_core.storage.manifest import Manifest, load_manifest, save_manifest
 from distill_core.storage.markers import Marker, ShardFacts
@@ -20,6 +21,7 @@ from distill_core.storage.shard_store import ShardStore, new_token
 from distill_core.storage.store import Store
 from tasks.jobs import Job
 from tasks.run import Run, create_run
+from tasks.stages.dataset_record import record_dataset
 from tasks.stages.inputs import NotReady
 from tasks.stages.names import StageId
 from tasks.stages.plan import JobPlan, manifests_of
@@ -52,7 +54,7 @@ class Workshop:
         """Do the ingest stage."""
         for path, data in self._index.items():
             run.store.put(path, data)
-        run.store.put(run.path("ingest.json"), json.dumps({"dataset": self.dataset}).encode())
+        record_dataset(run, open_index(run.store, self.dataset))
 
     def finished(self, store: Store, name: str, *overrides: str) -> Run:
         """Return a run of which every stage is done."""
@@ -72,7 +74,7 @@ def finish(run: Run, stage: str) -> None:
     """Commit what a stage lacks and write its manifests."""
     for name, part in JobPlan(run).jobs(StageId(stage)).items():
         made = [replace(commit(run, stage, job), shard=job.shard) for job in part]
-        save_manifest(run.store, run.name, Manifest.of(str(name), made))
+        save_manifest(run.store, run.name, Manifest.of(str(name), made, numerics=NUMERICS))
 
 
 def commit(run: Run, stage: str, job: Job) -> Marker:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from distill_core.config.data import DataConfig
 from distill_core.data import ingest as ingest_module
-from distill_core.data.index import DatasetIndex, load_index, number_classes
+from distill_core.data.index import DatasetIndex, number_classes
+from distill_core.data.index_files import load_index
 from distill_core.data.ingest import Contents, ingest
 from distill_core.data.real_images import RealImages
 from distill_core.errors import DataError

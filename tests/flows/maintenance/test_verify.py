@@ -13,11 +13,12 @@ import pytest
 
 from distill_core.storage.digest import sha256
 from distill_core.storage.manifest import load_manifest
+from distill_core.storage.records import seal_json
 from distill_core.storage.shard_store import ShardStore
 from flows.maintenance.verify import locate_damage, verify_run, verify_with_progress
 from tasks.run import Run
 from tests.support.cli import Distill
-from tests.support.fabricate import finished_run
+from tests.support.fabricate import finished_run, marker_path
 
 
 @pytest.fixture
@@ -38,8 +39,8 @@ def file_of(run: Run, stage: str) -> str:
 def test_a_sound_run_has_no_damage(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     verdict = verify_with_progress(run)
     assert verdict.damage == ()
-    assert verdict.files == 1 + 2 * 2 + 2 + 6
-    assert verdict.summary("tiny").startswith("tiny: verified 13 files of 11 shards")
+    assert verdict.files == 2 + 2 * 2 + 2 + 6
+    assert verdict.summary("tiny").startswith("tiny: verified 14 files of 11 shards")
     assert "verify" in capsys.readouterr().err
 
 
@@ -73,21 +74,23 @@ def test_a_missing_file_is_found(run: Run) -> None:
 
 
 def test_a_missing_marker_is_found(run: Run) -> None:
-    run.store.delete("recover/_done/0.json")
+    path = marker_path(run, "recover")
+    run.store.delete(path)
     (damage,) = verify_run(run).damage
-    assert (damage.path, "is missing" in damage.problem) == ("recover/_done/0.json", True)
+    assert (damage.path, "is missing" in damage.problem) == (path, True)
 
 
 def test_a_marker_that_is_not_json_is_found(run: Run) -> None:
-    run.store.put("recover/_done/0.json", b'{"key": ')
+    run.store.put(marker_path(run, "recover"), b'{"key": ')
     (damage,) = verify_run(run).damage
     assert "cannot be read" in damage.problem
 
 
 def test_a_file_missing_in_a_marker_is_found(run: Run) -> None:
-    tree = json.loads(run.store.read("recover/_done/0.json"))
+    path = marker_path(run, "recover")
+    tree = json.loads(run.store.read(path))
     tree["files"] = [info for info in tree["files"] if info["suffix"] != "parquet"]
-    run.store.put("recover/_done/0.json", json.dumps(tree).encode())
+    run.store.put(path, seal_json(tree))
     (damage,) = verify_run(run).damage
     assert "the marker has none" in damage.problem
 
@@ -96,18 +99,18 @@ def replace_labels(run: Run, data: bytes) -> None:
     """Put other bytes in the first label shard, marker and manifest agreeing with them."""
     path, facts = file_of(run, "relabel"), {"bytes": len(data), "sha256": sha256(data)}
     run.store.put(path, data)
-    marker = json.loads(run.store.read("relabel/_done/0.json"))
+    marker = json.loads(run.store.read(marker_path(run, "relabel")))
     marker["files"][0] |= facts
-    run.store.put("relabel/_done/0.json", json.dumps(marker).encode())
+    run.store.put(marker_path(run, "relabel"), seal_json(marker))
     edit_manifest(run, "relabel", files=[["parquet", len(data), sha256(data)]])
 
 
 def edit_manifest(run: Run, stage: str, **facts: object) -> None:
-    """Change the first entry of a manifest by hand."""
+    """Change the first entry of a manifest, with the digest that it then has."""
     path = run.path(f"{stage}.manifest.json")
     tree = json.loads(run.store.read(path))
     tree["entries"][0] |= facts
-    run.store.put(path, json.dumps(tree).encode())
+    run.store.put(path, seal_json(tree))
 
 
 def test_a_parquet_file_of_too_few_rows_is_found(run: Run) -> None:
@@ -172,7 +175,7 @@ def test_a_manifest_that_was_edited_is_found(
     edit_manifest(run, "relabel", **facts)
     (damage,) = verify_run(run).damage
     assert damage.path == run.path("relabel.manifest.json")
-    assert damage.problem.startswith(f"shard relabel-0: {problem}")
+    assert damage.problem.startswith(f"shard c00000-00002_i000-001_v0000-0001: {problem}")
     assert distill("verify", run.name, "--store", run.store.url).code == 1
 
 

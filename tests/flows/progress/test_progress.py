@@ -135,7 +135,9 @@ def test_events_are_numbered_parts_of_json_lines(tmp_path: Path) -> None:
     assert run.store.names(folder) == ("d-0000.jsonl", "d-0001.jsonl")
     lines = run.store.read(f"{folder}/d-0000.jsonl").decode().splitlines()
     events = [json.loads(line) for line in lines]
-    assert [e["event"] for e in events] == ["stage_started", "job_finished", "stage_finished"]
+    assert [e["event"] for e in events] == [
+        *("stage_started", "job_finished", "stage_finished", "end_of_part")
+    ]
     assert events[1]["at"] == "2030-01-02T00:00:00.000+00:00"
     assert (events[1]["shard"], events[1]["won"]) == ("a", True)
 

@@ -199,6 +199,7 @@ def test_the_json_has_the_promised_keys(
         "run",
         "preset",
         "complete",
+        "problem",
         "missing",
         "stages",
         "gpu_hours",

@@ -167,7 +167,7 @@ ENDLESS = """
 import sys
 from pathlib import Path
 from distill_core.data import real_images
-from distill_core.data.index import load_index
+from distill_core.data.index_files import load_index
 from distill_core.storage.store import Store
 from tests.support.datasets import data_config
 config = data_config(sys.argv[1], format="parquet")

@@ -1,0 +1,112 @@
+"""Verification of a run's own records: each against its digest, its place and the run's plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatch
+
+from distill_core.data.index_files import check_index, description_path
+from distill_core.errors import DataError
+from distill_core.storage.manifest import Manifest, manifest_path
+from distill_core.storage.records import check_seal
+from tasks.run import Run
+from tasks.runs.stage_status import difference, has_current_keys
+from tasks.series import FILE as VERSION
+from tasks.series import version_of
+from tasks.stages.dataset_record import FILE as DATASET
+from tasks.stages.dataset_record import read_dataset_record
+from tasks.stages.inputs import NotReady
+from tasks.stages.names import StageId
+from tasks.stages.plan import JobPlan
+
+# The files of a run that nothing is computed from; other files in its folder are not ours.
+ADVISORY = (
+    "drivers/*.json",
+    "events/*.jsonl",
+    "failed/*.json",
+    "report/index.html",
+    "diff.json",
+    "diff.md",
+)
+REWRITE = "Delete it: it is for people, and nothing is computed from it."
+
+
+@dataclass(frozen=True)
+class Damage:
+    """One file that does not match the digests or the facts that are recorded about it."""
+
+    path: str
+    problem: str
+
+    def __str__(self) -> str:
+        """Return ``path: problem``."""
+        return f"{self.path}: {self.problem}"
+
+
+def check_records(run: Run) -> Iterator[Damage]:
+    """Yield the damage of a run's records, without manifests, and of the index of its dataset."""
+    yield from _dataset(run)
+    try:
+        version_of(run)
+    except DataError as error:
+        yield Damage(run.path(VERSION), str(error))
+    yield from _advisory(run)
+
+
+def _dataset(run: Run) -> Iterator[Damage]:
+    try:
+        record = read_dataset_record(run)
+    except DataError as error:
+        yield Damage(run.path(DATASET), str(error))
+        return
+    if record is not None:
+        try:
+            check_index(run.store, record.dataset)
+        except DataError as error:
+            yield Damage(description_path(record.dataset), str(error))
+
+
+def check_plan(run: Run, manifests: Mapping[StageId, Manifest]) -> Iterator[Damage]:
+    """Yield the manifests that do not list the shards of the run's plan.
+
+    Args:
+        run: the run.
+        manifests: those that exist and can be read.
+
+    Raises:
+        DataError: the plan reads a file that is damaged.
+    """
+    plan = JobPlan(run)
+    for stage in dict.fromkeys(name.stage for name in manifests):
+        try:
+            jobs = plan.jobs(stage)
+        except NotReady:
+            continue  # the manifest that is missing is reported
+        for name, part in jobs.items():
+            manifest = manifests.get(name)
+            if manifest is None or not has_current_keys(manifest):
+                continue
+            expected = [(job.shard, job.key) for job in part if job.shard not in manifest.missing]
+            if [(entry.shard, entry.key) for entry in manifest.entries] != expected:
+                problem = difference(run, manifests, {name: part})
+                yield Damage(manifest_path(run.name, str(name)), problem)
+
+
+def _advisory(run: Run) -> Iterator[Damage]:
+    """Yield the files for people that were changed; those of older versions have no digest."""
+    folder = run.path("")
+    for file in run.store.files(run.path()):
+        if not any(fnmatch(file.path.removeprefix(folder), pattern) for pattern in ADVISORY):
+            continue
+        yield from _sealed(run, file.path)
+
+
+def _sealed(run: Run, path: str) -> Iterator[Damage]:
+    try:
+        sealed = check_seal(run.store.read(path), where=run.store.uri(path), remedy=REWRITE)
+    except DataError as error:
+        yield Damage(path, str(error))
+        return
+    if run.sealed and not sealed:
+        yield Damage(path, f"has no digest, so it was damaged or edited. {REWRITE}")
