@@ -2,9 +2,10 @@
 
 Backends raise the errors of their libraries, which `store.py` translates into our own.
 
-They give two guarantees beyond plain fsspec. A final name never holds a partial object: local
-files are written to a hidden sibling first, objects are uploaded in one PUT. And a conditional
-create has exactly one winner: by a hard link on local disk, by ``If-None-Match`` in a bucket.
+They give three guarantees beyond plain fsspec. A final name never holds a partial object: local
+files are written to a hidden sibling first, objects are uploaded in one PUT. A conditional create
+has exactly one winner: by a hard link on most disks, by ``If-None-Match`` in a bucket. And a write
+returns only after the size of the file, or the digest of the object, was compared with the data.
 """
 
 from __future__ import annotations
@@ -15,20 +16,16 @@ import secrets
 import stat
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Protocol
 
-from distill_core.storage.error_hints import code_of
 from distill_core.storage.filesystems import loaded_errors, open_filesystem
-from distill_core.storage.listing import PARTIAL, Lists, ListsDisk, ListsObjects
-
-MAX_CREATE_BYTES = (
-    64 * 2**20
-)  # s3fs uploads in parts from 100 MiB, where some stores ignore conditions
+from distill_core.storage.listing import PARTIAL, Lists, ListsDisk
+from distill_core.storage.object_backend import ObjectBackend
 
 # fsspec's memory file system checks and writes in two steps, and its readers share a cursor.
 _MEMORY_LOCK = threading.RLock()
@@ -71,7 +68,7 @@ class Backend(Lists, Protocol):
 
 @dataclass(frozen=True)
 class LocalBackend(ListsDisk):
-    """A folder on a disk that supports hard links."""
+    """A folder on a disk."""
 
     root: str
 
@@ -130,79 +127,10 @@ class LocalBackend(ListsDisk):
                 stream.write(data)
                 stream.flush()
                 os.fsync(stream.fileno())
+                _check_size(os.fstat(stream.fileno()).st_size, len(data))
             yield partial
         finally:
             partial.unlink(missing_ok=True)
-
-
-@dataclass(frozen=True)
-class ObjectBackend(ListsObjects):
-    """A bucket and prefix, or any other fsspec file system that publishes whole objects."""
-
-    fs: Any  # fsspec has no types
-    root: str
-    lock: AbstractContextManager[Any] = field(default_factory=nullcontext)
-
-    def read(self, path: str) -> bytes:
-        """Return a whole object; FileNotFoundError if there is none."""
-        with self.lock:
-            return bytes(self.fs.cat_file(self._full(path)))
-
-    def is_file(self, path: str) -> bool:
-        """Return whether an object exists at a path; a common prefix is not an object."""
-        # Not fs.isfile, which returns False on every error, including a lost connection.
-        with self.lock:
-            try:
-                return bool(self.fs.info(self._full(path))["type"] == "file")
-            except FileNotFoundError:
-                return False
-
-    def entries(self, folder: str) -> Iterator[tuple[str, bool]]:
-        """Yield (name, is a folder) of everything directly below a prefix."""
-        full = self._full(folder).rstrip("/")
-        with self.lock:
-            try:
-                listed = self.fs.ls(full, detail=True, refresh=True)
-            except FileNotFoundError:
-                return
-        for entry in listed:
-            parent, _, name = entry["name"].rstrip("/").rpartition("/")
-            if name and parent.lstrip("/") == full.lstrip("/"):
-                yield name, entry["type"] == "directory"
-
-    def put(self, path: str, data: bytes) -> None:
-        """Upload an object, which the store publishes when it is complete."""
-        with self.lock:
-            self.fs.pipe_file(self._full(path), data)
-
-    def create(self, path: str, data: bytes) -> bool:
-        """Upload an object with one conditional PUT."""
-        if len(data) > MAX_CREATE_BYTES:
-            raise ValueError(f"{path}: {len(data)} bytes, at most {MAX_CREATE_BYTES} expected")
-        with self.lock:
-            try:
-                self.fs.pipe_file(self._full(path), data, mode="create")
-            except FileExistsError:
-                return False
-            except OSError as error:
-                # Ceph refuses with an error that s3fs does not recognise.
-                if error.errno == errno.EINVAL and self.is_file(path):
-                    return False
-                if code_of(error) == "NotImplemented":
-                    raise NotImplementedError(path) from error
-                raise
-        return True
-
-    def delete(self, path: str) -> None:
-        """Delete an object; a missing one is not an error."""
-        with self.lock:
-            try:
-                self.fs.rm_file(self._full(path))
-            except FileNotFoundError:
-                return
-
-    def _full(self, path: str) -> str:
-        return f"{self.root.rstrip('/')}/{path}"
 
 
 def open_backend(url: str) -> Backend:
@@ -225,3 +153,9 @@ def _open(url: str, _pid: int) -> Backend:
 def foreign_errors() -> tuple[type[Exception], ...]:
     """Return the errors that a backend may raise, those of loaded client libraries included."""
     return (OSError, *loaded_errors(FOREIGN_ERRORS))
+
+
+def _check_size(actual: int, expected: int) -> None:
+    """Refuse a file that is shorter than what was written to it, whatever the system reported."""
+    if actual != expected:
+        raise OSError(errno.EIO, f"the disk holds {actual} of {expected} bytes")

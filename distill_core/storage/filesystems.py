@@ -2,12 +2,15 @@
 
 Every fault of a bucket is retried in exactly one place. botocore repeats whole requests (temporary
 refusals, 5xx, time-outs, lost connections); the retry loop of s3fs around it is switched off.
-`Steady` repeats the faults that botocore does not: interrupted response bodies, and 409.
+`Steady` repeats the faults that botocore does not: interrupted response bodies, uploads that
+arrived altered, and 409.
 """
 
 from __future__ import annotations
 
+import base64
 import errno
+import hashlib
 import os
 import random
 import re
@@ -32,6 +35,7 @@ CONNECT_SECONDS = 10
 READ_SECONDS = 30  # without receiving a byte
 REPEATS = 5  # attempts by `Steady`, which waits at most 0.1 + 0.2 + 0.4 + 0.8 = 1.5 seconds
 FIRST_WAIT_SECONDS = 0.1
+PART_BYTES = 50 * 2**20  # objects of at least two parts are uploaded in parts
 
 S3_OPTIONS: Mapping[str, Any] = MappingProxyType(
     {
@@ -49,6 +53,8 @@ S3_OPTIONS: Mapping[str, Any] = MappingProxyType(
             # them as data. Our own sha256 covers the data from end to end.
             "request_checksum_calculation": "when_required",
             "response_checksum_validation": "when_required",
+            # With Content-MD5 over https, botocore would leave the sha256 of the body out.
+            "s3": {"payload_signing_enabled": True},
         },
     }
 )
@@ -64,7 +70,17 @@ BROKEN_BODIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "botocore.exceptions": ("ResponseStreamingError", "IncompleteReadError"),
     }
 )
-CONFLICTS = frozenset({"ConditionalRequestConflict", "OperationAborted"})
+TEMPORARY = frozenset(
+    {
+        "ConditionalRequestConflict",
+        "OperationAborted",
+        "BadDigest",  # the body does not match Content-MD5: it was altered on its way
+        "IncompleteBody",
+        "XAmzContentSHA256Mismatch",
+        "EntityTooSmall",  # a part was cut on its way
+        "InvalidPart",  # a part was acknowledged and lost
+    }
+)
 
 
 class Steady:
@@ -77,6 +93,12 @@ class Steady:
         """Wrap a file system of s3fs."""
         fs.retries = 1  # disables the loop in s3fs, around the one in botocore
         self._fs = fs
+
+    def pipe_file(self, path: str, data: bytes, **options: Any) -> None:
+        """Upload an object with its MD5, so that the server refuses a body that was altered."""
+        digest = base64.b64encode(md5(data)).decode()
+        options |= {"ContentMD5": digest, "chunksize": PART_BYTES}
+        _with_retries(self._fs.pipe_file, path, data, **options)
 
     def __reduce__(self) -> tuple[Callable[[], Steady], tuple[()]]:
         """Pickle without state: the other process opens its own client with its own credentials."""
@@ -126,6 +148,11 @@ def split_address(key: str, url: str) -> SplitResult:
     return parts
 
 
+def md5(data: bytes) -> bytes:
+    """Return the digest by which S3 servers check and describe what they receive."""
+    return hashlib.md5(data, usedforsecurity=False).digest()
+
+
 def loaded_errors(names: Mapping[str, tuple[str, ...]]) -> Iterator[type[Exception]]:
     """Yield the exceptions of a table (module -> names) whose modules are loaded."""
     for module, classes in names.items():
@@ -169,4 +196,4 @@ def _call(call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
 
 
 def _is_temporary(error: Exception) -> bool:
-    return isinstance(error, tuple(loaded_errors(BROKEN_BODIES))) or code_of(error) in CONFLICTS
+    return isinstance(error, tuple(loaded_errors(BROKEN_BODIES))) or code_of(error) in TEMPORARY

@@ -46,7 +46,8 @@ from tests.support.repository import ROOT
 WRITES = re.compile(r"[rwxab+t]*[wxa+][rwxab+t]*")
 # Who opens files for writing: the store's own backend, and the log of a local server.
 KNOWN = {
-    "distill_core/storage/backends.py",  # where the promise is kept
+    "distill_core/storage/backends.py",  # where the promise is kept: on disks
+    "distill_core/storage/object_backend.py",  # and in buckets
     "flows/orchestration/api.py",  # the log of a server of our own
     "tasks/pools/session_folder.py",  # a lock beside Ray's folder on this machine
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -23,6 +24,7 @@ class Exchange(Protocol):
     method: str
     path: str  # with the query
     headers: list[tuple[str, str]]
+    body: bytes  # of the request
 
     def forward(self) -> Answer:
         """Let the server carry the request out, and return its answer."""
@@ -98,6 +100,33 @@ def flipped_bit(exchange: Exchange) -> None:
     if body:
         body[len(body) // 2] ^= 1
     exchange.send(Answer(answer.status, answer.headers, bytes(body), answer.length))
+
+
+def flipped_upload(exchange: Exchange) -> None:
+    """Change one bit in the middle of the request's body; the client gets the server's answer."""
+    body = bytearray(exchange.body)
+    if body:
+        body[len(body) // 2] ^= 1
+    exchange.body = bytes(body)
+    exchange.send(exchange.forward())
+
+
+def halved_upload(exchange: Exchange) -> None:
+    """Pass on half of the request's body; the client gets the server's answer."""
+    exchange.body = exchange.body[: len(exchange.body) // 2]
+    exchange.send(exchange.forward())
+
+
+def lost_upload(exchange: Exchange) -> None:
+    """Acknowledge a request that does not reach the server."""
+    exchange.send(Answer(200, (("ETag", f'"{hashlib.md5(exchange.body).hexdigest()}"'),), b"", "0"))
+
+
+def unlisted(exchange: Exchange) -> None:
+    """Answer a listing with nothing, whatever is stored."""
+    body = b'<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"/>'
+    headers = (("Content-Type", "application/xml"),)
+    exchange.send(Answer(200, headers, body, str(len(body))))
 
 
 def without_condition(exchange: Exchange) -> None:

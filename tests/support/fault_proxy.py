@@ -190,7 +190,7 @@ class Held:
         self._handler = handler
         self.method, self.path = handler.command, handler.path
         self.headers = list(handler.headers.items())
-        self._body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
+        self.body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
 
     def forward(self) -> Answer:
         """Let the server carry the request out, and return its answer."""
@@ -202,8 +202,8 @@ class Held:
             for name, value in self.headers:
                 if name.lower() not in HOP_BY_HOP:
                     link.putheader(name, value)
-            link.putheader("Content-Length", str(len(self._body)))
-            link.endheaders(self._body)
+            link.putheader("Content-Length", str(len(self.body)))
+            link.endheaders(self.body)
             reply = link.getresponse()
             body, length = reply.read(), reply.getheader("Content-Length")
         headers = tuple((n, v) for n, v in reply.getheaders() if n.lower() not in HOP_BY_HOP)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import threading
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from distill_core.errors import ConfigError, DataError, StorageError
-from distill_core.storage import backends, filesystems
+from distill_core.storage import backends, filesystems, object_backend
 from distill_core.storage import store as store_module
 from distill_core.storage.store import Store, probe
 from tests.support.places import THREADS, local_store, memory_store
@@ -230,6 +231,17 @@ def test_a_writer_killed_by_an_exception_leaves_nothing_at_a_final_name(
     assert store.create("data/x", b"whole")
 
 
+@pytest.mark.parametrize("call", ["put", "create"])
+def test_a_disk_that_keeps_half_of_what_was_written_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    monkeypatch.setattr(os, "fsync", lambda number: os.ftruncate(number, 5))
+    store = local_store(tmp_path)
+    with pytest.raises(StorageError, match=r"data/x: cannot be written \(the disk holds 5 of 10"):
+        getattr(store, call)("data/x", b"0123456789")
+    assert store.files("", partial=True) == ()
+
+
 def test_partial_files_of_a_killed_process_are_never_listed(tmp_path: Path) -> None:
     store = local_store(tmp_path)
     store.put("_done/a.json", b"x")
@@ -307,16 +319,20 @@ class CephFs:
             raise OSError(22, None)
         self.objects[path] = data
 
-    def info(self, path: str) -> dict[str, str]:
+    def info(self, path: str) -> dict[str, object]:
         """Describe an object."""
         if path not in self.objects:
             raise FileNotFoundError(path)
-        return {"type": "file"}
+        return {"type": "file", "size": len(self.objects[path])}
+
+    def cat_file(self, path: str) -> bytes:
+        """Return an object."""
+        return self.objects[path]
 
 
 def test_a_refusal_without_a_message_counts_only_if_the_object_exists() -> None:
     fs = CephFs()
-    backend = backends.ObjectBackend(fs, "bucket/prefix")
+    backend = object_backend.ObjectBackend(fs, "bucket/prefix")
     assert backend.create("a", b"x")
     assert not backend.create("a", b"x")
     fs.info = lambda path: (_ for _ in ()).throw(FileNotFoundError(path))  # type: ignore[method-assign]
@@ -327,7 +343,7 @@ def test_a_refusal_without_a_message_counts_only_if_the_object_exists() -> None:
 def test_a_conditional_create_too_large_for_one_request_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(backends, "MAX_CREATE_BYTES", 10)
+    monkeypatch.setattr(object_backend, "MAX_CREATE_BYTES", 10)
     with pytest.raises(ValueError, match="11 bytes"):
         memory_store(Path()).create("a", b"x" * 11)
 
