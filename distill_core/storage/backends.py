@@ -23,6 +23,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
 
+from distill_core.storage.exclusive import publish
 from distill_core.storage.filesystems import loaded_errors, open_filesystem
 from distill_core.storage.listing import PARTIAL, Lists, ListsDisk
 from distill_core.storage.object_backend import ObjectBackend
@@ -100,13 +101,9 @@ class LocalBackend(ListsDisk):
             os.replace(partial, self._full(path))
 
     def create(self, path: str, data: bytes) -> bool:
-        """Write a sibling file and link it to the final name, which fails if that exists."""
+        """Write a sibling file and give it the final name, which fails if that exists."""
         with self._partial(path, data) as partial:
-            try:
-                os.link(partial, self._full(path))
-            except FileExistsError:
-                return False
-        return True
+            return publish(partial, self._full(path))
 
     def delete(self, path: str) -> None:
         """Delete a file; a missing one is not an error."""
