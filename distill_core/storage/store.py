@@ -17,6 +17,7 @@ from distill_core.storage.error_hints import hint
 from distill_core.storage.filesystems import split_address
 from distill_core.storage.listing import StoredFile, Upload
 
+PROBES = ".probe"  # folder of the objects by which a store is tried out
 ANOTHER_STORE = "Use another store, or --single-writer with a single driver."
 
 
@@ -183,17 +184,30 @@ def probe(store: Store) -> bool:
 
     Raises:
         StorageError: the store cannot be written at all.
+        StorageRefused: it does not list the object that it created, so that every finished shard
+            would be made again.
     """
-    path, strict = f".probe/{secrets.token_hex(16)}", replace(store, single_writer=False)
+    name, strict = secrets.token_hex(16), replace(store, single_writer=False)
+    path = f"{PROBES}/{name}"
     try:
         first = strict.create(path, b"probe")
     except StorageRefused:
         store.put(path, b"probe")  # raises if plain writes are refused, too
         first = False
     try:
+        _check_listed(store, name)
         return first and not strict.create(path, b"probe")
     finally:
         store.delete(path)
+
+
+def _check_listed(store: Store, name: str) -> None:
+    if name not in store.names(PROBES):
+        raise StorageRefused(
+            f"{store.uri(PROBES)}: {name} was created there, but a listing does not show it, so "
+            "finished shards would not be found. Correct the address (s3://bucket/prefix, without "
+            "doubled or trailing slashes), or use another store."
+        )
 
 
 def _normalised(url: str) -> str:

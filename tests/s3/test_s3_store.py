@@ -17,7 +17,7 @@ from distill_core.config.load import load_run
 from distill_core.errors import ConfigError, StorageError, StorageRefused
 from distill_core.storage.store import Store, probe
 from tasks.run import create_run, open_run
-from tests.support.fault_kinds import error
+from tests.support.fault_kinds import error, unlisted
 from tests.support.fault_proxy import FaultProxy, Rule
 
 SECRETS = {
@@ -58,6 +58,17 @@ def test_a_single_writer_still_uses_conditional_create(s3_store: Store) -> None:
     assert single.create("x", b"first")
     assert not single.create("x", b"second")
     assert single.read("x") == b"first"
+
+
+@pytest.mark.parametrize("single_writer", [False, True])
+def test_a_store_that_does_not_list_what_it_holds_is_refused(
+    proxy: FaultProxy, s3_store: Store, single_writer: bool
+) -> None:
+    proxy.rules = [Rule(unlisted, "GET", "list-type=2", times=None)]
+    with pytest.raises(StorageRefused, match=r"\.probe: .* a listing does not show it"):
+        probe(replace(s3_store, single_writer=single_writer))
+    proxy.rules = []
+    assert s3_store.files("") == ()
 
 
 @on_moto
