@@ -17,6 +17,43 @@ DistillError            retryable = False
 └── ClusterError        retryable: a node, actor or worker process was lost or did not start
 """
 
+from __future__ import annotations
+
+import reprlib
+
+MAX_LINE = 1000  # characters of a message in one line
+SHOWN = 120  # characters of a value in a message
+
+
+def one_line(error: object) -> str:
+    """Return a message in one line of printable characters; a long one loses its middle."""
+    text = " ".join(str(error).split())
+    if len(text) > MAX_LINE:
+        text = f"{text[: MAX_LINE * 2 // 3]} ... {text[-MAX_LINE // 4 :]}"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def shown(value: object) -> str:
+    """Return a value as Python writes it, shortened, for messages."""
+    text = _SHORT.repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+
+
+class _Short(reprlib.Repr):
+    """Bounded in length, depth and time, also for numbers that Python refuses to write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = SHOWN
+        self.maxdict = self.maxlist = self.maxtuple = 8
+
+    def repr_int(self, x: int, level: int) -> str:
+        """Return a number, or the length of a very long one."""
+        return repr(x) if x.bit_length() < 256 else f"a number of {x.bit_length()} bits"
+
+
+_SHORT = _Short()
+
 
 class DistillError(Exception):
     """Base of every error this project raises on purpose."""

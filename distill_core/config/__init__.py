@@ -1,6 +1,7 @@
 """Configuration: one frozen tree of every setting that decides a result.
 
 load:      presets, YAML files and overrides; fingerprints.
+parsing:   YAML of bounded size; explain: the first problem of a tree, in one line.
 schema:    `RunConfig`, the whole tree.
 data:      the dataset.
 training:  networks, optimisers, schedules and the squeeze stage.

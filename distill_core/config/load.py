@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
+from distill_core.config.explain import explain, suggest
+from distill_core.config.parsing import MAX_YAML_BYTES, MAX_YAML_DEPTH, Tree, parse_yaml
 from distill_core.config.schema import RunConfig
-from distill_core.errors import ConfigError
+from distill_core.errors import ConfigError, shown
 
-MAX_YAML_BYTES = 1_000_000
-Tree = dict[str, Any]
+__all__ = ["fingerprint", "load_run", "parse_yaml", "preset_names", "to_yaml", "validate_run"]
+
+MAX_PARENTS = 20  # files that extend each other
 
 
 def preset_names() -> tuple[str, ...]:
@@ -48,7 +50,7 @@ def validate_run(tree: Mapping[str, Any], *, where: str) -> RunConfig:
     try:
         return RunConfig.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(_explain(error, where)) from None
+        raise ConfigError(explain(error, where, RunConfig)) from None
 
 
 def to_yaml(run: RunConfig) -> str:
@@ -67,60 +69,55 @@ def fingerprint(run: RunConfig) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """SafeLoader that rejects duplicate keys; plain YAML silently keeps the last one."""
-
-
-def _no_duplicates(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> Tree:
-    keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
-    for key in keys:
-        if keys.count(key) > 1:
-            raise yaml.YAMLError(f"duplicate key {key!r}")
-    return {str(key): value for key, value in loader.construct_mapping(node, deep=True).items()}
-
-
-_UniqueKeyLoader.add_constructor("tag:yaml.org,2002:map", _no_duplicates)
-
-
-def parse_yaml(text: str, *, where: str) -> Any:
-    """Parse YAML; tags, duplicate keys and large numbers of aliases are rejected."""
-    if len(text) > MAX_YAML_BYTES or text.count("*") > 1000:
-        raise ConfigError(
-            f"{where}: {len(text)} characters of YAML, at most {MAX_YAML_BYTES} expected, with "
-            "at most 1000 asterisks. Remove what is not part of a run."
-        )
-    try:
-        return yaml.load(text, Loader=_UniqueKeyLoader)
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{where}: invalid YAML: {reason}.") from None
-
-
 def _resolve(name: str, *, children: tuple[str, ...]) -> Tree:
     """Read one file and merge it over the preset it extends."""
-    if name in children:
+    if name in children or len(children) > MAX_PARENTS:
         raise ConfigError(
-            f"{name}: extends itself through {' -> '.join(children)}. Remove one `extends`."
+            f"{name}: extends itself through {' -> '.join(children[-3:])}. Remove one `extends`."
         )
     tree = parse_yaml(_read(name), where=name)
     if not isinstance(tree, dict):
+        kind = "empty" if tree is None else f"a {type(tree).__name__}"
         raise ConfigError(
-            f"{name}: a {type(tree).__name__}, expected a YAML mapping of a run's keys."
+            f"{name}: {kind}, expected a YAML mapping of a run's keys. `distill show PRESET` "
+            "prints one."
         )
     parent = tree.pop("extends", None)
-    return tree if parent is None else _merge(_resolve(parent, children=(*children, name)), tree)
+    if parent is None:
+        return tree
+    if not isinstance(parent, str):
+        raise ConfigError(
+            f"{name}: extends = {shown(parent)}: expected the name of a preset, or the path of a "
+            ".yaml file. Correct it."
+        )
+    return _merge(_resolve(parent, children=(*children, name)), tree)
 
 
-def _read(name: str) -> str:
+def _read(name: str) -> bytes:
+    """Return the content of a preset or of a file, but no more than a parser accepts."""
     if name.endswith((".yaml", ".yml")):
-        path = Path(name)
-        if not path.is_file():
-            raise ConfigError(f"{name}: no such file. Check the path.")
-        return path.read_text(encoding="utf-8")
+        return _read_file(Path(name))
     if name not in preset_names():
-        hint = _suggest(name, preset_names()) or "Run `distill show` for a list of presets."
+        hint = suggest(name, preset_names()) or "Run `distill show` for a list of presets."
+        if Path(name).suffix or "/" in name:
+            hint = "A file of your own has a name that ends in .yaml."
         raise ConfigError(f"{name}: no such preset. {hint}")
-    return (resources.files("distill_core.presets") / f"{name}.yaml").read_text(encoding="utf-8")
+    return (resources.files("distill_core.presets") / f"{name}.yaml").read_bytes()
+
+
+def _read_file(path: Path) -> bytes:
+    try:
+        if path.is_dir():
+            raise ConfigError(f"{path}: a folder, expected a file of YAML. Correct the path.")
+        if not path.is_file():
+            raise ConfigError(f"{path}: no such file. Check the path.")
+        with path.open("rb") as file:
+            return file.read(MAX_YAML_BYTES + 1)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(
+            f"{path}: cannot be read ({reason}). Check the path and its permissions."
+        ) from None
 
 
 def _merge(base: Tree, top: Tree) -> Tree:
@@ -138,13 +135,18 @@ def _apply_override(tree: Tree, override: str, *, where: str) -> None:
     dotted, equals, text = override.partition("=")
     if not equals or not dotted:
         raise ConfigError(
-            f"{where}: override {override!r}, expected the form dotted.key=value. Correct it."
+            f"{where}: override {shown(override)}, expected the form dotted.key=value. Correct it."
         )
     *parents, leaf = dotted.split(".")
+    if len(parents) > MAX_YAML_DEPTH:
+        raise ConfigError(
+            f"{where}: override of {shown(dotted)}: {len(parents) + 1} levels, at most "
+            f"{MAX_YAML_DEPTH} expected. Correct the key."
+        )
     node = tree
     for depth, key in enumerate(parents):
         if node.get(key) is None:
-            _check_key(RunConfig, parents[: depth + 1], where=where)
+            _check_key(parents[0], where=where)
             node[key] = {}
         if not isinstance(node[key], dict):
             path = ".".join(parents[: depth + 1])
@@ -153,51 +155,8 @@ def _apply_override(tree: Tree, override: str, *, where: str) -> None:
     node[leaf] = parse_yaml(text, where=f"{where}: {dotted}") if text else None
 
 
-def _check_key(model: type[BaseModel], path: Sequence[str], *, where: str) -> None:
+def _check_key(key: str, *, where: str) -> None:
     """Raise a `ConfigError` for a first-level key that the schema does not contain."""
-    if path[0] not in model.model_fields:
-        hint = _suggest(path[0], model.model_fields)
-        raise ConfigError(f"{where}: {path[0]}: no such key. {hint}".rstrip())
-
-
-def _explain(error: ValidationError, where: str) -> str:
-    """Return the first problem in one line: where, the value, the expectation."""
-    problem = error.errors(include_url=False)[0]
-    path = ".".join(str(part) for part in problem["loc"])
-    match problem["type"]:
-        case "extra_forbidden":
-            *parents, leaf = problem["loc"]
-            hint = _suggest(str(leaf), _fields_at(parents))
-            return f"{where}: {path}: no such key. {hint}".rstrip()
-        case "missing":
-            return f"{where}: {path}: missing, and it has no default. Set {path}=VALUE."
-        case "value_error":
-            return f"{where}: {path or 'run'}: {problem['ctx']['error']}."
-        case _:
-            return f"{where}: {path} = {problem['input']!r}: {_lower(problem['msg'])}."
-
-
-def _fields_at(path: Sequence[str | int]) -> Iterator[str]:
-    """Yield the legal keys of the schema node at `path`."""
-    model: Any = RunConfig
-    for part in path:
-        if isinstance(part, str) and part in getattr(model, "model_fields", {}):
-            model = _model_in(model.model_fields[part].annotation)
-    yield from getattr(model, "model_fields", {})
-
-
-def _model_in(annotation: Any) -> Any:
-    """Return the model class inside `X`, `X | None` or `tuple[X, ...]`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    models = (_model_in(part) for part in getattr(annotation, "__args__", ()))
-    return next((model for model in models if model is not None), None)
-
-
-def _suggest(word: str, known: Any) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"Did you mean {close[0]!r}?" if close else ""
-
-
-def _lower(text: str) -> str:
-    return text[:1].lower() + text[1:]
+    if key not in RunConfig.model_fields:
+        hint = suggest(key, RunConfig.model_fields) or "Remove it."
+        raise ConfigError(f"{where}: {key}: no such key. {hint}")

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from distill_core.config.load import fingerprint, load_run, parse_yaml, to_yaml, validate_run
+from distill_core.config.load import fingerprint, load_run, to_yaml, validate_run
 from distill_core.config.schema import RunConfig
 from distill_core.errors import ConfigError
 
@@ -80,34 +80,6 @@ def test_a_file_extends_a_preset(tmp_path: Path) -> None:
     run, parent = load_run(str(path)), load_run("cda-cifar10")
     assert (run.preset, run.ipc, run.recover.steps) == ("mine", 7, 3)
     assert run.recover.crop == parent.recover.crop
-
-
-def test_files_that_extend_each_other_are_refused(tmp_path: Path) -> None:
-    one, two = tmp_path / "one.yaml", tmp_path / "two.yaml"
-    one.write_text(f"extends: {two}\n")
-    two.write_text(f"extends: {one}\n")
-    assert "extends itself" in message(name=str(one))
-
-
-@pytest.mark.parametrize(
-    ("text", "word"),
-    [
-        ("ipc: 1\nipc: 2", "duplicate key 'ipc'"),
-        ("ipc: !!python/object/apply:os.getcwd []", "invalid YAML"),
-        ("{", "invalid YAML"),
-        ("- 1", "a list, expected a YAML mapping"),
-    ],
-)
-def test_dangerous_or_sloppy_yaml_is_refused(tmp_path: Path, text: str, word: str) -> None:
-    path = tmp_path / "run.yaml"
-    path.write_text(text)
-    assert word in " ".join(message(name=str(path)).split())
-
-
-def test_an_alias_bomb_is_refused_before_it_expands() -> None:
-    bomb = "a: &a [x]\n" + "".join(f"b{n}: [{'*a, ' * 50}]\n" for n in range(40))
-    with pytest.raises(ConfigError, match="characters of YAML"):
-        parse_yaml(bomb, where="bomb")
 
 
 def test_the_tree_is_frozen() -> None:
