@@ -141,6 +141,33 @@ def shard_width(num_classes: int, *, batch_classes: int) -> int:
     return min(width, num_classes)
 
 
+def plan_size(
+    num_classes: int,
+    *,
+    ipc: int,
+    ipc_range: int,
+    batch_size: int,
+    composition: Composition,
+    shard_classes: int | None = None,
+) -> tuple[int, int]:
+    """Return the number of class shards and of batches that `plan_shards` makes of whole classes.
+
+    It takes no time and no memory, whatever the numbers are.
+    """
+    span = batch_classes(composition, batch_size, ipc_range)
+    width = shard_classes or shard_width(num_classes, batch_classes=span)
+    blocks, last = divmod(num_classes, width)
+    ranges, rest = divmod(ipc, ipc_range)
+    batches = 0
+    for indices, times in ((ipc_range, ranges), (rest, 1)):
+        if indices:
+            span = batch_classes(composition, batch_size, indices)
+            groups = blocks * -(-width // span) + -(-last // span)
+            cuts = indices if composition == "one_per_class" else -(-indices // batch_size)
+            batches += times * groups * cuts
+    return (blocks + (last > 0)) * (ranges + (rest > 0)), batches
+
+
 def batch_classes(composition: Composition, batch_size: int, ipc_range: int) -> int:
     """Return the number of classes in a full batch, independent of a short last range."""
     match composition:

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
-from distill_core.config.fields import Fraction, Frozen, Triple
+from distill_core.config.fields import Classes, Fraction, Frozen, Pixels, Triple
 
 
 class DataConfig(Frozen):
     """The labelled image dataset, and the conversion of a real image to a square tensor."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=100)
     format: Literal["digits", "imagefolder", "parquet", "patterns"]
     path: str | None = None  # folder or URL of both splits; digits and patterns need none
     train: str = "train"  # folder, file or glob below `path`
     test: str = "test"
-    num_classes: PositiveInt  # ids, including those of removed classes; must equal the index's
-    side: PositiveInt  # S, in pixels
+    num_classes: Classes  # ids, including those of removed classes; must equal the index's
+    side: Pixels  # S, in pixels
     # squish: resize both sides to S; center_crop: the short side to `resize`, then crop S x S
     load: Literal["squish", "center_crop"] = "squish"
-    resize: PositiveInt | None = None  # short side in pixels, for center_crop only
+    resize: Pixels | None = None  # short side in pixels, for center_crop only
     mean: Triple  # per channel, of pixels in [0, 1]
     std: Triple  # likewise; mean 0 with std 1 is no normalisation
     max_bad_fraction: Fraction = 0.0  # share of unreadable images that is tolerated

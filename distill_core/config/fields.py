@@ -1,4 +1,8 @@
-"""The base class of all parts of a config, and the types of their fields."""
+"""The base class of all parts of a config, and the types of their fields.
+
+Every number of things has an upper limit, far above any use, so that a mistyped value is refused
+when it is read and not after it has filled the memory.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,15 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 NonNegativeFloat = Annotated[float, Field(ge=0.0)]
-NonNegativeInt = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(gt=0, le=1_000_000)]  # of images, steps, epochs, views, ...
+CountOrZero = Annotated[int, Field(ge=0, le=1_000_000)]  # likewise, or an index
+Classes = Annotated[int, Field(gt=0, le=100_000)]
+Pixels = Annotated[int, Field(gt=0, le=4096)]  # of the side of an image or a part of it
+PixelsOrZero = Annotated[int, Field(ge=0, le=4096)]
+Channels = Annotated[int, Field(gt=0, le=2048)]  # of the first layer of a network
+Processes = Annotated[int, Field(gt=0, le=1024)]  # of one training, or threads of one process
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+MAX_TEACHERS = 100
 Triple = tuple[float, float, float]
 Precision = Literal["float32", "float64", "bfloat16"]
 

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import Field, PositiveFloat, field_validator, model_validator
 
 from distill_core.config.committee import CommitteeConfig
-from distill_core.config.fields import Fraction, Frozen, NonNegativeFloat, NonNegativeInt
+from distill_core.config.fields import (
+    MAX_TEACHERS,
+    Count,
+    CountOrZero,
+    Fraction,
+    Frozen,
+    NonNegativeFloat,
+    Pixels,
+    PixelsOrZero,
+)
 from distill_core.config.terms import (
     MEASURED,
     OF_EVERY_CLASS,
@@ -21,6 +31,7 @@ from distill_core.config.terms import (
 )
 from distill_core.sharding import Composition, batch_classes
 
+MAX_CHOICES = 100_000  # sets of voters among the teachers of a committee
 InitName = Literal["gaussian", "real", "mosaic", "herding", "k_center", "judged"]
 
 
@@ -37,7 +48,7 @@ class RollConfig(Frozen):
     """Circular shift of the view."""
 
     mode: Literal["one_sided", "symmetric", "off"]
-    pixels: NonNegativeInt = 0  # one_sided: 0..pixels; symmetric: -pixels..pixels (both inclusive)
+    pixels: PixelsOrZero = 0  # one_sided: 0..pixels; symmetric: -pixels..pixels (both inclusive)
 
     @field_validator("mode", mode="before")
     @classmethod
@@ -49,9 +60,9 @@ class RollConfig(Frozen):
 class MosaicConfig(Frozen):
     """Mosaics of scored real crops (RDED)."""
 
-    images: PositiveInt = 300  # candidate real images per class
-    crops: PositiveInt = 5  # crops per image; the one most like its class is kept
-    factor: PositiveInt  # tiles per side of a mosaic
+    images: Count = 300  # candidate real images per class
+    crops: Count = 5  # crops per image; the one most like its class is kept
+    factor: Pixels  # tiles per side of a mosaic
     scale: tuple[Fraction, Fraction] = (0.08, 1.0)  # area of a crop
     # easiest: crops most like their class first; median: crops of median probability first
     order: Literal["easiest", "median"] = "easiest"
@@ -60,14 +71,14 @@ class MosaicConfig(Frozen):
 class SegmentConfig(Frozen):
     """A part of a recovery with its own resolution and a fresh optimiser (FADRM)."""
 
-    steps: PositiveInt
-    side: PositiveInt | None = None  # in pixels; None: that of the data
+    steps: Count
+    side: Pixels | None = None  # in pixels; None: that of the data
 
 
 class PerturbConfig(Frozen):
     """Perturbation of the teacher's weights by gradient ascent, for every batch (DWA)."""
 
-    steps: PositiveInt
+    steps: Count
     radius: PositiveFloat  # L2 length of the whole move
 
 
@@ -78,19 +89,17 @@ class RecoverConfig(Frozen):
     # judged: real images ranked by the teacher and by a student of the previous rounds
     init: InitName
     mosaic: MosaicConfig | None = None  # required with init: mosaic
-    candidates: PositiveInt | None = None  # real images per class that a round ranks; None: all
-    batch_size: PositiveInt
+    candidates: Count | None = None  # real images per class that a round ranks; None: all
+    batch_size: Count
     composition: Composition = "one_per_class"
-    ipc_range: PositiveInt = 10  # images per class in one class shard
-    shard_classes: PositiveInt | None = (
-        None  # classes in one shard; None: at least 100, in whole batches
-    )
-    steps: NonNegativeInt  # 0 keeps the start; with `init: real`, the random-real baseline
+    ipc_range: Count = 10  # images per class in one class shard
+    shard_classes: Count | None = None  # classes in one shard; None: at least 100, in whole batches
+    steps: CountOrZero  # 0 keeps the start; with `init: real`, the random-real baseline
     lr: PositiveFloat
     betas: tuple[Fraction, Fraction]
     terms: dict[TermName, NonNegativeFloat] = Field(min_length=1)  # weight by name
-    teachers: tuple[NonNegativeInt, ...] = Field(
-        default=(0,), min_length=1
+    teachers: tuple[CountOrZero, ...] = Field(
+        default=(0,), min_length=1, max_length=MAX_TEACHERS
     )  # indices of squeeze, used in turn
     committee: CommitteeConfig | None = None  # instead: several in every step
     first_layer_factor: NonNegativeFloat  # multiplies the statistics gap of the first BN layer
@@ -98,11 +107,11 @@ class RecoverConfig(Frozen):
     flip: bool
     roll: RollConfig
     shared_view: bool = True  # one draw per batch, as published; False: one per image
-    segments: tuple[SegmentConfig, ...] = ()  # sum to `steps`; none: one, at the data's side
+    segments: tuple[SegmentConfig, ...] = Field(
+        default=(), max_length=100
+    )  # sum to `steps`; none: one, at the data's side
     residual: Fraction = 0.0  # share of the start that is mixed in between segments (FADRM)
-    late_groups: PositiveInt = (
-        1  # groups of a shard's images; group g starts at g/late_groups (DELT)
-    )
+    late_groups: Count = 1  # groups of a shard's images; group g starts at g/late_groups (DELT)
     perturb: PerturbConfig | None = None
     flatness: FlatnessConfig | None = None  # required with the term of that name
     # Decay per step of the running average of a batch's statistics (G-VBSM); 0: no average
@@ -188,6 +197,11 @@ class RecoverConfig(Frozen):
         if voters < count and self.composition != "one_per_class":
             raise ValueError(
                 "committee.voters are chosen per ipc_index: set composition = one_per_class"
+            )
+        if (choices := math.comb(count, voters)) > MAX_CHOICES:
+            raise ValueError(
+                f"committee.voters = {voters} of {count} teachers gives {choices} choices, at most "
+                f"{MAX_CHOICES} expected: use fewer teachers"
             )
         if weighting is not None and len(weighting.priors) != count:
             raise ValueError(

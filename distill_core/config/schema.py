@@ -9,13 +9,19 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import PositiveInt, model_validator
+from pydantic import model_validator
 
 from distill_core.config.data import DataConfig
-from distill_core.config.fields import Frozen, NonNegativeInt, Precision
+from distill_core.config.fields import Count, Frozen, Precision, Processes, Seed
 from distill_core.config.recovery import RecoverConfig
 from distill_core.config.students import PosttrainConfig, RelabelConfig, RoundsConfig
 from distill_core.config.training import SqueezeConfig
+from distill_core.sharding import plan_size
+
+# Limits of a plan, which is held in memory; ImageNet-21K with 200 images per class is a fifth.
+MAX_IMAGES = 20_000_000
+MAX_SHARDS = 200_000
+MAX_BATCHES = 2_000_000
 
 
 class RunConfig(Frozen):
@@ -27,9 +33,9 @@ class RunConfig(Frozen):
     differs: str = (
         "not stated"  # differences from the paper or its code; older runs lack this field
     )
-    seed: NonNegativeInt = 0
-    ipc: PositiveInt
-    threads: PositiveInt = (
+    seed: Seed = 0
+    ipc: Count
+    threads: Processes = (
         1  # intra-op threads of every worker; they affect float32 rounding on a CPU
     )
     precision: Precision = (
@@ -105,6 +111,39 @@ class RunConfig(Frozen):
                 "posttrain.rest to mean"
             )
         return self
+
+    @model_validator(mode="after")
+    def _plan_is_bounded(self) -> Self:
+        images = self.data.num_classes * self.ipc
+        if images > MAX_IMAGES:
+            raise ValueError(
+                f"ipc = {self.ipc} with data.num_classes = {self.data.num_classes} is {images} "
+                f"images, expected at most {MAX_IMAGES}: set a smaller ipc"
+            )
+        shards, batches = self._plan_size()
+        per_shard = -(-self.relabel.stored_views // self.relabel.views_per_shard)
+        for name, count, limit, key in (
+            ("class shards", shards, MAX_SHARDS, "recover.ipc_range or recover.shard_classes"),
+            ("batches", batches, MAX_BATCHES, "recover.batch_size"),
+            ("label shards", shards * per_shard, MAX_BATCHES, "relabel.views_per_shard"),
+        ):
+            if count > limit:
+                raise ValueError(
+                    f"the plan has {count} {name}, expected at most {limit}: raise {key}, or set a "
+                    "smaller ipc"
+                )
+        return self
+
+    def _plan_size(self) -> tuple[int, int]:
+        """Return the number of class shards and of batches of one image set."""
+        return plan_size(
+            self.data.num_classes,
+            ipc=self.ipc,
+            ipc_range=self.recover.ipc_range,
+            batch_size=self.recover.batch_size,
+            composition=self.recover.composition,
+            shard_classes=self.recover.shard_classes,
+        )
 
     @model_validator(mode="after")
     def _rounds_are_used(self) -> Self:

@@ -5,10 +5,20 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, model_validator
 
 from distill_core.config.committee import WeightingConfig
-from distill_core.config.fields import Fraction, Frozen, NonNegativeFloat, NonNegativeInt
+from distill_core.config.fields import (
+    MAX_TEACHERS,
+    Classes,
+    Count,
+    CountOrZero,
+    Fraction,
+    Frozen,
+    NonNegativeFloat,
+    Processes,
+    Seed,
+)
 from distill_core.config.training import ModelConfig, OptimizerConfig, ScheduleConfig
 
 LEVELS_FROM = 96  # side in pixels from which views have whole levels, see `transforms.crops`
@@ -28,7 +38,7 @@ class RandAugmentConfig(Frozen):
     """Operations on the stored pixels, drawn per image before the crop (RandAugment)."""
 
     space: Literal["timm", "torchvision"] = "timm"  # the set of operations and their ranges
-    operations: PositiveInt  # applied in sequence
+    operations: Count  # applied in sequence
     magnitude: Annotated[float, Field(ge=0.0, le=10.0)]  # torchvision's 9 of 30 is 3
     spread: NonNegativeFloat = 0.0  # standard deviation of the magnitude
     chance: Fraction = 0.5  # probability that an operation is applied
@@ -39,15 +49,15 @@ class RelabelConfig(Frozen):
 
     scheme: Literal["auto", "features", "logits", "topk", "online"] = "auto"
     bits: Literal[8, 4] = 8  # of a feature
-    topk: PositiveInt | None = None  # logits kept per label; requires scheme=topk (LPQLD)
+    topk: Classes | None = None  # logits kept per label; requires scheme=topk (LPQLD)
     # indices of squeeze; the label is the mean of their logits
-    teachers: tuple[NonNegativeInt, ...] = Field(default=(0,), min_length=1)
+    teachers: tuple[CountOrZero, ...] = Field(default=(0,), min_length=1, max_length=MAX_TEACHERS)
     weighting: WeightingConfig | None = None  # of the mean; None: equal weights
-    views: PositiveInt  # views per image, before pruning
+    views: Count  # views per image, before pruning
     prune: Annotated[float, Field(ge=0.0, lt=1.0)] = (
         0.0  # share of the views that gets no label (LPLD)
     )
-    views_per_shard: PositiveInt = 50  # views in one label shard
+    views_per_shard: Count = 50  # views in one label shard
     rand_augment: RandAugmentConfig | None = None  # applied first
     # Patches per side of a grid whose rows and columns are shuffled before the crop (RDED)
     patches: Annotated[int, Field(ge=2, le=255)] | None = None
@@ -55,7 +65,7 @@ class RelabelConfig(Frozen):
     flip: bool
     mix: MixConfig
     # Images per batch whose own batch norm statistics replace the running ones (BSSL)
-    batch_statistics: Annotated[int, Field(ge=2)] | None = None
+    batch_statistics: Annotated[Count, Field(ge=2)] | None = None
 
     @model_validator(mode="after")
     def _topk_is_consistent(self) -> Self:
@@ -85,7 +95,7 @@ class TemperatureConfig(Frozen):
     """
 
     factor: Fraction | None = None
-    every: PositiveInt | None = None  # epochs
+    every: Count | None = None  # epochs
     floor: PositiveFloat
 
     @model_validator(mode="after")
@@ -105,9 +115,9 @@ class RoundsConfig(Frozen):
     """
 
     # ipc_index at which the second, third, ... round begins; values beyond `ipc` are ignored
-    starts: tuple[PositiveInt, ...] = Field(min_length=1)
+    starts: tuple[Count, ...] = Field(min_length=1, max_length=1000)
     student: ModelConfig
-    epochs: PositiveInt
+    epochs: Count
     warm_lr: PositiveFloat  # of students that continue another; the first uses post-train's lr
 
     @model_validator(mode="after")
@@ -120,17 +130,17 @@ class RoundsConfig(Frozen):
 class PosttrainConfig(Frozen):
     """Training and evaluation of students."""
 
-    students: tuple[ModelConfig, ...] = Field(min_length=1)
-    seeds: tuple[NonNegativeInt, ...] = Field(default=(0,), min_length=1)
+    students: tuple[ModelConfig, ...] = Field(min_length=1, max_length=100)
+    seeds: tuple[Seed, ...] = Field(default=(0,), min_length=1, max_length=1000)
     sets: tuple[SetName, ...] = ("distilled", "random_real", "hard_labels")
-    epochs: PositiveInt
+    epochs: Count
     # cycle: epoch e reads stored view e mod views; random: one view drawn per image shard (LPLD)
     view_order: Literal["cycle", "random"] = "cycle"
-    hard_epochs: tuple[NonNegativeInt, NonNegativeInt] | None = (
+    hard_epochs: tuple[CountOrZero, CountOrZero] | None = (
         None  # first epoch, epoch after the last (HALD)
     )
-    batch_size: PositiveInt
-    micro_batch: PositiveInt | None = None  # images per backward pass; None: the whole batch
+    batch_size: Count
+    micro_batch: Count | None = None  # images per backward pass; None: the whole batch
     optimizer: OptimizerConfig
     schedule: ScheduleConfig = ScheduleConfig()
     loss: Literal["kl", "mse"] = "kl"  # mse compares logits (G-VBSM, EDC)
@@ -147,9 +157,9 @@ class PosttrainConfig(Frozen):
     temperature_squared: bool  # multiply the loss by T^2
     logit_smoothing: Fraction = 0.0  # share of a uniform vector mixed into the raw teacher logits
     ema_decay: Fraction = 0.99  # of the student's weights, per optimiser step
-    evaluate_every: PositiveInt = 10  # epochs between evaluations; the last is always evaluated
-    validation_shard: PositiveInt = 10_000  # test images per job of the final evaluation
-    processes: PositiveInt = 1  # two or more: DDP under Ray Train
+    evaluate_every: Count = 10  # epochs between evaluations; the last is always evaluated
+    validation_shard: Count = 10_000  # test images per job of the final evaluation
+    processes: Processes = 1  # two or more: DDP under Ray Train
     compile: bool = False  # torch.compile for the student; changes the rounding
 
     @model_validator(mode="after")

@@ -5,9 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import PositiveFloat
 
-from distill_core.config.fields import Fraction, Frozen, NonNegativeFloat, NonNegativeInt
+from distill_core.config.fields import (
+    Count,
+    CountOrZero,
+    Fraction,
+    Frozen,
+    NonNegativeFloat,
+    Pixels,
+)
 
 TermName = Literal[  # the functions of recover/terms
     "cross_entropy",
@@ -61,20 +68,18 @@ class ConvolutionsConfig(Frozen):
 
     first_layer_factor: NonNegativeFloat  # multiplies the gaps of the first convolution
     drop_rate: Fraction = 0.0  # probability that a step leaves out a convolution
-    patch: PositiveInt = 16  # activations per side of a patch
+    patch: Pixels = 16  # activations per side of a patch
 
 
 class BarycentreConfig(Frozen):
     """The barycentre of a class: a few points that represent its features (WMDD)."""
 
-    points: (
-        PositiveInt  # per class; image i of a class is compared with point i modulo their number
-    )
+    points: Count  # per class; image i of a class is compared with point i modulo their number
 
 
 class OriginalsConfig(Frozen):
     """The real images whose features the tiles of a mosaic should keep (CIM)."""
 
-    images: PositiveInt  # synthetic images per class whose originals are measured; at least ipc
-    layer: NonNegativeInt  # index of the convolution whose input is compared
-    grid: PositiveInt = 1  # cells per side that the input is pooled to
+    images: Count  # synthetic images per class whose originals are measured; at least ipc
+    layer: CountOrZero  # index of the convolution whose input is compared
+    grid: Pixels = 1  # cells per side that the input is pooled to

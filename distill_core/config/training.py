@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, model_validator
 
-from distill_core.config.fields import Fraction, Frozen, NonNegativeFloat, NonNegativeInt
+from distill_core.config.fields import (
+    MAX_TEACHERS,
+    Channels,
+    Count,
+    CountOrZero,
+    Fraction,
+    Frozen,
+    NonNegativeFloat,
+    PixelsOrZero,
+    Processes,
+)
 
 TeacherKey = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]  # of its marker in squeeze/_done
 
@@ -44,7 +54,7 @@ class ModelConfig(Frozen):
     """A network of `distill_core.models`; teachers and students come from the same table."""
 
     name: Network
-    width: PositiveInt | None = None  # of the first layer; only resnet18_small and convnets
+    width: Channels | None = None  # of the first layer; only resnet18_small and convnets
 
     @property
     def title(self) -> str:
@@ -69,17 +79,17 @@ class ScheduleConfig(Frozen):
     """
 
     zeta: PositiveFloat = 1.0  # 1 ends at 0; 2 is the first half of the cosine (EDC, RDED "eta")
-    warmup_epochs: NonNegativeInt = 0
+    warmup_epochs: CountOrZero = 0
     warmup_start: Fraction = 0.01  # factor of lr in the first warm-up epoch
     per_step: bool = False  # update every optimiser step instead of every epoch
-    milestones: tuple[PositiveInt, ...] = ()  # epochs
+    milestones: tuple[Count, ...] = Field(default=(), max_length=1000)  # epochs
     gamma: Fraction = 0.5
 
 
 class AugmentConfig(Frozen):
     """Augmentation of real training images, drawn per image."""
 
-    pad_crop: NonNegativeInt = 0  # zero padding in pixels, then a random S x S window
+    pad_crop: PixelsOrZero = 0  # zero padding in pixels, then a random S x S window
     crop: tuple[Fraction, Fraction] | None = None  # area of a random resized crop
     flip: bool = True
     cutout: Fraction = 0.0  # side of one zeroed square, as a fraction of S; 0 is off
@@ -88,15 +98,15 @@ class AugmentConfig(Frozen):
 class TrainingConfig(Frozen):
     """Training of a teacher."""
 
-    epochs: PositiveInt
-    batch_size: PositiveInt  # over all processes
+    epochs: Count
+    batch_size: Count  # over all processes
     optimizer: OptimizerConfig
     schedule: ScheduleConfig = ScheduleConfig()
     augment: AugmentConfig
     label_smoothing: Fraction = 0.0
     nesterov: bool = False
-    processes: PositiveInt = 1  # two or more: DDP under Ray Train; BN statistics are per process
-    threads: PositiveInt | None = None  # intra-op threads of this stage; None: those of the run
+    processes: Processes = 1  # two or more: DDP under Ray Train; BN statistics are per process
+    threads: Processes | None = None  # intra-op threads of this stage; None: those of the run
 
 
 class PoolMember(Frozen):
@@ -116,7 +126,9 @@ class SqueezeConfig(Frozen):
     reuse: TeacherKey | None = None  # a teacher of the same store, unchanged
     start: TeacherKey | None = None  # a teacher whose weights the training starts from
     training: TrainingConfig | None = None
-    pool: tuple[PoolMember, ...] = ()  # teachers 1, 2, ...; the one above is teacher 0
+    pool: tuple[PoolMember, ...] = Field(
+        default=(), max_length=MAX_TEACHERS - 1
+    )  # teachers 1, 2, ...; the one above is teacher 0
 
     @model_validator(mode="after")
     def _members_are_valid(self) -> Self:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -11,8 +12,10 @@ from distill_core.sharding import (
     ClassEntry,
     ClassShard,
     Composition,
+    batch_classes,
     class_list_hash,
     plan_shards,
+    plan_size,
     shard_width,
 )
 
@@ -40,6 +43,30 @@ def plan(
         composition=composition,
         shard_classes=shard_classes,
     )
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    composition=st.sampled_from(COMPOSITIONS),
+    count=st.integers(1, 350),
+    ipc=st.integers(1, 9),
+    ipc_range=st.integers(1, 5),
+    batch_size=st.integers(1, 130),
+    multiple=st.integers(0, 3),
+)
+def test_the_size_of_a_plan_is_known_without_making_it(
+    composition: Composition, count: int, ipc: int, ipc_range: int, batch_size: int, multiple: int
+) -> None:
+    shape: dict[str, Any] = {
+        "ipc": ipc,
+        "ipc_range": ipc_range,
+        "batch_size": batch_size,
+        "composition": composition,
+        "shard_classes": multiple * batch_classes(composition, batch_size, ipc_range) or None,
+    }
+    shards = plan_shards(classes(count), **shape)
+    batches = sum(len(shard.grids) for shard in shards)
+    assert plan_size(count, **shape) == (len(shards), batches)
 
 
 @pytest.mark.parametrize("composition", COMPOSITIONS)
