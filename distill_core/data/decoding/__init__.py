@@ -1,6 +1,8 @@
 """Decoding of image files to uint8 arrays, in this process or in several others.
 
-image:     one image.
-rows:      several rows of the index; also the main loop of a decoding process.
-processes: a pool of decoding processes.
+image:       one image.
+orientation: the turn that its metadata state.
+metadata:    their removal, where Pillow fails on them.
+rows:        several rows of the index; also the main loop of a decoding process.
+processes:   a pool of decoding processes.
 """

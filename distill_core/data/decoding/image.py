@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 import io
-import struct
-import zlib
+import warnings
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from distill_core.config.data import DataConfig
+from distill_core.data.decoding.metadata import without_metadata
+from distill_core.data.decoding.orientation import oriented
 from distill_core.errors import DataError
 
 MAX_PIXELS = 50_000_000  # a 12 kB PNG can expand to more than the memory
 # Listed, because Pillow would otherwise start Ghostscript for an EPS file named .jpg.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 BILINEAR = Image.Resampling.BILINEAR
-DAMAGE = (  # raised by Pillow for files that are truncated or inconsistent
-    *(OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError),
-    *(NotImplementedError, RuntimeError, MemoryError, struct.error, zlib.error),
-    *(Image.DecompressionBombError, Image.DecompressionBombWarning),
-)
+
+# Pillow warns of odd metadata without naming the file; what matters of it is an error below.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def decode_image(data: bytes, config: DataConfig, *, where: str = "image") -> np.ndarray:
     """Return an image as (3, S, S) uint8 RGB, EXIF orientation applied.
 
     The first frame of an animation is used, transparency is composited over black, and 16-bit grey
-    becomes 8-bit. An image is decoded to its end, so that truncation is detected.
+    becomes 8-bit. An image is decoded to its end, so that truncation is detected. Metadata never
+    decides whether it can be decoded.
 
     Args:
         data: an encoded image in one of `FORMATS`; its file name does not matter.
@@ -38,20 +38,40 @@ def decode_image(data: bytes, config: DataConfig, *, where: str = "image") -> np
         DataError: it is truncated, not an image, or has more than `MAX_PIXELS`.
     """
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            _check_size(image)
-            # In place: the copy that Pillow would return costs as much as decoding a small image.
-            ImageOps.exif_transpose(image, in_place=True)
-            pixels = np.asarray(_square(_rgb(image), config))
-    except UnidentifiedImageError:
+        pixels = _pixels(data, config)
+    except Exception as error:  # noqa: BLE001 - decoders raise anything for a damaged file
+        pixels = _pixels_alone(data, config, error, where)
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def _pixels_alone(data: bytes, config: DataConfig, first: Exception, where: str) -> np.ndarray:
+    """Decode a file without its metadata, where it failed with them.
+
+    Args:
+        data: an encoded image.
+        config: of the dataset.
+        first: the error of the whole file.
+        where: names the image in errors.
+    """
+    smaller, exif = without_metadata(data)
+    if len(smaller) < len(data):
+        try:
+            return _pixels(smaller, config, exif)
+        except Exception as error:  # noqa: BLE001 - likewise
+            first = error
+    if isinstance(first, UnidentifiedImageError):
         raise DataError(
             f"{where}: {len(data)} bytes that are not an image. Replace the file."
         ) from None
-    except DAMAGE as error:
-        raise DataError(
-            f"{where}: cannot be decoded ({_one_line(error)}). Replace the file."
-        ) from None
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    raise DataError(f"{where}: cannot be decoded ({_one_line(first)}). Replace the file.") from None
+
+
+def _pixels(data: bytes, config: DataConfig, exif: bytes = b"") -> np.ndarray:
+    """Return an image as (S, S, 3) uint8 RGB; `exif`: its data where they were removed."""
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        _check_size(image)
+        image.load()
+        return np.asarray(_square(_rgb(oriented(image, exif)), config))
 
 
 def _check_size(image: Image.Image) -> None:
