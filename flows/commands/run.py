@@ -101,6 +101,7 @@ def redistill(
 
     execution = placement.execution(store)
     resolved = load_run(config.preset, config.changes)
+    _check_server(execution)
     outcome = redistillation.redistill(
         resolved,
         Store(store),
@@ -131,7 +132,13 @@ def start(config: RunConfig, name: str | None, execution: Execution) -> Run:
     from flows.runs import pipeline
 
     store, single_writer = Store(execution.store), execution.single_writer
-    registered = pipeline.prepare(config, store, name=name, single_writer=single_writer)
+    registered = pipeline.prepare(
+        config,
+        store,
+        name=name,
+        single_writer=single_writer,
+        check=lambda: _check_server(execution),
+    )
     return proceed(registered, execution, {})
 
 
@@ -171,6 +178,19 @@ def show_intents(
         return
     terminal.print_table(tables.details(progress))
     terminal.print_lines(*(line for intent in intents for line in intent.lines()))
+
+
+def _check_server(execution: Execution) -> None:
+    """Check the server that Prefect is set to use, before anything is written.
+
+    Raises:
+        ConfigError: it refuses access, or is no Prefect API.
+        ClusterError: it does not answer.
+    """
+    from flows.orchestration import api
+
+    if not execution.local:
+        api.check_server()
 
 
 def _complete(run: Run, execution: Execution, selection: ShardSelection | None = None) -> RunStatus:

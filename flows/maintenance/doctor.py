@@ -48,6 +48,16 @@ PREFECT_PROBE = (
     "import json, prefect, prefect.server.api.server; "
     "print(json.dumps({'version': prefect.__version__}))"
 )
+PREFECT_API_PROBE = """
+import json
+from distill_core.errors import DistillError
+from flows.orchestration import api
+try:
+    api.check_server()
+    print(json.dumps({"address": api.server_address(), "problem": None}))
+except DistillError as error:
+    print(json.dumps({"address": None, "problem": str(error)}))
+"""
 # Without a cache per thread, glibc notices most writes past the end of a buffer and aborts.
 CONVOLUTION_PROBE = """
 import os, sys
@@ -82,7 +92,8 @@ def examine(store: str) -> tuple[Check, ...]:
         store: folder or URL that a run would write to.
     """
     with ThreadPoolExecutor() as pool:
-        imports = [pool.submit(check) for check in (check_torch, check_prefect, check_ray)]
+        slow = (check_torch, check_prefect, check_prefect_api, check_ray)
+        imports = [pool.submit(check) for check in slow]
         convolutions = pool.submit(check_convolutions)
         quick = [
             check_python(),
@@ -182,11 +193,20 @@ def check_prefect(run: Probe = run_probe) -> Check:
     fix = "pip install 'prefect>=3.8.8,<3.9' 'fastapi>=0.139,<0.151'; or use --local."
     if isinstance(facts, str):
         return _fail("prefect server", facts, fix)
-    server = os.environ.get("PREFECT_API_URL", "a temporary server per run")
-    detail = f"{facts['version']}, {server}"
     if not PREFECT.contains(facts["version"]):
-        return Check("prefect server", "WARN", f"{detail}; tested with {PREFECT}", fix)
-    return Check("prefect server", "OK", detail)
+        return Check("prefect server", "WARN", f"{facts['version']}; tested with {PREFECT}", fix)
+    return Check("prefect server", "OK", str(facts["version"]))
+
+
+def check_prefect_api(run: Probe = run_probe) -> Check:
+    """Check that the server of PREFECT_API_URL, if it is set, answers and grants access."""
+    facts = run(PREFECT_API_PROBE)
+    problem = facts if isinstance(facts, str) else facts["problem"]
+    if problem is not None:
+        fix = "Without PREFECT_API_URL a run starts a temporary server; --local needs none."
+        return _fail("prefect api", problem.rstrip("."), fix)
+    assert not isinstance(facts, str)
+    return Check("prefect api", "OK", facts["address"] or "a temporary server per run")
 
 
 def check_fastapi(number: str | None = None) -> Check:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from prefect.server.api.server import SubprocessASGIServer
 
 STARTUP_SECONDS = 120  # a cold database on a busy laptop takes 20 s
+VERSION_PATH = "/admin/version"  # each server has it, behind the password
+ANSWER_SECONDS = 6.0  # for one small request, before a run starts
 
 # Set before Prefect is imported, unless the user has set them.
 DEFAULTS: Mapping[str, str] = {
@@ -43,12 +45,14 @@ def connected() -> Iterator[None]:
     """Connect flows to an API; if a server is started for this, it stops with the block.
 
     Raises:
-        ClusterError: the temporary server did not start.
+        ConfigError: the server of PREFECT_API_URL refuses access, or is no Prefect API.
+        ClusterError: it does not answer, or the temporary server did not start.
     """
     set_defaults()
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     if PREFECT_API_URL.value():
+        check_server()
         yield
         return
     from prefect.logging.handlers import APILogHandler
@@ -94,37 +98,104 @@ def _interrupts_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def check_server() -> None:
+    """Ask the server of PREFECT_API_URL once whether it answers and grants access.
+
+    Does nothing where no server is set, because a run then starts a temporary one.
+
+    Raises:
+        ConfigError: the server refuses access, or what answers is no Prefect API.
+        ClusterError: there is no answer.
+    """
+    if (url := server_url()) is None:
+        return
+    from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+    with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}), client(ANSWER_SECONDS) as connection:
+        try:
+            connection.api_version()
+        except ValueError:
+            raise _not_an_api(url) from None
+
+
+def server_url() -> str | None:
+    """Return the address of the server that is set, or None.
+
+    Raises:
+        ConfigError: it is not an address.
+    """
+    set_defaults()
+    try:
+        from prefect.settings import PREFECT_API_URL
+
+        url = PREFECT_API_URL.value() or None
+        if url is not None and urlsplit(url).port == 0:
+            raise ValueError("port 0")
+    except ValueError:
+        raise ConfigError(
+            "Prefect: PREFECT_API_URL is not an address. Set it to the address of the server, "
+            "e.g. http://127.0.0.1:4200/api."
+        ) from None
+    return url
+
+
 @contextmanager
-def client() -> Iterator[SyncPrefectClient]:
+def client(timeout: float | None = None) -> Iterator[SyncPrefectClient]:
     """Yield a client of the server of PREFECT_API_URL.
 
     Deployments and schedules outlive this process, so a temporary server would not do.
+
+    Args:
+        timeout: seconds to wait for an answer; by default those of Prefect's settings.
 
     Raises:
         ConfigError: PREFECT_API_URL is not set, or the server refuses access or the request.
         ClusterError: the server cannot be reached.
     """
-    set_defaults()
+    url = server_url()
     from httpx import HTTPStatusError, TransportError
     from prefect.client.orchestration import get_client
-    from prefect.settings import PREFECT_API_URL
 
-    url = PREFECT_API_URL.value()
-    if not url:
+    if url is None:
         raise ConfigError(
             "Prefect: PREFECT_API_URL is not set. Start a server (`prefect server start`) and set "
             "it to the server's address, e.g. http://127.0.0.1:4200/api."
         )
+    settings = None if timeout is None else {"timeout": timeout}
     try:
-        with get_client(sync_client=True) as connection:
+        with get_client(sync_client=True, httpx_settings=settings) as connection:
             yield connection
     except HTTPStatusError as error:
+        if error.request.url.path.endswith(VERSION_PATH) and error.response.status_code == 404:
+            raise _not_an_api(url) from None
         raise ConfigError(f"Prefect: {_refusal(error)}") from None
     except TransportError as error:
         raise ClusterError(
-            f"Prefect: no answer from {urlsplit(url).hostname}:{urlsplit(url).port} ({error}). "
-            "Check that the server of PREFECT_API_URL runs and that its port is reachable."
+            f"Prefect: no answer from {_address(url)} ({error or type(error).__name__}). Check "
+            "that the server of PREFECT_API_URL runs and that its port is reachable."
         ) from None
+
+
+def server_address() -> str | None:
+    """Return host and port of the server that is set, without credentials, or None.
+
+    Raises:
+        ConfigError: the setting is not an address.
+    """
+    url = server_url()
+    return None if url is None else _address(url)
+
+
+def _not_an_api(url: str) -> ConfigError:
+    return ConfigError(
+        f"Prefect: {_address(url)} answers, but not as Prefect's API. Set PREFECT_API_URL to the "
+        "address of the API, e.g. http://127.0.0.1:4200/api, with `/api` at the end."
+    )
+
+
+def _address(url: str) -> str:
+    """Return host and port of an address, without credentials."""
+    return urlsplit(url).netloc.rpartition("@")[2] or url
 
 
 def _refusal(error: HTTPStatusError) -> str:

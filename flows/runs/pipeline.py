@@ -79,8 +79,22 @@ class Work:
             write_report(self.run)
 
 
-def prepare(config: RunConfig, store: Store, *, name: str | None, single_writer: bool) -> Run:
+def prepare(
+    config: RunConfig,
+    store: Store,
+    *,
+    name: str | None,
+    single_writer: bool,
+    check: Callable[[], None] | None = None,
+) -> Run:
     """Register a run, after a check that the store creates an object only once.
+
+    Args:
+        config: of the run.
+        store: store of the run.
+        name: of the run; by default the preset and the config's fingerprint.
+        single_writer: accept a store without conditional create.
+        check: what else the run needs; called before anything is written, if it is not complete.
 
     Raises:
         ConfigError: the name belongs to another config, or the config contains credentials.
@@ -89,6 +103,8 @@ def prepare(config: RunConfig, store: Store, *, name: str | None, single_writer:
     check_config(config)
     store = replace(store, single_writer=single_writer)
     if not run_status(Run(name or default_name(config), config, store)).complete:
+        if check is not None:
+            check()
         check_store(store)
     return create_run(config, store, name)
 
