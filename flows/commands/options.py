@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from tasks.execution import Execution
 
 DEFAULT_STORE = "./out"
-DEFAULT_DEPLOYMENT = "default"
 PANEL = "How to run"  # title of the placement options in --help
 
 Preset = Annotated[
@@ -44,8 +43,11 @@ DeployedStore = Annotated[
         "--store", help="Folder or s3://bucket/prefix. Default: the store of the deployment."
     ),
 ]
-DeploymentName = Annotated[
-    str, typer.Option("--deployment", help="Name of the Prefect deployments.")
+Group = Annotated[
+    str | None,
+    typer.Option(
+        "--deployment", metavar="GROUP", help="Deployments of a group, e.g. distill/new-run-GROUP."
+    ),
 ]
 NewName = Annotated[
     str | None, typer.Option("--name", help="Name of the run. Default: preset and config hash.")

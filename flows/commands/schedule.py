@@ -10,11 +10,10 @@ import typer
 from typer.core import TyperGroup
 
 from flows.commands.options import (
-    DEFAULT_DEPLOYMENT,
     AsJson,
     ConfigOptions,
     DeployedStore,
-    DeploymentName,
+    Group,
     PlacementOptions,
     SeriesOptions,
     grouped,
@@ -66,59 +65,77 @@ def add(
     series: SeriesOptions,
     placement: PlacementOptions,
     store: DeployedStore = None,
-    deployment: DeploymentName = DEFAULT_DEPLOYMENT,
+    deployment: Group = None,
     as_json: AsJson = False,
 ) -> None:
     """Add a schedule, or change the one of this name.
 
-    The config is resolved now: a preset that changes later does not change the schedule.
+    The config is resolved now: a preset that changes later does not change the schedule. It is kept
+    in the store of the deployment, which this command has to reach.
     """
+    from distill_core.storage.store import Store
+    from flows.commands.trigger import warn_of_local
     from flows.orchestration import schedules
-    from flows.orchestration.parameters import of_config, resolved
+    from flows.orchestration.parameters import resolved, with_absolute_paths
+    from flows.orchestration.schedule_settings import ScheduleSettings
 
-    preset = resolved(config.preset, config.changes)
-    name = timing.name or schedules.default_name(preset.preset)
-    parameters = of_config(preset) | {"series": series.series or name, "policy": series.policy}
-    parameters |= placement.parameters(store)
-    entry = schedules.put(name, timing.cron, timing.timezone, parameters, deployment=deployment)
+    resolved_config, local = with_absolute_paths(resolved(config.preset, config.changes))
+    name = timing.name or schedules.default_name(resolved_config.preset)
+    execution = placement.parameters(store)["execution"]
+    settings = ScheduleSettings(
+        series=series.series or name,
+        policy=series.policy,
+        config=resolved_config,
+        store=None if store is None else Store(store).url,
+        execution=execution,
+    )
+    entry = schedules.put(name, timing.cron, timing.timezone, settings, group=deployment)
+    warn_of_local(local, settings.store)
     _print([entry], as_json=as_json)
 
 
 @app.command("list")
-def show_list(deployment: DeploymentName = DEFAULT_DEPLOYMENT, as_json: AsJson = False) -> None:
+def show_list(deployment: Group = None, as_json: AsJson = False) -> None:
     """List the schedules with the time of their next run."""
+    from flows import terminal
     from flows.orchestration import schedules
 
-    _print(schedules.every(deployment=deployment), as_json=as_json)
+    entries = schedules.every(group=deployment)
+    _print(entries, as_json=as_json)
+    for entry in entries:
+        if entry.problem is not None:
+            terminal.warn(f"schedule {entry.name!r} cannot start anything: {entry.problem}")
+    if (earlier := schedules.earlier(group=deployment)) is not None:
+        terminal.warn(earlier)
 
 
 @app.command()
-def pause(name: Name, deployment: DeploymentName = DEFAULT_DEPLOYMENT) -> None:
+def pause(name: Name, deployment: Group = None) -> None:
     """Pause a schedule; runs that have started continue."""
     from flows import terminal
     from flows.orchestration import schedules
 
-    schedules.switch(name, active=False, deployment=deployment)
+    schedules.switch(name, active=False, group=deployment)
     terminal.print_lines(f"{name}: paused")
 
 
 @app.command()
-def resume(name: Name, deployment: DeploymentName = DEFAULT_DEPLOYMENT) -> None:
+def resume(name: Name, deployment: Group = None) -> None:
     """Activate a paused schedule."""
     from flows import terminal
     from flows.orchestration import schedules
 
-    schedules.switch(name, active=True, deployment=deployment)
+    schedules.switch(name, active=True, group=deployment)
     terminal.print_lines(f"{name}: active")
 
 
 @app.command()
-def remove(name: Name, deployment: DeploymentName = DEFAULT_DEPLOYMENT) -> None:
+def remove(name: Name, deployment: Group = None) -> None:
     """Remove a schedule; runs that have started continue."""
     from flows import terminal
     from flows.orchestration import schedules
 
-    schedules.remove(name, deployment=deployment)
+    schedules.remove(name, group=deployment)
     terminal.print_lines(f"{name}: removed")
 
 

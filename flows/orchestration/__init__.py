@@ -4,7 +4,9 @@ launch:       `complete_run`, with Prefect or without
 prefect_flow: the flows distill, resume and redistill
 parameters:   parameters of the flows, checked
 deployments:  look up, serve and trigger deployments
-schedules:    schedules of the deployment redistill
+waiting:      wait for the end of a flow run
+schedules:    schedules of the deployment of redistill
+schedule_settings: what a schedule starts, in the store
 artifacts:    progress and results shown in Prefect
 api:          connection to a server
 

@@ -63,6 +63,25 @@ def placed(store: str, placement: Placement, *, shards: str | None = None) -> Ex
     return execution_of({**placement.model_dump(), "store": store})
 
 
+def with_absolute_paths(config: RunConfig) -> tuple[RunConfig, dict[str, str]]:
+    """Return a config for another folder or machine: its relative paths start at this folder.
+
+    Returns:
+        The config, and its local paths by key, e.g. ``data.path``.
+    """
+    tree, local = config.model_dump(mode="json"), dict[str, str]()
+    squeeze = tree["squeeze"]
+    places = [("data.path", tree["data"], "path"), ("squeeze.checkpoint", squeeze, "checkpoint")]
+    places += [
+        (f"squeeze.pool[{number}].checkpoint", member, "checkpoint")
+        for number, member in enumerate(squeeze["pool"])
+    ]
+    for key, holder, field in places:
+        if (value := holder[field]) and "://" not in value:
+            holder[field] = local[key] = os.path.abspath(os.path.expanduser(value))
+    return RunConfig.model_validate(tree), local
+
+
 def of_config(config: RunConfig) -> Parameters:
     """Return the parameters that set the config; it replaces preset and overrides."""
     return {"preset": None, "overrides": [], "config": config.model_dump(mode="json")}

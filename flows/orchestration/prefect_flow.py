@@ -13,10 +13,11 @@ from typing import Any
 
 from prefect import Task, flow, runtime, task
 from prefect.cache_policies import NO_CACHE
+from prefect.context import FlowRunContext
 
 from distill_core.config.schema import RunConfig
 from distill_core.storage.store import Store
-from flows.orchestration import parameters
+from flows.orchestration import parameters, schedule_settings
 from flows.orchestration.artifacts import StageArtifacts, publish
 from flows.orchestration.parameters import Override, PresetName, ShardList, StoreAddress
 from flows.reports import report_data
@@ -66,11 +67,22 @@ def report(work: Work) -> None:
 
 
 def run_name() -> str:
-    """Return the name of a flow run: that of the run or the series, or else of the preset."""
+    """Return the name of a flow run: of the run, the series, the preset, or else the schedule."""
     parameters = runtime.flow_run.parameters
     config = parameters.get("config")
     default = default_name(RunConfig.model_validate(config)) if config else parameters.get("preset")
-    return str(parameters.get("run") or parameters.get("series") or default)
+    name = parameters.get("run") or parameters.get("series") or default or schedule_name()
+    return str(name or runtime.flow_run.flow_name)
+
+
+def schedule_name() -> str | None:
+    """Return the name of the schedule that made the current flow run; None: it was requested.
+
+    Prefect records it outside the parameters, which it may delete.
+    """
+    context = FlowRunContext.get()
+    creator = context and context.flow_run and context.flow_run.created_by
+    return creator.display_value if creator and creator.type == "SCHEDULE" else None
 
 
 # Prefect stores the error of a failed flow in any case, with this serializer.
@@ -151,6 +163,8 @@ def redistill(
 ) -> None:
     """Make a new version of a distilled dataset if its input has changed.
 
+    A run of a schedule takes everything from the settings of the schedule, in the store.
+
     Args:
         preset: a shipped preset; not needed with a config.
         overrides: changes to it, e.g. `ipc=50` or `recover.steps=4000`.
@@ -160,6 +174,11 @@ def redistill(
         execution: where and how jobs run.
         config: a whole config, as `distill show PRESET` prints it; wins over preset and overrides.
     """
+    name = schedule_name()
+    if name is not None and preset is None and config is None:
+        settings = schedule_settings.read(Store(store), str(runtime.deployment.name), name)
+        config, series, policy = settings.config, settings.series, settings.policy
+        store, execution = settings.store or store, settings.placement(execution)
     resolved = parameters.resolved(preset, overrides, config)
     placed = parameters.placed(store, execution)
     redistillation.redistill(

@@ -49,7 +49,7 @@ def killed_run(deployed: Operator, tmp_path_factory: pytest.TempPathFactory) -> 
     deployed.prefect("work-pool", "create", pool, "--type", "process")
     file = str(FILES / "prefect.yaml")
     alone = ("--concurrency-limit", "1", "--prefect-file", file)
-    deployed.prefect("deploy", entrypoint, "-n", "silent", "--pool", pool, *alone)
+    deployed.prefect("deploy", entrypoint, "-n", "new-run-silent", "--pool", pool, *alone)
     here = tmp_path_factory.mktemp("silent")
     where = ("--deployment", "silent", "--store", str(here / "store"))
     run = deployed.trigger("digits-demo", *TINY, ENDLESS, *where, "--local")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -101,6 +102,26 @@ def test_credentials_in_a_config_are_refused_by_key() -> None:
     config = load_run("digits-demo", ["squeeze.checkpoint=https://me:hush@host/teacher.pth"])
     with pytest.raises(ConfigError, match=r"^squeeze\.checkpoint: .*credentials"):
         check_config(config)
+
+
+def test_relative_paths_start_at_the_folder_of_the_caller(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pool = "squeeze.pool=[{model: {name: resnet18_small}, checkpoint: b.pth}]"
+    teachers = ("squeeze.training=null", "squeeze.checkpoint=../a.pth", pool)
+    config = load_run("digits-demo", ["data.path=images", *teachers])
+    absolute, local = parameters.with_absolute_paths(config)
+    assert local == {
+        "data.path": f"{tmp_path}/images",
+        "squeeze.checkpoint": f"{tmp_path.parent}/a.pth",
+        "squeeze.pool[0].checkpoint": f"{tmp_path}/b.pth",
+    }
+    assert absolute.data.path == local["data.path"]
+    assert absolute.squeeze.pool[0].checkpoint == local["squeeze.pool[0].checkpoint"]
+    assert parameters.with_absolute_paths(absolute) == (absolute, local)
+    for untouched in (load_run("digits-demo"), load_run("digits-demo", ["data.path=s3://b/a"])):
+        assert parameters.with_absolute_paths(untouched) == (untouched, {})
 
 
 def test_a_relative_store_is_refused_in_flow_parameters() -> None:

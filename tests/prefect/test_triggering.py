@@ -15,7 +15,7 @@ import yaml
 
 from distill_core.config.load import load_run
 from distill_core.storage.store import Store
-from flows.orchestration.deployments import COLLISION, FLOWS
+from flows.orchestration.deployments import COLLISION, FLOWS, NAMES
 from tasks.run import open_run
 from tests.support.pipeline import TINY
 from tests.support.prefect_server import FILES, Operator, Server
@@ -57,6 +57,73 @@ def test_a_form_with_a_preset_and_overrides_is_resolved_by_the_flow(
     assert operator.end_of(asked.json()["id"])["type"] == "COMPLETED"
 
 
+def test_waiting_for_a_run_shows_its_progress_and_ends_as_the_run_does(
+    operator: Operator, store: Path
+) -> None:
+    line = ("trigger", "digits-demo", *TINY, "--name", "waited", "--local", "--wait")
+    out, shown = operator.output(*line, "recover.steps=5")
+    assert "(waited) of distill/new-run" in out
+    assert shown.splitlines()[-1] == "distill: waited: completed"
+    assert "posttrain" in shown
+    assert "waits" not in shown
+    refused = operator.distill(*line, "recover.steps=6", code=2).splitlines()[-1]
+    assert refused.startswith("distill: waited: failed: ")
+    assert "the run exists with another config" in refused
+
+
+@pytest.fixture(scope="module")
+def idle(deployed: Operator, store: Path) -> tuple[str, ...]:
+    """Deploy to a pool that no worker polls; return the options that choose it."""
+    deployed.prefect("work-pool", "create", "idle", "--type", "process")
+    entrypoint, file = "flows.orchestration.prefect_flow.distill", str(FILES / "prefect.yaml")
+    where = ("--pool", "idle", "--prefect-file", file)
+    deployed.prefect("deploy", entrypoint, "-n", "new-run-idle", *where)
+    return ("--deployment", "idle", "--store", str(store))
+
+
+def test_a_run_that_nobody_takes_is_warned_about_and_has_its_name_while_it_waits(
+    deployed: Operator,
+    idle: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    changes = ("data.path=images/small", "squeeze.training=null", "squeeze.checkpoint=teacher.pth")
+    out, warned = deployed.output("trigger", "digits-demo", *changes, *idle, "--json")
+    run = deployed.server.get(f"/flow_runs/{json.loads(out)['id']}")
+    config = run["parameters"]["config"]
+    assert config["data"]["path"] == str(tmp_path / "images" / "small")
+    assert config["squeeze"]["checkpoint"] == str(tmp_path / "teacher.pth")
+    assert (run["state"]["type"], run["name"]) == ("SCHEDULED", json.loads(out)["name"])
+    assert run["name"].startswith("digits-demo-")
+    local, nobody = warned.splitlines()
+    assert f"data.path = {tmp_path}/images/small, squeeze.checkpoint = {tmp_path}" in local
+    assert "no worker polls the work pool idle. Run `prefect worker start --pool idle`" in nobody
+
+
+def test_ctrl_c_ends_waiting_and_leaves_the_run_queued(
+    deployed: Operator, idle: tuple[str, ...]
+) -> None:
+    command = [sys.executable, "-m", "flows.cli", "trigger", "digits-demo", *idle, "--wait"]
+    process = subprocess.Popen(
+        [*command, "--name", "left"],
+        env=deployed.server.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    run = process.stdout.readline().split()[2]
+    lines = iter(process.stderr.readline, "")
+    assert any("left: scheduled" in line for line in lines)
+    process.send_signal(signal.SIGINT)
+    rest = process.communicate(timeout=60)[1].splitlines()
+    assert process.returncode == 130
+    assert f"stopped waiting; the flow run {run} is not affected" in rest[-1]
+    assert deployed.state(run)["type"] == "SCHEDULED"
+
+
 def test_one_machine_serves_the_deployments_until_it_is_stopped(
     operator: Operator, store: Path
 ) -> None:
@@ -64,16 +131,23 @@ def test_one_machine_serves_the_deployments_until_it_is_stopped(
     environment = {**operator.server.environment, "PREFECT_RUNNER_POLL_FREQUENCY": "1"}
     process = subprocess.Popen([*command, "--store", str(store)], env=environment)
     try:
-        wait_until(lambda: "served" in operator.deployments("redistill"), "the deployments")
+        wait_until(
+            lambda: "new-version-served" in operator.deployments("redistill"), "the deployments"
+        )
         weekly = ("--cron", "0 3 * * 0", "--deployment", "served")
         operator.distill("schedule", "digits-demo", *weekly)
-        run = trigger(operator, "recover.steps=5", "--name", "triggered", "--deployment", "served")
-        assert operator.end_of(run)["type"] == "COMPLETED"
+        path = "/deployments/name/distill/new-run-served"
+        wait_until(lambda: operator.server.get(path)["status"] == "READY", "the first poll")
+        options = ("--name", "triggered", "--deployment", "served", "--local", "--json")
+        line = ("trigger", "digits-demo", *TINY, "recover.steps=5", *options)
+        run = json.loads(operator.distill(*line))
+        assert run["problem"] is None
+        assert operator.end_of(run["id"])["type"] == "COMPLETED"
     finally:
         process.send_signal(signal.SIGTERM)
         code = process.wait(60)
     assert code == 0
-    found = operator.server.get("/deployments/name/redistill/served")
+    found = operator.server.get("/deployments/name/redistill/new-version-served")
     assert found["global_concurrency_limit"]["limit"] == 1
     assert found["concurrency_options"]["collision_strategy"] == COLLISION
     assert (found["paused"], found["schedules"][0]["active"]) == (False, True)
@@ -134,7 +208,7 @@ def test_the_flow_refuses_an_invalid_form_before_any_stage(
 
 def test_a_deployment_that_is_not_there_is_refused_with_a_hint(deployed: Operator) -> None:
     said = deployed.distill("trigger", "digits-demo", "--deployment", "nightly", code=2)
-    assert "no deployment distill/nightly" in said
+    assert "no deployment distill/new-run-nightly" in said
     assert "prefect.yaml" in said
 
 
@@ -171,4 +245,5 @@ def test_prefect_yaml_and_serve_define_the_same_deployments() -> None:
     ]
     for one in described:
         assert one["concurrency_limit"] == {"limit": 1, "collision_strategy": COLLISION}
-        assert one["name"] == "default"
+    assert [one["name"] for one in described] == list(NAMES.values())
+    assert len(set(NAMES.values())) == len(FLOWS)

@@ -15,5 +15,7 @@ def test_a_flow_run_without_heartbeats_is_marked_crashed_and_frees_its_slot(
     state = operator.end_of(killed_run)
     assert state["type"] == "CRASHED"
     assert "No heartbeat" in state["message"]
-    place = operator.server.get("/deployments/name/distill/silent")["global_concurrency_limit"]
+    place = operator.server.get("/deployments/name/distill/new-run-silent")[
+        "global_concurrency_limit"
+    ]
     assert place["active_slots"] == 0

@@ -20,6 +20,7 @@ import httpx
 import psutil
 
 from flows import cli
+from flows.orchestration.deployments import deployment_name
 from tests.support.repository import ROOT
 from tests.support.waiting import wait_until
 
@@ -106,6 +107,10 @@ class Server:
         """Send to the API."""
         return self._ask("POST", path, json=body)
 
+    def patch(self, path: str, body: Any) -> None:
+        """Send a change to the API."""
+        self._ask("PATCH", path, json=body)
+
     def _ask(self, method: str, path: str, **body: Any) -> Any:
         auth = ("distill", self.password)
         answer = httpx.request(method, f"{self.url}{path}", auth=auth, timeout=30, **body)
@@ -133,6 +138,11 @@ class Operator:
 
     def distill(self, *arguments: str, code: int = 0) -> str:
         """Run our command line in this process; return what it prints, or its complaint."""
+        out, err = self.output(*arguments, code=code)
+        return err if code else out
+
+    def output(self, *arguments: str, code: int = 0) -> tuple[str, str]:
+        """Run our command line in this process; return what it prints on stdout and on stderr."""
         from prefect.settings import (
             PREFECT_API_AUTH_STRING,
             PREFECT_API_URL,
@@ -149,11 +159,11 @@ class Operator:
         with temporary_settings(settings), redirect_stdout(out), redirect_stderr(err):
             said = _exit_code_of(["distill", *arguments])
         assert said == code, out.getvalue() + err.getvalue()
-        return err.getvalue() if code else out.getvalue()
+        return out.getvalue(), err.getvalue()
 
     def ask(self, flow: str, **parameters: Any) -> httpx.Response:
         """Post a form, as Prefect's page does."""
-        found = self.server.get(f"/deployments/name/{flow}/default")
+        found = self.server.get(f"/deployments/name/{flow}/{deployment_name(flow, None)}")
         for _ in range(PATIENCE):
             answer = httpx.post(
                 f"{self.server.url}/deployments/{found['id']}/create_flow_run",

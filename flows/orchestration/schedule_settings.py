@@ -1,0 +1,140 @@
+"""Settings of schedules, in the store of their deployment: config, series, policy and execution.
+
+A schedule on a Prefect server has a name and times, and no parameters: Prefect 3.8 deletes the
+parameters of a schedule that is switched off or on, with its own page, too. The name is kept, and
+leads to ``schedules/<deployment>/<name>.yaml``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import yaml
+
+from distill_core.config.load import parse_yaml, validate_run
+from distill_core.config.schema import RunConfig
+from distill_core.errors import ConfigError, DataError, StorageError
+from distill_core.storage.store import Store
+from flows.runs.pipeline import execution_of
+from tasks.execution import Placement
+from tasks.policy import TeacherPolicy
+from tasks.run import check_name
+from tasks.series import version_name
+
+VERSION = 1
+FOLDER = "schedules"
+
+
+@dataclass(frozen=True)
+class ScheduleSettings:
+    """What a schedule starts."""
+
+    series: str
+    policy: TeacherPolicy
+    config: RunConfig
+    store: str | None  # of the series; None: the store of the deployment
+    execution: dict[str, Any]  # settings that replace those of the deployment
+
+    def placement(self, default: Placement) -> Placement:
+        """Return the execution settings of a run, from those of the deployment and these."""
+        given = default.model_dump(exclude_unset=True)
+        return Placement.model_validate({**given, **self.execution})
+
+    def to_yaml(self) -> bytes:
+        """Return the settings as they are stored."""
+        tree = {
+            "version": VERSION,
+            "series": self.series,
+            "policy": self.policy,
+            "store": self.store,
+            "execution": self.execution,
+            "config": self.config.model_dump(mode="json"),
+        }
+        stored = {"sha256": _digest(tree), **tree}
+        return yaml.safe_dump(stored, sort_keys=False, width=100).encode()
+
+    @classmethod
+    def from_yaml(cls, data: bytes, *, where: str) -> ScheduleSettings:
+        """Read stored settings.
+
+        Raises:
+            DataError: they are damaged, or were edited by hand.
+        """
+        try:
+            tree = parse_yaml(data.decode(), where=where)
+            if tree.pop("sha256") != _digest(tree):
+                raise ValueError("its sha256 does not match")
+            if tree.pop("version") != VERSION or tree["policy"] not in get_args(TeacherPolicy):
+                raise ValueError(f"expected version {VERSION} and a policy")
+            return cls(config=validate_run(tree.pop("config"), where=where), **tree)
+        except (ConfigError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise DataError(
+                f"{where}: not the settings of a schedule as they were written ({error}). Make the "
+                "schedule again: `distill schedule PRESET [KEY=VALUE ...] --name NAME --cron ...`."
+            ) from None
+
+
+def write(home: Store, deployment: str, name: str, settings: ScheduleSettings) -> None:
+    """Store the settings of a schedule, in place of earlier ones, and read them back.
+
+    Args:
+        home: store of the deployment.
+        deployment: name of the deployment.
+        name: of the schedule.
+        settings: what it starts.
+
+    Raises:
+        ConfigError: a value is wrong, or the store is a folder that does not exist here.
+        StorageError: the store cannot be written, or returns something else.
+    """
+    check_name(version_name(settings.series, 1))
+    execution_of({**settings.execution, "store": settings.store or home.url})
+    if "://" not in home.url and not os.path.isdir(home.url):
+        raise ConfigError(
+            f"{home.url}: the settings of a schedule are kept in the store of its deployment, but "
+            "this machine has no such folder. Run the command on the machine that serves the "
+            "deployment (create the folder if this is it), or deploy with object storage."
+        )
+    path, data = path_of(deployment, name), settings.to_yaml()
+    home.put(path, data)
+    if home.read(path) != data:
+        raise StorageError(
+            f"{home.uri(path)}: the store returns other settings than were written. Check that no "
+            "other command changes this schedule, and run this one again."
+        )
+
+
+def read(home: Store, deployment: str, name: str) -> ScheduleSettings:
+    """Return the settings of a schedule.
+
+    Raises:
+        ConfigError: there are none.
+        DataError: they are damaged.
+    """
+    path = path_of(deployment, name)
+    if not home.exists(path):
+        raise ConfigError(
+            f"{home.uri(path)}: the schedule {name!r} has no settings there. Make it again: "
+            f"`distill schedule PRESET [KEY=VALUE ...] --name {name} --cron ...`."
+        )
+    return ScheduleSettings.from_yaml(home.read(path), where=home.uri(path))
+
+
+def delete(home: Store, deployment: str, name: str) -> None:
+    """Delete the settings of a schedule that was removed."""
+    if home.exists(path_of(deployment, name)):
+        home.delete(path_of(deployment, name))
+
+
+def path_of(deployment: str, name: str) -> str:
+    """Return the path of the settings of a schedule, relative to the store."""
+    return f"{FOLDER}/{deployment}/{name}.yaml"
+
+
+def _digest(tree: dict[str, Any]) -> str:
+    """Return the sha256 of a tree without its digest."""
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,28 @@
+"""The exit status of `distill trigger --wait`, by the last state of the flow run."""
+
+from __future__ import annotations
+
+import pytest
+from prefect.client.schemas.objects import State, StateType
+
+from flows.orchestration.waiting import exit_code
+
+RAISED = "Flow run encountered an exception: "
+
+
+@pytest.mark.parametrize(
+    ("kind", "message", "code"),
+    [
+        (StateType.COMPLETED, None, 0),
+        (StateType.FAILED, f"{RAISED}ShardsFailed: 2 shards failed", 1),
+        (StateType.FAILED, f"{RAISED}distill_core.errors.ConfigError: ipc = 0", 2),
+        (StateType.FAILED, f"{RAISED}NotReady: the dataset is not ingested yet", 2),
+        (StateType.FAILED, f"{RAISED}ZeroDivisionError: division by zero", 1),
+        (StateType.CRASHED, "No heartbeat for 90 s.", 1),
+        (StateType.CANCELLED, None, 1),
+    ],
+)
+def test_waiting_ends_with_the_status_of_the_run(
+    kind: StateType, message: str | None, code: int
+) -> None:
+    assert exit_code(State(type=kind, message=message)) == code
