@@ -108,11 +108,10 @@ def demo_opening(config: RunConfig) -> list[str]:
 
 
 def demo_closing(run: Run) -> list[str]:
-    """Return the paths of the report and the store, and a command that opens the report."""
+    """Return the path of the store, and a command that opens the report."""
     place = _place(run, run.path(report_data.REPORT))
     opener = "open" if sys.platform == "darwin" else "xdg-open"
     return [
-        f"report: {place}",
         f"store:  {_shorter(run.store.url)}",
         f"look:   {opener} {place}",
     ]
