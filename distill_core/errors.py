@@ -12,6 +12,7 @@ DistillError            retryable = False
 ├── DivergedError       a loss is not finite any more; the same seed would repeat this
 ├── OutOfMemoryError    a device has too little memory for a job; half of it may fit
 ├── ShardsFailed        some shards failed in all attempts; the others are done
+├── RunIncomplete       a pass over a whole run has left something to do
 ├── StorageError        retryable: the object store refused or timed out
 │   └── StorageRefused  not retryable: permission, credentials or address
 └── ClusterError        retryable: a node, actor or worker process was lost or did not start
@@ -83,6 +84,10 @@ class OutOfMemoryError(DistillError):
 
 class ShardsFailed(DistillError):
     """Some shards failed in all attempts; every other shard is done."""
+
+
+class RunIncomplete(DistillError):
+    """A pass over a whole run has ended without an error and without its results."""
 
 
 class StorageError(DistillError):

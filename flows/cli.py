@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from distill_core.errors import DistillError, ShardsFailed
+from distill_core.errors import DistillError, RunIncomplete, ShardsFailed
 from flows.commands import inspect, maintenance, run, schedule, trigger
 
 app = typer.Typer(
@@ -31,7 +31,7 @@ def main() -> None:
     """Run the command line; the entry point of `distill`."""
     try:
         app(prog_name="distill")
-    except ShardsFailed as error:
+    except (ShardsFailed, RunIncomplete) as error:
         print(f"distill: {error}", file=sys.stderr)
         sys.exit(1)
     except DistillError as error:

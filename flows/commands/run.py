@@ -6,7 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from distill_core.errors import ShardsFailed
+from distill_core.errors import RunIncomplete, ShardsFailed
 from flows.commands.options import (
     DEFAULT_STORE,
     AsJson,
@@ -97,7 +97,9 @@ def redistill(
     from distill_core.config.load import load_run
     from distill_core.storage.store import Store
     from flows.commands import summary
+    from flows.runs import pipeline
     from flows.runs import redistill as redistillation
+    from flows.status.status import run_status
 
     execution = placement.execution(store)
     resolved = load_run(config.preset, config.changes)
@@ -111,6 +113,7 @@ def redistill(
         complete=_complete,
     )
     summary.print_version(outcome, as_json=as_json)
+    pipeline.require_complete(outcome.run, run_status(outcome.run), execution)
 
 
 def demo(store: StoreUrl = "./out/demo") -> None:
@@ -148,11 +151,12 @@ def proceed(
     """Complete a run, and print the accuracy table or the shards that are still missing."""
     from flows import terminal
     from flows.commands import summary
+    from flows.runs import pipeline
     from flows.status.status import run_status
 
     try:
         status = _complete(run, execution, selection)
-    except ShardsFailed:
+    except (ShardsFailed, RunIncomplete):
         if as_json:
             terminal.print_json(summary.outcome_json(run, run_status(run)))
         raise
@@ -160,6 +164,8 @@ def proceed(
         terminal.print_json(summary.outcome_json(run, status))
     else:
         summary.print_outcome(run, status)
+    if not selection:
+        pipeline.require_complete(run, status, execution)
     return run
 
 

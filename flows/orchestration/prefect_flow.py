@@ -205,6 +205,9 @@ def run_stages(
         execution: where and how jobs run.
         selection: shards to run by stage.
         shards: class shards by number, which have names only once the dataset is ingested.
+
+    Raises:
+        RunIncomplete: no shards were selected, and some are missing at the end.
     """
     artifacts = StageArtifacts(run.name)
     with pipeline.opened(run, execution, selection or {}, observers=[artifacts]) as work:
@@ -215,4 +218,7 @@ def run_stages(
         for stage in others:
             task_of(stage)(work, stage)
         report(work)
-    return status.run_status(run)
+    reached = status.run_status(run)
+    if not selection and shards is None:
+        pipeline.require_complete(run, reached, execution)
+    return reached

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from distill_core.config.schema import RunConfig
 from distill_core.data.index_files import load_index
-from distill_core.errors import ConfigError, StorageError
+from distill_core.errors import ConfigError, RunIncomplete, StorageError
 from distill_core.storage.store import ANOTHER_STORE, Store, probe
 from flows import terminal
 from flows.addresses import check_address, check_config
@@ -173,6 +173,22 @@ def opened(
                 )
         finally:
             log.flush()  # after the workers have stopped: they must not wait for a slow store
+
+
+def require_complete(run: Run, status: RunStatus, execution: Execution) -> None:
+    """Refuse the end of a pass over a whole run that left something to do.
+
+    Raises:
+        RunIncomplete: a stage lacks shards or its manifest.
+    """
+    for stage in status.stages:
+        if not stage.nothing_to_do(execution.allow_missing):
+            total = "an unknown number of" if stage.total is None else stage.total
+            raise RunIncomplete(
+                f"runs/{run.name}: incomplete, although every stage was run: {stage.stage} has "
+                f"{stage.done} of {total} shards. Run `distill resume {run.name}`; if this "
+                f"repeats, check the store with `distill doctor --store {run.store.url}`."
+            )
 
 
 def run_local(run: Run, execution: Execution, selection: ShardSelection) -> None:
