@@ -1,13 +1,20 @@
-"""The command line. Errors of its own are one line and exit code 2; bugs keep their traceback."""
+"""The command line. Every error is one line.
+
+The exit code is 2 if the request was refused, and 1 if it was tried and failed, also by a bug.
+"""
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+from typing import NoReturn
 
 import typer
 
-from distill_core.errors import DistillError, RunIncomplete, ShardsFailed
+from distill_core.errors import DistillError, RunIncomplete, ShardsFailed, one_line
 from flows.commands import inspect, maintenance, run, schedule, trigger
+from flows.commands.failures import UsageError, unexpected, usage
 
 app = typer.Typer(
     help="Distil a labelled image dataset into a few synthetic images per class with soft labels.",
@@ -30,13 +37,28 @@ app.command()(run.demo)
 def main() -> None:
     """Run the command line; the entry point of `distill`."""
     try:
-        app(prog_name="distill")
+        code = app(prog_name="distill", standalone_mode=False)
+        sys.stdout.flush()
     except (ShardsFailed, RunIncomplete) as error:
-        print(f"distill: {error}", file=sys.stderr)
-        sys.exit(1)
+        _fail(1, error)
     except DistillError as error:
-        print(f"distill: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
+        _fail(2, error)
+    except UsageError as error:
+        _fail(2, usage(error))
+    except KeyboardInterrupt:  # before or after the command; typer turns others into an exit
+        sys.exit(128 + signal.SIGINT)
+    except BrokenPipeError:  # of a reader such as `head`, which has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:  # noqa: BLE001  # the last one that can turn a bug into one line
+        _fail(1, unexpected(error))
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(code: int, problem: object) -> NoReturn:
+    if text := one_line(problem):
+        print(f"distill: {text}", file=sys.stderr)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

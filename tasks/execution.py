@@ -8,11 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_core.core_schema import ValidationInfo
 
-NonNegativeInt = Annotated[int, Field(ge=0)]
-NonNegativeFloat = Annotated[float, Field(ge=0.0)]
+# Limits far above any use: a mistyped number is refused at once.
+Workers = Annotated[int, Field(gt=0, le=100_000)]
+Count = Annotated[int, Field(gt=0, le=1_000_000)]
+CountOrZero = Annotated[int, Field(ge=0, le=1_000_000)]
+Resources = Annotated[float, Field(ge=0.0, le=10_000.0)]  # of one worker
+Seconds = Annotated[float, Field(gt=0.0, le=1e9)]
 
 
 @dataclass(frozen=True)
@@ -36,17 +40,17 @@ class Placement(BaseModel):
 
     local: bool = False  # without Prefect and Ray
     single_writer: bool = False  # allow a store without conditional create
-    workers: PositiveInt | None = None  # None: as many as the cluster can hold; one if local
+    workers: Workers | None = None  # None: as many as the cluster can hold; one if local
     device: Literal["cpu", "cuda"] = "cpu"
-    num_cpus: NonNegativeFloat = 1.0  # Ray CPUs per worker, for scheduling; not a limit of use
-    num_gpus: NonNegativeFloat | None = None  # Ray GPUs per worker; None: one on CUDA, else none
+    num_cpus: Resources = 1.0  # Ray CPUs per worker, for scheduling; not a limit of use
+    num_gpus: Resources | None = None  # Ray GPUs per worker; None: one on CUDA, else none
     ray_address: str | None = None  # host:port or ray://...; None: start a local cluster
-    groups: PositiveInt | None = None  # batches in one launch of recover; None: chosen by size
-    in_flight: PositiveInt = 2
-    max_attempts: PositiveInt = 3
-    ready_timeout_seconds: PositiveFloat = 300.0
-    job_timeout_seconds: PositiveFloat | None = None
-    allow_missing: NonNegativeInt = 0  # failed shards without which later stages may run
+    groups: Count | None = None  # batches in one launch of recover; None: chosen by size
+    in_flight: Count = 2
+    max_attempts: Count = 3
+    ready_timeout_seconds: Seconds = 300.0
+    job_timeout_seconds: Seconds | None = None
+    allow_missing: CountOrZero = 0  # failed shards without which later stages may run
 
     @field_validator("ray_address", mode="before")
     @classmethod

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,7 @@ REMEDY = (
     "Restore it from a copy, or register the config again under another --name; finished shards "
     "are kept."
 )
+MAX_NAMES = 20  # of runs in a message
 
 
 @dataclass(frozen=True)
@@ -75,13 +77,13 @@ def open_run(store: Store, name: str) -> Run:
     """Read a registered run.
 
     Raises:
-        ConfigError: there is no such run; the message lists the runs of the store.
+        ConfigError: there is no such store, or no such run; the message lists those it has.
         DataError: its run.yaml was damaged, edited, or copied from another run.
     """
     path = f"runs/{name}/{FILE}"
     if not store.exists(path):
-        known = ", ".join(store.folders("runs")) or "none"
-        raise ConfigError(f"{store.url}: no run named {name!r}. Its runs: {known}.")
+        check_exists(store)
+        raise ConfigError(f"{store.url}: no run named {name!r}. Its runs: {_known(store)}.")
     data, where = store.read(path), store.uri(path)
     sealed = check_seal(data, where=where, remedy=REMEDY)
     tree = _tree(data, name, sealed=sealed, where=where)
@@ -112,6 +114,27 @@ def _tree(data: bytes, name: str, *, sealed: bool, where: str) -> Any:
     if sealed and (owner := re.findall(r"^# run: (.*)$", text, re.MULTILINE)[-1]) != name:
         raise DataError(f"{where}: the config of run {owner!r}, expected {name!r}. {REMEDY}")
     return tree
+
+
+def check_exists(store: Store) -> None:
+    """Refuse a store that is neither a folder nor holds any object, for commands that only read.
+
+    Raises:
+        ConfigError: there is nothing at its address.
+    """
+    if os.path.isdir(store.url) or store.folders("") or store.names(""):
+        return
+    raise ConfigError(
+        f"{store.url}: no such store, expected a folder or a prefix with the results of runs. "
+        "Correct the address in --store."
+    )
+
+
+def _known(store: Store) -> str:
+    """Return the names of the runs of a store, for messages."""
+    names = store.folders("runs")
+    more = f", ... ({len(names)} in all)" if len(names) > MAX_NAMES else ""
+    return ", ".join(names[:MAX_NAMES]) + more or "none"
 
 
 def _differences(old: RunConfig, new: RunConfig) -> list[str]:

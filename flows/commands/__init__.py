@@ -7,6 +7,7 @@ maintenance: verify, doctor, gc
 trigger:     trigger, serve
 schedule:    schedule add, list, pause, resume, remove
 summary:     the last lines and the JSON of a run
+failures:    wrong options and bugs, in one line
 
 Imports inside functions: `distill --help` must answer at once, and a run that is complete must not
 wait for Prefect or Ray. So a command imports at the top only what its signature needs, and all else

@@ -38,7 +38,10 @@ def show_status(
     if run is None:
         statuses = status.every_run(Store(store))
         trees = [tables.to_json(each) for each in statuses]
-        terminal.print_table(tables.overview(statuses), trees, as_json=as_json)
+        if statuses or as_json:
+            terminal.print_table(tables.overview(statuses), trees, as_json=as_json)
+        else:
+            terminal.print_lines(f"{Store(store).url}: no runs")
         damaged = tables.problems(statuses)
         for line in damaged:
             terminal.warn(line)
@@ -60,13 +63,15 @@ def plan(
     rate: Annotated[
         float | None,
         typer.Option(
-            min=1e-6, help="Image-iterations per second of one GPU, to estimate GPU-hours."
+            min=1e-6,
+            max=1e12,
+            help="Image-iterations per second of one GPU, to estimate GPU-hours.",
         ),
     ] = None,
     calibrate: Annotated[
         bool, typer.Option("--calibrate", help="Measure the rates on a worker; takes seconds.")
     ] = False,
-    price: Annotated[float | None, typer.Option(min=0, help="USD per GPU-hour.")] = None,
+    price: Annotated[float | None, typer.Option(min=0, max=1e6, help="USD per GPU-hour.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Estimate the shards, bytes and GPU-hours of a run without starting it."""

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from distill_core.config.schema import RunConfig
 from distill_core.data.index_files import load_index
-from distill_core.errors import ConfigError, RunIncomplete, StorageError
+from distill_core.errors import ConfigError, RunIncomplete, StorageError, shown
 from distill_core.storage.store import ANOTHER_STORE, Store, probe
 from flows import terminal
 from flows.addresses import check_address, check_config
@@ -121,7 +121,7 @@ def execution_of(tree: Mapping[str, Any]) -> Execution:
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         path = ".".join(str(part) for part in problem["loc"]) or "execution"
-        raise ConfigError(f"{path} = {problem['input']!r}: {problem['msg']}.") from None
+        raise ConfigError(f"{path} = {shown(problem['input'])}: {problem['msg']}.") from None
 
 
 def check_store(store: Store) -> None:

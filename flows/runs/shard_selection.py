@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from distill_core.errors import ConfigError
+from distill_core.errors import ConfigError, shown
 from flows.estimate import workload
 from flows.status.status import RunStatus, run_status
 from tasks.run import Run
@@ -18,6 +19,7 @@ from tasks.stages.table import row_of, stages_of
 
 # The shards to run by stage; a stage that is not named runs whole.
 ShardSelection = Mapping[str, Sequence[str]]
+DIGITS = 12  # of the number of a shard
 
 
 @dataclass(frozen=True)
@@ -81,14 +83,14 @@ def by_number(run: Run, text: str) -> ShardSelection:
     Raises:
         ConfigError: not of that form, or no such shard.
     """
-    plan = JobPlan(run)
+    ranges, plan = parse_numbers(text), JobPlan(run)
     shards = plan.shards
-    numbers = parse_numbers(text)
-    if beyond := [number for number in numbers if number >= len(shards)]:
+    if (last := max(part[-1] for part in ranges)) >= len(shards):
         raise ConfigError(
             f"--shards {text}: the plan of {run.name} has shards 0 to {len(shards) - 1}, "
-            f"not {beyond[0]}."
+            f"not {last}."
         )
+    numbers = _expanded(ranges)
     names = [shard_name(images, shards[n]) for n in numbers for images in run.config.image_sets]
     first = min(plan.round_of(shards[number]) for number in numbers)
     selection: dict[str, list[str]] = {}
@@ -111,23 +113,34 @@ def narrowed(first: ShardSelection, second: ShardSelection) -> ShardSelection:
     return {**first, **second, **both}
 
 
-def parse_numbers(text: str) -> list[int]:
-    """Read ``3,17-20`` as [3, 17, 18, 19, 20].
+def parse_numbers(text: str) -> tuple[range, ...]:
+    """Read ``3,17-20`` as the ranges 3 to 3 and 17 to 20, which are not expanded.
 
     Raises:
         ConfigError: anything else.
     """
-    numbers: set[int] = set()
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise ConfigError(
-                f"--shards {text}: expected numbers and ranges such as 3-7, not {part!r}."
-            )
-        if int(last or first) < int(first):
-            raise ConfigError(f"--shards {text}: {part!r} runs backwards; write {last}-{first}.")
-        numbers.update(range(int(first), int(last or first) + 1))
-    return sorted(numbers)
+    return tuple(_parse_range(part.strip(), text) for part in text.split(","))
+
+
+def _parse_range(part: str, text: str) -> range:
+    match = re.fullmatch(rf"(\d{{1,{DIGITS}}})(?:-(\d{{1,{DIGITS}}}))?", part, re.ASCII)
+    if match is None:
+        raise ConfigError(
+            f"--shards {text}: expected numbers and ranges such as 3-7, not {shown(part)}."
+        )
+    first, last = int(match[1]), int(match[2] or match[1])
+    if last < first:
+        raise ConfigError(f"--shards {text}: {shown(part)} runs backwards; write {last}-{first}.")
+    return range(first, last + 1)
+
+
+def _expanded(ranges: Sequence[range]) -> list[int]:
+    """Return the numbers of some ranges, ascending, each once."""
+    numbers: list[int] = []
+    for part in sorted(ranges, key=lambda part: part.start):
+        begin = max(part.start, numbers[-1] + 1) if numbers else part.start
+        numbers.extend(range(begin, part.stop))
+    return numbers
 
 
 def intents(

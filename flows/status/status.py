@@ -14,7 +14,7 @@ from distill_core.errors import ConfigError, DataError
 from distill_core.storage.markers import Marker
 from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.store import Store
-from tasks.run import Run, open_run
+from tasks.run import Run, check_exists, open_run
 from tasks.runs.drivers import DriverRecord, parse_time, read_drivers
 from tasks.runs.stage_status import StageStatus, stage_status
 from tasks.stages.plan import JobPlan
@@ -73,8 +73,10 @@ def every_run(store: Store) -> tuple[RunStatus, ...]:
     """Return the status of every run of a store, by name; a damaged run does not hide the others.
 
     Raises:
+        ConfigError: there is no such store.
         StorageError: the store refused a request.
     """
+    check_exists(store)
     names = (n for n in store.folders("runs") if store.exists(f"runs/{n}/run.yaml"))
     return tuple(_status_or_problem(store, name) for name in names)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 
 from distill_core.errors import ConfigError
@@ -12,13 +14,43 @@ from tasks.stages.names import StageId
 
 
 @pytest.mark.parametrize(
-    ("text", "numbers"), [("3", [3]), ("3,17-20", [3, 17, 18, 19, 20]), ("2-2, 1", [1, 2])]
+    ("text", "ranges"),
+    [("3", [(3, 3)]), ("3,17-20", [(3, 3), (17, 20)]), ("2-2, 1", [(2, 2), (1, 1)])],
 )
-def test_shard_numbers_are_read(text: str, numbers: list[int]) -> None:
-    assert shard_selection.parse_numbers(text) == numbers
+def test_shard_numbers_are_read(text: str, ranges: list[tuple[int, int]]) -> None:
+    parsed = shard_selection.parse_numbers(text)
+    assert [(part[0], part[-1]) for part in parsed] == ranges
 
 
-@pytest.mark.parametrize("text", ["", "a", "3-", "-3", "1;2", "1,,2"])
+def test_a_huge_range_of_shards_takes_no_memory() -> None:
+    tracemalloc.start()
+    try:
+        (part,) = shard_selection.parse_numbers("0-99999999999")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(part) == 100_000_000_000
+    assert peak < 2**20
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "a",
+        "3-",
+        "-3",
+        "1;2",
+        "1,,2",
+        "1-2-3",
+        "1e3",
+        "0x3",
+        "\u0663",
+        "9" * 5000,
+        "3-1",
+        "," * 99,
+    ],
+)
 def test_invalid_shard_numbers_are_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="--shards"):
         shard_selection.parse_numbers(text)
