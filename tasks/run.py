@@ -54,23 +54,35 @@ def create_run(config: RunConfig, store: Store, name: str | None = None) -> Run:
     run = Run(name or default_name(config), config, store)
     check_name(run.name)
     if not store.create(run.path(FILE), _record(config, run.name)):
-        stored = open_run(store, run.name).config
-        if stored != config:
-            raise ConfigError(
-                f"runs/{run.name}: the run exists with another config; it differs in "
-                f"{', '.join(_differences(stored, config))}. Use another --name, or omit it."
-            )
+        check_same(run)
     return run
 
 
-def check_name(name: str) -> None:
-    """Refuse a name that is not a valid folder name on every system.
+def check_same(run: Run) -> None:
+    """Refuse a run whose name is registered with another config.
+
+    Raises:
+        ConfigError: names the keys that differ.
+    """
+    if not run.store.exists(run.path(FILE)):
+        return
+    stored = open_run(run.store, run.name).config
+    if stored != run.config:
+        raise ConfigError(
+            f"runs/{run.name}: the run exists with another config; it differs in "
+            f"{', '.join(_differences(stored, run.config))}. Use another --name, or omit it."
+        )
+
+
+def check_name(name: str) -> str:
+    """Return a name; refuse one that is not a valid folder name on every system.
 
     Raises:
         ConfigError: it is empty, starts with a dot, or has characters that are not allowed.
     """
     if not name or set(name) & set('/\\:*?"<>| \n') or name.startswith("."):
         raise ConfigError(f"run name {name!r}: use letters, digits, dots, dashes and underscores.")
+    return name
 
 
 def open_run(store: Store, name: str) -> Run:

@@ -98,6 +98,7 @@ def ingest(
     names = reader.classes()
     classes = number_classes(names, () if previous is None else previous.classes)
     check_classes(config, names, classes)
+    reader.classes("test")  # a missing split ends this before any image is read
     by_name = {entry.wnid: entry for entry in classes}
     present = [by_name[name] for name in names]
     decoded = NOTHING if previous is None else Contents.of(previous)

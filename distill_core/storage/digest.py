@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from distill_core.errors import ConfigError
 from distill_core.storage.backends import foreign_errors
@@ -20,11 +22,35 @@ def read_file(url: str) -> bytes:
     Raises:
         ConfigError: it cannot be read.
     """
-    try:
+    with _reading(url):
         fs, path = open_filesystem(url)
         return bytes(fs.cat_file(path))
+
+
+def check_file(url: str) -> None:
+    """Check that a file named by a path or an fsspec URL exists; it is not read.
+
+    Raises:
+        ConfigError: there is none, or it cannot be reached.
+    """
+    with _reading(url):
+        fs, path = open_filesystem(url)
+        if not fs.isfile(path):
+            raise ConfigError(f"{url}: no such file. Check the path.")
+
+
+@contextmanager
+def _reading(url: str) -> Iterator[None]:
+    """Translate the errors of file systems."""
+    try:
+        yield
     except foreign_errors() as error:
         raise ConfigError(f"{url}: cannot be read ({error}). Check the path.") from None
+    except (ImportError, ValueError) as error:
+        raise ConfigError(
+            f"{url}: cannot be opened ({error}). Use a path or s3://bucket/key; s3 needs "
+            "`pip install 'distill[s3]'`."
+        ) from None
 
 
 def file_sha256(url: str) -> str:

@@ -79,13 +79,16 @@ def plan(
     from flows import terminal
     from flows.estimate import cost, workload
     from flows.runs.precision import warn_if_slow
+    from flows.runs.preflight import problems
     from tasks.calibration import calibrate as measure
 
-    config = load_run(preset, overrides or [])
-    warn_if_slow(config, placement.execution(DEFAULT_STORE).device)
+    config, execution = load_run(preset, overrides or []), placement.execution(DEFAULT_STORE)
+    warn_if_slow(config, execution.device)
+    for problem in problems(config, execution):
+        terminal.warn(f"a run would be refused: {problem}")
     rates = {"recover": rate} if rate else {}
     if calibrate:
-        rates = {**measure(config, placement.execution(DEFAULT_STORE))}
+        rates = {**measure(config, execution)}
     work = workload.plan_run(
         config,
         train_images=workload.count_images(config, "train"),

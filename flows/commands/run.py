@@ -47,11 +47,13 @@ def run(
     """
     from distill_core.config.load import load_run
     from distill_core.storage.store import Store
-    from tasks.run import Run, default_name
+    from flows.runs import preflight
+    from tasks.run import Run, check_name, default_name
 
     config, execution = load_run(preset, overrides or []), placement.execution(store)
     if dry_run:
-        planned = Run(name or default_name(config), config, Store(store))
+        planned = Run(check_name(name or default_name(config)), config, Store(store))
+        preflight.check(planned, execution)
         show_intents(planned, {}, allow_missing=execution.allow_missing)
         return
     start(config, name, execution)
@@ -69,10 +71,11 @@ def resume(
 ) -> None:
     """Compute the missing shards of a run, e.g. `distill resume RUN --failed-only`."""
     from distill_core.storage.store import Store
-    from flows.runs import shard_selection
+    from flows.runs import preflight, shard_selection
     from tasks.run import open_run
 
     execution, opened = placement.execution(store), open_run(Store(store), run)
+    preflight.check(opened, execution)
     selection = shard_selection.selection(opened, failed_only=failed_only, shards=shards)
     if dry_run:
         allowed = execution.allow_missing
@@ -131,16 +134,10 @@ def demo(store: StoreUrl = "./out/demo") -> None:
 
 def start(config: RunConfig, name: str | None, execution: Execution) -> Run:
     """Register a run and complete it."""
-    from distill_core.storage.store import Store
     from flows.runs import pipeline
 
-    store, single_writer = Store(execution.store), execution.single_writer
     registered = pipeline.prepare(
-        config,
-        store,
-        name=name,
-        single_writer=single_writer,
-        check=lambda: _check_server(execution),
+        config, execution, name=name, check=lambda: _check_server(execution)
     )
     return proceed(registered, execution, {})
 

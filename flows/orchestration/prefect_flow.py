@@ -21,7 +21,7 @@ from flows.orchestration import parameters, schedule_settings
 from flows.orchestration.artifacts import StageArtifacts, publish
 from flows.orchestration.parameters import Override, PresetName, ShardList, StoreAddress
 from flows.reports import report_data
-from flows.runs import pipeline, shard_selection
+from flows.runs import pipeline, preflight, shard_selection
 from flows.runs import redistill as redistillation
 from flows.runs.pipeline import Work
 from flows.runs.shard_selection import ShardSelection
@@ -120,9 +120,7 @@ def distill(  # noqa: PLR0913
     """
     resolved = parameters.resolved(preset, overrides, config)
     placed = parameters.placed(store, execution, shards=shards)
-    registered = pipeline.prepare(
-        resolved, Store(store), name=run, single_writer=placed.single_writer
-    )
+    registered = pipeline.prepare(resolved, placed, name=run)
     run_stages(registered, placed, only, shards=shards)
 
 
@@ -146,6 +144,7 @@ def resume(
     """
     placed = parameters.placed(store, execution, shards=shards)
     opened = open_run(Store(store), run)
+    preflight.check(opened, placed)
     selection = shard_selection.selection(opened, failed_only=failed_only, shards=shards)
     run_stages(opened, placed, selection)
 

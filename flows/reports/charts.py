@@ -1,7 +1,8 @@
 """Charts of the report as SVG, each in a light and a dark version.
 
 Figures are made without pyplot, which keeps global state. The colours are those of Okabe and Ito,
-which colour-blind readers can tell apart.
+which colour-blind readers can tell apart. Matplotlib is imported when a chart is drawn: it writes
+a cache of fonts to the home folder, which a dry run must not.
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8B8B00")
 INK: Mapping[str, str] = {"light": "#222222", "dark": "#dddddd"}
@@ -187,6 +189,9 @@ def _chart(
 def _render(
     draw: Callable[[Figure], None], ink: str, width: float, height: float, pixels: bool
 ) -> Image:
+    import matplotlib
+    from matplotlib.figure import Figure
+
     settings: Any = {**SETTINGS, **dict.fromkeys(INKED, ink)}
     stream = io.BytesIO()
     with matplotlib.rc_context(settings):

@@ -17,18 +17,19 @@ from distill_core.data.index_files import load_index
 from distill_core.errors import ConfigError, RunIncomplete, StorageError, shown
 from distill_core.storage.store import ANOTHER_STORE, Store, probe
 from flows import terminal
-from flows.addresses import check_address, check_config
+from flows.addresses import check_address
 from flows.progress.display import Several, display
 from flows.progress.event_log import EventLog
 from flows.reports.report import write_report
 from flows.reports.report_data import REPORT
+from flows.runs import preflight
 from flows.runs.precision import warn_if_slow
 from flows.runs.shard_selection import ShardSelection, narrowed
 from flows.status.status import RunStatus, run_status
 from tasks.execution import Execution
 from tasks.observer import Observer
 from tasks.pools.provider import PoolProvider
-from tasks.run import Run, create_run, default_name
+from tasks.run import Run, check_name, create_run, default_name
 from tasks.runs.heartbeat import Heartbeat
 from tasks.runs.run_stage import run_stage
 from tasks.stages.inputs import dataset_of
@@ -81,32 +82,31 @@ class Work:
 
 def prepare(
     config: RunConfig,
-    store: Store,
+    execution: Execution,
     *,
     name: str | None,
-    single_writer: bool,
     check: Callable[[], None] | None = None,
 ) -> Run:
-    """Register a run, after a check that the store creates an object only once.
+    """Register a run, after all checks that need no work; nothing is written if one fails.
 
     Args:
         config: of the run.
-        store: store of the run.
+        execution: names the store; where and how jobs run.
         name: of the run; by default the preset and the config's fingerprint.
-        single_writer: accept a store without conditional create.
         check: what else the run needs; called before anything is written, if it is not complete.
 
     Raises:
-        ConfigError: the name belongs to another config, or the config contains credentials.
+        ConfigError, DataError: see `preflight.check`.
         StorageError: the store cannot be written, or lets two drivers create the same object.
     """
-    check_config(config)
-    store = replace(store, single_writer=single_writer)
-    if not run_status(Run(name or default_name(config), config, store)).complete:
+    store = Store(execution.store, single_writer=execution.single_writer)
+    run = Run(check_name(name or default_name(config)), config, store)
+    preflight.check(run, execution)
+    if not run_status(run).complete:
         if check is not None:
             check()
         check_store(store)
-    return create_run(config, store, name)
+    return create_run(config, store, run.name)
 
 
 def execution_of(tree: Mapping[str, Any]) -> Execution:

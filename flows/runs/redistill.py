@@ -19,7 +19,7 @@ from distill_core.storage.store import Store
 from flows.addresses import check_config
 from flows.progress.display import display
 from flows.reports.diff import FILE, Diff, write_diff
-from flows.runs import pipeline
+from flows.runs import pipeline, preflight
 from flows.status.status import RunStatus, run_status
 from tasks.execution import Execution
 from tasks.policy import TeacherPolicy
@@ -75,7 +75,7 @@ def redistill(
     """
     check_config(config)
     store = replace(store, single_writer=execution.single_writer)
-    request = _index(config, store, series, policy)
+    request = _index(config, store, series, policy, execution)
     current = request.current()
     if current is not None and run_status(current).nothing_to_do(execution.allow_missing):
         if not store.exists(current.path(FILE)):
@@ -137,13 +137,25 @@ class _Request:
         return create_run(config, self.store, run.name)
 
 
-def _index(config: RunConfig, store: Store, series: str, policy: TeacherPolicy) -> _Request:
+def _index(
+    config: RunConfig, store: Store, series: str, policy: TeacherPolicy, execution: Execution
+) -> _Request:
     """Index the current dataset with the class ids of the previous version."""
     history = versions_of(store, series)
     base = next((run for run in reversed(history) if run_status(run).has_manifest), None)
     before = None if base is None else load_index(store, dataset_of(base))
     if before is not None and policy == "keep":
         refuse_added(config.data, before)
+    inherited = before is not None and policy != "squeeze_again"
+    preflight.check_request(
+        preflight.Request(
+            config,
+            execution,
+            store,
+            known=() if before is None else before.classes,
+            complete=frozenset({"squeeze"} if inherited else ()),
+        )
+    )
     with display() as progress:
         index = ingest_observed(config.data, store, before, progress)
     return _Request(config, store, series, policy, history, base, index)

@@ -8,5 +8,6 @@
   actors, and as one gang of processes.
 - `host`, `child`: what runs around a worker in every process, and in a spawned child.
 - `ray_cluster`, `ray_capacity`, `session_folder`: connection to Ray, its size, its files.
+- `device`: checks the device before workers start.
 - `signals`: ends a process within a bounded time on SIGTERM or Ctrl-C.
 """

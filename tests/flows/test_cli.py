@@ -19,6 +19,7 @@ from tasks.run import Run
 from tasks.runs.stage_status import StageStatus
 from tasks.stages.names import StageId
 from tests.support.cli import Distill, modules_after
+from tests.support.datasets import image_folder
 from tests.support.fabricate import finished_run, preset_file
 
 
@@ -70,8 +71,9 @@ def test_credentials_in_the_address_are_refused_without_repeating_them(distill: 
 
 
 def test_a_dry_run_plans_and_writes_nothing(distill: Distill, tmp_path: Path) -> None:
-    store = tmp_path / "s"
-    output = distill("run", str(preset_file(tmp_path)), "--store", str(store), "--dry-run")
+    store, data = tmp_path / "s", image_folder(tmp_path / "data")
+    words = ("run", str(preset_file(tmp_path)), f"data.path={data}", "data.num_classes=2")
+    output = distill(*words, "--store", str(store), "--dry-run")
     assert output.code == 0
     assert "recover: 2 by the plan" in output.out
     assert not store.exists()

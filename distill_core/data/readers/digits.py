@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from importlib.util import find_spec
 
 import numpy as np
 from PIL import Image
@@ -20,6 +21,9 @@ CLASSES = tuple(f"digit_{number}" for number in range(10))
 SIDE = 32
 TEST_FRACTION = 0.2
 SPLIT_SEED = 0
+NOT_INSTALLED = ConfigError(
+    "data.format=digits: needs scikit-learn, which is not installed. Install distill[digits]."
+)
 
 
 class DigitsReader:
@@ -27,8 +31,14 @@ class DigitsReader:
 
     def __init__(self, config: DataConfig) -> None: ...
 
-    def classes(self) -> tuple[str, ...]:
-        """Return digit_0 to digit_9."""
+    def classes(self, split: Split = "train") -> tuple[str, ...]:
+        """Return digit_0 to digit_9.
+
+        Raises:
+            ConfigError: scikit-learn is not installed.
+        """
+        if find_spec("sklearn") is None:
+            raise NOT_INSTALLED
         return CLASSES
 
     def count(self, split: Split) -> int:
@@ -57,10 +67,7 @@ def digits_split(split: Split) -> tuple[tuple[bytes, ...], tuple[int, ...]]:
         from sklearn.datasets import load_digits  # only this format needs it
         from sklearn.model_selection import train_test_split
     except ImportError:
-        raise ConfigError(
-            "data.format=digits: needs scikit-learn, which is not installed. "
-            "Install distill[digits]."
-        ) from None
+        raise NOT_INSTALLED from None
     images, labels = load_digits(return_X_y=True)
     parts = train_test_split(
         images, labels, test_size=TEST_FRACTION, random_state=SPLIT_SEED, stratify=labels

@@ -23,13 +23,23 @@ class ImageFolderReader:
         self._folder = {"train": config.train.strip("/"), "test": config.test.strip("/")}
         self._paths = cache(self._list)
 
-    def classes(self) -> tuple[str, ...]:
-        """Return the names of the folders of the training split."""
-        names = self._class_folders("train")
+    def classes(self, split: Split = "train") -> tuple[str, ...]:
+        """Return the names of the folders of a split.
+
+        Raises:
+            DataError: a name is not UTF-8, or the training split lacks a class of the other one.
+        """
+        names = self._class_folders(split)
+        known = set(names if split == "train" else self._class_folders("train"))
+        if unknown := [name for name in names if name not in known]:
+            raise DataError(
+                f"{self._where(split)}/{_utf8(unknown[0])}: a class that {self._where('train')} "
+                "does not have. Both splits need the same class folders."
+            )
         for name in names:
             if _utf8(name) != name:
                 raise DataError(
-                    f"{self._where('train')}/{_utf8(name)}: the class name is not UTF-8. "
+                    f"{self._where(split)}/{_utf8(name)}: the class name is not UTF-8. "
                     "Rename the folder."
                 )
         return tuple(names)
@@ -45,11 +55,7 @@ class ImageFolderReader:
             DataError: a class is missing in the training split.
         """
         labels = {name: label for label, name in enumerate(classes)}
-        if unknown := [n for n in self._class_folders(split) if n not in labels]:
-            raise DataError(
-                f"{self._where(split)}/{_utf8(unknown[0])}: a class that {self._where('train')} "
-                "does not have. Both splits need the same class folders."
-            )
+        self.classes(split)
         paths = self._paths(split)
         for start in range(0, len(paths), CHUNK):
             chunk = paths[start : start + CHUNK]

@@ -38,9 +38,9 @@ class ParquetReader:
         self._starts = cache(self._read_starts)
         self._group = lru_cache(GROUPS_HELD)(self._read_group)
 
-    def classes(self) -> tuple[str, ...]:
-        """Return the ClassLabel names of the training split, else `class_00000` and so on."""
-        with self._open(self._files("train")[0]) as file:
+    def classes(self, split: Split = "train") -> tuple[str, ...]:
+        """Return the ClassLabel names of a split, else `class_00000` and so on."""
+        with self._open(self._files(split)[0]) as file:
             names = _label_names(file.schema_arrow.metadata or {})
         return names or tuple(f"class_{label:05d}" for label in range(self._num_classes))
 

@@ -28,7 +28,7 @@ class PatternsReader:
     def __init__(self, config: DataConfig) -> None:
         self._count = config.num_classes
 
-    def classes(self) -> tuple[str, ...]:
+    def classes(self, split: Split = "train") -> tuple[str, ...]:
         """Return pattern_00000 and so on."""
         return tuple(f"pattern_{number:05d}" for number in range(self._count))
 

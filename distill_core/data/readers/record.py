@@ -25,8 +25,14 @@ class Record:
 class Reader(Protocol):
     """Reader of one format, made from a `DataConfig`; it does not decode images."""
 
-    def classes(self) -> tuple[str, ...]:
-        """Return the class names; a class's position is its id."""
+    def classes(self, split: Split = "train") -> tuple[str, ...]:
+        """Return the class names of a split, from its names or its metadata, without any image.
+
+        A class's position among those of the training split is its id.
+
+        Raises:
+            DataError: there is no such split, or it cannot belong to the other one.
+        """
 
     def count(self, split: Split) -> int:
         """Return the number of records in a split."""
