@@ -8,7 +8,7 @@ export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: setup lock fmt check format lint types imports test test-avx2 test-slow test-s3 test-moto \
+.PHONY: setup lock fmt check format lint types imports test test-avx2 test-slow fuzz test-s3 test-moto \
   test-ceph test-faults soak rehearsal golden demo bench bench-scale clean
 
 setup: $(STAMP)
@@ -59,6 +59,10 @@ test-avx2: setup
 
 test-slow: setup
 	$(BIN)/pytest -q -m slow
+
+# Random configs, command lines, records and datasets: thirty times the examples of `make test`.
+fuzz: setup
+	DISTILL_FUZZ=30 $(BIN)/pytest -q --timeout 3600 tests/fuzz
 
 # The contract of storage and its faults: against moto, then against a real Ceph gateway on loopback.
 S3_TESTS := tests/s3 tests/faults/test_storage.py

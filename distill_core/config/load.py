@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from distill_core.config.explain import explain, suggest
 from distill_core.config.parsing import MAX_YAML_BYTES, MAX_YAML_DEPTH, Tree, parse_yaml
 from distill_core.config.schema import RunConfig
-from distill_core.errors import ConfigError, shown
+from distill_core.errors import ConfigError, one_line, shown
 
 __all__ = ["fingerprint", "load_run", "parse_yaml", "preset_names", "to_yaml", "validate_run"]
 
@@ -38,9 +38,12 @@ def load_run(name: str, overrides: Sequence[str] = ()) -> RunConfig:
     Raises:
         ConfigError: unknown preset or key (with a suggestion), or a value out of range.
     """
-    tree = _resolve(name, children=())
-    for override in overrides:
-        _apply_override(tree, override, where=name)
+    try:
+        tree = _resolve(name, children=())
+        for override in overrides:
+            _apply_override(tree, override, where=name)
+    except ConfigError as error:  # names and keys come from outside and may contain anything
+        raise ConfigError(one_line(error)) from None
     tree["preset"] = Path(name).stem
     return validate_run(tree, where=name)
 
