@@ -2,7 +2,8 @@
 
 A driver locks a file in its folder while it lives, and the kernel releases the lock however the
 driver ends. So a folder whose lock is free has no owner. Process ids would not show that across
-containers that share a temporary folder.
+containers that share a temporary folder. The locked file begins with a line that no other program
+writes: without it, a folder of a similar name is somebody else's.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import IO
 PREFIX = "ray-"
 INACTIVE_SECONDS = 60.0  # a raylet writes at least every ten seconds
 OWNER = "owner"  # the locked file, in every folder whose driver could lock it
+SIGNATURE = b"distill: folder of a local Ray session\n"
 
 
 @contextmanager
@@ -32,7 +34,8 @@ def session_folder(parent: str) -> Iterator[str]:
     _remove_abandoned(Path(parent))
     folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
     try:
-        with (folder / f".{OWNER}").open("wb") as file:
+        with (folder / f".{OWNER}").open("wb", buffering=0) as file:
+            file.write(SIGNATURE)
             if _try_lock(file):
                 os.rename(file.name, folder / OWNER)
             yield str(folder)
@@ -44,10 +47,13 @@ def _remove_abandoned(parent: Path) -> None:
     for owner in parent.glob(f"{PREFIX}*/{OWNER}"):
         folder = owner.parent
         with suppress(OSError):  # another driver may remove it at the same time
-            if folder.is_symlink() or folder.stat().st_uid != os.geteuid():
+            if folder.is_symlink() or owner.is_symlink():
+                continue
+            if folder.stat().st_uid != os.geteuid():
                 continue
             with owner.open("rb+") as file:
-                if _try_lock(file) and _is_inactive(folder):
+                is_ours = file.read(len(SIGNATURE) + 1) == SIGNATURE
+                if is_ours and _try_lock(file) and _is_inactive(folder):
                     shutil.rmtree(folder, ignore_errors=True)
 
 

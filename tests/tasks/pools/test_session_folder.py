@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.pools.session_folder import OWNER, session_folder
+from tasks.pools.session_folder import OWNER, SIGNATURE, session_folder
 
 HOLDS = """
 import sys, threading
@@ -69,6 +69,9 @@ def test_folders_of_other_programs_are_kept(
     for name in ("ray-without-an-owner", "other"):
         (tmp_path / name).mkdir()
     (tmp_path / "other" / OWNER).touch()
+    for name, text in (("ray-notes", b""), ("ray-tracing", b"owner: me\n")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / OWNER).write_bytes(text)
     for folder in tmp_path.iterdir():
         age(folder)
     kept = set(tmp_path.iterdir())
@@ -76,7 +79,7 @@ def test_folders_of_other_programs_are_kept(
         assert kept < set(tmp_path.iterdir())
     foreign = tmp_path / "ray-of-another-user"
     foreign.mkdir()
-    (foreign / OWNER).touch()
+    (foreign / OWNER).write_bytes(SIGNATURE)
     age(foreign)
     uid = os.geteuid()
     monkeypatch.setattr(os, "geteuid", lambda: uid + 1)
