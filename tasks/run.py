@@ -13,6 +13,7 @@ from typing import Any
 from distill_core.config.load import dump_yaml, fingerprint, parse_yaml, to_yaml, validate_run
 from distill_core.config.schema import RunConfig
 from distill_core.errors import ConfigError, DataError
+from distill_core.storage.identity import ensure_identity
 from distill_core.storage.records import BLANK, NAME, check_seal, seal
 from distill_core.storage.store import Store
 
@@ -48,11 +49,15 @@ def default_name(config: RunConfig) -> str:
 def create_run(config: RunConfig, store: Store, name: str | None = None) -> Run:
     """Register a run by conditional create; the same config again is the same run.
 
+    A store that has no identity yet gets one.
+
     Raises:
         ConfigError: a run of this name has another config.
+        DataError: the store's identity is damaged, or is of another program.
     """
     run = Run(name or default_name(config), config, store)
     check_name(run.name)
+    ensure_identity(store)
     if not store.create(run.path(FILE), _record(config, run.name)):
         check_same(run)
     return run

@@ -9,6 +9,7 @@ image_shards:     the file format of images.
 label_shards:     the file format of soft labels; label_rows: its contents, label_schema: columns.
 statistics_files: the file format of class statistics.
 parquet:          writing and verified reading; row_groups: one row group at a time from a store.
+object_names:     the names that a store gives to its objects; identity: the proof that it is one.
 digest:           sha256, and reading a file by URL.
 backends, listing, filesystems, error_hints: internals of `store`.
 """

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 from distill_core.errors import DataError
 from distill_core.storage.digest import sha256
+from distill_core.storage.object_names import POINTER, checkpoint_attempt, is_checkpoint_file
 from distill_core.storage.store import Store
-
-POINTER = "pointer.json"
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Checkpoints:
         self.store.put(f"{folder}/{file}", payload)
         self.store.put(f"{folder}/{POINTER}", json.dumps(pointer).encode())
         for name in self.store.names(folder):
-            if name not in (file, POINTER):
+            if is_checkpoint_file(name) and name not in (file, POINTER):
                 self.store.delete(f"{folder}/{name}")
 
     def latest(self) -> tuple[int, bytes] | None:
@@ -59,12 +58,17 @@ class Checkpoints:
         return None
 
     def clear(self) -> None:
-        """Delete the checkpoints of every execution, after the result is committed."""
+        """Delete the checkpoints of every execution, after the result is committed.
+
+        Files of other names are not ours and stay, as does everything behind a symbolic link.
+        """
         for folder in self._folders():
+            if checkpoint_attempt(folder.rpartition("/")[2]) is None:
+                continue
             # The pointer is deleted first, so an interrupted clear leaves no pointer.
-            names = self.store.names(folder)
+            names = filter(is_checkpoint_file, self.store.names(folder))
             for name in sorted(names, key=lambda name: name != POINTER):
-                self.store.delete(f"{folder}/{name}")
+                self.store.delete_unlinked(f"{folder}/{name}")
 
     def _folder(self, name: str) -> str:
         return f"{self.stage}/checkpoints/{name}"

@@ -6,9 +6,11 @@ disk, and unfinished multipart uploads in a bucket.
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +33,8 @@ class StoredFile:
     path: str  # relative to the store
     bytes: int
     modified: datetime  # UTC, by the clock of the store
+    # False: a symbolic link, to a file or a folder, or a special file. Listings never follow links.
+    regular: bool = True
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,17 @@ class Lists(Protocol):
         """Return `length` bytes from `start`, fewer where the object ends."""
 
     def files(self, folder: str, *, partial: bool) -> Iterator[StoredFile]:
-        """Yield everything below a folder; `partial` adds local files that are being written."""
+        """Yield everything below a folder; `partial` adds local files that are being written.
+
+        Symbolic links are yielded as such and not followed; the root of the store may be one.
+        """
+
+    def delete_unlinked(self, path: str) -> bool:
+        """Delete an object, unless it or a folder above it is a symbolic link.
+
+        Returns:
+            False: nothing was deleted, since that would be outside the store or no plain file.
+        """
 
     def uploads(self) -> Iterator[Upload]:
         """Yield the unfinished multipart uploads."""
@@ -75,10 +89,43 @@ class ListsDisk:
     def files(self, folder: str, *, partial: bool) -> Iterator[StoredFile]:
         """Yield every file below a folder; an unreadable folder raises an error."""
         top = Path(self.root, folder)
-        for parent, _, names in os.walk(top, onerror=_unless_missing, followlinks=True):
-            for name in names:
+        below = [top, *top.parents][: len(Path(folder).parts)]
+        if link := next((part for part in reversed(below) if part.is_symlink()), None):
+            yield from self._described(link)
+            return
+        for parent, folders, names in os.walk(top, onerror=_unless_missing):
+            links = [name for name in folders if Path(parent, name).is_symlink()]
+            for name in (*names, *links):
                 if partial or not name.endswith(PARTIAL):
                     yield from self._described(Path(parent, name))
+
+    def delete_unlinked(self, path: str) -> bool:
+        """Delete a regular file; no part of the path below the root may be a symbolic link.
+
+        Each folder is opened from the one above it, so that replacing one by a link at the same
+        time has no effect.
+        """
+        *folders, name = Path(path).parts
+        opened: list[int] = []
+        try:
+            opened.append(os.open(self.root, os.O_RDONLY | os.O_DIRECTORY))
+            for folder in folders:
+                flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+                opened.append(os.open(folder, flags, dir_fd=opened[-1]))
+            status = os.stat(name, dir_fd=opened[-1], follow_symlinks=False)
+            if not stat.S_ISREG(status.st_mode):
+                return False
+            os.unlink(name, dir_fd=opened[-1])
+        except FileNotFoundError:
+            return True  # somebody else deleted it
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENOTDIR):  # a link, or a file in its place
+                return False
+            raise
+        finally:
+            for descriptor in opened:
+                os.close(descriptor)
+        return True
 
     def uploads(self) -> Iterator[Upload]:
         """Yield nothing: on a disk, a killed writer leaves a partial file instead."""
@@ -89,11 +136,11 @@ class ListsDisk:
 
     def _described(self, full: Path) -> Iterator[StoredFile]:
         try:
-            status = full.stat()
+            status = full.lstat()
         except FileNotFoundError:
             return  # deleted since it was listed
-        path = full.relative_to(self.root).as_posix()
-        yield StoredFile(path, status.st_size, _utc(status.st_mtime))
+        path, regular = full.relative_to(self.root).as_posix(), stat.S_ISREG(status.st_mode)
+        yield StoredFile(path, status.st_size, _utc(status.st_mtime), regular)
 
 
 class ListsObjects:
@@ -118,6 +165,12 @@ class ListsObjects:
             if entry["type"] == "file" and full.startswith(within):
                 path = full.removeprefix(self._base)
                 yield StoredFile(path, int(entry["size"]), self._modified(entry))
+
+    def delete_unlinked(self, path: str) -> bool:
+        """Delete an object; there are no links here."""
+        with self.lock, suppress(FileNotFoundError):
+            self.fs.rm_file(f"{self._base}{path}")
+        return True
 
     def uploads(self) -> Iterator[Upload]:
         """Yield the multipart uploads below the prefix, if the file system has any."""

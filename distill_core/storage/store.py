@@ -82,6 +82,8 @@ class Store:
     def files(self, folder: str, *, partial: bool = False) -> tuple[StoredFile, ...]:
         """Return every object below a folder at any depth, sorted by path; none if it is missing.
 
+        Symbolic links below the root are not followed; they are listed as `regular=False`.
+
         Args:
             folder: relative, or empty for the whole store.
             partial: include the hidden files of unfinished writes on a local disk.
@@ -133,6 +135,17 @@ class Store:
         """Delete an object; a missing one is not an error."""
         with self._translated(path, "cannot be deleted"):
             self._backend.delete(path)
+
+    def delete_unlinked(self, path: str) -> bool:
+        """Delete an object, unless it or a folder above it is a symbolic link.
+
+        For objects of other processes: what lies behind a link is not part of the store.
+
+        Returns:
+            False: nothing was deleted.
+        """
+        with self._translated(path, "cannot be deleted"):
+            return self._backend.delete_unlinked(path)
 
     def uri(self, path: str) -> str:
         """Return the full address of an object, for people."""

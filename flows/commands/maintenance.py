@@ -50,17 +50,33 @@ def gc(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be deleted, and exit.")
     ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Print every path instead of examples.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Delete files that no run refers to, and leftovers of interrupted attempts."""
+    """Delete files that no run refers to, and leftovers of interrupted attempts.
+
+    Only files that distill has written to a store of its own are deleted. Others are listed as
+    foreign, and symbolic links are not followed.
+    """
+    from distill_core.storage.shard_store import utc_now
     from distill_core.storage.store import Store
     from flows import terminal
     from flows.maintenance import collect
+    from tasks.gc.collect import survey
 
-    age = collect.parse_age(grace)
-    collection = collect.collect_with_progress(Store(store), grace=age, dry_run=dry_run)
-    tree = collect.to_json(collection, grace=age, dry_run=dry_run)
-    if as_json or collection.removed or collection.waiting:
-        terminal.print_table(collect.table(collection), tree, as_json=as_json)
+    age, opened = collect.parse_age(grace), Store(store)
+    found = survey(opened, grace=age)
+    if warning := collect.clock_warning(utc_now(), found.now):
+        terminal.warn(warning)
     if not as_json:
-        terminal.print_lines(collect.summary(collection, dry_run=dry_run))
+        if found.removed or found.waiting:
+            terminal.print_table(collect.table(found))
+        terminal.print_lines(*collect.remarks(found, verbose=verbose))
+    if not dry_run:
+        found = collect.remove_with_progress(opened, found)
+    if as_json:
+        terminal.print_json(collect.to_json(found, grace=age, dry_run=dry_run))
+    else:
+        terminal.print_lines(collect.summary(found, dry_run=dry_run))

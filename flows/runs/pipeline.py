@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from distill_core.config.schema import RunConfig
 from distill_core.data.index_files import load_index
 from distill_core.errors import ConfigError, RunIncomplete, StorageError, shown
+from distill_core.storage.identity import ensure_identity
 from distill_core.storage.store import ANOTHER_STORE, Store, probe
 from flows import terminal
 from flows.addresses import check_address
@@ -218,6 +219,8 @@ def complete_run(
         DataError: a record of the run or the index of its dataset is damaged.
     """
     run = replace(run, store=replace(run.store, single_writer=execution.single_writer))
+    with suppress(StorageError):  # a run that has work to do reports it
+        ensure_identity(run.store)  # stores of older versions have none
     status, allowed = run_status(run), execution.allow_missing
     if not (status.complete or (not selection and status.nothing_to_do(allowed))):
         start(run, execution, selection or {})

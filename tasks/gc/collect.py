@@ -8,6 +8,10 @@ It works in two passes, whose order is safe wherever it is killed and whatever s
 2. The references of all runs are read again. A run that had read a removed marker was registered
    before that removal, so its reference is found now and the marker is restored. Only then is data
    removed; no execution uses its name a second time.
+
+What proves that an object may be removed: the store has an identity, the object has a name that
+only this project gives (`grammar`), no symbolic link leads to it, no marker, manifest, plan or
+release names it, and it is old by the clock of the store.
 """
 
 from __future__ import annotations
@@ -19,10 +23,15 @@ from datetime import datetime, timedelta
 
 from distill_core.errors import ConfigError, DataError
 from distill_core.progress import Progress, silent
-from distill_core.storage.shard_store import utc_now
+from distill_core.storage.identity import PATH as IDENTITY
+from distill_core.storage.identity import find_identity
+from distill_core.storage.listing import StoredFile
 from distill_core.storage.store import Store
+from tasks.gc.clock import store_time
+from tasks.gc.kind_files import Garbage
+from tasks.gc.marker_check import Kept
 from tasks.gc.references import References, find_dataset_references, find_references
-from tasks.gc.unreferenced import Garbage, find_garbage
+from tasks.gc.unreferenced import find_garbage
 
 GRACE = timedelta(days=7)
 MIN_GRACE = timedelta(hours=1)  # a commit must not look abandoned while it is under way
@@ -36,39 +45,78 @@ class Collection:
 
     removed: tuple[Garbage, ...]
     waiting: tuple[Garbage, ...]  # unreferenced, but too young
+    foreign: tuple[StoredFile, ...]  # in the store's folders, but not written by this project
+    kept: tuple[Kept, ...]  # since records that decide about them are damaged or missing
+    now: datetime  # by the clock of the store
 
 
-def collect(
+def survey(
     store: Store,
     *,
     grace: timedelta = GRACE,
-    clock: Callable[[], datetime] = utc_now,
-    dry_run: bool = False,
-    progress: Progress = silent,
+    clock: Callable[[Store], datetime] = store_time,
 ) -> Collection:
-    """Remove every unreferenced object that is older than a grace period.
+    """Return what a collection would remove, and remove nothing.
 
     Args:
-        store: run one collection at a time; runs may continue and start meanwhile.
+        store: the store.
         grace: least age of removed objects by the store's clock; one hour or more.
-        clock: returns the time in UTC.
-        dry_run: list what would be removed, and remove nothing.
-        progress: called with (objects removed, objects to remove).
+        clock: returns the time of the store, in UTC.
 
     Raises:
-        ConfigError: the grace period is too short.
-        DataError: a run cannot be read, so its references are unknown; nothing is removed.
+        ConfigError: the grace period is too short, or the place is not a store.
+        DataError: a run, or the identity of the store, cannot be read.
     """
     if grace < MIN_GRACE:
         raise ConfigError(
             f"grace period {grace}: expected one hour or more. With less, an attempt could be "
             "removed while it is being committed."
         )
-    before = clock() - grace
-    garbage = find_garbage(store)
-    old = tuple(item for item in garbage if item.since < before)
-    waiting = tuple(item for item in garbage if item.since >= before)
-    return Collection(old if dry_run else remove(store, old, progress=progress), waiting)
+    _check_identity(store)
+    now = clock(store)
+    before = now - grace
+    found = find_garbage(store, before)
+    old = tuple(item for item in found.garbage if item.since < before)
+    waiting = tuple(item for item in found.garbage if item.since >= before)
+    return Collection(old, waiting, found.foreign, found.kept, now)
+
+
+def collect(
+    store: Store,
+    *,
+    grace: timedelta = GRACE,
+    clock: Callable[[Store], datetime] = store_time,
+    progress: Progress = silent,
+) -> Collection:
+    """Remove every unreferenced object that is older than a grace period.
+
+    Args:
+        store: run one collection at a time; runs may continue and start meanwhile.
+        grace: see `survey`.
+        clock: see `survey`.
+        progress: called with (objects removed, objects to remove).
+
+    Raises:
+        ConfigError: the grace period is too short, or the place is not a store.
+        DataError: a run cannot be read, so its references are unknown; nothing is removed.
+    """
+    found = survey(store, grace=grace, clock=clock)
+    return replace(found, removed=remove(store, found.removed, progress=progress))
+
+
+def _check_identity(store: Store) -> None:
+    """Refuse a folder or bucket that was never used as a store.
+
+    Raises:
+        ConfigError: it has no identity.
+        DataError: its identity is damaged, or is of another program.
+    """
+    if find_identity(store) is None:
+        raise ConfigError(
+            f"{store.url}: no {IDENTITY} here, so nothing shows that this is a store of distill, "
+            "and nothing is removed. Check the address; if it is a store of an older version, "
+            "`distill resume RUN` on one of its runs marks it as one."
+        )
 
 
 def remove(
@@ -82,23 +130,27 @@ def remove(
         _remove_entries(store, others, find_references),
         _remove_entries(store, datasets, find_dataset_references),
     )
-    removed = tuple(item for item in garbage if not any(item.owner in part for part in references))
-    rest = [item for item in removed if not item.entry]
-    for number, _ in enumerate(_in_threads(lambda item: _delete(store, item), rest), 1):
+    unneeded = [item for item in garbage if not any(item.owner in part for part in references)]
+    rest = [item for item in unneeded if not item.entry]
+    behind_links = set[str]()  # that appeared since the objects were listed
+    deleted = _in_threads(lambda item: _delete(store, item), rest)
+    for number, (item, is_gone) in enumerate(zip(rest, deleted, strict=True), 1):
         progress(number, len(rest))
-    return removed
+        if not is_gone:
+            behind_links.add(item.path)
+    return tuple(item for item in unneeded if item.path not in behind_links)
 
 
 def _remove_entries(store: Store, entries: Sequence[Garbage], find: FindReferences) -> References:
     """Delete entries, restore those that a run refers to now, and return all references."""
     removed: dict[Garbage, bytes] = {}
 
-    def remove_entry(item: Garbage) -> None:
+    def remove_entry(item: Garbage) -> bool:
         try:
             removed[item] = store.read(item.path)
         except DataError:
-            return  # somebody else deleted it
-        store.delete(item.path)
+            return True  # somebody else deleted it
+        return store.delete_unlinked(item.path)
 
     try:
         for _ in _in_threads(remove_entry, entries):
@@ -128,13 +180,14 @@ def _restore(store: Store, removed: Mapping[Garbage, bytes]) -> None:
         lenient.create(item.path, data)
 
 
-def _delete(store: Store, item: Garbage) -> None:
+def _delete(store: Store, item: Garbage) -> bool:
+    """Delete an object; return False if it lies behind a symbolic link."""
     if item.upload is None:
-        store.delete(item.path)
-    else:
-        store.abort(item.upload)
+        return store.delete_unlinked(item.path)
+    store.abort(item.upload)
+    return True
 
 
-def _in_threads(function: Callable[[Garbage], None], items: Iterable[Garbage]) -> Iterator[None]:
+def _in_threads(function: Callable[[Garbage], bool], items: Iterable[Garbage]) -> Iterator[bool]:
     with ThreadPoolExecutor(REQUESTS) as threads:
         yield from threads.map(function, items)

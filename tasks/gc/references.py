@@ -2,64 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 
 from distill_core.errors import DataError, DistillError, StorageError
-from distill_core.storage.manifest import Manifest
 from distill_core.storage.store import Store
+from tasks.gc.grammar import DATASETS, DESCRIPTION, RUNS, recognise
+from tasks.gc.recorded_plan import Ref, SharedIndices, listed_in
+from tasks.gc.run_references import references_of
 from tasks.run import Run, open_run
-from tasks.runs.stage_status import manifests, missing_in
 from tasks.series import FILE as VERSION_FILE
 from tasks.series import Version, version_of
 from tasks.stages.inputs import NotReady, dataset_of
-from tasks.stages.names import StageId
-from tasks.stages.plan import JobPlan, manifests_of
-from tasks.stages.table import stages_of
 
-DATASETS = "datasets"
-MANIFEST_SUFFIX = ".manifest.json"
-Ref = tuple[str, str]  # (kind of stage, key of a shard), or (DATASETS, id)
+PUBLISHED = "published"
+RECORD_FOLDERS = ("", "drivers", "events", "failed", "report")  # in the folder of a run
 
 
 @dataclass(frozen=True)
 class References:
     """The shards and datasets that are referred to."""
 
-    listed: frozenset[Ref]  # in manifests, and datasets that runs name
-    planned: frozenset[Ref]  # by incomplete runs
-    ingesting: frozenset[str]  # names of the data of runs without an ingested dataset
+    listed: frozenset[Ref]  # in manifests and logs, and datasets that runs name
+    planned: frozenset[Ref]  # by runs
+    names: frozenset[str]  # of the data of runs whose dataset is not known for certain
+    held: Mapping[str, str] = field(default_factory=dict)  # kinds of which every shard stays: why
 
     def __contains__(self, ref: Ref | None) -> bool:
-        """Return whether a shard or a dataset is needed, or may be needed soon."""
+        """Return whether a shard or a dataset is needed, or may be needed."""
         if ref is None:
             return False
-        ingesting = ref[0] == DATASETS and _name(ref[1]) in self.ingesting
-        return ingesting or ref in self.listed or ref in self.planned
+        if ref[0] == DATASETS and _name(ref[1]) in self.names:
+            return True
+        return ref in self.listed or ref in self.planned or ref[0] in self.held
 
 
 def find_references(store: Store) -> References:
     """Return the references of every run and release of a store.
 
-    A run refers to the shards of its manifests and, for stages without one, to those of its plan as
-    far as it is known. A release refers to the shards of the manifests in its folder.
+    A release refers to the shards of the manifests in its folder; for runs, see `run_references`.
 
     Raises:
         DataError: a run cannot be read, so its references are unknown.
         StorageError: the store refused a request.
     """
     runs = tuple(_runs(store))
-    datasets, planned = _datasets(runs), set[Ref]()
-    listed = set(datasets.listed)
+    datasets, indices = _datasets(runs), SharedIndices(store)
+    listed, planned, names = set(datasets.listed), set[Ref](), set(datasets.names)
+    held: dict[str, str] = {}
     for run in runs:
-        with _readable(f"runs/{run.name}"):
-            listed.update(_listed(store, f"runs/{run.name}"))
-            planned.update(_planned(run))
-    for release in store.folders("published"):
-        with _readable(f"published/{release}"):
-            listed.update(_listed(store, f"published/{release}"))
-    return replace(datasets, listed=frozenset(listed), planned=frozenset(planned))
+        with _readable(run.path()):
+            refs = references_of(run, indices)
+        listed |= refs.listed
+        planned |= refs.planned
+        held = refs.held | held
+        if refs.doubtful:
+            names.add(run.config.data.name)
+    _check_links(store, PUBLISHED)
+    for release in store.folders(PUBLISHED):
+        with _readable(f"{PUBLISHED}/{release}"):
+            listed |= listed_in(store, f"{PUBLISHED}/{release}")[1]
+    return References(frozenset(listed), frozenset(planned), frozenset(names), held)
 
 
 def find_dataset_references(store: Store) -> References:
@@ -69,67 +73,64 @@ def find_dataset_references(store: Store) -> References:
 
 def _datasets(runs: Iterable[Run]) -> References:
     listed: set[Ref] = set()
-    ingesting: set[str] = set()
+    names: set[str] = set()
     for run in runs:
-        with _readable(f"runs/{run.name}"):
+        with _readable(run.path()):
             if version := version_of(run):
                 listed.add((DATASETS, version.dataset))
             try:
-                listed.add((DATASETS, dataset_of(run)))
+                dataset = dataset_of(run)
             except NotReady:
-                ingesting.add(run.config.data.name)
-    return References(frozenset(listed), frozenset(), frozenset(ingesting))
+                names.add(run.config.data.name)
+                continue
+            listed.add((DATASETS, dataset))
+            if not run.store.exists(f"{DATASETS}/{dataset}/{DESCRIPTION}"):
+                names.add(run.config.data.name)  # its record may be damaged
+    return References(frozenset(listed), frozenset(), frozenset(names))
 
 
 def _runs(store: Store) -> Iterator[Run]:
-    for name in store.folders("runs"):
-        with _readable(f"runs/{name}"):
+    _check_links(store, RUNS)
+    for name in store.folders(RUNS):
+        with _readable(f"{RUNS}/{name}"):
             run = _run(store, name)
         if run is not None:
             yield run
 
 
 def _run(store: Store, name: str) -> Run | None:
-    """Return a run; a claimed version counts as a run before it is registered."""
-    claim = f"runs/{name}/{VERSION_FILE}"
-    if not store.exists(f"runs/{name}/run.yaml"):
+    """Return a run; a claimed version counts as a run before it is registered.
+
+    Returns:
+        None: the folder holds no record of a run. One that was killed while it was registered
+            leaves such a folder.
+    """
+    folder = f"{RUNS}/{name}"
+    claim = f"{folder}/{VERSION_FILE}"
+    if not store.exists(f"{folder}/run.yaml"):
         if store.exists(claim):
             version = Version.from_json(store.read(claim), where=store.uri(claim))
             return Run(name, version.requested, store)
-        if not store.files(f"runs/{name}"):
-            return None  # a run that was killed while it was registered leaves an empty folder
+        folders = [f"{folder}/{inner}".rstrip("/") for inner in RECORD_FOLDERS]
+        if not any(recognise(f"{path}/{file}") for path in folders for file in store.names(path)):
+            return None
     return open_run(store, name)
 
 
-def _listed(store: Store, folder: str) -> Iterator[Ref]:
-    """Yield the shards of the manifests in a folder."""
-    for name in store.names(folder):
-        if name.endswith(MANIFEST_SUFFIX):
-            path = f"{folder}/{name}"
-            manifest = Manifest.from_json(store.read(path), where=store.uri(path))
-            kind = StageId.parse(manifest.stage).kind
-            yield from ((kind, entry.key) for entry in manifest.entries)
+def _check_links(store: Store, folder: str) -> None:
+    """Refuse a folder of records that is a symbolic link into nothing, or has one in it.
 
-
-def _planned(run: Run) -> Iterator[Ref]:
-    """Yield the shards that an incomplete run will need, as far as its plan is known.
-
-    They include the teachers of other runs that its config names, even if the run is complete.
+    Raises:
+        DataError: the target of a link is missing, for instance since a disk is not mounted.
     """
-    for number in range(1 + len(run.config.squeeze.pool)):
-        teacher = run.config.squeeze.member(number)
-        yield from (("squeeze", key) for key in (teacher.reuse, teacher.start) if key is not None)
-    plan = JobPlan(run)
-    for stage in stages_of(run.config):
-        existing = manifests(run, stage)
-        expected = set(manifests_of(run, stage))
-        if existing.keys() == expected and not missing_in(existing.values()):
-            continue
-        try:
-            jobs = plan.jobs(stage)
-        except NotReady:
-            continue
-        yield from ((stage.kind, job.key) for part in jobs.values() for job in part)
+    for path in (file.path for file in store.files(folder) if not file.regular):
+        parent, _, name = path.rpartition("/")
+        if path.count("/") < 2 and name not in store.folders(parent) and not store.exists(path):
+            raise DataError(
+                f"{store.uri(path)}: a symbolic link without a target, so references to shards may "
+                "be missing and nothing is removed. Mount the disk that it points to, or delete "
+                "the link."
+            )
 
 
 @contextmanager
@@ -139,7 +140,7 @@ def _readable(folder: str) -> Iterator[None]:
         yield
     except StorageError:
         raise
-    except (DistillError, ValueError, KeyError, TypeError) as error:
+    except (DistillError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise DataError(
             f"{folder}: its references cannot be read ({error}), so nothing is removed. "
             f"Repair it, or delete the folder {folder} if you no longer need it."

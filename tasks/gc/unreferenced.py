@@ -1,25 +1,34 @@
-"""The search for garbage: unreferenced shards and datasets, and remains of killed writers."""
+"""The search for garbage: unreferenced shards and datasets, and remains of killed writers.
+
+Only objects with a name of `grammar` are garbage. Everything else in the folders of the store is
+foreign, symbolic links included.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
-from typing import Any
 
-from distill_core.errors import ShardError
-from distill_core.storage.checkpoints import POINTER
-from distill_core.storage.listing import PARTIAL, StoredFile, Upload
-from distill_core.storage.markers import MARKER_SUFFIX
+from distill_core.data.index_files import open_index
+from distill_core.errors import DataError
+from distill_core.storage.listing import PARTIAL, StoredFile
 from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.store import Store
-from tasks.gc.references import DATASETS, Ref, References, find_references
+from tasks.gc.grammar import (
+    DATASETS,
+    PROBES,
+    RUNS,
+    Name,
+    is_unfinished,
+    recognise,
+)
+from tasks.gc.kind_files import Garbage, KindFiles, Named
+from tasks.gc.marker_check import Kept
+from tasks.gc.references import References, find_references
 from tasks.stages.table import sharded_kinds
 
-PROBES = ".probe"
-OTHERS = ("runs", "published")  # searched only for remains of writers
 KINDS: Mapping[str, str] = {
     "shards": "shards that no run refers to",
     "attempts": "data of attempts that were lost or killed",
@@ -32,172 +41,115 @@ KINDS: Mapping[str, str] = {
 
 
 @dataclass(frozen=True)
-class Garbage:
-    """One object that can be removed."""
+class Findings:
+    """The result of a search."""
 
-    kind: str  # of KINDS
-    path: str
-    bytes: int  # 0 for uploads: their size is unknown
-    since: datetime  # last write of it, or of the newest file of its owner; UTC
-    owner: Ref | None = None  # a reference to it keeps the object; None: nothing does
-    entry: bool = False  # makes the rest of its owner reachable
-    upload: Upload | None = None
+    garbage: tuple[Garbage, ...]  # of any age
+    foreign: tuple[StoredFile, ...]  # in the folders of the store, but not written by this project
+    kept: tuple[Kept, ...]  # by damaged records
 
 
-def find_garbage(store: Store) -> tuple[Garbage, ...]:
-    """Return all unreferenced objects in the store's own folders, of any age.
+def find_garbage(store: Store, before: datetime) -> Findings:
+    """Return all unreferenced objects in the store's own folders.
 
     Objects are listed before references are read, so an object that is written later is not found.
+
+    Args:
+        store: the store.
+        before: objects that were written later are too young to be removed; fewer records are
+            read for their sake.
 
     Raises:
         DataError: a run cannot be read, so its references are unknown.
     """
-    folders = (*sharded_kinds(), DATASETS, PROBES, *OTHERS)
-    listed = [file for folder in folders for file in store.files(folder, partial=True)]
-    uploads = store.uploads()
-    shard_stores = [ShardStore(store, kind) for kind in sharded_kinds()]
+    kinds = sharded_kinds()
+    listed = [
+        file
+        for folder in (*kinds, DATASETS, PROBES, RUNS)
+        for file in store.files(folder, partial=True)
+    ]
+    uploads = [upload for upload in store.uploads() if recognise(upload.path)]
+    shard_stores = [ShardStore(store, kind) for kind in kinds]
     finished = [shard_store.done() for shard_store in shard_stores]
     references = find_references(store)
 
-    files, garbage = defaultdict[str, list[StoredFile]](list), list[Garbage]()
-    for file in listed:
-        if file.path.endswith(PARTIAL):
-            garbage.append(_garbage("partial", file))
-        else:
-            files[file.path.partition("/")[0]].append(file)
-    for shard_store, keys in zip(shard_stores, finished, strict=True):
-        garbage += StageFiles(shard_store, files[shard_store.stage], keys, references).garbage()
-    garbage += _datasets(files[DATASETS], references)
-    garbage += [_garbage("probes", file) for file in files[PROBES]]
+    sorted_files = _Sorted(listed)
+    garbage = [_plain("partial", file) for file in sorted_files.unfinished]
+    garbage += [_plain("probes", file) for file, _ in sorted_files.named[PROBES]]
     garbage += [Garbage("uploads", u.path, 0, u.begun, upload=u) for u in uploads]
-    return tuple(garbage)
+    kept = [Kept(f"{kind}/", reason) for kind, reason in references.held.items()]
+    for shard_store, keys in zip(shard_stores, finished, strict=True):
+        kind = shard_store.stage
+        if link := sorted_files.link_to_markers(kind):
+            kept.append(Kept(f"{kind}/", f"{link} is a symbolic link"))
+            continue
+        files = KindFiles(shard_store, sorted_files.named[kind], keys, references, before)
+        garbage += files.garbage()
+        kept += files.kept()
+    datasets = _datasets(store, sorted_files.named[DATASETS], references)
+    garbage += [item for item in datasets if isinstance(item, Garbage)]
+    kept += [item for item in datasets if isinstance(item, Kept)]
+    return Findings(tuple(garbage), tuple(sorted_files.foreign), tuple(kept))
 
 
-class StageFiles:
-    """The files that a store has of one stage.
+class _Sorted:
+    """The files of a store by their meaning."""
 
-    Args:
-        shard_store: the stage.
-        files: all of its files.
-        finished: keys that have a marker.
-        references: of all runs and releases.
-    """
+    def __init__(self, listed: Iterable[StoredFile]) -> None:
+        self.named: dict[str, list[Named]] = defaultdict(list)  # by first folder
+        self.unfinished: list[StoredFile] = []
+        self.foreign: list[StoredFile] = []
+        for file in listed:
+            name = recognise(file.path) if file.regular else None
+            if name is not None:
+                self.named[file.path.partition("/")[0]].append((file, name))
+            elif file.regular and file.path.endswith(PARTIAL) and is_unfinished(file.path):
+                self.unfinished.append(file)
+            else:
+                self.foreign.append(file)
 
-    def __init__(
-        self,
-        shard_store: ShardStore,
-        files: Iterable[StoredFile],
-        finished: frozenset[str],
-        references: References,
-    ) -> None:
-        self._shard_store, self._finished, self._references = shard_store, finished, references
-        self._areas: dict[str, list[StoredFile]] = defaultdict(list)
-        for file in files:
-            self._areas[file.path.split("/")[1]].append(file)
+    def link_to_markers(self, kind: str) -> str | None:
+        """Return the symbolic link in the place of a kind's markers; its target may be absent."""
+        links = {file.path for file in self.foreign if not file.regular}
+        return next((path for path in (kind, f"{kind}/_done") if path in links), None)
 
-    def garbage(self) -> Iterator[Garbage]:
-        """Yield the files that can be removed."""
-        yield from self._unreferenced.values()
-        yield from self._data()
-        yield from self._checkpoints()
 
-    @cached_property
-    def _unreferenced(self) -> dict[str, Garbage]:
-        """Return the markers of unreferenced shards, by key."""
-        markers = ((_file_name(f).removesuffix(MARKER_SUFFIX), f) for f in self._areas["_done"])
-        return {
-            key: _garbage("shards", file, owner=self._ref(key), entry=True)
-            for key, file in markers
-            if self._ref(key) not in self._references
-        }
+def _datasets(store: Store, files: Iterable[Named], references: References) -> list[Garbage | Kept]:
+    """Return the files of unreferenced datasets, and the descriptions that are damaged."""
+    found: list[Garbage | Kept] = []
+    parts: dict[str, list[Named]] = defaultdict(list)
+    for file, name in files:
+        parts[name.owner].append((file, name))
+    for dataset, named in parts.items():
+        if (DATASETS, dataset) in references:
+            continue
+        if damage := _damaged_description(store, dataset, named):
+            found.append(damage)
+        else:
+            found += _dataset(dataset, named)
+    return found
 
-    def _data(self) -> Iterator[Garbage]:
-        """Yield the files of unreferenced shards, and those that no marker names."""
-        for file in self._areas["data"]:
-            key, token = _attempt(_file_name(file))
-            if key in self._finished and token in self._lost_attempts(key):
-                yield _garbage("attempts", file)
-            elif marker := self._unreferenced.get(key):
-                since = max(marker.since, file.modified)  # a marker never outlives its data
-                yield _garbage("shards", file, since=since, owner=marker.owner)
-            elif key and not self._is_complete(key):
-                yield _garbage("attempts", file)
 
-    def _is_complete(self, key: str) -> bool:
-        """Return whether a shard has a marker, or a manifest that lists it."""
-        return key in self._finished or self._ref(key) in self._references.listed
+def _dataset(dataset: str, files: Sequence[Named]) -> Iterator[Garbage]:
+    since = max(file.modified for file, _ in files)
+    for file, name in files:
+        yield Garbage(
+            "datasets", file.path, file.bytes, since, (DATASETS, dataset), entry=name.entry
+        )
 
-    def _checkpoints(self) -> Iterator[Garbage]:
-        """Yield whole checkpoints of finished and of unreferenced shards."""
-        for folder, files in _grouped(self._areas["checkpoints"], depth=3).items():
-            key, _ = _attempt(folder)
-            owner = None if key in self._finished else self._ref(key)
-            if key and owner not in self._references:
-                for file in files:
-                    entry = _file_name(file) == POINTER
-                    yield _garbage(
-                        "checkpoints", file, since=_newest(files), owner=owner, entry=entry
-                    )
 
-    def _lost_attempts(self, key: str) -> frozenset[str]:
-        """Return the attempts at a finished shard that its marker does not name."""
-        attempts = self._attempts[key]
-        if len(attempts) < 2:
-            return frozenset()  # the only attempt won: the marker need not be read
+def _damaged_description(
+    store: Store, dataset: str, files: Iterable[tuple[StoredFile, Name]]
+) -> Kept | None:
+    """Return the description of a dataset if it is damaged, or belongs to another one."""
+    for path in (file.path for file, name in files if name.entry):
         try:
-            marker = self._shard_store.marker(key)
-        except ShardError:
-            return frozenset()  # `verify` reports it; everything is kept until it is repaired
-        return attempts - {marker.token} if marker else frozenset()
-
-    @cached_property
-    def _attempts(self) -> Mapping[str, frozenset[str]]:
-        """Return the tokens of the executions that left data, by key."""
-        tokens_by_key: dict[str, set[str]] = defaultdict(set)
-        for file in self._areas["data"]:
-            key, token = _attempt(_file_name(file))
-            tokens_by_key[key].add(token)
-        return {key: frozenset(tokens) for key, tokens in tokens_by_key.items()}
-
-    def _ref(self, key: str) -> Ref:
-        return self._shard_store.stage, key
+            open_index(store, dataset)
+        except DataError as error:
+            if store.exists(path):
+                return Kept(path, f"damaged: {error}")
+    return None
 
 
-def _datasets(files: Iterable[StoredFile], references: References) -> Iterator[Garbage]:
-    """Yield the files of unreferenced datasets."""
-    for dataset, parts in _grouped(files, depth=2).items():
-        ref = (DATASETS, dataset)
-        if ref not in references:
-            for file in parts:
-                entry = _file_name(file) == "index.json"
-                yield _garbage("datasets", file, since=_newest(parts), owner=ref, entry=entry)
-
-
-def _garbage(
-    kind: str, file: StoredFile, *, since: datetime | None = None, **facts: Any
-) -> Garbage:
-    return Garbage(kind, file.path, file.bytes, since or file.modified, **facts)
-
-
-def _grouped(files: Iterable[StoredFile], *, depth: int) -> dict[str, list[StoredFile]]:
-    """Return files by the name of the folder they are in, at a depth below the store."""
-    groups: dict[str, list[StoredFile]] = defaultdict(list)
-    for file in files:
-        parts = file.path.split("/")
-        if len(parts) > depth:
-            groups[parts[depth - 1]].append(file)
-    return groups
-
-
-def _newest(files: Iterable[StoredFile]) -> datetime:
-    return max(file.modified for file in files)
-
-
-def _file_name(file: StoredFile) -> str:
-    return file.path.rpartition("/")[2]
-
-
-def _attempt(name: str) -> tuple[str, str]:
-    """Return key and token of ``<key>-<token>[.<suffix>]``; no key if it is no such name."""
-    key, _, token = name.partition(".")[0].rpartition("-")
-    return key, token
+def _plain(kind: str, file: StoredFile) -> Garbage:
+    return Garbage(kind, file.path, file.bytes, file.modified)

@@ -71,7 +71,7 @@ def test_status_estimates_verification_and_collection_include_a_new_stage(run: R
     assert unit_of("brightness") == "shards"
     assert not verify_run(run).damage
     later = datetime.now(UTC) + timedelta(days=30)
-    assert not collect(run.store, clock=lambda: later).removed
+    assert not collect(run.store, clock=lambda _store: later).removed
     damaged = run.store.names("brightness/data")[0]
     run.store.put(f"brightness/data/{damaged}", b"0")
     assert [damage.path for damage in verify_run(run).damage] == [f"brightness/data/{damaged}"]

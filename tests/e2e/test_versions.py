@@ -160,7 +160,7 @@ def test_a_collection_keeps_what_a_version_is_made_from(
     run = series(small(root, *pool), "fine_tune", complete=series.upto("ingest")).run
     series.store.delete(run.path("ingest.json"))
     shutil.rmtree(Path(series.store.url, "runs", first.name))
-    collect(series.store, clock=lambda: datetime.now(UTC) + timedelta(days=30))
+    collect(series.store, clock=lambda _store: datetime.now(UTC) + timedelta(days=30))
     assert series.store.exists(f"datasets/{version_of(run).dataset}/index.json")
     series.resume(run)
     assert {stage for stage, _ in series.ran} >= {"ingest", "squeeze", "recover"}

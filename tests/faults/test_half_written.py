@@ -22,6 +22,8 @@ from distill_core.data.ingest import ingest
 from distill_core.errors import StorageError
 from distill_core.storage.backends import LocalBackend
 from distill_core.storage.checkpoints import Checkpoints
+from distill_core.storage.identity import PATH as IDENTITY
+from distill_core.storage.identity import ensure_identity
 from distill_core.storage.listing import PARTIAL
 from distill_core.storage.manifest import Manifest, save_manifest
 from distill_core.storage.markers import ShardFacts
@@ -30,7 +32,9 @@ from distill_core.storage.store import Store, probe
 from flows.progress.event_log import EventLog
 from flows.reports.report import write_report
 from tasks.execution import Execution
+from tasks.gc.clock import store_time
 from tasks.gc.collect import collect
+from tasks.gc.grammar import recognise
 from tasks.jobs import Receipt
 from tasks.pools.failures import Failure
 from tasks.run import Run, create_run
@@ -67,7 +71,7 @@ def commit_a_shard(run: Run, stage: str) -> None:
 def save_a_checkpoint(run: Run) -> None:
     """Save two, so that the second removes the first."""
     for step in (1, 2):
-        Checkpoints(run.store, "squeeze", "ab" * 16, "01").save(step, b"state" * 100)
+        Checkpoints(run.store, "squeeze", "ab" * 16, "01" * 16).save(step, b"state" * 100)
 
 
 def log_events(run: Run) -> None:
@@ -106,7 +110,27 @@ WRITERS: Mapping[str, Callable[[Run], object]] = {
     "events": log_events,
     "driver": beat,
     "probe": lambda run: probe(run.store),
+    "identity": lambda run: (run.store.delete(IDENTITY), ensure_identity(run.store)),
+    "clock": lambda run: store_time(run.store),
 }
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_the_collection_knows_the_name_of_everything_that_is_written(
+    writer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, written = finished_run(tmp_path), set[str]()
+    for name in ("put", "create"):
+        original = getattr(Store, name)
+
+        def noting(self: Store, path: str, data: bytes, original: Any = original) -> Any:
+            written.add(path)
+            return original(self, path, data)
+
+        monkeypatch.setattr(Store, name, noting)
+    WRITERS[writer](run)
+    assert written
+    assert {path for path in written if recognise(path) is None} == set()
 
 
 class FullDisk:
@@ -244,8 +268,9 @@ def test_a_writer_killed_halfway_leaves_no_marker_and_gc_removes_the_rest(
     assert len(partial) == 1
     assert len(left) - len(partial) == whole
     assert ShardStore(store, "recover").done() == frozenset()
-    collect(store, clock=lambda: datetime.now(UTC) + timedelta(days=8))
-    assert store.files("", partial=True) == ()
+    ensure_identity(store)
+    collect(store, clock=lambda _store: datetime.now(UTC) + timedelta(days=8))
+    assert [file.path for file in store.files("", partial=True)] == [IDENTITY]
 
 
 def writes(path: Path) -> bool:

@@ -9,14 +9,19 @@ import boto3
 import pytest
 
 from distill_core.errors import StorageError
+from distill_core.storage.identity import PATH as IDENTITY
+from distill_core.storage.identity import ensure_identity
 from distill_core.storage.store import Store
+from tasks.gc.clock import store_time
 from tasks.gc.collect import GRACE, Collection, collect
 from tests.support.planned import Workshop, drop, jobs, paths, reachable, stray
+
+KEY = "0123456789abcdef" * 2
 
 
 def gc(store: Store, *, now: datetime) -> Collection:
     """Collect with the grace period of a week."""
-    return collect(store, clock=lambda: now)
+    return collect(store, clock=lambda _store: now)
 
 
 def begin_upload(store: Store, path: str) -> None:
@@ -31,16 +36,19 @@ def test_uploads_older_than_the_grace_period_are_removed_and_younger_ones_kept(
     s3_store: Store,
 ) -> None:
     neighbour = Store(f"{s3_store.url}-neighbour")
-    begin_upload(s3_store, "recover/data/a-0.parquet")
-    begin_upload(s3_store, "squeeze/data/b-0.safetensors")
-    begin_upload(neighbour, "recover/data/c-0.parquet")
+    ensure_identity(s3_store)
+    begin_upload(s3_store, f"recover/data/{KEY}-{KEY}.parquet")
+    begin_upload(s3_store, f"squeeze/data/{KEY}-{KEY}.safetensors")
+    begin_upload(s3_store, "recover/data/of-somebody-else.parquet")
+    begin_upload(neighbour, f"recover/data/{KEY}-{KEY}.parquet")
     begun = [upload.begun for upload in s3_store.uploads()]  # moto calls every upload years old
     young = gc(s3_store, now=min(begun) + GRACE - timedelta(seconds=1))
     assert (young.removed, len(young.waiting)) == ((), 2)
-    assert len(s3_store.uploads()) == 2
+    assert len(s3_store.uploads()) == 3
     old = gc(s3_store, now=max(begun) + GRACE + timedelta(seconds=1))
     assert [item.kind for item in old.removed] == ["uploads", "uploads"]
-    assert s3_store.uploads() == ()
+    (foreign,) = s3_store.uploads()
+    assert foreign.path == "recover/data/of-somebody-else.parquet"
     assert len(neighbour.uploads()) == 1
     assert gc(s3_store, now=max(begun) + 2 * GRACE).removed == ()
 
@@ -55,7 +63,7 @@ def test_a_bucket_is_collected_like_a_folder(s3_store: Store, tmp_path: Path) ->
     done = gc(s3_store, now=now + 2 * GRACE)
     assert {item.kind for item in done.removed} == {"shards", "attempts"}
     assert lost in {item.path for item in done.removed}
-    assert paths(s3_store) == reachable(first)
+    assert paths(s3_store) == reachable(first) | {IDENTITY}
     assert gc(s3_store, now=now + 2 * GRACE).removed == ()
 
 
@@ -75,3 +83,9 @@ def test_a_multipart_upload_that_fails_halfway_leaves_no_object(
         s3_store.put("squeeze/data/a-0.safetensors", bytes(101 * 2**20))
     assert s3_store.files("") == ()
     assert not s3_store.exists("squeeze/data/a-0.safetensors")
+
+
+def test_ages_come_from_the_clock_of_the_bucket(s3_store: Store) -> None:
+    before = datetime.now(UTC) - timedelta(minutes=5)
+    assert before < store_time(s3_store) < before + timedelta(minutes=10)
+    assert s3_store.files("") == ()

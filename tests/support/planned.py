@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
@@ -148,7 +149,11 @@ def checkpoint(store: Store, stage: str, key: str) -> list[str]:
 
 
 def date(store: Store, paths: Iterable[str], moment: datetime) -> None:
-    """Set the time at which objects of a memory store were written."""
+    """Set the time at which objects of a store in memory or on a disk were written."""
+    if "://" not in store.url:
+        for path in paths:
+            os.utime(Path(store.url, path), (moment.timestamp(),) * 2)
+        return
     files = store._backend.fs.store  # type: ignore[attr-defined]
     for path in paths:
         files["/" + store.uri(path).removeprefix("memory://")].created = moment

@@ -10,6 +10,7 @@ import pytest
 
 from distill_core.errors import StorageError
 from distill_core.storage import backends
+from distill_core.storage.store import Store
 from tests.support.places import local_store
 
 
@@ -29,12 +30,54 @@ def test_an_unreadable_folder_is_not_listed_as_empty(
         store.files("f")
 
 
-def test_a_folder_on_another_disk_is_listed_too(tmp_path: Path) -> None:
+def test_links_are_listed_and_not_followed(tmp_path: Path) -> None:
     store, elsewhere = local_store(tmp_path), tmp_path / "elsewhere"
-    store.put("recover/_done/a", b"x")
-    Path(store.url, "recover").rename(elsewhere)
-    Path(store.url, "recover").symlink_to(elsewhere)
-    assert [file.path for file in store.files("")] == ["recover/_done/a"]
+    store.put("recover/data/a", b"x")
+    elsewhere.mkdir()
+    (elsewhere / "b").write_bytes(b"y")
+    for name, target in (
+        ("folder", elsewhere),
+        ("file", elsewhere / "b"),
+        ("none", tmp_path / "-"),
+    ):
+        Path(store.url, "recover/data", name).symlink_to(target)
+    listed = {file.path: file.regular for file in store.files("recover")}
+    links = {f"recover/data/{name}" for name in ("folder", "file", "none")}
+    assert listed == {"recover/data/a": True} | dict.fromkeys(links, False)
+    for folder in ("recover/data/folder", "recover/data/folder/deeper"):
+        assert [file.path for file in store.files(folder)] == ["recover/data/folder"]
+
+
+def test_a_store_may_be_a_link_itself(tmp_path: Path) -> None:
+    store = local_store(tmp_path)
+    store.put("recover/data/a", b"x")
+    (tmp_path / "link").symlink_to(store.url)
+    linked = Store(str(tmp_path / "link"))
+    assert [(file.path, file.regular) for file in linked.files("recover")] == [
+        ("recover/data/a", True)
+    ]
+    assert linked.delete_unlinked("recover/data/a")
+    assert store.files("recover") == ()
+
+
+def test_nothing_is_deleted_through_a_link(tmp_path: Path) -> None:
+    store, elsewhere = local_store(tmp_path), tmp_path / "elsewhere"
+    store.put("recover/data/a", b"x")
+    Path(store.url, "recover/data").rename(elsewhere)
+    Path(store.url, "recover/data").symlink_to(elsewhere)
+    Path(store.url, "recover/link").symlink_to(elsewhere / "a")
+    assert not store.delete_unlinked("recover/data/a")
+    assert not store.delete_unlinked("recover/link")
+    assert (elsewhere / "a").read_bytes() == b"x"
+    assert Path(store.url, "recover/link").is_symlink()
+
+
+def test_deleting_what_is_gone_is_no_error(store: Store) -> None:
+    store.put("f/a", b"x")
+    assert store.delete_unlinked("f/a")
+    assert store.delete_unlinked("f/a")
+    assert store.delete_unlinked("no/such/folder/a")
+    assert not store.exists("f/a")
 
 
 class PlainFs:

@@ -1,0 +1,86 @@
+"""The grammar of names: it has all objects that runs write, and nothing else."""
+
+from __future__ import annotations
+
+import tarfile
+
+import pytest
+
+from distill_core.storage.identity import PATH as IDENTITY
+from tasks.gc.grammar import DATASETS, PROBES, RUNS, Role, is_unfinished, recognise
+from tasks.stages.table import sharded_kinds
+from tests.support.repository import ROOT
+
+ARCHIVE = ROOT / "tests/golden/store-before-restructuring.tar.xz"  # two runs, all kinds of stages
+KEY, TOKEN = "0123456789abcdef" * 2, "f" * 32
+OURS: dict[str, Role] = {
+    f"recover/_done/{KEY}.json": "marker",
+    f"posttrain/data/{KEY}-{TOKEN}.ema.safetensors": "data",
+    f"statistics/data/{KEY}-{TOKEN}.pooled.safetensors": "data",
+    f"squeeze/checkpoints/{KEY}-{TOKEN}/step-000012.safetensors": "checkpoint",
+    f"squeeze/checkpoints/{KEY}-{TOKEN}/step-1000000.safetensors": "checkpoint",
+    f"squeeze/checkpoints/{KEY}-{TOKEN}/pointer.json": "checkpoint",
+    "datasets/tiny-imagenet_2-0123456789ab/index.json": "dataset",
+    "datasets/tiny-0123456789ab/index/train-0123456789abcdef.parquet": "dataset",
+    f".probe/{KEY}": "probe",
+    "runs/birds v1/recover-2.manifest.json": "record",
+    "runs/first/recover.random_real.manifest.json": "record",
+    "runs/first/failed/recover-1.c00000-00009_i003-003.json": "record",
+    IDENTITY: "identity",
+}
+OTHERS = (
+    f"recover/_done/{KEY}.json\n",
+    f"recover/_done/{KEY[:-1]}.json",
+    f"recover/_done/{KEY.upper()}.json",
+    f"recover/_done/deeper/{KEY}.json",
+    f"/recover/_done/{KEY}.json",
+    f"unknown/_done/{KEY}.json",
+    f"recover/data/{KEY}.parquet",
+    f"recover/data/{KEY}-{TOKEN}",
+    f"recover/data/{KEY}-{TOKEN}.parquet.bak",
+    f"recover/data/{KEY}-{TOKEN}.txt",
+    f"squeeze/checkpoints/{KEY}-{TOKEN}",
+    f"squeeze/checkpoints/{KEY}/pointer.json",
+    f"squeeze/checkpoints/{KEY}-{TOKEN}/model.pt",
+    f"squeeze/checkpoints/{KEY}-{TOKEN}/deeper/pointer.json",
+    "datasets/imagenet/index.json",
+    "datasets/imagenet/train/n01440764/a.jpg",
+    "datasets/tiny-0123456789ab/train-0123456789abcdef.parquet",
+    "datasets/tiny-0123456789ab/index/val-0123456789abcdef.parquet",
+    ".probe/notes",
+    "runs/run.yaml",
+    "runs/first/notes.txt",
+    "published/tiny-1/recover.manifest.json",
+    f"deeper/{IDENTITY}",
+    "",
+)
+
+
+def test_every_object_of_complete_runs_is_recognised() -> None:
+    with tarfile.open(ARCHIVE) as archive:
+        paths = [member.name.removeprefix("./") for member in archive if member.isfile()]
+    assert {path for path in paths if recognise(path) is None} == set()
+    assert {path.partition("/")[0] for path in paths} >= {*sharded_kinds(), DATASETS, RUNS}
+
+
+@pytest.mark.parametrize("path", OURS)
+def test_names_of_ours_are_recognised(path: str) -> None:
+    name = recognise(path)
+    assert name is not None
+    assert name.role == OURS[path]
+    folder, _, last = path.rpartition("/")
+    partial = f".{last}.0123456789abcdef.partial"
+    assert is_unfinished(f"{folder}/{partial}" if folder else partial)
+
+
+@pytest.mark.parametrize("path", OTHERS)
+def test_names_of_others_are_not(path: str) -> None:
+    assert recognise(path) is None
+    assert not is_unfinished(f"{path}.0123456789abcdef.partial")
+    folder, _, last = path.rpartition("/")
+    assert not is_unfinished(f"{folder}/.{last}.0123456789abcdef.partial")
+
+
+def test_an_unfinished_write_needs_its_random_digits() -> None:
+    for name in (f".{KEY}.partial", f"{KEY}.0123456789abcdef.partial", f".{KEY}.0123.partial"):
+        assert not is_unfinished(f"{PROBES}/{name}")
