@@ -8,6 +8,7 @@ such bits, belongs to nobody else. Everything else in the folders of a store is 
 ``checkpoints/<key>-<token>/step-000012.safetensors``  state of an attempt
 ``checkpoints/<key>-<token>/pointer.json``             its newest complete state
 ``.<name>.<16 hex>.partial``                           unfinished write of ``<name>`` on a disk
+``.<name>[.<16 hex>].claim.partial/``                  folder of such a file, see `exclusive`
 
 Keys and tokens have 32 hexadecimal digits.
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import re
 
+from distill_core.storage.exclusive import CLAIM
 from distill_core.storage.listing import PARTIAL
 from distill_core.storage.markers import MARKER_SUFFIX
 
@@ -34,7 +36,12 @@ _MARKER = re.compile(rf"({HEX}){re.escape(MARKER_SUFFIX)}")
 _DATA = re.compile(rf"({HEX})-({HEX})\.(?:{'|'.join(map(re.escape, SUFFIXES))})")
 _CHECKPOINTS = re.compile(rf"({HEX})-({HEX})")
 _CHECKPOINT = re.compile(rf"step-\d{{6,}}\.safetensors|{re.escape(POINTER)}")
-_PARTIAL = re.compile(rf"\.(.+)\.[0-9a-f]{{16}}{re.escape(PARTIAL)}", re.DOTALL)
+_BITS = r"\.[0-9a-f]{16}"
+_PARTIAL = re.compile(
+    rf"(?P<folder>(?:.*?/)??)(?:\.(?P<claimed>[^/]+?)(?:{_BITS})?{re.escape(CLAIM)}/)?"
+    rf"\.(?P<name>[^/]+){_BITS}{re.escape(PARTIAL)}",
+    re.DOTALL,
+)
 
 
 def marker_key(name: str) -> str | None:
@@ -67,6 +74,7 @@ def is_random(name: str) -> bool:
 
 def final_path(path: str) -> str | None:
     """Return the path that an unfinished write was meant for; None if it is no such write."""
-    folder, slash, name = path.rpartition("/")
-    match = _PARTIAL.fullmatch(name)
-    return f"{folder}{slash}{match[1]}" if match else None
+    match = _PARTIAL.fullmatch(path)
+    if match is None or match["claimed"] not in (None, match["name"]):
+        return None
+    return match["folder"] + match["name"]

@@ -6,8 +6,7 @@ from datetime import datetime
 
 from distill_core.errors import ConfigError, StorageError
 from distill_core.storage.shard_store import new_token
-from distill_core.storage.store import Store
-from tasks.gc.grammar import PROBES
+from distill_core.storage.store import PROBES, Store
 
 
 def store_time(store: Store) -> datetime:

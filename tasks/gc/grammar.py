@@ -20,12 +20,13 @@ from distill_core.storage.object_names import (
     is_random,
     marker_key,
 )
+from distill_core.storage.store import PROBES
 from tasks.stages.table import sharded_kinds
 
 DATASETS = "datasets"
 DESCRIPTION = "index.json"
-PROBES = ".probe"
 RUNS = "runs"
+SCHEDULES = "schedules"
 Role = Literal["marker", "data", "checkpoint", "dataset", "probe", "record", "identity"]
 
 _STAGE = r"[a-z_]+(?:-[1-9]\d*)?"
@@ -41,6 +42,7 @@ _RECORDS = (
     r"diff\.(?:json|md)",
 )
 _RUN_RECORD = re.compile(rf"{RUNS}/[^/]+/(?:{'|'.join(_RECORDS)})")
+_SCHEDULE = re.compile(rf"{SCHEDULES}/[^/]+/[^/]+\.yaml")
 _DATASET = re.compile(
     rf"{DATASETS}/([a-z0-9][a-z0-9_-]*-[0-9a-f]{{12}})/"
     rf"(?:{re.escape(DESCRIPTION)}|index/(?:train|test)-[0-9a-f]{{16}}\.parquet)"
@@ -66,15 +68,15 @@ def recognise(path: str) -> Name | None:
         return Name("dataset", match[1], entry=path.count("/") == 2)
     if folder == PROBES and is_random(rest):
         return Name("probe")
-    if _RUN_RECORD.fullmatch(path):
+    if _RUN_RECORD.fullmatch(path) or _SCHEDULE.fullmatch(path):
         return Name("record")
     return Name("identity") if path == identity.PATH else None
 
 
-def is_unfinished(path: str) -> bool:
-    """Return whether a path is that of an unfinished write of one of our objects."""
+def recognise_unfinished(path: str) -> Name | None:
+    """Return the meaning of the object that an unfinished write was meant for; None if foreign."""
     final = final_path(path)
-    return final is not None and recognise(final) is not None
+    return None if final is None else recognise(final)
 
 
 def _of_shard(path: str) -> Name | None:

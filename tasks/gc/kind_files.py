@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -40,6 +40,8 @@ class KindFiles:
         finished: keys that have a marker.
         references: of all runs and releases.
         before: files that were written later are too young to be removed.
+        pending: keys whose marker was not finished: the next writer may complete it, so their
+            data stays until the unfinished write is removed.
     """
 
     def __init__(
@@ -48,10 +50,12 @@ class KindFiles:
         files: Iterable[Named],
         finished: frozenset[str],
         references: References,
+        *,
         before: datetime,
+        pending: Set[str] = frozenset(),
     ) -> None:
         self._shard_store, self._finished, self._references = shard_store, finished, references
-        self._before = before
+        self._before, self._pending = before, pending
         self._files: dict[str, list[Named]] = defaultdict(list)
         for file, name in files:
             self._files[name.role].append((file, name))
@@ -99,7 +103,7 @@ class KindFiles:
         """Yield the files of unreferenced shards, and those that no marker names."""
         for file, name in self._files["data"]:
             key, marker = name.owner, self._markers.sound.get(name.owner)
-            if key in self._markers.protected:
+            if key in self._markers.protected or key in self._pending:
                 continue
             if marker is not None and name.token != marker.token:
                 yield _garbage("attempts", file)

@@ -13,16 +13,17 @@ from datetime import datetime
 
 from distill_core.data.index_files import open_index
 from distill_core.errors import DataError
-from distill_core.storage.listing import PARTIAL, StoredFile
+from distill_core.storage.exclusive import CLAIM
+from distill_core.storage.listing import StoredFile
 from distill_core.storage.shard_store import ShardStore
-from distill_core.storage.store import Store
+from distill_core.storage.store import PROBES, Store
 from tasks.gc.grammar import (
     DATASETS,
-    PROBES,
     RUNS,
+    SCHEDULES,
     Name,
-    is_unfinished,
     recognise,
+    recognise_unfinished,
 )
 from tasks.gc.kind_files import Garbage, KindFiles, Named
 from tasks.gc.marker_check import Kept
@@ -65,7 +66,7 @@ def find_garbage(store: Store, before: datetime) -> Findings:
     kinds = sharded_kinds()
     listed = [
         file
-        for folder in (*kinds, DATASETS, PROBES, RUNS)
+        for folder in (*kinds, DATASETS, PROBES, RUNS, SCHEDULES)
         for file in store.files(folder, partial=True)
     ]
     uploads = [upload for upload in store.uploads() if recognise(upload.path)]
@@ -83,7 +84,14 @@ def find_garbage(store: Store, before: datetime) -> Findings:
         if link := sorted_files.link_to_markers(kind):
             kept.append(Kept(f"{kind}/", f"{link} is a symbolic link"))
             continue
-        files = KindFiles(shard_store, sorted_files.named[kind], keys, references, before)
+        files = KindFiles(
+            shard_store,
+            sorted_files.named[kind],
+            keys,
+            references,
+            before=before,
+            pending=sorted_files.pending[kind],
+        )
         garbage += files.garbage()
         kept += files.kept()
     datasets = _datasets(store, sorted_files.named[DATASETS], references)
@@ -98,13 +106,17 @@ class _Sorted:
     def __init__(self, listed: Iterable[StoredFile]) -> None:
         self.named: dict[str, list[Named]] = defaultdict(list)  # by first folder
         self.unfinished: list[StoredFile] = []
+        # Keys of markers that were claimed and not finished, by kind: see `exclusive`.
+        self.pending: dict[str, set[str]] = defaultdict(set)
         self.foreign: list[StoredFile] = []
         for file in listed:
             name = recognise(file.path) if file.regular else None
             if name is not None:
                 self.named[file.path.partition("/")[0]].append((file, name))
-            elif file.regular and file.path.endswith(PARTIAL) and is_unfinished(file.path):
+            elif file.regular and (name := recognise_unfinished(file.path)):
                 self.unfinished.append(file)
+                if name.role == "marker" and f"{CLAIM}/" in file.path:
+                    self.pending[file.path.partition("/")[0]].add(name.owner)
             else:
                 self.foreign.append(file)
 

@@ -95,12 +95,17 @@ class RandomStore:
             if marker := ShardStore(self.store, kind).marker(key):
                 found |= {f"{kind}/_done/{key}.json", *(info.path for info in marker.files)}
         found |= {file.path for file in self._files() if file.path.startswith("published/")}
-        return found | {f.path for f in self._files() if self._useful_checkpoint(f.path, refs)}
+        found |= {f.path for f in self._files() if self._useful_checkpoint(f.path, refs)}
+        return found - {f.path for f in self.store.files("") if not f.regular}
 
     def lost(self) -> set[str]:
-        """Return needed objects and files outside that are gone or changed."""
+        """Return needed objects and files outside that are gone or changed.
+
+        A checkpoint is not needed any more if a driver has committed its shard since.
+        """
         contents = {path: self.store.read(path) for path in self.paths()}
         lost = {path for path, data in self.needed.items() if contents.get(path) != data}
+        lost = {path for path in lost if "/checkpoints/" not in path or not self._committed(path)}
         return lost | {str(path) for path in self.outside if not path.is_file()}
 
     def work(self) -> None:
@@ -239,9 +244,13 @@ class RandomStore:
 
     def _useful_checkpoint(self, path: str, refs: Refs) -> bool:
         stage, area, name = (*path.split("/"), "", "")[:3]
-        key = name.partition("-")[0]
-        committed = key in ShardStore(self.store, stage).done()
-        return area == "checkpoints" and (stage, key) in refs and not committed
+        needed = area == "checkpoints" and (stage, name.partition("-")[0]) in refs
+        return needed and not self._committed(path)
+
+    def _committed(self, checkpoint: str) -> bool:
+        """Return whether the shard of a checkpoint has a marker."""
+        stage, _, name = checkpoint.split("/")[:3]
+        return name.partition("-")[0] in ShardStore(self.store, stage).done()
 
 
 def _flip(data: bytes, rng: random.Random) -> bytes:

@@ -7,7 +7,8 @@ import tarfile
 import pytest
 
 from distill_core.storage.identity import PATH as IDENTITY
-from tasks.gc.grammar import DATASETS, PROBES, RUNS, Role, is_unfinished, recognise
+from distill_core.storage.store import PROBES
+from tasks.gc.grammar import DATASETS, RUNS, Role, recognise, recognise_unfinished
 from tasks.stages.table import sharded_kinds
 from tests.support.repository import ROOT
 
@@ -26,6 +27,7 @@ OURS: dict[str, Role] = {
     "runs/birds v1/recover-2.manifest.json": "record",
     "runs/first/recover.random_real.manifest.json": "record",
     "runs/first/failed/recover-1.c00000-00009_i003-003.json": "record",
+    "schedules/weekly/birds.yaml": "record",
     IDENTITY: "identity",
 }
 OTHERS = (
@@ -70,17 +72,28 @@ def test_names_of_ours_are_recognised(path: str) -> None:
     assert name.role == OURS[path]
     folder, _, last = path.rpartition("/")
     partial = f".{last}.0123456789abcdef.partial"
-    assert is_unfinished(f"{folder}/{partial}" if folder else partial)
+    for unfinished in (
+        partial,
+        f".{last}.claim.partial/{partial}",
+        f".{last}.fedcba9876543210.claim.partial/{partial}",
+    ):
+        assert recognise_unfinished(f"{folder}/{unfinished}" if folder else unfinished) == name
 
 
 @pytest.mark.parametrize("path", OTHERS)
 def test_names_of_others_are_not(path: str) -> None:
     assert recognise(path) is None
-    assert not is_unfinished(f"{path}.0123456789abcdef.partial")
+    assert not recognise_unfinished(f"{path}.0123456789abcdef.partial")
     folder, _, last = path.rpartition("/")
-    assert not is_unfinished(f"{folder}/.{last}.0123456789abcdef.partial")
+    assert not recognise_unfinished(f"{folder}/.{last}.0123456789abcdef.partial")
 
 
 def test_an_unfinished_write_needs_its_random_digits() -> None:
-    for name in (f".{KEY}.partial", f"{KEY}.0123456789abcdef.partial", f".{KEY}.0123.partial"):
-        assert not is_unfinished(f"{PROBES}/{name}")
+    for name in (
+        f".{KEY}.partial",
+        f"{KEY}.0123456789abcdef.partial",
+        f".{KEY}.0123.partial",
+        f".x.claim.partial/.{KEY}.0123456789abcdef.partial",
+        f".{KEY}.claim.partial/{KEY}",
+    ):
+        assert not recognise_unfinished(f"{PROBES}/{name}")

@@ -308,6 +308,18 @@ def test_markers_with_swapped_contents_keep_the_files_of_both(run: Run) -> None:
     assert before <= paths(store)
 
 
+def test_data_stays_while_its_marker_may_still_be_completed(run: Run) -> None:
+    """On disks without hard links, the next writer completes what a killed one has claimed."""
+    data = stray(run.store, "recover", new_token())
+    marker = f".{data.split('/')[2].partition('-')[0]}.json"
+    claim = f"recover/_done/{marker}.claim.partial/{marker}.0123456789abcdef.partial"
+    run.store.put(claim, b"{}")
+    date(run.store, [data], OLD)
+    assert collect(run.store).removed == ()
+    assert [item.path for item in gc(run.store).removed] == [claim]
+    assert [item.path for item in gc(run.store).removed] == [data]
+
+
 # Damaged records of runs
 
 
