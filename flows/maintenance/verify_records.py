@@ -8,6 +8,8 @@ from fnmatch import fnmatch
 
 from distill_core.data.index_files import check_index, description_path
 from distill_core.errors import DataError
+from distill_core.storage.identity import PATH as IDENTITY
+from distill_core.storage.identity import find_identity
 from distill_core.storage.manifest import Manifest, manifest_path
 from distill_core.storage.records import check_seal
 from tasks.run import Run
@@ -45,7 +47,11 @@ class Damage:
 
 
 def check_records(run: Run) -> Iterator[Damage]:
-    """Yield the damage of a run's records, without manifests, and of the index of its dataset."""
+    """Yield the damage of a run's records, without manifests, of its dataset and of its store."""
+    try:
+        find_identity(run.store)
+    except DataError as error:
+        yield Damage(IDENTITY, str(error))
     yield from _dataset(run)
     try:
         version_of(run)

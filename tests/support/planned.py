@@ -124,7 +124,7 @@ def reachable(run: Run) -> set[str]:
     try:
         found |= {file.path for file in store.files(f"datasets/{JobPlan(run).dataset}")}
     except NotReady:
-        found |= {file.path for file in store.files("datasets")}
+        found |= {file.path for file in store.files("datasets") if file.regular}
     for stage, key in wanted(run):
         shard_store = ShardStore(store, stage)
         if marker := shard_store.marker(key):
