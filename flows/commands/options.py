@@ -53,7 +53,7 @@ NewName = Annotated[
     str | None, typer.Option("--name", help="Name of the run. Default: preset and config hash.")
 ]
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Print the shards that would run, and exit.")
+    bool, typer.Option("--dry-run", help="Make the checks, print the shards that would run, exit.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 FailedOnly = Annotated[
