@@ -22,6 +22,8 @@ from __future__ import annotations
 
 import reprlib
 
+from distill_core.redaction import sanitised
+
 MAX_LINE = 1000  # characters of a message in one line
 SHOWN = 120  # characters of a value in a message
 
@@ -57,9 +59,12 @@ _SHORT = _Short()
 
 
 class DistillError(Exception):
-    """Base of every error this project raises on purpose."""
+    """Base of every error this project raises on purpose; its message holds no credentials."""
 
     retryable = False
+
+    def __init__(self, *message: object) -> None:
+        super().__init__(*(sanitised(part) if isinstance(part, str) else part for part in message))
 
 
 class ConfigError(DistillError):

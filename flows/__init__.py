@@ -10,5 +10,5 @@ status:        progress of runs, from the store
 maintenance:   verification, garbage collection, checks of the machine
 estimate:      work, bytes and cost of a run before it starts
 progress:      progress of a run in flight
-terminal, units, addresses: output, numbers as text, checks of addresses
+terminal, units: output, numbers as text
 """

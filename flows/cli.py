@@ -6,13 +6,16 @@ The exit code is 2 if the request was refused, and 1 if it was tried and failed,
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
+from collections.abc import Sequence
 from typing import NoReturn
 
 import typer
 
 from distill_core.errors import DistillError, RunIncomplete, ShardsFailed, one_line
+from distill_core.naming.addresses import check_text
 from flows.commands import inspect, maintenance, run, schedule, trigger
 from flows.commands.failures import UsageError, unexpected, usage
 
@@ -37,6 +40,7 @@ app.command()(run.demo)
 def main() -> None:
     """Run the command line; the entry point of `distill`."""
     try:
+        check_arguments(sys.argv[1:])
         code = app(prog_name="distill", standalone_mode=False)
         sys.stdout.flush()
     except (ShardsFailed, RunIncomplete) as error:
@@ -53,6 +57,18 @@ def main() -> None:
     except Exception as error:  # noqa: BLE001  # the last one that can turn a bug into one line
         _fail(1, unexpected(error))
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def check_arguments(arguments: Sequence[str]) -> None:
+    """Refuse credentials in any argument, before a message about wrong usage repeats it.
+
+    Raises:
+        ConfigError: names the option or the key, but not its value.
+    """
+    for before, argument in zip(("", *arguments), arguments, strict=False):
+        key = re.match(r"[\w.-]+(?==)", argument)
+        option = before if before.startswith("--") else "an argument"
+        check_text(argument, key=key[0] if key else option)
 
 
 def _fail(code: int, problem: object) -> NoReturn:

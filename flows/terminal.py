@@ -11,19 +11,21 @@ from typing import Any
 from rich.console import Console, RenderableType
 from rich.table import Table
 
+from distill_core.redaction import sanitised
+
 PIPE_WIDTH = 160  # columns of a table that goes to a file or a pipe
 
 
 def print_lines(*lines: str) -> None:
-    """Print lines as they are."""
+    """Print lines, without credentials and control characters."""
     for line in lines:
-        print(line)
+        print(sanitised(line))
 
 
 @cache  # once per process: a command and the flow it starts may both check
 def warn(text: str) -> None:
     """Print a warning on stderr."""
-    print(f"distill: warning: {text}", file=sys.stderr)
+    print(f"distill: warning: {sanitised(text)}", file=sys.stderr)
 
 
 def print_json(tree: Any) -> None:
@@ -44,7 +46,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = 
     """Return a plain table."""
     plain = Table(*header, title=title or None, title_justify="left")
     for row in rows:
-        plain.add_row(*row)
+        plain.add_row(*map(sanitised, row))
     return plain
 
 

@@ -10,9 +10,11 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from distill_core.config.addresses import check_config
 from distill_core.config.load import dump_yaml, fingerprint, parse_yaml, to_yaml, validate_run
 from distill_core.config.schema import RunConfig
 from distill_core.errors import ConfigError, DataError
+from distill_core.naming.names import check_name, is_one_folder
 from distill_core.storage.identity import ensure_identity
 from distill_core.storage.records import BLANK, NAME, check_seal, seal
 from distill_core.storage.store import Store
@@ -36,6 +38,11 @@ class Run:
     # shows only as a difference from the manifests.
     sealed: bool = field(default=True, compare=False, kw_only=True)
 
+    def __post_init__(self) -> None:
+        """Refuse a name that leads out of the folder of the runs, wherever it comes from."""
+        if not is_one_folder(self.name):
+            raise ConfigError(f"run name {self.name!r}: it is not the name of one folder.")
+
     def path(self, *parts: str) -> str:
         """Return a path below this run's folder, relative to the store."""
         return "/".join(("runs", self.name, *parts))
@@ -52,11 +59,12 @@ def create_run(config: RunConfig, store: Store, name: str | None = None) -> Run:
     A store that has no identity yet gets one.
 
     Raises:
-        ConfigError: a run of this name has another config.
+        ConfigError: a name that is not allowed, credentials in the config, or a run of this name
+            with another config.
         DataError: the store's identity is damaged, or is of another program.
     """
-    run = Run(name or default_name(config), config, store)
-    check_name(run.name)
+    run = planned_run(config, store, name)
+    check_config(config)
     ensure_identity(store)
     if not store.create(run.path(FILE), _record(config, run.name)):
         check_same(run)
@@ -71,7 +79,7 @@ def check_same(run: Run) -> None:
     """
     if not run.store.exists(run.path(FILE)):
         return
-    stored = open_run(run.store, run.name).config
+    stored = read_run(run.store, run.name).config
     if stored != run.config:
         raise ConfigError(
             f"runs/{run.name}: the run exists with another config; it differs in "
@@ -79,24 +87,36 @@ def check_same(run: Run) -> None:
         )
 
 
-def check_name(name: str) -> str:
-    """Return a name; refuse one that is not a valid folder name on every system.
+def planned_run(config: RunConfig, store: Store, name: str | None = None) -> Run:
+    """Return a run that may not be registered yet.
 
     Raises:
-        ConfigError: it is empty, starts with a dot, or has characters that are not allowed.
+        ConfigError: a name that is not allowed.
     """
-    if not name or set(name) & set('/\\:*?"<>| \n') or name.startswith("."):
-        raise ConfigError(f"run name {name!r}: use letters, digits, dots, dashes and underscores.")
-    return name
+    if name is None:
+        name = default_name(config)
+    return Run(check_name("run", name), config, store)
 
 
 def open_run(store: Store, name: str) -> Run:
-    """Read a registered run.
+    """Read a registered run that a person named.
+
+    Raises:
+        ConfigError: a name that is not allowed, or no such run; the message lists the runs of the
+            store.
+    """
+    return read_run(store, check_name("run", name))
+
+
+def read_run(store: Store, name: str) -> Run:
+    """Read a registered run that the store lists; older versions allowed more names.
 
     Raises:
         ConfigError: there is no such store, or no such run; the message lists those it has.
         DataError: its run.yaml was damaged, edited, or copied from another run.
     """
+    if not is_one_folder(name):
+        raise ConfigError(f"run name {name!r}: it is not the name of one folder.")
     path = f"runs/{name}/{FILE}"
     if not store.exists(path):
         check_exists(store)

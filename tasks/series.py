@@ -16,10 +16,11 @@ from distill_core.config.schema import RunConfig
 from distill_core.data.index import DatasetIndex
 from distill_core.data.index_files import load_index
 from distill_core.errors import ConfigError
+from distill_core.naming.names import check_name
 from distill_core.storage.records import parse_json, seal_json
 from distill_core.storage.store import Store
 from tasks.policy import TeacherPolicy
-from tasks.run import Run, check_name, open_run
+from tasks.run import Run, read_run
 
 FILE = "version.json"
 REMEDY = "Delete the run's folder and run `distill redistill` again; its shards are kept."
@@ -79,10 +80,11 @@ def versions_of(store: Store, series: str) -> tuple[Run, ...]:
     Raises:
         ConfigError: the name of the series cannot be part of a run's name.
     """
-    check_name(version_name(series, 1))
+    check_name("series", series)
+    check_name("run", version_name(series, 1))
     names = [version_name(series, number) for number in _numbers(store, series)]
     registered = (name for name in names if store.exists(f"runs/{name}/run.yaml"))
-    return tuple(open_run(store, name) for name in registered)
+    return tuple(read_run(store, name) for name in registered)
 
 
 def next_name(store: Store, series: str) -> str:

@@ -1,5 +1,6 @@
 """Configuration: one frozen tree of every setting that decides a result.
 
+addresses: checks of addresses and credentials in a config.
 load:      presets, YAML files and overrides; fingerprints.
 parsing:   YAML of bounded size; explain: the first problem of a tree, in one line.
 schema:    `RunConfig`, the whole tree.

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from distill_core.config.fields import Classes, Fraction, Frozen, Pixels, Triple
+from distill_core.config.fields import Address, Classes, Fraction, Frozen, Pixels, Triple
 
 
 class DataConfig(Frozen):
@@ -14,7 +14,7 @@ class DataConfig(Frozen):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=100)
     format: Literal["digits", "imagefolder", "parquet", "patterns"]
-    path: str | None = None  # folder or URL of both splits; digits and patterns need none
+    path: Address | None = None  # folder or URL of both splits; digits and patterns need none
     train: str = "train"  # folder, file or glob below `path`
     test: str = "test"
     num_classes: Classes  # ids, including those of removed classes; must equal the index's

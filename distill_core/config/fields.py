@@ -10,6 +10,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from distill_core.naming.addresses import TEXT_PATTERN
+
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 NonNegativeFloat = Annotated[float, Field(ge=0.0)]
 Count = Annotated[int, Field(gt=0, le=1_000_000)]  # of images, steps, epochs, views, ...
@@ -21,6 +23,9 @@ Channels = Annotated[int, Field(gt=0, le=2048)]  # of the first layer of a netwo
 Processes = Annotated[int, Field(gt=0, le=1024)]  # of one training, or threads of one process
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 MAX_TEACHERS = 100
+# Path or URL; `distill_core.config.addresses` judges it. The pattern is for Prefect's server, which
+# refuses credentials before it stores them.
+Address = Annotated[str, Field(json_schema_extra={"pattern": TEXT_PATTERN})]
 Triple = tuple[float, float, float]
 Precision = Literal["float32", "float64", "bfloat16"]
 

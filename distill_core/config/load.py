@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from distill_core.config.addresses import check_config
 from distill_core.config.explain import explain, suggest
 from distill_core.config.parsing import MAX_YAML_BYTES, MAX_YAML_DEPTH, Tree, parse_yaml
 from distill_core.config.schema import RunConfig
@@ -36,7 +37,8 @@ def load_run(name: str, overrides: Sequence[str] = ()) -> RunConfig:
         overrides: ``dotted.key=value``; the value is parsed as YAML.
 
     Raises:
-        ConfigError: unknown preset or key (with a suggestion), or a value out of range.
+        ConfigError: unknown preset or key (with a suggestion), a value out of range, or an address
+            with credentials.
     """
     try:
         tree = _resolve(name, children=())
@@ -45,7 +47,9 @@ def load_run(name: str, overrides: Sequence[str] = ()) -> RunConfig:
     except ConfigError as error:  # names and keys come from outside and may contain anything
         raise ConfigError(one_line(error)) from None
     tree["preset"] = Path(name).stem
-    return validate_run(tree, where=name)
+    config = validate_run(tree, where=name)
+    check_config(config)
+    return config
 
 
 def validate_run(tree: Mapping[str, Any], *, where: str) -> RunConfig:

@@ -8,6 +8,7 @@ from pydantic import Field, PositiveFloat, model_validator
 
 from distill_core.config.fields import (
     MAX_TEACHERS,
+    Address,
     Channels,
     Count,
     CountOrZero,
@@ -113,7 +114,7 @@ class PoolMember(Frozen):
     """A further teacher: trained like the first one, imported, or reused from the store."""
 
     model: ModelConfig
-    checkpoint: str | None = None
+    checkpoint: Address | None = None
     reuse: TeacherKey | None = None
     start: TeacherKey | None = None
 
@@ -122,7 +123,7 @@ class SqueezeConfig(Frozen):
     """The teacher: trained here, imported from a file, or reused from another run."""
 
     model: ModelConfig
-    checkpoint: str | None = None  # path or URL of a torchvision checkpoint or plain state dict
+    checkpoint: Address | None = None  # path or URL of a torchvision checkpoint or plain state dict
     reuse: TeacherKey | None = None  # a teacher of the same store, unchanged
     start: TeacherKey | None = None  # a teacher whose weights the training starts from
     training: TrainingConfig | None = None

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from distill_core.config.data import DataConfig
 from distill_core.errors import ConfigError, DataError, StorageError
+from distill_core.naming.addresses import data_address
 from distill_core.storage.backends import foreign_errors
 from distill_core.storage.filesystems import open_filesystem
 
@@ -108,8 +109,13 @@ class RemoteFolder:
         """Return the sorted paths of all objects below a prefix."""
         with reading(f"{self.url}/{path}"):
             names = self.fs.find(self._full(path))
-        start = len(self.root.strip("/")) + 1 if self.root.strip("/") else 0
-        below = (name.strip("/")[start:] for name in names)
+        above = f"{self.root.strip('/')}/".lstrip("/")
+        below = [name.strip("/").removeprefix(above) for name in names]
+        if not all(name.strip("/").startswith(above) for name in names):
+            raise DataError(
+                f"{self.url}: the file system lists names that are not below the folder, such as "
+                f"{names[0]!r}. Use another spelling of data.path."
+            )
         return sorted(name for name in below if not name.startswith(".") and "/." not in name)
 
     def read(self, paths: Sequence[str]) -> list[bytes]:
@@ -151,9 +157,9 @@ def locate(config: DataConfig) -> DatasetFolder:
 
 
 def _open(url: str) -> DatasetFolder:
-    local = url.removeprefix("file://")
-    if "://" not in local:
-        return LocalFolder(os.path.abspath(os.path.expanduser(local)))
+    url = data_address(url, key="data.path")
+    if "://" not in url:
+        return LocalFolder(url)
     try:
         fs, root = open_filesystem(url)
     except (ImportError, ValueError) as error:
@@ -161,7 +167,7 @@ def _open(url: str) -> DatasetFolder:
             f"data.path: {url}: cannot be opened ({error}). Use a folder or s3://bucket/prefix; "
             "s3 needs `pip install 'distill[s3]'`."
         ) from error
-    return RemoteFolder(url.rstrip("/"), fs, root.rstrip("/"))
+    return RemoteFolder(url, fs, root.rstrip("/"))
 
 
 def _is_folder(entry: dict[str, Any]) -> bool:

@@ -13,16 +13,14 @@ import errno
 import hashlib
 import os
 import random
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache, partial
 from types import MappingProxyType
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
 
-from distill_core.errors import ConfigError
+from distill_core.naming.addresses import data_address
 from distill_core.storage.error_hints import code_of
 
 # A request that is always refused takes 6 attempts and at most 1 + 2 + 4 + 8 + 16 = 31 seconds of
@@ -58,8 +56,7 @@ S3_OPTIONS: Mapping[str, Any] = MappingProxyType(
         },
     }
 )
-S3_PROTOCOLS = ("s3", "s3a")
-AZURE_CONTAINER = r"[^/@:]+@[^/@:]+"  # abfss://container@account.dfs.core.windows.net
+S3_PROTOCOL = "s3://"
 
 # Raised while a body is read, when botocore already considers the request successful. Listed by
 # name, so that none of these libraries has to be installed.
@@ -111,41 +108,23 @@ class Steady:
 
 
 def open_filesystem(url: str) -> tuple[Any, str]:
-    """Return the file system of a URL and the path in it.
+    """Return the file system of an address and the path in it.
 
     Raises:
+        ConfigError: the address holds credentials, or is not one that can be opened.
         ImportError, ValueError: no installed file system supports the protocol.
     """
+    url = data_address(url, key="address")
     # fsspec imports every installed implementation; local folders do not need it.
-    from fsspec.core import strip_protocol, url_to_fs
+    from fsspec.core import url_to_fs
+    from fsspec.implementations.local import LocalFileSystem
 
-    if url.partition("://")[0] in S3_PROTOCOLS:
-        return _current_s3(), str(strip_protocol(url))
+    if url.startswith(S3_PROTOCOL):
+        return _current_s3(), url.removeprefix(S3_PROTOCOL)
+    if "://" not in url:  # a folder may be named like a chain of addresses
+        return LocalFileSystem(), url
     fs, root = url_to_fs(url)
     return fs, str(root)
-
-
-def split_address(key: str, url: str) -> SplitResult:
-    """Return the parts of an address that contains no credentials.
-
-    Args:
-        key: names the setting in errors.
-        url: a path or a URL.
-
-    Raises:
-        ConfigError: it is not a URL, or contains credentials; names the key, not the credentials.
-    """
-    try:
-        parts = urlsplit(url)
-    except ValueError as error:
-        raise ConfigError(f"{key} = {url!r}: not an address ({error}). Correct it.") from None
-    container = parts.scheme in ("abfs", "abfss") and re.fullmatch(AZURE_CONTAINER, parts.netloc)
-    if "@" in parts.netloc and not container:
-        raise ConfigError(
-            f"{key}: the address contains credentials, which would be stored with every run. "
-            "Set them in the environment (AWS_ACCESS_KEY_ID, ...) or use your cloud's roles."
-        )
-    return parts
 
 
 def md5(data: bytes) -> bytes:

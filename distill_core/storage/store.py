@@ -5,16 +5,15 @@ Errors of file systems and cloud clients are translated here; callers see only o
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from distill_core.errors import ConfigError, DataError, StorageError, StorageRefused
+from distill_core.naming.addresses import store_address
 from distill_core.storage.backends import Backend, foreign_errors, open_backend
 from distill_core.storage.error_hints import hint
-from distill_core.storage.filesystems import split_address
 from distill_core.storage.listing import StoredFile, Upload
 
 PROBES = ".probe"  # folder of the objects by which a store is tried out
@@ -34,8 +33,8 @@ class Store:
     single_writer: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
-        """Normalise the URL."""
-        object.__setattr__(self, "url", _normalised(self.url))
+        """Refuse an address that cannot be a store, and give the others their one spelling."""
+        object.__setattr__(self, "url", store_address(self.url))
 
     def read(self, path: str) -> bytes:
         """Return a whole object.
@@ -179,6 +178,10 @@ class Store:
 
     @contextmanager
     def _translated(self, path: str, what: str) -> Iterator[None]:
+        if path.startswith("/") or ".." in path.split("/"):
+            raise DataError(
+                f"{self.url}: {path!r} leads out of the store. Repair the record that names it."
+            )
         try:
             yield
         except foreign_errors() as error:
@@ -221,17 +224,6 @@ def _check_listed(store: Store, name: str) -> None:
             "finished shards would not be found. Correct the address (s3://bucket/prefix, without "
             "doubled or trailing slashes), or use another store."
         )
-
-
-def _normalised(url: str) -> str:
-    """Return one spelling per location; folders are made absolute."""
-    for prefix in ("file://", "local://"):
-        url = url.removeprefix(prefix)
-    if "://" not in url:
-        return os.path.abspath(os.path.expanduser(url))
-    split_address("store", url)  # raises if it contains credentials
-    protocol, _, rest = url.partition("://")
-    return f"{protocol}://{rest.rstrip('/')}"
 
 
 def _one_line(error: Exception) -> str:

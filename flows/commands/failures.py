@@ -10,6 +10,8 @@ from typing import Any
 
 import typer
 
+from distill_core.redaction import sanitised
+
 SHOW = "DISTILL_TRACEBACK"  # if it is set, tracebacks go to the terminal instead of a file
 
 # The error of options that cannot be parsed. Typer has its own copy of click, or imports it,
@@ -33,8 +35,9 @@ def usage(error: Any) -> str:
 
 def unexpected(error: Exception) -> str:
     """Return a bug in one line; its traceback goes to a file that only this user can read."""
-    text = "".join(traceback.format_exception(error))
-    problem = f"{type(error).__name__}: {error}".rstrip(": ")
+    # A library may have put credentials into its message.
+    text = sanitised("".join(traceback.format_exception(error)))
+    problem = sanitised(f"{type(error).__name__}: {error}".rstrip(": "))
     if os.environ.get(SHOW):
         print(text, file=sys.stderr, end="")
         return f"{problem}. This is a bug of distill: please report it with this traceback."

@@ -14,13 +14,17 @@ from flows.commands.options import (
     Preset,
     RunName,
     StoreUrl,
+    checked,
     grouped,
 )
 
 
 def show_status(
     run: Annotated[
-        str | None, typer.Argument(metavar="[RUN]", help="Name of a run. Default: all runs.")
+        str | None,
+        typer.Argument(
+            metavar="[RUN]", callback=checked("run"), help="Name of a run. Default: all runs."
+        ),
     ] = None,
     store: StoreUrl = DEFAULT_STORE,
     as_json: AsJson = False,

@@ -1,18 +1,19 @@
 """Arguments and options that several commands share, alone and in groups.
 
-A group is a frozen dataclass whose fields are arguments and options. A command takes groups as
-parameters, and `grouped` shows typer the fields of each group in its place.
+The groups are spread over the parameters of a command by `flows.commands.groups.grouped`. Names
+are checked when they are parsed.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
-from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from distill_core.naming.names import check_name
+from flows.commands.groups import grouped as grouped
 from tasks.policy import TeacherPolicy
 
 if TYPE_CHECKING:
@@ -22,10 +23,19 @@ if TYPE_CHECKING:
 DEFAULT_STORE = "./out"
 PANEL = "How to run"  # title of the placement options in --help
 
+
+def checked(what: str) -> Callable[[str | None], str | None]:
+    """Return a callback of typer that refuses a name that is not allowed."""
+    return lambda name: name if name is None else check_name(what, name)
+
+
 Preset = Annotated[
     str, typer.Argument(metavar="PRESET", help="Name of a shipped preset, or path of a .yaml file.")
 ]
-RunName = Annotated[str, typer.Argument(metavar="RUN", help="Name of a run in the store.")]
+RunName = Annotated[
+    str,
+    typer.Argument(metavar="RUN", callback=checked("run"), help="Name of a run in the store."),
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="Changes to the config, e.g. ipc=50."),
@@ -46,11 +56,19 @@ DeployedStore = Annotated[
 Group = Annotated[
     str | None,
     typer.Option(
-        "--deployment", metavar="GROUP", help="Deployments of a group, e.g. distill/new-run-GROUP."
+        "--deployment",
+        metavar="GROUP",
+        callback=checked("deployment"),
+        help="Deployments of a group, e.g. distill/new-run-GROUP.",
     ),
 ]
 NewName = Annotated[
-    str | None, typer.Option("--name", help="Name of the run. Default: preset and config hash.")
+    str | None,
+    typer.Option(
+        "--name",
+        callback=checked("run"),
+        help="Name of the run. Default: preset and config hash.",
+    ),
 ]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Make the checks, print the shards that would run, exit.")
@@ -86,8 +104,9 @@ class SeriesOptions:
     series: Annotated[
         str | None,
         typer.Option(
+            callback=checked("series"),
             help="Name of the series; its runs are SERIES-v0001, SERIES-v0002, ... "
-            "Default: the preset, or the name of the schedule."
+            "Default: the preset, or the name of the schedule.",
         ),
     ] = None
     policy: Annotated[
@@ -209,41 +228,3 @@ class PlacementOptions:
         """
         self.execution(store or DEFAULT_STORE)
         return {"execution": self.given} | ({"store": store} if store else {})
-
-
-def grouped(command: Callable[..., None]) -> Callable[..., None]:
-    """Return a command whose signature has the fields of its groups in place of the groups."""
-    hints = get_type_hints(command, include_extras=True)
-    groups: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
-    flat: list[inspect.Parameter] = []
-    for name, parameter in inspect.signature(command).parameters.items():
-        flat += _fields_of(groups[name]) if name in groups else [_keyword(parameter, hints[name])]
-
-    def wrapper(**options: Any) -> None:
-        values = {
-            name: group(**{field.name: options.pop(field.name) for field in fields(group)})
-            for name, group in groups.items()
-        }
-        command(**values, **options)
-
-    wrapper.__name__, wrapper.__doc__ = command.__name__, command.__doc__
-    wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in flat}
-    wrapper.__signature__ = inspect.Signature(flat)  # type: ignore[attr-defined]
-    return wrapper
-
-
-def _fields_of(group: Any) -> list[inspect.Parameter]:
-    hints = get_type_hints(group, include_extras=True)
-    return [
-        inspect.Parameter(
-            field.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=inspect.Parameter.empty if field.default is MISSING else field.default,
-            annotation=hints[field.name],
-        )
-        for field in fields(group)
-    ]
-
-
-def _keyword(parameter: inspect.Parameter, hint: Any) -> inspect.Parameter:
-    return parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hint)

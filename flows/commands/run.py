@@ -48,11 +48,11 @@ def run(
     from distill_core.config.load import load_run
     from distill_core.storage.store import Store
     from flows.runs import preflight
-    from tasks.run import Run, check_name, default_name
+    from tasks.run import planned_run
 
     config, execution = load_run(preset, overrides or []), placement.execution(store)
     if dry_run:
-        planned = Run(check_name(name or default_name(config)), config, Store(store))
+        planned = planned_run(config, Store(store), name)
         preflight.check(planned, execution)
         show_intents(planned, {}, allow_missing=execution.allow_missing)
         return

@@ -22,6 +22,7 @@ from flows.commands.options import (
     Set,
     ShardList,
     StoreUrl,
+    checked,
     grouped,
 )
 
@@ -53,7 +54,11 @@ class RequestOptions:
     set_: Set = None
     resume: Annotated[
         str | None,
-        typer.Option(metavar="RUN", help="Resume this run instead of starting one of a preset."),
+        typer.Option(
+            metavar="RUN",
+            callback=checked("run"),
+            help="Resume this run instead of starting one of a preset.",
+        ),
     ] = None
     name: NewName = None
     shards: ShardList = None

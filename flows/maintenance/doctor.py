@@ -253,10 +253,10 @@ def check_shared_memory(folder: str = "/dev/shm") -> Check:
 
 def check_store(url: str) -> list[Check]:
     """Check that the store can be written, creates an object only once, and has free space."""
-    if url.startswith("s3://") and find_spec("s3fs") is None:
-        return [_fail("store", f"{url}: s3fs is not installed", "pip install 'distill[s3]'.")]
     try:
         store = Store(url)
+        if store.url.startswith("s3://") and find_spec("s3fs") is None:
+            return [_fail("store", f"{url}: s3fs is not installed", "pip install 'distill[s3]'.")]
         creates_once = probe(store)
     except DistillError as error:
         return [_fail("store", str(error).rstrip("."), "")]

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
+from distill_core.config.addresses import check_config
 from distill_core.config.load import load_run, preset_names
 from distill_core.config.schema import RunConfig
 from distill_core.errors import ConfigError
+from distill_core.naming import addresses, names
 from distill_core.storage.store import Store
-from flows import addresses
 from flows.runs.pipeline import execution_of
 from flows.runs.shard_selection import parse_numbers
 from tasks.execution import Execution, Placement
@@ -26,8 +27,12 @@ if TYPE_CHECKING:
 
 Parameters = dict[str, Any]
 PresetName = Annotated[str, Field(json_schema_extra={"enum": list(preset_names())})]
-Override = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*=")]
-StoreAddress = Annotated[str, Field(json_schema_extra={"pattern": addresses.PATTERN})]
+# Patterns in `json_schema_extra` are checked by the server alone, before it stores anything. An
+# error of Pydantic would repeat the value in Prefect's log.
+WITHOUT_SECRETS = addresses.TEXT_PATTERN + r"[A-Za-z_][\w.]*="
+Override = Annotated[str, Field(json_schema_extra={"pattern": WITHOUT_SECRETS})]
+StoreAddress = Annotated[str, Field(json_schema_extra={"pattern": addresses.STORE_PATTERN})]
+Name = Annotated[str, Field(json_schema_extra={"pattern": names.PATTERN})]
 ShardList = Annotated[str, Field(pattern=r"^\s*\d+(-\d+)?(\s*,\s*\d+(-\d+)?)*\s*$")]
 
 
@@ -43,7 +48,7 @@ def resolved(
         if preset is None:
             raise ConfigError("preset: missing. Set `preset` to a name, or `config` to a config.")
         config = load_run(preset, overrides)
-    addresses.check_config(config)
+    check_config(config)
     return config
 
 
@@ -91,8 +96,12 @@ def completed(deployment: DeploymentResponse, parameters: Parameters) -> Paramet
     """Return parameters with the deployment's own for those that are left out, checked.
 
     Raises:
-        ConfigError: no store, an address that cannot be one, or a wrong execution setting.
+        ConfigError: no store, an address that cannot be one, a wrong execution setting, or the
+            name of a run or a series that is not allowed.
     """
+    for what in ("run", "series"):
+        if parameters.get(what) is not None:
+            names.check_name(what, parameters[what])
     defaults = deployment.parameters or {}
     store = parameters.get("store") or defaults.get("store")
     if not store:

@@ -19,7 +19,7 @@ from distill_core.config.schema import RunConfig
 from distill_core.storage.store import Store
 from flows.orchestration import parameters, schedule_settings
 from flows.orchestration.artifacts import StageArtifacts, publish
-from flows.orchestration.parameters import Override, PresetName, ShardList, StoreAddress
+from flows.orchestration.parameters import Name, Override, PresetName, ShardList, StoreAddress
 from flows.reports import report_data
 from flows.runs import pipeline, preflight, shard_selection
 from flows.runs import redistill as redistillation
@@ -100,7 +100,7 @@ def distill(  # noqa: PLR0913
     preset: PresetName | None = None,
     overrides: tuple[Override, ...] = (),
     store: StoreAddress,
-    run: str | None = None,
+    run: Name | None = None,
     shards: ShardList | None = None,
     execution: Placement = Placement(),
     config: RunConfig | None = None,
@@ -127,7 +127,7 @@ def distill(  # noqa: PLR0913
 @flow(**SETTINGS)
 def resume(
     *,
-    run: str,
+    run: Name,
     store: StoreAddress,
     shards: ShardList | None = None,
     failed_only: bool = False,
@@ -155,7 +155,7 @@ def redistill(
     preset: PresetName | None = None,
     overrides: tuple[Override, ...] = (),
     store: StoreAddress,
-    series: str | None = None,
+    series: Name | None = None,
     policy: TeacherPolicy = "keep",
     execution: Placement = Placement(),
     config: RunConfig | None = None,

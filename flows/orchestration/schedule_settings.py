@@ -15,14 +15,15 @@ from typing import Any, get_args
 
 import yaml
 
+from distill_core.config.addresses import check_config
 from distill_core.config.load import parse_yaml, validate_run
 from distill_core.config.schema import RunConfig
 from distill_core.errors import ConfigError, DataError, StorageError
+from distill_core.naming.names import check_name
 from distill_core.storage.store import Store
 from flows.runs.pipeline import execution_of
 from tasks.execution import Placement
 from tasks.policy import TeacherPolicy
-from tasks.run import check_name
 from tasks.series import version_name
 
 VERSION = 1
@@ -91,7 +92,9 @@ def write(home: Store, deployment: str, name: str, settings: ScheduleSettings) -
         ConfigError: a value is wrong, or the store is a folder that does not exist here.
         StorageError: the store cannot be written, or returns something else.
     """
-    check_name(version_name(settings.series, 1))
+    check_config(settings.config)
+    check_name("series", settings.series)
+    check_name("run", version_name(settings.series, 1))
     execution_of({**settings.execution, "store": settings.store or home.url})
     if "://" not in home.url and not os.path.isdir(home.url):
         raise ConfigError(
@@ -131,8 +134,13 @@ def delete(home: Store, deployment: str, name: str) -> None:
 
 
 def path_of(deployment: str, name: str) -> str:
-    """Return the path of the settings of a schedule, relative to the store."""
-    return f"{FOLDER}/{deployment}/{name}.yaml"
+    """Return the path of the settings of a schedule, relative to the store.
+
+    Raises:
+        ConfigError: a name that is not allowed.
+    """
+    check_name("deployment", deployment)
+    return f"{FOLDER}/{deployment}/{check_name('schedule', name)}.yaml"
 
 
 def _digest(tree: dict[str, Any]) -> str:

@@ -19,6 +19,7 @@ import yaml
 
 from distill_core.config.load import load_run, preset_names, to_yaml
 from distill_core.config.schema import RunConfig
+from distill_core.redaction import redacted
 from distill_core.storage.records import seal_page
 from flows.reports import charts, gallery, report_data, tables
 from flows.reports.charts import Chart, Image
@@ -61,8 +62,8 @@ def render(data: ReportData) -> str:
         note=data.note,
         timeline=_timeline(data),
         costs=report_data.costs(data),
-        command=command(data.run),
-        config=to_yaml(data.run.config),
+        command=redacted(command(data.run)),
+        config=redacted(to_yaml(data.run.config)),
         versions=versions(),
         written=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     )

@@ -15,10 +15,10 @@ from pydantic import ValidationError
 from distill_core.config.schema import RunConfig
 from distill_core.data.index_files import load_index
 from distill_core.errors import ConfigError, RunIncomplete, StorageError, shown
+from distill_core.naming.addresses import store_address
 from distill_core.storage.identity import ensure_identity
 from distill_core.storage.store import ANOTHER_STORE, Store, probe
 from flows import terminal
-from flows.addresses import check_address
 from flows.progress.display import Several, display
 from flows.progress.event_log import EventLog
 from flows.reports.report import write_report
@@ -30,7 +30,7 @@ from flows.status.status import RunStatus, run_status
 from tasks.execution import Execution
 from tasks.observer import Observer
 from tasks.pools.provider import PoolProvider
-from tasks.run import Run, check_name, create_run, default_name
+from tasks.run import Run, create_run, planned_run
 from tasks.runs.heartbeat import Heartbeat
 from tasks.runs.run_stage import run_stage
 from tasks.stages.inputs import dataset_of
@@ -101,7 +101,7 @@ def prepare(
         StorageError: the store cannot be written, or lets two drivers create the same object.
     """
     store = Store(execution.store, single_writer=execution.single_writer)
-    run = Run(check_name(name or default_name(config)), config, store)
+    run = planned_run(config, store, name)
     preflight.check(run, execution)
     if not run_status(run).complete:
         if check is not None:
@@ -116,7 +116,7 @@ def execution_of(tree: Mapping[str, Any]) -> Execution:
     Raises:
         ConfigError: an unknown key, a value out of range, or an address that cannot be a store.
     """
-    check_address(str(tree["store"]))
+    store_address(str(tree["store"]))
     try:
         return Execution.model_validate(dict(tree))
     except ValidationError as error:

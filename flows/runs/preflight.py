@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from distill_core.config.addresses import check_config
 from distill_core.config.schema import RunConfig
 from distill_core.data.index import number_classes
 from distill_core.data.ingest import check_classes
@@ -17,7 +18,6 @@ from distill_core.errors import DistillError
 from distill_core.sharding import ClassEntry
 from distill_core.storage.digest import check_file
 from distill_core.storage.store import Store
-from flows.addresses import check_config
 from flows.status.status import run_status
 from tasks.execution import Execution
 from tasks.pools import device

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from distill_core.config.addresses import check_config
 from distill_core.config.data import DataConfig
 from distill_core.config.schema import RunConfig
 from distill_core.data.index import DatasetIndex
@@ -16,7 +17,6 @@ from distill_core.data.index_files import load_index
 from distill_core.data.readers.formats import open_reader
 from distill_core.errors import ConfigError
 from distill_core.storage.store import Store
-from flows.addresses import check_config
 from flows.progress.display import display
 from flows.reports.diff import FILE, Diff, write_diff
 from flows.runs import pipeline, preflight

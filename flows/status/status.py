@@ -14,7 +14,7 @@ from distill_core.errors import ConfigError, DataError
 from distill_core.storage.markers import Marker
 from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.store import Store
-from tasks.run import Run, check_exists, open_run
+from tasks.run import Run, check_exists, read_run
 from tasks.runs.drivers import DriverRecord, parse_time, read_drivers
 from tasks.runs.stage_status import StageStatus, stage_status
 from tasks.stages.plan import JobPlan
@@ -83,7 +83,7 @@ def every_run(store: Store) -> tuple[RunStatus, ...]:
 
 def _status_or_problem(store: Store, name: str) -> RunStatus:
     try:
-        return run_status(open_run(store, name))
+        return run_status(read_run(store, name))
     except (ConfigError, DataError) as error:
         return RunStatus(name, "?", (), problem=str(error))
 

@@ -11,7 +11,7 @@ from distill_core.storage.store import Store
 from tasks.gc.grammar import DATASETS, DESCRIPTION, RUNS, recognise
 from tasks.gc.recorded_plan import Ref, SharedIndices, listed_in
 from tasks.gc.run_references import references_of
-from tasks.run import Run, open_run
+from tasks.run import Run, read_run
 from tasks.series import FILE as VERSION_FILE
 from tasks.series import Version, version_of
 from tasks.stages.inputs import NotReady, dataset_of
@@ -114,7 +114,7 @@ def _run(store: Store, name: str) -> Run | None:
         folders = [f"{folder}/{inner}".rstrip("/") for inner in RECORD_FOLDERS]
         if not any(recognise(f"{path}/{file}") for path in folders for file in store.names(path)):
             return None
-    return open_run(store, name)
+    return read_run(store, name)
 
 
 def _check_links(store: Store, folder: str) -> None:

@@ -20,6 +20,7 @@ from distill_core.errors import (
     OutOfMemoryError,
     StorageRefused,
 )
+from distill_core.redaction import sanitised
 from tasks.execution import RetryPolicy
 from tasks.jobs import Job, Receipt
 
@@ -138,4 +139,4 @@ class RemoteTraceback(Exception):
 
 def describe_error(error: BaseException) -> str:
     """Return the type and the message of an exception."""
-    return f"{type(error).__name__}: {error}"
+    return sanitised(f"{type(error).__name__}: {error}")

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any
 
 from distill_core.errors import OutOfMemoryError
+from distill_core.redaction import sanitised
 from tasks.jobs import Job, Receipt, Worker, WorkerSpec
 
 RECEIPT_BYTES = 10_000  # most that is sent through Ray or a pipe; the marker has everything
@@ -84,7 +85,7 @@ class ErrorCapture:
         if not isinstance(error, Exception):
             return False
         self.error = error
-        self.traceback = "".join(traceback.format_exception(kind, error, trace))
+        self.traceback = sanitised("".join(traceback.format_exception(kind, error, trace)))
         return True
 
 

@@ -18,6 +18,7 @@ from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-d
 from ray.exceptions import AuthenticationError, RaySystemError
 
 from distill_core.errors import ClusterError, ConfigError
+from distill_core.redaction import redacted
 from tasks.pools.session_folder import session_folder
 from tasks.pools.signals import preserved_handlers
 
@@ -140,9 +141,15 @@ def forwarded(environment: Mapping[str, str]) -> dict[str, str]:
     needed = {
         name: value
         for name, value in environment.items()
-        if name.startswith(FORWARDED) and not any(word in name for word in SECRET)
+        if name.startswith(FORWARDED) and not _is_secret(name, value)
     }
     return {"RAY_USAGE_STATS_ENABLED": "0", **needed}
+
+
+def _is_secret(name: str, value: str) -> bool:
+    """Return whether a variable holds credentials: by its name, in a URL, or in JSON for fsspec."""
+    words = name if not value.lstrip().startswith("{") else name + value.upper()
+    return any(word in words for word in SECRET) or redacted(value) != value
 
 
 def _short_folder() -> str:

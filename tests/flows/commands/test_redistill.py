@@ -82,7 +82,7 @@ def test_a_series_that_cannot_name_a_folder_is_refused(
     distill: Distill, arguments: tuple[str, ...], tmp_path: Path
 ) -> None:
     refused = distill(*arguments, "--series", "a/b")
-    assert (refused.code, "a/b-v0001" in refused.err) == (2, True)
+    assert (refused.code, "series name 'a/b'" in refused.err) == (2, True)
     assert not (tmp_path / "store").exists()
 
 

@@ -81,7 +81,7 @@ def test_a_folder_of_another_machine_is_not_created(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"series": "a/b"}, "a/b-v0001"),
+        ({"series": "a/b"}, "series name 'a/b'"),
         ({"execution": {"workers": 0}}, "workers = 0"),
         ({"store": "ftp://host/runs"}, "ftp"),
     ],
