@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -8,26 +7,14 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.support.repository import ROOT
+from tests.support.deployment import DEPLOY, FROM_ENVIRONMENT, OURS, read, services
 
-DEPLOY = ROOT / "deploy"
 TELEMETRY = (
     "DO_NOT_TRACK=1",
     "PREFECT_SERVER_ANALYTICS_ENABLED=false",
     "RAY_USAGE_STATS_ENABLED=0",
 )
 SECRET = re.compile(r"PASSWORD|SECRET|TOKEN|AUTH_STRING|_KEY|ROOT_USER|CONNECTION_URL")
-FROM_ENVIRONMENT = re.compile(r"\$\{[A-Z0-9_]+:\?[^}]*\}")  # does not start without it
-OURS = ("bucket", "prefect", "ray-gpu-worker", "ray-head", "ray-worker")
-
-
-def read(name: str) -> str:
-    return (DEPLOY / name).read_text(encoding="utf-8")
-
-
-def services() -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = yaml.safe_load(read("compose.yaml"))["services"]
-    return found
 
 
 def is_one_shot(service: dict[str, Any]) -> bool:
@@ -111,37 +98,6 @@ def test_what_the_image_copies_is_sent_to_the_build_and_exists() -> None:
 def test_every_variable_of_the_compose_file_is_explained() -> None:
     for name in sorted(set(re.findall(r"\$\{([A-Z0-9_]+)", read("compose.yaml")))):
         assert f"`{name}`" in read("README.md"), f"deploy/README.md does not explain {name}"
-
-
-POLICIES = ("collector.json", "driver-and-workers.json", "reader.json")
-
-
-def actions(policy: str) -> set[str]:
-    """Return everything a policy allows."""
-    return {
-        a
-        for statement in json.loads(read(f"s3/{policy}"))["Statement"]
-        for a in statement["Action"]
-    }
-
-
-@pytest.mark.parametrize("policy", POLICIES)
-def test_no_policy_allows_more_than_its_store(policy: str) -> None:
-    for statement in json.loads(read(f"s3/{policy}"))["Statement"]:
-        resources = statement["Resource"]
-        for resource in [resources] if isinstance(resources, str) else resources:
-            assert resource == "arn:aws:s3:::BUCKET" or resource.startswith(
-                "arn:aws:s3:::BUCKET/PREFIX/"
-            )
-        assert not any("*" in action for action in statement["Action"])
-
-
-def test_only_the_collector_may_delete_markers() -> None:
-    assert "s3:DeleteObject" not in actions("reader.json")
-    writer = json.loads(read("s3/driver-and-workers.json"))["Statement"]
-    deletes = next(s for s in writer if s["Action"] == ["s3:DeleteObject"])
-    assert not any(resource.endswith(("/PREFIX/*", "_done/*")) for resource in deletes["Resource"])
-    assert "s3:DeleteObject" in actions("collector.json")
 
 
 def test_the_ray_job_keeps_the_head_free_of_workers_and_its_secrets_outside() -> None:
