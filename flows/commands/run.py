@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from distill_core.errors import RunIncomplete, ShardsFailed
+from distill_core.redaction import sanitised
 from flows.commands.options import (
     DEFAULT_STORE,
     AsJson,
@@ -206,5 +207,5 @@ def _complete(run: Run, execution: Execution, selection: ShardSelection | None =
         with terminable(until_exit=True):
             return launch.complete_run(run, execution, selection)
     except ShardsFailed:
-        print(*tables.failures(status.run_status(run)), sep="\n", file=sys.stderr)
+        print(*map(sanitised, tables.failures(status.run_status(run))), sep="\n", file=sys.stderr)
         raise

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from distill_core.config.load import to_yaml
 from flows import cli
 from tasks.run import Run
 from tests.support.cli import Distill
@@ -131,6 +132,21 @@ def test_a_store_that_is_spelled_wrongly_is_no_folder_here(
         output = distill(*words, "--store", store)
         assert (output.code, correction in output.err) == (2, True)
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
+
+
+def test_a_run_of_an_older_version_is_shown_without_the_credentials_in_its_config(
+    distill: Distill, run: Run
+) -> None:
+    data = run.config.data.model_copy(update={"path": SECRET})
+    older = to_yaml(run.config.model_copy(update={"data": data}))
+    run.store.put(run.path("run.yaml"), older.encode())
+    assert "hu/sh" in older
+    outputs = [distill(words, run.name, "--store", run.store.url) for words in ("status", "report")]
+    assert [output.code for output in outputs] == [0, 0]
+    page = run.store.read(run.path("report/index.html")).decode()
+    assert "s3://***@bucket/x" in page
+    for text in (page, *(output.out + output.err for output in outputs)):
+        assert "hu/sh" not in text
 
 
 def test_a_wrong_preset_file_is_refused_without_the_secret_in_it(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -132,6 +133,47 @@ def test_a_relative_store_is_refused_in_flow_parameters() -> None:
     with pytest.raises(ConfigError, match="relative folder"):
         parameters.placed("out", Placement())
     assert parameters.placed("/out", Placement(workers=2)).workers == 2
+
+
+def test_credentials_in_the_address_of_ray_are_refused() -> None:
+    address = "ray://me:hush@host:10001"
+    with pytest.raises(ConfigError, match=r"^ray_address: .*credentials") as refused:
+        parameters.placed("/out", Placement(ray_address=address))
+    assert "hush" not in str(refused.value)
+
+
+@pytest.mark.parametrize("flow", ["distill", "redistill"])
+@pytest.mark.parametrize("secret", ["s3://key:hu/sh@bucket/x", "https://host/x?token=hush"])
+def test_the_form_refuses_credentials_in_every_text_that_is_an_address(
+    flow: str, secret: str
+) -> None:
+    """The server checks the form before it stores a run, so no secret gets into its database."""
+    fields, parts = schema(flow)["properties"], schema(flow)["definitions"]
+    patterns = [fields["store"]["pattern"], fields["overrides"]["items"]["pattern"]]
+    for part, key in (
+        ("DataConfig", "path"),
+        ("SqueezeConfig", "checkpoint"),
+        ("PoolMember", "checkpoint"),
+        ("Placement", "ray_address"),
+    ):
+        patterns.append(parts[part]["properties"][key]["anyOf"][0]["pattern"])
+    for pattern in patterns:
+        assert not any(re.search(pattern, text) for text in (secret, f"data.path={secret}"))
+    assert re.search(patterns[1], "data.path=s3://bucket/images")
+    assert all(re.search(pattern, "/data/me@home/x") for pattern in patterns[2:])
+
+
+@pytest.mark.parametrize(("flow", "key"), [("distill", "run"), ("redistill", "series")])
+@pytest.mark.parametrize("name", ["../x", "a b", "-x", "a\tb", "", "x" * 101])
+def test_the_form_and_the_request_refuse_names_that_are_not_allowed(
+    flow: str, key: str, name: str
+) -> None:
+    pattern = schema(flow)["properties"][key]["anyOf"][0]["pattern"]
+    assert re.search(pattern, "birds-v0001")
+    assert not re.search(pattern, name)
+    deployment = SimpleNamespace(name="default", parameters={"store": "/out"})
+    with pytest.raises(ConfigError, match=f"{key} name"):
+        parameters.completed(deployment, {key: name})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("shards", ["5-2", "a", "1,,2"])

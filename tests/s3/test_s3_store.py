@@ -14,7 +14,9 @@ from dataclasses import replace
 import pytest
 
 from distill_core.config.load import load_run
-from distill_core.errors import ConfigError, StorageError, StorageRefused
+from distill_core.data.folders import RemoteFolder
+from distill_core.errors import ConfigError, DataError, StorageError, StorageRefused
+from distill_core.storage.filesystems import open_filesystem
 from distill_core.storage.store import Store, probe
 from tasks.run import create_run, open_run
 from tests.support.fault_kinds import error, unlisted
@@ -102,6 +104,26 @@ def test_a_store_with_credentials_in_its_address_is_refused_without_repeating_th
     with pytest.raises(ConfigError, match="credentials") as caught:
         Store(f"s3://{SECRETS['AWS_ACCESS_KEY_ID']}:{secret}@bucket/prefix")
     assert secret not in str(caught.value)
+
+
+def test_one_prefix_has_one_spelling(s3_store: Store) -> None:
+    s3_store.put("runs/a", b"x")
+    for url in (s3_store.url.replace("s3:", "S3A:"), f"{s3_store.url}//"):
+        assert Store(url) == s3_store
+        assert Store(url).names("runs") == ("a",)
+    bucket, _, prefix = s3_store.url.rpartition("/")
+    with pytest.raises(ConfigError, match=f"Write {s3_store.url}"):
+        Store(f"{bucket}//{prefix}")
+
+
+def test_no_letter_of_a_name_is_lost_where_the_bucket_lists_another_spelling(
+    s3_store: Store,
+) -> None:
+    s3_store.put("train/cat/1.png", b"x")
+    fs, root = open_filesystem(s3_store.url)
+    assert RemoteFolder("x", fs, root).files("train") == ["train/cat/1.png"]
+    with pytest.raises(DataError, match="not below the folder"):
+        RemoteFolder("x", fs, root.replace("/", "//")).files("train")
 
 
 def test_without_credentials_the_error_names_the_variables_to_set(

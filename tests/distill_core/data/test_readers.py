@@ -154,6 +154,12 @@ def test_a_path_is_required_and_its_protocol_must_be_known() -> None:
         open_reader(data_config("quux://bucket/data"))
 
 
+def test_a_path_with_another_spelling_is_refused_with_the_right_one() -> None:
+    for address, spelling in (("s3://b//d", "s3://b/d"), ("memory://b//d", "memory://b/d")):
+        with pytest.raises(ConfigError, match=rf"data\.path.*Write {spelling}"):
+            open_reader(data_config(address))
+
+
 def test_a_deleted_image_is_named(tmp_path: Path) -> None:
     reader = open_reader(data_config(image_folder(tmp_path)))
     with pytest.raises(DataError, match=r"train/cat/77\.png: no such file"):

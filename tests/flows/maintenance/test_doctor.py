@@ -52,6 +52,13 @@ def test_other_versions_of_ray_and_prefect_are_warned_about() -> None:
     assert doctor.check_prefect(answering({"version": "3.9.1"})).level == "WARN"
 
 
+def test_the_credentials_of_an_address_are_not_printed() -> None:
+    failed = [str(check) for check in doctor.check_store("s3://key:hu/sh@bucket/x")]
+    assert len(failed) == 1
+    assert failed[0].startswith("FAIL  store: ")
+    assert "hu/sh" not in failed[0]
+
+
 def torch_found(*, available: bool) -> dict[str, Any]:
     """Return what the torch probe prints."""
     devices = ["H200"] if available else []

@@ -191,6 +191,9 @@ def test_storage_variables_are_forwarded_and_other_secrets_are_not() -> None:
         "AWS_SESSION_TOKEN": "c",
         "FSSPEC_S3_KEY": "d",
         "FSSPEC_S3_SECRET": "e",
+        "FSSPEC_S3": '{"secret": "f"}',
+        "FSSPEC_GS": '{"endpoint_url": "https://g:h@host"}',
+        "AWS_ENDPOINT_URL_S3": "https://user:password@host",
     }
     forwarded = ray_cluster.forwarded(plain | secret | {"HOME": "/root", "PATH": "/bin"})
     assert forwarded == plain | {"RAY_USAGE_STATS_ENABLED": "0"}
