@@ -16,6 +16,9 @@ class Observer(Protocol):
     def stage_started(self, stage: str, total: int, done: int) -> None:
         """A stage with `total` shards begins; `done` of them are complete already."""
 
+    def stage_notice(self, stage: str, text: str) -> None:
+        """A stage goes on, though something about its input deserves attention."""
+
     def job_started(self, stage: str, shard: str) -> None:
         """A worker begins a shard, for the first time or again."""
 

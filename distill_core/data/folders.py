@@ -1,11 +1,13 @@
 """The folder of a dataset, on a local disk or in any file system that fsspec supports.
 
 Paths are relative to the folder, with slashes, so an index does not change when the folder moves.
-Hidden files and folders (.DS_Store, .ipynb_checkpoints) are ignored.
+Hidden files and folders (.DS_Store, .ipynb_checkpoints) are ignored, and so are the objects that
+stand for folders in a bucket.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -16,10 +18,13 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from distill_core.config.data import DataConfig
+from distill_core.data.local_files import Listing, LocalFiles
 from distill_core.errors import ConfigError, DataError, StorageError
 from distill_core.naming.addresses import data_address
 from distill_core.storage.backends import foreign_errors
 from distill_core.storage.filesystems import open_filesystem
+
+FOLDER_OBJECT = "_$folder$"  # ends the names of empty objects that Hadoop writes for folders
 
 
 class DatasetFolder(Protocol):
@@ -35,8 +40,8 @@ class DatasetFolder(Protocol):
     def folders(self, path: str) -> list[str]:
         """Return the sorted names of the folders directly in a folder."""
 
-    def files(self, path: str) -> list[str]:
-        """Return the sorted paths of all files below a folder."""
+    def files(self, path: str) -> Listing:
+        """Return the paths of all files below a folder."""
 
     def read(self, paths: Sequence[str]) -> list[bytes]:
         """Return whole files."""
@@ -53,22 +58,16 @@ class LocalFolder:
 
     def is_folder(self, path: str) -> bool:
         """Return whether a folder exists."""
-        return Path(self.url, path).is_dir()
+        with reading(self._full(path)):
+            return Path(self.url, path).is_dir()
 
     def folders(self, path: str) -> list[str]:
         """Return the sorted names of the folders directly in a folder."""
-        with reading(f"{self.url}/{path}"), os.scandir(Path(self.url, path)) as entries:
-            return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+        return LocalFiles(self._full(path), reading).folders()
 
-    def files(self, path: str) -> list[str]:
-        """Return the sorted paths of all files below a folder."""
-        paths: list[str] = []
-        for folder, folders, names in os.walk(Path(self.url, path), followlinks=True):
-            folders[:] = [name for name in folders if not name.startswith(".")]
-            below = os.path.relpath(folder, self.url).replace(os.sep, "/")
-            prefix = "" if below == "." else f"{below}/"
-            paths += [f"{prefix}{name}" for name in names if not name.startswith(".")]
-        return sorted(paths)
+    def files(self, path: str) -> Listing:
+        """Return the paths of all files below a folder."""
+        return LocalFiles(self._full(path), reading).listing(self.url)
 
     def read(self, paths: Sequence[str]) -> list[bytes]:
         """Return whole files."""
@@ -81,8 +80,11 @@ class LocalFolder:
     def open(self, path: str) -> AbstractContextManager[Any]:
         """Map a file into memory."""
         with reading(f"{self.url}/{path}"):
-            opened: AbstractContextManager[Any] = pa.memory_map(str(Path(self.url, path)))
+            opened: AbstractContextManager[Any] = pa.memory_map(self._full(path))
             return opened
+
+    def _full(self, path: str) -> str:
+        return os.path.join(self.url, path)
 
 
 @dataclass(frozen=True)
@@ -100,23 +102,32 @@ class RemoteFolder:
 
     def folders(self, path: str) -> list[str]:
         """Return the sorted names of the prefixes directly below a prefix."""
+        full = self._full(path)
         with reading(f"{self.url}/{path}"):
-            entries = self.fs.ls(self._full(path), detail=True)
-        names = (e["name"].rstrip("/").rpartition("/")[2] for e in entries if _is_folder(e))
+            entries = self.fs.ls(full, detail=True)
+        names = set()
+        for entry in entries:
+            parent, _, name = entry["name"].rstrip("/").rpartition("/")
+            # A marker of the folder itself is listed beside what it holds.
+            if _is_folder(entry) and parent.lstrip("/") == full.lstrip("/"):
+                names.add(name)
         return sorted(name for name in names if not name.startswith("."))
 
-    def files(self, path: str) -> list[str]:
-        """Return the sorted paths of all objects below a prefix."""
+    def files(self, path: str) -> Listing:
+        """Return the paths of all objects below a prefix."""
         with reading(f"{self.url}/{path}"):
-            names = self.fs.find(self._full(path))
+            entries = self.fs.find(self._full(path), detail=True)
         above = f"{self.root.strip('/')}/".lstrip("/")
-        below = [name.strip("/").removeprefix(above) for name in names]
-        if not all(name.strip("/").startswith(above) for name in names):
+        names = [name.strip("/") for name, entry in entries.items() if not _is_marker(name, entry)]
+        if not all(name.startswith(above) for name in names):
             raise DataError(
                 f"{self.url}: the file system lists names that are not below the folder, such as "
                 f"{names[0]!r}. Use another spelling of data.path."
             )
-        return sorted(name for name in below if not name.startswith(".") and "/." not in name)
+        below = (name.removeprefix(above) for name in names)
+        return Listing(
+            sorted(name for name in below if not name.startswith(".") and "/." not in name)
+        )
 
     def read(self, paths: Sequence[str]) -> list[bytes]:
         """Return whole objects, many at a time where the file system can."""
@@ -174,17 +185,22 @@ def _is_folder(entry: dict[str, Any]) -> bool:
     return bool(entry["type"] == "directory")
 
 
+def _is_marker(name: str, entry: dict[str, Any]) -> bool:
+    """Return whether an object stands for a folder: consoles and Hadoop write such."""
+    return _is_folder(entry) or name.endswith(("/", FOLDER_OBJECT))
+
+
 @contextmanager
 def reading(where: str) -> Iterator[None]:
     """Translate the errors of a file system into our own."""
     try:
         yield
-    except FileNotFoundError as error:
-        missing = error.filename or where
-        raise DataError(
-            f"{missing}: no such file or folder. If the dataset was moved, update data.path."
-        ) from error
     except foreign_errors() as error:
+        if isinstance(error, FileNotFoundError) or getattr(error, "errno", None) == errno.ELOOP:
+            missing = getattr(error, "filename", None) or where
+            raise DataError(
+                f"{missing}: no such file or folder. If the dataset was moved, update data.path."
+            ) from error
         raise StorageError(
             f"{where}: cannot be read ({error}). Check the address and the permissions, then "
             "run again."

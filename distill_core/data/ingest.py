@@ -6,7 +6,6 @@ a previous version has decoded are held as 8 bytes each.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -14,16 +13,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from distill_core.config.data import DataConfig
+from distill_core.data.checks import check_classes, check_split
 from distill_core.data.decoding.image import decode_image
 from distill_core.data.index import DatasetIndex, build_index, number_classes
 from distill_core.data.index_files import commit_index
 from distill_core.data.readers.formats import open_reader
 from distill_core.data.readers.record import Reader, Record, Split
 from distill_core.errors import DataError
-from distill_core.progress import Progress, silent
+from distill_core.progress import Notice, Progress, ignore_notice, silent
 from distill_core.sharding import ClassEntry
 from distill_core.storage.digest import sha256
 from distill_core.storage.store import Store
@@ -44,6 +43,7 @@ ORDER = ("label", "name", "sha256", "uri", "offset")
 HEX_DIGITS = 16  # of a sha256, kept as one 64-bit number; a collision is improbable enough
 CHUNK = 1024  # encoded images held in memory at a time
 THREADS = 2  # Pillow releases the GIL while it decodes
+SPLITS: tuple[Split, ...] = ("train", "test")
 
 
 class Contents:
@@ -56,8 +56,7 @@ class Contents:
     @classmethod
     def of(cls, index: DatasetIndex) -> Contents:
         """Return the contents of every readable image of both splits."""
-        splits: tuple[Split, ...] = ("train", "test")
-        columns = (index.table(s)["sha256"].to_numpy()[index.readable(s)] for s in splits)
+        columns = (index.table(s)["sha256"].to_numpy()[index.readable(s)] for s in SPLITS)
         return cls(digest for column in columns for digest in column)
 
     def __init__(self, digests: Iterable[str] = ()) -> None:
@@ -79,6 +78,7 @@ def ingest(
     previous: DatasetIndex | None = None,
     *,
     progress: Progress = silent,
+    notice: Notice = ignore_notice,
 ) -> DatasetIndex:
     """Read, hash and decode-check every image, then commit the index; idempotent.
 
@@ -88,6 +88,7 @@ def ingest(
         previous: index of the version before; its class ids are kept, see `number_classes`, and
             images that it contains are hashed but not decoded again.
         progress: called with (images read, images in total).
+        notice: called with sentences about what is passed over, before the images are read.
 
     Raises:
         ConfigError: the dataset's address is wrong.
@@ -102,8 +103,11 @@ def ingest(
     by_name = {entry.wnid: entry for entry in classes}
     present = [by_name[name] for name in names]
     decoded = NOTHING if previous is None else Contents.of(previous)
-    counts = {"train": reader.count("train"), "test": reader.count("test")}
+    counts = {split: reader.count(split) for split in SPLITS}
     total = sum(counts.values())
+    for split in SPLITS:
+        for text in reader.notices(split):
+            notice(f"{split} split: {text}")
 
     def split_table(split: Split, before: int) -> pa.Table:
         def count_on(done: int, _: int) -> None:
@@ -194,67 +198,3 @@ def _undecodable(record: Record, config: DataConfig) -> str:
     except DataError as error:
         return str(error).removeprefix(": ")
     return ""
-
-
-def check_classes(config: DataConfig, names: Sequence[str], classes: Sequence[ClassEntry]) -> None:
-    """Check that the classes found are those that the configuration describes.
-
-    Args:
-        config: of the dataset.
-        names: the classes that are present.
-        classes: every class by id, holes included.
-
-    Raises:
-        DataError: there is no class, two have the same name, or the number of ids differs from
-            `data.num_classes`.
-    """
-    where = config.path or config.format
-    if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise DataError(
-            f"{where}: two classes are named {twice[0]!r}, expected unique names. Rename one."
-        )
-    if not names:
-        raise DataError(
-            f"{where}: found no classes, expected {config.num_classes}. Check the path."
-        )
-    if len(classes) != config.num_classes:
-        holes = len(classes) - len(names)
-        before = f" and {holes} removed earlier, whose ids stay reserved" if holes else ""
-        raise DataError(
-            f"{where}: found {len(names)} classes{before}, but data.num_classes is "
-            f"{config.num_classes}. Correct the dataset or data.num_classes."
-        )
-
-
-def check_split(
-    config: DataConfig, split: Split, table: pa.Table, classes: Sequence[ClassEntry]
-) -> None:
-    """Check that a split has few enough bad images and, for training, images of every class.
-
-    Args:
-        config: of the dataset.
-        split: the split to check.
-        table: its rows.
-        classes: the classes that are present.
-
-    Raises:
-        DataError: names the first bad image or the first empty class.
-    """
-    where = f"{config.path or config.format}: {split} split"
-    bad = table.filter(pc.field("status") == "bad")
-    if bad.num_rows > config.max_bad_fraction * table.num_rows:
-        first = bad.slice(0, 1).to_pylist()[0]
-        row = f" row {first['offset']}" if config.format == "parquet" else ""
-        raise DataError(
-            f"{where}: {bad.num_rows} of {table.num_rows} files cannot be used, more than "
-            f"data.max_bad_fraction = {config.max_bad_fraction} allows. The first is "
-            f"{first['uri']}{row}: {first['reason']} Repair or remove them, or raise the limit."
-        )
-    labels = set(pc.unique(table.filter(pc.field("status") == "ok")["label"]).to_pylist())
-    missing = [entry for entry in classes if entry.id not in labels]
-    if missing and (split == "train" or len(missing) == len(classes)):
-        raise DataError(
-            f"{where}: no readable image of class {missing[0].wnid!r} (one of "
-            f"{len(missing)} such classes out of {len(classes)}). Add images, or remove the class "
-            "and lower data.num_classes."
-        )

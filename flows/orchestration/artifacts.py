@@ -48,6 +48,10 @@ class StageArtifacts:
             )
             self._artifact = cast("UUID", artifact)  # a coroutine only inside an event loop
 
+    def stage_notice(self, stage: str, text: str) -> None:
+        """Log it."""
+        get_run_logger().warning("%s: %s", stage, text)
+
     def job_started(self, stage: str, shard: str) -> None:
         """Do nothing: one line per shard is enough."""
 

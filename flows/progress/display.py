@@ -50,6 +50,10 @@ class Lines:
         before = f", {done} done before" if done else ""
         self._write(f"{stage}: started, {units.shards(total)}{before}")
 
+    def stage_notice(self, stage: str, text: str) -> None:
+        """Write it."""
+        self._write(f"{stage}: {text}")
+
     def job_started(self, stage: str, shard: str) -> None:
         """Do nothing: progress and the end of a job are enough."""
 
@@ -97,6 +101,10 @@ class Bars:
         task = self._bars.add_task(f"{stage:<9}", total=1.0, numbers="")
         self._stages[stage] = (task, Meter(total, done, clock=self._clock))
         self._show(stage)
+
+    def stage_notice(self, stage: str, text: str) -> None:
+        """Print it above the bars."""
+        self._print(f"{stage}: {text}", style="yellow")
 
     def job_started(self, stage: str, shard: str) -> None:
         """Do nothing: progress and the end of a job are enough."""
@@ -147,6 +155,11 @@ class Several:
         """Pass it on."""
         for observer in self._observers:
             observer.stage_started(stage, total, done)
+
+    def stage_notice(self, stage: str, text: str) -> None:
+        """Pass it on."""
+        for observer in self._observers:
+            observer.stage_notice(stage, text)
 
     def job_started(self, stage: str, shard: str) -> None:
         """Pass it on."""

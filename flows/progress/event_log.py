@@ -35,6 +35,10 @@ class EventLog:
         """Record the number of shards."""
         self._record("stage_started", stage=stage, total=total, done=done)
 
+    def stage_notice(self, stage: str, text: str) -> None:
+        """Record it."""
+        self._record("stage_notice", stage=stage, text=text)
+
     def job_started(self, stage: str, shard: str) -> None:
         """Record the start of a shard; if no end follows, the worker was lost."""
         self._record("job_started", stage=stage, shard=shard)

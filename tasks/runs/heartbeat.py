@@ -108,6 +108,9 @@ class Heartbeat:
             self._activity.gpus[stage] = 0.0 if row.jobs is None else gpus
         self._changed.set()
 
+    def stage_notice(self, stage: str, text: str) -> None:
+        """Do nothing: it is an event, not a state."""
+
     def job_started(self, stage: str, shard: str) -> None:
         """Record that a worker runs a shard."""
         with self._lock:

@@ -32,7 +32,10 @@ def ingest_observed(
     def progress(done: int, total: int) -> None:
         observer.job_progress("ingest", config.name, done, total)
 
-    index = ingest(config, store, previous, progress=progress)
+    def notice(text: str) -> None:
+        observer.stage_notice("ingest", text)
+
+    index = ingest(config, store, previous, progress=progress, notice=notice)
     rows = index.train.num_rows + index.test.num_rows
     seconds = time.monotonic() - started
     observer.job_finished("ingest", Receipt(index.id, config.name, seconds=seconds, rows=rows))

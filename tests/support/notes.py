@@ -16,6 +16,10 @@ class Notes:
     retried: list[tuple[str, str]] = field(default_factory=list)
     failed: list[tuple[str, str]] = field(default_factory=list)
     finished: list[str] = field(default_factory=list)
+    notices: list[tuple[str, str]] = field(default_factory=list)
+
+    def stage_notice(self, stage: str, text: str) -> None:
+        self.notices.append((stage, text))
 
     def job_started(self, stage: str, shard: str) -> None:
         self.started.append(shard)

@@ -40,6 +40,9 @@ class Recorder(Observer):
     def stage_started(self, stage: str, total: int, done: int) -> None:
         """Ignore."""
 
+    def stage_notice(self, stage: str, text: str) -> None:
+        """Ignore."""
+
     def job_started(self, stage: str, shard: str) -> None:
         """Ignore."""
 

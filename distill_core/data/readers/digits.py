@@ -45,6 +45,10 @@ class DigitsReader:
         """Return 1,437 or 360."""
         return len(digits_split(split)[0])
 
+    def notices(self, split: Split) -> list[str]:
+        """Return nothing: every record counts."""
+        return []
+
     def records(self, split: Split, classes: Sequence[str]) -> Iterator[Record]:
         """Yield every image of a split as a PNG file."""
         files, labels = digits_split(split)

@@ -1,9 +1,14 @@
-"""Reader of image folders: ``<path>/<split>/<class>/<image>``, deeper folders included."""
+"""Reader of image folders: ``<path>/<split>/<class>/<image>``, deeper folders included.
+
+As in torchvision, a file is an image if its name ends like one; every other file is passed over.
+"""
 
 from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 
 from distill_core.config.data import DataConfig
@@ -11,8 +16,19 @@ from distill_core.data.folders import locate
 from distill_core.data.readers.record import Address, Record, Split
 from distill_core.errors import DataError
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
+EXTENSIONS = (*JPEG, ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 CHUNK = 256  # files requested together, which matters for remote folders
+
+
+@dataclass(frozen=True)
+class SplitFiles:
+    """The files of a split, by what they are."""
+
+    images: list[str]  # by their names
+    others: list[str]  # in class folders, but not images by their names
+    outside: list[str]  # images beside the class folders, of no class
+    not_followed: list[str]  # links to folders
 
 
 class ImageFolderReader:
@@ -21,7 +37,7 @@ class ImageFolderReader:
     def __init__(self, config: DataConfig) -> None:
         self._root = locate(config)
         self._folder = {"train": config.train.strip("/"), "test": config.test.strip("/")}
-        self._paths = cache(self._list)
+        self._listed = cache(self._list)
 
     def classes(self, split: Split = "train") -> tuple[str, ...]:
         """Return the names of the folders of a split.
@@ -45,27 +61,33 @@ class ImageFolderReader:
         return tuple(names)
 
     def count(self, split: Split) -> int:
-        """Return how many files a split has."""
-        return len(self._paths(split))
+        """Return how many images a split has."""
+        return len(self._listed(split).images)
+
+    def notices(self, split: Split) -> list[str]:
+        """Return sentences about files and links of a split that are passed over."""
+        files = self._listed(split)
+        told = (
+            (files.others, "is ignored, because its name is not that of an image"),
+            (files.outside, "is ignored, because it lies in no class folder"),
+            (files.not_followed, "is not followed, because its folder is listed elsewhere"),
+        )
+        return [_notice(paths, text) for paths, text in told if paths]
 
     def records(self, split: Split, classes: Sequence[str]) -> Iterator[Record]:
-        """Yield every file of a split.
+        """Yield every image of a split.
 
         Raises:
             DataError: a class is missing in the training split.
         """
         labels = {name: label for label, name in enumerate(classes)}
         self.classes(split)
-        paths = self._paths(split)
+        paths = self._listed(split).images
         for start in range(0, len(paths), CHUNK):
             chunk = paths[start : start + CHUNK]
-            problems = [_problem(path) for path in chunk]
-            readable = [p for p, problem in zip(chunk, problems, strict=True) if not problem]
-            files = dict(zip(readable, self._root.read(readable), strict=True))
-            for path, problem in zip(chunk, problems, strict=True):
+            for path, (data, problem) in zip(chunk, self._contents(chunk), strict=True):
                 below = path.removeprefix(f"{self._folder[split]}/")
                 wnid, _, name = below.partition("/")
-                data = files.get(path, b"")
                 yield Record(labels[wnid], _utf8(path), 0, _utf8(name), data, problem)
 
     def fetch(self, addresses: Sequence[Address]) -> list[bytes]:
@@ -80,24 +102,51 @@ class ImageFolderReader:
             )
         return self._root.folders(self._folder[split])
 
-    def _list(self, split: Split) -> list[str]:
-        """Return the files inside class folders; files beside them belong to no class."""
+    def _list(self, split: Split) -> SplitFiles:
+        """Return the files of a split; those of class folders are one level down or deeper."""
         folder = self._folder[split]
-        depth = folder.count("/") + 2
-        return [path for path in self._root.files(folder) if path.count("/") >= depth]
+        listing, depth = self._root.files(folder), folder.count("/") + 2
+        inside = [path for path in listing.paths if path.count("/") >= depth]
+        beside = [path for path in listing.paths if path.count("/") < depth]
+        return SplitFiles(
+            images=[path for path in inside if _is_image(path)],
+            others=[path for path in inside if not _is_image(path)],
+            outside=[path for path in beside if _is_image(path)],
+            not_followed=listing.not_followed,
+        )
+
+    def _contents(self, paths: Sequence[str]) -> list[tuple[bytes, str]]:
+        """Return files, or why one cannot be used, as a sentence."""
+        named = [path for path in paths if _utf8(path) == path]
+        try:
+            files: dict[str, bytes] = dict(zip(named, self._root.read(named), strict=True))
+        except DataError:  # a file is gone, or a link leads nowhere
+            files = dict(self._existing(named))
+        unreadable = "the file does not exist; if it is a link, it leads nowhere."
+        return [
+            (files.get(path, b""), "" if path in files else unreadable)
+            if _utf8(path) == path
+            else (b"", "its name is not UTF-8.")
+            for path in paths
+        ]
+
+    def _existing(self, paths: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+        for path in paths:
+            with suppress(DataError):
+                yield path, self._root.read([path])[0]
 
     def _where(self, split: Split) -> str:
         return f"{self._root.url}/{self._folder[split]}"
 
 
-def _problem(path: str) -> str:
-    """Return why a file cannot be an image, by its name alone; empty if it may be one."""
-    if _utf8(path) != path:
-        return "its name is not UTF-8."
-    ending = posixpath.splitext(path)[1]
-    if ending.lower() not in EXTENSIONS:
-        return f"its name ends in {ending!r}, which is not the suffix of an image format."
-    return ""
+def _is_image(path: str) -> bool:
+    """Return whether a file is an image by its name."""
+    return posixpath.splitext(path)[1].lower() in EXTENSIONS
+
+
+def _notice(paths: Sequence[str], text: str) -> str:
+    more = f", and {len(paths) - 1:,} more like it" if len(paths) > 1 else ""
+    return f"{_utf8(paths[0])} {text}{more}."
 
 
 def _utf8(name: str) -> str:

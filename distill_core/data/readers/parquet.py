@@ -48,6 +48,10 @@ class ParquetReader:
         """Return how many rows a split has."""
         return sum(int(self._starts(uri)[-1]) for uri in self._files(split))
 
+    def notices(self, split: Split) -> list[str]:
+        """Return nothing: every record counts."""
+        return []
+
     def records(self, split: Split, classes: Sequence[str]) -> Iterator[Record]:
         """Yield every row of a split, named by its `path`."""
         for uri in self._files(split):
@@ -79,7 +83,7 @@ class ParquetReader:
         """Return the files of a split: one named with or without its ending, a glob, a folder."""
         name = self._pattern[split].strip("/")
         fixed = name.split("*")[0].split("?")[0].split("[")[0].rpartition("/")[0]
-        candidates = [p for p in self._root.files(fixed) if p.endswith(".parquet")]
+        candidates = [p for p in self._root.files(fixed).paths if p.endswith(".parquet")]
         for pattern in (name, f"{name}.parquet", f"{name}-*.parquet", f"{name}/*.parquet"):
             if files := [path for path in candidates if _matches(path, pattern)]:
                 return files

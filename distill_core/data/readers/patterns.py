@@ -36,6 +36,10 @@ class PatternsReader:
         """Return how many images a split has."""
         return self._count * COUNTS[split]
 
+    def notices(self, split: Split) -> list[str]:
+        """Return nothing: every record counts."""
+        return []
+
     def records(self, split: Split, classes: Sequence[str]) -> Iterator[Record]:
         """Yield every image of a split as a PPM file."""
         for label, name in enumerate(classes):

@@ -37,6 +37,9 @@ class Reader(Protocol):
     def count(self, split: Split) -> int:
         """Return the number of records in a split."""
 
+    def notices(self, split: Split) -> list[str]:
+        """Return sentences about files of a split that are passed over; mostly none."""
+
     def records(self, split: Split, classes: Sequence[str]) -> Iterator[Record]:
         """Yield every image of a split, in any order."""
 

@@ -142,7 +142,7 @@ def test_rows_of_a_class_are_its_readable_images(folder: Path, store: Store) -> 
 
 def test_an_unreadable_image_does_not_change_a_fingerprint(folder: Path, store: Store) -> None:
     first = ingest(data_config(folder), store)
-    (folder / "train" / "cat" / "notes.txt").write_text("cats")
+    (folder / "train" / "cat" / "notes.png").write_text("cats")
     second = ingest(data_config(folder, max_bad_fraction=0.2), store)
     assert second.fingerprints == first.fingerprints
     assert second.id != first.id

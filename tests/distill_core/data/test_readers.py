@@ -58,26 +58,12 @@ def test_hidden_files_and_folders_are_not_seen(tmp_path: Path) -> None:
     assert everything(data_config(tmp_path)) == before
 
 
-def test_a_file_with_another_ending_is_reported_and_not_read(tmp_path: Path) -> None:
-    image_folder(tmp_path)
-    (tmp_path / "train" / "cat" / "notes.TXT").write_text("these are cats")
-    (bad,) = (record for record in everything(data_config(tmp_path)) if record.problem)
-    assert (bad.uri, bad.data) == ("train/cat/notes.TXT", b"")
-    assert ".TXT" in bad.problem
-
-
 def test_deeper_folders_belong_to_their_class(tmp_path: Path) -> None:
     image_folder(tmp_path)
     (tmp_path / "train" / "cat" / "images").mkdir()
     (tmp_path / "train" / "cat" / "images" / "9.JPEG").write_bytes(png(9))
     found = {r.name: (r.label, r.problem) for r in everything(data_config(tmp_path))}
     assert found["images/9.JPEG"] == (0, "")
-
-
-def test_a_file_beside_the_class_folders_belongs_to_no_class(tmp_path: Path) -> None:
-    image_folder(tmp_path)
-    (tmp_path / "train" / "labels.csv").write_text("cat,dog")
-    assert len(everything(data_config(tmp_path))) == 6
 
 
 def test_links_to_images_and_to_folders_are_followed(tmp_path: Path) -> None:

@@ -99,25 +99,28 @@ def test_both_displays_show_counts_rate_and_failures(terminal: bool) -> None:
     console = Console(file=stream, force_terminal=terminal, width=160, color_system=None)
     with display(console) as shown:
         shown.stage_started("recover", 2, 0)
+        shown.stage_notice("recover", "[red]odd[/red] input")
         shown.job_progress("recover", "a", 5, 10)
         shown.job_failed("recover", "b", "[red]odd[/red] name")
         shown.job_finished("recover", receipt("a"))
         shown.stage_finished("recover", 3.0)
     assert "1/2 shards in 3.0 s" in stream.getvalue()
     assert "[red]odd[/red] name" in stream.getvalue()
+    assert "recover: [red]odd[/red] input\n" in stream.getvalue()
 
 
 def test_every_event_reaches_every_observer() -> None:
     first, second = list[str](), list[str]()
     both = Several(*(Lines(said.append, clock=Clock()) for said in (first, second)))
     both.stage_started("recover", 1, 0)
+    both.stage_notice("recover", "odd")
     both.job_progress("recover", "a", 1, 2)
     both.job_retried("recover", "a", "why")
     both.job_failed("recover", "a", "why")
     both.job_finished("recover", receipt("a"))
     both.stage_finished("recover", 1.0)
     assert first == second
-    assert len(first) == 4
+    assert len(first) == 5
 
 
 def test_events_are_numbered_parts_of_json_lines(tmp_path: Path) -> None:
@@ -127,6 +130,7 @@ def test_events_are_numbered_parts_of_json_lines(tmp_path: Path) -> None:
     log.stage_started("recover", 2, 0)
     log.job_progress("recover", "a", 1, 2)
     log.job_finished("recover", receipt("a"))
+    log.stage_notice("recover", "odd")
     log.stage_finished("recover", 1.0)
     log.job_failed("relabel", "b", "no")
     log.flush()
@@ -135,9 +139,9 @@ def test_events_are_numbered_parts_of_json_lines(tmp_path: Path) -> None:
     assert run.store.names(folder) == ("d-0000.jsonl", "d-0001.jsonl")
     lines = run.store.read(f"{folder}/d-0000.jsonl").decode().splitlines()
     events = [json.loads(line) for line in lines]
-    assert [e["event"] for e in events] == [
-        *("stage_started", "job_finished", "stage_finished", "end_of_part")
-    ]
+    kinds = ["stage_started", "job_finished", "stage_notice", "stage_finished", "end_of_part"]
+    assert [event["event"] for event in events] == kinds
+    assert events[2]["text"] == "odd"
     assert events[1]["at"] == "2030-01-02T00:00:00.000+00:00"
     assert (events[1]["shard"], events[1]["won"]) == ("a", True)
 

@@ -1,0 +1,78 @@
+"""Checks of what ingestion found: the classes, and the rows of a split."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from distill_core.config.data import DataConfig
+from distill_core.data.readers.record import Split
+from distill_core.errors import DataError
+from distill_core.sharding import ClassEntry
+
+
+def check_classes(config: DataConfig, names: Sequence[str], classes: Sequence[ClassEntry]) -> None:
+    """Check that the classes found are those that the configuration describes.
+
+    Args:
+        config: of the dataset.
+        names: the classes that are present.
+        classes: every class by id, holes included.
+
+    Raises:
+        DataError: there is no class, two have the same name, or the number of ids differs from
+            `data.num_classes`.
+    """
+    where = config.path or config.format
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise DataError(
+            f"{where}: two classes are named {twice[0]!r}, expected unique names. Rename one."
+        )
+    if not names:
+        raise DataError(
+            f"{where}: found no classes, expected {config.num_classes}. Check the path."
+        )
+    if len(classes) != config.num_classes:
+        holes = len(classes) - len(names)
+        before = f" and {holes} removed earlier, whose ids stay reserved" if holes else ""
+        raise DataError(
+            f"{where}: found {len(names)} classes{before}, but data.num_classes is "
+            f"{config.num_classes}. Correct the dataset or data.num_classes."
+        )
+
+
+def check_split(
+    config: DataConfig, split: Split, table: pa.Table, classes: Sequence[ClassEntry]
+) -> None:
+    """Check that a split has few enough bad images and, for training, images of every class.
+
+    Args:
+        config: of the dataset.
+        split: the split to check.
+        table: its rows.
+        classes: the classes that are present.
+
+    Raises:
+        DataError: names the first bad image or the first empty class.
+    """
+    where = f"{config.path or config.format}: {split} split"
+    bad = table.filter(pc.field("status") == "bad")
+    if bad.num_rows > config.max_bad_fraction * table.num_rows:
+        first = bad.slice(0, 1).to_pylist()[0]
+        row = f" row {first['offset']}" if config.format == "parquet" else ""
+        raise DataError(
+            f"{where}: {bad.num_rows} of {table.num_rows} files cannot be used, more than "
+            f"data.max_bad_fraction = {config.max_bad_fraction} allows. The first is "
+            f"{first['uri']}{row}: {first['reason']} Repair or remove them, or raise the limit."
+        )
+    labels = set(pc.unique(table.filter(pc.field("status") == "ok")["label"]).to_pylist())
+    missing = [entry for entry in classes if entry.id not in labels]
+    if missing and (split == "train" or len(missing) == len(classes)):
+        raise DataError(
+            f"{where}: no readable image of class {missing[0].wnid!r} (one of "
+            f"{len(missing)} such classes out of {len(classes)}). Add images, or remove the class "
+            "and lower data.num_classes."
+        )

@@ -1,0 +1,133 @@
+"""The files below a local folder, with links followed and every cycle of links passed over."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+
+Identity = tuple[int, int]  # device and inode of a folder
+Guard = Callable[[str], AbstractContextManager[None]]  # translates the errors of one address
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files below a folder."""
+
+    paths: list[str] = field(default_factory=list)  # relative to the dataset's folder, sorted
+    not_followed: list[str] = field(default_factory=list)  # links, likewise
+
+
+class LocalFiles:
+    """Lists one folder on a disk.
+
+    Below each folder that lies directly in it, every real folder is listed once: a link to a folder
+    that contains it, or to one that is listed already, is not followed. Two classes may be links to
+    the same folder.
+
+    Args:
+        top: absolute path of the folder.
+        guard: translates the errors of a path; a folder that cannot be read is never left out.
+    """
+
+    def __init__(self, top: str, guard: Guard) -> None:
+        self._top, self._guard = top, guard
+        self._files: list[str] = []
+        self._not_followed: list[str] = []
+
+    def folders(self) -> list[str]:
+        """Return the sorted names of the folders directly in it, hidden ones excluded."""
+        above = self._above(self._top)
+        return sorted(
+            entry.name
+            for entry in self._entries(self._top)
+            if self._is_folder(entry)
+            and not (entry.is_symlink() and self._identity(entry.path) in above)
+        )
+
+    def listing(self, root: str) -> Listing:
+        """Return every file below it.
+
+        Args:
+            root: folder that the paths of the result are relative to.
+        """
+        above = self._above(self._top)
+        for entry in self._entries(self._top):
+            if self._is_folder(entry):
+                self._walk(entry, above)
+            else:
+                self._files.append(entry.path)
+        return Listing(_relative(self._files, root), _relative(self._not_followed, root))
+
+    def _walk(self, first: os.DirEntry[str], above: set[Identity]) -> None:
+        """List a folder; real folders come before links, so that paths do not depend on links."""
+        seen = above | self._above(os.path.dirname(os.path.realpath(first.path)))
+        folders, links = deque[str](), deque[str]()
+        (links if first.is_symlink() else folders).append(first.path)
+        while folders or links:
+            is_link = not folders
+            folder = links.popleft() if is_link else folders.popleft()
+            identity = self._identity(folder)
+            if identity in seen:
+                self._not_followed.append(folder)
+                continue
+            seen.add(identity)
+            for entry in self._entries(folder):
+                if not self._is_folder(entry):
+                    self._files.append(entry.path)
+                else:
+                    (links if entry.is_symlink() else folders).append(entry.path)
+
+    def _entries(self, folder: str) -> list[os.DirEntry[str]]:
+        """Return the folders and files in a folder; not pipes, sockets, or hidden names."""
+        with self._guard(folder), os.scandir(folder) as entries:
+            visible = [entry for entry in entries if not entry.name.startswith(".")]
+        return [e for e in visible if self._is_folder(e) or _is_file(e)]
+
+    def _is_folder(self, entry: os.DirEntry[str]) -> bool:
+        if entry.is_symlink() and not os.path.exists(entry.path):
+            return False  # a link to nothing, or to itself
+        if entry.is_file(follow_symlinks=False):
+            return False  # without the guard, which takes longer than everything else
+        with self._guard(entry.path):
+            return entry.is_dir()
+
+    def _identity(self, folder: str) -> Identity:
+        with self._guard(folder):
+            status = os.stat(folder)
+        return status.st_dev, status.st_ino
+
+    def _above(self, folder: str) -> set[Identity]:
+        """Return a folder and all that contain it, by its own path and by the real one."""
+        found = set()
+        for path in (os.path.abspath(folder), os.path.realpath(folder)):
+            while True:
+                found.add(self._identity(path))
+                if path == os.path.dirname(path):
+                    break
+                path = os.path.dirname(path)
+        return found
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry is a regular file, or a link that leads nowhere."""
+    return entry.is_file() if not entry.is_symlink() else not _is_special(entry.path)
+
+
+def _is_special(path: str) -> bool:
+    return os.path.exists(path) and not os.path.isfile(path)
+
+
+def _relative(paths: list[str], root: str) -> list[str]:
+    """Return paths relative to a folder, with slashes, sorted."""
+    prefixes: dict[str, str] = {}
+    found = []
+    for path in paths:
+        folder, _, name = path.rpartition(os.sep)
+        if folder not in prefixes:
+            below = os.path.relpath(folder, root).replace(os.sep, "/")
+            prefixes[folder] = "" if below == "." else f"{below}/"
+        found.append(prefixes[folder] + name)
+    return sorted(found)

@@ -1,0 +1,33 @@
+"""Datasets in a bucket: the objects that stand for folders are neither images nor classes."""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+import boto3
+
+from distill_core.data.ingest import ingest
+from distill_core.data.readers.formats import open_reader
+from distill_core.storage.store import Store
+from tests.support.datasets import data_config, png
+
+IMAGES = {
+    f"{s}/{c}/{n}.png": 10 * n for s in ("train", "test") for c in ("cat", "dog") for n in (0, 1)
+}
+MARKERS = ("", "train/", "test/", "train/cat/", "test/dog/", "train/cat/sub.png/")
+OF_HADOOP = ("train_$folder$", "train/cat_$folder$", "train/cat/sub_$folder$")
+
+
+def test_markers_of_folders_are_nothing(s3_bucket: str, s3_store: Store) -> None:
+    bucket, prefix = s3_bucket.removeprefix("s3://"), uuid4().hex
+    client = boto3.client("s3")
+    for path, value in IMAGES.items():
+        client.put_object(Bucket=bucket, Key=f"{prefix}/{path}", Body=png(value))
+    config = data_config(f"{s3_bucket}/{prefix}")
+    plain = ingest(config, s3_store)
+    for path in (*MARKERS, *OF_HADOOP):
+        client.put_object(Bucket=bucket, Key=f"{prefix}/{path}", Body=b"")
+    heard: list[str] = []
+    assert ingest(config, s3_store, notice=heard.append) == plain
+    assert heard == []
+    assert open_reader(config).classes() == ("cat", "dog")
