@@ -1,26 +1,45 @@
-"""Reader of Hugging Face Parquet: ``image: struct<bytes, path>`` and an integer ``label``."""
+"""Reader of Hugging Face Parquet: ``image: struct<bytes, path>`` and an integer ``label``.
+
+Row groups are decoded one after the other and in parts: Arrow returns no struct column in several
+chunks, and one chunk of plain binary holds at most 2 GiB.
+"""
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from fnmatch import fnmatchcase
-from functools import cache, lru_cache
+from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from distill_core.config.data import DataConfig
 from distill_core.data.folders import locate, reading
+from distill_core.data.readers.parquet_files import (
+    check_schema,
+    find_files,
+    label_map,
+    label_names,
+)
 from distill_core.data.readers.record import Address, Record, Split
+from distill_core.data.readers.row_groups import HeldGroups, part_rows
 from distill_core.errors import DataError
 
-BATCH_ROWS = 512
-GROUPS_HELD = 16  # row groups kept in memory, so that a shuffled small dataset is read once
-EXPECTED = "image (struct<bytes: binary, path: string>) and label (an integer)"
+LARGE_GROUP = 2**29  # bytes of a row group that is worth a notice
+COLUMNS = ("image.bytes", "image.path", "label")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The metadata of one file."""
+
+    starts: np.ndarray  # (row groups + 1,) first row of every row group, and the number of rows
+    largest: int  # bytes of the largest row group in memory
+    names: tuple[str, ...]  # of the labels; empty if the file has none
 
 
 class ParquetReader:
@@ -35,68 +54,77 @@ class ParquetReader:
         self._pattern = {"train": config.train, "test": config.test}
         self._num_classes = config.num_classes
         self._files = cache(self._list)
-        self._starts = cache(self._read_starts)
-        self._group = lru_cache(GROUPS_HELD)(self._read_group)
+        self._layout = cache(self._read_layout)
+        self._groups = HeldGroups(self._read_group)
 
     def classes(self, split: Split = "train") -> tuple[str, ...]:
         """Return the ClassLabel names of a split, else `class_00000` and so on."""
-        with self._open(self._files(split)[0]) as file:
-            names = _label_names(file.schema_arrow.metadata or {})
+        names = self._layout(self._files(split)[0]).names
         return names or tuple(f"class_{label:05d}" for label in range(self._num_classes))
 
     def count(self, split: Split) -> int:
         """Return how many rows a split has."""
-        return sum(int(self._starts(uri)[-1]) for uri in self._files(split))
+        return sum(int(self._layout(uri).starts[-1]) for uri in self._files(split))
 
     def notices(self, split: Split) -> list[str]:
-        """Return nothing: every record counts."""
-        return []
+        """Return a sentence about the largest row group, if it needs much memory."""
+        sizes = [(self._layout(uri).largest, uri) for uri in self._files(split)]
+        size, uri = max(sizes)
+        if size <= LARGE_GROUP:
+            return []
+        return [
+            f"{uri} has a row group of {size / 1e9:.1f} GB, which every decoding process holds in "
+            "memory as a whole. Smaller row groups, of about 100 MB, need less."
+        ]
 
     def records(self, split: Split, classes: Sequence[str]) -> Iterator[Record]:
-        """Yield every row of a split, named by its `path`."""
+        """Yield every row of a split, named by its `path`; labels are compared by name.
+
+        Raises:
+            DataError: a file names a class that the training split does not have.
+        """
+        is_named = bool(self._layout(self._files("train")[0]).names)
         for uri in self._files(split):
+            names = self._layout(uri).names if is_named else ()
+            places = label_map(names, classes, self._where(uri))
             row = 0
             with self._open(uri) as file:
-                for batch in file.iter_batches(BATCH_ROWS, columns=["image", "label"]):
-                    for label, image in zip(*_columns(batch), strict=True):
-                        yield _record(uri, row, label, image or {})
-                        row += 1
+                for label, image, name in _rows(file):
+                    place, problem = _place(label, places, len(classes))
+                    if not image and not problem:
+                        problem = "the row holds no image."
+                    yield Record(place, uri, row, name or "", image or b"", problem)
+                    row += 1
 
     def fetch(self, addresses: Sequence[Address]) -> list[bytes]:
         """Return images by file and row."""
         requests: dict[tuple[str, int], list[tuple[int, int]]] = defaultdict(list)
         for place, (uri, row) in enumerate(addresses):
-            group = int(np.searchsorted(self._starts(uri), row, side="right")) - 1
-            requests[uri, group].append((place, row - int(self._starts(uri)[group])))
+            starts = self._layout(uri).starts
+            group = int(np.searchsorted(starts, row, side="right")) - 1
+            requests[uri, group].append((place, row - int(starts[group])))
         images = [b""] * len(addresses)
         for (uri, group), rows in requests.items():
-            column = self._group(uri, group)
+            held = self._groups.get(uri, group)
             for place, row in rows:
-                if row >= len(column):
+                if row >= len(held):
                     raise DataError(
                         f"{self._where(uri)}: has fewer rows than when ingested. Restore the file."
                     )
-                images[place] = column[row].as_py() or b""
+                images[place] = held[row].as_py() or b""
         return images
 
     def _list(self, split: Split) -> list[str]:
-        """Return the files of a split: one named with or without its ending, a glob, a folder."""
-        name = self._pattern[split].strip("/")
-        fixed = name.split("*")[0].split("?")[0].split("[")[0].rpartition("/")[0]
-        candidates = [p for p in self._root.files(fixed).paths if p.endswith(".parquet")]
-        for pattern in (name, f"{name}.parquet", f"{name}-*.parquet", f"{name}/*.parquet"):
-            if files := [path for path in candidates if _matches(path, pattern)]:
-                return files
-        raise DataError(
-            f"{self._root.url}: no Parquet file for the split {name!r}; expected {name}.parquet, "
-            f"{name}-*.parquet or a folder {name}. Set data.{split} to its name."
-        )
+        return find_files(self._root, self._pattern[split], split)
 
-    def _read_starts(self, uri: str) -> np.ndarray:
-        """Return the first row of every row group, and the number of rows."""
+    def _read_layout(self, uri: str) -> Layout:
         with self._open(uri) as file:
-            groups = range(file.num_row_groups)
-            return np.cumsum([0, *(file.metadata.row_group(n).num_rows for n in groups)])
+            groups = [file.metadata.row_group(n) for n in range(file.num_row_groups)]
+            return Layout(
+                starts=np.cumsum([0, *(group.num_rows for group in groups)]),
+                largest=max((int(group.total_byte_size) for group in groups), default=0),
+                names=label_names(file.schema_arrow.metadata),
+            )
 
     def _read_group(self, uri: str, group: int) -> pa.ChunkedArray:
         with self._open(uri) as file:
@@ -104,8 +132,12 @@ class ParquetReader:
                 raise DataError(
                     f"{self._where(uri)}: has fewer rows than when ingested. Restore the file."
                 )
-            image = file.read_row_group(group, columns=["image"])["image"]
-        return pa.chunked_array([c.field("bytes") for c in image.chunks], type=pa.binary())
+            parts = [
+                pc.struct_field(part.column("image"), "bytes")
+                for part in _group_batches(file, group, ["image.bytes"])
+            ]
+            kind = file.schema_arrow.field("image").type.field("bytes").type
+        return pa.chunked_array(parts, type=kind)
 
     @contextmanager
     def _open(self, uri: str) -> Iterator[pq.ParquetFile]:
@@ -114,59 +146,66 @@ class ParquetReader:
         with reading(where), self._root.open(uri) as stream:
             try:
                 with pq.ParquetFile(stream, page_checksum_verification=True) as file:
-                    _check_schema(file.schema_arrow, where)
+                    check_schema(file.schema_arrow, where)
                     yield file
             except (pa.ArrowException, OSError) as error:
                 # Arrow's own errors carry no errno; those of the file system do.
                 if getattr(error, "errno", None) is not None:
                     raise
                 reason = (str(error).splitlines() or [type(error).__name__])[0]
-                raise DataError(
-                    f"{where}: not a complete Parquet file ({reason}). Copy it again."
-                ) from error
+                problem = f"not a complete Parquet file ({reason}). Copy it again."
+                if isinstance(error, pa.ArrowNotImplementedError):
+                    problem = f"an encoding that cannot be read ({reason}). Write it in another."
+                raise DataError(f"{where}: {problem}") from error
 
     def _where(self, uri: str) -> str:
         return f"{self._root.url}/{uri}"
 
 
-def _check_schema(schema: pa.Schema, where: str) -> None:
-    names = ", ".join(sorted(schema.names))[:200]
-    if not {"image", "label"} <= set(schema.names):
-        raise DataError(f"{where}: columns {names}; expected {EXPECTED}. Rename them.")
-    image, label = (schema.field(name).type for name in ("image", "label"))
-    embedded = pa.types.is_struct(image) and image.get_field_index("bytes") >= 0
-    if not embedded or not pa.types.is_integer(label):
-        raise DataError(
-            f"{where}: columns image ({image}) and label ({label}); expected {EXPECTED}. "
-            "Embed the image files and number the classes."
-        )
+def _rows(file: pq.ParquetFile) -> Iterator[tuple[int | None, bytes | None, str | None]]:
+    """Yield label, image file and name of every row of a file."""
+    for group in range(file.num_row_groups):
+        for batch in _group_batches(file, group, COLUMNS):
+            image = batch.column("image")
+            images = pc.struct_field(image, "bytes").to_pylist()
+            names: list[str | None] = [None] * len(images)
+            if image.type.get_field_index("path") >= 0:
+                names = _texts(pc.struct_field(image, "path"))
+            yield from zip(batch.column("label").to_pylist(), images, names, strict=True)
 
 
-def _columns(batch: pa.RecordBatch) -> tuple[list[int | None], list[dict[str, object] | None]]:
-    return batch.column("label").to_pylist(), batch.column("image").to_pylist()
-
-
-def _record(uri: str, row: int, label: int | None, image: dict[str, object]) -> Record:
-    data, name = image.get("bytes"), image.get("path")
-    problem = "" if data else "the row holds no image."
-    if label is None:
-        label, problem = -1, "the row has no label."
-    label = label if -1 <= label < 2**31 else -1
-    data = data if isinstance(data, bytes) else b""
-    return Record(label, uri, row, name if isinstance(name, str) else "", data, problem)
-
-
-def _label_names(metadata: dict[bytes, bytes]) -> tuple[str, ...]:
-    """Return the label names in Hugging Face's feature metadata, if there are any."""
+def _texts(column: pa.Array) -> list[str | None]:
+    """Return a column of texts; None where it holds something else, escapes for other bytes."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
     try:
-        features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
-        names = features["label"]["names"]
-    except (ValueError, KeyError, TypeError):
-        return ()
-    return tuple(map(str, names)) if isinstance(names, list) else ()
+        return [text if isinstance(text, str) else None for text in column.to_pylist()]
+    except UnicodeDecodeError:
+        buffers = [text.as_buffer() for text in column]
+    return [None if b is None else bytes(b).decode(errors="backslashreplace") for b in buffers]
 
 
-def _matches(path: str, pattern: str) -> bool:
-    """Return whether a path matches a glob, folder by folder: `*` stops at a slash."""
-    parts, patterns = path.split("/"), pattern.split("/")
-    return len(parts) == len(patterns) and all(map(fnmatchcase, parts, patterns))
+def _group_batches(
+    file: pq.ParquetFile, group: int, columns: Sequence[str]
+) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a row group, few enough at a time for one chunk."""
+    size = file.metadata.row_group(group)
+    rows = part_rows(size.num_rows, size.total_byte_size)
+    yield from file.iter_batches(rows, row_groups=[group], columns=columns)
+
+
+def _place(label: int | None, places: Sequence[int], count: int) -> tuple[int, str]:
+    """Return the class of a row, and why it has none, as a sentence.
+
+    Args:
+        label: as stored.
+        places: class by label.
+        count: of the classes of the dataset.
+    """
+    if label is None:
+        return -1, "the row has no label."
+    if 0 <= label < len(places):
+        return places[label], ""
+    if 0 <= label < count:
+        return -1, f"its label {label} has no name in the metadata of its file."
+    return (label if -1 <= label < 2**31 else -1), ""
