@@ -79,6 +79,12 @@ class DatasetIndex:
             self._readable[split] = _ok_rows(self.tables[split])
         return self._readable[split]
 
+    def class_sizes(self, split: Split) -> dict[str, int]:
+        """Return the number of readable images of every class that is present, by wnid."""
+        labels = self._labels_of(split)[self.readable(split)]
+        counts = np.bincount(labels, minlength=len(self.classes))
+        return {c.wnid: int(counts[c.id]) for c in self.classes if not c.removed}
+
     def duplicates(self) -> dict[str, int]:
         """Return the number of contents with several classes, and of those in both splits.
 

@@ -17,8 +17,8 @@ from distill_core.data.index_files import load_index
 from distill_core.storage.manifest import Manifest
 from distill_core.storage.records import seal_json, seal_page
 from flows import units
-from flows.reports.report_data import gather
-from flows.reports.tables import SETS, markdown_table
+from flows.reports.report_data import ReportData, gather
+from flows.reports.tables import markdown_table
 from flows.status.status import run_status
 from tasks.run import Run, open_run
 from tasks.runs.stage_status import manifests
@@ -156,16 +156,23 @@ def _bytes(manifest: Manifest | None) -> int:
 
 
 def _accuracy(before: Run, run: Run) -> tuple[AccuracyDiff, ...]:
-    old, new = _scores(before), _scores(run)
+    old, new = _accuracy_data(before), _accuracy_data(run)
+    titles = {(r.student, r.images_of): r.trained_on for r in (*old.accuracy, *new.accuracy)}
+    was, now = _scores(old), _scores(new)
     return tuple(
-        AccuracyDiff(network, trained_on, old.get((network, trained_on)), after)
-        for (network, trained_on), after in (dict.fromkeys(old) | new).items()
+        AccuracyDiff(
+            network, titles.get((network, images), images), was.get((network, images)), top1
+        )
+        for (network, images), top1 in (dict.fromkeys(was) | now).items()
     )
 
 
-def _scores(run: Run) -> dict[tuple[str, str], float | None]:
-    """Return top-1 by (network, training set), the teacher first."""
-    data = gather(run, [s for s in stages_of(run.config) if row_of(s).reports_accuracy])
+def _accuracy_data(run: Run) -> ReportData:
+    return gather(run, [s for s in stages_of(run.config) if row_of(s).reports_accuracy])
+
+
+def _scores(data: ReportData) -> dict[tuple[str, str], float | None]:
+    """Return top-1 by (network, image set), the teachers first."""
     scores: dict[tuple[str, str], float | None] = {
         (
             f"{marker.summary.get('model')} (teacher {number})",
@@ -173,8 +180,7 @@ def _scores(run: Run) -> dict[tuple[str, str], float | None]:
         ): marker.summary.get("accuracy")
         for number, marker in enumerate(data.markers.get(StageId("squeeze"), ()))
     }
-    students = {(r.student, SETS.get(r.images_of, r.images_of)): r.last.mean for r in data.accuracy}
-    return scores | students
+    return scores | {(row.student, row.images_of): row.last.mean for row in data.accuracy}
 
 
 FILE = "diff.json"

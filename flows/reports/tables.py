@@ -100,6 +100,14 @@ class AccuracyRow:
     gain: float | None  # percentage points of `last` over the same student on random real images
     seeds: int
     missing: tuple[str, ...] = ()  # shards that the set lacks
+    distinct: tuple[int, int] | None = None  # different real images, of all; None: none repeats
+
+    @property
+    def trained_on(self) -> str:
+        """Return the description of the set, with what it lacks or repeats."""
+        lacks = f"; without {units.shards(len(self.missing))}" if self.missing else ""
+        repeats = f"; {self.distinct[0]:,} of {self.distinct[1]:,} differ" if self.distinct else ""
+        return SETS.get(self.images_of, self.images_of) + repeats + lacks
 
 
 def score(values: Iterable[float]) -> Score:
@@ -126,6 +134,7 @@ def accuracy_rows(results: Sequence[Summary]) -> tuple[AccuracyRow, ...]:
             gain=_gain(last, student, images_of),
             seeds=len(groups[student, images_of]),
             missing=_missing(groups[student, images_of]),
+            distinct=_distinct(groups[student, images_of]),
         )
         for student, images_of in sorted(
             groups, key=lambda group: (order[group[0]], ranks.get(group[1], len(ranks)))
@@ -166,8 +175,9 @@ def without(missing: Sequence[str]) -> str:
     return f"{units.shards(len(missing))} that failed: {', '.join(missing[:LISTED])}{more}"
 
 
-def _lacks(row: AccuracyRow) -> str:
-    return f"; without {units.shards(len(row.missing))}" if row.missing else ""
+def _distinct(results: Iterable[Summary]) -> tuple[int, int] | None:
+    facts = [result["distinct"] for result in results if "distinct" in result]
+    return (facts[0]["images"], facts[0]["of"]) if facts else None
 
 
 def _missing(results: Iterable[Summary]) -> tuple[str, ...]:
@@ -177,7 +187,7 @@ def _missing(results: Iterable[Summary]) -> tuple[str, ...]:
 def _student_cells(row: AccuracyRow) -> tuple[str, ...]:
     return (
         row.student,
-        SETS.get(row.images_of, row.images_of) + _lacks(row),
+        row.trained_on,
         str(row.last),
         str(row.ema),
         str(row.best),

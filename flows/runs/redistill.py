@@ -157,7 +157,7 @@ def _index(
         )
     )
     with display() as progress:
-        index = ingest_observed(config.data, store, before, progress)
+        index = ingest_observed(config, store, before, progress)
     return _Request(config, store, series, policy, history, base, index)
 
 

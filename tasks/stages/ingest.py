@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import time
 
-from distill_core.config.data import DataConfig
+import numpy as np
+
+from distill_core.config.schema import RunConfig
 from distill_core.data.index import DatasetIndex
 from distill_core.data.ingest import ingest
+from distill_core.selection.distinct import starts_from_whole_images, too_small
 from distill_core.storage.store import Store
 from tasks.jobs import Receipt
 from tasks.observer import Observer
@@ -14,30 +17,55 @@ from tasks.run import Run
 from tasks.series import previous_index
 from tasks.stages.dataset_record import record_dataset
 
+IMAGE_SETS = {
+    "distilled": "the real images that the images start from",
+    "random_real": "the random real images of the baseline",
+}
+
 
 def run_ingest(run: Run, observer: Observer) -> None:
     """Index the dataset of a run; a version of a series keeps the class ids of the one before."""
-    config = run.config.data
-    record_dataset(run, ingest_observed(config, run.store, previous_index(run), observer))
+    record_dataset(run, ingest_observed(run.config, run.store, previous_index(run), observer))
 
 
 def ingest_observed(
-    config: DataConfig, store: Store, previous: DatasetIndex | None, observer: Observer
+    config: RunConfig, store: Store, previous: DatasetIndex | None, observer: Observer
 ) -> DatasetIndex:
-    """Index a dataset, and tell somebody how far it is; see `distill_core.data.ingest.ingest`."""
-    started = time.monotonic()
+    """Index the dataset of a run, and report progress and what deserves attention.
+
+    See `distill_core.data.ingest.ingest`.
+    """
+    started, name = time.monotonic(), config.data.name
     observer.stage_started("ingest", 1, 0)
-    observer.job_started("ingest", config.name)
+    observer.job_started("ingest", name)
 
     def progress(done: int, total: int) -> None:
-        observer.job_progress("ingest", config.name, done, total)
+        observer.job_progress("ingest", name, done, total)
 
     def notice(text: str) -> None:
         observer.stage_notice("ingest", text)
 
-    index = ingest(config, store, previous, progress=progress, notice=notice)
+    index = ingest(config.data, store, previous, progress=progress, notice=notice)
+    for text in _repeated_images(config, index):
+        notice(text)
     rows = index.train.num_rows + index.test.num_rows
     seconds = time.monotonic() - started
-    observer.job_finished("ingest", Receipt(index.id, config.name, seconds=seconds, rows=rows))
+    observer.job_finished("ingest", Receipt(index.id, name, seconds=seconds, rows=rows))
     observer.stage_finished("ingest", seconds)
     return index
+
+
+def _repeated_images(config: RunConfig, index: DatasetIndex) -> list[str]:
+    """Return a sentence if a class has too few images for the real images that a run wants."""
+    sets = [s for s in config.image_sets if starts_from_whole_images(config.recover_for(s))]
+    sizes = index.class_sizes("train")
+    small = too_small(np.array(list(sizes.values())), ipc=config.ipc)
+    if not sets or not len(small):
+        return []
+    name = list(sizes)[small[0]]
+    few, wanted = f"{len(small):,} of {len(sizes):,} classes", f"ipc = {config.ipc}"
+    repeat = " and ".join(IMAGE_SETS[image_set] for image_set in sets)
+    return [
+        f"{few} have fewer training images than {wanted}, the smallest, {name!r}, has "
+        f"{sizes[name]:,}: {repeat} repeat images. Lower ipc, or add images."
+    ]

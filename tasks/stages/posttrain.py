@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from distill_core.config.schema import RunConfig
 from distill_core.config.students import SetName
+from distill_core.data.index import DatasetIndex
 from distill_core.evaluation.blocks import rows_in_training
 from distill_core.keys import (
     EvaluationSplit,
@@ -17,6 +20,7 @@ from distill_core.keys import (
     TrainingSet,
     posttrain_key,
 )
+from distill_core.selection.distinct import distinct_images
 from distill_core.storage.shard_store import ShardStore
 from tasks.jobs import Job, Receipt
 from tasks.stages.inputs import Jobs, RunInputs
@@ -144,6 +148,7 @@ class PosttrainWorker:
         task = StudentTask(run, student, payload.seed, payload.set_name)
         start, keys, labels = payload.start, payload.images, payload.labels
         missing = {"missing": list(payload.missing)}
+        repeated = _repeated(config, self.context.plan.index, _image_set(payload.set_name))
 
         def train(runtime: TrainingRuntime) -> Trained:
             whole = self.context.plan.test_images
@@ -156,7 +161,7 @@ class PosttrainWorker:
                 start=self._start(start),
                 runtime=runtime,
             )
-            result = trained.result | missing | _evaluated_on(rows, whole)
+            result = trained.result | missing | repeated | _evaluated_on(rows, whole)
             return Trained(
                 lambda: {
                     "result.json": json.dumps(result).encode(),
@@ -208,6 +213,16 @@ class PosttrainWorker:
             views_per_shard=config.relabel.views_per_shard,
             in_order=config.posttrain.view_order == "cycle",
         )
+
+
+def _repeated(config: RunConfig, index: DatasetIndex, images_of: ImageSet) -> dict[str, Any]:
+    """Return the facts of a result whose real images repeat, because a class has too few."""
+    sizes = np.array(list(index.class_sizes("train").values()))
+    distinct = distinct_images(config.recover_for(images_of), sizes, ipc=config.ipc)
+    total = config.ipc * len(sizes)
+    if distinct is None or distinct == total:
+        return {}
+    return {"distinct": {"images": distinct, "of": total}}
 
 
 def _evaluated_on(rows: list[int] | None, whole: int) -> dict[str, Any]:

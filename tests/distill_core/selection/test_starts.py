@@ -15,6 +15,7 @@ from distill_core.errors import DataError
 from distill_core.seeds import generator
 from distill_core.selection.class_images import ClassImages
 from distill_core.selection.coreset import herding, k_center
+from distill_core.selection.distinct import COUNTED, distinct_images, too_small
 from distill_core.selection.select import candidates_of, select_class
 from distill_core.selection.starts import Starts, gaussian
 from distill_core.sharding import Batch, ImageId
@@ -188,3 +189,23 @@ def test_k_center_is_within_twice_the_smallest_radius_there_is(count: int) -> No
 def test_selecting_all_images_selects_each_once_even_if_they_are_equal() -> None:
     for select in (herding, k_center):
         assert sorted(select(np.ones((4, 2)), 9).tolist()) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("case", REAL)
+@pytest.mark.parametrize("count", [1, 2, PER_CLASS])
+def test_the_number_of_different_images_is_known_without_making_them(case: str, count: int) -> None:
+    made = started(case, batches(5), count=count)
+    stated = distinct_images(config(case), np.full(CLASSES, count), ipc=5)
+    if case in COUNTED:
+        assert len(set(made.values())) == stated
+    else:
+        assert stated is None
+
+
+def test_optimised_images_are_not_counted() -> None:
+    optimised = tiny_recover("recover.init=real", "recover.steps=4")
+    assert distinct_images(optimised, np.ones(3, int), ipc=5) is None
+
+
+def test_classes_that_are_too_small_are_named_smallest_first() -> None:
+    assert too_small(np.array([5, 2, 9, 1, 4]), ipc=5).tolist() == [3, 1, 4]
