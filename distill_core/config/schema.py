@@ -99,6 +99,20 @@ class RunConfig(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _outputs_are_classes(self) -> Self:
+        classes = self.data.num_classes
+        for number in range(1 + len(self.squeeze.pool)):
+            imported = self.squeeze.member(number).imported
+            if imported is None or not imported.outputs:
+                continue
+            if sorted(imported.outputs) != list(range(classes)):
+                raise ValueError(
+                    f"squeeze.imported.outputs has {len(imported.outputs)} entries, expected every "
+                    f"class id from 0 to {classes - 1} once"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _top_logits_are_consistent(self) -> Self:
         kept, classes = self.relabel.topk, self.data.num_classes
         if kept is not None and kept > classes:

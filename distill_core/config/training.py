@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PositiveFloat, model_validator
+from pydantic import (
+    Field,
+    PositiveFloat,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from distill_core.config.fields import (
     MAX_TEACHERS,
@@ -110,7 +116,31 @@ class TrainingConfig(Frozen):
     threads: Processes | None = None  # intra-op threads of this stage; None: those of the run
 
 
-class PoolMember(Frozen):
+class ImportConfig(Frozen):
+    """Checks and corrections of a teacher that is imported from a file."""
+
+    top1: float | None = Field(default=None, ge=0, le=100)  # expected on the test split, percent
+    accept_any: bool = False  # do not compare its accuracy with `top1` or with guessing
+    outputs: tuple[CountOrZero, ...] = ()  # class id of every output; none: in order
+
+
+class _Importing(Frozen):
+    """A teacher that may be imported; without settings for that, it is dumped as it always was.
+
+    Stored configs, names of runs and keys therefore stay.
+    """
+
+    imported: ImportConfig | None = None  # of `checkpoint`; None: the defaults
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        tree: dict[str, Any] = dump(self)
+        if self.imported is None:
+            tree.pop("imported", None)
+        return tree
+
+
+class PoolMember(_Importing):
     """A further teacher: trained like the first one, imported, or reused from the store."""
 
     model: ModelConfig
@@ -119,7 +149,7 @@ class PoolMember(Frozen):
     start: TeacherKey | None = None
 
 
-class SqueezeConfig(Frozen):
+class SqueezeConfig(_Importing):
     """The teacher: trained here, imported from a file, or reused from another run."""
 
     model: ModelConfig

@@ -5,6 +5,8 @@ Axes: n images, B in a batch, C classes, S side in pixels.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -53,17 +55,32 @@ def count_hits(
     Returns:
         Hits of each class that has images, by class id.
     """
+    hits = [torch.zeros(0, 2, dtype=torch.bool, device=device)]
+    batches = logits_of(model, pixels, mean=mean, std=std, device=device, batch=batch)
+    for start, logits in batches:
+        hits.append(is_hit(logits, torch.from_numpy(labels[start : start + batch]).to(device)))
+    return _by_class(torch.cat(hits).cpu().numpy(), labels)
+
+
+@torch.no_grad()
+def logits_of(
+    model: nn.Module,
+    pixels: np.ndarray,
+    *,
+    mean: Triple,
+    std: Triple,
+    device: str | torch.device,
+    batch: int = EVALUATION_BATCH,
+) -> Iterator[tuple[int, Tensor]]:
+    """Yield (first image, logits (B, C)) of unaugmented images; see `count_hits`."""
     dtype = next(model.parameters()).dtype
     space = PixelSpace.of(mean, std, torch.empty(0, dtype=dtype, device=device))
-    hits = [torch.zeros(0, 2, dtype=torch.bool, device=device)]
     was_training = model.training
     model.eval()
-    for start in range(0, len(labels), batch):
+    for start in range(0, len(pixels), batch):
         part = torch.from_numpy(pixels[start : start + batch]).to(device)
-        logits = model(space.normalise(part).to(memory_format=torch.channels_last))
-        hits.append(is_hit(logits, torch.from_numpy(labels[start : start + batch]).to(device)))
+        yield start, model(space.normalise(part).to(memory_format=torch.channels_last))
     model.train(was_training)
-    return _by_class(torch.cat(hits).cpu().numpy(), labels)
 
 
 def _by_class(hits: np.ndarray, labels: np.ndarray) -> dict[int, Hits]:

@@ -38,6 +38,9 @@ def squeeze_key(
         "test": test,
     }
     if checkpoint is not None:
+        imported = run.squeeze.imported
+        if imported is not None and imported.outputs:
+            parts |= {"outputs": list(imported.outputs)}
         return key_of(run, "squeeze", parts | {"checkpoint": checkpoint})
     parts |= {"training": dumped(run.squeeze.training), "train": train, "seed": run.seed}
     return key_of(run, "squeeze", parts if start is None else parts | {"start": start})

@@ -6,20 +6,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+import numpy as np
 import torch
 from torch import nn
 
 from distill_core.config.fields import Precision
 from distill_core.config.schema import RunConfig
-from distill_core.config.training import SqueezeConfig
+from distill_core.config.training import ImportConfig, SqueezeConfig
 from distill_core.data.real_images import RealImages
 from distill_core.evaluation.accuracy import Accuracy
+from distill_core.evaluation.metrics import logits_of
 from distill_core.models.build import head_name
 from distill_core.models.files import load_teacher, teacher_files
 from distill_core.models.importing import import_model, read_description
 from distill_core.models.spec import TeacherSpec, check_description
 from distill_core.models.teacher import FrozenTeacher
 from distill_core.seeds import derive_seed
+from distill_core.squeeze.import_check import check_import
 from distill_core.training.checkpoint import CheckpointPort, pack_state, unpack_state
 from distill_core.training.runtime import TrainingRuntime
 from distill_core.training.streaming import StreamedSplit, fits, source_of
@@ -154,15 +157,38 @@ def import_teacher(
         device: where its accuracy is measured.
 
     Raises:
-        ConfigError: no such file, or it is of another network, class list or normalisation.
+        ConfigError: no such file, or it is of another network, class list or normalisation, or its
+            accuracy shows that it is not a teacher of these classes in this order.
         DataError: it cannot be read as weights, or they are not finite.
     """
     url = run.squeeze.checkpoint
     assert url is not None
     if (description := read_description(url)) is not None:
         check_description(description, run, class_hash=class_hash, where=url)
+    config = run.squeeze.imported or ImportConfig()
     model = import_model(url, run.squeeze.model, num_classes=run.data.num_classes)
+    move_outputs(model, config.outputs)
+    data = run.data
+    batches = logits_of(model.to(device), test.pixels, mean=data.mean, std=data.std, device=device)
+    predicted = np.concatenate([logits.argmax(dim=1).cpu().numpy() for _, logits in batches])
+    check_import(predicted, test.labels, config, classes=data.num_classes, where=url)
     return _finish(model.to(device), test, (), run=run, class_hash=class_hash, device=device)
+
+
+def move_outputs(model: nn.Module, outputs: Sequence[int]) -> None:
+    """Reorder the outputs of a network.
+
+    Args:
+        model: the network; its head is changed.
+        outputs: class of every output as it is now; none: they stay.
+    """
+    if not outputs:
+        return
+    head = model.get_submodule(head_name(model))
+    order = torch.argsort(torch.tensor(outputs))
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.copy_(parameter[order].clone())
 
 
 def _resume(train_state: TrainState, checkpoints: CheckpointPort | None) -> list[Point]:

@@ -1,0 +1,125 @@
+"""Whether an imported teacher knows the classes of the dataset, and in which order.
+
+A file of weights does not state its class list: a teacher whose classes stand in another order, or
+one that was never trained, fits the network as well as any other. Only its accuracy shows it.
+
+Axes: n images, C classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+import numpy as np
+
+from distill_core.config.training import ImportConfig
+from distill_core.errors import ConfigError
+
+CHANCE = 1e-3  # an accuracy that guessing reaches with this probability does not count
+MARGIN = 2.0  # percentage points below the expected top-1 that are accepted
+LISTED = 100  # outputs that an error lists, at most
+
+
+def check_import(
+    predicted: np.ndarray, labels: np.ndarray, config: ImportConfig, *, classes: int, where: str
+) -> None:
+    """Refuse a teacher that is less accurate than expected, or no better than guessing.
+
+    Args:
+        predicted: (n,) class ids, as the teacher orders its outputs.
+        labels: (n,) class ids.
+        config: what is expected; `accept_any` accepts every teacher.
+        classes: C.
+        where: names the file in errors.
+
+    Raises:
+        ConfigError: it is refused; names the order of the outputs that would fit, if one does.
+    """
+    if config.accept_any:
+        return
+    top1 = 100 * float(np.mean(predicted == labels))
+    problem = ""
+    if not better_than_chance(predicted, labels):
+        problem = "which is no better than guessing"
+    elif config.top1 is not None and top1 < config.top1 - MARGIN:
+        problem = f"expected {config.top1:.1f} %"
+    order = output_order(predicted, labels, classes=classes)
+    if order is None and not problem:
+        return
+    measured = f"{where}: top-1 is {top1:.1f} % on {len(labels):,} test images"
+    override = "or set squeeze.imported.accept_any=true"
+    if order is None:
+        raise ConfigError(
+            f"{measured}, {problem}. Check that squeeze.model, with its first layers, data.mean, "
+            f"data.std and data.side are those that the file was trained with, {override}."
+        )
+    fitting = 100 * float(np.mean(order[predicted] == labels))
+    raise ConfigError(
+        f"{measured}: its classes stand in another order. With {_described(order)} it would be "
+        f"{fitting:.1f} %. Set squeeze.imported.outputs to the class of every output"
+        f"{_setting(order)}, {override}."
+    )
+
+
+def better_than_chance(predicted: np.ndarray, labels: np.ndarray) -> bool:
+    """Return whether so many hits are improbable for guesses, by the Chernoff bound.
+
+    A guess is right at most as often as the largest class is.
+    """
+    chance = float(np.bincount(labels).max()) / len(labels)
+    share = float(np.mean(predicted == labels))
+    if share <= chance or chance == 1:
+        return chance == 1 and share == 1
+    divergence = share * math.log(share / chance)
+    if share < 1:
+        divergence += (1 - share) * math.log((1 - share) / (1 - chance))
+    return math.exp(-len(labels) * divergence) < CHANCE
+
+
+def output_order(predicted: np.ndarray, labels: np.ndarray, *, classes: int) -> np.ndarray | None:
+    """Return the class of every output, (C,) int64, if another order fits far better; else None.
+
+    The order is chosen on every other image and judged on the rest, where it must be right twice as
+    often as the given one.
+    """
+    first, rest = slice(0, None, 2), slice(1, None, 2)
+    trial = _fitted(predicted[first], labels[first], classes)[predicted[rest]]
+    given = np.mean(predicted[rest] == labels[rest])
+    if len(trial) == 0 or np.mean(trial == labels[rest]) < 2 * given:
+        return None
+    if not better_than_chance(trial, labels[rest]):
+        return None
+    return _fitted(predicted, labels, classes)
+
+
+def _fitted(predicted: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
+    """Return the class of every output: the most frequent pairs first, the rest in order."""
+    pairs = Counter(zip(predicted.tolist(), labels.tolist(), strict=True))
+    order, taken = np.full(classes, -1), set[int]()
+    for (output, label), _ in sorted(pairs.items(), key=lambda item: (-item[1], item[0])):
+        if order[output] < 0 and label not in taken:
+            order[output] = label
+            taken.add(label)
+    # Outputs without images keep their class where it is free.
+    for output in np.flatnonzero(order < 0):
+        if int(output) not in taken:
+            order[output] = output
+            taken.add(int(output))
+    order[order < 0] = [label for label in range(classes) if label not in taken]
+    return order
+
+
+def _described(order: np.ndarray) -> str:
+    shifts = np.unique((order - np.arange(len(order))) % len(order))
+    if len(shifts) == 1:
+        return f"every output moved by {shifts[0]}"
+    moved = np.flatnonzero(order != np.arange(len(order)))
+    pairs = ", ".join(f"output {output} as class {order[output]}" for output in moved[:3])
+    return f"{pairs}" + (f" and {len(moved) - 3:,} more" if len(moved) > 3 else "")
+
+
+def _setting(order: np.ndarray) -> str:
+    if len(order) > LISTED:
+        return " (distill_core.squeeze.import_check.output_order returns it)"
+    return f", [{','.join(map(str, order.tolist()))}]"
