@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from distill_core.config.addresses import check_config
 from distill_core.config.schema import RunConfig
+from distill_core.data.checks import check_classes
 from distill_core.data.index import number_classes
-from distill_core.data.ingest import check_classes
 from distill_core.data.readers.formats import open_reader
 from distill_core.errors import DistillError
 from distill_core.sharding import ClassEntry
