@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from distill_core.config.schema import RunConfig
 from flows import terminal
 from flows.estimate import workload
-from flows.reports import diff, report_data, tables
+from flows.reports import diff, report_data, tables, unused
 from flows.status import tables as status_tables
 from flows.status.status import RunStatus, run_status
 from tasks.run import Run
@@ -64,6 +64,9 @@ def print_version(outcome: Outcome, *, as_json: bool) -> None:
     if as_json:
         terminal.print_json(version_json(outcome))
         return
+    if outcome.unused is not None:
+        terminal.print_lines(*unused.lines(outcome.unused))
+        return
     if not outcome.changed:
         terminal.print_lines(f"{run.name}: neither data nor settings have changed; nothing to do.")
         return
@@ -82,6 +85,7 @@ def version_json(outcome: Outcome) -> dict[str, Any]:
         "changed": outcome.changed,
         "complete": run_status(outcome.run).complete,
         "diff": None if outcome.diff is None else outcome.diff.to_json(),
+        "unused": None if outcome.unused is None else outcome.unused.to_json(),
     }
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from prefect import Task, flow, runtime, task
+from prefect import Task, flow, get_run_logger, runtime, task
 from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
 
@@ -20,7 +20,7 @@ from distill_core.storage.store import Store
 from flows.orchestration import parameters, schedule_settings
 from flows.orchestration.artifacts import StageArtifacts, publish
 from flows.orchestration.parameters import Name, Override, PresetName, ShardList, StoreAddress
-from flows.reports import report_data
+from flows.reports import report_data, unused
 from flows.runs import pipeline, preflight, shard_selection
 from flows.runs import redistill as redistillation
 from flows.runs.pipeline import Work
@@ -180,7 +180,7 @@ def redistill(
         store, execution = settings.store or store, settings.placement(execution)
     resolved = parameters.resolved(preset, overrides, config)
     placed = parameters.placed(store, execution)
-    redistillation.redistill(
+    outcome = redistillation.redistill(
         resolved,
         Store(store),
         series=series or resolved.preset,
@@ -188,6 +188,8 @@ def redistill(
         execution=placed,
         complete=run_stages,
     )
+    if outcome.unused is not None:
+        get_run_logger().warning(" ".join(unused.lines(outcome.unused)))
 
 
 def run_stages(

@@ -89,7 +89,7 @@ def compare(run: Run, version: Version) -> Diff:
         previous=before.name,
         policy=version.policy,
         dataset=(version.dataset, dataset_of(run)),
-        config=_settings(_requested(before), version.requested),
+        config=settings(requested_config(before), version.requested),
         classes=compare_classes(
             load_index(run.store, version.dataset), load_index(run.store, dataset_of(run))
         ),
@@ -113,12 +113,14 @@ def compare_classes(before: DatasetIndex, after: DatasetIndex) -> ClassDiff:
     )
 
 
-def _requested(run: Run) -> RunConfig:
+def requested_config(run: Run) -> RunConfig:
+    """Return the config that was requested, without the origin of the teacher."""
     version = version_of(run)
     return run.config if version is None else version.requested
 
 
-def _settings(before: RunConfig, after: RunConfig) -> tuple[str, ...]:
+def settings(before: RunConfig, after: RunConfig) -> tuple[str, ...]:
+    """Return the first-level keys whose values differ."""
     old, new = before.model_dump(), after.model_dump()
     return tuple(key for key in new if old[key] != new[key])
 
@@ -225,12 +227,12 @@ def lines(diff: Diff) -> list[str]:
         f"policy: {diff.policy}",
         f"dataset: {diff.dataset[0]}, now {diff.dataset[1]}",
         f"settings that differ: {', '.join(diff.config) or 'none'}",
-        f"classes added: {_named(classes.added)}",
-        f"classes removed: {_named(classes.removed)}",
-        f"classes changed: {_named(classes.changed)}",
+        f"classes added: {named(classes.added)}",
+        f"classes removed: {named(classes.removed)}",
+        f"classes changed: {named(classes.changed)}",
         f"classes unchanged: {classes.unchanged:,}",
         f"test split: {'changed' if classes.test_changed else 'unchanged'}",
-        f"shards missing: {_named(diff.missing)}",
+        f"shards missing: {named(diff.missing)}",
     ]
 
 
@@ -256,7 +258,8 @@ def accuracy_cells(diff: Diff) -> list[tuple[str, ...]]:
     ]
 
 
-def _named(names: Sequence[str]) -> str:
+def named(names: Sequence[str]) -> str:
+    """Return the number of names, and the first of them."""
     if not names:
         return "none"
     more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""

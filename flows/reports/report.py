@@ -21,10 +21,13 @@ from distill_core.config.load import load_run, preset_names, to_yaml
 from distill_core.config.schema import RunConfig
 from distill_core.redaction import redacted
 from distill_core.storage.records import seal_page
-from flows.reports import charts, gallery, report_data, tables
+from flows.reports import charts, diff, gallery, report_data, tables
 from flows.reports.charts import Chart, Image
+from flows.reports.diff import Diff, write_diff
 from flows.reports.report_data import ReportData
+from flows.status.status import run_status
 from tasks.run import Run
+from tasks.series import version_of
 from tasks.stages.names import StageId
 
 MAX_BYTES = 8_000_000
@@ -34,12 +37,19 @@ TRACED_SHARDS = 50  # loss curves are taken from at most this many image shards
 def write_report(run: Run) -> str:
     """Write the report of a run, and return its path in the store."""
     data = report_data.gather(run)
-    run.store.put(data.report, seal_page(render(data)))
+    is_version = version_of(run) is not None and run_status(run).has_manifest
+    changes = write_diff(run) if is_version else None
+    run.store.put(data.report, seal_page(render(data, changes)))
     return data.report
 
 
-def render(data: ReportData) -> str:
-    """Return the report as HTML; sections whose stage is not complete are left out."""
+def render(data: ReportData, changes: Diff | None = None) -> str:
+    """Return the report as HTML; sections whose stage is not complete are left out.
+
+    Args:
+        data: of the run.
+        changes: from the previous version of its series, if there is one.
+    """
     traces = report_data.traces(data, TRACED_SHARDS)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("flows.reports"),
@@ -57,6 +67,7 @@ def render(data: ReportData) -> str:
         curves=_curves(data, traces),
         traced=len(traces),
         shards=len(data.markers.get(StageId("recover"), ())),
+        changes=_changes_of(changes),
         accuracy=data.cells,
         columns=tables.HEADER,
         note=data.note,
@@ -67,6 +78,20 @@ def render(data: ReportData) -> str:
         versions=versions(),
         written=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     )
+
+
+def _changes_of(changes: Diff | None) -> dict[str, Any] | None:
+    """Return the lines and the tables of the section on the previous version."""
+    if changes is None:
+        return None
+    return {
+        "previous": changes.previous,
+        "lines": diff.lines(changes),
+        "tables": [
+            (diff.SHARD_HEADER, diff.shard_cells(changes)),
+            (diff.ACCURACY_HEADER, diff.accuracy_cells(changes)),
+        ],
+    }
 
 
 def data_uri(image: Image) -> str:

@@ -19,11 +19,13 @@ from distill_core.errors import ConfigError
 from distill_core.storage.store import Store
 from flows.progress.display import display
 from flows.reports.diff import FILE, Diff, write_diff
+from flows.reports.unused import Unused, unused
 from flows.runs import pipeline, preflight
 from flows.status.status import RunStatus, run_status
 from tasks.execution import Execution
 from tasks.policy import TeacherPolicy
 from tasks.run import Run, create_run
+from tasks.runs.same_shards import same_shards
 from tasks.runs.stage_status import manifests, stage_status
 from tasks.series import Version, claim, next_name, version_of, versions_of
 from tasks.stages.dataset_record import record_dataset
@@ -42,6 +44,7 @@ class Outcome:
     run: Run  # the current version, complete or not
     changed: bool  # False: the current version was up to date, and nothing was done
     diff: Diff | None  # from the previous version; None: there is none, or results are missing
+    unused: Unused | None = None  # a changed input that leaves the current version as it is
 
 
 def redistill(
@@ -53,7 +56,7 @@ def redistill(
     execution: Execution,
     complete: Complete,
 ) -> Outcome:
-    """Make a new version of a series if the dataset or the config has changed.
+    """Make a new version of a series if a change of the dataset or the config has an effect on it.
 
     A new version continues the class ids of the last version that has its results and, depending
     on `policy`, its teachers. An interrupted version of the same input is resumed; one of another
@@ -81,6 +84,8 @@ def redistill(
         if not store.exists(current.path(FILE)):
             write_diff(current)
         return Outcome(current, changed=False, diff=None)
+    if current is None and request.base is not None and (change := request.unused(request.base)):
+        return Outcome(request.base, changed=False, diff=None, unused=change)
     run = current or request.next_run()
     status = complete(run, execution)
     return Outcome(run, changed=True, diff=write_diff(run) if status.has_manifest else None)
@@ -108,6 +113,14 @@ class _Request:
         config = self.base.config if version is None or again else version.requested
         same = config == self.config and dataset_of(self.base) == self.index.id
         return self.base if same else None
+
+    def unused(self, base: Run) -> Unused | None:
+        """Return the change of the input if no shard of a version depends on it."""
+        config = inherit(self.config, base, self.policy)
+        check_inherited(config, self.index, self.store)
+        if not same_shards(base, config, self.index):
+            return None
+        return unused(base, self.config, self.index, self.policy)
 
     def next_run(self) -> Run:
         """Return the version to complete: an interrupted one of the same input, or a new one."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
+from distill_core.data.index import DatasetIndex
 from tasks.run import Run
 from tasks.stages.inputs import Jobs, RunInputs
 from tasks.stages.names import StageId
@@ -29,6 +32,29 @@ class JobPlan(RunInputs):
             manifest: tuple(job for job in part if job.shard not in given_up)
             for manifest, part in jobs.items()
         }
+
+
+class PlanWithIndex(JobPlan):
+    """The jobs that a run would have if its dataset had another index."""
+
+    def __init__(self, run: Run, index: DatasetIndex) -> None:
+        super().__init__(run)
+        self._index = index
+
+    @cached_property
+    def index(self) -> DatasetIndex:
+        """Return the other index."""
+        return self._index
+
+    @cached_property
+    def dataset(self) -> str:
+        """Return the id of the other dataset."""
+        return self._index.id
+
+    @cached_property
+    def test_images(self) -> int:
+        """Return how many readable images its test split has."""
+        return len(self._index.readable("test"))
 
 
 def manifests_of(run: Run, stage: StageId) -> tuple[StageId, ...]:

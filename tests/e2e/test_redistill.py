@@ -15,6 +15,7 @@ from distill_core.storage.store import Store
 from tasks.policy import TeacherPolicy
 from tasks.run import Run
 from tasks.stages.inputs import dataset_of
+from tests.support.datasets import png
 from tests.support.pipeline import manifest
 from tests.support.places import objects
 from tests.support.series import Series, change_class, remove_class, small, write_class
@@ -54,16 +55,43 @@ def test_a_changed_class_is_made_again_and_other_blocks_are_reused(
     assert manifest(outcome.run, "squeeze") == manifest(first, "squeeze")
 
 
-def test_with_gaussian_starts_and_the_teacher_kept_no_distilled_image_is_made_again(
+def test_with_gaussian_starts_and_the_teacher_kept_a_changed_class_makes_no_version(
     series: Series, root: Path
 ) -> None:
-    first = series(small(root, "posttrain.sets=[distilled, hard_labels]")).run
+    config = small(root, "posttrain.sets=[distilled, hard_labels]")
+    first = series(config).run
     change_class(root, "cat")
-    outcome = series(small(root, "posttrain.sets=[distilled, hard_labels]"))
-    assert outcome.changed
-    assert series.ran == []
-    for stage in ("squeeze", "recover", "relabel", "posttrain"):
-        assert manifest(outcome.run, stage) == manifest(first, stage)
+    for _ in range(2):
+        outcome = series(config)
+        assert (outcome.run, outcome.changed, outcome.diff) == (first, False, None)
+        assert outcome.unused is not None
+        assert outcome.unused.classes.changed == ("cat",)
+        assert outcome.unused.dataset[0] == dataset_of(first)
+        assert series.ran == []
+    assert series.store.folders("runs") == (first.name,)
+    renewed = series(config, "fine_tune")
+    assert (renewed.run.name, renewed.changed, renewed.unused) == ("small-v0002", True, None)
+    assert renewed.diff is not None
+    assert renewed.diff.classes.changed == ("cat",)
+
+
+def test_settings_without_an_effect_on_any_shard_make_no_version(
+    series: Series, root: Path, tmp_path: Path
+) -> None:
+    series(small(root, REAL))
+    moved = root.rename(tmp_path / "moved")
+    outcome = series(small(moved, REAL))
+    assert (outcome.run.name, outcome.changed) == ("small-v0001", False)
+    assert outcome.unused is not None
+    assert (outcome.unused.config, outcome.unused.classes.changed) == (("data",), ())
+
+
+def test_changed_test_images_make_a_version_with_other_students(series: Series, root: Path) -> None:
+    config = small(root, "posttrain.sets=[distilled]")
+    series(config)
+    (root / "test" / "cat" / "0.png").write_bytes(png(99_999))
+    outcome = series(config)
+    assert (outcome.run.name, {stage for stage, _ in series.ran}) == ("small-v0002", {"posttrain"})
 
 
 def test_a_third_version_keeps_the_teacher_of_the_first(series: Series, root: Path) -> None:

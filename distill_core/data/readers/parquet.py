@@ -28,6 +28,7 @@ from distill_core.data.readers.parquet_files import (
 from distill_core.data.readers.record import Address, Record, Split
 from distill_core.data.readers.row_groups import HeldGroups, part_rows
 from distill_core.errors import DataError
+from distill_core.storage.row_groups import PARQUET_ERRORS
 
 LARGE_GROUP = 2**29  # bytes of a row group that is worth a notice
 COLUMNS = ("image.bytes", "image.path", "label")
@@ -148,7 +149,7 @@ class ParquetReader:
                 with pq.ParquetFile(stream, page_checksum_verification=True) as file:
                     check_schema(file.schema_arrow, where)
                     yield file
-            except (pa.ArrowException, OSError) as error:
+            except PARQUET_ERRORS as error:
                 # Arrow's own errors carry no errno; those of the file system do.
                 if getattr(error, "errno", None) is not None:
                     raise

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from flows.reports.report_data import REPORT
 from tests.support.cli import Distill, modules_after
 from tests.support.pipeline import TINY
 from tests.support.series import BLOCKS, change_class, dataset, write_class
@@ -44,6 +45,33 @@ def test_a_series_starts_stays_without_changes_and_continues_with_them(
     assert second.code == 0
     assert "classes changed: 1 (cat)" in second.out
     assert f"diff: {tmp_path}/store/runs/small-v0002/diff.json" in second.out
+    runs = tmp_path / "store" / "runs"
+    page = (runs / "small-v0002" / REPORT).read_text()
+    assert "Changes since small-v0001" in page
+    assert "<li>classes changed: 1 (cat)</li>" in page
+    assert "Changes since" not in (runs / "small-v0001" / REPORT).read_text()
+
+
+def test_a_change_without_effect_is_explained_and_makes_no_version(
+    distill: Distill, arguments: tuple[str, ...], root: Path, tmp_path: Path
+) -> None:
+    noise = (*arguments, "--set", "recover.init=gaussian")
+    distill(*noise)
+    change_class(root, "cat")
+    kept = distill(*noise)
+    assert kept.code == 0
+    assert kept.out.splitlines() == [
+        "small-v0001 stays the current version: no teacher, image, label or student of it would "
+        "change.",
+        "found: classes changed: 1 (cat)",
+        "The teacher is kept and the images start from noise, so they do not depend on the "
+        "contents of the classes. To take the change up, use --policy fine_tune or squeeze_again, "
+        "or start from real images (recover.init=real).",
+    ]
+    tree = json.loads(distill(*noise, "--json").out)
+    assert (tree["run"], tree["changed"]) == ("small-v0001", False)
+    assert tree["unused"]["classes"]["changed"] == ["cat"]
+    assert [path.name for path in (tmp_path / "store/runs").iterdir()] == ["small-v0001"]
 
 
 def test_json_holds_the_outcome_and_the_whole_diff(
@@ -53,7 +81,14 @@ def test_json_holds_the_outcome_and_the_whole_diff(
         tree: dict[str, object] = json.loads(distill(*arguments, "--json", *more).out)
         return tree
 
-    first = {"version": 1, "run": "small-v0001", "changed": True, "complete": True, "diff": None}
+    first = {
+        "version": 1,
+        "run": "small-v0001",
+        "changed": True,
+        "complete": True,
+        "diff": None,
+        "unused": None,
+    }
     assert output() == first
     assert output() == first | {"changed": False}
     change_class(root, "cat")
