@@ -106,8 +106,11 @@ def unserved(client: SyncPrefectClient, deployment: DeploymentResponse) -> str |
         if deployment.status == "READY":
             return None
         return f"no process serves {deployment.name}. Start `distill serve`"
-    if client.read_work_pool(pool).is_paused:
+    found = client.read_work_pool(pool)
+    if found.is_paused:
         return f"the work pool {pool} is paused. Run `prefect work-pool resume {pool}`"
+    if found.is_push_pool or found.is_managed_pool:  # without workers
+        return None
     if any(worker.status == "ONLINE" for worker in client.read_workers_for_work_pool(pool)):
         return None
     return f"no worker polls the work pool {pool}. Run `prefect worker start --pool {pool}`"

@@ -7,8 +7,6 @@ leads to ``schedules/<deployment>/<name>.yaml``.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -20,6 +18,7 @@ from distill_core.config.load import parse_yaml, validate_run
 from distill_core.config.schema import RunConfig
 from distill_core.errors import ConfigError, DataError, StorageError
 from distill_core.naming.names import check_name
+from distill_core.storage.records import BLANK, NAME, check_seal, seal
 from distill_core.storage.store import Store
 from flows.runs.pipeline import execution_of
 from tasks.execution import Placement
@@ -28,6 +27,9 @@ from tasks.series import version_name
 
 VERSION = 1
 FOLDER = "schedules"
+REMEDY = (
+    "Make the schedule again: `distill schedule PRESET [KEY=VALUE ...] --name NAME --cron ...`."
+)
 
 
 @dataclass(frozen=True)
@@ -45,38 +47,37 @@ class ScheduleSettings:
         given = default.model_dump(exclude_unset=True)
         return Placement.model_validate({**given, **self.execution})
 
-    def to_yaml(self) -> bytes:
-        """Return the settings as they are stored."""
+    def to_yaml(self, place: str) -> bytes:
+        """Return the settings as they are stored at a path of the store."""
         tree = {
             "version": VERSION,
+            "place": place,
             "series": self.series,
             "policy": self.policy,
             "store": self.store,
             "execution": self.execution,
             "config": self.config.model_dump(mode="json"),
         }
-        stored = {"sha256": _digest(tree), **tree}
-        return yaml.safe_dump(stored, sort_keys=False, width=100).encode()
+        return seal(f"# {NAME}: {BLANK}\n{yaml.safe_dump(tree, sort_keys=False, width=100)}")
 
     @classmethod
-    def from_yaml(cls, data: bytes, *, where: str) -> ScheduleSettings:
-        """Read stored settings.
+    def from_yaml(cls, data: bytes, place: str, *, where: str) -> ScheduleSettings:
+        """Read the settings that are stored at a path of the store.
 
         Raises:
-            DataError: they are damaged, or were edited by hand.
+            DataError: they are damaged, were edited by hand, or belong to another schedule.
         """
         try:
+            if not check_seal(data, where=where, remedy=REMEDY):
+                raise ValueError("they have no digest")
             tree = parse_yaml(data.decode(), where=where)
-            if tree.pop("sha256") != _digest(tree):
-                raise ValueError("its sha256 does not match")
+            if tree.pop("place") != place:
+                raise ValueError("they belong to another schedule")
             if tree.pop("version") != VERSION or tree["policy"] not in get_args(TeacherPolicy):
                 raise ValueError(f"expected version {VERSION} and a policy")
             return cls(config=validate_run(tree.pop("config"), where=where), **tree)
         except (ConfigError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise DataError(
-                f"{where}: not the settings of a schedule as they were written ({error}). Make the "
-                "schedule again: `distill schedule PRESET [KEY=VALUE ...] --name NAME --cron ...`."
-            ) from None
+            raise DataError(f"{where}: not settings of a schedule ({error}). {REMEDY}") from None
 
 
 def write(home: Store, deployment: str, name: str, settings: ScheduleSettings) -> None:
@@ -102,7 +103,8 @@ def write(home: Store, deployment: str, name: str, settings: ScheduleSettings) -
             "this machine has no such folder. Run the command on the machine that serves the "
             "deployment (create the folder if this is it), or deploy with object storage."
         )
-    path, data = path_of(deployment, name), settings.to_yaml()
+    path = path_of(deployment, name)
+    data = settings.to_yaml(path)
     home.put(path, data)
     if home.read(path) != data:
         raise StorageError(
@@ -124,7 +126,7 @@ def read(home: Store, deployment: str, name: str) -> ScheduleSettings:
             f"{home.uri(path)}: the schedule {name!r} has no settings there. Make it again: "
             f"`distill schedule PRESET [KEY=VALUE ...] --name {name} --cron ...`."
         )
-    return ScheduleSettings.from_yaml(home.read(path), where=home.uri(path))
+    return ScheduleSettings.from_yaml(home.read(path), path, where=home.uri(path))
 
 
 def delete(home: Store, deployment: str, name: str) -> None:
@@ -141,8 +143,3 @@ def path_of(deployment: str, name: str) -> str:
     """
     check_name("deployment", deployment)
     return f"{FOLDER}/{deployment}/{check_name('schedule', name)}.yaml"
-
-
-def _digest(tree: dict[str, Any]) -> str:
-    """Return the sha256 of a tree without its digest."""
-    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()

@@ -146,7 +146,8 @@ def remove(name: str, *, group: str | None) -> None:
     with api.client() as client:
         target = find(client, FLOW, group)
         client.delete_deployment_schedule(target.id, _named(client, target, name).id)
-        schedule_settings.delete(_home(target), target.name, name)
+        if (target.parameters or {}).get("store"):
+            schedule_settings.delete(_home(target), target.name, name)
 
 
 def _home(deployment: DeploymentResponse) -> Store:
