@@ -13,6 +13,7 @@ from tasks.series import versions_of
 from tests.support.pipeline import TINY
 from tests.support.prefect_server import Operator
 from tests.support.series import BLOCKS, change_class, dataset, write_class
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -22,37 +23,59 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return dataset(tmp_path_factory.mktemp("data"))
 
 
-def redistil(operator: Operator, root: Path, *, policy: str = "keep") -> dict[str, Any]:
-    """Run the deployment once more; return how the flow run ended."""
+def redistil(
+    operator: Operator, root: Path, *, init: str = "real", series: str = "scheduled"
+) -> dict[str, Any]:
+    """Run the deployment once more; return the flow run when it has ended."""
     data = ("data.format=imagefolder", f"data.path={root}", "data.num_classes=4", "data.side=8")
+    students = ("posttrain.sets=[distilled]",)
     asked = operator.ask(
         "redistill",
         preset="digits-demo",
-        overrides=[*TINY, *BLOCKS, "ipc=1", "posttrain.sets=[distilled]", *data],
-        series="scheduled",
-        policy=policy,
+        overrides=[*TINY, *BLOCKS, "ipc=1", *students, f"recover.init={init}", *data],
+        series=series,
         execution={"local": True},
     )
     assert asked.status_code == 201, asked.text
-    return operator.end_of(asked.json()["id"])
+    operator.end_of(asked.json()["id"])
+    found: dict[str, Any] = operator.server.get(f"/flow_runs/{asked.json()['id']}")
+    return found
 
 
-def names(store: Path) -> list[str]:
-    return [run.name for run in versions_of(Store(str(store)), "scheduled")]
+def names(store: Path, series: str = "scheduled") -> list[str]:
+    return [run.name for run in versions_of(Store(str(store)), series)]
 
 
 def test_a_version_is_made_when_the_data_changed_and_only_then(
     operator: Operator, store: Path, root: Path
 ) -> None:
     for expected in (["scheduled-v0001"], ["scheduled-v0001"]):
-        state = redistil(operator, root)
+        state = redistil(operator, root)["state"]
         assert (state["type"], names(store)) == ("COMPLETED", expected), state
     change_class(root, "cat")
-    state = redistil(operator, root)
+    state = redistil(operator, root)["state"]
     assert (state["type"], names(store)) == ("COMPLETED", ["scheduled-v0001", "scheduled-v0002"])
     last = versions_of(Store(str(store)), "scheduled")[-1]
     assert run_status(last).complete
     assert last.store.exists(last.path("diff.md"))
+
+
+def test_a_change_without_effect_makes_no_version_and_is_logged(
+    operator: Operator, store: Path, root: Path
+) -> None:
+    noise = {"init": "gaussian", "series": "noisy"}
+    redistil(operator, root, **noise)
+    change_class(root, "bee")
+    again = redistil(operator, root, **noise)
+    assert again["state"]["type"] == "COMPLETED", again["state"]
+    assert names(store, "noisy") == ["noisy-v0001"]
+    wanted = {"logs": {"flow_run_id": {"any_": [again["id"]]}}}
+
+    def logged() -> bool:
+        lines = operator.server.post("/logs/filter", wanted)
+        return any("noisy-v0001 stays the current version" in line["message"] for line in lines)
+
+    wait_until(logged, "the line in the log")
 
 
 def test_a_class_unknown_to_a_kept_teacher_fails_the_flow_with_the_reason(
@@ -61,6 +84,6 @@ def test_a_class_unknown_to_a_kept_teacher_fails_the_flow_with_the_reason(
     redistil(operator, root)
     before = names(store)
     write_class(root, "bat", seed=7)
-    state = redistil(operator, root)
+    state = redistil(operator, root)["state"]
     assert (state["type"], "class 'bat' is new" in state["message"]) == ("FAILED", True)
     assert names(store) == before
