@@ -9,5 +9,6 @@
 - `host`, `child`: what runs around a worker in every process, and in a spawned child.
 - `ray_cluster`, `ray_capacity`, `session_folder`: connection to Ray, its size, its files.
 - `device`: checks the device before workers start.
-- `signals`: ends a process within a bounded time on SIGTERM or Ctrl-C.
+- `signals`, `signal_watch`: end a process within a bounded time on SIGTERM or Ctrl-C.
+- `supervision`, `reaper`: end what a driver started, whatever ends the driver.
 """

@@ -1,4 +1,8 @@
-"""Signals that end the process: open blocks unwind, within a bounded time."""
+"""Signals that end the process: open blocks unwind, within a bounded time.
+
+The limit holds even while the main thread is in a C function, where no Python handler runs:
+`tasks.pools.signal_watch` learns of a signal from Python's own C handler.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +15,11 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from tasks.pools.signal_watch import Deadline, SignalWatch
+
 GRACE_SECONDS = 6.0  # then the process ends without unwinding; committed shards stay complete
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+Notice = Callable[[signal.Signals], object]
 
 
 @contextmanager
@@ -21,13 +28,14 @@ def terminable(
     *,
     until_exit: bool = False,
     end: Callable[[int], Any] = os._exit,
+    notice: Notice | None = None,
 ) -> Iterator[None]:
     """Turn SIGTERM and SIGINT into an exception that leaves the block within a bounded time.
 
     The first signal goes to the previous handler (Prefect raises its own exception, Python
-    KeyboardInterrupt); SIGTERM without a handler becomes SystemExit(143). Later signals are
-    ignored. If a library turned that exception into an error of its own, the exception is raised
-    again.
+    KeyboardInterrupt); SIGTERM without a handler becomes SystemExit(143). Later signals do not
+    disturb the unwinding, but a second Ctrl-C ends the process at once. If a library turned the
+    exception into an error of its own, the exception is raised again.
 
     Inside another such block, any handler is replaced. Otherwise the handlers of other libraries
     stay: Prefect's engine acknowledges a cancellation only while its own handler is installed.
@@ -37,26 +45,27 @@ def terminable(
         grace_seconds: how long the block may take to unwind.
         until_exit: limit the time until the process ends, and not only until the block does.
         end: called with 128 + the signal's number when the time is over.
+        notice: called once with the first signal, from a thread of its own.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = {n: old for n in SIGNALS if _may_replace(n, old := signal.getsignal(n))}
-    handler = _SignalHandler(before, grace_seconds, end)
-    for number in before:
-        signal.signal(number, handler)
-    _active.append(handler)
-    try:
-        with unwrapped_signals():
-            yield
-    except Exception:
-        handler.raise_again()
-        raise
-    finally:
-        _active.remove(handler)
-        if not until_exit:
-            handler.cancel_timer()
-        restore(before)
+    deadline = Deadline(frozenset(before), grace_seconds, end, notice, until_exit)
+    with _watch.watching(deadline):
+        handler = _SignalHandler(before, deadline)
+        for number in before:
+            signal.signal(number, handler)
+        _active.append(handler)
+        try:
+            with unwrapped_signals():
+                yield
+        except (Exception, SystemExit) as error:
+            handler.raise_again(error)
+            raise
+        finally:
+            _active.remove(handler)
+            restore(before)
 
 
 @contextmanager
@@ -105,45 +114,28 @@ def _signal_exception_in(error: BaseException | None) -> BaseException | None:
 
 
 class _SignalHandler:
-    """Handles the first signal, and ends the process when unwinding takes too long."""
+    """Passes the first signal on to the previous handler."""
 
-    def __init__(
-        self, before: dict[signal.Signals, Any], grace_seconds: float, end: Callable[[int], Any]
-    ) -> None:
-        self._before, self._grace_seconds, self._end = before, grace_seconds, end
-        self._timer: threading.Timer | None = None
-        self._number: int | None = None  # of the first signal
+    def __init__(self, before: dict[signal.Signals, Any], deadline: Deadline) -> None:
+        self._before, self._deadline = before, deadline
         self._raised = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        for handler in _active:  # outer ones may not be called: Prefect's handler is in between
-            handler.start_timer(number)
+        _watch.report(number)  # in case another library has taken the watch's descriptor
         if not self._raised:
             self._raised = True
             self._call_previous(number, frame)
 
-    def start_timer(self, number: int) -> None:
-        """Limit the time from the first signal on."""
-        if self._number is None:
-            self._number = number
-            self._timer = threading.Timer(self._grace_seconds, self._end, (128 + number,))
-            self._timer.daemon = True
-            self._timer.start()
-
-    def raise_again(self) -> None:
-        """Raise the exception of the signal again, if there was one."""
-        if self._number not in self._before:
+    def raise_again(self, error: BaseException) -> None:
+        """Raise the exception of the signal, if there was one, in place of another error."""
+        number = self._deadline.number
+        if number is None or (isinstance(error, SystemExit) and error.code == 128 + number):
             return
-        previous = self._before[signal.Signals(self._number)]
+        previous = self._before[signal.Signals(number)]
         if isinstance(previous, _SignalHandler):
-            previous.raise_again()
+            previous.raise_again(error)
         else:
-            self._call_previous(self._number, None)
-
-    def cancel_timer(self) -> None:
-        """Remove the time limit."""
-        if self._timer is not None:
-            self._timer.cancel()
+            self._call_previous(number, None)
 
     def _call_previous(self, number: int, frame: FrameType | None) -> None:
         previous = self._before[signal.Signals(number)]
@@ -154,3 +146,4 @@ class _SignalHandler:
 
 
 _active: list[_SignalHandler] = []  # of the open blocks, outermost first
+_watch = SignalWatch()

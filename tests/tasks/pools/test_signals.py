@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -174,9 +176,147 @@ def test_a_process_that_unwinds_in_time_is_not_ended() -> None:
     ended: list[int] = []
     with pytest.raises(KeyboardInterrupt), terminable(60, end=ended.append):
         kill_us(signal.SIGINT)
-    timers = [one for one in threading.enumerate() if isinstance(one, threading.Timer)]
-    for timer in timers:
-        timer.join(30)
+    for thread in threading.enumerate():
+        if thread.name == "signals":
+            thread.join(30)
+            assert not thread.is_alive()
+    assert ended == []
+
+
+def signalled(code: str, *numbers: signal.Signals, wait: float = 0.0) -> tuple[int, str]:
+    """Run a program that prints a line when it is ready, and send signals to it.
+
+    Args:
+        code: the program.
+        numbers: of the signals, in order.
+        wait: seconds before each but the first.
+
+    Returns:
+        The exit code, and what it printed on stderr.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        process.stdout.readline()
+        for place, number in enumerate(numbers):
+            time.sleep(wait if place else 0.0)
+            process.send_signal(number)
+        error = process.communicate(timeout=60)[1]
+    finally:
+        process.kill()
+    return process.returncode, error
+
+
+STUCK = """
+import ctypes
+from tasks.pools.signals import terminable
+from tasks.pools.supervision import supervised
+mutex = ctypes.create_string_buffer(64)
+def hang(library):
+    library.pthread_mutex_lock(mutex)
+    print("ready", flush=True)
+    library.pthread_mutex_lock(mutex)
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_process_that_is_stuck_in_a_c_function_ends_all_the_same(
+    number: signal.Signals, code: int
+) -> None:
+    program = f"{STUCK}\nwith terminable(0.2):\n    hang(ctypes.CDLL(None))"
+    assert signalled(program, number)[0] == code
+
+
+def test_a_process_that_no_thread_of_its_own_can_end_is_killed() -> None:
+    # The C function is called without a release of the interpreter's lock.
+    program = (
+        f"{STUCK}\nwith terminable(0.2, until_exit=True), supervised(0.5):\n"
+        "    hang(ctypes.PyDLL(None))"
+    )
+    assert signalled(program, signal.SIGTERM)[0] == -signal.SIGKILL
+
+
+HANGS_AT_ITS_VERY_END = """
+import os, signal, sys, threading
+from tasks.pools.signals import terminable
+class Hangs:
+    def __del__(self):
+        threading.Event().wait()
+with terminable(60, until_exit=True):
+    sys.kept = Hangs()  # is deleted when the interpreter is finalised
+    sys.stderr = open(2, "w", buffering=1000, closefd=False)
+    print("kept", file=sys.stderr)
+    print("ready", flush=True)
+    threading.Event().wait()
+"""
+
+
+def test_a_process_that_would_hang_in_the_end_of_the_interpreter_ends_before() -> None:
+    assert signalled(HANGS_AT_ITS_VERY_END, signal.SIGTERM) == (143, "kept\n")
+
+
+HANGS_WHILE_UNWINDING = """
+import sys, threading
+from tasks.pools.signals import terminable
+notice = lambda number: print(number.name, file=sys.stderr, flush=True)
+with terminable(60, notice=notice):
+    try:
+        print("ready", flush=True)
+        threading.Event().wait()
+    finally:
+        threading.Event().wait()
+"""
+
+
+def test_a_second_ctrl_c_ends_the_process_at_once() -> None:
+    interrupt = signal.SIGINT
+    assert signalled(HANGS_WHILE_UNWINDING, interrupt, interrupt, wait=1.0) == (130, "SIGINT\n")
+
+
+def test_the_exit_code_is_that_of_the_signal_even_if_a_library_handled_it() -> None:
+    def librarys(number: int, frame: object) -> None:
+        sys.exit(1)
+
+    def starting(arrived: threading.Event) -> None:
+        with preserved_handlers():
+            signal.signal(signal.SIGTERM, librarys)  # as Ray does while it starts
+            try:
+                kill_us(signal.SIGTERM)
+            finally:
+                assert arrived.wait(30)
+
+    arrived = threading.Event()
+    with pytest.raises(SystemExit) as end, terminable(notice=lambda _: arrived.set()):
+        starting(arrived)
+    assert end.value.code == 143
+
+
+def test_the_descriptor_of_an_event_loop_stays_in_place() -> None:
+    loops, ours = socket.socketpair()
+    loops.setblocking(False)
+    before = signal.set_wakeup_fd(loops.fileno())
+    try:
+        with pytest.raises(KeyboardInterrupt), terminable():
+            kill_us(signal.SIGINT)
+        assert ours.recv(1) == bytes([signal.SIGINT])
+    finally:
+        assert signal.set_wakeup_fd(before) == loops.fileno()
+        loops.close()
+        ours.close()
+
+
+def test_a_forked_child_does_not_pass_its_signals_on() -> None:
+    ended: list[int] = []
+    with terminable(0.2, end=ended.append):
+        if (child := os.fork()) == 0:
+            try:
+                kill_us(signal.SIGTERM)
+            finally:
+                os._exit(7)
+        assert os.waitpid(child, 0)[1] == 7 << 8
+        time.sleep(0.4)
     assert ended == []
 
 
