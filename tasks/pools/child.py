@@ -1,11 +1,12 @@
 """The main loop of a spawned child: one worker, connected to its parent by a pipe.
 
-While it works, a child sends its progress, or None, twice a second. The send fails once the parent
-is gone, and the child ends, so a killed driver leaves no orphans.
+While it works, a child sends its progress, or None, twice a second. It ends with its parent, so a
+killed driver leaves no orphans.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -14,6 +15,7 @@ from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
+from distill_core.lifetime import end_with_parent
 from tasks.jobs import Job, Receipt, WorkerSpec
 from tasks.pools.host import ErrorCapture, Host, portable
 
@@ -44,6 +46,8 @@ class Reply:
 def serve(pipe: Connection, spec: WorkerSpec, member: GroupMember) -> None:
     """Build a worker, then run the jobs that arrive through the pipe until it closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C also reaches the parent, which stops us
+    if (parent := multiprocessing.parent_process()) is not None and parent.pid is not None:
+        end_with_parent(parent.pid)
     host = Host(spec)
     with ThreadPoolExecutor(1) as thread:  # one thread for all calls, beside the messages
         try:

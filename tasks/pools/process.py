@@ -7,7 +7,9 @@ import shutil
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any
@@ -17,6 +19,7 @@ from tasks.jobs import Job, Receipt, WorkerSpec
 from tasks.pools.child import GroupMember, Reply, serve
 from tasks.pools.events import Broken, Done, Event, Lost, OnProgress, Raised, Ready
 from tasks.pools.host import ErrorCapture, JobProgress
+from tasks.pools.supervision import marked, supervised
 
 STOP_SECONDS = 5.0
 
@@ -50,6 +53,8 @@ class ProcessPool:
         self.workers = workers
         self._spec, self._processes, self._device = spec, processes, device
         self._groups: list[_Group] = []
+        self._supervision = ExitStack()
+        self._supervision.enter_context(supervised())
         try:
             for number in range(workers):
                 self._groups.append(self._start(number))
@@ -93,6 +98,7 @@ class ProcessPool:
         for group in self._groups:
             _stop(group)
         self._groups = []
+        self._supervision.close()
 
     def _start(self, worker: int) -> _Group:
         folder = tempfile.mkdtemp(prefix="distill-") if self._processes > 1 else ""
@@ -103,7 +109,9 @@ class ProcessPool:
             member = GroupMember(rank, self._processes, f"{folder}/group", index, self._device)
             ours, theirs = context.Pipe()
             child = context.Process(target=serve, args=(theirs, self._spec, member), daemon=True)
-            child.start()
+            resource_tracker.ensure_running()  # later pools share it, so it is not this one's
+            with marked():
+                child.start()
             theirs.close()
             group.children.append(child)
             group.pipes.append(ours)

@@ -21,6 +21,7 @@ from distill_core.errors import ClusterError, ConfigError
 from distill_core.redaction import redacted
 from tasks.pools.session_folder import session_folder
 from tasks.pools.signals import preserved_handlers
+from tasks.pools.supervision import marked, supervised
 
 OBJECT_STORE_BYTES = 128 * 2**20  # receipts are small; the default takes 30 % of the memory
 CONNECT_SECONDS = 10.0
@@ -75,9 +76,13 @@ def started(*, num_cpus: int, num_gpus: int | None = None) -> Iterator[None]:
         # the driver would wait for seconds to send events to a Ray that has ended, too.
         "RAY_task_events_report_interval_ms": "0",
     }
-    with session_folder(_short_folder()) as folder, _environment(environment):
+    with (
+        session_folder(_short_folder()) as folder,
+        supervised(),  # Ray may leave processes behind, certainly if its start is interrupted
+        _environment(environment),
+    ):
         try:
-            with preserved_handlers(), _translated_errors("a local Ray cluster"):
+            with marked(), preserved_handlers(), _translated_errors("a local Ray cluster"):
                 ray.init(
                     address="local",
                     num_cpus=num_cpus,

@@ -34,7 +34,7 @@ VARIABLE = "DISTILL_DECODERS"  # decoding processes per worker; 1: the worker de
 MOST = 16  # default limit: one GPU rarely consumes what 16 CPUs decode
 SPAN = 1024  # neighbouring rows per decoder, so that few decoders read the same row group
 SHARED_BYTES = 8 * 2**20  # of each decoder
-RUN = "from distill_core.data.decoding.rows import serve; serve({}, {})"
+RUN = "from distill_core.data.decoding.rows import serve; serve({}, {}, {})"
 
 
 def default_decoders() -> int:
@@ -141,7 +141,7 @@ class _Decoder:
         try:
             self._pixels = map_images(shared, 2 * self._half, config.side)
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-c", RUN.format(theirs.fileno(), shared)],
+                [sys.executable, "-P", "-c", RUN.format(theirs.fileno(), shared, os.getpid())],
                 pass_fds=(theirs.fileno(), shared),
                 stdin=subprocess.DEVNULL,
                 env=_environment(),

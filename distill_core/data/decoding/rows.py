@@ -1,7 +1,8 @@
 """Reading and decoding of rows of the index, and the main loop of a decoding process.
 
 A decoding process imports no torch, receives requests on one connection and writes pixels into
-memory shared with its parent. It ends with the connection, so a killed parent leaves no process.
+memory shared with its parent. It ends with the connection and with its parent, so a killed parent
+leaves no process.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from distill_core.data.decoding.image import decode_image
 from distill_core.data.readers.formats import open_reader
 from distill_core.data.readers.record import Reader
 from distill_core.errors import DataError
+from distill_core.lifetime import end_with_parent
 from distill_core.storage.digest import sha256
 
 ADDRESS = ("uri", "offset", "sha256")  # columns of the index that address an image
@@ -50,7 +52,7 @@ def read_images(
         out[place] = decode_image(files[n], config, where=where)
 
 
-def serve(connection: int, shared: int) -> None:
+def serve(connection: int, shared: int, parent: int) -> None:
     """Answer requests until the connection closes.
 
     The first message is the dataset's `DataConfig` and how many images the shared memory holds.
@@ -60,7 +62,9 @@ def serve(connection: int, shared: int) -> None:
     Args:
         connection: file descriptor of a `multiprocessing` connection.
         shared: file descriptor of the shared memory.
+        parent: process id of the parent.
     """
+    end_with_parent(parent)
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
     )  # the parent handles Ctrl-C and closes the connection

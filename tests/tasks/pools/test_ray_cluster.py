@@ -59,14 +59,32 @@ with ray_cluster.started(num_cpus=1):
 """
 
 
+# While Ray starts, its own handler of SIGTERM is in place, which aborts the process 3 s later.
+IS_SIGNALLED_WHILE_RAYS_HANDLER_IS_IN_PLACE = """
+import os, signal, time, ray
+from tasks.pools.signals import terminable
+with terminable(60):
+    ray.init(
+        address="local", num_cpus=1, include_dashboard=False, object_store_memory=128 * 2**20,
+        log_to_driver=False, logging_level="error",
+    )
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(1)
+    finally:
+        time.sleep(5)
+        ray.shutdown()
+"""
+
+
 @pytest.fixture
 def no_ray_yet(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hide the Ray of other tests: one that runs is used, whatever the address."""
     monkeypatch.setattr("tasks.pools.ray_cluster.ray.is_initialized", lambda: False)
 
 
-def run(script: str) -> str:
-    """Run a script without any variable that configures Ray."""
+def run(script: str, *, code: int = 0) -> str:
+    """Run a script without any variable that configures Ray; it must end with the exit code."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
     done = subprocess.run(
         [sys.executable, "-c", script],
@@ -76,12 +94,17 @@ def run(script: str) -> str:
         timeout=240,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == code, done.stderr
     return done.stdout
 
 
 def test_ray_starts_on_first_use_and_stops_with_the_provider() -> None:
     assert run(STARTS_AND_STOPS).endswith("fine\n")
+
+
+@pytest.mark.slow
+def test_a_signal_while_ray_starts_does_not_abort_the_process() -> None:
+    run(IS_SIGNALLED_WHILE_RAYS_HANDLER_IS_IN_PLACE, code=143)
 
 
 @pytest.mark.slow
