@@ -9,8 +9,9 @@ schedules:    schedules of the deployment of redistill
 schedule_settings: what a schedule starts, in the store
 artifacts:    progress and results shown in Prefect
 api:          connection to a server
+temporary_server: a server for one command
 
 Prefect takes seconds to import and reads its settings when it is imported. So only `prefect_flow`
-and `artifacts`, which run inside a flow, import it at the top; the other files import it inside
-functions, after `api.set_defaults`.
+and `artifacts`, which run inside a flow, and `temporary_server` import it at the top; the other
+files import it inside functions, after `api.set_defaults`.
 """

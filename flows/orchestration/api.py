@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -16,7 +13,6 @@ from distill_core.errors import ClusterError, ConfigError
 if TYPE_CHECKING:
     from httpx import HTTPStatusError
     from prefect.client.orchestration import SyncPrefectClient
-    from prefect.server.api.server import SubprocessASGIServer
 
 STARTUP_SECONDS = 120  # a cold database on a busy laptop takes 20 s
 VERSION_PATH = "/admin/version"  # each server has it, behind the password
@@ -49,53 +45,16 @@ def connected() -> Iterator[None]:
         ClusterError: it does not answer, or the temporary server did not start.
     """
     set_defaults()
-    from prefect.settings import PREFECT_API_URL, temporary_settings
+    from prefect.settings import PREFECT_API_URL
 
     if PREFECT_API_URL.value():
         check_server()
         yield
         return
-    from prefect.logging.handlers import APILogHandler
-    from prefect.server.api.server import SubprocessASGIServer
+    from flows.orchestration.temporary_server import temporary_server
 
-    log = Path(tempfile.gettempdir()) / f"distill-prefect-{os.getpid()}.log"
-    server = SubprocessASGIServer()
-    try:
-        _start(server, log)
-        with temporary_settings({PREFECT_API_URL: server.api_url}):
-            try:
-                yield
-            finally:
-                APILogHandler().flush()  # while the server still runs
-                log.unlink(missing_ok=True)
-    finally:
-        server.stop()
-
-
-def _start(server: SubprocessASGIServer, log: Path) -> None:
-    """Start a server with its standard error in a log file, away from the terminal."""
-    try:
-        with _stderr_into(log), _interrupts_held():
-            server.start(timeout=STARTUP_SECONDS)
-    except RuntimeError as error:
-        raise ClusterError(
-            f"Prefect: the temporary server did not start ({error}). Read {log}, check the usual "
-            "causes with `distill doctor`, or run without Prefect with --local."
-        ) from None
-
-
-@contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Block Ctrl-C, here and for good in children that are started meanwhile.
-
-    A terminal sends it to all processes at once, but the server has to record how the flow run
-    ended.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
+    with temporary_server(STARTUP_SECONDS):
         yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def check_server() -> None:
@@ -211,16 +170,3 @@ def _refusal(error: HTTPStatusError) -> str:
         detail = answer.get("detail") or answer.get("exception_detail") or answer
         return f"the server refused the request ({code}): {detail}"
     return f"the server answered {code} to {error.request.method} {error.request.url.path}."
-
-
-@contextmanager
-def _stderr_into(path: Path) -> Iterator[None]:
-    """Send file descriptor 2 of this process, and of children started meanwhile, to a file."""
-    saved = os.dup(2)
-    try:
-        with path.open("ab") as log:
-            os.dup2(log.fileno(), 2)
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
