@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING
 
 from distill_core.errors import RunIncomplete, ShardsFailed
@@ -199,12 +201,16 @@ def _check_server(execution: Execution) -> None:
 
 def _complete(run: Run, execution: Execution, selection: ShardSelection | None = None) -> RunStatus:
     """Complete a run; if shards failed, print them on stderr before the error goes on."""
+    from flows.commands import summary
     from flows.orchestration import launch
     from flows.status import status, tables
     from tasks.pools.signals import terminable
+    from tasks.pools.supervision import supervised
 
+    notice = partial(summary.print_interruption, run)
+    supervision = nullcontext() if execution.local else supervised()
     try:
-        with terminable(until_exit=True):
+        with terminable(until_exit=True, notice=notice), supervision:
             return launch.complete_run(run, execution, selection)
     except ShardsFailed:
         print(*map(sanitised, tables.failures(status.run_status(run))), sep="\n", file=sys.stderr)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import asdict
+from signal import Signals
 from typing import TYPE_CHECKING, Any
 
 from distill_core.config.schema import RunConfig
@@ -42,6 +43,15 @@ def print_outcome(run: Run, status: RunStatus) -> None:
         data.note,
         f"expected: {run.config.expected}",
         f"report: {_place(run, data.report)}",
+    )
+
+
+def print_interruption(run: Run, number: Signals) -> None:
+    """Print on stderr that a signal stops the run, and how to continue it."""
+    print(
+        f"distill: {number.name}: stopping. Committed shards are kept; continue with "
+        f"`distill resume {run.name} --store {run.store.url}`. Press Ctrl-C to stop at once.",
+        file=sys.stderr,
     )
 
 
