@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from distill_core.errors import DataError, DistillError, StorageError
 from distill_core.storage.store import Store
-from tasks.gc.grammar import DATASETS, DESCRIPTION, RUNS, recognise
+from tasks.gc.grammar import DATASETS, DESCRIPTION, RUNS, SCHEDULES, recognise
 from tasks.gc.recorded_plan import Ref, SharedIndices, listed_in
 from tasks.gc.run_references import references_of
 from tasks.run import Run, read_run
@@ -17,6 +18,7 @@ from tasks.series import Version, version_of
 from tasks.stages.inputs import NotReady, dataset_of
 
 PUBLISHED = "published"
+_KEY = re.compile(rb"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
 RECORD_FOLDERS = ("", "drivers", "events", "failed", "report")  # in the folder of a run
 
 
@@ -41,7 +43,8 @@ class References:
 def find_references(store: Store) -> References:
     """Return the references of every run and release of a store.
 
-    A release refers to the shards of the manifests in its folder; for runs, see `run_references`.
+    A release refers to the shards of the manifests in its folder, a schedule to the teachers that
+    its settings name; for runs, see `run_references`.
 
     Raises:
         DataError: a run cannot be read, so its references are unknown.
@@ -63,12 +66,20 @@ def find_references(store: Store) -> References:
     for release in store.folders(PUBLISHED):
         with _readable(f"{PUBLISHED}/{release}"):
             listed |= listed_in(store, f"{PUBLISHED}/{release}")[1]
+    listed |= set(_teachers_of_schedules(store))
     return References(frozenset(listed), frozenset(planned), frozenset(names), held)
 
 
 def find_dataset_references(store: Store) -> References:
     """Return the datasets that runs and their previous versions name; this needs no plan."""
     return _datasets(_runs(store))
+
+
+def _teachers_of_schedules(store: Store) -> Iterator[Ref]:
+    """Yield the teachers that the settings of schedules may name, damaged settings included."""
+    for file in store.files(SCHEDULES):
+        if file.regular:
+            yield from (("squeeze", key.decode()) for key in _KEY.findall(store.read(file.path)))
 
 
 def _datasets(runs: Iterable[Run]) -> References:

@@ -417,3 +417,13 @@ def test_a_damaged_description_keeps_its_dataset(run: Run) -> None:
     done = gc(run.store)
     assert [item.path for item in done.kept] == [f"datasets/{dataset}/index.json"]
     assert before <= paths(run.store)
+
+
+def test_a_teacher_that_only_a_schedule_names_is_kept(run: Run) -> None:
+    (teacher,) = (job.key for job in jobs(run, "squeeze"))
+    run.store.put("schedules/new-run/weekly.yaml", f"squeeze: {{reuse: {teacher}}}".encode())
+    drop(run)
+    removed = {item.path for item in gc(run.store).removed}
+    assert removed
+    assert not any(teacher in path for path in removed)
+    assert run.store.exists(f"squeeze/_done/{teacher}.json")
