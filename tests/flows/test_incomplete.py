@@ -15,19 +15,19 @@ from flows.runs.redistill import Outcome
 from tasks.execution import Execution
 from tasks.run import Run
 from tests.support.cli import Distill
-from tests.support.fabricate import finished_run
+from tests.support.fabricate import finished_run, marker_path
 
 LINE = (
-    "distill: runs/tiny: incomplete, although every stage was run: ingest has 0 of 1 shards. Run "
+    "distill: runs/tiny: incomplete, although every stage was run: posttrain has 5 of 6 shards. Run "
     "`distill resume tiny`; if this repeats, check the store with `distill doctor --store {url}`.\n"
 )
 
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Return a run that lacks a record, on a store that does not show what a pass writes."""
+    """Return a run that lacks a shard, on a store that does not show what a pass writes."""
     made = finished_run(tmp_path)
-    made.store.delete(made.path("ingest.json"))
+    made.store.delete(marker_path(made, "posttrain"))
     monkeypatch.setattr(pipeline, "run_local", lambda *_: None)
     return made
 
@@ -52,7 +52,7 @@ def test_the_json_of_an_incomplete_run_is_printed_before_the_error(
 ) -> None:
     output = distill("resume", "tiny", "--json", "--local", "--store", run.store.url)
     assert output.code == 1
-    assert json.loads(output.out)["stages"][0]["done"] == 0
+    assert json.loads(output.out)["stages"][-1]["done"] == 5
     assert len(output.err.splitlines()) == 1
 
 
