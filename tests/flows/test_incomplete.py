@@ -18,8 +18,9 @@ from tests.support.cli import Distill
 from tests.support.fabricate import finished_run, marker_path
 
 LINE = (
-    "distill: runs/tiny: incomplete, although every stage was run: posttrain has 5 of 6 shards. Run "
-    "`distill resume tiny`; if this repeats, check the store with `distill doctor --store {url}`.\n"
+    "distill: runs/tiny: incomplete, although every stage was run: posttrain has 5 of 6 shards. "
+    "Run `distill resume tiny`; if this repeats, check the store with "
+    "`distill doctor --store {url}`.\n"
 )
 
 

@@ -167,12 +167,13 @@ def test_the_traceback_of_a_bug_holds_no_credentials(
     def broken(*_: object) -> None:
         raise ZeroDivisionError(f"no answer from {SECRET}")
 
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     monkeypatch.setattr("distill_core.config.load.load_run", broken)
     monkeypatch.setattr(sys, "argv", ["distill", "plan", "x"])
-    with pytest.raises(ZeroDivisionError) as bug:
+    monkeypatch.setenv("DISTILL_TRACEBACK", "1")
+    with pytest.raises(SystemExit) as end:
         cli.main()
-    sys.excepthook(bug.type, bug.value, bug.tb)
     printed = capsys.readouterr().err
+    assert end.value.code == 1
+    assert "Traceback" in printed
     assert "ZeroDivisionError: no answer from s3://***@bucket/x" in printed
     assert "hu/sh" not in printed

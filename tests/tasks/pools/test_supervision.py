@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import psutil
 import pytest
 
+from tasks.pools import supervision
 from tasks.pools.supervision import VARIABLE, marked, supervised
 from tests.support.stopping import is_alive
 from tests.support.waiting import wait_until
@@ -172,6 +173,9 @@ def test_processes_are_marked_only_in_the_block(
     nested: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
+    # A test before may have left a pool open, which supervises this process.
+    monkeypatch.setattr(supervision, "_supervisor", None)
+    monkeypatch.setattr(supervision, "_depth", 0)
     with marked():
         assert VARIABLE not in os.environ
     with supervised():
