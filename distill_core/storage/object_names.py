@@ -23,6 +23,7 @@ from distill_core.storage.markers import MARKER_SUFFIX
 
 POINTER = "pointer.json"
 HEX = r"[0-9a-f]{32}"
+MENTIONED = re.compile(rb"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")  # keys and tokens in bytes
 SUFFIXES = (
     "parquet",
     "trace.json",

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from distill_core.errors import DataError, ShardError
 from distill_core.storage.markers import Marker
-from distill_core.storage.object_names import data_attempt
+from distill_core.storage.object_names import MENTIONED, data_attempt
 from distill_core.storage.shard_store import ShardStore
 
 READERS = 16  # markers that are read at once
-_MENTIONED = re.compile(rb"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")  # keys and tokens
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ class CheckedMarkers:
             data = self._shard_store.store.read(path)
         except DataError:
             return _Verdict(None)  # deleted since it was listed
-        mentions = frozenset(match.decode() for match in _MENTIONED.findall(data))
+        mentions = frozenset(match.decode() for match in MENTIONED.findall(data))
         try:
             marker = Marker.from_json(data, where=path)
         except (ShardError, RecursionError) as error:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from distill_core.errors import DataError, DistillError, StorageError
+from distill_core.storage.object_names import MENTIONED
 from distill_core.storage.store import Store
 from tasks.gc.grammar import DATASETS, DESCRIPTION, RUNS, SCHEDULES, recognise
 from tasks.gc.recorded_plan import Ref, SharedIndices, listed_in
@@ -18,7 +18,6 @@ from tasks.series import Version, version_of
 from tasks.stages.inputs import NotReady, dataset_of
 
 PUBLISHED = "published"
-_KEY = re.compile(rb"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
 RECORD_FOLDERS = ("", "drivers", "events", "failed", "report")  # in the folder of a run
 
 
@@ -79,7 +78,9 @@ def _teachers_of_schedules(store: Store) -> Iterator[Ref]:
     """Yield the teachers that the settings of schedules may name, damaged settings included."""
     for file in store.files(SCHEDULES):
         if file.regular:
-            yield from (("squeeze", key.decode()) for key in _KEY.findall(store.read(file.path)))
+            yield from (
+                ("squeeze", key.decode()) for key in MENTIONED.findall(store.read(file.path))
+            )
 
 
 def _datasets(runs: Iterable[Run]) -> References:
