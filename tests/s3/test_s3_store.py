@@ -121,7 +121,7 @@ def test_no_letter_of_a_name_is_lost_where_the_bucket_lists_another_spelling(
 ) -> None:
     s3_store.put("train/cat/1.png", b"x")
     fs, root = open_filesystem(s3_store.url)
-    assert RemoteFolder("x", fs, root).files("train") == ["train/cat/1.png"]
+    assert RemoteFolder("x", fs, root).files("train").paths == ["train/cat/1.png"]
     with pytest.raises(DataError, match="not below the folder"):
         RemoteFolder("x", fs, root.replace("/", "//")).files("train")
 
