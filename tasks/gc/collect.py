@@ -28,6 +28,7 @@ from distill_core.storage.identity import find_identity
 from distill_core.storage.listing import StoredFile
 from distill_core.storage.store import Store
 from tasks.gc.clock import store_time
+from tasks.gc.grammar import DATASETS
 from tasks.gc.kind_files import Garbage
 from tasks.gc.marker_check import Kept
 from tasks.gc.references import References, find_dataset_references, find_references
@@ -123,8 +124,8 @@ def remove(
     store: Store, garbage: Sequence[Garbage], *, progress: Progress = silent
 ) -> tuple[Garbage, ...]:
     """Remove garbage in two passes; return what is removed, without what a new run refers to."""
-    datasets = [item for item in garbage if item.entry and item.kind == "datasets"]
-    others = [item for item in garbage if item.entry and item.kind != "datasets"]
+    datasets = [item for item in garbage if item.entry and item.kind == DATASETS]
+    others = [item for item in garbage if item.entry and item.kind != DATASETS]
     # Datasets come second: the plan of a run needs their descriptions.
     references = (
         _remove_entries(store, others, find_references),

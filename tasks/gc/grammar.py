@@ -27,7 +27,6 @@ DATASETS = "datasets"
 DESCRIPTION = "index.json"
 RUNS = "runs"
 SCHEDULES = "schedules"
-SCHEDULES = "schedules"
 Role = Literal["marker", "data", "checkpoint", "dataset", "probe", "record", "identity"]
 
 _STAGE = r"[a-z_]+(?:-[1-9]\d*)?"
@@ -44,7 +43,6 @@ _RECORDS = (
 )
 _RUN_RECORD = re.compile(rf"{RUNS}/[^/]+/(?:{'|'.join(_RECORDS)})")
 _SCHEDULE = re.compile(rf"{SCHEDULES}/[^/]+/[^/]+\.yaml")
-_SETTINGS = re.compile(rf"{SCHEDULES}/[^/]+/[^/]+\.yaml")
 _DATASET = re.compile(
     rf"{DATASETS}/([a-z0-9][a-z0-9_-]*-[0-9a-f]{{12}})/"
     rf"(?:{re.escape(DESCRIPTION)}|index/(?:train|test)-[0-9a-f]{{16}}\.parquet)"

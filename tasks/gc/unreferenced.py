@@ -146,7 +146,7 @@ def _dataset(dataset: str, files: Sequence[Named]) -> Iterator[Garbage]:
     since = max(file.modified for file, _ in files)
     for file, name in files:
         yield Garbage(
-            "datasets", file.path, file.bytes, since, (DATASETS, dataset), entry=name.entry
+            DATASETS, file.path, file.bytes, since, (DATASETS, dataset), entry=name.entry
         )
 
 
