@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from distill_core.config.addresses import check_config
@@ -92,10 +92,14 @@ def planned_run(config: RunConfig, store: Store, name: str | None = None) -> Run
 
     Raises:
         ConfigError: a name that is not allowed.
+        DataError: it is registered, but its run.yaml was damaged or edited.
     """
     if name is None:
         name = default_name(config)
-    return Run(check_name("run", name), config, store)
+    run = Run(check_name("run", name), config, store)
+    if not store.exists(run.path(FILE)):
+        return run
+    return replace(run, sealed=read_run(store, run.name).sealed)
 
 
 def open_run(store: Store, name: str) -> Run:
@@ -120,6 +124,10 @@ def read_run(store: Store, name: str) -> Run:
     path = f"runs/{name}/{FILE}"
     if not store.exists(path):
         check_exists(store)
+        if name in store.folders("runs"):
+            raise ConfigError(
+                f"{store.uri(path)}: no such object, but there is a folder of this name. {REMEDY}"
+            )
         raise ConfigError(f"{store.url}: no run named {name!r}. Its runs: {_known(store)}.")
     data, where = store.read(path), store.uri(path)
     sealed = check_seal(data, where=where, remedy=REMEDY)

@@ -17,7 +17,7 @@ from distill_core.data.index import DatasetIndex
 from distill_core.data.index_files import load_index
 from distill_core.errors import ConfigError
 from distill_core.naming.names import check_name
-from distill_core.storage.records import parse_json, seal_json
+from distill_core.storage.records import check_seal, need_seal, parse_json, seal_json
 from distill_core.storage.store import Store
 from tasks.policy import TeacherPolicy
 from tasks.run import Run, read_run
@@ -102,7 +102,11 @@ def version_of(run: Run) -> Version | None:
     path = run.path(FILE)
     if not run.store.exists(path):
         return None
-    return Version.from_json(run.store.read(path), where=run.store.uri(path))
+    data, where = run.store.read(path), run.store.uri(path)
+    version = Version.from_json(data, where=where)
+    if run.sealed and not check_seal(data, where=where, remedy=REMEDY):
+        need_seal("", where=where, remedy=REMEDY)
+    return version
 
 
 def claim(run: Run, version: Version) -> None:

@@ -25,7 +25,7 @@ from distill_core.storage.records import parse_json, seal_json
 from distill_core.storage.store import Store
 
 SPLITS: tuple[Split, ...] = ("train", "test")
-REMEDY = "Delete it and ingest the dataset again."
+REMEDY = "Delete it and run `distill resume`, which ingests the dataset again."
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class StoredTables(Mapping[Split, pa.Table]):
         if sha256(data) != stated.sha256:
             raise DataError(
                 f"{where}: {len(data)} bytes do not match index.json. Delete the folder "
-                f"{self._store.uri(f'datasets/{self._dataset}')} and ingest the dataset again."
+                f"{self._store.uri(f'datasets/{self._dataset}')} and run `distill resume`."
             )
         with open_parquet(data, where=where, columns=IDENTITY) as opened:
             table = opened.read()
@@ -148,8 +148,11 @@ def check_index(store: Store, dataset: str) -> None:
 
 
 def commit_index(store: Store, index: DatasetIndex) -> None:
-    """Write the tables under content-based names, then index.json, unless it exists already."""
-    if store.exists(description_path(index.id)):
+    """Write the tables under content-based names, then index.json, unless they exist already.
+
+    Files of this index that were damaged or deleted since are written again.
+    """
+    if _is_sound(store, index.id):
         return
     files = {}
     for split in SPLITS:
@@ -169,7 +172,17 @@ def commit_index(store: Store, index: DatasetIndex) -> None:
         "test_fingerprint": index.test_fingerprint,
         "files": {split: asdict(file) for split, file in files.items()},
     }
-    store.create(description_path(index.id), seal_json(description))
+    store.put(description_path(index.id), seal_json(description))  # equal, whoever writes it
+
+
+def _is_sound(store: Store, dataset: str) -> bool:
+    if not store.exists(description_path(dataset)):
+        return False
+    try:
+        load_index(store, dataset)
+    except DataError:
+        return False
+    return True
 
 
 def description_path(dataset: str) -> str:
@@ -185,12 +198,12 @@ def _check_tables(store: Store, dataset: str, stored: _Description) -> None:
         if path not in sizes:
             raise DataError(
                 f"{store.uri(path)}: no such object, but index.json lists it. Delete the folder "
-                f"{store.uri(f'datasets/{dataset}')} and ingest the dataset again."
+                f"{store.uri(f'datasets/{dataset}')} and run `distill resume`."
             )
         if file.bytes not in (-1, sizes[path]):
             raise DataError(
                 f"{store.uri(path)}: {sizes[path]} bytes, index.json states {file.bytes}. Delete "
-                f"the folder {store.uri(f'datasets/{dataset}')} and ingest the dataset again."
+                f"the folder {store.uri(f'datasets/{dataset}')} and run `distill resume`."
             )
 
 

@@ -16,7 +16,7 @@ from pydantic import ConfigDict, TypeAdapter
 
 from distill_core.errors import DataError
 from distill_core.storage.markers import Marker
-from distill_core.storage.records import BLANK, NAME, parse_json, seal
+from distill_core.storage.records import BLANK, NAME, need_seal, parse_json, seal
 from distill_core.storage.store import Store
 
 VERSION = 1
@@ -73,14 +73,21 @@ class Manifest:
         return seal(head + ', "entries": [\n' + ",\n".join(lines) + "\n]}\n")
 
     @classmethod
-    def from_json(cls, data: bytes, *, where: str = "manifest") -> Manifest:
+    def from_json(cls, data: bytes, *, where: str = "manifest", sealed: bool = False) -> Manifest:
         """Parse a stored manifest.
+
+        Args:
+            data: the whole manifest.
+            where: its address, for messages.
+            sealed: whether it must have a digest, since its run has one.
 
         Raises:
             DataError: it is not a manifest, has another version, or was changed since it was
                 written.
         """
         stored = parse_json(_STORED, data, where=where, what="a manifest", remedy=REMEDY)
+        if sealed:
+            need_seal(stored.record_sha256, where=where, remedy=REMEDY)
         return cls(stored.stage, stored.entries, stored.missing, stored.numerics)
 
 
@@ -110,8 +117,14 @@ def save_manifest(store: Store, run: str, manifest: Manifest) -> None:
     store.put(manifest_path(run, manifest.stage), manifest.to_json())
 
 
-def load_manifest(store: Store, run: str, stage: str) -> Manifest | None:
+def load_manifest(store: Store, run: str, stage: str, *, sealed: bool = False) -> Manifest | None:
     """Return the manifest of a stage of a run, or None if the stage is not done.
+
+    Args:
+        store: the store.
+        run: name of the run.
+        stage: name of the manifest.
+        sealed: whether it must have a digest, since its run has one.
 
     Raises:
         DataError: it is damaged, or belongs to another stage.
@@ -120,7 +133,7 @@ def load_manifest(store: Store, run: str, stage: str) -> Manifest | None:
     if not store.exists(path):
         return None
     where = store.uri(path)
-    manifest = Manifest.from_json(store.read(path), where=where)
+    manifest = Manifest.from_json(store.read(path), where=where, sealed=sealed)
     if manifest.stage != stage:
         raise DataError(
             f"{where}: a manifest of stage {manifest.stage!r}, expected {stage!r}. {REMEDY}"

@@ -70,6 +70,19 @@ def check_seal(data: bytes, *, where: str, remedy: str, error: type[DataError] =
     return True
 
 
+def need_seal(digest: str, *, where: str, remedy: str) -> None:
+    """Refuse a record without a digest where every writer gives it one.
+
+    Raises:
+        DataError: it has none.
+    """
+    if not digest:
+        raise DataError(
+            f"{where}: has no {NAME}, but its run was registered by a version that writes it, so "
+            f"it was edited. {remedy}"
+        )
+
+
 def parse_json(
     kind: TypeAdapter[T],
     data: bytes,

@@ -7,29 +7,34 @@ markers, files with markers, and the index with its id.
 from __future__ import annotations
 
 import io
+import json
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
 import pyarrow.parquet as pq
 
-from distill_core.errors import DataError, DistillError
+from distill_core.errors import DataError, DistillError, StorageError
 from distill_core.progress import Progress, silent
 from distill_core.storage.digest import sha256
 from distill_core.storage.manifest import Manifest, ManifestEntry, load_manifest, manifest_path
-from distill_core.storage.markers import FileInfo
+from distill_core.storage.markers import FileInfo, Marker
 from distill_core.storage.row_groups import PARQUET_ERRORS
 from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.store import Store
 from flows import units
 from flows.maintenance.verify_records import Damage, check_plan, check_records
 from flows.progress.display import display
+from tasks.gc.run_references import PLAN_ERRORS
 from tasks.run import Run
 from tasks.stages.dataset_record import FILE as DATASET
 from tasks.stages.names import StageId
 from tasks.stages.plan import manifests_of
 from tasks.stages.table import stages_of
+
+RESULT = "result.json"  # the file of a student's results, which its marker repeats
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,9 @@ def verify_run(run: Run, *, progress: Progress = silent) -> Verdict:
         progress(done, sum(files))
     try:
         damage.extend(check_plan(run, present))
-    except DataError as error:
+    except PLAN_ERRORS as error:
+        if isinstance(error, StorageError):
+            raise
         if not damage:  # otherwise the damaged file is named already
             damage.append(Damage(run.path(), f"the plan of the run cannot be made: {error}"))
     return Verdict(len(files), sum(files), len(entries), tuple(damage), missing)
@@ -114,8 +121,10 @@ def check_entry(
         return
     for problem in _differences(entry, ManifestEntry.of(marker)):
         yield Damage(manifest, f"shard {entry.shard}: {problem}")
-    for info in marker.files:
-        yield from _check_file(shard_store.store, info, rows=marker.rows)
+    damage = [
+        each for info in marker.files for each in _check_file(shard_store.store, info, marker.rows)
+    ]
+    yield from damage or _check_summary(shard_store, marker)
 
 
 def _differences(listed: ManifestEntry, marked: ManifestEntry) -> Iterator[str]:
@@ -135,7 +144,17 @@ def _differences(listed: ManifestEntry, marked: ManifestEntry) -> Iterator[str]:
             yield f".{suffix} file of {actual} in the manifest, of {expected} in its marker"
 
 
-def _check_file(store: Store, info: FileInfo, *, rows: int) -> Iterator[Damage]:
+def _check_summary(shard_store: ShardStore, marker: Marker) -> Iterator[Damage]:
+    """Compare the results in the marker of a student with those in its file."""
+    if not any(info.suffix == RESULT for info in marker.files):
+        return
+    result, path = json.loads(shard_store.load(marker, RESULT)), shard_store.marker_path(marker.key)
+    differing = [name for name in result if result[name] != marker.summary.get(name)]
+    if differing:
+        yield Damage(path, f"its summary differs from its .{RESULT} file in {differing[0]!r}")
+
+
+def _check_file(store: Store, info: FileInfo, rows: int) -> Iterator[Damage]:
     try:
         data = store.read(info.path)
     except DistillError as error:
@@ -190,10 +209,9 @@ def _manifests(run: Run) -> tuple[dict[StageId, Manifest], tuple[str, ...], list
     present: dict[StageId, Manifest] = {}
     missing: list[str] = [] if run.store.exists(run.path(DATASET)) else ["ingest"]
     damage: list[Damage] = []
-    names = (name for stage in stages_of(run.config) for name in manifests_of(run, stage))
-    for name in names:
+    for name in _names(run):
         try:
-            manifest = load_manifest(run.store, run.name, str(name))
+            manifest = load_manifest(run.store, run.name, str(name), sealed=run.sealed)
         except DataError as error:
             damage.append(Damage(manifest_path(run.name, str(name)), str(error)))
             continue
@@ -202,3 +220,10 @@ def _manifests(run: Run) -> tuple[dict[StageId, Manifest], tuple[str, ...], list
         else:
             present[name] = manifest
     return present, tuple(missing), damage
+
+
+def _names(run: Run) -> Iterator[StageId]:
+    """Yield the manifests of a run, but not those that depend on a damaged record."""
+    for stage in stages_of(run.config):
+        with suppress(DataError):  # of the dataset; it is reported by itself
+            yield from manifests_of(run, stage)

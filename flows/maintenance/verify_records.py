@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatch
 
 from distill_core.data.index_files import check_index, description_path
 from distill_core.errors import DataError
@@ -12,6 +11,9 @@ from distill_core.storage.identity import PATH as IDENTITY
 from distill_core.storage.identity import find_identity
 from distill_core.storage.manifest import Manifest, manifest_path
 from distill_core.storage.records import check_seal
+from tasks.gc.grammar import recognise
+from tasks.gc.recorded_plan import MANIFEST_SUFFIX
+from tasks.run import FILE as RUN
 from tasks.run import Run
 from tasks.runs.stage_status import difference, has_current_keys
 from tasks.series import FILE as VERSION
@@ -22,15 +24,6 @@ from tasks.stages.inputs import NotReady
 from tasks.stages.names import StageId
 from tasks.stages.plan import JobPlan
 
-# The files of a run that nothing is computed from; other files in its folder are not ours.
-ADVISORY = (
-    "drivers/*.json",
-    "events/*.jsonl",
-    "failed/*.json",
-    "report/index.html",
-    "diff.json",
-    "diff.md",
-)
 REWRITE = "Delete it: it is for people, and nothing is computed from it."
 
 
@@ -54,9 +47,11 @@ def check_records(run: Run) -> Iterator[Damage]:
         yield Damage(IDENTITY, str(error))
     yield from _dataset(run)
     try:
-        version_of(run)
+        version = version_of(run)
     except DataError as error:
         yield Damage(run.path(VERSION), str(error))
+    else:
+        yield from () if version is None else _index(run, version.dataset)
     yield from _advisory(run)
 
 
@@ -67,10 +62,19 @@ def _dataset(run: Run) -> Iterator[Damage]:
         yield Damage(run.path(DATASET), str(error))
         return
     if record is not None:
-        try:
-            check_index(run.store, record.dataset)
-        except DataError as error:
-            yield Damage(description_path(record.dataset), str(error))
+        yield from _index(run, record.dataset)
+    elif any(name.endswith(MANIFEST_SUFFIX) for name in run.store.names(run.path())):
+        problem = (
+            f"is missing, although later stages are complete. Run `distill resume {run.name}`."
+        )
+        yield Damage(run.path(DATASET), problem)
+
+
+def _index(run: Run, dataset: str) -> Iterator[Damage]:
+    try:
+        check_index(run.store, dataset)
+    except DataError as error:
+        yield Damage(description_path(dataset), str(error))
 
 
 def check_plan(run: Run, manifests: Mapping[StageId, Manifest]) -> Iterator[Damage]:
@@ -91,20 +95,26 @@ def check_plan(run: Run, manifests: Mapping[StageId, Manifest]) -> Iterator[Dama
             continue  # the manifest that is missing is reported
         for name, part in jobs.items():
             manifest = manifests.get(name)
-            if manifest is None or not has_current_keys(manifest):
+            if manifest is None:
                 continue
             expected = [(job.shard, job.key) for job in part if job.shard not in manifest.missing]
-            if [(entry.shard, entry.key) for entry in manifest.entries] != expected:
+            found = [(entry.shard, entry.key) for entry in manifest.entries]
+            if not has_current_keys(manifest):  # with other numerics, only the names are the same
+                expected, found = (
+                    [(shard, "") for shard, _ in pairs] for pairs in (expected, found)
+                )
+            if found != expected:
                 problem = difference(run, manifests, {name: part})
                 yield Damage(manifest_path(run.name, str(name)), problem)
 
 
 def _advisory(run: Run) -> Iterator[Damage]:
     """Yield the files for people that were changed; those of older versions have no digest."""
-    folder = run.path("")
+    records = {run.path(name) for name in (RUN, VERSION, DATASET)}
     for file in run.store.files(run.path()):
-        if not any(fnmatch(file.path.removeprefix(folder), pattern) for pattern in ADVISORY):
-            continue
+        name = recognise(file.path)
+        if name is None or file.path in records or file.path.endswith(MANIFEST_SUFFIX):
+            continue  # a file of somebody else, or a record that is checked above
         yield from _sealed(run, file.path)
 
 

@@ -97,9 +97,9 @@ class _Request:
 
     config: RunConfig
     store: Store
-    series: str
     policy: TeacherPolicy
     history: tuple[Run, ...]
+    name: str  # of the next version; taken with the history, so that two at once meet in `claim`
     base: Run | None  # the last version that has its results
     index: DatasetIndex  # with the class ids of the base
 
@@ -133,6 +133,12 @@ class _Request:
         run = self._interrupted(config, version) or self._register(config, version)
         if not stage_status(run, StageId("ingest")).complete:
             record_dataset(run, self.index)
+        if (other := dataset_of(run)) != self.index.id:
+            raise ConfigError(
+                f"runs/{run.name}: another re-distillation of this series, with dataset {other} in "
+                f"place of {self.index.id}, started at the same time. Run this one again when the "
+                "other is complete."
+            )
         return run
 
     def _interrupted(self, config: RunConfig, version: Version | None) -> Run | None:
@@ -144,7 +150,7 @@ class _Request:
 
     def _register(self, config: RunConfig, version: Version | None) -> Run:
         pipeline.check_store(self.store)
-        run = Run(next_name(self.store, self.series), config, self.store)
+        run = Run(self.name, config, self.store)
         if version is not None:
             claim(run, version)
         return create_run(config, self.store, run.name)
@@ -154,7 +160,7 @@ def _index(
     config: RunConfig, store: Store, series: str, policy: TeacherPolicy, execution: Execution
 ) -> _Request:
     """Index the current dataset with the class ids of the previous version."""
-    history = versions_of(store, series)
+    history, name = versions_of(store, series), next_name(store, series)
     base = next((run for run in reversed(history) if run_status(run).has_manifest), None)
     before = None if base is None else load_index(store, dataset_of(base))
     if before is not None and policy == "keep":
@@ -171,7 +177,7 @@ def _index(
     )
     with display() as progress:
         index = ingest_observed(config, store, before, progress)
-    return _Request(config, store, series, policy, history, base, index)
+    return _Request(config, store, policy, history, name, base, index)
 
 
 def refuse_added(data: DataConfig, before: DatasetIndex) -> None:

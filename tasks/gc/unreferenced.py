@@ -27,7 +27,9 @@ from tasks.gc.grammar import (
 )
 from tasks.gc.kind_files import Garbage, KindFiles, Named
 from tasks.gc.marker_check import Kept
-from tasks.gc.references import References, find_references
+from tasks.gc.recorded_plan import MANIFEST_SUFFIX
+from tasks.gc.references import PUBLISHED, References, find_references
+from tasks.run import FILE as RUN_FILE
 from tasks.stages.table import sharded_kinds
 
 KINDS: Mapping[str, str] = {
@@ -72,6 +74,7 @@ def find_garbage(store: Store, before: datetime) -> Findings:
     uploads = [upload for upload in store.uploads() if recognise(upload.path)]
     shard_stores = [ShardStore(store, kind) for kind in kinds]
     finished = [shard_store.done() for shard_store in shard_stores]
+    _refuse_misplaced_records(store, listed)
     references = find_references(store)
 
     sorted_files = _Sorted(listed)
@@ -98,6 +101,30 @@ def find_garbage(store: Store, before: datetime) -> Findings:
     garbage += [item for item in datasets if isinstance(item, Garbage)]
     kept += [item for item in datasets if isinstance(item, Kept)]
     return Findings(tuple(garbage), tuple(sorted_files.foreign), tuple(kept))
+
+
+def _refuse_misplaced_records(store: Store, listed: Iterable[StoredFile]) -> None:
+    """Refuse a store in which a run or a release was moved where its references are not read.
+
+    Raises:
+        DataError: names the first record.
+    """
+    misplaced = [
+        file.path
+        for file in listed
+        if file.path.endswith((f"/{RUN_FILE}", MANIFEST_SUFFIX)) and recognise(file.path) is None
+    ]
+    ours = {*sharded_kinds(), DATASETS, PROBES, RUNS, SCHEDULES, PUBLISHED}
+    for top in (name for name in store.folders("") if name not in ours):
+        folders = (top, *(f"{top}/{name}" for name in store.folders(top)))
+        records = (f"{folder}/{RUN_FILE}" for folder in folders)
+        misplaced += [path for path in records if store.exists(path)]
+    if misplaced:
+        raise DataError(
+            f"{store.uri(misplaced[0])}: the record of a run in a place where runs are not looked "
+            f"for, so what it refers to is unknown and nothing is removed. Move its folder back to "
+            f"{RUNS}/, or out of the store if you no longer need it."
+        )
 
 
 class _Sorted:
@@ -145,9 +172,7 @@ def _datasets(store: Store, files: Iterable[Named], references: References) -> l
 def _dataset(dataset: str, files: Sequence[Named]) -> Iterator[Garbage]:
     since = max(file.modified for file, _ in files)
     for file, name in files:
-        yield Garbage(
-            DATASETS, file.path, file.bytes, since, (DATASETS, dataset), entry=name.entry
-        )
+        yield Garbage(DATASETS, file.path, file.bytes, since, (DATASETS, dataset), entry=name.entry)
 
 
 def _damaged_description(

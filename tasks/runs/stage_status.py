@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from distill_core.data.index_files import description_path
 from distill_core.errors import DataError
 from distill_core.keys import NUMERICS, NUMERICS_OF_OLD_MANIFESTS
 from distill_core.storage.manifest import Manifest, load_manifest, manifest_path
@@ -62,7 +63,8 @@ def stage_status(run: Run, stage: StageId, plan: JobPlan | None = None) -> Stage
             config may have been edited.
     """
     if row_of(stage).record:
-        ingested = read_dataset_record(run) is not None
+        record = read_dataset_record(run)
+        ingested = record is not None and run.store.exists(description_path(record.dataset))
         waiting = () if ingested else (run.config.data.name,)
         return StageStatus(stage, 1, int(ingested), complete=ingested, pending=waiting)
     if not manifests_of(run, stage):
@@ -166,7 +168,7 @@ def _inherited(run: Run, manifest: StageId) -> tuple[str, ...]:
     before = manifests_of(run, stages[stages.index(manifest.stage) - 1])
     if len(manifests_of(run, manifest.stage)) > 1:
         before = tuple(name for name in before if name.image_set == manifest.image_set)
-    loaded = (load_manifest(run.store, run.name, str(name)) for name in before)
+    loaded = (load_manifest(run.store, run.name, str(name), sealed=run.sealed) for name in before)
     return missing_in(stored for stored in loaded if stored is not None)
 
 
@@ -183,6 +185,8 @@ def _agree(run: Run, stored: Mapping[StageId, Manifest], jobs: Jobs, done: Colle
 def manifests(run: Run, stage: StageId) -> dict[StageId, Manifest]:
     """Return the manifests of a stage; none unless every one of them exists."""
     names = manifests_of(run, stage)
-    stored = {name: load_manifest(run.store, run.name, str(name)) for name in names}
+    stored = {
+        name: load_manifest(run.store, run.name, str(name), sealed=run.sealed) for name in names
+    }
     complete = {name: manifest for name, manifest in stored.items() if manifest is not None}
     return complete if len(complete) == len(stored) else {}

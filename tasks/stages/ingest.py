@@ -9,13 +9,14 @@ import numpy as np
 from distill_core.config.schema import RunConfig
 from distill_core.data.index import DatasetIndex
 from distill_core.data.ingest import ingest
+from distill_core.errors import DataError
 from distill_core.selection.distinct import starts_from_whole_images, too_small
 from distill_core.storage.store import Store
 from tasks.jobs import Receipt
 from tasks.observer import Observer
 from tasks.run import Run
 from tasks.series import previous_index
-from tasks.stages.dataset_record import record_dataset
+from tasks.stages.dataset_record import FILE, read_dataset_record, record_dataset
 
 IMAGE_SETS = {
     "distilled": "the real images that the images start from",
@@ -24,8 +25,19 @@ IMAGE_SETS = {
 
 
 def run_ingest(run: Run, observer: Observer) -> None:
-    """Index the dataset of a run; a version of a series keeps the class ids of the one before."""
-    record_dataset(run, ingest_observed(run.config, run.store, previous_index(run), observer))
+    """Index the dataset of a run; a version of a series keeps the class ids of the one before.
+
+    Raises:
+        DataError: the index was deleted, and the dataset has changed since it was made.
+    """
+    before = read_dataset_record(run)
+    index = ingest_observed(run.config, run.store, previous_index(run), observer)
+    if before is not None and before.dataset != index.id:
+        raise DataError(
+            f"{run.store.uri(run.path(FILE))}: states dataset {before.dataset}, but the images are "
+            f"those of {index.id} now. Restore them, or register the config under another --name."
+        )
+    record_dataset(run, index)
 
 
 def ingest_observed(

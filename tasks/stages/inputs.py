@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NoReturn
 
 from distill_core.data.index import DatasetIndex
 from distill_core.data.index_files import open_index
-from distill_core.errors import ConfigError
+from distill_core.errors import ConfigError, DataError
 from distill_core.keys import ImageSet
 from distill_core.models.spec import TeacherSpec
 from distill_core.sharding import ClassShard, Group, ImageId, plan_shards
 from distill_core.storage.label_rows import choose_scheme
-from distill_core.storage.manifest import Manifest, load_manifest
+from distill_core.storage.manifest import Manifest, load_manifest, manifest_path
 from distill_core.storage.markers import Marker
 from distill_core.storage.shard_store import ShardStore
 from tasks.jobs import Job
@@ -86,9 +86,23 @@ class RunInputs:
 
     @cached_property
     def teachers(self) -> tuple[Marker, ...]:
-        """Return the markers of all teachers, by number."""
+        """Return the markers of all teachers, by number.
+
+        Raises:
+            DataError: the manifest lists another number of teachers than the config has.
+        """
         shard_store = ShardStore(self.run.store, "squeeze")
-        return tuple(_marker(shard_store, key) for key in self.keys(StageId("squeeze")))
+        keys, expected = self.keys(StageId("squeeze")), 1 + len(self.run.config.squeeze.pool)
+        if len(keys) != expected:
+            self._refuse_count(StageId("squeeze"), len(keys), expected)
+        return tuple(_marker(shard_store, key) for key in keys)
+
+    def _refuse_count(self, stage: StageId, found: int, expected: int) -> NoReturn:
+        path = self.run.store.uri(manifest_path(self.run.name, str(stage)))
+        raise DataError(
+            f"{path}: lists {found} shards, expected {expected}. Delete it and run `distill resume "
+            f"{self.run.name}`; finished shards are kept."
+        )
 
     def digests(self, teachers: Sequence[int]) -> tuple[str, ...]:
         """Return the sha256 of the weights of some teachers."""
@@ -122,7 +136,11 @@ class RunInputs:
             NotReady: it is not trained yet.
         """
         if number not in self._students:
-            (entry,) = self.manifest(StageId("posttrain", number - 1)).entries
+            stage = StageId("posttrain", number - 1)
+            entries = self.manifest(stage).entries
+            if len(entries) != 1:
+                self._refuse_count(stage, len(entries), 1)
+            (entry,) = entries
             digest = next(sha for suffix, _, sha in entry.files if suffix == "safetensors")
             self._students[number] = StudentReference(entry.key, digest)
         return self._students[number]
@@ -149,7 +167,7 @@ class RunInputs:
 
     def missing(self, stage: StageId) -> tuple[str, ...]:
         """Return the shards that a manifest goes on without; none before it exists."""
-        manifest = load_manifest(self.run.store, self.run.name, str(stage))
+        manifest = _load(self.run, stage)
         return () if manifest is None else manifest.missing
 
     def manifest(self, stage: StageId) -> Manifest:
@@ -158,13 +176,17 @@ class RunInputs:
         Raises:
             NotReady: it does not exist yet.
         """
-        manifest = load_manifest(self.run.store, self.run.name, str(stage))
+        manifest = _load(self.run, stage)
         if manifest is None:
             raise NotReady(
                 f"runs/{self.run.name}: stage {stage.stage} is not complete yet. "
                 f"`distill resume {self.run.name}` runs what is missing, in order."
             )
         return manifest
+
+
+def _load(run: Run, stage: StageId) -> Manifest | None:
+    return load_manifest(run.store, run.name, str(stage), sealed=run.sealed)
 
 
 def dataset_of(run: Run) -> str:

@@ -47,7 +47,9 @@ class WorkerContext:
         import torch
 
         self.config = RunConfig.model_validate_json(run)
-        self.run = Run(name, self.config, Store(store, single_writer=single_writer))
+        # The driver has checked the records of the run, those of older versions included.
+        place = Store(store, single_writer=single_writer)
+        self.run = Run(name, self.config, place, sealed=False)
         self.shard_store = ShardStore(self.run.store, stage)
         self.device = device
         self.plan = RunInputs(self.run)

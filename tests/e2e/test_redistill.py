@@ -12,6 +12,9 @@ from distill_core.errors import ConfigError
 from distill_core.models.spec import TeacherSpec
 from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.store import Store
+from flows.runs import redistill as redistilling
+from flows.status.status import RunStatus
+from tasks.execution import Execution
 from tasks.policy import TeacherPolicy
 from tasks.run import Run
 from tasks.stages.inputs import dataset_of
@@ -277,3 +280,30 @@ def test_a_missing_teacher_is_named(series: Series, root: Path) -> None:
     other = Series(Store(f"{series.store.url}-other"))
     with pytest.raises(ConfigError, match=f"{entry.key}.json: no such teacher"):
         other(config)
+
+
+def test_two_at_once_with_the_same_change_make_one_version(series: Series, root: Path) -> None:
+    series(small(root, REAL))
+    change_class(root, "cat")
+
+    def beside(run: Run, _: Execution) -> RunStatus:
+        """Complete the version, after another command of the same moment registered it as well."""
+        assert request.next_run() == run
+        return series.resume(run)
+
+    config, execution = small(root, REAL), Execution(store=series.store.url, local=True)
+    request = redistilling._index(config, series.store, "small", "keep", execution)
+    outcome = series(config, complete=beside)
+    assert outcome.run.name == "small-v0002"
+    assert series.store.folders("runs") == ("small-v0001", "small-v0002")
+
+
+def test_two_at_once_with_other_data_make_no_second_version(series: Series, root: Path) -> None:
+    series(small(root, REAL))
+    change_class(root, "cat")
+    config, execution = small(root, REAL), Execution(store=series.store.url, local=True)
+    request = redistilling._index(config, series.store, "small", "keep", execution)
+    change_class(root, "dog")
+    series(config)
+    with pytest.raises(ConfigError, match="started at the same time"):
+        request.next_run()

@@ -158,7 +158,7 @@ def _shard(run: Run, name: StageId, job: Job[Any]) -> tuple[dict[str, bytes], in
             return {"parquet": _images(2)}, 6, {}
         case _:
             summary = result(job.payload.set_name, job.payload.seed)
-            return {"json": json.dumps(summary).encode()}, 1, summary
+            return {"result.json": json.dumps(summary).encode()}, 1, summary
 
 
 def _teacher(run: Run) -> bytes:

@@ -19,6 +19,7 @@ from tasks.run import Run, open_run
 from tasks.runs.failure_records import keep_failures
 from tasks.runs.heartbeat import Heartbeat
 from tasks.series import Version, claim
+from tasks.stages.inputs import dataset_of
 from tasks.stages.names import StageId
 from tests.support.fabricate import finished_run
 
@@ -32,12 +33,18 @@ class Flip:
     found: bool
 
 
-def complete_store(folder: Path, url: str) -> Run:
-    """Return a finished run in a store that has a file of every kind a run leaves."""
+def complete_store(folder: Path, url: str, *, previous: str | None = None) -> Run:
+    """Return a finished run in a store that has a file of every kind a run leaves.
+
+    Args:
+        folder: for the run before it is copied.
+        url: of the store.
+        previous: dataset of the version before; by default that of the run.
+    """
     run = finished_run(folder)
     write_report(run)
     run.store.put(run.path("diff.md"), seal_page("# a comparison"))
-    claim(run, Version("earlier", "tiny-0", "keep", run.config))
+    claim(run, Version("earlier", previous or dataset_of(run), "keep", run.config))
     keep_failures(run, StageId("recover"), {"some": Failure(3, ValueError("poisoned"), "trace")})
     Heartbeat(run, Execution(store=run.store.url)).write()
     log = EventLog(run)

@@ -246,7 +246,7 @@ def test_a_damaged_table_is_never_read(folder: Path, store: Store) -> None:
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(bytes(data))
-    with pytest.raises(DataError, match=r"train-.*\.parquet: .*ingest the dataset again"):
+    with pytest.raises(DataError, match=r"train-.*\.parquet: .*distill resume"):
         load_index(store, index.id)
 
 
@@ -265,6 +265,18 @@ def test_an_interrupted_commit_is_finished_by_the_next(folder: Path, store: Stor
     store.delete(f"datasets/{index.id}/index.json")
     table_file(store, index).unlink()
     assert ingest(data_config(folder), store) == index
+    assert load_index(store, index.id) == index
+
+
+def test_a_damaged_table_is_written_again_when_the_dataset_is_ingested(
+    folder: Path, store: Store
+) -> None:
+    index = ingest(data_config(folder), store)
+    path = table_file(store, index)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    assert ingest(data_config(folder), store) == index
+    assert path.read_bytes() == whole
     assert load_index(store, index.id) == index
 
 

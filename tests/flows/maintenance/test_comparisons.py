@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -261,3 +262,79 @@ def test_flipped_bytes_of_every_file_are_found(tmp_path: Path) -> None:
     tried = list(flips(run, every=401))
     assert {flip.path for flip in tried} == {file.path for file in Store(run.store.url).files("")}
     assert [flip for flip in tried if not flip.found] == []
+
+
+def without_seal(run: Run, path: str, change: Callable[[dict[str, object]], object]) -> None:
+    """Change a record and remove its digest, as an editor would who knows of it."""
+    tree = json.loads(run.store.read(path))
+    change(tree)
+    del tree["record_sha256"]
+    run.store.put(path, json.dumps(tree).encode())
+
+
+@pytest.mark.parametrize("name", ["squeeze.manifest.json", "posttrain.manifest.json"])
+def test_a_record_without_a_digest_is_refused_in_a_run_that_has_one(
+    run: Run, distill: Distill, name: str
+) -> None:
+    without_seal(run, run.path(name), lambda tree: tree.update(entries=[]))
+    for command in (("verify",), ("status",), ("resume", "--local")):
+        output = distill(*command, run.name, "--store", run.store.url)
+        assert output.code in (1, 2)
+        assert name in output.out + output.err
+
+
+def test_other_numerics_do_not_hide_a_missing_shard(run: Run) -> None:
+    def change(tree: dict[str, Any]) -> None:
+        tree["numerics"]["validate"] += 1
+        tree["entries"].pop()
+
+    reseal(run, manifest(run, "posttrain"), change)
+    (damage,) = verify_run(run).damage
+    assert damage.path == manifest(run, "posttrain")
+
+
+def test_an_edited_result_in_a_marker_without_a_digest_is_found(run: Run) -> None:
+    path = first_marker(run, "posttrain")
+    tree = json.loads(run.store.read(path))
+    suffixes = {file["suffix"] for file in tree["files"]}
+    without_seal(run, path, lambda tree: tree["summary"].update(best={"top1": 98.7}))
+    assert suffixes == {"result.json"}
+    (damage,) = verify_run(run).damage
+    assert (damage.path, "'best'" in damage.problem) == (path, True)
+
+
+def test_an_empty_manifest_of_teachers_is_one_line(run: Run, distill: Distill) -> None:
+    reseal(run, manifest(run, "squeeze"), lambda tree: tree.update(entries=[]))
+    output = distill("verify", run.name, "--store", run.store.url)
+    assert output.code == 1
+    assert manifest(run, "squeeze") in output.out
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00\xff", b"{}"])
+def test_a_damaged_record_of_the_dataset_does_not_stop_verify(
+    run: Run, distill: Distill, content: bytes
+) -> None:
+    run.store.put(run.path("ingest.json"), content)
+    shard = run.store.files("recover/data")[0].path
+    run.store.put(shard, b"damaged")
+    output = distill("verify", run.name, "--store", run.store.url)
+    assert output.code == 1
+    assert run.path("ingest.json") in output.out
+    assert shard in output.out
+
+
+def test_a_missing_record_of_the_dataset_is_damage_once_later_stages_are_complete(run: Run) -> None:
+    run.store.delete(run.path("ingest.json"))
+    assert run.path("ingest.json") in {damage.path for damage in verify_run(run).damage}
+
+
+def test_files_of_others_in_the_folder_of_a_run_are_no_damage(run: Run) -> None:
+    for name in ("drivers/mine.json", "events/sub/x.jsonl", "notes.txt"):
+        run.store.put(run.path(name), b"mine")
+    assert not verify_run(run).damage
+
+
+def test_the_index_of_the_version_before_is_checked(tmp_path: Path) -> None:
+    run = complete_store(tmp_path, f"memory://{tmp_path.name}", previous="gone-0123456789ab")
+    paths = {damage.path for damage in verify_run(run).damage}
+    assert "datasets/gone-0123456789ab/index.json" in paths

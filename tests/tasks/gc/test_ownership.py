@@ -14,6 +14,7 @@ from distill_core.errors import ConfigError, DataError
 from distill_core.storage.identity import PATH as IDENTITY
 from distill_core.storage.identity import ensure_identity, find_identity
 from distill_core.storage.manifest import Manifest, manifest_path, save_manifest
+from distill_core.storage.records import seal_json
 from distill_core.storage.shard_store import ShardStore, new_token
 from distill_core.storage.store import Store
 from tasks.gc.collect import Collection, collect
@@ -403,7 +404,8 @@ def test_a_run_that_is_not_complete_does_not_keep_what_it_does_not_plan(
 def test_a_record_of_another_dataset_keeps_the_datasets_of_that_name(run: Run) -> None:
     dataset = json.loads(run.store.read(run.path("ingest.json")))["dataset"]
     other = dataset[:-1] + ("0" if dataset[-1] != "0" else "1")
-    run.store.put(run.path("ingest.json"), json.dumps({"dataset": other}).encode())
+    facts = {"run": run.name, "dataset": other, "test_images": 2}
+    run.store.put(run.path("ingest.json"), seal_json(facts))
     before = paths(run.store)
     assert gc(run.store).removed == ()
     assert paths(run.store) == before
@@ -427,3 +429,14 @@ def test_a_teacher_that_only_a_schedule_names_is_kept(run: Run) -> None:
     assert removed
     assert not any(teacher in path for path in removed)
     assert run.store.exists(f"squeeze/_done/{teacher}.json")
+
+
+@pytest.mark.parametrize("place", ["runs/archive", "runs.bak", "."])
+def test_a_run_that_was_moved_within_the_store_stops_the_collection(run: Run, place: str) -> None:
+    root = Path(run.store.url)
+    (root / place).mkdir(parents=True, exist_ok=True)
+    (root / run.path()).rename(root / place / run.name)
+    before = paths(run.store)
+    with pytest.raises(DataError, match="the record of a run in a place"):
+        gc(run.store)
+    assert paths(run.store) == before
