@@ -1,25 +1,35 @@
-"""A check of the device that workers compute on, before any of them starts."""
+"""Checks of the devices and CPUs that workers need, before any of them starts."""
 
 from __future__ import annotations
 
+import os
+import sys
 import warnings
 
 from distill_core.errors import ConfigError
 from tasks.execution import Execution
 
+ELSEWHERE = "or name a cluster that has more with --ray-address"
+
 
 def check_device(execution: Execution) -> None:
-    """Refuse CUDA where the workers run on this machine and it has no usable GPU.
+    """Refuse what workers on this machine could never get: CUDA, GPUs or CPUs that it lacks.
 
     The workers of a cluster that is joined by its address run elsewhere: a driver needs no GPU
     there, and Ray's resources are checked before the actors start.
 
     Raises:
-        ConfigError: there is no GPU.
+        ConfigError: there is no GPU, or there are fewer GPUs or CPUs than one worker reserves.
     """
-    elsewhere = not execution.local and execution.ray_address is not None
-    if execution.device == "cpu" or elsewhere:
+    if not execution.local and execution.ray_address is not None:
         return
+    if execution.device == "cuda":
+        _check_cuda(execution)
+    if not (execution.local or _ray_is_started()):
+        _check_reserved(execution)
+
+
+def _check_cuda(execution: Execution) -> None:
     import torch
 
     with warnings.catch_warnings(action="ignore"):  # torch warns about a driver that is too old
@@ -30,3 +40,34 @@ def check_device(execution: Execution) -> None:
             "Check `nvidia-smi` and `distill doctor`, use --device cpu, or name a cluster that has "
             "GPUs with --ray-address."
         )
+
+
+def _check_reserved(execution: Execution) -> None:
+    """Refuse a worker that a Ray of this machine could not place.
+
+    The number of workers is no reason: a local Ray is given as many logical CPUs as they need.
+    """
+    cpus = os.cpu_count() or 1
+    if execution.num_cpus > cpus:
+        raise ConfigError(
+            f"num_cpus = {execution.num_cpus:g}: this machine has {cpus} CPUs, and one worker "
+            f"would reserve more. Set --num-cpus to at most {cpus}, {ELSEWHERE}."
+        )
+    if execution.gpus > 0 and execution.gpus > (gpus := _count_gpus()):
+        raise ConfigError(
+            f"num_gpus = {execution.gpus:g}: torch finds {gpus} GPUs on this machine, and one "
+            f"worker would reserve more. Set --num-gpus to at most {gpus}, {ELSEWHERE}."
+        )
+
+
+def _count_gpus() -> int:
+    import torch
+
+    with warnings.catch_warnings(action="ignore"):
+        return torch.cuda.device_count()
+
+
+def _ray_is_started() -> bool:
+    """Return whether this process uses a Ray already, whose resources are its own."""
+    ray = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())

@@ -132,7 +132,55 @@ def test_only_a_machine_that_computes_needs_the_device(
     else:
         check_device(execution)
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     check_device(execution)
+
+
+CPUS = os.cpu_count() or 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "gpus", "words"),
+    [
+        ({"num_gpus": 1}, 0, "num_gpus = 1: torch finds 0 GPUs"),
+        ({"num_gpus": 0.25}, 0, "num_gpus = 0.25: torch finds 0 GPUs"),
+        ({"num_gpus": 3}, 2, "num_gpus = 3: torch finds 2 GPUs"),
+        ({"num_gpus": 3, "device": "cuda"}, 2, "num_gpus = 3: torch finds 2 GPUs"),
+        ({"num_cpus": CPUS + 1}, 0, f"num_cpus = {CPUS + 1}: this machine has {CPUS} CPUs"),
+        ({"num_gpus": 2}, 2, None),
+        ({"num_gpus": 0}, 0, None),
+        ({"num_cpus": CPUS, "workers": 3}, 0, None),
+        # Without Ray nothing is reserved, and a cluster is not this machine.
+        ({"num_gpus": 1, "num_cpus": CPUS + 1, "local": True}, 0, None),
+        ({"num_gpus": 8, "num_cpus": CPUS + 1, "ray_address": "head:6379"}, 0, None),
+    ],
+)
+def test_a_worker_that_this_machine_could_not_place_is_refused(
+    settings: dict[str, object], gpus: int, words: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpus > 0)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    execution = Execution.model_validate({"store": "/tmp/x", **settings})
+    if words is None:
+        check_device(execution)
+        return
+    with pytest.raises(ConfigError, match=f"^{words}") as refused:
+        check_device(execution)
+    assert "--ray-address" in str(refused.value)
+
+
+@pytest.mark.parametrize("option", ["--num-gpus", "--num-cpus"])
+def test_resources_that_this_machine_lacks_are_refused_before_anything_is_written(
+    distill: Distill, data: Path, tmp_path: Path, option: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    for words in ((), ("--dry-run",)):
+        place = ("--store", f"{tmp_path}/s", option, str(CPUS + 1))
+        output = distill("run", *of(data, []), *place, *words)
+        assert output.code == 2
+        assert f"{option[2:].replace('-', '_')} = {CPUS + 1}: " in output.err
+        assert len(output.err.splitlines()) == 1
+    assert not (tmp_path / "s").exists()
 
 
 def test_every_command_makes_the_same_checks(
