@@ -135,7 +135,8 @@ def remove(name: Name, deployment: Group = None) -> None:
     from flows import terminal
     from flows.orchestration import schedules
 
-    schedules.remove(name, group=deployment)
+    if warning := schedules.remove(name, group=deployment):
+        terminal.warn(warning)
     terminal.print_lines(f"{name}: removed")
 
 

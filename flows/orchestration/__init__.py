@@ -7,6 +7,7 @@ deployments:  look up, serve and trigger deployments
 waiting:      wait for the end of a flow run
 schedules:    schedules of the deployment of redistill
 schedule_settings: what a schedule starts, in the store
+cron:         times of a schedule
 artifacts:    progress and results shown in Prefect
 api:          connection to a server
 temporary_server: a server for one command

@@ -16,17 +16,17 @@ import yaml
 from distill_core.config.addresses import check_config
 from distill_core.config.load import parse_yaml, validate_run
 from distill_core.config.schema import RunConfig
-from distill_core.errors import ConfigError, DataError, StorageError
+from distill_core.errors import ConfigError, DataError, StorageError, one_line
 from distill_core.naming.names import check_name
 from distill_core.storage.records import BLANK, NAME, check_seal, seal
 from distill_core.storage.store import Store
 from flows.runs.pipeline import execution_of
 from tasks.execution import Placement
+from tasks.gc.grammar import SCHEDULES
 from tasks.policy import TeacherPolicy
 from tasks.series import version_name
 
 VERSION = 1
-FOLDER = "schedules"
 REMEDY = (
     "Make the schedule again: `distill schedule PRESET [KEY=VALUE ...] --name NAME --cron ...`."
 )
@@ -129,10 +129,28 @@ def read(home: Store, deployment: str, name: str) -> ScheduleSettings:
     return ScheduleSettings.from_yaml(home.read(path), path, where=home.uri(path))
 
 
+def exist(home: Store, deployment: str, name: str) -> bool:
+    """Return whether the store has settings of a schedule, damaged ones included."""
+    return home.exists(path_of(deployment, name))
+
+
 def delete(home: Store, deployment: str, name: str) -> None:
-    """Delete the settings of a schedule that was removed."""
-    if home.exists(path_of(deployment, name)):
+    """Delete the settings of a schedule that was removed; missing ones are no error."""
+    if exist(home, deployment, name):
         home.delete(path_of(deployment, name))
+
+
+def try_delete(home: Store, deployment: str, name: str) -> str | None:
+    """Delete the settings of a schedule that was removed; return a warning if they remain."""
+    try:
+        delete(home, deployment, name)
+    except StorageError as error:
+        return one_line(
+            f"schedule {name!r}: removed, but its settings remain, and `distill gc` keeps the "
+            f"teachers that they name: {str(error).rstrip('.')}. Then run "
+            f"`distill schedule remove {name}` again."
+        )
+    return None
 
 
 def path_of(deployment: str, name: str) -> str:
@@ -142,4 +160,4 @@ def path_of(deployment: str, name: str) -> str:
         ConfigError: a name that is not allowed.
     """
     check_name("deployment", deployment)
-    return f"{FOLDER}/{deployment}/{check_name('schedule', name)}.yaml"
+    return f"{SCHEDULES}/{deployment}/{check_name('schedule', name)}.yaml"

@@ -5,16 +5,15 @@ A schedule has no parameters. Its name leads to its settings: see `schedule_sett
 
 from __future__ import annotations
 
-import asyncio
 import re
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
-from zoneinfo import ZoneInfo
+from typing import TYPE_CHECKING
 
-from distill_core.errors import ClusterError, ConfigError, DistillError
+from distill_core.errors import ClusterError, ConfigError, DistillError, one_line
 from distill_core.storage.store import Store
 from flows.orchestration import api, schedule_settings
+from flows.orchestration.cron import next_time, parse_cron
 from flows.orchestration.deployments import EARLIER, find
 from flows.orchestration.parameters import completed
 from flows.orchestration.schedule_settings import ScheduleSettings
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.objects import DeploymentSchedule
     from prefect.client.schemas.responses import DeploymentResponse
-    from prefect.client.schemas.schedules import CronSchedule
 
 FLOW = "redistill"
 # What a change of a schedule sends, always all of it: Prefect 3.8 resets what is left out.
@@ -69,7 +67,7 @@ def put(
     """
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
         raise ConfigError(f"schedule {name!r}: use lowercase letters, digits and dashes.")
-    times = _cron(cron, timezone)
+    times = parse_cron(cron, timezone)
     with api.client() as client:
         from prefect.client.schemas.actions import DeploymentScheduleCreate
 
@@ -136,18 +134,32 @@ def switch(name: str, *, active: bool, group: str | None) -> None:
         _write(client, target, schedule.model_copy(update={"active": active}))
 
 
-def remove(name: str, *, group: str | None) -> None:
+def remove(name: str, *, group: str | None) -> str | None:
     """Remove a schedule and its settings; runs that have started continue.
 
+    A store that refuses the deletion does not keep a schedule alive. The next call with the same
+    name deletes the settings that remained.
+
+    Returns:
+        A warning about settings that remain; None: nothing remains.
+
     Raises:
-        ConfigError: no such deployment or schedule.
+        ConfigError: no such deployment, or neither a schedule nor settings of this name.
+        StorageError: only settings are left, and the store refuses to delete them.
         ClusterError: the server cannot be reached.
     """
     with api.client() as client:
         target = find(client, FLOW, group)
-        client.delete_deployment_schedule(target.id, _named(client, target, name).id)
-        if (target.parameters or {}).get("store"):
+        has_store = bool((target.parameters or {}).get("store"))
+        if name not in _by_name(client, target):
+            if not (has_store and schedule_settings.exist(_home(target), target.name, name)):
+                _named(client, target, name)  # raises
             schedule_settings.delete(_home(target), target.name, name)
+            return None
+        client.delete_deployment_schedule(target.id, _named(client, target, name).id)
+        if not has_store:
+            return None
+        return schedule_settings.try_delete(_home(target), target.name, name)
 
 
 def _home(deployment: DeploymentResponse) -> Store:
@@ -185,23 +197,6 @@ def _write(
     return stored
 
 
-def _cron(cron: str, timezone: str) -> CronSchedule:
-    from prefect.client.schemas.schedules import CronSchedule
-
-    try:
-        ZoneInfo(timezone)
-    except (ValueError, OSError, KeyError):
-        raise ConfigError(
-            f"--timezone {timezone}: no such time zone. Use UTC or a name such as Europe/Berlin."
-        ) from None
-    try:
-        return CronSchedule(cron=cron, timezone=timezone)
-    except ValueError:
-        raise ConfigError(
-            f"--cron {cron!r}: expected minute, hour, day, month and weekday, e.g. '0 3 * * 0'."
-        ) from None
-
-
 def _by_name(
     client: SyncPrefectClient, deployment: DeploymentResponse
 ) -> dict[str, DeploymentSchedule]:
@@ -225,7 +220,7 @@ def _entry(deployment: DeploymentResponse, schedule: DeploymentSchedule) -> Entr
     try:
         settings = schedule_settings.read(_home(deployment), deployment.name, name)
     except DistillError as error:
-        problem = " ".join(str(error).split())
+        problem = one_line(error)
     return Entry(
         name=name,
         preset="" if settings is None else settings.config.preset,
@@ -234,16 +229,6 @@ def _entry(deployment: DeploymentResponse, schedule: DeploymentSchedule) -> Entr
         cron=getattr(times, "cron", type(times).__name__),
         timezone=getattr(times, "timezone", None) or "UTC",
         active=schedule.active,
-        next=_next(times) if schedule.active else None,
+        next=next_time(times) if schedule.active else None,
         problem=problem,
     )
-
-
-def _next(times: Any) -> datetime | None:
-    """Return the next time of a schedule; only the class of Prefect's server computes it."""
-    from prefect.server.schemas.schedules import CronSchedule
-
-    if not hasattr(times, "cron"):
-        return None
-    dates = asyncio.run(CronSchedule(cron=times.cron, timezone=times.timezone).get_dates(1))
-    return dates[0] if dates else None

@@ -85,7 +85,7 @@ def exit_code(state: State) -> int:
 
 def _ending(run: FlowRun, state: State) -> str:
     """Return one line on how a flow run ended."""
-    message = " ".join((state.message or "").split())
+    message = errors.one_line(state.message or "")
     return f"{run.name}: {(state.name or state.type.value).lower()}" + (
         f": {message}" if message and not state.is_completed() else ""
     )

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from distill_core.config.load import load_run
+from distill_core.errors import StorageRefused
 from distill_core.storage.store import Store
 from flows.orchestration import schedule_settings
 from tasks.run import open_run
@@ -95,6 +96,30 @@ def test_a_schedule_is_added_changed_paused_resumed_and_removed(
     deployed.distill("schedule", "remove", "weekly")
     assert "weekly" not in listed(deployed)
     assert not [path for path in store.rglob("weekly*") if path.is_file()]
+
+
+def test_a_schedule_whose_settings_cannot_be_deleted_is_removed_and_then_its_settings(
+    deployed: Operator, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployed.distill("schedule", "digits-demo", *SUNDAYS, "--name", "held")
+    settings = store / schedule_settings.path_of(DEPLOYMENT, "held")
+
+    def refuse(store: Store, path: str) -> None:
+        raise StorageRefused(f"{store.uri(path)}: cannot be deleted (AccessDenied).")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "delete", refuse)
+        out, err = deployed.output("schedule", "remove", "held")
+        assert out == "held: removed\n"
+        assert err.startswith("distill: warning: schedule 'held': removed, but its settings remain")
+        assert len(err.splitlines()) == 1
+        assert "held" not in listed(deployed)
+        refused = deployed.distill("schedule", "remove", "held", code=2)
+        assert "cannot be deleted" in refused
+    assert settings.is_file()
+    deployed.distill("schedule", "remove", "held")
+    assert not settings.exists()
+    assert "no such schedule" in deployed.distill("schedule", "remove", "held", code=2)
 
 
 def test_pausing_keeps_what_another_client_put_into_a_schedule(deployed: Operator) -> None:

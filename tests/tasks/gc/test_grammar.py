@@ -8,28 +8,12 @@ import pytest
 
 from distill_core.storage.identity import PATH as IDENTITY
 from distill_core.storage.store import PROBES
-from tasks.gc.grammar import DATASETS, RUNS, Role, recognise, recognise_unfinished
+from tasks.gc.grammar import DATASETS, RUNS, recognise, recognise_unfinished
 from tasks.stages.table import sharded_kinds
 from tests.support.repository import ROOT
+from tests.support.store_names import KEY, OURS, TOKEN
 
 ARCHIVE = ROOT / "tests/golden/store-before-restructuring.tar.xz"  # two runs, all kinds of stages
-KEY, TOKEN = "0123456789abcdef" * 2, "f" * 32
-OURS: dict[str, Role] = {
-    f"recover/_done/{KEY}.json": "marker",
-    f"posttrain/data/{KEY}-{TOKEN}.ema.safetensors": "data",
-    f"statistics/data/{KEY}-{TOKEN}.pooled.safetensors": "data",
-    f"squeeze/checkpoints/{KEY}-{TOKEN}/step-000012.safetensors": "checkpoint",
-    f"squeeze/checkpoints/{KEY}-{TOKEN}/step-1000000.safetensors": "checkpoint",
-    f"squeeze/checkpoints/{KEY}-{TOKEN}/pointer.json": "checkpoint",
-    "datasets/tiny-imagenet_2-0123456789ab/index.json": "dataset",
-    "datasets/tiny-0123456789ab/index/train-0123456789abcdef.parquet": "dataset",
-    f".probe/{KEY}": "probe",
-    "runs/birds v1/recover-2.manifest.json": "record",
-    "runs/first/recover.random_real.manifest.json": "record",
-    "runs/first/failed/recover-1.c00000-00009_i003-003.json": "record",
-    "schedules/weekly/birds.yaml": "record",
-    IDENTITY: "identity",
-}
 OTHERS = (
     f"recover/_done/{KEY}.json\n",
     f"recover/_done/{KEY[:-1]}.json",
