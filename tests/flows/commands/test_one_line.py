@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -96,8 +97,18 @@ def test_a_run_description_that_is_no_text_is_refused(distill: Distill, tmp_path
 
 def test_a_huge_list_of_shards_is_refused_by_the_plan(distill: Distill, tmp_path: Path) -> None:
     run = finished_run(tmp_path)
-    output = distill("resume", "tiny", "--shards", "0-99999999999x", "--store", run.store.url)
-    assert (output.code, "--shards" in line_of(output)) == (2, True)
+    for extra in ((), ("--dry-run",), ("--local",)):
+        tracemalloc.start()
+        try:
+            output = distill(
+                "resume", "tiny", "--shards", "0-99999999999", "--store", run.store.url, *extra
+            )
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        line = "--shards 0-99999999999: the plan of tiny has shards 0 to 0, not 99999999999."
+        assert (output.code, line_of(output)) == (2, f"distill: {line}")
+        assert peak < 2**28  # the numbers of the range would take over a thousand times as much
 
 
 def broken(*_: object) -> None:
