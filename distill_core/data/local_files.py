@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
-Identity = tuple[int, int]  # device and inode of a folder
+FolderId = tuple[int, int]  # device and inode of a folder
 Guard = Callable[[str], AbstractContextManager[None]]  # translates the errors of one address
 
 
@@ -61,7 +61,7 @@ class LocalFiles:
                 self._files.append(entry.path)
         return Listing(_relative(self._files, root), _relative(self._not_followed, root))
 
-    def _walk(self, first: os.DirEntry[str], above: set[Identity]) -> None:
+    def _walk(self, first: os.DirEntry[str], above: set[FolderId]) -> None:
         """List a folder; real folders come before links, so that paths do not depend on links."""
         seen = above | self._above(os.path.dirname(os.path.realpath(first.path)))
         folders, links = deque[str](), deque[str]()
@@ -94,12 +94,12 @@ class LocalFiles:
         with self._guard(entry.path):
             return entry.is_dir()
 
-    def _identity(self, folder: str) -> Identity:
+    def _identity(self, folder: str) -> FolderId:
         with self._guard(folder):
             status = os.stat(folder)
         return status.st_dev, status.st_ino
 
-    def _above(self, folder: str) -> set[Identity]:
+    def _above(self, folder: str) -> set[FolderId]:
         """Return a folder and all that contain it, by its own path and by the real one."""
         found = set()
         for path in (os.path.abspath(folder), os.path.realpath(folder)):

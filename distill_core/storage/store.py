@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from distill_core.errors import ConfigError, DataError, StorageError, StorageRefused
+from distill_core.errors import ConfigError, DataError, StorageError, StorageRefused, one_line
 from distill_core.naming.addresses import store_address
 from distill_core.storage.backends import Backend, foreign_errors, open_backend
 from distill_core.storage.error_hints import hint
@@ -185,7 +185,7 @@ class Store:
         try:
             yield
         except foreign_errors() as error:
-            where = f"{self.uri(path)}: {what} ({_one_line(error)})"
+            where = f"{self.uri(path)}: {what} ({_reason(error)})"
             if (remedy := hint(error)) is not None:
                 raise StorageRefused(f"{where}. {remedy}.") from error
             raise StorageError(
@@ -226,7 +226,6 @@ def _check_listed(store: Store, name: str) -> None:
         )
 
 
-def _one_line(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     """Return an error in one line: its text, or its type if it has none."""
-    text = " ".join((getattr(error, "strerror", None) or str(error)).split())
-    return text or type(error).__name__
+    return one_line(getattr(error, "strerror", None) or error) or type(error).__name__

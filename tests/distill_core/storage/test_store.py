@@ -284,6 +284,18 @@ def test_errors_of_the_operating_system_become_storage_errors(
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
 
 
+def test_an_error_of_another_library_is_one_line_of_printable_characters(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    error = OSError(f"refused\n\tby\x1b[2J the server{' again' * 1000}")
+    monkeypatch.setattr(store_module, "open_backend", lambda _url: BrokenBackend(error))
+    with pytest.raises(StorageError) as caught:
+        Store("s3://bucket/x").read("a")
+    assert str(caught.value).isprintable()
+    assert r"(refused by\x1b[2J the server again" in str(caught.value)
+    assert len(str(caught.value)) < 1200
+
+
 def test_errors_of_cloud_clients_become_storage_errors(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from types import SimpleNamespace
+from uuid import UUID
+
 import pytest
 from prefect.client.schemas.objects import State, StateType
 
-from flows.orchestration.waiting import exit_code
+from flows.orchestration import api
+from flows.orchestration.waiting import exit_code, wait
 
 RAISED = "Flow run encountered an exception: "
 
@@ -26,3 +31,15 @@ def test_waiting_ends_with_the_status_of_the_run(
     kind: StateType, message: str | None, code: int
 ) -> None:
     assert exit_code(State(type=kind, message=message)) == code
+
+
+def test_the_end_of_a_run_is_one_line_of_printable_characters(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    state = State(type=StateType.FAILED, message=f"{RAISED}DataError: a\n\t\x1b[2Jb")
+    run = SimpleNamespace(name="birds", state=state)
+    server = SimpleNamespace(read_flow_run=lambda flow_run: run)
+    monkeypatch.setattr(api, "client", lambda: nullcontext(server))
+    lines: list[str] = []
+    assert wait(str(UUID(int=0)), lines.append) == 2
+    assert lines == [f"birds: failed: {RAISED}DataError: a \\x1b[2Jb"]
