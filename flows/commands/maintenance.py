@@ -34,7 +34,8 @@ def doctor(store: StoreUrl = DEFAULT_STORE) -> None:
     Each check is OK, WARN or FAIL; the exit code is 1 if any is FAIL.
     """
     from flows import terminal
-    from flows.maintenance.doctor import examine, worst
+    from flows.maintenance.doctor import examine
+    from flows.maintenance.findings import worst
 
     checks = examine(store)
     terminal.print_lines(*map(str, checks))

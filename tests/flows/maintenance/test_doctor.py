@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from flows.maintenance import doctor
-from flows.maintenance.doctor import Check
+from flows.maintenance import libraries, machine
+from flows.maintenance.findings import Check, Probe, run_probe, worst
 
 
-def answering(found: dict[str, Any] | str) -> doctor.Probe:
+def answering(found: dict[str, Any] | str) -> Probe:
     """Return a probe that does not start a process."""
     return lambda code: found
 
@@ -22,22 +22,24 @@ def answering(found: dict[str, Any] | str) -> doctor.Probe:
 def test_the_level_of_a_python_version_follows_the_supported_range(
     version: str, level: str
 ) -> None:
-    assert doctor.check_python(version).level == level
+    assert libraries.check_python(version).level == level
 
 
 @pytest.mark.parametrize(("version", "level"), [("0.150.0", "OK"), ("0.165.0", "FAIL")])
 def test_a_fastapi_that_breaks_the_server_is_found(version: str, level: str) -> None:
-    check = doctor.check_fastapi(version)
+    check = libraries.check_fastapi(version)
     assert check.level == level
     assert level == "OK" or "pip install 'fastapi" in check.fix
 
 
 @pytest.mark.parametrize(("version", "level"), [("2.0.58", "OK"), ("2.1.9", "WARN")])
 def test_a_sqlalchemy_that_stops_schedules_is_warned_about(version: str, level: str) -> None:
-    assert doctor.check_sqlalchemy(version).level == level
+    assert libraries.check_sqlalchemy(version).level == level
 
 
-@pytest.mark.parametrize("check", [doctor.check_torch, doctor.check_prefect, doctor.check_ray])
+@pytest.mark.parametrize(
+    "check", [libraries.check_torch, libraries.check_prefect, libraries.check_ray]
+)
 def test_a_library_that_cannot_be_imported_fails_with_its_own_message(check: Any) -> None:
     found = check(answering("TypeError: Body() got an unexpected keyword argument 'min_items'"))
     assert found.level == "FAIL"
@@ -46,14 +48,14 @@ def test_a_library_that_cannot_be_imported_fails_with_its_own_message(check: Any
 
 
 def test_other_versions_of_ray_and_prefect_are_warned_about() -> None:
-    assert doctor.check_ray(answering({"version": "2.60.0"})).level == "OK"
-    assert doctor.check_ray(answering({"version": "2.61.0"})).level == "WARN"
-    assert doctor.check_prefect(answering({"version": "3.8.8"})).level == "OK"
-    assert doctor.check_prefect(answering({"version": "3.9.1"})).level == "WARN"
+    assert libraries.check_ray(answering({"version": "2.60.0"})).level == "OK"
+    assert libraries.check_ray(answering({"version": "2.61.0"})).level == "WARN"
+    assert libraries.check_prefect(answering({"version": "3.8.8"})).level == "OK"
+    assert libraries.check_prefect(answering({"version": "3.9.1"})).level == "WARN"
 
 
 def test_the_credentials_of_an_address_are_not_printed() -> None:
-    failed = [str(check) for check in doctor.check_store("s3://key:hu/sh@bucket/x")]
+    failed = [str(check) for check in machine.check_store("s3://key:hu/sh@bucket/x")]
     assert len(failed) == 1
     assert failed[0].startswith("FAIL  store: ")
     assert "hu/sh" not in failed[0]
@@ -66,32 +68,32 @@ def torch_found(*, available: bool) -> dict[str, Any]:
 
 
 def test_a_driver_without_a_usable_device_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_has_nvidia", lambda: True)
-    assert doctor.check_torch(answering(torch_found(available=False))).level == "WARN"
-    monkeypatch.setattr(doctor, "_has_nvidia", lambda: False)
-    assert doctor.check_torch(answering(torch_found(available=False))).level == "OK"
-    assert "H200" in doctor.check_torch(answering(torch_found(available=True))).detail
+    monkeypatch.setattr(libraries, "_has_nvidia", lambda: True)
+    assert libraries.check_torch(answering(torch_found(available=False))).level == "WARN"
+    monkeypatch.setattr(libraries, "_has_nvidia", lambda: False)
+    assert libraries.check_torch(answering(torch_found(available=False))).level == "OK"
+    assert "H200" in libraries.check_torch(answering(torch_found(available=True))).detail
 
 
 def test_a_probe_returns_json_or_the_last_line_of_its_error() -> None:
-    assert doctor.run_probe("print('noise'); print('{\"version\": \"1\"}')") == {"version": "1"}
-    assert doctor.run_probe("import no_such_module") == (
+    assert run_probe("print('noise'); print('{\"version\": \"1\"}')") == {"version": "1"}
+    assert run_probe("import no_such_module") == (
         "ModuleNotFoundError: No module named 'no_such_module'"
     )
-    assert doctor.run_probe("import os; os.kill(os.getpid(), 11)") == (
+    assert run_probe("import os; os.kill(os.getpid(), 11)") == (
         "ended with SIGSEGV (a fault in compiled code: see `distill doctor`)"
     )
 
 
 def test_convolutions_that_crash_or_err_fail_and_excluded_ones_only_inform() -> None:
     def levels(found: dict[str, Any] | str) -> list[str]:
-        return [check.level for check in doctor.check_convolutions(answering(found))]
+        return [check.level for check in machine.check_convolutions(answering(found))]
 
     found = {"count": 151, "wrong": [], "excluded": 0}
     assert levels("ended with SIGABRT") == ["FAIL"]
     assert levels(found | {"wrong": ["Shape(channels=8)"]}) == ["FAIL"]
     assert levels(found) == levels(found | {"excluded": -11}) == ["OK", "OK"]
-    _, excluded = doctor.check_convolutions(answering(found | {"excluded": -11}))
+    _, excluded = machine.check_convolutions(answering(found | {"excluded": -11}))
     assert "SIGSEGV" in excluded.detail
 
 
@@ -100,7 +102,7 @@ def test_the_convolutions_of_all_networks_run_here(
     limit: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
-    checks = doctor.check_convolutions()
+    checks = machine.check_convolutions()
     assert [check.level for check in checks] == ["OK", "OK"], checks
 
 
@@ -108,13 +110,13 @@ def test_the_convolutions_of_all_networks_run_here(
     ("instructions", "level"), [(None, "OK"), ({"amx_bf16"}, "OK"), (set(), "WARN")]
 )
 def test_a_cpu_without_bfloat16_is_warned_about(instructions: set[str] | None, level: str) -> None:
-    check = doctor.check_bfloat16(instructions)
+    check = machine.check_bfloat16(instructions)
     assert check.level == level
     assert level == "OK" or "precision=float32" in check.fix
 
 
 def test_a_store_is_probed_and_left_clean(tmp_path: Path) -> None:
-    store, disk = doctor.check_store(str(tmp_path / "store"))
+    store, disk = machine.check_store(str(tmp_path / "store"))
     assert store.level == "OK"
     assert disk.name == "disk"
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
@@ -122,7 +124,7 @@ def test_a_store_is_probed_and_left_clean(tmp_path: Path) -> None:
 
 def test_a_store_that_cannot_be_written_fails(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
-    (check,) = doctor.check_store(str(tmp_path / "file" / "store"))
+    (check,) = machine.check_store(str(tmp_path / "file" / "store"))
     assert check.level == "FAIL"
     assert "file/store" in check.detail
 
@@ -130,8 +132,8 @@ def test_a_store_that_cannot_be_written_fails(tmp_path: Path) -> None:
 def test_a_store_that_lets_a_second_create_through_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor, "probe", lambda store: False)
-    store, _ = doctor.check_store(str(tmp_path))
+    monkeypatch.setattr(machine, "probe", lambda store: False)
+    store, _ = machine.check_store(str(tmp_path))
     assert store.level == "FAIL"
     assert "--single-writer" in store.fix
 
@@ -140,14 +142,14 @@ def test_a_store_that_lets_a_second_create_through_fails(
 def test_the_level_of_free_space_follows_the_number_of_bytes(
     tmp_path: Path, free: float, level: str
 ) -> None:
-    assert doctor.check_disk(tmp_path, int(free)).level == level
+    assert machine.check_disk(tmp_path, int(free)).level == level
 
 
 def test_the_worst_level_decides() -> None:
     fine, odd, bad = (Check("x", level, "y") for level in ("OK", "WARN", "FAIL"))
-    assert doctor.worst([fine]) == "OK"
-    assert doctor.worst([odd, fine]) == "WARN"
-    assert doctor.worst([fine, bad, odd]) == "FAIL"
+    assert worst([fine]) == "OK"
+    assert worst([odd, fine]) == "WARN"
+    assert worst([fine, bad, odd]) == "FAIL"
 
 
 def test_a_line_holds_level_name_detail_and_fix() -> None:
