@@ -54,9 +54,10 @@ def _check_reserved(execution: Execution) -> None:
             f"would reserve more. Set --num-cpus to at most {cpus}, {ELSEWHERE}."
         )
     if execution.gpus > 0 and execution.gpus > (gpus := _count_gpus()):
+        remedy = f"Set --num-gpus to at most {gpus}" if gpus else "Omit --num-gpus"
         raise ConfigError(
             f"num_gpus = {execution.gpus:g}: torch finds {gpus} GPUs on this machine, and one "
-            f"worker would reserve more. Set --num-gpus to at most {gpus}, {ELSEWHERE}."
+            f"worker would reserve more. {remedy}, {ELSEWHERE}."
         )
 
 
