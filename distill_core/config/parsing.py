@@ -6,7 +6,6 @@ values are refused while they are read, before they are built.
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 import yaml
@@ -48,7 +47,7 @@ def parse_yaml(text: str | bytes, *, where: str) -> Any:
             f"{where}: byte {error.start} is not UTF-8. Save the file with the encoding UTF-8."
         ) from None
     except yaml.YAMLError as error:
-        raise ConfigError(f"{where}: invalid YAML: {one_line(error)}.") from None
+        raise ConfigError(f"{where}: invalid YAML: {one_line(_problem(error))}.") from None
     finally:
         if loader is not None:
             loader.dispose()
@@ -83,12 +82,13 @@ class _BoundedLoader(yaml.SafeLoader):
 
     def mapping(self, node: yaml.MappingNode) -> Tree:
         """Return a mapping whose keys are texts, each of them once."""
-        keys = [_key(key) for key, _ in node.value]
-        (key, count), *_ = Counter(keys).most_common(1) or [("", 0)]
-        if count > 1:
-            raise _refusal(f"duplicate key {shown(key)}", node.start_mark)
-        values = (self.construct_object(value, deep=True) for _, value in node.value)
-        return dict(zip(keys, values, strict=True))
+        keys: set[str] = set()
+        for key, _ in node.value:
+            name = _key(key)
+            if name in keys:
+                raise _refusal(f"duplicate key {shown(name)}", key.start_mark)
+            keys.add(name)
+        return {_key(key): self.construct_object(value, deep=True) for key, value in node.value}
 
 
 _BoundedLoader.add_constructor("tag:yaml.org,2002:map", _BoundedLoader.mapping)
@@ -126,5 +126,18 @@ def _parts(node: yaml.Node) -> list[yaml.Node]:
     return list(node.value) if isinstance(node, yaml.SequenceNode) else []
 
 
+def _problem(error: yaml.YAMLError) -> str:
+    """Return what is wrong and where, without PyYAML's snippet, which may begin inside a secret."""
+    if not isinstance(error, yaml.MarkedYAMLError):
+        return str(error)
+    text = ", ".join(part for part in (error.context, error.problem) if part)
+    mark = error.problem_mark or error.context_mark
+    return text if mark is None else _located(text, mark)
+
+
 def _refusal(problem: str, mark: yaml.Mark) -> yaml.YAMLError:
-    return yaml.YAMLError(f"{problem} (line {mark.line + 1}, column {mark.column + 1})")
+    return yaml.YAMLError(_located(problem, mark))
+
+
+def _located(problem: str, mark: yaml.Mark) -> str:
+    return f"{problem} (line {mark.line + 1}, column {mark.column + 1})"

@@ -42,7 +42,8 @@ MALFORMED = {
     "a merge of itself": (b"ipc: &a {b: *a}", "an alias leads back to itself"),
     "an unknown alias": (b"ipc: *a", "undefined alias"),
     "60,000 keys": (b"".join(b"k%d: 1\n" % n for n in range(20_000)), "more than 10000 keys"),
-    "duplicate keys": (b"ipc: 1\nipc: 2", "duplicate key 'ipc'"),
+    "duplicate keys": (b"ipc: 1\nipc: 2", "duplicate key 'ipc' (line 2, column 1)"),
+    "duplicate keys in a part": (b"data:\n  a: 1\n  b: 2\n  a: 3", "'a' (line 4, column 3)"),
     "duplicate keys in different spelling": (b"ipc: 1\n'ipc': 2", "duplicate key 'ipc'"),
     "a list as key": (b"? [a, b]\n: 1", "expected a word"),
     "a number as key": (b"5: 1", "5: no such key"),
@@ -80,6 +81,42 @@ def test_a_byte_order_mark_is_accepted(tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
     path.write_bytes(b"\xef\xbb\xbfextends: digits-demo\nipc: 3\n")
     assert load_run(str(path)).ipc == 3
+
+
+KEY_OF_AWS = "wJalrXUtnFEMI/K7MDENGbPxRfiCYSEKRETKEY12"  # 40 characters, one of them a slash
+WRONG_YAML = (
+    "data: {{path: {} ]",
+    "data: {{path: {}, name: [",
+    'data: "{}',
+    "{}: a: b",
+    "ipc: [{}}}",
+    "a: *x {}",
+    "a: {} @",
+    "a: !mine {}",
+    "a: !<{}> b",
+    "a: b\n{}\nc: @",
+    "? {}\n @",
+)
+
+
+@pytest.mark.parametrize("pattern", WRONG_YAML)
+@pytest.mark.parametrize("blanks", [0, 20, 37, 64, 90])
+def test_no_part_of_a_secret_is_in_the_message_about_wrong_yaml(
+    tmp_path: Path, pattern: str, blanks: int
+) -> None:
+    """A snippet of the line would begin anywhere, so that no rule could recognise the rest."""
+    path = tmp_path / "run.yaml"
+    url = f"s3://AKUSERX:{KEY_OF_AWS}@{'b' * (blanks // 4 + 3)}/x"
+    path.write_text(pattern.format(" " * blanks + url))
+    for text in (refusal(str(path)), refusal("digits-demo", f"data.path={path.read_text()}")):
+        parts = (KEY_OF_AWS[start : start + 5] for start in range(len(KEY_OF_AWS) - 5))
+        assert [part for part in parts if part in text] == []
+
+
+def test_the_message_about_wrong_yaml_has_the_place(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("ipc: 5\ndata: {path: x ]\n")
+    assert refusal(str(path)).endswith("got ']' (line 2, column 16).")
 
 
 def test_paths_that_are_no_file_are_refused(tmp_path: Path) -> None:
