@@ -22,28 +22,34 @@ from __future__ import annotations
 
 import reprlib
 
-from distill_core.redaction import sanitised
+from distill_core.redaction import redacted, sanitised
 
 MAX_LINE = 1000  # characters of a message in one line
 SHOWN = 120  # characters of a value in a message
 
 
 def one_line(error: object) -> str:
-    """Return a message in one line of printable characters; a long one loses its middle."""
-    text = " ".join(str(error).split())
+    """Return a message in one line of printable characters; a long one loses its middle.
+
+    Credentials are hidden first: without its scheme, the rest of a URL looks like any other text.
+    """
+    text = " ".join(redacted(str(error)).split())
     if len(text) > MAX_LINE:
         text = f"{text[: MAX_LINE * 2 // 3]} ... {text[-MAX_LINE // 4 :]}"
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def shown(value: object) -> str:
-    """Return a value as Python writes it, shortened, for messages."""
+    """Return a value as Python writes it, without credentials and shortened, for messages."""
     text = _SHORT.repr(value)
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 class _Short(reprlib.Repr):
-    """Bounded in length, depth and time, also for numbers that Python refuses to write."""
+    """Bounded in length, depth and time, also for numbers that Python refuses to write.
+
+    Credentials are hidden before anything is cut.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,6 +59,24 @@ class _Short(reprlib.Repr):
     def repr_int(self, x: int, level: int) -> str:
         """Return a number, or the length of a very long one."""
         return repr(x) if x.bit_length() < 256 else f"a number of {x.bit_length()} bits"
+
+    def repr_str(self, x: str, level: int) -> str:
+        """Return a text in quotes, shortened."""
+        return super().repr_str(redacted(x), level)
+
+    def repr_instance(self, x: object, level: int) -> str:
+        """Return a value of any other type, shortened."""
+        return super().repr_instance(_Written(x), level)
+
+
+class _Written:
+    """A value whose `repr` has no credentials."""
+
+    def __init__(self, value: object) -> None:
+        self._value = value
+
+    def __repr__(self) -> str:
+        return redacted(repr(self._value))
 
 
 _SHORT = _Short()

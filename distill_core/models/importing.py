@@ -21,6 +21,7 @@ from distill_core.config.training import ModelConfig
 from distill_core.errors import ConfigError, DataError
 from distill_core.models.build import head_name, skeleton
 from distill_core.models.spec import TeacherSpec
+from distill_core.redaction import redacted
 from distill_core.storage.digest import read_file
 from distill_core.storage.filesystems import open_filesystem
 
@@ -191,4 +192,4 @@ def _count(names: list[str], what: str) -> str:
 
 def _line(error: BaseException) -> str:
     """Return the first line of an error's message, shortened."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+    return (redacted(str(error)).strip().splitlines() or [type(error).__name__])[0][:160]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from distill_core.errors import ConfigError
+from distill_core.redaction import redacted
 
 MAX_BYTES = 100  # of UTF-8; file systems allow 255, and suffixes such as -v0001 are added
 # For the forms of Prefect's page; `check_name` is stricter.
@@ -25,7 +26,8 @@ def check_name(what: str, name: str) -> str:
             allowed; control characters are shown as escapes.
     """
     if problem := _problem(name):
-        shown = ascii(name) if len(name) <= MAX_BYTES else f"{name[:MAX_BYTES]!a}..."
+        text = redacted(name)
+        shown = ascii(text) if len(text) <= MAX_BYTES else f"{text[:MAX_BYTES]!a}..."
         raise ConfigError(
             f"{what} name {shown}: {problem}. Use letters, digits, dots, dashes and underscores."
         )

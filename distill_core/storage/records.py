@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from distill_core.errors import DataError
+from distill_core.errors import DataError, one_line, shown
 from distill_core.storage.digest import sha256
 
 T = TypeVar("T")
@@ -123,6 +123,6 @@ def _first(problem: ValidationError) -> str:
     """Return the first problem in one line, without the whole value."""
     first = problem.errors(include_url=False, include_context=False)[0]
     path = ".".join(map(str, first["loc"]))
-    value = "" if isinstance(first["input"], dict | list | bytes) else f" = {first['input']!r}"
+    value = "" if isinstance(first["input"], dict | list | bytes) else f" = {shown(first['input'])}"
     text = f"{path}{value[:_SHOWN]}: {first['msg']}" if path else first["msg"]
-    return " ".join(text.split())[: 4 * _SHOWN]
+    return one_line(text)[: 4 * _SHOWN]

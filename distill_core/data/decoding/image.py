@@ -11,7 +11,7 @@ from PIL import Image, UnidentifiedImageError
 from distill_core.config.data import DataConfig
 from distill_core.data.decoding.metadata import without_metadata
 from distill_core.data.decoding.orientation import oriented
-from distill_core.errors import DataError
+from distill_core.errors import DataError, one_line
 
 MAX_PIXELS = 50_000_000  # a 12 kB PNG can expand to more than the memory
 # Listed, because Pillow would otherwise start Ghostscript for an EPS file named .jpg.
@@ -115,4 +115,4 @@ def _square(image: Image.Image, config: DataConfig) -> Image.Image:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    return one_line(error)[:200] or type(error).__name__

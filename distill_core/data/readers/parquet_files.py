@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from distill_core.data.folders import DatasetFolder
 from distill_core.data.readers.record import Split
-from distill_core.errors import DataError
+from distill_core.errors import DataError, one_line
 
 EXPECTED = "image (struct<bytes: binary, path: string>) and label (an integer)"
 PART = re.compile(r"(?P<stem>.*)-(?P<number>\d+)-of-(?P<total>\d+)\.parquet")
@@ -80,7 +80,7 @@ def check_schema(schema: pa.Schema, where: str) -> None:
     Raises:
         DataError: it has not.
     """
-    names = ", ".join(sorted(schema.names))[:200]
+    names = one_line(", ".join(sorted(schema.names)))[:200]
     if not {"image", "label"} <= set(schema.names):
         raise DataError(f"{where}: columns {names}; expected {EXPECTED}. Rename them.")
     image, label = (schema.field(name).type for name in ("image", "label"))
