@@ -17,6 +17,7 @@ from distill_core.config.explain import explain, suggest
 from distill_core.config.parsing import MAX_YAML_BYTES, MAX_YAML_DEPTH, Tree, parse_yaml
 from distill_core.config.schema import RunConfig
 from distill_core.errors import ConfigError, one_line, shown
+from distill_core.naming.addresses import check_credentials
 
 __all__ = ["fingerprint", "load_run", "parse_yaml", "preset_names", "to_yaml", "validate_run"]
 
@@ -40,6 +41,7 @@ def load_run(name: str, overrides: Sequence[str] = ()) -> RunConfig:
         ConfigError: unknown preset or key (with a suggestion), a value out of range, or an address
             with credentials.
     """
+    check_credentials(name, key="preset")
     try:
         tree = _resolve(name, children=())
         for override in overrides:
@@ -97,13 +99,14 @@ def _resolve(name: str, *, children: tuple[str, ...]) -> Tree:
             f"{name}: extends = {shown(parent)}: expected the name of a preset, or the path of a "
             ".yaml file. Correct it."
         )
+    check_credentials(parent, key="extends")
     return _merge(_resolve(parent, children=(*children, name)), tree)
 
 
 def _read(name: str) -> bytes:
     """Return the content of a preset or of a file, but no more than a parser accepts."""
     if name.endswith((".yaml", ".yml")):
-        return _read_file(Path(name))
+        return _read_file(name)
     if name not in preset_names():
         hint = suggest(name, preset_names()) or "Run `distill show` for a list of presets."
         if Path(name).suffix or "/" in name:
@@ -112,18 +115,20 @@ def _read(name: str) -> bytes:
     return (resources.files("distill_core.presets") / f"{name}.yaml").read_bytes()
 
 
-def _read_file(path: Path) -> bytes:
+def _read_file(name: str) -> bytes:
+    """Return the beginning of a file; messages name it as it was written, as a `Path` alters it."""
+    path = Path(name)
     try:
         if path.is_dir():
-            raise ConfigError(f"{path}: a folder, expected a file of YAML. Correct the path.")
+            raise ConfigError(f"{name}: a folder, expected a file of YAML. Correct the path.")
         if not path.is_file():
-            raise ConfigError(f"{path}: no such file. Check the path.")
+            raise ConfigError(f"{name}: no such file. Check the path.")
         with path.open("rb") as file:
             return file.read(MAX_YAML_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(
-            f"{path}: cannot be read ({reason}). Check the path and its permissions."
+            f"{name}: cannot be read ({reason}). Check the path and its permissions."
         ) from None
 
 

@@ -97,11 +97,20 @@ def check_text(text: str, *, key: str) -> None:
         )
 
 
-def _check_characters(text: str, key: str) -> None:
-    """Refuse credentials first, as the later messages repeat the text."""
+def check_credentials(text: str, *, key: str) -> None:
+    """Refuse the address of a place with credentials in it, also if its scheme is misspelled.
+
+    Raises:
+        ConfigError: as `check_text`.
+    """
     for spelling in (text, re.sub(r"\s", "", text)):
         check_text(spelling, key=key)
         check_text(re.sub(rf"^({SCHEME})(?::/*|/{{2,}})", r"\1://", spelling), key=key)
+
+
+def _check_characters(text: str, key: str) -> None:
+    """Refuse credentials first, as the later messages repeat the text."""
+    check_credentials(text, key=key)
     if not text.strip():
         raise ConfigError(f"{key}: an empty address. Set a folder or s3://bucket/prefix.")
     if len(text) > MAX_LENGTH:

@@ -133,6 +133,33 @@ def test_only_the_start_of_an_endless_file_is_read(tmp_path: Path) -> None:
     assert "bytes of YAML" in refusal(str(tmp_path / "run.yaml"))
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://user:SEKRETpw@host/x.yaml",
+        "https:/user:SEKRETpw@host/x.yaml",
+        "s3://AKUSERX:SEKRET/pw@bucket/x.yml",
+        "s3://AKUSERX:SEKRETpw@bucket/x",
+        "https://host/x.yaml?token=SEKRETpw",
+        "user:SEKRETpw@host/x.yaml",
+    ],
+)
+def test_an_address_of_a_config_with_credentials_is_not_repeated(
+    tmp_path: Path, address: str
+) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(f"extends: {address}\n")
+    for text, key in ((refusal(str(path)), "extends"), (refusal(address), "preset")):
+        assert text.startswith(f"{key}: the address contains credentials")
+        assert "SEKRET" not in text
+
+
+def test_a_file_is_named_as_it_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("extends: https://host//x.yaml\n")
+    assert refusal(str(path)).startswith("https://host//x.yaml: no such file.")
+
+
 def test_files_that_extend_each_other_are_refused(tmp_path: Path) -> None:
     one, two = tmp_path / "one.yaml", tmp_path / "two.yaml"
     one.write_text(f"extends: {two}\n")
