@@ -7,6 +7,7 @@ accepted is printed as it is.
 from __future__ import annotations
 
 import re
+import unicodedata
 from urllib.parse import unquote
 
 HIDDEN = "***"
@@ -19,6 +20,7 @@ SECRET_PARAMETER = re.compile(
 )
 ACCESS_KEY = re.compile(r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b")  # the id of a key of AWS
 AZURE_CONTAINER = re.compile(r"[^/@:%]+@[^/@:%]+")  # abfss://container@account.dfs.core.windows.net
+DECODINGS = 3  # of a text that was percent-encoded several times
 LOCAL = ("file", "local")
 AZURE = ("abfs", "abfss", "az")
 WITHOUT_PORT = ("s3", "s3a", "gs", "gcs", *AZURE, "memory")  # a colon precedes a secret
@@ -42,6 +44,16 @@ def sanitised(text: str) -> str:
     """
     visible = (c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in redacted(text))
     return "".join(visible)
+
+
+def decoded(text: str) -> str:
+    """Return a text without percent-encoding, and with ordinary in place of full-width characters.
+
+    What looks like the name of a folder may then be a URL.
+    """
+    for _ in range(DECODINGS):
+        text = unicodedata.normalize("NFKC", unquote(text))
+    return text
 
 
 def _without_user(url: re.Match[str]) -> str:

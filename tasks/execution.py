@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_core.core_schema import ValidationInfo
 
-from distill_core.config.fields import Address
+from distill_core.config.fields import HostAddress
 
 # Limits far above any use: a mistyped number is refused at once.
 Workers = Annotated[int, Field(gt=0, le=100_000)]
@@ -46,7 +46,7 @@ class Placement(BaseModel):
     device: Literal["cpu", "cuda"] = "cpu"
     num_cpus: Resources = 1.0  # Ray CPUs per worker, for scheduling; not a limit of use
     num_gpus: Resources | None = None  # Ray GPUs per worker; None: one on CUDA, else none
-    ray_address: Address | None = None  # host:port or ray://...; None: start a local cluster
+    ray_address: HostAddress | None = None  # host:port or ray://...; None: start a local cluster
     groups: Count | None = None  # batches in one launch of recover; None: chosen by size
     in_flight: Count = 2
     max_attempts: Count = 3

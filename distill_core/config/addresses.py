@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from distill_core.config.schema import RunConfig
-from distill_core.naming.addresses import check_text, data_address
+from distill_core.naming.addresses import check_credentials, check_text, data_address
 from distill_core.naming.names import check_name
 
 
@@ -20,6 +20,8 @@ def check_config(config: RunConfig) -> None:
     for key, text in _texts(config.model_dump(mode="json")):
         if key == "data.path" or key.endswith(".checkpoint"):
             data_address(text, key=key)
+        elif key in ("data.train", "data.test"):  # below data.path
+            check_credentials(text, key=key)
         else:
             check_text(text, key=key)
 

@@ -15,8 +15,8 @@ class DataConfig(Frozen):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=100)
     format: Literal["digits", "imagefolder", "parquet", "patterns"]
     path: Address | None = None  # folder or URL of both splits; digits and patterns need none
-    train: str = "train"  # folder, file or glob below `path`
-    test: str = "test"
+    train: Address = "train"  # folder, file or glob below `path`
+    test: Address = "test"
     num_classes: Classes  # ids, including those of removed classes; must equal the index's
     side: Pixels  # S, in pixels
     # squish: resize both sides to S; center_crop: the short side to `resize`, then crop S x S

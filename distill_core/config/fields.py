@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from distill_core.naming.addresses import TEXT_PATTERN
+from distill_core.naming.addresses import HOST_PATTERN, TEXT_PATTERN
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 NonNegativeFloat = Annotated[float, Field(ge=0.0)]
@@ -26,6 +26,7 @@ MAX_TEACHERS = 100
 # Path or URL; `distill_core.config.addresses` judges it. The pattern is for Prefect's server, which
 # refuses credentials before it stores them.
 Address = Annotated[str, Field(json_schema_extra={"pattern": TEXT_PATTERN})]
+HostAddress = Annotated[str, Field(json_schema_extra={"pattern": HOST_PATTERN})]
 Triple = tuple[float, float, float]
 Precision = Literal["float32", "float64", "bfloat16"]
 

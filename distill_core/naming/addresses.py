@@ -12,7 +12,7 @@ import re
 from urllib.parse import urlsplit
 
 from distill_core.errors import ConfigError
-from distill_core.redaction import AZURE_CONTAINER, LOCAL, SCHEME, redacted
+from distill_core.redaction import AZURE_CONTAINER, LOCAL, SCHEME, decoded, redacted
 
 ALIASES = {"s3a": "s3", "gcs": "gs", "abfss": "abfs", "az": "abfs"}  # other names of one place
 BUCKETS = ("s3", "gs", "abfs")  # with conditional create
@@ -20,9 +20,9 @@ WEB = ("http", "https")
 MAX_LENGTH = 1000  # an object's key has at most 1024 bytes
 BEGINNING = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)(:/*)(.*)", re.DOTALL)
 CHAIN = re.compile(r"::(?![^\[]*\])")  # not in an IPv6 address
-NO_COLON = re.compile(
-    rf"({'|'.join((*BUCKETS, *ALIASES, *LOCAL, *WEB))})//", re.IGNORECASE
-)  # s3//bucket
+NAMES = "|".join((*BUCKETS, *ALIASES, *LOCAL, *WEB))
+NO_COLON = re.compile(rf"({NAMES})//", re.IGNORECASE)  # s3//bucket
+KNOWN = re.compile(rf"({NAMES})(:|//)", re.IGNORECASE)
 CONTAINER = AZURE_CONTAINER.pattern
 ARN = r"arn:aws[a-z-]*:s3[a-z-]*:[a-z0-9-]*:\d*:[\w:-]+"  # of an access point
 BUCKET = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]*|{ARN}")
@@ -39,6 +39,7 @@ TEXT_PATTERN = (
     r"^(?!.*(?<!abfs)(?<!abfss)://[^/\s]*@)(?!.*://(?!arn:)[^/\s:]*:(?!:|\d+(/|\s|$)))"
     r"(?!.*[?&][^=&\s]*([Ss]ecret|[Tt]oken|[Ss]ig|[Pp]assw|[Cc]redential|[Kk]ey)[^=&\s]*=)"
 )
+HOST_PATTERN = rf"{TEXT_PATTERN}[^@]*$"
 
 
 def store_address(text: str, *, key: str = "store") -> str:
@@ -72,8 +73,7 @@ def data_address(text: str, *, key: str) -> str:
     _check_characters(text, key)
     beginning = BEGINNING.fullmatch(text)
     if text[0] in "/.~" or beginning is None:
-        if NO_COLON.match(text):
-            raise ConfigError(f"{_shown(key, text)}: the colon in front of // is missing.")
+        _check_folder(text, key)
         return _folder(text, key)
     if len(beginning[1]) == 1:
         return _drive(text, key)
@@ -85,12 +85,12 @@ def data_address(text: str, *, key: str) -> str:
 
 
 def check_text(text: str, *, key: str) -> None:
-    """Refuse a text with credentials in a URL.
+    """Refuse a text with credentials in a URL, whether or not its characters are encoded.
 
     Raises:
         ConfigError: names the key, but not the text.
     """
-    if redacted(text) != text:
+    if any(redacted(spelling) != spelling for spelling in (text, decoded(text))):
         raise ConfigError(
             f"{key}: the address contains credentials, which would be stored with every run. "
             "Set them in the environment (AWS_ACCESS_KEY_ID, ...) or use your cloud's roles."
@@ -103,9 +103,23 @@ def check_credentials(text: str, *, key: str) -> None:
     Raises:
         ConfigError: as `check_text`.
     """
-    for spelling in (text, re.sub(r"\s", "", text)):
+    for spelling in (text, re.sub(r"\s", "", text), decoded(text)):
         check_text(spelling, key=key)
         check_text(re.sub(rf"^({SCHEME})(?::/*|/{{2,}})", r"\1://", spelling), key=key)
+
+
+def check_host(text: str, *, key: str) -> None:
+    """Refuse an address with a user in front of its host and port.
+
+    Raises:
+        ConfigError: names the key, but not the user or the credentials in the text.
+    """
+    check_text(text, key=key)
+    if "@" in decoded(text):
+        raise ConfigError(
+            f"{key}: the address has a user or credentials in front of its host, which would be "
+            "printed and stored. Write host:port alone."
+        )
 
 
 def _check_characters(text: str, key: str) -> None:
@@ -119,6 +133,19 @@ def _check_characters(text: str, key: str) -> None:
         raise ConfigError(
             f"{key} = {text!a}: blanks around the address, or characters that cannot be "
             "printed. Remove them."
+        )
+
+
+def _check_folder(text: str, key: str) -> None:
+    """Refuse what looks like a folder's name, but is a URL that was misspelled or encoded."""
+    if NO_COLON.match(text):
+        raise ConfigError(f"{_shown(key, text)}: the colon in front of // is missing.")
+    plain = decoded(text)
+    beginning = BEGINNING.fullmatch(plain)
+    if (beginning and ":/" in plain) or KNOWN.match(plain):
+        raise ConfigError(
+            f"{key}: a URL whose beginning is percent-encoded or in full-width characters. Write "
+            "it like s3://bucket/prefix, or write ./ in front of the name of a folder."
         )
 
 

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from distill_core.config.schema import RunConfig
 from distill_core.data.index_files import load_index
 from distill_core.errors import ConfigError, RunIncomplete, StorageError, shown
-from distill_core.naming.addresses import check_text, store_address
+from distill_core.naming.addresses import check_host, store_address
 from distill_core.storage.identity import ensure_identity
 from distill_core.storage.store import ANOTHER_STORE, Store, probe
 from flows import terminal
@@ -117,7 +117,7 @@ def execution_of(tree: Mapping[str, Any]) -> Execution:
         ConfigError: an unknown key, a value out of range, or an address that cannot be a store.
     """
     store_address(str(tree["store"]))
-    check_text(str(tree.get("ray_address")), key="ray_address")
+    check_host(str(tree.get("ray_address")), key="ray_address")
     try:
         return Execution.model_validate(dict(tree))
     except ValidationError as error:

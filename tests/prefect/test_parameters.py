@@ -135,8 +135,8 @@ def test_a_relative_store_is_refused_in_flow_parameters() -> None:
     assert parameters.placed("/out", Placement(workers=2)).workers == 2
 
 
-def test_credentials_in_the_address_of_ray_are_refused() -> None:
-    address = "ray://me:hush@host:10001"
+@pytest.mark.parametrize("address", ["ray://me:hush@host:10001", "me:hush@host:6379"])
+def test_credentials_in_the_address_of_ray_are_refused(address: str) -> None:
     with pytest.raises(ConfigError, match=r"^ray_address: .*credentials") as refused:
         parameters.placed("/out", Placement(ray_address=address))
     assert "hush" not in str(refused.value)
@@ -160,7 +160,9 @@ def test_the_form_refuses_credentials_in_every_text_that_is_an_address(
     for pattern in patterns:
         assert not any(re.search(pattern, text) for text in (secret, f"data.path={secret}"))
     assert re.search(patterns[1], "data.path=s3://bucket/images")
-    assert all(re.search(pattern, "/data/me@home/x") for pattern in patterns[2:])
+    assert all(re.search(pattern, "/data/me@home/x") for pattern in patterns[2:-1])
+    assert re.search(patterns[-1], "ray://host:10001")
+    assert not re.search(patterns[-1], "me:hush@host:10001")
 
 
 @pytest.mark.parametrize(("flow", "key"), [("distill", "run"), ("redistill", "series")])

@@ -10,8 +10,10 @@ import pytest
 
 from distill_core.errors import ConfigError
 from distill_core.naming.addresses import (
+    HOST_PATTERN,
     STORE_PATTERN,
     TEXT_PATTERN,
+    check_host,
     check_text,
     data_address,
     store_address,
@@ -39,6 +41,14 @@ CREDENTIALS = (
     "key:hush@bucket/x",
     "s3://key%3Ahush%40bucket/x",
     "s3://key%253Ahush%2540bucket/x",
+    "s3%3A//key:hush@bucket",
+    "s3%253A%252F%252Fkey%253Ahush%2540bucket",
+    "s3:%2F%2Fkey:hush@bucket",
+    "key%3Ahush%40bucket",
+    "s3\uff1a//key:hush@bucket",
+    "\uff53\uff13\uff1a\uff0f\uff0fkey\uff1ahush\uff20bucket",
+    "s3%EF%BC%9A//key:hush@bucket",
+    "https\uff1a//host/x\uff1ftoken\uff1dhush",
     "simplecache::s3://key:hush@bucket/x",
     "filecache::s3://hush@bucket",
     "zip://*.png::s3://key:hu/sh@bucket/x.zip",
@@ -86,6 +96,12 @@ REFUSED = {
     "s3:bucket": "expected s3://",
     "s3:\\\\bucket\\a": "expected s3://",
     "s3//bucket/a": "the colon",
+    "s3%3A//bucket/a": "percent-encoded",
+    "s3%3Abucket/a": "percent-encoded",
+    "s3%2F%2Fbucket/a": "percent-encoded",
+    "nosuch%253A%252F%252Fbucket": "percent-encoded",
+    "s3\uff1a//bucket/a": "full-width",
+    "\uff53\uff13\uff1a\uff0f\uff0fbucket": "full-width",
     "memory:": "expected memory://",
     "nosuch:out": "expected nosuch://",
     "s3://": "no bucket",
@@ -153,6 +169,22 @@ def test_a_text_without_credentials_stays_as_it_is(text: str) -> None:
     check_text(text, key="source")
 
 
+@pytest.mark.parametrize(
+    "address", ["u:hush@host:1", "ray://u@host:1", "u:hush%40host:1", "u\uff1ahush\uff20host:1"]
+)
+def test_a_user_in_front_of_a_host_is_refused(address: str) -> None:
+    with pytest.raises(ConfigError, match=r"^ray_address: .*credentials") as refused:
+        check_host(address, key="ray_address")
+    assert "hush" not in str(refused.value)
+    assert not re.search(HOST_PATTERN, address) or "%40" in address or "\uff20" in address
+
+
+@pytest.mark.parametrize("address", ["host:6379", "ray://host:10001", "auto", "[::1]:6379"])
+def test_a_host_without_a_user_is_accepted(address: str) -> None:
+    check_host(address, key="ray_address")
+    assert re.search(HOST_PATTERN, address)
+
+
 def test_control_characters_are_made_visible_and_line_breaks_kept() -> None:
     assert sanitised("a\x1b[31m\r\x07\tb\nc\u202e") == "a\\x1b[31m\\r\\x07\tb\nc\\u202e"
     assert str(ConfigError("x\x1b[2J s3://a:hush@b/c")) == "x\\x1b[2J s3://***@b/c"
@@ -173,6 +205,8 @@ def test_a_relative_folder_is_made_absolute(
     for address in ("out", "./out", "out/", "a/../out", str(tmp_path / "out")):
         assert store_address(address) == str(tmp_path / "out")
     assert store_address("./s3:x") == str(tmp_path / "s3:x")
+    for name in ("./s3%3A", "100%", "a%20b", "v1%3A2", "exp\uff1a1", "%2Fdata"):
+        assert store_address(name) == str(tmp_path / name)
     assert store_address("~/out") == str(tmp_path / "home" / "out")
     assert os.listdir(tmp_path) == []
 
