@@ -30,6 +30,7 @@ PREFIXES = ("module.", "_orig_mod.")  # of DistributedDataParallel and torch.com
 COUNTER = "num_batches_tracked"  # missing in old checkpoints; has no effect in eval mode
 
 StateDict = dict[str, Tensor]
+Shape = tuple[int, ...]
 
 
 def import_model(url: str, config: ModelConfig, *, num_classes: int) -> nn.Module:
@@ -97,19 +98,33 @@ def fit_weights(
     Raises:
         ConfigError: another class count, or a tensor is missing, unknown or of another shape.
     """
-    model = skeleton(config, num_classes)
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    model = check_shapes(shapes, config, num_classes=num_classes, where=where)
     expected = model.state_dict()
-    _check_classes(state, f"{head_name(model)}.weight", num_classes, where)
-    _check_names(state, expected, config, where)
-    for name, tensor in state.items():
-        if tensor.shape != expected[name].shape:
-            raise ConfigError(
-                f"{where}: tensor {name!r} is {tuple(tensor.shape)}, {config.title} expects "
-                f"{tuple(expected[name].shape)}. Set squeeze.model to the network in the file."
-            )
     absent = {n: torch.zeros((), dtype=torch.int64) for n in expected.keys() - state.keys()}
     fitted = {name: tensor.to(expected[name].dtype) for name, tensor in state.items()}
     model.load_state_dict(fitted | absent, assign=True)
+    return model
+
+
+def check_shapes(
+    shapes: Mapping[str, Shape], config: ModelConfig, *, num_classes: int, where: str
+) -> nn.Module:
+    """Return the network of `config` without storage, whose tensors are those of a file.
+
+    Raises:
+        ConfigError: another class count, or a tensor is missing, unknown or of another shape.
+    """
+    model = skeleton(config, num_classes)
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    _check_classes(shapes, f"{head_name(model)}.weight", num_classes, where)
+    _check_names(shapes, expected, config, where)
+    for name, shape in expected.items():
+        if shapes.get(name, shape) != shape:
+            raise ConfigError(
+                f"{where}: tensor {name!r} is {shapes[name]}, {config.title} expects "
+                f"{shape}. Set squeeze.model to the network in the file."
+            )
     return model
 
 
@@ -150,7 +165,7 @@ def _clean(loaded: Any, *, where: str) -> StateDict:
                 f"{where}: {str(key)!r} is a {type(value).__name__}, expected a tensor. "
                 f"Save only the weights, or save them under one of the keys {', '.join(WRAPPERS)}."
             )
-        state[_strip(str(key))] = value.float() if value.is_floating_point() else value
+        state[strip_prefixes(str(key))] = value.float() if value.is_floating_point() else value
     return state
 
 
@@ -158,26 +173,27 @@ def _holds_mapping(loaded: Any, key: str) -> bool:
     return isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping)
 
 
-def _strip(name: str) -> str:
+def strip_prefixes(name: str) -> str:
+    """Return the name of a tensor without the prefixes that trainers add."""
     while prefix := next((p for p in PREFIXES if name.startswith(p)), None):
         name = name.removeprefix(prefix)
     return name
 
 
-def _check_classes(state: Mapping[str, Tensor], head: str, num_classes: int, where: str) -> None:
-    weight = state.get(head)
-    if weight is not None and weight.ndim == 2 and weight.shape[0] != num_classes:
+def _check_classes(shapes: Mapping[str, Shape], head: str, num_classes: int, where: str) -> None:
+    weight = shapes.get(head)
+    if weight is not None and len(weight) == 2 and weight[0] != num_classes:
         raise ConfigError(
-            f"{where}: the head {head!r} has {weight.shape[0]} classes, the dataset has "
+            f"{where}: the head {head!r} has {weight[0]} classes, the dataset has "
             f"{num_classes}. Use a teacher of this dataset, or train one with squeeze."
         )
 
 
 def _check_names(
-    state: Mapping[str, Tensor], expected: Mapping[str, Tensor], config: ModelConfig, where: str
+    shapes: Mapping[str, Shape], expected: Mapping[str, Shape], config: ModelConfig, where: str
 ) -> None:
-    missing = [n for n in expected if n not in state and not n.endswith(COUNTER)]
-    unknown = [n for n in state if n not in expected]
+    missing = [n for n in expected if n not in shapes and not n.endswith(COUNTER)]
+    unknown = [n for n in shapes if n not in expected]
     if missing or unknown:
         raise ConfigError(
             f"{where}: not the weights of {config.title}: {_count(missing, 'missing')}, "

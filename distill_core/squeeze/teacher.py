@@ -14,6 +14,7 @@ from distill_core.config.fields import Precision
 from distill_core.config.schema import RunConfig
 from distill_core.config.training import ImportConfig, SqueezeConfig
 from distill_core.data.real_images import RealImages
+from distill_core.errors import ConfigError, DataError
 from distill_core.evaluation.accuracy import Accuracy
 from distill_core.evaluation.metrics import logits_of
 from distill_core.models.build import head_name
@@ -74,8 +75,8 @@ def train_or_import(
         runtime: device, processes and checkpoints.
 
     Raises:
-        ConfigError: the checkpoint is missing, or of another network, class list or normalisation.
-        DataError: the checkpoint cannot be read as weights, or they are not finite.
+        ConfigError: the checkpoint is missing, cannot be read as finite weights, or is of another
+            network, class list or normalisation.
         DivergedError: the loss stopped being finite.
     """
     training = run.squeeze.training
@@ -159,14 +160,18 @@ def import_teacher(
     Raises:
         ConfigError: no such file, or it is of another network, class list or normalisation, or its
             accuracy shows that it is not a teacher of these classes in this order.
-        DataError: it cannot be read as weights, or they are not finite.
+            It is also raised for a file that cannot be read as finite weights: the file is what
+            the config names, and another attempt would read the same bytes.
     """
     url = run.squeeze.checkpoint
     assert url is not None
-    if (description := read_description(url)) is not None:
-        check_description(description, run, class_hash=class_hash, where=url)
     config = run.squeeze.imported or ImportConfig()
-    model = import_model(url, run.squeeze.model, num_classes=run.data.num_classes)
+    try:
+        if (description := read_description(url)) is not None:
+            check_description(description, run, class_hash=class_hash, where=url)
+        model = import_model(url, run.squeeze.model, num_classes=run.data.num_classes)
+    except DataError as error:
+        raise ConfigError(str(error)) from None
     move_outputs(model, config.outputs)
     data = run.data
     batches = logits_of(model.to(device), test.pixels, mean=data.mean, std=data.std, device=device)

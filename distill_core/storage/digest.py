@@ -39,6 +39,32 @@ def check_file(url: str) -> None:
             raise ConfigError(f"{url}: no such file. Check the path.")
 
 
+def read_range(url: str, start: int, end: int) -> bytes:
+    """Return the bytes from `start` to `end` of a file; fewer where it ends before.
+
+    Raises:
+        ConfigError: they cannot be read.
+    """
+    with _reading(url):
+        fs, path = open_filesystem(url)
+        data = bytes(fs.cat_file(path, start=start, end=end))
+    # A server that knows no ranges answers with the whole file.
+    return data if len(data) <= end - start else data[start:end]
+
+
+def file_size(url: str) -> int | None:
+    """Return the length of a file in bytes; None if its server does not report it.
+
+    Raises:
+        ConfigError: there is no such file, or it cannot be reached.
+    """
+    check_file(url)
+    with _reading(url):
+        fs, path = open_filesystem(url)
+        size = fs.size(path)
+        return None if size is None else int(size)
+
+
 @contextmanager
 def _reading(url: str) -> Iterator[None]:
     """Translate the errors of file systems."""

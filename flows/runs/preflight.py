@@ -16,7 +16,6 @@ from distill_core.data.index import number_classes
 from distill_core.data.readers.formats import open_reader
 from distill_core.errors import DistillError
 from distill_core.sharding import ClassEntry
-from distill_core.storage.digest import check_file
 from distill_core.storage.store import Store
 from flows.status.status import run_status
 from tasks.execution import Execution
@@ -48,13 +47,15 @@ def check_dataset(request: Request) -> None:
 
 
 def check_teachers(request: Request) -> None:
-    """Check that teachers that are not trained here exist."""
+    """Check that teachers that are not trained here exist, and fit by their headers."""
     if "squeeze" in request.complete:
         return
-    squeeze = request.config.squeeze
+    squeeze, num_classes = request.config.squeeze, request.config.data.num_classes
     for member in (squeeze.member(number) for number in range(1 + len(squeeze.pool))):
         if member.checkpoint is not None:
-            check_file(member.checkpoint)
+            from distill_core.models.checkpoint_check import check_checkpoint  # imports torch
+
+            check_checkpoint(member.checkpoint, member.model, num_classes=num_classes)
         for key in (member.reuse, member.start):
             if key is not None:
                 stored_teacher(request.store, key)

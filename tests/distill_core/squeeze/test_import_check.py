@@ -20,6 +20,7 @@ from distill_core.keys import squeeze_key
 from distill_core.models.build import skeleton
 from distill_core.squeeze.import_check import better_than_chance, output_order
 from distill_core.squeeze.teacher import SqueezedTeacher, import_teacher, train_teacher
+from tasks.pools.failures import FINAL
 from tests.support.teacher_training import TEST, TRAIN, run, split
 
 MANY = split(150, 1)  # test images
@@ -104,6 +105,14 @@ def test_a_teacher_below_its_expected_accuracy_is_refused(tmp_path: Path, weight
     line = refused(tmp_path, dull, top1=top1)
     assert f"top-1 is {accuracy:.1f} % on 150 test images, expected {top1:.1f} %" in line
     assert "squeeze.model, with its first layers" in line
+
+
+def test_a_file_that_cannot_be_read_ends_the_import_at_once(tmp_path: Path, weights: bytes) -> None:
+    state = load(weights)
+    state["fc.bias"][0] = float("nan")
+    for data, words in ((save(state), "NaN or infinite values"), (weights[:-9], "complete")):
+        with pytest.raises(FINAL, match=words):
+            taken(tmp_path, data)
 
 
 @pytest.mark.parametrize("outputs", [[0, 1], [0, 0, 1], [1, 2, 3], [0, 1, 2, 3]])

@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from distill_core.config.training import ModelConfig
 from distill_core.errors import ConfigError, DataError
+from distill_core.models.build import build_model
+from distill_core.models.files import save_weights
 from flows.runs import preflight
 from tasks.execution import Execution
 from tasks.pools.device import check_device
@@ -42,6 +45,14 @@ WRONG = {
     "no checkpoint": (["squeeze.checkpoint=DATA/nowhere.pth"], "nowhere.pth: no such file"),
     "a folder as checkpoint": (["squeeze.checkpoint=DATA"], "data: no such file"),
     "a checkpoint nowhere": (["squeeze.checkpoint=quux://x"], "quux://x: cannot be opened"),
+    "no weights as checkpoint": (
+        ["squeeze.checkpoint=DATA/broken.parquet"],
+        "broken.parquet: not a torch checkpoint (36 bytes)",
+    ),
+    "a checkpoint of other classes": (
+        ["squeeze.checkpoint=DATA/three.safetensors"],
+        "the head 'fc.weight' has 3 classes, the dataset has 2",
+    ),
     "an unknown teacher": ([f"squeeze.reuse='{KEY}'"], "no such teacher"),
     "another member of the pool": (
         ["squeeze.pool=[{model: {name: convnet3}, checkpoint: DATA/nowhere.pth}]"],
@@ -57,6 +68,8 @@ def data(tmp_path: Path) -> Path:
     shutil.copytree(folder / "train" / "cat", folder / "part" / "cat")
     write_parquet(folder / "table.parquet", [(png(0), 0), (png(1), 1)])
     (folder / "broken.parquet").write_bytes(b"PAR1" * 9)
+    three = build_model(ModelConfig(name="resnet18_small", width=4), 3, seed=0)
+    (folder / "three.safetensors").write_bytes(save_weights(three))
     return folder
 
 
