@@ -11,6 +11,7 @@ from distill_core.data.index import DatasetIndex
 from distill_core.data.ingest import ingest
 from distill_core.errors import DataError
 from distill_core.selection.distinct import starts_from_whole_images, too_small
+from distill_core.squeeze.import_check import can_be_judged
 from distill_core.storage.store import Store
 from tasks.jobs import Receipt
 from tasks.observer import Observer
@@ -58,7 +59,7 @@ def ingest_observed(
         observer.stage_notice("ingest", text)
 
     index = ingest(config.data, store, previous, progress=progress, notice=notice)
-    for text in _repeated_images(config, index):
+    for text in (*_repeated_images(config, index), *_unjudged_teachers(config, index)):
         notice(text)
     rows = index.train.num_rows + index.test.num_rows
     seconds = time.monotonic() - started
@@ -80,4 +81,19 @@ def _repeated_images(config: RunConfig, index: DatasetIndex) -> list[str]:
     return [
         f"{few} have fewer training images than {wanted}, the smallest, {name!r}, has "
         f"{sizes[name]:,}: {repeat} repeat images. Lower ipc, or add images."
+    ]
+
+
+def _unjudged_teachers(config: RunConfig, index: DatasetIndex) -> list[str]:
+    """Return a sentence if a teacher is imported whose accuracy the test images cannot show."""
+    members = [config.squeeze.member(number) for number in range(1 + len(config.squeeze.pool))]
+    if not any(member.checkpoint is not None for member in members):
+        return []
+    sizes = list(index.class_sizes("test").values())
+    if can_be_judged(np.repeat(np.arange(len(sizes)), sizes)):
+        return []
+    return [
+        f"too few test images to judge the teacher: of {sum(sizes):,}, the largest class has "
+        f"{max(sizes):,}, and even a perfect teacher cannot be told from guesses. The imported "
+        "teacher is accepted; make sure that it knows these classes in this order."
     ]

@@ -71,6 +71,15 @@ def test_enough_images_or_no_use_of_them_is_no_notice(
     assert noticed(small_run(tmp_path, *overrides)) == []
 
 
+def test_too_few_test_images_for_an_imported_teacher_are_noticed_at_ingestion(
+    tmp_path: Path,
+) -> None:
+    overrides = ("ipc=1", "squeeze.checkpoint=teacher.pth", "squeeze.training=null")
+    (text,) = noticed(small_run(tmp_path / "imported", *overrides))
+    assert "too few test images to judge the teacher: of 4, the largest class has 2" in text
+    assert noticed(small_run(tmp_path / "trained", "ipc=1")) == []
+
+
 def test_every_table_states_how_many_images_differ(tmp_path: Path) -> None:
     short = ("posttrain.epochs=1", "posttrain.evaluate_every=1", "posttrain.seeds=[0]")
     sets = "posttrain.sets=[distilled, random_real]"
