@@ -171,11 +171,9 @@ def _rows(
 def _row(
     record: Record, config: DataConfig, classes: Sequence[ClassEntry], decoded: Contents
 ) -> tuple[Any, ...]:
-    known = 0 <= record.label < len(classes)
+    known = record.label >= 0
     label, wnid = (classes[record.label].id, classes[record.label].wnid) if known else (-1, "")
     digest, reason = sha256(record.data), record.problem
-    if not reason and not known:
-        reason = f"its label {record.label} is not one of the {len(classes)} classes."
     if not reason and digest not in decoded:
         reason = _undecodable(record, config)
     return (

@@ -82,7 +82,8 @@ class ParquetReader:
         """Yield every row of a split, named by its `path`; labels are compared by name.
 
         Raises:
-            DataError: a file names a class that the training split does not have.
+            DataError: a file names a class that the training split does not have, or a row has
+                a label of no class.
         """
         is_named = bool(self._layout(self._files("train")[0]).names)
         for uri in self._files(split):
@@ -91,7 +92,10 @@ class ParquetReader:
             row = 0
             with self._open(uri) as file:
                 for label, image, name in _rows(file):
-                    place, problem = _place(label, places, len(classes))
+                    if label is not None and not 0 <= label < len(places):
+                        raise _stray(f"{self._where(uri)} row {row}", label, len(classes))
+                    place = -1 if label is None else places[label]
+                    problem = "the row has no label." if label is None else ""
                     if not image and not problem:
                         problem = "the row holds no image."
                     yield Record(place, uri, row, name or "", image or b"", problem)
@@ -195,18 +199,18 @@ def _group_batches(
     yield from file.iter_batches(rows, row_groups=[group], columns=columns)
 
 
-def _place(label: int | None, places: Sequence[int], count: int) -> tuple[int, str]:
-    """Return the class of a row, and why it has none, as a sentence.
+def _stray(where: str, label: int, count: int) -> DataError:
+    """Return the error about a label of no class; unlike a damaged image, it is never passed over.
 
     Args:
+        where: names the file and the row.
         label: as stored.
-        places: class by label.
         count: of the classes of the dataset.
     """
-    if label is None:
-        return -1, "the row has no label."
-    if 0 <= label < len(places):
-        return places[label], ""
     if 0 <= label < count:
-        return -1, f"its label {label} has no name in the metadata of its file."
-    return (label if -1 <= label < 2**31 else -1), ""
+        reason = f"its label {label} has no name in the metadata of its file"
+    else:
+        reason = f"its label {label} is not one of the {count} classes, 0 to {count - 1}"
+    return DataError(
+        f"{where}: {reason}. Correct the labels, or the class names and data.num_classes."
+    )

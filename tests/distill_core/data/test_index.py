@@ -196,13 +196,14 @@ def test_two_classes_of_one_name_are_refused(tmp_path: Path, store: Store) -> No
     assert "two classes are named 'cat'" in refused(tmp_path / "data", store, format="parquet")
 
 
-@pytest.mark.parametrize("label", [2, -7, 2**40])
-def test_a_label_of_no_class_is_named_with_its_row(
-    tmp_path: Path, store: Store, label: int
+@pytest.mark.parametrize("fraction", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("label", [2, -1, -7, 2**40])
+def test_a_label_of_no_class_is_refused_whatever_may_be_damaged(
+    tmp_path: Path, store: Store, label: int, fraction: float
 ) -> None:
     path = parquet(tmp_path / "data", [0, 1])
     write_parquet(path / "train.parquet", [(png(0), 0), (png(1), 1), (png(2), label)])
-    line = refused(path, store, format="parquet")
+    line = refused(path, store, format="parquet", max_bad_fraction=fraction)
     assert "train.parquet row 2" in line
     assert "is not one of the 2 classes" in line
 
