@@ -13,6 +13,8 @@ from distill_core.data.readers.record import Split
 from distill_core.errors import DataError
 from distill_core.sharding import ClassEntry
 
+LISTED = 5  # classes that a notice names, at most
+
 
 def check_classes(config: DataConfig, names: Sequence[str], classes: Sequence[ClassEntry]) -> None:
     """Check that the classes found are those that the configuration describes.
@@ -68,11 +70,33 @@ def check_split(
             f"data.max_bad_fraction = {config.max_bad_fraction} allows. The first is "
             f"{first['uri']}{row}: {first['reason']} Repair or remove them, or raise the limit."
         )
-    labels = set(pc.unique(table.filter(pc.field("status") == "ok")["label"]).to_pylist())
-    missing = [entry for entry in classes if entry.id not in labels]
+    missing = _missing(table, classes)
     if missing and (split == "train" or len(missing) == len(classes)):
         raise DataError(
             f"{where}: no readable image of class {missing[0].wnid!r} (one of "
             f"{len(missing)} such classes out of {len(classes)}). Add images, or remove the class "
             "and lower data.num_classes."
         )
+
+
+def untested_classes(table: pa.Table, classes: Sequence[ClassEntry]) -> str:
+    """Return a sentence about the classes that the test split lacks; empty if it has all.
+
+    Args:
+        table: rows of the test split.
+        classes: the classes that are present.
+    """
+    missing = [repr(entry.wnid) for entry in _missing(table, classes)]
+    if not missing:
+        return ""
+    more = f" and {len(missing) - LISTED:,} more" if len(missing) > LISTED else ""
+    return (
+        f"test split: no readable image of {len(missing):,} of {len(classes):,} classes: "
+        f"{', '.join(missing[:LISTED])}{more}. Accuracies are measured on the other classes only."
+    )
+
+
+def _missing(table: pa.Table, classes: Sequence[ClassEntry]) -> list[ClassEntry]:
+    """Return the classes without a readable image."""
+    labels = set(pc.unique(table.filter(pc.field("status") == "ok")["label"]).to_pylist())
+    return [entry for entry in classes if entry.id not in labels]

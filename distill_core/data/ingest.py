@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from distill_core.config.data import DataConfig
-from distill_core.data.checks import check_classes, check_split
+from distill_core.data.checks import check_classes, check_split, untested_classes
 from distill_core.data.decoding.image import decode_image
 from distill_core.data.index import DatasetIndex, build_index, number_classes
 from distill_core.data.index_files import commit_index
@@ -88,12 +88,13 @@ def ingest(
         previous: index of the version before; its class ids are kept, see `number_classes`, and
             images that it contains are hashed but not decoded again.
         progress: called with (images read, images in total).
-        notice: called with sentences about what is passed over, before the images are read.
+        notice: called with sentences about what is passed over, before the images are read, and
+            about classes without test images, after that.
 
     Raises:
         ConfigError: the dataset's address is wrong.
-        DataError: a class has no images, the class count differs from the configuration, or too
-            many images are unreadable.
+        DataError: a class has no training images, the class count differs from the configuration,
+            an image has a label of no class, or too many images are unreadable.
     """
     reader = open_reader(config)
     names = reader.classes()
@@ -118,6 +119,8 @@ def ingest(
         return table
 
     train, test = split_table("train", 0), split_table("test", counts["train"])
+    if text := untested_classes(test, present):
+        notice(text)
     index = build_index(config.name, classes, train, test)
     commit_index(store, index)
     return index

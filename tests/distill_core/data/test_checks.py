@@ -1,0 +1,41 @@
+"""Classes that the test split lacks are noticed, and do not stop a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from distill_core.data.checks import untested_classes
+from distill_core.data.ingest import ingest
+from distill_core.sharding import ClassEntry
+from distill_core.storage.store import Store
+from tests.support.datasets import data_config
+
+
+@pytest.mark.parametrize("damage", ["removed", "emptied", "unreadable"])
+def test_classes_without_test_images_are_noticed(folder: Path, store: Store, damage: str) -> None:
+    image = folder / "test" / "dog" / "30.png"
+    image.write_bytes(b"") if damage == "unreadable" else image.unlink()
+    if damage == "removed":
+        image.parent.rmdir()
+    notices: list[str] = []
+    ingest(data_config(folder, max_bad_fraction=0.5), store, notice=notices.append)
+    assert [text for text in notices if "'dog'" in text] == [
+        "test split: no readable image of 1 of 2 classes: 'dog'. "
+        "Accuracies are measured on the other classes only."
+    ]
+
+
+def test_a_complete_test_split_is_not_noticed(folder: Path, store: Store) -> None:
+    notices: list[str] = []
+    ingest(data_config(folder), store, notice=notices.append)
+    assert notices == []
+
+
+def test_a_notice_names_some_of_many_classes() -> None:
+    classes = [ClassEntry(n, f"c{n}") for n in range(9)]
+    table = pa.table({"label": [0, 1, -1], "status": ["ok", "bad", "bad"]})
+    text = untested_classes(table, classes)
+    assert "of 8 of 9 classes: 'c1', 'c2', 'c3', 'c4', 'c5' and 3 more" in text
