@@ -59,7 +59,7 @@ def test_with_real_starts_exactly_the_block_of_a_changed_class_is_made_again(
     assert not series(config).changed
 
 
-def test_with_gaussian_starts_and_the_teacher_kept_nothing_is_made_again(
+def test_with_gaussian_starts_and_the_teacher_kept_no_version_is_made(
     subset: Subset, series: Series
 ) -> None:
     config = subset.run("posttrain.sets=[distilled]")

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from distill_core.config.load import load_run
+from distill_core.data.index_files import open_index
 from distill_core.storage.manifest import Manifest, load_manifest
 from distill_core.storage.store import Store
 from tasks.execution import Execution
@@ -13,6 +14,8 @@ from tasks.observer import Observer
 from tasks.pools.provider import PoolProvider
 from tasks.run import Run, create_run
 from tasks.runs.run_stage import run_stage
+from tasks.stages.dataset_record import record_dataset
+from tasks.stages.inputs import dataset_of
 from tasks.stages.names import StageId
 from tasks.stages.table import stages_of
 
@@ -90,7 +93,7 @@ def same_teacher(reference: Run, folder: Path, *overrides: str) -> Run:
     run = tiny_run(folder, *overrides)
     for part in ("datasets", "squeeze"):
         shutil.copytree(Path(reference.store.url, part), folder / part)
-    kept = ("ingest.json", "squeeze.manifest.json")
-    for name in kept:
-        shutil.copy(Path(reference.store.url, reference.path(name)), folder / run.path(name))
+    record_dataset(run, open_index(run.store, dataset_of(reference)))
+    name = "squeeze.manifest.json"
+    shutil.copy(Path(reference.store.url, reference.path(name)), folder / run.path(name))
     return run
