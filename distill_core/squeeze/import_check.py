@@ -17,7 +17,10 @@ from distill_core.config.training import ImportConfig
 from distill_core.errors import ConfigError
 
 CHANCE = 1e-3  # an accuracy that guessing reaches with this probability does not count
-SWAPPED = 1.5  # images gained per image lost by another order; teachers confuse similar classes
+# Images that another order must gain for each that it loses. A weak teacher confuses similar
+# classes so systematically that some other order is a little better: that refuses no teacher.
+SURE_GAIN = 4.0
+LIKELY_GAIN = 1.5  # where the teacher is refused anyway, and the order only explains it
 MARGIN = 2.0  # percentage points below the expected top-1 that are accepted
 LISTED = 100  # outputs that an error lists, at most
 
@@ -48,7 +51,8 @@ def check_import(
         problem = "which is no better than guessing"
     elif config.top1 is not None and top1 < config.top1 - MARGIN:
         problem = f"expected {config.top1:.1f} %"
-    order = output_order(predicted, labels, classes=classes)
+    gain = LIKELY_GAIN if problem else SURE_GAIN
+    order = output_order(predicted, labels, classes=classes, gain=gain)
     if order is None and not problem:
         return
     measured = f"{where}: top-1 is {top1:.1f} % on {len(labels):,} test images"
@@ -58,10 +62,11 @@ def check_import(
             f"{measured}, {problem}. Check that squeeze.model, with its first layers, data.mean, "
             f"data.std and data.side are those that the file was trained with, {override}."
         )
+    because = f", {problem}" if problem else ""
     fitting = 100 * float(np.mean(order[predicted] == labels))
     raise ConfigError(
-        f"{measured}: its classes stand in another order. With {_described(order)} it would be "
-        f"{fitting:.1f} %. Set squeeze.imported.outputs to the class of every output"
+        f"{measured}{because}: its classes stand in another order. With {_described(order)} it "
+        f"would be {fitting:.1f} %. Set squeeze.imported.outputs to the class of every output"
         f"{_setting(order)}, {override}."
     )
 
@@ -92,18 +97,20 @@ def better_than_chance(predicted: np.ndarray, labels: np.ndarray) -> bool:
     return math.exp(-len(labels) * divergence) < CHANCE
 
 
-def output_order(predicted: np.ndarray, labels: np.ndarray, *, classes: int) -> np.ndarray | None:
+def output_order(
+    predicted: np.ndarray, labels: np.ndarray, *, classes: int, gain: float = SURE_GAIN
+) -> np.ndarray | None:
     """Return the class of every output, (C,) int64, if another order fits better; else None.
 
     The order is chosen on every other image and judged on the rest, by McNemar's exact test (in
     its one-sided form): of the images that only one of the two orders gets right, as many as the
-    other order has must be improbable if both were equally good.
+    other order has must be improbable if both were equally good, and `gain` times the rest.
     """
     first, rest = slice(0, None, 2), slice(1, None, 2)
     trial = _fitted(predicted[first], labels[first], classes)[predicted[rest]]
     right, given = trial == labels[rest], predicted[rest] == labels[rest]
     gained, lost = int(np.sum(right & ~given)), int(np.sum(given & ~right))
-    if gained <= SWAPPED * lost or _sign_test(gained, lost) >= CHANCE:
+    if gained <= gain * lost or _sign_test(gained, lost) >= CHANCE:
         return None
     if not better_than_chance(trial, labels[rest]):
         return None
