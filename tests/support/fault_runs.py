@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from distill_core.config.load import load_run
+from distill_core.keys import NUMERICS
 from distill_core.storage.manifest import Manifest, save_manifest
 from distill_core.storage.markers import Marker, ShardFacts
 from distill_core.storage.shard_store import ShardStore
@@ -26,6 +27,7 @@ from tasks.pools.provider import PoolProvider
 from tasks.run import Run, create_run, open_run
 from tasks.runs import run_stage
 from tasks.stages.names import StageId
+from tasks.stages.plan import JobPlan
 from tasks.stages.table import STAGES
 from tests.support.notes import Notes
 from tests.support.stand_in import STAND_IN
@@ -53,13 +55,15 @@ def planned_run(store: str, *overrides: str, shards: int) -> Run:
         run_stage.run_stage(
             run, StageId("ingest"), execution=execution, observer=Watch(), pools=pools
         )
+    squeeze = StageId("squeeze")
+    (job,) = JobPlan(run).jobs(squeeze)[squeeze]
     teacher = ShardStore(run.store, "squeeze").commit(
-        "0" * 16,
-        shard="nobody",
+        job.key,
+        shard=job.shard,
         files={"safetensors": b"weights that nobody reads"},
         facts=ShardFacts(rows=1, classes=1, seconds=0.0, device="cpu"),
     )
-    save_manifest(run.store, run.name, Manifest.of("squeeze", [teacher]))
+    save_manifest(run.store, run.name, Manifest.of("squeeze", [teacher], numerics=NUMERICS))
     return run
 
 
