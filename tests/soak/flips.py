@@ -15,12 +15,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--every", type=int, default=1, help="one byte in so many")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--below", default="", help="only files whose path begins with this")
     parser.add_argument("--out", type=Path, default=None)
     options = parser.parse_args()
     tried, found = Counter[str](), Counter[str]()
     with tempfile.TemporaryDirectory() as folder:
         run = complete_store(Path(folder), "memory://flips")
-        for flip in flips(run, every=options.every, seed=options.seed):
+        for flip in flips(run, options.below, every=options.every, seed=options.seed):
             kind = "/".join(part for part in flip.path.split("/")[:2] if part != run.name)
             tried[kind] += 1
             found[kind] += flip.found

@@ -56,16 +56,19 @@ def complete_store(folder: Path, url: str, *, previous: str | None = None) -> Ru
     return open_run(store, run.name)
 
 
-def flips(run: Run, *, every: int, seed: int = 0) -> Iterator[Flip]:
+def flips(run: Run, below: str = "", *, every: int, seed: int = 0) -> Iterator[Flip]:
     """Flip bytes of every file, one at a time: about one in `every`, the first and the last one.
 
     Args:
         run: a finished run whose store holds nothing else.
+        below: only files whose path begins with this.
         every: 1 for each byte of the store.
         seed: of the positions, and of which bits of a byte change.
     """
     rng, store = random.Random(seed), run.store
     for file in store.files(""):
+        if not file.path.startswith(below):
+            continue
         data = store.read(file.path)
         count = max(1, len(data) // every)
         for position in sorted({0, len(data) - 1, *rng.sample(range(len(data)), count)}):
