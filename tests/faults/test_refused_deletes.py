@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 
 from distill_core.config.load import load_run
 from distill_core.errors import ShardError, StorageError, StorageRefused
-from distill_core.storage import filesystems
 from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.store import Store
 from flows.orchestration import schedule_settings
@@ -21,29 +17,14 @@ from tests.support.cli import Distill, distill
 from tests.support.commits import KEY, commit
 from tests.support.fabricate import finished_run, marker_path
 from tests.support.fault_kinds import Fault, error, flipped_upload, halved_upload, lost_upload
+from tests.support.fault_line import line, s3_bucket, store
 from tests.support.fault_proxy import FaultProxy, Rule
-from tests.support.s3_fixtures import s3_bucket
 
-__all__ = ["distill", "s3_bucket"]
+__all__ = ["distill", "line", "s3_bucket", "store"]
 
 SETTINGS = ScheduleSettings("birds", "fine_tune", load_run("digits-demo"), None, {})
 WHERE = ("new-version", "weekly")
 REFUSED = Rule(error("AccessDenied", 403), "DELETE", times=None)
-
-
-@pytest.fixture
-def line(s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
-    """Return what lies between every new store and the server; give it rules."""
-    monkeypatch.setattr(filesystems, "FIRST_WAIT_SECONDS", 0.001)
-    with FaultProxy(os.environ["AWS_ENDPOINT_URL"]) as proxy:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
-        yield proxy
-
-
-@pytest.fixture
-def store(line: FaultProxy, s3_bucket: str) -> Store:
-    """Return an empty store at the end of the line."""
-    return Store(f"{s3_bucket}/{uuid4().hex}")
 
 
 def test_settings_that_cannot_be_deleted_are_one_warning_and_the_next_call_deletes_them(

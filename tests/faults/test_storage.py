@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -37,10 +36,10 @@ from tests.support.fault_kinds import (
     truncated,
     without_condition,
 )
+from tests.support.fault_line import line, s3_bucket, shard_store, store
 from tests.support.fault_proxy import FaultProxy, Rule
-from tests.support.s3_fixtures import s3_bucket
 
-__all__ = ["s3_bucket"]
+__all__ = ["line", "s3_bucket", "shard_store", "store"]
 
 MOST_SECONDS = 1 + 2 + 4 + 8 + 16  # that botocore waits between the attempts at one request
 FINAL = {
@@ -57,26 +56,6 @@ on_moto = pytest.mark.skipif(
     os.environ.get("DISTILL_TEST_S3", "moto") != "moto",
     reason="a header that is taken away spoils the signature, which this server checks",
 )
-
-
-@pytest.fixture
-def line(s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
-    """Return what lies between every new store and the server; give it rules."""
-    with FaultProxy(os.environ["AWS_ENDPOINT_URL"]) as proxy:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
-        yield proxy
-
-
-@pytest.fixture
-def store(line: FaultProxy, s3_bucket: str) -> Store:
-    """Return an empty store at the end of the line."""
-    return Store(f"{s3_bucket}/{uuid4().hex}")
-
-
-@pytest.fixture
-def shard_store(store: Store) -> ShardStore:
-    """Return an empty shard store at the end of the line."""
-    return ShardStore(store, "recover")
 
 
 @pytest.fixture(autouse=True)

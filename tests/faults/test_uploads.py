@@ -9,9 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-from collections.abc import Iterator
 from dataclasses import replace
-from uuid import uuid4
 
 import pytest
 
@@ -29,10 +27,10 @@ from tests.support.fault_kinds import (
     halved_upload,
     lost_upload,
 )
+from tests.support.fault_line import line, s3_bucket, shard_store, store
 from tests.support.fault_proxy import FaultProxy, Rule
-from tests.support.s3_fixtures import s3_bucket
 
-__all__ = ["s3_bucket"]
+__all__ = ["line", "s3_bucket", "shard_store", "store"]
 
 ALTERED = (flipped_upload, halved_upload, lost_upload)
 on_moto = pytest.mark.skipif(
@@ -43,27 +41,6 @@ on_ceph = pytest.mark.skipif(
     os.environ.get("DISTILL_TEST_S3", "moto") != "ceph",
     reason="needs a server that checks bodies: DISTILL_TEST_S3=ceph",
 )
-
-
-@pytest.fixture
-def line(s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
-    """Return what lies between every new store and the server; give it rules."""
-    monkeypatch.setattr(filesystems, "FIRST_WAIT_SECONDS", 0.001)
-    with FaultProxy(os.environ["AWS_ENDPOINT_URL"]) as proxy:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
-        yield proxy
-
-
-@pytest.fixture
-def store(line: FaultProxy, s3_bucket: str) -> Store:
-    """Return an empty store at the end of the line."""
-    return Store(f"{s3_bucket}/{uuid4().hex}")
-
-
-@pytest.fixture
-def shard_store(store: Store) -> ShardStore:
-    """Return an empty shard store at the end of the line."""
-    return ShardStore(store, "recover")
 
 
 def spoil(line: FaultProxy, *rules: Rule) -> None:
