@@ -111,9 +111,22 @@ class Server:
         """Send a change to the API."""
         self._ask("PATCH", path, json=body)
 
-    def _ask(self, method: str, path: str, **body: Any) -> Any:
+    def request(self, method: str, path: str, **body: Any) -> httpx.Response:
+        """Ask the API, and again while it reports that it is busy.
+
+        Its SQLite is locked for moments, which it answers with 503. Prefect's own client asks
+        again as well.
+        """
         auth = ("distill", self.password)
-        answer = httpx.request(method, f"{self.url}{path}", auth=auth, timeout=30, **body)
+        for _ in range(PATIENCE):
+            answer = httpx.request(method, f"{self.url}{path}", auth=auth, timeout=30, **body)
+            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                break
+            time.sleep(1)
+        return answer
+
+    def _ask(self, method: str, path: str, **body: Any) -> Any:
+        answer = self.request(method, path, **body)
         answer.raise_for_status()
         return answer.json() if answer.content else None
 
@@ -164,17 +177,8 @@ class Operator:
     def ask(self, flow: str, **parameters: Any) -> httpx.Response:
         """Post a form, as Prefect's page does."""
         found = self.server.get(f"/deployments/name/{flow}/{deployment_name(flow, None)}")
-        for _ in range(PATIENCE):
-            answer = httpx.post(
-                f"{self.server.url}/deployments/{found['id']}/create_flow_run",
-                json={"parameters": parameters},
-                auth=("distill", self.server.password),
-                timeout=30,
-            )
-            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
-                break
-            time.sleep(1)  # its SQLite is locked for a moment; Prefect's own client waits too
-        return answer
+        path = f"/deployments/{found['id']}/create_flow_run"
+        return self.server.request("POST", path, json={"parameters": parameters})
 
     def trigger(self, *arguments: str) -> str:
         """Trigger a run and return the flow run's id."""
