@@ -10,6 +10,9 @@ on: of the stages up to the last one that left any trace in the run's folder (a 
 of a driver, an event, a failure, the report). `distill resume` ends that state, and so does
 deleting the folder of the run.
 
+A registered run without any trace is in that state as well, if its dataset is not recorded or the
+shards that it would make first exist: it was just registered, or somebody deleted its records.
+
 A run that is simply not complete holds nothing back: the plan of the stage it has reached is known,
 and no later stage has left a trace. Shards of later stages that it makes during a collection are
 younger than the period of grace.
@@ -25,7 +28,9 @@ from functools import cached_property
 from itertools import chain
 
 from distill_core.errors import ConfigError, DistillError, StorageError
+from distill_core.storage.shard_store import ShardStore
 from tasks.gc.recorded_plan import MANIFEST_SUFFIX, RecordedPlan, Ref, SharedIndices, listed_in
+from tasks.run import FILE as RUN_FILE
 from tasks.run import Run
 from tasks.stages.expected import Expected
 from tasks.stages.inputs import Jobs, NotReady
@@ -78,7 +83,7 @@ class _Reading:
 
     def read(self) -> RunReferences:
         """Return the references."""
-        refs, unsettled = self._refs, ""
+        refs, unsettled, reached = self._refs, "", self._reached
         refs.listed.update(_teachers(self._run))
         for number, stage in enumerate(self._stages):
             names = self._manifests_of(stage)
@@ -89,16 +94,27 @@ class _Reading:
                 (stage.kind, job.key) for part in plan.jobs.values() for job in part
             )
             if unsettled:
-                self._hold(stage, unsettled, certain=number <= self._reached)
+                self._hold(stage, unsettled, certain=number <= reached)
             elif unsettled := self._disagreement(stage, names, plan):
+                if reached < 0 and self._may_have_begun(stage, plan):
+                    reached = len(self._stages)
                 begun = refs.doubtful or plan.problem or any(name in self._stored for name in names)
-                passed = number < self._reached or (begun and number == self._reached)
+                passed = number < reached or (begun and number == reached)
                 self._hold(stage, unsettled, certain=passed or plan.has_failed)
             else:
                 refs.doubtful = refs.doubtful or self._keys_differ(plan.jobs)
         if unsettled:
             refs.listed.update(_logged(self._run))
         return refs
+
+    def _may_have_begun(self, stage: StageId, plan: _Planned) -> bool:
+        """Return whether a run without any trace may have made shards, in its first stage."""
+        store = self._run.store
+        if not store.exists(self._run.path(RUN_FILE)):
+            return False  # a version that was claimed and never registered
+        done = ShardStore(store, stage.kind).done()
+        planned = (job.key for part in plan.jobs.values() for job in part)
+        return bool(plan.problem) or any(key in done for key in planned)
 
     def _manifests_of(self, stage: StageId) -> tuple[StageId, ...]:
         """Return the manifests that a stage should have."""

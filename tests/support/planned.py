@@ -22,6 +22,7 @@ from distill_core.storage.shard_store import ShardStore, new_token
 from distill_core.storage.store import Store
 from tasks.jobs import Job
 from tasks.run import Run, create_run
+from tasks.runs.drivers import DriverRecord, driver_path
 from tasks.stages.dataset_record import record_dataset
 from tasks.stages.inputs import NotReady
 from tasks.stages.names import StageId
@@ -31,6 +32,7 @@ from tests.support.datasets import data_config, image_folder
 from tests.support.fabricate import preset_file
 
 SHARDED_STAGES = tuple(kind for kind in sharded_kinds() if kind != "statistics")
+STARTED = "2026-01-01T00:00:00+00:00"
 OVERRIDES = ("data.num_classes=2", "recover.ipc_range=1", "relabel.views_per_shard=1")
 
 
@@ -88,6 +90,12 @@ def commit(run: Run, stage: str, job: Job) -> Marker:
         files=_files(run, stage),
         facts=ShardFacts(rows=1, classes=2, seconds=1.0, device="cpu"),
     )
+
+
+def begin(run: Run, stage: str = "ingest") -> None:
+    """Leave the record of a driver that was killed in a stage."""
+    record = DriverRecord("0123abcd", "host", 1, "cpu", STARTED, STARTED, stage=stage)
+    run.store.put(driver_path(run, record.id), record.to_json())
 
 
 def drop(run: Run) -> None:

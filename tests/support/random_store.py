@@ -18,9 +18,10 @@ from distill_core.storage.manifest import Manifest, manifest_path, save_manifest
 from distill_core.storage.shard_store import ShardStore, new_token
 from distill_core.storage.store import Store
 from tasks.run import Run, create_run
-from tasks.runs.drivers import DriverRecord, driver_path
+from tasks.stages.inputs import NotReady
 from tests.support.planned import (
     Workshop,
+    begin,
     checkpoint,
     commit,
     date,
@@ -34,7 +35,6 @@ from tests.support.planned import (
 
 NOW = datetime.now(UTC)
 OLD, YOUNG = NOW - timedelta(days=30), NOW - timedelta(days=1)
-STARTED = "2026-01-01T00:00:00+00:00"
 STAGES = ("squeeze", "recover", "relabel", "posttrain")  # that have shards in these runs
 Refs = set[tuple[str, str]]  # (kind, key)
 
@@ -67,6 +67,7 @@ class RandomStore:
     def __init__(self, workshop: Workshop, rng: random.Random, folder: Path) -> None:
         self.store, self._rng, self._workshop = Store(str(folder / "store")), rng, workshop
         self._originals: dict[str, bytes] = {}  # of damaged records
+        self._stopped: list[tuple[Run, str]] = []  # stages that damage interrupted
         runs = [self._run(f"run{n}") for n in range(rng.randrange(1, 5))]
         keys = sorted(set().union(*map(wanted, runs)))
         keys += [(rng.choice(STAGES), new_token()) for _ in range(3)]
@@ -110,16 +111,22 @@ class RandomStore:
 
     def work(self) -> None:
         """Do what drivers may do between the passes of a collection."""
-        with suppress(DistillError):  # a driver that meets a damaged record stops
-            if self.dropped and self._rng.random() < 0.5:
-                again = self.dropped.pop()
-                self._workshop.ingest(create_run(again.config, self.store, again.name))
-                self.kept.append(again)
-                finish(again, "squeeze")
-            for run in self.kept:
-                stage = self._rng.choice(STAGES)
-                if not any(path.startswith(run.path()) for path in self._originals):
-                    finish(run, stage)
+        if self.dropped and self._rng.random() < 0.5:
+            again = self.dropped.pop()
+            self._workshop.ingest(create_run(again.config, self.store, again.name))
+            self.kept.append(again)
+            self._finish(again, "squeeze")
+        for run in self.kept:
+            stage = self._rng.choice(STAGES)
+            if not any(path.startswith(run.path()) for path in self._originals):
+                self._finish(run, stage)
+
+    def _finish(self, run: Run, stage: str) -> None:
+        """Finish a stage; a driver that meets a damaged record stops, maybe between manifests."""
+        try:
+            finish(run, stage)
+        except DistillError:
+            self._stopped.append((run, stage))
 
     def repair(self) -> None:
         """Undo the damage, and make everything old."""
@@ -127,6 +134,10 @@ class RandomStore:
             self.store.put(path, data)
         self.needed |= self._originals
         self._originals = {}
+        for run, stage in self._stopped:
+            with suppress(NotReady):  # a stage before it is not done
+                finish(run, stage)
+        self._stopped = []
         date(self.store, (file.path for file in self._files()), OLD)
 
     def paths(self) -> set[str]:
@@ -143,13 +154,13 @@ class RandomStore:
         run = self._workshop.register(self.store, name, *which)
         reached = rng.randrange(-1, len(STAGES) + 1)
         if reached < 0:
+            begin(run)
             return run
         self._workshop.ingest(run)
         for stage in STAGES[:reached]:
             finish(run, stage)
         for stage in STAGES[reached : reached + 1]:
-            record = DriverRecord("0123abcd", "host", 1, "cpu", STARTED, STARTED, stage=stage)
-            self.store.put(driver_path(run, record.id), record.to_json())
+            begin(run, stage)
             for job in jobs(run, stage):
                 if rng.random() < 0.5:
                     commit(run, stage, job)

@@ -27,6 +27,7 @@ from tasks.stages.names import StageId
 from tasks.stages.plan import JobPlan
 from tests.support.planned import (
     Workshop,
+    begin,
     checkpoint,
     commit,
     date,
@@ -156,7 +157,7 @@ def test_a_teacher_is_kept_while_a_config_names_its_run(
 ) -> None:
     teacher = key_of(run, "squeeze")
     drop(run)
-    workshop.register(run.store, "second", f"squeeze.{way}={teacher}")
+    begin(workshop.register(run.store, "second", f"squeeze.{way}={teacher}"))
     gc(run.store)
     kept = {path.split("/")[0] for path in paths(run.store)}
     assert kept == {"squeeze", "datasets", "runs", IDENTITY}
@@ -270,7 +271,7 @@ def test_a_run_that_begins_between_the_passes_keeps_its_dataset(
 ) -> None:
     before = contents(run.store)
     drop(run)
-    between(monkeypatch, lambda: workshop.register(run.store, "second"))
+    between(monkeypatch, lambda: begin(workshop.register(run.store, "second")))
     assert kinds(gc(run.store)) == {"shards"}
     assert {p for p in paths(run.store) if "datasets/" in p} == {
         p for p in before if "datasets/" in p
@@ -337,6 +338,7 @@ def test_a_run_whose_plan_fails_keeps_every_shard_that_it_may_need(
     drop(run)
     other = workshop.register(run.store, "second", "squeeze.checkpoint=/no/such/file")
     workshop.ingest(other)
+    begin(other)
     done = gc(run.store)
     (held,) = done.kept
     assert (held.path, "/no/such/file" in held.reason) == ("squeeze/", True)

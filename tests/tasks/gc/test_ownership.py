@@ -19,10 +19,10 @@ from distill_core.storage.shard_store import ShardStore, new_token
 from distill_core.storage.store import Store
 from tasks.gc.collect import Collection, collect
 from tasks.run import Run, create_run
-from tasks.runs.drivers import DriverRecord, driver_path
 from tests.support.planned import (
     SHARDED_STAGES,
     Workshop,
+    begin,
     checkpoint,
     commit,
     date,
@@ -35,7 +35,6 @@ from tests.support.planned import (
 
 NOW = datetime.now(UTC)
 OLD = NOW - timedelta(days=30)
-LATER = "2026-01-01T00:00:00+00:00"
 
 
 @pytest.fixture
@@ -51,14 +50,8 @@ def unfinished(workshop: Workshop, tmp_path: Path) -> Run:
     workshop.ingest(run)
     finish(run, "squeeze")
     commit(run, "recover", jobs(run, "recover")[0])
-    working_on(run, "recover")
+    begin(run, "recover")
     return run
-
-
-def working_on(run: Run, stage: str) -> None:
-    """Leave the record of a driver that was killed in a stage."""
-    record = DriverRecord("0123abcd", "host", 1, "cpu", LATER, LATER, stage=stage)
-    run.store.put(driver_path(run, record.id), record.to_json())
 
 
 def age(store: Store) -> None:
@@ -440,3 +433,18 @@ def test_a_run_that_was_moved_within_the_store_stops_the_collection(run: Run, pl
     with pytest.raises(DataError, match="the record of a run in a place"):
         gc(run.store)
     assert paths(run.store) == before
+
+
+@pytest.mark.parametrize("left", [("run.yaml",), ("run.yaml", "ingest.json")])
+def test_a_finished_run_of_which_every_other_record_was_deleted_keeps_its_shards(
+    run: Run, left: tuple[str, ...]
+) -> None:
+    for file in run.store.files(run.path()):
+        if file.path not in map(run.path, left):
+            run.store.delete(file.path)
+    before = paths(run.store)
+    found = gc(run.store)
+    assert found.removed == ()
+    assert paths(run.store) == before
+    made = {f"{path.split('/')[0]}/" for path in before if "/_done/" in path}
+    assert {kept.path for kept in found.kept} >= made  # and kinds that it may have made
