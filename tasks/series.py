@@ -17,7 +17,7 @@ from distill_core.data.index import DatasetIndex
 from distill_core.data.index_files import load_index
 from distill_core.errors import ConfigError
 from distill_core.naming.names import check_name
-from distill_core.storage.records import check_seal, need_seal, parse_json, seal_json
+from distill_core.storage.records import parse_json, seal_json
 from distill_core.storage.store import Store
 from tasks.policy import TeacherPolicy
 from tasks.run import Run, read_run
@@ -46,14 +46,19 @@ class Version:
         return seal_json(tree)
 
     @classmethod
-    def from_json(cls, data: bytes, *, where: str) -> Version:
+    def from_json(cls, data: bytes, *, where: str, sealed: bool = False) -> Version:
         """Read a stored version.
+
+        Args:
+            data: the whole record.
+            where: its address, for messages.
+            sealed: whether it must have a digest, since its run has one.
 
         Raises:
             DataError: the data is not a version, or was changed since it was written.
         """
         stored = parse_json(
-            _STORED, data, where=where, what="a valid version record", remedy=REMEDY
+            _STORED, data, where=where, what="a version record", remedy=REMEDY, sealed=sealed
         )
         requested = validate_run(stored.asked, where=where)
         return cls(stored.previous, stored.dataset, stored.policy, requested)
@@ -102,11 +107,7 @@ def version_of(run: Run) -> Version | None:
     path = run.path(FILE)
     if not run.store.exists(path):
         return None
-    data, where = run.store.read(path), run.store.uri(path)
-    version = Version.from_json(data, where=where)
-    if run.sealed and not check_seal(data, where=where, remedy=REMEDY):
-        need_seal("", where=where, remedy=REMEDY)
-    return version
+    return Version.from_json(run.store.read(path), where=run.store.uri(path), sealed=run.sealed)
 
 
 def claim(run: Run, version: Version) -> None:

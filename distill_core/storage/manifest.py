@@ -16,7 +16,7 @@ from pydantic import ConfigDict, TypeAdapter
 
 from distill_core.errors import DataError
 from distill_core.storage.markers import Marker
-from distill_core.storage.records import BLANK, NAME, need_seal, parse_json, seal
+from distill_core.storage.records import BLANK, NAME, parse_json, seal
 from distill_core.storage.store import Store
 
 VERSION = 1
@@ -85,9 +85,9 @@ class Manifest:
             DataError: it is not a manifest, has another version, or was changed since it was
                 written.
         """
-        stored = parse_json(_STORED, data, where=where, what="a manifest", remedy=REMEDY)
-        if sealed:
-            need_seal(stored.record_sha256, where=where, remedy=REMEDY)
+        stored = parse_json(
+            _STORED, data, where=where, what="a manifest", remedy=REMEDY, sealed=sealed
+        )
         return cls(stored.stage, stored.entries, stored.missing, stored.numerics)
 
 

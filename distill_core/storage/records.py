@@ -70,19 +70,6 @@ def check_seal(data: bytes, *, where: str, remedy: str, error: type[DataError] =
     return True
 
 
-def need_seal(digest: str, *, where: str, remedy: str) -> None:
-    """Refuse a record without a digest where every writer gives it one.
-
-    Raises:
-        DataError: it has none.
-    """
-    if not digest:
-        raise DataError(
-            f"{where}: has no {NAME}, but its run was registered by a version that writes it, so "
-            f"it was edited. {remedy}"
-        )
-
-
 def parse_json(
     kind: TypeAdapter[T],
     data: bytes,
@@ -91,6 +78,7 @@ def parse_json(
     what: str,
     remedy: str,
     error: type[DataError] = DataError,
+    sealed: bool = False,
 ) -> T:
     """Return a record of JSON, its digest and its types checked.
 
@@ -101,9 +89,10 @@ def parse_json(
         what: what it should be, such as ``a marker``.
         remedy: a sentence that tells what to do about a damaged record.
         error: the class of the error.
+        sealed: whether it must have a digest, since every writer of such a record gives it one.
 
     Raises:
-        DataError: it is no such record, or its digest does not match.
+        DataError: it is no such record, its digest does not match, or it lacks one that it needs.
     """
     try:
         record = kind.validate_json(data, strict=True)
@@ -111,7 +100,11 @@ def parse_json(
         raise error(
             f"{where}: {len(data)} bytes are not {what} ({_first(problem)}). {remedy}"
         ) from None
-    check_seal(data, where=where, remedy=remedy, error=error)
+    if not check_seal(data, where=where, remedy=remedy, error=error) and sealed:
+        raise error(
+            f"{where}: has no {NAME}, but its run was registered by a version that writes it, so "
+            f"it was edited. {remedy}"
+        )
     return record
 
 

@@ -8,7 +8,7 @@ from pydantic import ConfigDict, TypeAdapter
 
 from distill_core.data.index import DatasetIndex
 from distill_core.errors import DataError
-from distill_core.storage.records import need_seal, parse_json, seal_json
+from distill_core.storage.records import parse_json, seal_json
 from tasks.run import Run
 
 FILE = "ingest.json"
@@ -46,10 +46,13 @@ def read_dataset_record(run: Run) -> DatasetRecord | None:
         return None
     where = run.store.uri(path)
     record = parse_json(
-        _RECORD, run.store.read(path), where=where, what="the record of a dataset", remedy=REMEDY
+        _RECORD,
+        run.store.read(path),
+        where=where,
+        what="the record of a dataset",
+        remedy=REMEDY,
+        sealed=run.sealed,
     )
-    if run.sealed:
-        need_seal(record.record_sha256, where=where, remedy=REMEDY)
     if record.run not in ("", run.name):
         raise DataError(f"{where}: belongs to run {record.run!r}, expected {run.name!r}. {REMEDY}")
     return record

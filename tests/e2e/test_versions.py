@@ -173,5 +173,5 @@ def test_damage_to_the_source_of_a_version_is_named(series: Series, root: Path) 
     change_class(root, "cat")
     run = series(small(root, REAL)).run
     series.store.put(run.path("version.json"), b"[]")
-    with pytest.raises(DataError, match=r"version\.json: 2 bytes are not a valid version record"):
+    with pytest.raises(DataError, match=r"version\.json: 2 bytes are not a version record"):
         series(small(root, REAL))
