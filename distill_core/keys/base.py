@@ -21,7 +21,7 @@ NUMERICS: Mapping[str, int] = {
     "validate": 1,
 }
 
-# Manifests that record no numerics were written with these.
+# Manifests that record no numerics were written with these. It does not follow `NUMERICS`.
 NUMERICS_OF_OLD_MANIFESTS: Mapping[str, int] = {
     "squeeze": 2,
     "statistics": 3,

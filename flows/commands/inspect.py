@@ -31,7 +31,7 @@ def show_status(
 ) -> None:
     """Show the progress of all runs, or of one run with its drivers and rates.
 
-    The exit code is 1 if a run is damaged.
+    Without a name, the exit code is 1 if a run is damaged.
     """
     from distill_core.storage.shard_store import utc_now
     from distill_core.storage.store import Store
