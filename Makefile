@@ -48,17 +48,20 @@ types: setup
 imports: setup
 	$(BIN)/lint-imports
 
+# Two processes at once; each test file stays in one of them.
+PARALLEL := -n 2 --dist loadgroup
+
 test: setup
-	$(BIN)/pytest -q -m "not slow"
+	$(BIN)/pytest -q $(PARALLEL) -m "not slow"
 
 # The numbers with AVX2 and without AVX-512, as most laptops compute them.
 NUMBERS := evaluation labels models posttrain recover selection squeeze statistics training transforms
 test-avx2: setup
-	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(BIN)/pytest -q -m "not slow and not cluster" \
+	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(BIN)/pytest -q $(PARALLEL) -m "not slow and not cluster" \
 	  tests/golden tests/e2e/test_same_bytes.py $(addprefix tests/distill_core/,$(NUMBERS))
 
 test-slow: setup
-	$(BIN)/pytest -q -m slow
+	$(BIN)/pytest -q $(PARALLEL) -m slow
 
 # Random configs, command lines, records and datasets: thirty times the examples of `make test`.
 fuzz: setup

@@ -21,7 +21,18 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell ignores it for what it starts in the background; children would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+TOGETHER = ("tests/prefect/",)  # folders whose tests share one server
+
 SIBLING = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of a file, or of a folder with one server, in one of parallel processes."""
+    for item in items:
+        file = item.nodeid.partition("::")[0]
+        folder = next((one for one in TOGETHER if file.startswith(one)), file)
+        item.add_marker(pytest.mark.xdist_group(folder))
 
 
 @pytest.fixture(scope="session")
