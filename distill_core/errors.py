@@ -5,17 +5,19 @@
 Each class takes exactly one string: an exception with required keyword arguments cannot be
 unpickled and would reach the driver as Ray's ``UnserializableException``, without its message.
 
-DistillError            retryable = False
-├── ConfigError         the configuration is wrong: correct it
-├── DataError           input is missing, truncated or of another shape: correct the data
-│   └── ShardError      a stored shard does not match its marker
-├── DivergedError       a loss is not finite any more; the same seed would repeat this
-├── OutOfMemoryError    a device has too little memory for a job; half of it may fit
-├── ShardsFailed        some shards failed in all attempts; the others are done
-├── RunIncomplete       a pass over a whole run has left something to do
-├── StorageError        retryable: the object store refused or timed out
-│   └── StorageRefused  not retryable: permission, credentials or address
-└── ClusterError        retryable: a node, actor or worker process was lost or did not start
+DistillError                retryable = False
+├── ConfigError             the configuration is wrong: correct it
+├── DataError               input is missing, truncated or of another shape: correct the data
+│   ├── ShardError          a stored shard does not match its marker
+│   └── MissingDataError    a folder or file of the dataset is not there on this machine
+├── DivergedError           a loss is not finite any more; the same seed would repeat this
+├── OutOfMemoryError        a device has too little memory for a job; half of it may fit
+├── ShardsFailed            some shards failed in all attempts; the others are done
+│   └── ShardsPostponed     retryable: each of them failed for a reason that may pass by itself
+├── RunIncomplete           a pass over a whole run has left something to do
+├── StorageError            retryable: the object store refused or timed out
+│   └── StorageRefused      not retryable: permission, credentials or address
+└── ClusterError            retryable: a node, actor or worker process was lost or did not start
 """
 
 from __future__ import annotations
@@ -103,6 +105,10 @@ class ShardError(DataError):
     """A stored shard does not match its marker."""
 
 
+class MissingDataError(DataError):
+    """A folder or file of the dataset is not there; another machine may have it."""
+
+
 class DivergedError(DistillError):
     """A loss is not finite."""
 
@@ -113,6 +119,12 @@ class OutOfMemoryError(DistillError):
 
 class ShardsFailed(DistillError):
     """Some shards failed in all attempts; every other shard is done."""
+
+
+class ShardsPostponed(ShardsFailed):
+    """Some shards failed in all attempts, each for a reason that may pass by itself."""
+
+    retryable = True
 
 
 class RunIncomplete(DistillError):

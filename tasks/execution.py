@@ -27,7 +27,9 @@ class RetryPolicy:
 
     in_flight: int = 2  # jobs per worker, the running one included
     max_attempts: int = 3  # per job; errors of the job itself and missed deadlines count
-    ready_timeout_seconds: float = 300.0
+    ready_timeout_seconds: float = 300.0  # until the first worker is ready
+    wait_for_workers_seconds: float = 1800.0  # without any worker, after there has been one
+    outage_seconds: float = 1800.0  # of failures that may pass by themselves, without a success
     job_timeout_seconds: float | None = None  # from the start on a worker; None: no deadline
     losses_per_worker: int = 5  # times the workers: losses allowed between two finished jobs
     max_losses_per_job: int = 4  # losses of the worker that was running it
@@ -51,6 +53,8 @@ class Placement(BaseModel):
     in_flight: Count = 2
     max_attempts: Count = 3
     ready_timeout_seconds: Seconds = 300.0
+    wait_for_workers_seconds: Seconds = 1800.0  # while all workers are lost
+    outage_seconds: Seconds = 1800.0  # while the store is away
     job_timeout_seconds: Seconds | None = None
     allow_missing: CountOrZero = 0  # failed shards without which later stages may run
 
@@ -85,6 +89,8 @@ class Placement(BaseModel):
             in_flight=self.in_flight,
             max_attempts=self.max_attempts,
             ready_timeout_seconds=self.ready_timeout_seconds,
+            wait_for_workers_seconds=self.wait_for_workers_seconds,
+            outage_seconds=self.outage_seconds,
             job_timeout_seconds=self.job_timeout_seconds,
         )
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from distill_core.config.data import DataConfig
 from distill_core.data.local_files import Listing, LocalFiles
-from distill_core.errors import ConfigError, DataError, StorageError
+from distill_core.errors import ConfigError, DataError, MissingDataError, StorageError
 from distill_core.naming.addresses import data_address
 from distill_core.storage.backends import foreign_errors
 from distill_core.storage.filesystems import open_filesystem
@@ -155,7 +155,7 @@ def locate(config: DataConfig) -> DatasetFolder:
 
     Raises:
         ConfigError: no path is given, or no installed file system can open it.
-        DataError: there is no such folder.
+        MissingDataError: there is no such folder.
     """
     if config.path is None:
         raise ConfigError(
@@ -163,7 +163,7 @@ def locate(config: DataConfig) -> DatasetFolder:
         )
     place = _open(config.path)
     if not place.is_folder(""):
-        raise DataError(f"data.path: {config.path}: no such folder. Check the path.")
+        raise MissingDataError(f"data.path: {config.path}: no such folder. Check the path.")
     return place
 
 
@@ -198,7 +198,7 @@ def reading(where: str) -> Iterator[None]:
     except foreign_errors() as error:
         if isinstance(error, FileNotFoundError) or getattr(error, "errno", None) == errno.ELOOP:
             missing = getattr(error, "filename", None) or where
-            raise DataError(
+            raise MissingDataError(
                 f"{missing}: no such file or folder. If the dataset was moved, update data.path."
             ) from error
         raise StorageError(

@@ -188,6 +188,26 @@ class PlacementOptions:
             rich_help_panel=PANEL,
         ),
     ] = None
+    outage_seconds: Annotated[
+        float | None,
+        typer.Option(
+            "--outage-timeout",
+            metavar="SECONDS",
+            min=0.001,
+            help="How long to wait for a store that is away. Default: 1800.",
+            rich_help_panel=PANEL,
+        ),
+    ] = None
+    wait_for_workers_seconds: Annotated[
+        float | None,
+        typer.Option(
+            "--workers-timeout",
+            metavar="SECONDS",
+            min=0.001,
+            help="How long a stage waits while all of its workers are lost. Default: 1800.",
+            rich_help_panel=PANEL,
+        ),
+    ] = None
     allow_missing: Annotated[
         int | None,
         typer.Option(

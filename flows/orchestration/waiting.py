@@ -22,7 +22,8 @@ POLL_SECONDS = 2.0
 REPEAT_SECONDS = 60.0  # between two lines on the same stage, or on the same problem
 # With errors of this project, other than failed shards, the command line ends with 2.
 OURS = {name for name, value in vars(errors).items() if isinstance(value, type)} | {"NotReady"}
-INVALID = frozenset(OURS - {errors.ShardsFailed.__name__})
+FAILED = {errors.ShardsFailed.__name__, errors.ShardsPostponed.__name__}
+INVALID = frozenset(OURS - FAILED)
 
 Notify = Callable[[str], None]
 

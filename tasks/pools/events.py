@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from tasks.jobs import Job, Receipt
 
+LOCAL_NODE = "local"  # the node of workers whose pool has no nodes
 OnProgress = Callable[[str, int, int], None]  # (job key, units done, units in total)
 
 
@@ -19,6 +20,7 @@ class Ready:
     """A worker was built, for the first time or after a loss, and takes jobs."""
 
     worker: int
+    node: str = LOCAL_NODE  # where it runs now: an id or a host name
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Broken:
     worker: int
     error: Exception
     traceback: str
+    node: str = LOCAL_NODE  # where it failed
 
 
 @dataclass(frozen=True)
@@ -52,11 +55,14 @@ class Raised:
 class Lost:
     """A worker's process or node is gone, with all its jobs in flight.
 
-    The pool starts the worker again by itself and then reports `Ready`.
+    The pool starts the worker again by itself and then reports `Ready`, as soon as there is a place
+    for it. Until then the worker is absent, which is no further loss: a pool reports the end of a
+    process once, and nothing while it waits for a node.
     """
 
     worker: int
     reason: str
+    node_lost: bool = False  # the node is gone, so the job that was running is not the cause
 
 
 Event = Ready | Broken | Done | Raised | Lost
@@ -65,7 +71,10 @@ Event = Ready | Broken | Done | Raised | Lost
 class Pool(Protocol):
     """Workers, numbered from zero, each of which runs its jobs in the order given.
 
-    Workers start without an order; the first event of each is `Ready`, `Broken` or `Lost`.
+    Workers start without an order; the first event of each is `Ready`, `Broken` or `Lost`. Some may
+    never start: the number of workers is a maximum, and a stage goes on with those that are there.
+    One call of `wait` may return several events of one worker, in the order in which they happened,
+    although the first of them makes the dispatcher restart the worker.
     """
 
     @property
@@ -80,7 +89,8 @@ class Pool(Protocol):
     def wait(self, seconds: float, on_progress: OnProgress) -> Sequence[Event]:
         """Return the next events as soon as there are any, or none after that many seconds.
 
-        A pool without processes of its own runs a job in here, however long that takes.
+        A pool without processes of its own runs a job in here, however long that takes. A pool
+        without anything to wait for sleeps: the dispatcher may hold jobs back for a while.
         `on_progress` is called before this returns, and never twice at the same time.
         """
         ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
@@ -36,6 +37,7 @@ class InProcessPool:
         if self._host is None:
             return [self._build()]
         if not self._jobs:
+            time.sleep(seconds)
             return []
         job = self._jobs.popleft()
         progress = reporting_progress(self._host.peek, on_progress, seconds=self._sample_seconds)

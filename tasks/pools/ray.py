@@ -99,6 +99,9 @@ class RayPool:
     def wait(self, seconds: float, on_progress: OnProgress) -> Sequence[Event]:
         """Return the events of the actors, and report their progress."""
         self._peek(on_progress)
+        if not self._refs:  # Ray returns at once then
+            time.sleep(seconds)
+            return []
         with unwrapped_signals():  # Ray's core turns the exception of a signal into a SystemError
             first, _ = ray.wait(list(self._refs), num_returns=1, timeout=seconds)
         if not first:
