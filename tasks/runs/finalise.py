@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
-from distill_core.errors import ConfigError, DataError, ShardsFailed
+from distill_core.errors import ConfigError, DataError, ShardsFailed, ShardsPostponed
 from distill_core.keys import NUMERICS
 from distill_core.storage.manifest import Manifest, save_manifest
 from distill_core.storage.shard_store import ShardStore
@@ -27,6 +27,7 @@ def raise_failures(run: Run, stage: StageId, failed: Mapping[str, Failure]) -> N
 
     Raises:
         ShardsFailed: shards failed.
+        ShardsPostponed: each of them for a reason that may pass by itself.
     """
     for failure in failed.values():
         if isinstance(failure.error, ConfigError | DataError):
@@ -34,7 +35,8 @@ def raise_failures(run: Run, stage: StageId, failed: Mapping[str, Failure]) -> N
     if failed:
         names = ", ".join(sorted(failed)[:10])
         without = "" if row_of(stage).is_whole(stage) else WITHOUT
-        raise ShardsFailed(
+        may_pass = all(failure.retryable for failure in failed.values())
+        raise (ShardsPostponed if may_pass else ShardsFailed)(
             f"runs/{run.name}: {len(failed)} of the {stage} shards failed: {names}. The "
             f"others are complete. The reasons are in runs/{run.name}/failed/. Fix them, then run "
             f"`distill resume {run.name}`, which runs only what is missing.{without}"

@@ -215,7 +215,6 @@ def test_an_attempt_that_succeeds_after_a_failed_one_is_a_success() -> None:
     [
         DivergedError("loss is nan"),
         ConfigError("no such term"),
-        StorageRefused("these credentials may not write"),
     ],
 )
 def test_deterministic_errors_are_not_retried(error: Exception) -> None:
@@ -226,17 +225,26 @@ def test_deterministic_errors_are_not_retried(error: Exception) -> None:
     assert not notes.retried
 
 
+def test_a_refused_job_is_given_up_once_its_only_worker_succeeds_with_another() -> None:
+    error = StorageRefused("this object may not be written")
+    result = run(make_jobs(3), FakePool(1, fail_with(error, "s1")))
+    assert result.failed["s1"].attempts == 1
+    assert result.failed["s1"].error is error
+    assert len(result.receipts) == 2
+
+
 def test_a_lost_worker_costs_no_attempt_and_gets_jobs_only_when_ready_again() -> None:
     lost: list[int] = []
 
     def play(worker: int, job: Job) -> Event | None:
+        clock.now += 10
         if worker == 0 and len(lost) < 3:
             lost.append(worker)
             return Lost(0, "node gone.")
         return succeed(worker, job)
 
-    notes = Notes()
-    result = run(make_jobs(20), FakePool(2, play), notes, max_attempts=1)
+    notes, clock = Notes(), Clock()
+    result = run(make_jobs(20), FakePool(2, play, clock=clock), notes, max_attempts=1)
     assert len(result.receipts) == 20  # though one attempt is all that a job of its own has
     assert result.losses == 3
     assert {reason for _, reason in notes.retried} == {"node gone."}
@@ -265,7 +273,7 @@ def test_too_many_lost_workers_end_the_stage() -> None:
         return Lost(worker, f"node of {worker} gone.")
 
     with pytest.raises(
-        ClusterError, match=r"recover: workers were lost 11 times .*; 10 losses are allowed"
+        ClusterError, match=r"recover: every worker was lost more than 5 times in a row .*node of"
     ):
         run(make_jobs(50), FakePool(2, play), max_losses_per_job=100)
 
@@ -345,7 +353,7 @@ def test_without_a_ready_worker_the_stage_fails_and_names_the_resources() -> Non
     pool = FakePool(2, never_ready=(0, 1))
     with pytest.raises(ClusterError, match=r"not ready within 60 s \(2 CPUs free\)"):
         run(make_jobs(3), pool, ready_timeout_seconds=60)
-    assert 60 < pool.clock.now <= 62
+    assert 60 <= pool.clock.now <= 62
 
 
 def test_one_worker_that_never_starts_does_not_stop_the_others() -> None:
@@ -386,11 +394,24 @@ def test_a_job_that_always_hangs_fails_and_queued_time_does_not_count() -> None:
 
 
 @pytest.mark.parametrize("error", [ConfigError("another class list"), ImportError("no torch")])
-def test_a_worker_that_cannot_be_built_ends_the_stage_with_its_own_error(error: Exception) -> None:
-    with pytest.raises(type(error)) as raised:
-        run(make_jobs(3), FakePool(2, broken=[error]))
-    assert raised.value is error
+def test_a_stage_ends_with_the_error_of_its_workers_if_none_can_be_built(error: Exception) -> None:
+    with pytest.raises(type(error), match=str(error)) as raised:
+        run(make_jobs(3), FakePool(2, broken=[error] * 2))
     assert "trace" in str(raised.value.__cause__)
+
+
+@pytest.mark.parametrize("error", [ConfigError("another class list"), ImportError("no torch")])
+def test_a_worker_that_cannot_be_built_is_left_out_and_built_again_later(error: Exception) -> None:
+    clock = Clock()
+
+    def play(worker: int, job: Job) -> Event | None:
+        clock.now += 1
+        return succeed(worker, job)
+
+    pool = FakePool(2, play, clock=clock, broken=[error])
+    result = run(make_jobs(20), pool)
+    assert len(result.receipts) == 20
+    assert pool.restarted == [0]
 
 
 def test_a_worker_that_could_not_reach_storage_is_built_again() -> None:
@@ -398,7 +419,7 @@ def test_a_worker_that_could_not_reach_storage_is_built_again() -> None:
     result = run(make_jobs(3), pool)
     assert len(result.receipts) == 3
     assert pool.restarted == [0, 0]
-    assert result.losses == 2
+    assert result.losses == 0
 
 
 def test_only_new_progress_of_running_jobs_is_reported() -> None:

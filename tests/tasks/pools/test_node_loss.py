@@ -16,7 +16,6 @@ from ray.cluster_utils import Cluster
 import ray
 from tasks.pools.dispatch import dispatch
 from tasks.jobs import WorkerSpec
-from tasks.pools.failures import RetryPolicy
 from tasks.execution import RetryPolicy
 from tasks.pools.ray import RayPool
 from tests.support.notes import Notes

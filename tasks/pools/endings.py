@@ -1,0 +1,111 @@
+"""The conditions under which a stage ends although jobs are left."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import NoReturn
+
+from distill_core.errors import ClusterError, DistillError
+from tasks.pools.dispatch_state import DispatchState
+from tasks.pools.failures import RemoteTraceback
+from tasks.pools.seats import Seat
+
+NAMED = 3  # nodes in a message
+
+
+class Endings:
+    """Ends a stage when no worker can be expected to go on with it."""
+
+    def __init__(self, state: DispatchState) -> None:
+        self._state = state
+
+    def check(self, now: float) -> None:
+        """End the stage if it cannot go on.
+
+        Raises:
+            DistillError: every worker refuses; or only errors that may pass came for too long.
+            ClusterError: there is no worker, or every worker is lost again and again.
+        """
+        self._give_up_exhausted()
+        state = self._state
+        if not state.unfinished:
+            return
+        if state.seats.are_hopeless(now):
+            self._end_without_workers(now)
+        since = state.outage_since
+        if since is not None and now - since >= state.policy.outage_seconds and self._idle(now):
+            self._end_outage(now - since)
+
+    def _give_up_exhausted(self) -> None:
+        """Give up the jobs that are left if each failed enough, and none is left to compare."""
+        state = self._state
+        verdicts, left = state.verdicts, list(state.unfinished.values())
+        if all(r.error is not None and verdicts.is_exhausted(r) for r in left):
+            for record in left:
+                state.give_up(record, verdicts.exhausted(record))
+
+    def _end_without_workers(self, now: float) -> None:
+        state = self._state
+        refusing = [seat for seat in state.seats if state.seats.refuses(seat, now)]
+        if refusing:
+            if not all(map(state.verdicts.is_tested, state.unfinished.values())):
+                self._refuse(refusing)
+            return
+        again = [seat for seat in state.seats if state.seats.lost_too_often(seat)]
+        if again:
+            self._end_losses(again)
+        limit, pool = state.seats.absence_limit(), state.pool.describe()
+        if state.seats.any_was_ready:
+            raise ClusterError(
+                f"{state.stage}: there was no worker for {limit:g} s ({pool}). Finished shards are "
+                "kept. Check the cluster, then run `distill resume`."
+            )
+        raise ClusterError(
+            f"{state.stage}: a worker was not ready within {limit:g} s ({pool}). Free or add "
+            "resources, then run `distill resume`."
+        )
+
+    def _refuse(self, seats: list[Seat]) -> NoReturn:
+        """Raise the most frequent error of the workers."""
+        kinds = Counter(type(seat.refusal) for seat in seats)
+        common = kinds.most_common(1)[0][0]
+        seat = next(seat for seat in seats if type(seat.refusal) is common)
+        error = seat.refusal
+        assert error is not None
+        if isinstance(error, DistillError):
+            text = f"{self._state.stage}: no worker can go on ({_nodes(seats)}). {error}"
+            raise type(error)(text) from RemoteTraceback(seat.traceback)
+        raise error from RemoteTraceback(seat.traceback)
+
+    def _end_losses(self, seats: list[Seat]) -> NoReturn:
+        limit = self._state.policy.losses_per_worker
+        raise ClusterError(
+            f"{self._state.stage}: every worker was lost more than {limit} times in a row without "
+            f"a finished shard ({_nodes(seats)}). The last loss: {seats[-1].loss} "
+            "Finished shards are kept. Check the cluster, then run `distill resume`."
+        )
+
+    def _idle(self, now: float) -> bool:
+        """Return whether no worker runs a job that may still succeed."""
+        limit = self._state.policy.max_attempts
+        return not any(s.queue and s.queue[0].outages < limit for s in self._state.seats)
+
+    def _end_outage(self, seconds: float) -> None:
+        state = self._state
+        errors = [r.error for r in state.unfinished.values() if r.outages and r.error is not None]
+        errors += [seat.outage for seat in state.seats if seat.outage is not None]
+        if not errors:
+            return
+        error = errors[-1]
+        assert isinstance(error, DistillError)
+        raise type(error)(
+            f"{state.stage}: nothing succeeded for {seconds:.0f} s. The last error: {error} "
+            "Finished shards are kept."
+        )
+
+
+def _nodes(seats: list[Seat]) -> str:
+    """Return the names of the nodes of some workers, for messages."""
+    names = sorted({seat.node for seat in seats if seat.node}) or ["no node"]
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"on {', '.join(names[:NAMED])}{more}"

@@ -1,0 +1,103 @@
+"""The jobs of a stage: what is known of each, and those that wait for a worker."""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+from tasks.jobs import Job
+
+
+@dataclass(eq=False)
+class JobRecord:
+    """One job and its failures since it last came further than ever before."""
+
+    job: Job[Any]
+    own: Counter[str] = field(default_factory=Counter)  # failures that are its own, by node
+    suspected: Counter[str] = field(default_factory=Counter)  # faults of the environment, by node
+    too_small: Counter[str] = field(default_factory=Counter)  # full devices, by node
+    losses: Counter[str] = field(default_factory=Counter)  # of its process while it ran, by node
+    node_losses: int = 0  # while it ran
+    killed: Counter[int] = field(default_factory=Counter)  # processes that it took along, by worker
+    workers: set[int] = field(default_factory=set)  # on which it failed
+    outages: int = 0
+    outage_since: float | None = None  # its first failure in an outage
+    error: Exception | None = None  # the last one
+    traceback: str = ""
+    furthest: float = 0.0  # share of its units, in any attempt
+    shown: tuple[int, int] | None = None  # progress that observers know
+    home: int | None = None  # worker that may still hold its result
+    failed_at: float = 0.0
+    running: int | None = None  # worker that runs it
+
+    @property
+    def failed_on(self) -> set[str]:
+        """Return the nodes on which it failed, whoever was the cause."""
+        return {*self.own, *self.suspected, *self.too_small}
+
+    @property
+    def is_clean(self) -> bool:
+        """Return whether no failure of it is known."""
+        return not (self.own or self.suspected or self.too_small or self.outages)
+
+    def reached(self, share: float) -> bool:
+        """Note its progress; return whether it came further than ever, which clears its record."""
+        if share <= self.furthest:
+            return False
+        self.furthest = share
+        for counter in (self.own, self.suspected, self.losses, self.killed):
+            counter.clear()
+        self.node_losses, self.outages, self.outage_since = 0, 0, None
+        self.workers.clear()
+        return True
+
+
+class JobQueue:
+    """Jobs that wait for a worker, in order; some of them not before a certain time."""
+
+    def __init__(self, records: Iterable[JobRecord]) -> None:
+        self._due = deque(records)
+        self._later: list[tuple[float, int, JobRecord]] = []
+        self._number = count()
+
+    def __len__(self) -> int:
+        return len(self._due) + len(self._later)
+
+    def put(self, record: JobRecord, *, first: bool = False) -> None:
+        """Put a job back, as the next or the last one to run."""
+        (self._due.appendleft if first else self._due.append)(record)
+
+    def put_later(self, record: JobRecord, time: float) -> None:
+        """Put a job back; from a certain time on, it is the next one to run."""
+        heapq.heappush(self._later, (time, next(self._number), record))
+
+    def take(self, now: float, accepts: Callable[[JobRecord], bool]) -> JobRecord | None:
+        """Remove and return the first job that is due and accepted."""
+        while self._later and self._later[0][0] <= now:
+            self._due.appendleft(heapq.heappop(self._later)[2])
+        for place, record in enumerate(self._due):
+            if accepts(record):
+                del self._due[place]
+                return record
+        return None
+
+    def discard(self, record: JobRecord) -> None:
+        """Remove a job, if it waits."""
+        if record in self._due:
+            self._due.remove(record)
+        self._later = [entry for entry in self._later if entry[2] is not record]
+        heapq.heapify(self._later)
+
+    @property
+    def next_time(self) -> float | None:
+        """Return when the next job is due that is not due yet, as far as is known."""
+        return self._later[0][0] if self._later else None
+
+    @property
+    def due(self) -> int:
+        """Return how many jobs were due when one was last taken."""
+        return len(self._due)

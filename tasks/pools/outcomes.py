@@ -1,0 +1,231 @@
+"""The consequences of events: for the job, for its worker, and for the stage."""
+
+from __future__ import annotations
+
+from distill_core.errors import ClusterError
+from tasks.jobs import Receipt
+from tasks.pools.delays import OUTAGE_CAP, REST_CAP, growing_delay
+from tasks.pools.dispatch_state import DispatchState
+from tasks.pools.events import Broken, Done, Event, Lost, Raised, Ready
+from tasks.pools.failures import Failure, describe_error
+from tasks.pools.faults import Fault, fault_of
+from tasks.pools.job_queue import JobRecord
+from tasks.pools.seats import Seat
+
+
+class Outcomes:
+    """Applies events to the state of a stage.
+
+    A pool may report several answers of one worker at once, so an event may be about a job that
+    was taken away from the worker a moment ago: it counts if the job is done, and not otherwise.
+    """
+
+    def __init__(self, state: DispatchState) -> None:
+        self._state = state
+
+    def apply(self, event: Event) -> None:
+        """Apply one event."""
+        seat = self._state.seats[event.worker]
+        match event:
+            case Ready(_, node):
+                self._ready(seat, node)
+            case Broken():
+                self._broken(seat, event)
+            case Done(_, receipt):
+                self._done(seat, receipt)
+            case Raised():
+                self._raised(seat, event)
+            case Lost():
+                self._lost(seat, event)
+
+    def advanced(self, record: JobRecord) -> None:
+        """Note that a running job came further than in any attempt before."""
+        if record.running is not None:
+            self._state.seats[record.running].losses_in_row = 0
+
+    def overdue(self, seat: Seat, limit: float) -> None:
+        """Take a job that ran for too long from its worker, which is killed."""
+        state = self._state
+        record = state.vacate(seat)
+        state.pool.restart(seat.number)
+        seat.failures_in_row += 1
+        if record is not None:
+            error = ClusterError(
+                f"{record.job.shard}: ran for more than {limit:g} s and was killed."
+            )
+            self._note(record, seat, error, "")
+            verdict = state.verdicts.own_fault(record, seat)
+            self._retry_or_fail(record, verdict, describe_error(error))
+            self._rest_if_doubtful(seat)
+
+    def _ready(self, seat: Seat, node: str) -> None:
+        state = self._state
+        state.seats.any_was_ready = True
+        seat.became_ready(node)
+        if seat.losses_in_row > 1:
+            seat.rest(state.clock(), seat.losses_in_row - 1)
+
+    def _done(self, seat: Seat, receipt: Receipt) -> None:
+        state, now = self._state, self._state.clock()
+        since = seat.since
+        record = state.remove(seat, receipt.key)
+        if record is not None:
+            state.last_seconds = now - since
+            self._acquit(seat)
+            seat.succeeded()
+        if receipt.key in state.unfinished:
+            state.last_done, state.outage_since = now, None
+            state.finish(receipt)
+        elif (known := state.records.get(receipt.key)) and receipt.key not in state.receipts:
+            del state.failed[known.job.shard]  # given up, and done nevertheless
+            state.unfinished[receipt.key] = known
+            state.finish(receipt)
+
+    def _acquit(self, seat: Seat) -> None:
+        """Judge the job with which this worker failed before it succeeded with another.
+
+        Where it failed with several jobs, its environment was at fault for a while.
+        """
+        state = self._state
+        for key in seat.refused:
+            record = state.unfinished.get(key)
+            if record is None or not record.suspected[seat.node]:
+                continue
+            record.suspected[seat.node] -= 1
+            record.suspected += type(record.suspected)()  # drops zeros
+            if len(seat.refused) > 1:
+                continue
+            record.own[seat.node] += 1
+            failure = state.verdicts.of(record)
+            if failure is not None and record.running is None:
+                state.give_up(record, failure)
+
+    def _raised(self, seat: Seat, event: Raised) -> None:
+        state, since = self._state, seat.since
+        record = state.remove(seat, event.key)
+        if record is None or event.key not in state.unfinished:
+            return
+        error = event.error
+        fault = fault_of(error)
+        if fault is Fault.LOSS:  # raised by a gang or a decoder that lost a process
+            self._count_loss(record, seat, str(error), node_lost=False)
+            return
+        self._note(record, seat, error, event.traceback)
+        seat.failures_in_row += 1
+        match fault:
+            case Fault.OUTAGE:
+                self._outage(record, seat)
+            case Fault.ENVIRONMENT:
+                self._environment(record, seat, record.failed_at - since)
+            case Fault.DEVICE:
+                self._device_full(record, seat)
+            case _:
+                verdict = state.verdicts.own_fault(record, seat)
+                self._retry_or_fail(record, verdict, describe_error(error))
+                if seat.failures_in_row >= state.policy.max_failures_in_row:
+                    state.restart(seat)  # its device may be faulty
+                self._rest_if_doubtful(seat)
+
+    def _note(self, record: JobRecord, seat: Seat, error: Exception, traceback: str) -> None:
+        record.error, record.traceback = error, traceback
+        record.failed_at = self._state.clock()
+        record.workers.add(seat.number)
+
+    def _outage(self, record: JobRecord, seat: Seat) -> None:
+        """Wait with the job; its worker, which may hold the finished result, waits, too."""
+        state, now = self._state, self._state.clock()
+        assert record.error is not None
+        others_succeed = state.last_done is not None and (
+            record.outage_since is not None and state.last_done > record.outage_since
+        )
+        busy = any(other.queue and not other.queue[0].outages for other in state.seats)
+        if state.outage_since is None:
+            state.outage_since = now
+            state.notice(f"{describe_error(record.error)} Waiting; the stage goes on when it can.")
+        failure = state.verdicts.outage(record, now, only_this=others_succeed or busy)
+        if failure is not None:
+            state.give_up(record, failure)
+            return
+        delay = growing_delay(record.outages, record.job.key, cap=OUTAGE_CAP)
+        record.home = seat.number
+        seat.rest_until = now + delay
+        state.put_back(record, describe_error(record.error), not_before=now + delay)
+
+    def _environment(self, record: JobRecord, seat: Seat, seconds: float) -> None:
+        """Count against the worker; the job is uncounted until the worker succeeds with another."""
+        state, now = self._state, self._state.clock()
+        error = record.error
+        assert error is not None
+        record.suspected[seat.node] += 1
+        seat.refusal, seat.traceback = error, record.traceback
+        seat.refused.add(record.job.key)
+        seat.refused_after = max(seat.refused_after, seconds)
+        tries = record.suspected.total()
+        delay = growing_delay(tries, record.job.key, cap=REST_CAP) if tries > 1 else 0.0
+        state.put_back(record, describe_error(error), not_before=now + delay)
+        self._set_aside(seat, error)
+        state.restart(seat)
+
+    def _set_aside(self, seat: Seat, error: Exception) -> float:
+        rest = seat.rest(self._state.clock(), seat.failures_in_row)
+        if seat.failures_in_row == 1:
+            self._state.notice(
+                f"worker {seat.number} on node {seat.node} is set aside for a while: "
+                f"{describe_error(error)}"
+            )
+        return rest
+
+    def _device_full(self, record: JobRecord, seat: Seat) -> None:
+        state = self._state
+        assert record.error is not None
+        failure = state.verdicts.device_full(record, seat)
+        self._retry_or_fail(record, failure, describe_error(record.error))
+        state.restart(seat)  # the memory of its process is fragmented
+        self._rest_if_doubtful(seat)
+
+    def _rest_if_doubtful(self, seat: Seat) -> None:
+        """Set aside a worker that fails job after job, if others do not."""
+        state, now = self._state, self._state.clock()
+        excess = seat.failures_in_row - state.policy.max_failures_in_row
+        if excess >= 0 and any(other is not seat for other in state.seats.trusted(now)):
+            seat.rest(now, excess + 1)
+
+    def _broken(self, seat: Seat, event: Broken) -> None:
+        """Set aside a worker that cannot be built, and build it again later."""
+        state = self._state
+        state.vacate(seat)
+        seat.node = event.node
+        seat.failures_in_row += 1
+        if fault_of(event.error) in (Fault.OUTAGE, Fault.LOSS):
+            now = state.clock()
+            state.outage_since = state.outage_since or now
+            delay = growing_delay(seat.failures_in_row, f"{seat.number}", cap=OUTAGE_CAP)
+            seat.rebuild_at, seat.outage = now + delay, event.error
+            return
+        seat.refusal, seat.traceback = event.error, event.traceback
+        seat.rebuild_at = state.clock() + self._set_aside(seat, event.error)
+
+    def _lost(self, seat: Seat, event: Lost) -> None:
+        record = self._state.vacate(seat)
+        self._count_loss(record, seat, event.reason, node_lost=event.node_lost)
+
+    def _count_loss(
+        self, record: JobRecord | None, seat: Seat, reason: str, *, node_lost: bool
+    ) -> None:
+        """Count the loss of a worker; its running job, if any, is the next one to run."""
+        state = self._state
+        state.losses += 1
+        seat.loss = reason
+        if not node_lost:
+            seat.losses_in_row += 1
+        if record is not None:
+            failure = state.verdicts.lost(record, seat, reason, node_lost=node_lost)
+            self._retry_or_fail(record, failure, reason, first=True)
+
+    def _retry_or_fail(
+        self, record: JobRecord, failure: Failure | None, reason: str, *, first: bool = False
+    ) -> None:
+        if failure is not None:
+            self._state.give_up(record, failure)
+        else:
+            self._state.put_back(record, reason, first=first)
