@@ -32,6 +32,7 @@ class Receipt:
     won: bool = True  # False: another worker had committed it already
     rows: int = 0
     summary: dict[str, Any] = field(default_factory=dict)
+    notices: tuple[str, ...] = ()  # sentences about what did not stop the job
 
 
 @dataclass(frozen=True)

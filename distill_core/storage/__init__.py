@@ -4,6 +4,7 @@ store:            objects by path in a folder or bucket, with a conditional crea
 shard_store:      the shards of a stage: commit, lookup by key, verified loading.
 markers:          the record of a complete shard; manifest: of a complete stage of a run.
 records:          digests that records carry of themselves.
+patience:         waiting for a store that is away.
 checkpoints:      states of long jobs.
 image_shards:     the file format of images.
 label_shards:     the file format of soft labels; label_rows: its contents, label_schema: columns.

@@ -6,7 +6,8 @@
 - `plan`: `JobPlan`, the jobs of a stage with their keys; `manifests_of`.
 - `inputs`: the index, shards, teachers and manifests that planning reads.
 - `expected`: numbers of shards, estimated from the config alone.
-- `worker`: `WorkerContext`, shared by all workers; `training`: shared by those that train.
+- `worker`: `WorkerContext`, shared by all workers; `training`: shared by those that train;
+  `finished`: shards that wait for a store that is away.
 - `ingest`, `squeeze`, `statistics`, `select`, `recover`, `relabel`, `posttrain`, `validate`: one
   stage each.
 """

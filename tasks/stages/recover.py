@@ -24,7 +24,7 @@ from tasks.stages.inputs import Block, Jobs, RunInputs, first_images, shard_name
 from tasks.stages.names import StageId
 from tasks.stages.select import read_selection, selection_keys, selection_name
 from tasks.stages.statistics import statistics_keys, statistics_name
-from tasks.stages.worker import WorkerContext, receipt, require
+from tasks.stages.worker import WorkerContext, require
 
 if TYPE_CHECKING:
     from distill_core.recover.shard import TeacherStatistics
@@ -161,7 +161,7 @@ class RecoverWorker:
         from distill_core.storage.image_shards import encode_images
 
         if done := self.context.begin(job):
-            return receipt(done, won=False)
+            return done
         since, payload, config = time.perf_counter(), job.payload, self.context.config
         recover = config.recover_for(payload.image_set)
         setup = RecoverySetup(

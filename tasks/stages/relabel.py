@@ -10,7 +10,7 @@ from distill_core.keys import relabel_key
 from tasks.jobs import Job, Receipt
 from tasks.stages.inputs import Jobs, RunInputs
 from tasks.stages.names import StageId
-from tasks.stages.worker import WorkerContext, receipt
+from tasks.stages.worker import WorkerContext
 
 if TYPE_CHECKING:
     pass
@@ -81,7 +81,7 @@ class RelabelWorker:
         from distill_core.storage.label_shards import encode_labels
 
         if done := self.context.begin(job):
-            return receipt(done, won=False)
+            return done
         since = time.perf_counter()
         rows, views = self.context.images(job.payload.images), job.payload.views
         labels = relabel_shard(

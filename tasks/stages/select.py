@@ -13,7 +13,7 @@ from distill_core.storage.shard_store import ShardStore
 from tasks.jobs import Job, Receipt
 from tasks.stages.inputs import Block, Jobs, RunInputs, block_name, classes_of, first_images
 from tasks.stages.names import StageId
-from tasks.stages.worker import WorkerContext, receipt, require
+from tasks.stages.worker import WorkerContext, require
 
 if TYPE_CHECKING:
     from distill_core.selection.select import ClassSelection
@@ -100,7 +100,7 @@ class SelectWorker:
         )
 
         if done := self.context.begin(job):
-            return receipt(done, won=False)
+            return done
         since, payload, config = time.perf_counter(), job.payload, self.context.config
         key, taken = payload.before, payload.taken
         before = {} if key is None else read_selection(self.context, key)

@@ -12,7 +12,7 @@ from distill_core.storage.statistics_files import encode_block
 from tasks.jobs import Job, Receipt
 from tasks.stages.inputs import Block, Jobs, RunInputs, block_name, classes_of, first_images
 from tasks.stages.names import StageId
-from tasks.stages.worker import WorkerContext, receipt
+from tasks.stages.worker import WorkerContext
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class StatisticsWorker:
         from distill_core.statistics.measure import MeasureSetup, measure_block
 
         if done := self.context.begin(job):
-            return receipt(done, won=False)
+            return done
         since, payload, config = time.perf_counter(), job.payload, self.context.config
         setup = MeasureSetup(
             config.recover,

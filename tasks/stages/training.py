@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from distill_core.storage.checkpoints import Checkpoints
 from distill_core.storage.shard_store import new_token
 from tasks.jobs import Job, Receipt
-from tasks.stages.worker import WorkerContext, receipt
+from tasks.stages.worker import WorkerContext
 
 if TYPE_CHECKING:
     from distill_core.training.distributed import DistributedContext
@@ -56,7 +56,7 @@ def train_and_commit(
     from distill_core.training.runtime import TrainingRuntime
 
     if done := context.begin(job):
-        return receipt(done, won=False)
+        return done
     since, world = time.perf_counter(), DistributedContext.current()
     checkpoints = Checkpoints(context.run.store, context.shard_store.stage, job.key, new_token())
     shared = SharedCheckpoints(checkpoints, world)

@@ -6,8 +6,10 @@ and has no torch.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,10 +17,11 @@ from distill_core.allocator import keep_freed_memory
 from distill_core.config.schema import RunConfig
 from distill_core.errors import ShardError
 from distill_core.storage.markers import Marker, ShardFacts
-from distill_core.storage.shard_store import ShardStore, new_token
+from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.store import Store
 from tasks.jobs import Job, Receipt
 from tasks.run import Run
+from tasks.stages.finished import FinishedShard, FinishedShards, WaitLimits
 from tasks.stages.inputs import RunInputs
 
 if TYPE_CHECKING:
@@ -29,6 +32,9 @@ if TYPE_CHECKING:
     from distill_core.models.teacher import FrozenTeacher
     from distill_core.selection.class_images import ClassImages
     from distill_core.storage.image_shards import ImageRows
+
+logger = logging.getLogger(__name__)
+NOTICES = 20  # in a receipt, the last ones
 
 
 class WorkerContext:
@@ -43,6 +49,7 @@ class WorkerContext:
         store: str,
         device: str,
         single_writer: bool = False,
+        limits: Mapping[str, Any] | None = None,
     ) -> None:
         import torch
 
@@ -54,6 +61,9 @@ class WorkerContext:
         self.device = device
         self.plan = RunInputs(self.run)
         self.current_progress: tuple[int, int] = (0, 0)
+        self.notices: list[str] = []  # of the current job
+        self._limits = WaitLimits(**(limits or {}))
+        self._finished = FinishedShards(self.shard_store, self.notice)
         self._teachers: dict[int, FrozenTeacher] = {}
         self._students: dict[str, FrozenTeacher] = {}  # by key
         torch.set_num_threads(self.config.threads)
@@ -63,8 +73,13 @@ class WorkerContext:
         """Note how far the current job is."""
         self.current_progress = (done, total)
 
-    def begin(self, job: Job[Any]) -> Marker | None:
-        """Prepare this thread for a job; return its marker if somebody finished it meanwhile.
+    def notice(self, text: str) -> None:
+        """Log a sentence about something that does not stop the job, and put it in its receipt."""
+        self.notices.append(text)
+        logger.warning(text)
+
+    def begin(self, job: Job[Any]) -> Receipt | None:
+        """Prepare this thread for a job; return its receipt if it is in the store already.
 
         In a gang the first process looks, and all believe it.
         """
@@ -74,22 +89,26 @@ class WorkerContext:
 
         torch.set_num_threads(self.config.threads)  # actors may run each call in another thread
         self.current_progress = (0, 0)
-        return DistributedContext.current().broadcast(lambda: self.shard_store.marker(job.key))
+        self.notices.clear()
+        return DistributedContext.current().broadcast(lambda: self._finished.committed(job.key))
 
     def commit(
         self, job: Job[Any], files: Mapping[str, bytes], *, since: float, **facts: Any
     ) -> Receipt:
-        """Publish a shard under a new token and report who won."""
-        token = new_token()
+        """Publish a shard, waiting while the store is away, and report who won.
+
+        Args:
+            job: of the shard.
+            files: whole contents by suffix.
+            since: when the job started, by `time.perf_counter`.
+            facts: see `ShardFacts`.
+        """
         seconds = time.perf_counter() - since
-        marker = self.shard_store.commit(
-            job.key,
-            shard=job.shard,
-            files=files,
-            facts=ShardFacts(seconds=seconds, device=self.device, **facts),
-            token=token,
+        finished = FinishedShard(
+            job.key, job.shard, files, ShardFacts(seconds=seconds, device=self.device, **facts)
         )
-        return receipt(marker, won=marker.token == token)
+        committed = self._finished.commit(finished, self._limits.patience(seconds))
+        return replace(committed, notices=tuple(self.notices[-NOTICES:]))
 
     def teacher(self, number: int = 0) -> FrozenTeacher:
         """Return one of the run's teachers, read from storage and checked against its marker."""
@@ -170,18 +189,6 @@ class WorkerContext:
         if rows is None:
             return images.resident(), images.labels
         return images.pixels(self.plan.index.readable(name)[list(rows)]), images.labels[list(rows)]
-
-
-def receipt(marker: Marker, *, won: bool) -> Receipt:
-    """Return what the driver needs to know of a committed shard."""
-    return Receipt(
-        marker.key,
-        marker.shard,
-        seconds=marker.seconds,
-        won=won,
-        rows=marker.rows,
-        summary=marker.summary,
-    )
 
 
 def require(shard_store: ShardStore, key: str) -> Marker:

@@ -30,7 +30,7 @@ from distill_core.storage.markers import ShardFacts
 from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.store import Store
 from tasks.jobs import Job, Receipt
-from tasks.stages.worker import receipt
+from tasks.stages.finished import receipt
 from tests.support.fakes import make_error
 
 ORDERS = "DISTILL_TEST_ORDERS"

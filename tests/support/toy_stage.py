@@ -13,7 +13,7 @@ from tasks.stages.expected import Expected
 from tasks.stages.inputs import Jobs, RunInputs
 from tasks.stages.names import StageId
 from tasks.stages.stage import Stage
-from tasks.stages.worker import WorkerContext, receipt
+from tasks.stages.worker import WorkerContext
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class BrightnessWorker:
     def run(self, job: Job[BrightnessPayload]) -> Receipt:
         """Write the mean pixel of one shard and return the receipt."""
         if done := self.context.begin(job):
-            return receipt(done, won=False)
+            return done
         since, rows = time.perf_counter(), self.context.images(job.payload.images)
         files = {"json": json.dumps(float(rows.pixels.mean())).encode()}
         return self.context.commit(job, files, since=since, rows=len(rows.images), classes=1)
