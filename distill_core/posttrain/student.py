@@ -28,7 +28,7 @@ from distill_core.models.layout import CONVOLUTION_DTYPES, training_layout
 from distill_core.posttrain.epochs import EpochRenderer, is_hard, views_of_epoch
 from distill_core.progress import Progress, silent
 from distill_core.seeds import derive_seed, generator, philox_key
-from distill_core.training.checkpoint import CheckpointPort, pack_state, unpack_state
+from distill_core.training.checkpoint import pack_state, restore
 from distill_core.training.distributed import DistributedContext
 from distill_core.training.losses import (
     best_temperature,
@@ -37,6 +37,7 @@ from distill_core.training.losses import (
     temperature_at,
 )
 from distill_core.training.optim import WeightEma, build_optimizer, lr_at, set_lr
+from distill_core.training.runtime import TrainingRuntime
 from distill_core.training.supervised import Labelled, evaluate
 
 
@@ -87,15 +88,22 @@ class Student:
         self.hard = task.images_of == "hard_labels"  # in the current epoch
         self.last: tuple[Tensor, Tensor]  # logits and the teacher's probabilities, latest batch
 
-    def resume(self, checkpoints: CheckpointPort | None) -> int:
-        """Restore the latest checkpoint; return how many epochs are done."""
-        latest = None if checkpoints is None else checkpoints.latest()
-        if latest is None:
+    def resume(self, runtime: TrainingRuntime) -> int:
+        """Restore the furthest checkpoint; return how many epochs are done."""
+        restored = restore(
+            runtime.checkpoints,
+            self.model,
+            self.optimizer,
+            ema=self.ema,
+            read=lambda meta: (AccuracyHistory.from_dict(meta), meta.get("own_temperature")),
+            notice=runtime.notice,
+        )
+        if restored is None:
             return 0
-        meta = unpack_state(latest[1], self.model, self.optimizer, ema=self.ema)
-        self.history = AccuracyHistory.from_dict(meta)
-        self.own_temperature = meta.get("own_temperature", self.own_temperature)
-        return latest[0]
+        epochs, (self.history, temperature) = restored
+        if temperature is not None:
+            self.own_temperature = temperature
+        return epochs
 
     def state(self) -> bytes:
         """Return a checkpoint, all that a resumed training needs."""

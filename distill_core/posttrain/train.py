@@ -154,7 +154,7 @@ def train_student(
     """
     device, world, checkpoints = runtime.device, runtime.world, runtime.checkpoints
     student = Student(task, images, test, torch.device(device), world, start)
-    first, settings = student.resume(checkpoints), task.run.posttrain
+    first, settings = student.resume(runtime), task.run.posttrain
     gpus = [device] if torch.device(device).type == "cuda" else []
     with (
         torch.random.fork_rng(devices=gpus),  # the seeds of an epoch are for dropout alone
@@ -165,8 +165,8 @@ def train_student(
             done = epoch + 1
             if done % settings.evaluate_every == 0 or done == settings.epochs:
                 student.evaluate(done, loss)
-            if checkpoints is not None and world.is_main and _is_kept(done, settings.epochs):
-                checkpoints.save(done, student.state())
+            if checkpoints is not None and _is_kept(done, settings.epochs):
+                checkpoints.save(done, student.state)
     return TrainedStudent(student.result(), student.model, student.ema.model)
 
 
@@ -180,5 +180,5 @@ def _epochs(
 
 
 def _is_kept(done: int, epochs: int) -> bool:
-    """Return whether the state after so many epochs is kept."""
-    return done % -(-epochs // CHECKPOINTS) == 0
+    """Return whether the state after so many epochs is kept; that of the last one always is."""
+    return done == epochs or done % -(-epochs // CHECKPOINTS) == 0

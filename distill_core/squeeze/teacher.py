@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -24,7 +25,7 @@ from distill_core.models.spec import TeacherSpec, check_description
 from distill_core.models.teacher import FrozenTeacher
 from distill_core.seeds import derive_seed
 from distill_core.squeeze.import_check import check_import
-from distill_core.training.checkpoint import CheckpointPort, pack_state, unpack_state
+from distill_core.training.checkpoint import pack_state, restore
 from distill_core.training.runtime import TrainingRuntime
 from distill_core.training.streaming import StreamedSplit, fits, source_of
 from distill_core.training.supervised import Labelled, TrainState, evaluate, train_epoch
@@ -128,7 +129,7 @@ def train_teacher(
     training, device, world = run.squeeze.training, runtime.device, runtime.world
     assert training is not None
     train_state = TrainState.start(run, training, device=device, weights=start)
-    curve = _resume(train_state, runtime.checkpoints)
+    curve = _resume(train_state, runtime)
     model, source = world.wrap(train_state.model), source_of(train, device=device)
     gpus = [device] if torch.device(device).type == "cuda" else []
     with torch.random.fork_rng(devices=gpus):
@@ -140,8 +141,10 @@ def train_teacher(
             if world.is_main and _is_evaluated(epoch, training.epochs):
                 point["top1"] = evaluate(train_state.model, test, run, device=device).top1
             curve.append(point)
-            if world.is_main and runtime.checkpoints is not None:
-                state = pack_state(train_state.model, train_state.optimizer, meta={"curve": curve})
+            if runtime.checkpoints is not None:
+                state = partial(
+                    pack_state, train_state.model, train_state.optimizer, meta={"curve": curve}
+                )
                 runtime.checkpoints.save(len(curve), state)
     return _finish(train_state.model, test, curve, run=run, class_hash=class_hash, device=device)
 
@@ -196,12 +199,16 @@ def move_outputs(model: nn.Module, outputs: Sequence[int]) -> None:
             parameter.copy_(parameter[order].clone())
 
 
-def _resume(train_state: TrainState, checkpoints: CheckpointPort | None) -> list[Point]:
-    """Restore the latest checkpoint; return the curve so far, a point per epoch."""
-    latest = None if checkpoints is None else checkpoints.latest()
-    if latest is None:
-        return []
-    return list(unpack_state(latest[1], train_state.model, train_state.optimizer)["curve"])
+def _resume(train_state: TrainState, runtime: TrainingRuntime) -> list[Point]:
+    """Restore the furthest checkpoint; return the curve so far, a point per epoch."""
+    restored = restore(
+        runtime.checkpoints,
+        train_state.model,
+        train_state.optimizer,
+        read=lambda meta: list[Point](meta["curve"]),
+        notice=runtime.notice,
+    )
+    return [] if restored is None else restored[1]
 
 
 def _is_evaluated(epoch: int, epochs: int) -> bool:

@@ -1,15 +1,18 @@
 """Checkpoints of long jobs. They are advisory: a lost one costs time, never correctness.
 
 An execution writes ``<stage>/checkpoints/<key>-<token>/step-000012.safetensors`` under its own
-token, and ``pointer.json`` last. It reads those of all executions and uses the furthest valid one.
+token, then ``pointer.json``, and keeps the last two. It reads those of all executions and uses the
+furthest one that is undamaged.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
 
-from distill_core.errors import DataError
+from distill_core.errors import DataError, StorageError
+from distill_core.progress import Notice, ignore_notice
 from distill_core.storage.digest import sha256
 from distill_core.storage.object_names import POINTER, checkpoint_attempt, is_checkpoint_file
 from distill_core.storage.store import Store
@@ -17,7 +20,7 @@ from distill_core.storage.store import Store
 
 @dataclass(frozen=True)
 class Pointer:
-    """The newest complete checkpoint of one execution."""
+    """A complete checkpoint of one execution."""
 
     step: int
     file: str
@@ -32,30 +35,40 @@ class Checkpoints:
     stage: str
     key: str
     token: str  # of this execution
+    # Receives a sentence about each checkpoint that cannot be used.
+    notice: Notice = field(default=ignore_notice, compare=False)
 
     def save(self, step: int, payload: bytes) -> None:
-        """Store the state after `step` steps and delete older ones of this execution."""
-        folder, file = self._folder(f"{self.key}-{self.token}"), f"step-{step:06d}.safetensors"
-        pointer = {"step": step, "file": file, "sha256": sha256(payload)}
+        """Store the state after `step` steps; keep the one before it and delete older ones.
+
+        Raises:
+            StorageError: the store refused; the checkpoints before are kept.
+        """
+        folder, file = self._own_folder, f"step-{step:06d}.safetensors"
+        newest = Pointer(step, file, sha256(payload))
+        before = [each for each in self._pointers(folder) if each.file != file][:1]
+        tree = {**asdict(newest), **({"before": asdict(before[0])} if before else {})}
         self.store.put(f"{folder}/{file}", payload)
-        self.store.put(f"{folder}/{POINTER}", json.dumps(pointer).encode())
+        self.store.put(f"{folder}/{POINTER}", json.dumps(tree).encode())
+        kept = {POINTER, file, *(each.file for each in before)}
         for name in self.store.names(folder):
-            if is_checkpoint_file(name) and name not in (file, POINTER):
+            if is_checkpoint_file(name) and name not in kept:
                 self.store.delete(f"{folder}/{name}")
 
-    def latest(self) -> tuple[int, bytes] | None:
-        """Return (step, payload) of the furthest valid checkpoint of any execution."""
-        pointers = [
-            (pointer, folder) for folder in self._folders() if (pointer := self._pointer(folder))
+    def stored(self) -> Iterator[tuple[int, bytes]]:
+        """Yield (step, payload) of the undamaged checkpoints of all executions, furthest first.
+
+        Raises:
+            StorageError: the store does not answer. If only one object cannot be read, the one
+                before it is yielded.
+        """
+        found = [
+            (pointer, folder) for folder in self._folders() for pointer in self._pointers(folder)
         ]
-        for pointer, folder in sorted(pointers, key=lambda pair: pair[0].step, reverse=True):
-            try:
-                payload = self.store.read(f"{folder}/{pointer.file}")
-            except DataError:
-                continue  # another execution has replaced it since its pointer was read
-            if sha256(payload) == pointer.sha256:
-                return pointer.step, payload
-        return None
+        for pointer, folder in sorted(found, key=lambda pair: pair[0].step, reverse=True):
+            payload = self._read(pointer, folder)
+            if payload is not None:
+                yield pointer.step, payload
 
     def clear(self) -> None:
         """Delete the checkpoints of every execution, after the result is committed.
@@ -63,12 +76,22 @@ class Checkpoints:
         Files of other names are not ours and stay, as does everything behind a symbolic link.
         """
         for folder in self._folders():
-            if checkpoint_attempt(folder.rpartition("/")[2]) is None:
-                continue
-            # The pointer is deleted first, so an interrupted clear leaves no pointer.
-            names = filter(is_checkpoint_file, self.store.names(folder))
-            for name in sorted(names, key=lambda name: name != POINTER):
-                self.store.delete_unlinked(f"{folder}/{name}")
+            if checkpoint_attempt(folder.rpartition("/")[2]) is not None:
+                self._clear(folder)
+
+    def clear_own(self) -> None:
+        """Delete the checkpoints of this execution, since another one has committed the result."""
+        self._clear(self._own_folder)
+
+    def _clear(self, folder: str) -> None:
+        # The pointer is deleted first, so an interrupted clear leaves no pointer.
+        names = filter(is_checkpoint_file, self.store.names(folder))
+        for name in sorted(names, key=lambda name: name != POINTER):
+            self.store.delete_unlinked(f"{folder}/{name}")
+
+    @property
+    def _own_folder(self) -> str:
+        return self._folder(f"{self.key}-{self.token}")
 
     def _folder(self, name: str) -> str:
         return f"{self.stage}/checkpoints/{name}"
@@ -77,9 +100,39 @@ class Checkpoints:
         names = self.store.folders(f"{self.stage}/checkpoints")
         return [self._folder(name) for name in names if name.startswith(f"{self.key}-")]
 
-    def _pointer(self, folder: str) -> Pointer | None:
-        """Return the pointer of one execution, or None if it has no readable one."""
+    def _pointers(self, folder: str) -> tuple[Pointer, ...]:
+        """Return the checkpoints of one execution, the newest first; none without a pointer."""
+        path = f"{folder}/{POINTER}"
         try:
-            return Pointer(**json.loads(self.store.read(f"{folder}/{POINTER}")))
-        except (DataError, ValueError, TypeError):
+            tree = json.loads(self.store.read(path))
+            before = tree.pop("before", None)
+            return tuple(Pointer(**each) for each in (tree, before) if each is not None)
+        except DataError:
+            return ()  # deleted: its result is committed
+        except (ValueError, TypeError, AttributeError):
+            self._skip(path, "it is not the pointer of a checkpoint")
+            return ()
+
+    def _read(self, pointer: Pointer, folder: str) -> bytes | None:
+        """Return the bytes of a checkpoint, or None if they are damaged or gone."""
+        path = f"{folder}/{pointer.file}"
+        try:
+            payload = self.store.read(path)
+        except DataError:
+            if pointer in self._pointers(folder):  # else its execution has replaced it meanwhile
+                self._skip(path, "no such object, though its pointer names it")
             return None
+        except StorageError as error:
+            self.store.names(folder)  # raises if the store is away, rather than this object
+            self._skip(path, str(error))
+            return None
+        if (digest := sha256(payload)) == pointer.sha256:
+            return payload
+        self._skip(path, f"sha256 {digest[:12]}, expected {pointer.sha256[:12]}, so it is damaged")
+        return None
+
+    def _skip(self, path: str, problem: str) -> None:
+        self.notice(
+            f"{self.store.uri(path)}: the checkpoint cannot be used ({problem}). Training goes on "
+            "from the one before it."
+        )

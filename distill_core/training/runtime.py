@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from distill_core.progress import Progress, silent
+from distill_core.progress import Notice, Progress, ignore_notice, silent
 from distill_core.training.checkpoint import CheckpointPort
 from distill_core.training.distributed import DistributedContext
 
@@ -20,9 +20,11 @@ class TrainingRuntime:
         world: this process among all that share the training.
         checkpoints: where the main process keeps the state; None keeps none.
         progress: called after every step with (steps done, steps in total).
+        notice: receives a sentence about each checkpoint that cannot be used.
     """
 
     device: str = "cpu"
     world: DistributedContext = DistributedContext()
     checkpoints: CheckpointPort | None = None
     progress: Progress = silent
+    notice: Notice = ignore_notice

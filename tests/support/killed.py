@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 
@@ -16,16 +17,16 @@ class MemoryCheckpoints:
     dies_after: int | None = None
     kept: dict[int, bytes] = field(default_factory=dict)
 
-    def save(self, step: int, payload: bytes) -> None:
+    def save(self, step: int, state: Callable[[], bytes]) -> None:
         """Keep a checkpoint.
 
         Raises:
             Killed: it is the one after which the process dies.
         """
-        self.kept[step] = payload
+        self.kept[step] = state()
         if step == self.dies_after:
             raise Killed
 
-    def latest(self) -> tuple[int, bytes] | None:
-        """Return the checkpoint of the last step, with its step."""
-        return max(self.kept.items(), default=None)
+    def stored(self) -> Iterator[tuple[int, bytes]]:
+        """Yield the checkpoints with their steps, the last one first."""
+        yield from sorted(self.kept.items(), reverse=True)

@@ -8,12 +8,19 @@ from pathlib import Path
 
 import pytest
 
+from distill_core.errors import StorageError
 from distill_core.storage.checkpoints import Checkpoints
+from distill_core.storage.digest import sha256
 from distill_core.storage.store import Store
 
 KEY = "ab" * 16
 FOLDER = f"squeeze/checkpoints/{KEY}"
 T1, T2, T3, T4 = (digit * 32 for digit in "1234")
+
+
+def latest(checkpoints: Checkpoints) -> tuple[int, bytes] | None:
+    """Return the furthest usable checkpoint."""
+    return next(checkpoints.stored(), None)
 
 
 def execution(store: Store, token: str, key: str = KEY) -> Checkpoints:
@@ -22,7 +29,7 @@ def execution(store: Store, token: str, key: str = KEY) -> Checkpoints:
 
 
 def test_without_a_save_there_is_no_checkpoint(store: Store) -> None:
-    assert execution(store, T1).latest() is None
+    assert latest(execution(store, T1)) is None
     execution(store, T1).clear()
 
 
@@ -30,17 +37,18 @@ def test_another_execution_resumes_from_the_furthest_step(store: Store) -> None:
     execution(store, T1).save(3, b"three")
     execution(store, T2).save(10, b"ten")
     execution(store, T3).save(9, b"nine")
-    assert execution(store, T4).latest() == (10, b"ten")
+    assert latest(execution(store, T4)) == (10, b"ten")
 
 
 def test_older_files_of_the_same_execution_are_deleted(store: Store) -> None:
     first = execution(store, T1)
     execution(store, T2).save(1, b"other")
-    first.save(1, b"one")
-    first.save(2, b"two")
-    assert store.names(f"{FOLDER}-{T1}") == ("pointer.json", "step-000002.safetensors")
+    for step, payload in ((1, b"one"), (2, b"two"), (3, b"three")):
+        first.save(step, payload)
+    steps = ("step-000002.safetensors", "step-000003.safetensors")
+    assert store.names(f"{FOLDER}-{T1}") == ("pointer.json", *steps)
     assert store.names(f"{FOLDER}-{T2}") == ("pointer.json", "step-000001.safetensors")
-    assert first.latest() == (2, b"two")
+    assert list(first.stored()) == [(3, b"three"), (2, b"two"), (1, b"other")]
 
 
 def test_an_execution_killed_before_its_pointer_keeps_the_one_before(
@@ -58,7 +66,7 @@ def test_an_execution_killed_before_its_pointer_keeps_the_one_before(
     monkeypatch.setattr(Store, "put", put)
     with pytest.raises(KeyboardInterrupt):
         checkpoints.save(2, b"two")
-    assert checkpoints.latest() == (1, b"one")
+    assert latest(checkpoints) == (1, b"one")
 
 
 @pytest.mark.parametrize(
@@ -76,14 +84,82 @@ def test_an_incomplete_or_mismatching_pointer_is_ignored(store: Store, pointer: 
     execution(store, T1).save(3, b"three")
     execution(store, T2).save(7, b"seven")
     store.put(f"{FOLDER}-{T2}/pointer.json", pointer)
-    assert execution(store, T3).latest() == (3, b"three")
+    assert latest(execution(store, T3)) == (3, b"three")
 
 
-def test_a_damaged_payload_is_ignored(store: Store) -> None:
+@pytest.mark.parametrize("damage", [b"", b"seve", b"sevem"])
+def test_a_damaged_payload_is_reported_and_the_one_before_is_used(
+    store: Store, damage: bytes
+) -> None:
     execution(store, T1).save(3, b"three")
-    execution(store, T2).save(7, b"seven")
-    store.put(f"{FOLDER}-{T2}/step-000007.safetensors", b"sevem")
-    assert execution(store, T3).latest() == (3, b"three")
+    for step, payload in ((6, b"six"), (7, b"seven")):
+        execution(store, T2).save(step, payload)
+    store.put(f"{FOLDER}-{T2}/step-000007.safetensors", damage)
+    notices: list[str] = []
+    found = list(Checkpoints(store, "squeeze", KEY, T3, notices.append).stored())
+    assert found == [(6, b"six"), (3, b"three")]
+    (notice,) = notices
+    assert store.uri(f"{FOLDER}-{T2}/step-000007.safetensors") in notice
+    assert "damaged" in notice
+
+
+def test_the_pointer_of_an_older_version_names_one_checkpoint(store: Store) -> None:
+    old = {"step": 7, "file": "step-000007.safetensors", "sha256": sha256(b"seven")}
+    store.put(f"{FOLDER}-{T1}/step-000007.safetensors", b"seven")
+    store.put(f"{FOLDER}-{T1}/pointer.json", json.dumps(old).encode())
+    assert latest(execution(store, T2)) == (7, b"seven")
+    execution(store, T1).save(8, b"eight")
+    assert list(execution(store, T2).stored()) == [(8, b"eight"), (7, b"seven")]
+
+
+class Unreadable:
+    """Refuses to read some objects, as a disk with bad blocks or a store that is away."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, part: str, *, listed: bool) -> None:
+        read, names = Store.read, Store.names
+
+        def refuse(store: Store, path: str) -> bytes:
+            if part in path:
+                raise StorageError(f"{path}: cannot be read (input/output error).")
+            return read(store, path)
+
+        def refuse_list(store: Store, folder: str) -> tuple[str, ...]:
+            if not listed:
+                raise StorageError(f"{folder}: cannot be listed (timed out).")
+            return names(store, folder)
+
+        monkeypatch.setattr(Store, "read", refuse)
+        monkeypatch.setattr(Store, "names", refuse_list)
+
+
+def test_an_object_that_cannot_be_read_is_reported_and_the_one_before_is_used(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step, payload in ((6, b"six"), (7, b"seven")):
+        execution(store, T1).save(step, payload)
+    Unreadable(monkeypatch, "step-000007", listed=True)
+    notices: list[str] = []
+    assert latest(Checkpoints(store, "squeeze", KEY, T2, notices.append)) == (6, b"six")
+    assert ["input/output error" in notice for notice in notices] == [True]
+
+
+def test_a_store_that_is_away_is_not_taken_for_a_damaged_checkpoint(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step, payload in ((6, b"six"), (7, b"seven")):
+        execution(store, T1).save(step, payload)
+    Unreadable(monkeypatch, ".safetensors", listed=False)
+    with pytest.raises(StorageError, match="timed out") as caught:
+        latest(execution(store, T2))
+    assert caught.value.retryable
+
+
+def test_an_execution_deletes_its_own_checkpoints_alone(store: Store) -> None:
+    for token in (T1, T2):
+        execution(store, token).save(1, b"x")
+    execution(store, T1).clear_own()
+    assert store.names(f"{FOLDER}-{T1}") == ()
+    assert store.names(f"{FOLDER}-{T2}") == ("pointer.json", "step-000001.safetensors")
 
 
 def test_clearing_deletes_every_execution_of_the_key_and_no_other(store: Store) -> None:
@@ -92,9 +168,9 @@ def test_clearing_deletes_every_execution_of_the_key_and_no_other(store: Store) 
     for token in (T1, T2):
         execution(store, token).save(1, b"x")
     execution(store, T3).clear()
-    assert execution(store, T1).latest() is None
+    assert latest(execution(store, T1)) is None
     assert store.names(f"{FOLDER}-{T1}") == store.names(f"{FOLDER}-{T2}") == ()
-    assert other.latest() == (5, b"other")
+    assert latest(other) == (5, b"other")
 
 
 def test_files_of_other_names_stay_when_checkpoints_are_replaced_or_cleared(store: Store) -> None:

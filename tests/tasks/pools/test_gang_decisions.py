@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -108,12 +109,13 @@ def finish(run: Run) -> None:
 class Kept(dict[int, bytes]):
     """Checkpoints in memory."""
 
-    def save(self, step: int, payload: bytes) -> None:
+    def save(self, step: int, state: Callable[[], bytes]) -> None:
         """Keep one."""
-        self[step] = payload
+        self[step] = state()
 
-    def latest(self) -> None:
+    def stored(self) -> Iterator[tuple[int, bytes]]:
         """Have none to begin with."""
+        return iter(())
 
 
 @pytest.fixture
