@@ -151,9 +151,10 @@ class Student:
 
     def evaluate(self, epoch: int, loss: float) -> None:
         """Evaluate the raw and the averaged weights on the real test images."""
+        self.world.share_buffers(self.model)
         self.ema.copy_buffers(self.model)
         raw, ema = (
-            evaluate(model, self.test, self.task.run, device=self.device)
+            evaluate(model, self.test, self.task.run, device=self.device, world=self.world)
             for model in (self.model, self.ema.model)
         )
         self.history.add(epoch, loss, raw=raw, ema=ema)

@@ -138,15 +138,17 @@ def train_teacher(
             point = train_epoch(
                 model, train_state, source, epoch=epoch, world=world, progress=runtime.progress
             )
-            if world.is_main and _is_evaluated(epoch, training.epochs):
-                point["top1"] = evaluate(train_state.model, test, run, device=device).top1
+            if _is_evaluated(epoch, training.epochs):
+                accuracy = evaluate(train_state.model, test, run, device=device, world=world)
+                point["top1"] = accuracy.top1
             curve.append(point)
             if runtime.checkpoints is not None:
                 state = partial(
                     pack_state, train_state.model, train_state.optimizer, meta={"curve": curve}
                 )
                 runtime.checkpoints.save(len(curve), state)
-    return _finish(train_state.model, test, curve, run=run, class_hash=class_hash, device=device)
+    accuracy = evaluate(train_state.model.float(), test, run, device=device, world=world)
+    return _finish(train_state.model, accuracy, curve, run=run, class_hash=class_hash)
 
 
 def import_teacher(
@@ -180,7 +182,8 @@ def import_teacher(
     batches = logits_of(model.to(device), test.pixels, mean=data.mean, std=data.std, device=device)
     predicted = np.concatenate([logits.argmax(dim=1).cpu().numpy() for _, logits in batches])
     check_import(predicted, test.labels, config, classes=data.num_classes, where=url)
-    return _finish(model.to(device), test, (), run=run, class_hash=class_hash, device=device)
+    accuracy = evaluate(model.float().to(device), test, run, device=device)
+    return _finish(model, accuracy, (), run=run, class_hash=class_hash)
 
 
 def move_outputs(model: nn.Module, outputs: Sequence[int]) -> None:
@@ -218,15 +221,13 @@ def _is_evaluated(epoch: int, epochs: int) -> bool:
 
 def _finish(
     model: nn.Module,
-    test: Labelled,
+    accuracy: Accuracy,
     curve: Sequence[Point],
     *,
     run: RunConfig,
     class_hash: str,
-    device: str,
 ) -> SqueezedTeacher:
-    """Evaluate and describe a teacher; a stored teacher is float32 whatever trained it."""
-    accuracy = evaluate(model.float(), test, run, device=device)
+    """Describe a teacher that was evaluated as it is stored: in float32, whatever trained it."""
     head = model.get_submodule(head_name(model))
     assert isinstance(head, nn.Linear)
     spec = TeacherSpec(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -30,7 +30,7 @@ class DistributedContext:
 
     @property
     def is_main(self) -> bool:
-        """Return whether this process writes results and evaluates."""
+        """Return whether this process writes results."""
         return self.rank == 0
 
     def share(self, count: int) -> slice:
@@ -53,6 +53,24 @@ class DistributedContext:
         torch.distributed.broadcast_object_list(values, src=0)
         value: T = values[0]
         return value
+
+    def sum(self, counts: Sequence[int]) -> tuple[int, ...]:
+        """Return the sums of some numbers over all processes; all of them must call this."""
+        if self.size == 1:
+            return tuple(counts)
+        total = torch.tensor(counts, dtype=torch.int64)
+        torch.distributed.all_reduce(total)
+        return tuple(total.tolist())
+
+    def share_buffers(self, model: nn.Module) -> None:
+        """Copy the buffers of the first process to all; all of them must call this.
+
+        Parameters are equal anyway. Running statistics are not, until the next step of training
+        copies those of the first process.
+        """
+        if self.size > 1:
+            for buffer in model.buffers():
+                torch.distributed.broadcast(buffer, src=0)
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """Return the model with gradients averaged over processes, or itself for a single one."""

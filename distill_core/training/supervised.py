@@ -20,8 +20,8 @@ from torch.optim import Optimizer
 from distill_core.config.schema import RunConfig
 from distill_core.config.training import TrainingConfig
 from distill_core.errors import DivergedError
-from distill_core.evaluation.accuracy import Accuracy, total
-from distill_core.evaluation.metrics import count_hits
+from distill_core.evaluation.accuracy import Accuracy, Hits, total
+from distill_core.evaluation.metrics import EVALUATION_BATCH, count_hits
 from distill_core.models.build import build_model, continue_from
 from distill_core.models.layout import CONVOLUTION_DTYPES, training_layout
 from distill_core.progress import Progress, silent
@@ -242,10 +242,22 @@ def train_step(
 
 
 def evaluate(
-    model: nn.Module, test: Labelled, run: RunConfig, *, device: str | torch.device
+    model: nn.Module,
+    test: Labelled,
+    run: RunConfig,
+    *,
+    device: str | torch.device,
+    world: DistributedContext = DistributedContext(),
 ) -> Accuracy:
-    """Return the accuracy of a network on a split, in percent."""
-    hits = count_hits(
-        model, test.pixels, test.labels, mean=run.data.mean, std=run.data.std, device=device
-    )
-    return total(hits).accuracy
+    """Return the accuracy of a network on a split, in percent.
+
+    The processes share the images, so that none waits for another; all of them must call this.
+    """
+    world.share_buffers(model)
+    mean, std, counted = run.data.mean, run.data.std, Hits()
+    # Each process takes whole batches: a network may round differently in batches of another size.
+    for start in range(0, len(test.labels), EVALUATION_BATCH)[world.rank :: world.size]:
+        rows = slice(start, start + EVALUATION_BATCH)
+        pixels, labels = test.pixels[rows], test.labels[rows]
+        counted += total(count_hits(model, pixels, labels, mean=mean, std=std, device=device))
+    return Hits(*world.sum((counted.images, counted.top1, counted.top5))).accuracy

@@ -11,6 +11,7 @@ import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
@@ -20,6 +21,10 @@ from tasks.jobs import Job, Receipt, WorkerSpec
 from tasks.pools.host import ErrorCapture, Host, portable
 
 BEAT_SECONDS = 0.5
+# That a process waits for the others in a collective. Longer than anything that one of them does
+# alone, such as saving a checkpoint in a store that answers slowly; a process that ended is noticed
+# at once by other means.
+COLLECTIVE_SECONDS = 3600
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,7 @@ def _join_group(member: GroupMember) -> None:
             init_method=f"file://{member.rendezvous}",
             rank=member.rank,
             world_size=member.size,
+            timeout=timedelta(seconds=COLLECTIVE_SECONDS),
         )
 
 

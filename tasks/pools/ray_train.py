@@ -21,7 +21,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from distill_core.errors import ClusterError
 from tasks.jobs import Job, Receipt, WorkerSpec
-from tasks.pools.child import backend_for
+from tasks.pools.child import COLLECTIVE_SECONDS, backend_for
 from tasks.pools.failures import RemoteTraceback
 from tasks.pools.host import ErrorCapture, Host, JobProgress, portable, reporting_progress
 from tasks.pools.ray import RayHost, RayPool
@@ -148,7 +148,7 @@ def run_distributed(
         trainer = TorchTrainer(
             _run_rank,
             train_loop_config={"spec": spec, "job": job, "actor": actor},
-            torch_config=TorchConfig(backend=gang.backend),
+            torch_config=TorchConfig(backend=gang.backend, timeout_s=COLLECTIVE_SECONDS),
             scaling_config=ScalingConfig(
                 num_workers=gang.processes,
                 use_gpu="GPU" in gang.resources,
