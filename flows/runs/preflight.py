@@ -23,6 +23,7 @@ from tasks.pools import device
 from tasks.run import Run, check_same
 from tasks.series import previous_index
 from tasks.stages.squeeze import stored_teacher
+from tasks.stages.table import row_of, stages_of
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,20 @@ def check_device(request: Request) -> None:
     device.check_device(request.execution)
 
 
-CHECKS: tuple[Callable[[Request], None], ...] = (check_dataset, check_teachers, check_device)
+def check_gangs(request: Request) -> None:
+    """Check that each process of a training gets a GPU of its own."""
+    for stage in stages_of(request.config):
+        if stage.kind not in request.complete:
+            processes = row_of(stage).processes(request.config)
+            device.check_gang(request.execution, processes, stage=str(stage))
+
+
+CHECKS: tuple[Callable[[Request], None], ...] = (
+    check_dataset,
+    check_teachers,
+    check_device,
+    check_gangs,
+)
 
 
 def check(run: Run, execution: Execution) -> None:

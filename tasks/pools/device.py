@@ -29,6 +29,32 @@ def check_device(execution: Execution) -> None:
         _check_reserved(execution)
 
 
+def check_gang(execution: Execution, processes: int, *, stage: str) -> None:
+    """Refuse a training whose processes would share a GPU, which NCCL does not support.
+
+    Args:
+        execution: where and how jobs run.
+        processes: that share the training.
+        stage: of the training, for the message.
+
+    Raises:
+        ConfigError: two processes would get one GPU.
+    """
+    if processes == 1 or execution.device != "cuda":
+        return
+    where = f"{stage} in {processes} processes"
+    if not execution.local and execution.gpus != int(execution.gpus):
+        raise ConfigError(
+            f"{where}: num_gpus = {execution.gpus:g} puts several of them on one GPU, expected a "
+            "GPU for each. Use --num-gpus 1, or set the stage's processes to 1."
+        )
+    if execution.local and processes > (gpus := _count_gpus()):
+        raise ConfigError(
+            f"{where}: this machine has {gpus} GPUs, expected one for each. Set the stage's "
+            f"processes to at most {gpus}, {ELSEWHERE}."
+        )
+
+
 def _check_cuda(execution: Execution) -> None:
     import torch
 

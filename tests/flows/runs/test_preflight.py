@@ -10,13 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from distill_core.config.load import load_run
 from distill_core.config.training import ModelConfig
 from distill_core.errors import ConfigError, DataError
 from distill_core.models.build import build_model
 from distill_core.models.files import save_weights
+from distill_core.storage.store import Store
 from flows.runs import preflight
 from tasks.execution import Execution
 from tasks.pools.device import check_device
+from tasks.run import planned_run
 from tests.support.cli import Distill
 from tests.support.datasets import image_folder, png, write_parquet
 from tests.support.fabricate import finished_run, preset_file
@@ -180,6 +183,39 @@ def test_a_worker_that_this_machine_could_not_place_is_refused(
     with pytest.raises(ConfigError, match=f"^{words}") as refused:
         check_device(execution)
     assert "--ray-address" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"num_gpus": 0.5, "ray_address": "head:6379"}, "num_gpus = 0.5 puts several"),
+        ({"num_gpus": 0.25, "ray_address": "head:6379"}, "num_gpus = 0.25 puts several"),
+        ({"local": True}, "this machine has 1 GPUs"),
+        ({"num_gpus": 1, "ray_address": "head:6379"}, None),
+        ({"num_gpus": 2, "ray_address": "head:6379"}, None),
+        ({"num_gpus": 0.5, "ray_address": "head:6379", "device": "cpu"}, None),
+    ],
+)
+def test_a_training_whose_processes_would_share_a_gpu_is_refused_before_anything_is_written(
+    settings: dict[str, object],
+    words: str | None,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    execution = Execution.model_validate(
+        {"store": str(tmp_path / "s"), "device": "cuda", **settings}
+    )
+    source, *overrides = of(data, ["posttrain.processes=2"])
+    run = planned_run(load_run(source, overrides), Store(execution.store))
+    if words is None:
+        preflight.check(run, execution)
+        return
+    with pytest.raises(ConfigError, match=f"^posttrain in 2 processes: {words}"):
+        preflight.check(run, execution)
+    assert not (tmp_path / "s").exists()
 
 
 @pytest.mark.parametrize("option", ["--num-gpus", "--num-cpus"])
