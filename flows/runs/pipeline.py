@@ -51,8 +51,9 @@ class Work:
         observer: Observer,
         pools: PoolProvider,
         selection: ShardSelection,
+        driver: str | None = None,
     ) -> None:
-        self.run, self.stopped = run, False
+        self.run, self.stopped, self._driver = run, False, driver
         self._execution, self._observer, self._pools = execution, observer, pools
         self._selection = selection
 
@@ -68,6 +69,7 @@ class Work:
             observer=self._observer,
             pools=self._pools,
             only=None if shards is None else frozenset(shards),
+            driver=self._driver,
         )
         self.stopped = not status.nothing_to_do(self._execution.allow_missing)
 
@@ -172,6 +174,7 @@ def opened(
                     observer=observer,
                     pools=pools,
                     selection=selection,
+                    driver=heart.id,
                 )
         finally:
             log.flush()  # after the workers have stopped: they must not wait for a slow store

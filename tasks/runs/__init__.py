@@ -4,5 +4,5 @@
 - `finalise`: writes manifests, and stores or raises the failures of a stage.
 - `stage_status`: what is complete, missing and failed, from markers and manifests.
 - `drivers`: reads and writes the records of the drivers of a run.
-- `heartbeat`: keeps the record of this driver up to date.
+- `heartbeat`: keeps the record of this driver up to date; `peers`: reads those of the others.
 """

@@ -1,14 +1,16 @@
-"""One stage of a run: shards without a marker are dispatched, then the manifest is written.
+"""Running one stage: shards without a marker are run, then the manifest is written.
 
 The same function serves `--local`, Ray, a first run, a resume and a run that is already complete:
-it reads the markers, runs what is missing, and writes the manifest last.
+it reads the markers, runs what is missing, and writes the manifest last. Several drivers may do so
+at once.
 """
 
 from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from distill_core.storage.shard_store import ShardStore
@@ -21,11 +23,15 @@ from tasks.pools.provider import PoolProvider
 from tasks.run import Run
 from tasks.runs.failure_records import keep_failures
 from tasks.runs.finalise import close_stage, raise_failures
+from tasks.runs.peers import Peers
 from tasks.runs.stage_status import StageStatus, stage_status
 from tasks.stages.inputs import Jobs
 from tasks.stages.names import StageId
 from tasks.stages.plan import JobPlan
 from tasks.stages.table import row_of
+
+PLANS = 3  # of one pass; more often, other drivers hardly complete the stages before
+POLL_SECONDS = 5.0  # while another driver trains what is missing
 
 
 def run_stage(
@@ -36,11 +42,14 @@ def run_stage(
     observer: Observer,
     pools: PoolProvider,
     only: frozenset[str] | None = None,
+    driver: str | None = None,
 ) -> StageStatus:
     """Run the missing shards of a stage, then write its manifests; return if none is missing.
 
     Shards that are given up stay missing. If `execution.allow_missing` permits, the manifests are
-    written without them; a later pass that permits fewer tries them again.
+    written without them; a later pass that permits fewer tries them again. Manifests are written
+    only if the stage would still be planned as it was run: meanwhile, another driver may have
+    completed what an earlier stage went on without.
 
     Args:
         run: the run.
@@ -49,6 +58,7 @@ def run_stage(
         observer: receives events, in this thread.
         pools: starts workers when they are first needed.
         only: shards to run; other missing shards stay missing, and so does the manifest.
+        driver: id of this driver's record.
 
     Raises:
         ShardsFailed: more shards used up their attempts than may be missing; others are complete.
@@ -59,48 +69,109 @@ def run_stage(
     if in_driver := row_of(stage).in_driver:
         in_driver(run, observer)
         return stage_status(run, stage)
-    started, name = time.monotonic(), str(stage)
-    plan = JobPlan(run)
-    row_of(stage).check(plan)
-    jobs = plan.jobs(stage)
-    todo = _missing(run, stage, jobs)
-    total = sum(len(part) for part in jobs.values())
-    observer.stage_started(name, total, total - len(todo))
-    wanted = [job for job in todo if only is None or job.shard in only]
-    failed: Mapping[str, Failure] = {}
-    if wanted:
-        start = secrets.randbelow(len(wanted))  # several drivers share the work, not double it
-        result = _dispatch(run, stage, wanted[start:] + wanted[:start], execution, observer, pools)
-        failed = result.failed
-        keep_failures(run, stage, failed)
-    has_manifest = close_stage(run, stage, jobs, allow_missing=execution.allow_missing)
-    status = stage_status(run, stage)
+    started, plan, has_manifest = time.monotonic(), JobPlan(run), False
+    stage_pass = _StagePass(run, stage, execution, observer, pools, only, driver)
+    for _ in range(PLANS):
+        row_of(stage).check(plan)
+        jobs = plan.jobs(stage)
+        stage_pass.run_missing(jobs)
+        plan = JobPlan(run)
+        if _keys(plan.jobs(stage)) == _keys(jobs):
+            has_manifest = close_stage(run, stage, jobs, allow_missing=execution.allow_missing)
+            break
+    failed, status = stage_pass.failed, stage_status(run, stage, plan)
     if not has_manifest:  # what failed here, another driver may have done meanwhile
         raise_failures(run, stage, {s: why for s, why in failed.items() if s in status.pending})
-    observer.stage_finished(name, time.monotonic() - started)
+    observer.stage_finished(str(stage), time.monotonic() - started)
     return status
 
 
-def _missing(run: Run, stage: StageId, jobs: Jobs) -> list[Job[Any]]:
-    """Return the jobs without a marker, from one listing, each key once."""
-    done = ShardStore(run.store, stage.kind).done()
-    return list({j.key: j for part in jobs.values() for j in part if j.key not in done}.values())
+def _keys(jobs: Jobs) -> dict[StageId, list[tuple[str, str]]]:
+    """Return what a manifest would list: the name and the key of each job."""
+    return {name: [(job.shard, job.key) for job in part] for name, part in jobs.items()}
 
 
-def _dispatch(
-    run: Run,
-    stage: StageId,
-    jobs: list[Job[Any]],
-    execution: Execution,
-    observer: Observer,
-    pools: PoolProvider,
-) -> DispatchResult:
-    kwargs = {"run": run.config.model_dump_json(), "name": run.name, "store": run.store.url}
-    where = {"single_writer": run.store.single_writer, "device": execution.device}
-    row, name = row_of(stage), str(stage)
-    spec = WorkerSpec(row.worker, {**kwargs, **where, **row.worker_options(execution)})
-    processes = row.processes(run.config)
-    if processes > 1:
-        return pools.gang(spec, jobs, processes=processes, stage=name, observer=observer)
-    pool = pools.pool(spec, jobs=len(jobs))
-    return dispatch(jobs, pool, policy=execution.policy(), stage=name, observer=observer)
+@dataclass
+class _StagePass:
+    """One pass of this driver over a stage, which may be planned several times."""
+
+    run: Run
+    stage: StageId
+    execution: Execution
+    observer: Observer
+    pools: PoolProvider
+    only: frozenset[str] | None
+    driver: str | None
+    failed: dict[str, Failure] = field(default_factory=dict)  # by shard
+    _given_up: set[str] = field(default_factory=set)  # their keys
+
+    def run_missing(self, jobs: Jobs) -> None:
+        """Run the jobs without a marker, or wait until another driver has; some may fail."""
+        todo = self._missing(jobs)
+        total = sum(len(part) for part in jobs.values())
+        self.observer.stage_started(str(self.stage), total, total - len(todo))
+        todo = [job for job in todo if self._is_wanted(job)]
+        if not todo:
+            return
+        with Peers(self.run, self.stage, self.driver) as peers:
+            while todo := self._await_peers(todo, jobs, peers):
+                todo = self._run(todo, peers)
+
+    def _run(self, todo: Sequence[Job[Any]], peers: Peers) -> list[Job[Any]]:
+        """Run jobs, those of other drivers last; return those that are left to other drivers."""
+        start = secrets.randbelow(len(todo))  # several drivers share the work, not double it
+        ordered = [*todo[start:], *todo[:start]]
+        ordered.sort(key=lambda job: peers.holder(job.shard) is not None)
+        result = self._dispatch(ordered)
+        self.failed |= result.failed
+        self._given_up |= {job.key for job in todo if job.shard in result.failed}
+        keep_failures(self.run, self.stage, result.failed)
+        for receipt in result.receipts:
+            for text in receipt.notices:
+                self.observer.stage_notice(str(self.stage), f"{receipt.shard}: {text}")
+        return []
+
+    def _await_peers(self, todo: list[Job[Any]], jobs: Jobs, peers: Peers) -> list[Job[Any]]:
+        """Wait while living drivers train all that is missing; return what is missing then."""
+        if not row_of(self.stage).trains:
+            return todo
+        notified = False
+        while todo and all(holders := [peers.holder(job.shard) for job in todo]):
+            if not notified:
+                names = sorted({f"{each.id} on {each.host}" for each in holders if each})
+                text = f"waiting for driver {', '.join(names)}, which trains what is missing."
+                self.observer.stage_notice(str(self.stage), text)
+                self.pools.release()  # the other driver may need the devices
+                notified = True
+            time.sleep(POLL_SECONDS)
+            peers.read()
+            todo = [job for job in self._missing(jobs) if self._is_wanted(job)]
+        return todo
+
+    def _is_wanted(self, job: Job[Any]) -> bool:
+        return job.key not in self._given_up and (self.only is None or job.shard in self.only)
+
+    def _missing(self, jobs: Jobs) -> list[Job[Any]]:
+        """Return the jobs without a marker, from one listing, each key once."""
+        done = ShardStore(self.run.store, self.stage.kind).done()
+        every = (job for part in jobs.values() for job in part)
+        return list({job.key: job for job in every if job.key not in done}.values())
+
+    def _dispatch(self, jobs: list[Job[Any]]) -> DispatchResult:
+        run, execution, row, name = self.run, self.execution, row_of(self.stage), str(self.stage)
+        kwargs = {
+            "run": run.config.model_dump_json(),
+            "name": run.name,
+            "store": run.store.url,
+            "single_writer": run.store.single_writer,
+            "device": execution.device,
+            "limits": {"job_timeout_seconds": execution.job_timeout_seconds},
+            **row.worker_options(execution),
+        }
+        spec, processes = WorkerSpec(row.worker, kwargs), row.processes(run.config)
+        if processes > 1:
+            return self.pools.gang(
+                spec, jobs, processes=processes, stage=name, observer=self.observer
+            )
+        pool = self.pools.pool(spec, jobs=len(jobs))
+        return dispatch(jobs, pool, policy=execution.policy(), stage=name, observer=self.observer)

@@ -38,6 +38,7 @@ class Stage:
     occurs: Callable[[RunConfig], bool] = lambda config: True
     has_shards: Callable[[Run], bool] = lambda run: True  # False: nothing to do in this run
     is_whole: Callable[[StageId], bool] = lambda stage: False  # later stages need every shard
+    trains: bool = False  # a shard that another driver runs is left to it: it takes hours
     check: Callable[[RunInputs], None] = lambda inputs: None  # before its jobs are planned
     processes: Callable[[RunConfig], int] = lambda config: 1  # that share one job
     worker_options: Callable[[Execution], Mapping[str, Any]] = lambda execution: {}

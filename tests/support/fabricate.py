@@ -74,9 +74,10 @@ def preset_file(folder: Path) -> Path:
     return path
 
 
-def finished_run(folder: Path) -> Run:
+def finished_run(folder: Path, *overrides: str) -> Run:
     """Return a run whose every stage has its manifest, with the keys of its plan."""
-    run = create_run(load_run(str(preset_file(folder))), Store(str(folder / "store")), "tiny")
+    config = load_run(str(preset_file(folder)), overrides)
+    run = create_run(config, Store(str(folder / "store")), "tiny")
     index = _index()
     commit_index(run.store, index)
     record_dataset(run, index)

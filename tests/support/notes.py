@@ -18,6 +18,12 @@ class Notes:
     finished: list[str] = field(default_factory=list)
     notices: list[tuple[str, str]] = field(default_factory=list)
 
+    def stage_started(self, stage: str, total: int, done: int) -> None:
+        """Ignore."""
+
+    def stage_finished(self, stage: str, seconds: float) -> None:
+        """Ignore."""
+
     def stage_notice(self, stage: str, text: str) -> None:
         self.notices.append((stage, text))
 

@@ -1,0 +1,100 @@
+"""The shards that other living drivers of a run have on their workers."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Self
+
+from distill_core.errors import DistillError
+from distill_core.storage.shard_store import utc_now
+from tasks.run import Run
+from tasks.runs.drivers import STALE_SECONDS, DriverRecord, read_drivers
+from tasks.stages.names import StageId
+
+READ_SECONDS = 10.0  # as often as drivers write their records
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """The last record of a driver, and when it was seen first, by the clock of this process."""
+
+    updated: str
+    since: float
+    changed: bool  # another one was seen before it
+
+
+class Peers:
+    """The other drivers of a stage, read every few seconds in a thread during a `with` block.
+
+    A driver that stopped writing its record is dead after `STALE_SECONDS`, by the clock of this
+    process, and its shards are free. Records are advisory: two drivers that begin a shard within
+    the same few seconds both run it, and one of them commits it.
+
+    Args:
+        run: the run.
+        stage: the stage that this driver runs.
+        own: id of this driver; None: it has no record.
+        seconds: interval between two readings.
+        clock: returns the time, in UTC.
+        monotonic: returns the time in seconds, from any start.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        stage: StageId,
+        own: str | None,
+        *,
+        seconds: float = READ_SECONDS,
+        clock: Callable[[], datetime] = utc_now,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._run, self._stage, self._own, self._seconds = run, str(stage), own, seconds
+        self._clock, self._monotonic = clock, monotonic
+        self._seen: dict[str, _Seen] = {}
+        self._holders: dict[str, DriverRecord] = {}  # by shard
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._keep_reading, name="peers", daemon=True)
+
+    def __enter__(self) -> Self:
+        self.read()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()  # the thread may wait for a slow store; it ends by itself
+
+    def holder(self, shard: str) -> DriverRecord | None:
+        """Return the living driver that runs a shard, as far as is known."""
+        return self._holders.get(shard)
+
+    def read(self) -> None:
+        """Read the records now; while the store does not answer, the last ones count."""
+        with suppress(DistillError):
+            self._holders = {
+                shard.shard: record
+                for record in read_drivers(self._run)
+                if record.id != self._own and self._is_alive(record)
+                for shard in record.running
+                if shard.stage == self._stage
+            }
+
+    def _is_alive(self, record: DriverRecord) -> bool:
+        now, seen = self._monotonic(), self._seen.get(record.id)
+        if seen is None or seen.updated != record.updated:
+            seen = _Seen(record.updated, now, changed=seen is not None)
+            self._seen[record.id] = seen
+        is_recent = now - seen.since < STALE_SECONDS
+        # At first sight its own time has to do; later, a wrong clock of another machine does not
+        # matter.
+        fresh = is_recent and (seen.changed or record.is_alive(self._clock()))
+        return record.state == "running" and fresh
+
+    def _keep_reading(self) -> None:
+        while not self._stopping.wait(self._seconds):
+            self.read()

@@ -1,0 +1,109 @@
+"""A stage is planned again before its manifest is written, because other drivers work meanwhile."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from distill_core.storage.manifest import Manifest, load_manifest, save_manifest
+from distill_core.storage.shard_store import ShardStore
+from tasks.execution import Execution
+from tasks.jobs import Job
+from tasks.pools.provider import PoolProvider
+from tasks.run import Run
+from tasks.runs.run_stage import run_stage
+from tasks.runs.stage_status import StageStatus
+from tasks.stages.inputs import Jobs
+from tasks.stages.names import StageId
+from tasks.stages.plan import JobPlan
+from tests.support.fabricate import finished_run
+from tests.support.notes import Notes
+from tests.support.workers import committing
+
+POSTTRAIN = StageId("posttrain")
+
+
+class Upstream:
+    """The manifests before post-train, complete or without a shard, as drivers may write them."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.whole = {name: manifest(run, name) for name in ("recover", "relabel")}
+        self.is_whole = True
+
+    def miss(self) -> None:
+        """Write them without a shard."""
+        for whole in self.whole.values():
+            left = replace(whole, entries=whole.entries[:1], missing=(whole.entries[1].shard,))
+            save_manifest(self.run.store, self.run.name, left)
+        self.is_whole = False
+
+    def complete(self) -> None:
+        """Write them as they were."""
+        for whole in self.whole.values():
+            save_manifest(self.run.store, self.run.name, whole)
+        self.is_whole = True
+
+    def change(self) -> None:
+        """Write the other ones."""
+        (self.miss if self.is_whole else self.complete)()
+
+
+def manifest(run: Run, name: str) -> Manifest:
+    stored = load_manifest(run.store, run.name, name)
+    assert stored is not None
+    return stored
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Return a finished run without its students."""
+    run = finished_run(tmp_path, "recover.ipc_range=1")  # two image shards
+    for job in JobPlan(run).jobs(POSTTRAIN)[POSTTRAIN]:
+        run.store.delete(ShardStore(run.store, "posttrain").marker_path(job.key))
+    run.store.delete(run.path("posttrain.manifest.json"))
+    return run
+
+
+@pytest.fixture
+def upstream(run: Run) -> Upstream:
+    return Upstream(run)
+
+
+def post_train(run: Run) -> StageStatus:
+    execution = Execution(store=run.store.url, local=True, allow_missing=1)
+    with PoolProvider(execution) as pools:
+        return run_stage(run, POSTTRAIN, execution=execution, observer=Notes(), pools=pools)
+
+
+def test_students_of_a_stale_plan_enter_no_manifest(run: Run, upstream: Upstream) -> None:
+    whole = {job.key for job in JobPlan(run).jobs(POSTTRAIN)[POSTTRAIN]}
+    upstream.miss()
+
+    def complete_once(job: Job) -> None:
+        if not upstream.is_whole:
+            upstream.complete()  # another driver has made the missing shard meanwhile
+
+    with committing("posttrain", complete_once):
+        status = post_train(run)
+    assert status.complete
+    written = manifest(run, "posttrain")
+    assert {entry.key for entry in written.entries} == whole
+    assert written.missing == ()
+
+
+def test_a_stage_whose_plan_never_rests_is_left_without_a_manifest(
+    run: Run, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = JobPlan.jobs
+
+    def jobs_of_another_plan(self: JobPlan, stage: StageId) -> Jobs:
+        upstream.change()  # another driver cannot make up its mind
+        return jobs(self, stage)
+
+    monkeypatch.setattr(JobPlan, "jobs", jobs_of_another_plan)
+    with committing("posttrain"):
+        assert not post_train(run).complete
+    assert load_manifest(run.store, run.name, "posttrain") is None
