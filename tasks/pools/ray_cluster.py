@@ -18,7 +18,7 @@ from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-d
 from ray.exceptions import AuthenticationError, RaySystemError
 
 from distill_core.errors import ClusterError, ConfigError
-from distill_core.redaction import redacted
+from tasks.pools.forwarding import forwarded
 from tasks.pools.session_folder import session_folder
 from tasks.pools.signals import preserved_handlers
 from tasks.pools.supervision import marked, supervised
@@ -26,8 +26,6 @@ from tasks.pools.supervision import marked, supervised
 OBJECT_STORE_BYTES = 128 * 2**20  # receipts are small; the default takes 30 % of the memory
 CONNECT_SECONDS = 10.0
 MAX_FOLDER = 24  # characters of a temporary folder; paths of sockets below it have at most 107
-FORWARDED = ("AWS_", "FSSPEC_", "DO_NOT_TRACK", "DISTILL_DECODERS", "DISTILL_RESIDENT_BYTES")
-SECRET = ("KEY", "SECRET", "TOKEN", "PASSWORD")  # Ray logs the variables that it is given
 
 
 @contextmanager
@@ -135,26 +133,6 @@ def _check_reachable(address: str) -> None:
             f"ray_address={address}: cannot be reached: {error}. Check that the head is running "
             "and that its port is open to this machine."
         ) from error
-
-
-def forwarded(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables of an environment that workers on other nodes need.
-
-    Most of them configure storage. Credentials are excluded: nodes have their own, from their
-    environment or role.
-    """
-    needed = {
-        name: value
-        for name, value in environment.items()
-        if name.startswith(FORWARDED) and not _is_secret(name, value)
-    }
-    return {"RAY_USAGE_STATS_ENABLED": "0", **needed}
-
-
-def _is_secret(name: str, value: str) -> bool:
-    """Return whether a variable holds credentials: by its name, in a URL, or in JSON for fsspec."""
-    words = name if not value.lstrip().startswith("{") else name + value.upper()
-    return any(word in words for word in SECRET) or redacted(value) != value
 
 
 def _short_folder() -> str:

@@ -14,9 +14,10 @@ import ray
 from distill_core.errors import ClusterError, ConfigError
 from tasks.execution import Execution, RetryPolicy
 from tasks.jobs import Job, WorkerSpec
-from tasks.pools import ray_capacity, ray_cluster
+from tasks.pools import ray_capacity
 from tasks.pools.dispatch import dispatch
 from tasks.pools.failures import DispatchResult
+from tasks.pools.forwarding import forwarded
 from tasks.pools.provider import PoolProvider
 from tasks.pools.ray import RayPool
 from tests.support.fakes import make_jobs
@@ -195,8 +196,8 @@ def test_storage_variables_are_forwarded_and_other_secrets_are_not() -> None:
         "FSSPEC_GS": '{"endpoint_url": "https://g:h@host"}',
         "AWS_ENDPOINT_URL_S3": "https://user:password@host",
     }
-    forwarded = ray_cluster.forwarded(plain | secret | {"HOME": "/root", "PATH": "/bin"})
-    assert forwarded == plain | {"RAY_USAGE_STATS_ENABLED": "0"}
+    given = forwarded(plain | secret | {"HOME": "/root", "PATH": "/bin"})
+    assert given == plain | {"RAY_USAGE_STATS_ENABLED": "0"}
 
 
 class Environment:
