@@ -37,9 +37,9 @@ from benchmarks.pairs import (
 )
 from distill_core.config.data import DataConfig
 from distill_core.config.load import load_run
-from distill_core.data.decoding.processes import usable_cpus
 from distill_core.data.ingest import ingest
 from distill_core.data.real_images import RealImages
+from distill_core.machine_share import usable_cpus
 from distill_core.models.build import build_model
 from distill_core.seeds import derive_seed, generator, philox_key
 from distill_core.storage.store import Store

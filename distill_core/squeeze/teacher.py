@@ -92,8 +92,7 @@ def training_images(
     real: RealImages, *, side: int, runtime: TrainingRuntime
 ) -> Labelled | StreamedSplit:
     """Return the training images in memory, or read again in every epoch where they do not fit."""
-    count, processes = len(real.labels), runtime.world.size
-    if fits(count, side, device=runtime.device, processes=processes):
+    if fits(len(real.labels), side, device=runtime.device):
         return Labelled(real.resident(), real.labels)
     return StreamedSplit(real.at, real.labels)
 

@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,17 +17,17 @@ from torch import Tensor
 
 from distill_core.config.schema import RunConfig
 from distill_core.errors import ConfigError
+from distill_core.machine_share import gpu_memory_share, memory_share
 from distill_core.training.supervised import Batches, Labelled, Resident, Source, augmented
 
 VARIABLE = (
     "DISTILL_RESIDENT_BYTES"  # limit for training images in memory; larger splits are streamed
 )
-SHARE = 4  # default limit: this fraction, 1 / SHARE, of the memory
+SHARE = 4  # default limit: this fraction, 1 / SHARE, of the memory that a worker may use
 READERS = (
     2  # batches read at the same time, so that decoders need not wait for a batch's last image
 )
 AHEAD = 4  # batches held in memory before their step
-LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 @dataclass(frozen=True)
@@ -78,14 +77,15 @@ def source_of(split: Labelled | StreamedSplit, *, device: str) -> Source:
     return Streamed(split.pixels_of, torch.from_numpy(split.labels).to(device))
 
 
-def fits(images: int, side: int, *, device: str, processes: int = 1) -> bool:
+def fits(images: int, side: int, *, device: str) -> bool:
     """Return whether a split fits into the limit of `VARIABLE`, or else a quarter of the memory.
+
+    The memory is this worker's part of that of the host, its container and the GPU.
 
     Args:
         images: n.
         side: S.
         device: whose memory has to hold the split, as well as that of the host.
-        processes: of one training, each of which holds the split; they may share a host.
 
     Raises:
         ConfigError: the variable is not a number of bytes.
@@ -93,16 +93,12 @@ def fits(images: int, side: int, *, device: str, processes: int = 1) -> bool:
     text = os.environ.get(VARIABLE, "")
     if text and not text.isdecimal():
         raise ConfigError(f"{VARIABLE}: {text!r}, expected bytes. Correct it, or unset it.")
-    limit = int(text) if text else _memory(device) // SHARE // processes
+    limit = int(text) if text else _memory(device) // SHARE
     return images * 3 * side**2 <= limit
 
 
 def _memory(device: str) -> int:
-    """Return the bytes of memory of the host, its container or the GPU, the smallest."""
-    sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for file in map(Path, LIMITS):
-        if file.is_file() and (limit := file.read_text().strip()).isdecimal():
-            sizes.append(int(limit))
-    if torch.device(device).type == "cuda":
-        sizes.append(torch.cuda.mem_get_info(device)[1])
-    return min(sizes)
+    """Return this worker's bytes of the memory of the host or of the GPU, the smaller."""
+    if torch.device(device).type != "cuda":
+        return memory_share()
+    return min(memory_share(), gpu_memory_share(torch.cuda.mem_get_info(device)[1]))

@@ -17,6 +17,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from distill_core.lifetime import end_with_parent
+from distill_core.machine_share import share_machine
 from tasks.jobs import Job, Receipt, WorkerSpec
 from tasks.pools.host import ErrorCapture, Host, portable
 
@@ -35,6 +36,7 @@ class GroupMember:
     size: int  # of its group
     rendezvous: str  # path of the file through which the group connects
     index: int  # among all children; chooses the GPU
+    children: int  # of the pool, on this machine
     device: str
 
 
@@ -65,6 +67,8 @@ def _serve_jobs(
     pipe: Connection, host: Host, member: GroupMember, thread: ThreadPoolExecutor
 ) -> None:
     def build() -> None:
+        gpus = _choose_gpu(member) if member.device == "cuda" else 1
+        share_machine(member.children, gpu_workers=-(-member.children // gpus))
         _join_group(member)
         host.ready()
 
@@ -91,12 +95,17 @@ def _run_reporting(
     return Reply(key, None, portable(captured.error), captured.traceback)
 
 
-def _join_group(member: GroupMember) -> None:
-    """Choose the GPU on CUDA, and join the process group if there are several processes."""
-    if member.device == "cuda":
-        import torch
+def _choose_gpu(member: GroupMember) -> int:
+    """Choose the GPU of this child, and return how many there are."""
+    import torch
 
-        torch.cuda.set_device(member.index % torch.cuda.device_count())
+    count = torch.cuda.device_count()
+    torch.cuda.set_device(member.index % count)
+    return count
+
+
+def _join_group(member: GroupMember) -> None:
+    """Join the process group if there are several processes."""
     if member.size > 1:
         import torch.distributed
 

@@ -106,7 +106,10 @@ class ProcessPool:
         context = multiprocessing.get_context("spawn")
         for rank in range(self._processes):
             index = worker * self._processes + rank
-            member = GroupMember(rank, self._processes, f"{folder}/group", index, self._device)
+            children = self.workers * self._processes
+            member = GroupMember(
+                rank, self._processes, f"{folder}/group", index, children, self._device
+            )
             ours, theirs = context.Pipe()
             child = context.Process(target=serve, args=(theirs, self._spec, member), daemon=True)
             resource_tracker.ensure_running()  # later pools share it, so it is not this one's

@@ -16,6 +16,7 @@ from ray.exceptions import (
     RayTaskError,
 )
 
+from distill_core.machine_share import share_machine
 from tasks.jobs import Job, Receipt, WorkerSpec
 from tasks.pools import ray_capacity
 from tasks.pools.events import Broken, Done, Event, Lost, OnProgress, Raised, Ready
@@ -34,13 +35,16 @@ PEEK_SECONDS = 1.0  # between two requests for the progress of a worker
 class RayHost(Host):
     """A host whose `peek` is served while `run` works, in a concurrency group of its own."""
 
-    def __init__(self, spec: WorkerSpec, **settings: Any) -> None:
+    def __init__(self, spec: WorkerSpec, *, workers: int = 1, **settings: Any) -> None:
         super().__init__(spec)
+        self._workers = workers  # of the pool
         self._settings = settings  # for subclasses
 
     @ray.method(max_task_retries=-1)  # type: ignore[untyped-decorator]
     def ready(self) -> None:
         """Build the worker. This call waits while the actor restarts; `run` fails at once."""
+        per_node, per_gpu = ray_capacity.sharers(self._workers)
+        share_machine(per_node, gpu_workers=per_gpu)
         super().ready()
 
     @ray.method(concurrency_group="peek")  # type: ignore[untyped-decorator]
@@ -74,7 +78,7 @@ class RayPool:
         settings: Mapping[str, Any] | None = None,
     ) -> None:
         self.workers = workers
-        self._spec, self._settings = spec, dict(settings or {})
+        self._spec, self._settings = spec, {"workers": workers, **(settings or {})}
         # `ps` and the dashboard then show the name of the worker's class.
         actor_class = type(spec.name, (host,), {"__doc__": host.__doc__})
         self._actor = ray.remote(concurrency_groups={"peek": 1})(actor_class).options(

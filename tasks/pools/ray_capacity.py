@@ -51,6 +51,20 @@ def preflight(demand: Resources, *, setting: str = "workers") -> None:
     )
 
 
+def sharers(workers: int) -> tuple[int, int]:
+    """Return how many equal actors at most share the node of this actor, and how many its GPU.
+
+    Args:
+        workers: actors on all nodes.
+    """
+    actor = ray.get_runtime_context()
+    num_cpus, num_gpus = (actor.get_assigned_resources().get(name, 0.0) for name in ("CPU", "GPU"))
+    node = next(node for node in ray.nodes() if node["NodeID"] == actor.get_node_id())
+    per_gpu = int(1 / num_gpus + 1e-6) if 0 < num_gpus < 1 else 1
+    per_node = _node_capacity(node["Resources"], num_cpus, num_gpus)
+    return min(workers, per_node), min(workers, per_gpu)
+
+
 def describe() -> str:
     """Return the total and the free resources of the cluster, for messages."""
     total, free = _totals(ray.cluster_resources()), _totals(ray.available_resources())

@@ -20,6 +20,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedErr
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from distill_core.errors import ClusterError
+from distill_core.machine_share import share_machine
 from tasks.jobs import Job, Receipt, WorkerSpec
 from tasks.pools.child import COLLECTIVE_SECONDS, backend_for
 from tasks.pools.failures import RemoteTraceback
@@ -176,6 +177,7 @@ def run_distributed(
 def _run_rank(config: dict[str, Any]) -> None:
     """Run the job as one of the ranks; the first one reports progress and the receipt."""
     actor, host = config["actor"], Host(config["spec"])
+    share_machine(get_context().get_local_world_size())
     if get_context().get_world_rank() > 0:
         _run_job(host, config["job"], actor)
         return

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from distill_core import errors
+from distill_core.machine_share import WORKERS
 from tasks.jobs import Job, Receipt
 from tasks.pools.host import RECEIPT_BYTES
 
@@ -39,7 +40,8 @@ class FakeWorker:
         for step in range(10):
             self.current_progress = (step, 10)
             time.sleep(job.payload.get("seconds", 0.0) / 10)
-        return Receipt(job.key, job.shard, rows=1, summary={"pid": os.getpid()})
+        facts = {"pid": os.getpid(), WORKERS: os.environ.get(WORKERS)}
+        return Receipt(job.key, job.shard, rows=1, summary=facts)
 
     def mischief(self, job: Job) -> None:
         """Raise, die or hang, if this is the time for it."""
@@ -79,7 +81,8 @@ class GangWorker:
         total = torch.tensor([rank + 1.0])
         distributed.all_reduce(total)
         facts = {"sum": total.item(), "rank": rank, "size": distributed.get_world_size()}
-        return Receipt(job.key, job.shard, rows=int(total), summary=facts | {"cwd": os.getcwd()})
+        facts |= {"cwd": os.getcwd(), WORKERS: os.environ[WORKERS]}
+        return Receipt(job.key, job.shard, rows=int(total), summary=facts)
 
 
 def make_error(name: str, message: str) -> Exception:

@@ -28,6 +28,7 @@ from distill_core.config.data import DataConfig
 from distill_core.data.decoding.rows import ADDRESS, map_images
 from distill_core.errors import ClusterError, ConfigError
 from distill_core.exit_codes import describe_exit
+from distill_core.machine_share import cpu_share
 from distill_core.progress import Progress
 
 VARIABLE = "DISTILL_DECODERS"  # decoding processes per worker; 1: the worker decodes itself
@@ -38,24 +39,17 @@ RUN = "from distill_core.data.decoding.rows import serve; serve({}, {}, {})"
 
 
 def default_decoders() -> int:
-    """Return the value of `VARIABLE`, or else the CPUs that this process may use.
+    """Return the value of `VARIABLE`, or else this worker's part of the CPUs of its machine.
 
     Raises:
         ConfigError: the variable is not a positive integer.
     """
     text = os.environ.get(VARIABLE, "")
     if not text:
-        return min(MOST, usable_cpus())
+        return min(MOST, cpu_share())
     if not text.isdecimal() or int(text) < 1:
         raise ConfigError(f"{VARIABLE}: {text!r}, expected 1 or more. Correct it, or unset it.")
     return int(text)
-
-
-def usable_cpus() -> int:
-    """Return the CPUs that this process may use; container quotas are not considered."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class Decoders:

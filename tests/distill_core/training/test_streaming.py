@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from distill_core.errors import ConfigError, DataError
+from distill_core.machine_share import WORKERS, memory_share
 from distill_core.squeeze.teacher import train_teacher
 from distill_core.training.distributed import DistributedContext
 from distill_core.training.runtime import TrainingRuntime
@@ -84,6 +85,19 @@ def test_an_image_that_cannot_be_read_ends_the_training_with_its_error() -> None
         train_teacher(StreamedSplit(broken, TRAIN.labels), TEST, run=run(), class_hash="ab")
 
 
+def test_eight_trainings_on_a_host_hold_a_quarter_of_its_memory_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for variable in ("DISTILL_RESIDENT_BYTES", WORKERS):
+        monkeypatch.delenv(variable, raising=False)
+    images = memory_share() // 4 // (3 * 32**2)
+    assert fits(images, 32, device="cpu")
+    monkeypatch.setenv(WORKERS, "8")
+    assert not fits(images, 32, device="cpu")
+    assert not fits(images // 8 + 1, 32, device="cpu")
+    assert fits(images // 8, 32, device="cpu")
+
+
 def test_resident_images_take_a_quarter_of_the_memory_or_the_limit_in_the_environment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -91,7 +105,7 @@ def test_resident_images_take_a_quarter_of_the_memory_or_the_limit_in_the_enviro
     assert fits(1000, 32, device="cpu")
     assert not fits(10**9, 224, device="cpu")
     monkeypatch.setenv("DISTILL_RESIDENT_BYTES", str(10 * 3 * 8 * 8))
-    assert fits(10, 8, device="cpu", processes=2)
+    assert fits(10, 8, device="cpu")
     assert not fits(11, 8, device="cpu")
     monkeypatch.setenv("DISTILL_RESIDENT_BYTES", "2 GB")
     with pytest.raises(ConfigError, match="DISTILL_RESIDENT_BYTES: '2 GB', expected bytes"):

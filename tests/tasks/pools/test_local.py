@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from distill_core.errors import ConfigError
+from distill_core.machine_share import WORKERS
 from tasks.execution import Execution, RetryPolicy
 from tasks.jobs import Job, Receipt, WorkerSpec
 from tasks.pools.dispatch import dispatch
@@ -109,6 +110,7 @@ def test_children_share_the_jobs_and_end_with_the_pool() -> None:
     result = run(local_pool(WorkerSpec(FAKE), workers=2), make_jobs(4, seconds=1.2), notes)
     assert len(result.receipts) == 4
     assert len(pids(result) - {os.getpid()}) == 2
+    assert {receipt.summary[WORKERS] for receipt in result.receipts} == {"2"}
     assert notes.progress
     assert not any(psutil.pid_exists(pid) for pid in pids(result))
 
@@ -140,6 +142,7 @@ def test_a_local_gang_computes_together_and_its_first_rank_answers() -> None:
         result = pools.gang(spec, jobs, processes=2, stage="squeeze", observer=notes)
     assert [receipt.summary["sum"] for receipt in result.receipts] == [3.0]
     assert [receipt.summary["rank"] for receipt in result.receipts] == [0]
+    assert [receipt.summary[WORKERS] for receipt in result.receipts] == ["2"]
     assert str(result.failed["s9"].error) == "s9 is poisoned"
     assert ("s0", 1, 2) in notes.progress
 

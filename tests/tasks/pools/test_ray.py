@@ -12,6 +12,7 @@ import pytest
 import ray
 
 from distill_core.errors import ClusterError, ConfigError
+from distill_core.machine_share import WORKERS
 from tasks.execution import Execution, RetryPolicy
 from tasks.jobs import Job, WorkerSpec
 from tasks.pools import ray_capacity
@@ -49,6 +50,12 @@ def test_actors_do_every_job_outside_this_process() -> None:
     result = run(make_jobs(20))
     assert len(result.receipts) == 20
     assert os.getpid() not in {receipt.summary["pid"] for receipt in result.receipts}
+
+
+def test_actors_know_how_many_share_their_node_at_most() -> None:
+    with actors(WorkerSpec(FAKE), workers=3, num_gpus=1) as pool:  # on a node of two GPUs
+        (receipt,) = dispatch(make_jobs(1), pool).receipts
+    assert receipt.summary[WORKERS] == "2"
 
 
 def test_progress_is_seen_while_a_job_runs() -> None:

@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from distill_core.machine_share import WORKERS
 from tasks.execution import Execution
 from tasks.jobs import Job, WorkerSpec
 from tasks.pools.provider import PoolProvider
@@ -26,7 +27,8 @@ def test_a_gang_computes_together_and_a_failing_rank_reports_its_error() -> None
         spec = WorkerSpec("tests.support.fakes:GangWorker")
         result = pools.gang(spec, jobs, processes=2, stage="squeeze", observer=notes)
     (receipt,) = result.receipts
-    assert receipt.summary == {"sum": 3.0, "rank": 0, "size": 2, "cwd": os.getcwd()}
+    facts = {"sum": 3.0, "rank": 0, "size": 2, "cwd": os.getcwd(), WORKERS: "2"}
+    assert receipt.summary == facts
     assert ("s0", 1, 2) in notes.progress
     failure = result.failed["s9"]
     assert (str(failure.error), failure.attempts) == ("s9 is poisoned", 1)

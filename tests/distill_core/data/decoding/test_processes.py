@@ -16,6 +16,7 @@ import numpy as np
 import psutil
 import pytest
 
+from distill_core import machine_share
 from distill_core.config.data import DataConfig
 from distill_core.data.decoding import processes
 from distill_core.data.index import DatasetIndex
@@ -210,4 +211,12 @@ def test_the_environment_sets_the_number_of_processes(monkeypatch: pytest.Monkey
     with pytest.raises(ConfigError, match="DISTILL_DECODERS: 'many', expected 1 or more"):
         processes.default_decoders()
     monkeypatch.delenv("DISTILL_DECODERS")
-    assert processes.default_decoders() == min(16, processes.usable_cpus())
+    assert processes.default_decoders() == min(16, machine_share.usable_cpus())
+
+
+def test_workers_divide_the_cpus_of_their_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DISTILL_DECODERS", raising=False)
+    monkeypatch.setattr(machine_share, "usable_cpus", lambda: 96)
+    for workers, decoders in ((1, 16), (8, 12), (96, 1), (200, 1)):
+        monkeypatch.setenv(machine_share.WORKERS, str(workers))
+        assert processes.default_decoders() == decoders
