@@ -135,7 +135,7 @@ class PlacementOptions:
         int | None,
         typer.Option(
             min=1,
-            help="Number of Ray actors, or of processes with --local. "
+            help="Maximum number of Ray actors, or number of processes with --local. "
             "Default: as many as fit the cluster, or 1 with --local.",
             rich_help_panel=PANEL,
         ),

@@ -6,10 +6,13 @@ in memory, so the workers of the last stage are stopped first.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any, Self
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Self
 
+from distill_core.errors import ClusterError
 from tasks.execution import Execution
 from tasks.jobs import Job, WorkerSpec
 from tasks.observer import Observer
@@ -19,7 +22,12 @@ from tasks.pools.failures import DispatchResult
 from tasks.pools.local import local_pool
 from tasks.pools.signals import terminable
 
+if TYPE_CHECKING:
+    from tasks.pools.ray_capacity import Resources
+
 __all__ = ["PoolProvider", "WorkerSpec"]
+
+Notify = Callable[[str], None]
 
 
 class PoolProvider:
@@ -29,6 +37,7 @@ class PoolProvider:
         self._execution = execution
         self._pool: Pool | None = None
         self._ray: Mapping[str, str] | None = None  # environment of actors, once connected
+        self._most_room = 0  # workers of this size that the cluster has had room for
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -52,16 +61,22 @@ class PoolProvider:
         if pool is not None:
             pool.close()
 
-    def pool(self, spec: WorkerSpec, *, jobs: int) -> Pool:
-        """Stop the last pool and start a new one.
+    def pool(
+        self, spec: WorkerSpec, *, jobs: int, stage: str = "jobs", observer: Observer | None = None
+    ) -> Pool:
+        """Stop the last pool and start a new one, with as many workers as are set at most.
+
+        Workers for which the cluster has no room start as soon as it has.
 
         Args:
             spec: the worker.
             jobs: number of jobs; no more workers than that are started.
+            stage: name for the observer.
+            observer: is told how many workers have no room.
 
         Raises:
-            ConfigError: the cluster cannot hold as many workers as are set.
-            ClusterError: there is no cluster.
+            ConfigError: the cluster cannot hold one worker of the size that is set.
+            ClusterError: there is no cluster, or it has lost the nodes that had room.
         """
         self.release()
         execution = self._execution
@@ -69,7 +84,7 @@ class PoolProvider:
             workers = min(execution.workers or 1, max(1, jobs))
             self._pool = local_pool(spec, workers=workers, device=execution.device)
         else:
-            self._pool = self._actors(spec, jobs)
+            self._pool = self._actors(spec, jobs, partial(_notify, observer, stage))
         return self._pool
 
     def gang(
@@ -94,18 +109,18 @@ class PoolProvider:
         if execution.local:
             self._pool = local_pool(spec, processes=processes, device=execution.device)
         else:
-            self._pool = self._gang(spec, processes)
+            self._pool = self._gang(spec, processes, partial(_notify, observer, stage))
         return dispatch(jobs, self._pool, policy=execution.policy(), stage=stage, observer=observer)
 
-    def _actors(self, spec: WorkerSpec, jobs: int) -> Pool:
+    def _actors(self, spec: WorkerSpec, jobs: int, notify: Notify) -> Pool:
         environment = self._connect()
         from tasks.pools.ray import RayPool
-        from tasks.pools.ray_capacity import Resources, capacity, preflight
 
         execution = self._execution
-        most = execution.workers or max(1, capacity(execution.num_cpus, execution.gpus))
-        workers = min(most, max(1, jobs))
-        preflight(Resources(workers, execution.num_cpus, execution.gpus))
+        workers = min(execution.workers or max(1, self._count_room()), max(1, jobs))
+        room = self._preflight(workers, least=1, setting="workers", notify=notify)
+        if room < workers:
+            notify(f"the cluster has room for {room} of {workers} workers; others start later.")
         return RayPool(
             spec,
             workers=workers,
@@ -114,22 +129,49 @@ class PoolProvider:
             env_vars=environment,
         )
 
-    def _gang(self, spec: WorkerSpec, processes: int) -> Pool:
+    def _gang(self, spec: WorkerSpec, processes: int, notify: Notify) -> Pool:
         environment = self._connect(processes)
-        from tasks.pools.ray_capacity import Resources, preflight
         from tasks.pools.ray_train import gang_pool
 
+        self._preflight(processes, least=processes, setting="processes", notify=notify)
+        return gang_pool(spec, self._execution, processes=processes, env_vars=environment)
+
+    def _preflight(self, workers: int, *, least: int, setting: str, notify: Notify) -> int:
+        """Return how many workers have room; wait for room if an earlier stage has had it.
+
+        Raises:
+            ConfigError: there has never been room for `least` workers.
+            ClusterError: there has been, and the nodes did not come back.
+        """
+        from tasks.pools import ray_capacity
+
         execution = self._execution
-        preflight(Resources(processes, execution.num_cpus, execution.gpus), setting="processes")
-        return gang_pool(
-            spec,
-            processes=processes,
-            device=execution.device,
-            num_cpus=execution.num_cpus,
-            num_gpus=execution.gpus,
-            env_vars=environment,
-            start_seconds=execution.ready_timeout_seconds,
-        )
+        demand = ray_capacity.Resources(workers, execution.num_cpus, execution.gpus)
+        if least <= self._count_room():
+            self._await_nodes(replace(demand, workers=least), notify)
+        return ray_capacity.preflight(demand, least=least, setting=setting)
+
+    def _count_room(self) -> int:
+        """Return for how many workers the cluster has, or has had, room."""
+        from tasks.pools.ray_capacity import capacity
+
+        room = capacity(self._execution.num_cpus, self._execution.gpus)
+        self._most_room = max(self._most_room, room)
+        return self._most_room
+
+    def _await_nodes(self, demand: Resources, notify: Notify) -> None:
+        from tasks.pools import ray_capacity
+
+        seconds = self._execution.wait_for_workers_seconds
+        if ray_capacity.capacity(demand.num_cpus, demand.num_gpus) >= demand.workers:
+            return
+        notify(f"waiting for nodes: {demand} are required, {ray_capacity.describe()} are there.")
+        if not ray_capacity.await_room(demand, seconds=seconds):
+            raise ClusterError(
+                f"{demand} are required, and within {seconds:g} s the nodes that had room for them "
+                f"did not come back: there are {ray_capacity.describe()}. Finished shards are "
+                "kept. Add nodes, then run `distill resume`."
+            )
 
     def _connect(self, processes: int = 1) -> Mapping[str, str]:
         """Connect to Ray once, and return the environment that actors need."""
@@ -140,3 +182,8 @@ class PoolProvider:
             cpus = max(execution.workers or 1, processes) * execution.num_cpus
             self._ray = self._stack.enter_context(connected(execution.ray_address, num_cpus=cpus))
         return self._ray
+
+
+def _notify(observer: Observer | None, stage: str, text: str) -> None:
+    if observer is not None:
+        observer.stage_notice(stage, text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
@@ -20,7 +21,7 @@ from distill_core.machine_share import share_machine
 from tasks.jobs import Job, Receipt, WorkerSpec
 from tasks.pools import ray_capacity
 from tasks.pools.events import Broken, Done, Event, Lost, OnProgress, Raised, Ready
-from tasks.pools.host import Host, JobProgress
+from tasks.pools.host import ErrorCapture, Host, JobProgress, portable
 from tasks.pools.signals import unwrapped_signals
 
 FETCH_SECONDS = 30.0  # for a result that is available
@@ -32,6 +33,15 @@ SIGNAL_HINT = (
 PEEK_SECONDS = 1.0  # between two requests for the progress of a worker
 
 
+@dataclass(frozen=True)
+class Readiness:
+    """The answer of an actor that has tried to build its worker."""
+
+    node: str
+    error: Exception | None = None
+    traceback: str = ""
+
+
 class RayHost(Host):
     """A host whose `peek` is served while `run` works, in a concurrency group of its own."""
 
@@ -41,11 +51,14 @@ class RayHost(Host):
         self._settings = settings  # for subclasses
 
     @ray.method(max_task_retries=-1)  # type: ignore[untyped-decorator]
-    def ready(self) -> None:
+    def readiness(self) -> Readiness:
         """Build the worker. This call waits while the actor restarts; `run` fails at once."""
-        per_node, per_gpu = ray_capacity.sharers(self._workers)
-        share_machine(per_node, gpu_workers=per_gpu)
-        super().ready()
+        with ErrorCapture() as captured:
+            per_node, per_gpu = ray_capacity.sharers(self._workers)
+            share_machine(per_node, gpu_workers=per_gpu)
+            self.ready()
+        error = None if captured.error is None else portable(captured.error)
+        return Readiness(ray_capacity.node_name(), error, captured.traceback)
 
     @ray.method(concurrency_group="peek")  # type: ignore[untyped-decorator]
     def peek(self) -> JobProgress | None:
@@ -54,11 +67,11 @@ class RayHost(Host):
 
 
 class RayPool:
-    """One actor per worker.
+    """One actor per worker. Actors without a place wait for one, and report nothing until then.
 
     Args:
         spec: the worker.
-        workers: how many.
+        workers: how many at most.
         num_cpus: Ray CPUs of each; without it Ray would reserve one.
         num_gpus: Ray GPUs of each.
         env_vars: environment variables, for processes that do not inherit ours.
@@ -91,6 +104,7 @@ class RayPool:
         self._actors: list[Any] = []
         self._refs: dict[Any, tuple[int, str | None]] = {}  # (worker, job key); no key: readiness
         self._peeks: dict[Any, int] = {}
+        self._nodes: dict[int, str] = {}  # of workers that have started
         self._peeked = time.monotonic()
         for number in range(workers):
             self._actors.append(None)
@@ -135,7 +149,7 @@ class RayPool:
         self._request_readiness(worker)
 
     def _request_readiness(self, worker: int) -> None:
-        self._refs[self._actors[worker].ready.remote()] = worker, None
+        self._refs[self._actors[worker].readiness.remote()] = worker, None
 
     def _drop(self, worker: int) -> None:
         """Discard the open requests to a worker."""
@@ -147,6 +161,7 @@ class RayPool:
         calls = [self._refs.pop(ref) for ref in refs]
         events = [self._event(ref, *call) for ref, call in zip(refs, calls, strict=True)]
         lost = {event.worker: event for event in events if isinstance(event, Lost)}
+        lost = {worker: self._with_node(event) for worker, event in lost.items()}
         never_started = {worker for worker, key in calls if key is None and worker in lost}
         for worker in lost:
             # Ray restarts an actor by itself, but not one that it could not start at all.
@@ -155,14 +170,23 @@ class RayPool:
 
     def _event(self, ref: Any, worker: int, key: str | None) -> Event:
         try:
-            receipt: Receipt | None = ray.get(ref, timeout=FETCH_SECONDS)
+            answer: Receipt | Readiness = ray.get(ref, timeout=FETCH_SECONDS)
         except RayTaskError as error:
             cause = error.cause if isinstance(error.cause, Exception) else error
             text = COLOURS.sub("", str(error))
             return Broken(worker, cause, text) if key is None else Raised(worker, key, cause, text)
         except (RayError, GetTimeoutError) as error:
             return Lost(worker, _reason(error))
-        return Ready(worker) if receipt is None else Done(worker, receipt)
+        if isinstance(answer, Receipt):
+            return Done(worker, answer)
+        self._nodes[worker] = answer.node
+        if answer.error is not None:
+            return Broken(worker, answer.error, answer.traceback, answer.node)
+        return Ready(worker, answer.node)
+
+    def _with_node(self, lost: Lost) -> Lost:
+        node = self._nodes.get(lost.worker)
+        return replace(lost, node_lost=node is not None and ray_capacity.is_gone(node))
 
     def _await_restart(self, worker: int) -> None:
         """Wait for nothing but readiness until the actor is restarted."""

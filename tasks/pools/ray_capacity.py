@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+import socket
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import ray
+import ray.util.client
 
 from distill_core.errors import ConfigError
+
+POLL_SECONDS = 1.0  # between two looks at the nodes
+PROBE_SECONDS = 1.0  # in which a node that is alive accepts a connection
+Sleep = Callable[[float], None]  # seconds
 
 
 @dataclass(frozen=True)
@@ -32,23 +40,73 @@ def capacity(num_cpus: float, num_gpus: float) -> int:
     return sum(_node_capacity(node, num_cpus, num_gpus) for node in _nodes())
 
 
-def preflight(demand: Resources, *, setting: str = "workers") -> None:
-    """Refuse a demand that the cluster can never meet; Ray would wait for it without a message.
+def preflight(demand: Resources, *, least: int = 1, setting: str = "workers") -> int:
+    """Refuse a demand that the cluster cannot meet; Ray would wait for it without a message.
 
     Args:
         demand: the number of workers and the size of each.
+        least: how many of them must fit; the others may start later.
         setting: name of the setting that gives the number.
+
+    Returns:
+        How many fit now, at most as many as are demanded.
 
     Raises:
         ConfigError: the message has both the demand and the resources of the cluster.
     """
     count = capacity(demand.num_cpus, demand.num_gpus)
-    if count >= demand.workers:
-        return
+    if count >= least:
+        return min(count, demand.workers)
     raise ConfigError(
         f"{setting} = {demand.workers}: {demand} are required, but the cluster has {describe()}, "
         f"enough for {count}. Set fewer {setting} or smaller num_cpus and num_gpus, or add nodes."
     )
+
+
+def await_room(demand: Resources, *, seconds: float, sleep: Sleep = time.sleep) -> bool:
+    """Wait until nodes have room for all workers; return whether they have.
+
+    Args:
+        demand: the number of workers and the size of each.
+        seconds: how long to wait.
+        sleep: waits for a number of seconds.
+    """
+    for _ in range(math.ceil(seconds / POLL_SECONDS)):
+        if capacity(demand.num_cpus, demand.num_gpus) >= demand.workers:
+            return True
+        sleep(POLL_SECONDS)
+    return capacity(demand.num_cpus, demand.num_gpus) >= demand.workers
+
+
+def node_name() -> str:
+    """Return the node of this process: its address and its id, as there may be several on a host.
+
+    A machine that comes back has its address, but another id.
+    """
+    context = ray.get_runtime_context()
+    return f"{ray.util.get_node_ip_address()}/{context.get_node_id()}"
+
+
+def is_gone(name: str) -> bool:
+    """Return whether a node is dead or does not answer any more.
+
+    Ray itself takes up to half a minute to notice that. A driver that is connected by ``ray://``
+    cannot reach the nodes and relies on Ray.
+
+    Args:
+        name: of `node_name`.
+    """
+    node = next((n for n in ray.nodes() if name.endswith(f"/{n['NodeID']}") and n["Alive"]), None)
+    if node is None:
+        return True
+    if ray.util.client.ray.is_connected():
+        return False
+    try:
+        address = node["NodeManagerAddress"], node["NodeManagerPort"]
+        socket.create_connection(address, PROBE_SECONDS).close()
+    except OSError:
+        return True
+    return False
 
 
 def sharers(workers: int) -> tuple[int, int]:

@@ -21,11 +21,13 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from distill_core.errors import ClusterError
 from distill_core.machine_share import share_machine
+from tasks.execution import Execution
 from tasks.jobs import Job, Receipt, WorkerSpec
 from tasks.pools.child import COLLECTIVE_SECONDS, backend_for
 from tasks.pools.failures import RemoteTraceback
 from tasks.pools.host import ErrorCapture, Host, JobProgress, portable, reporting_progress
 from tasks.pools.ray import RayHost, RayPool
+from tasks.pools.ray_capacity import Resources, await_room
 
 MIN_RESOURCES = {"CPU": 0.001}  # a placement group must not be empty
 REPORT_SECONDS = 30.0
@@ -40,6 +42,14 @@ class GangSettings:
     backend: str  # of torch.distributed
     resources: Mapping[str, float]  # of each rank, by Ray's names
     env_vars: Mapping[str, str]  # of each rank
+    wait_seconds: float  # for nodes that are away
+
+    @property
+    def demand(self) -> Resources:
+        """Return what the ranks need of the nodes together."""
+        return Resources(
+            self.processes, self.resources.get("CPU", 0.0), self.resources.get("GPU", 0.0)
+        )
 
 
 class GangHost(RayHost):
@@ -50,19 +60,23 @@ class GangHost(RayHost):
     traceback = ""
     progress: JobProgress | None = None
 
-    @ray.method(max_task_retries=-1)  # type: ignore[untyped-decorator]
     def ready(self) -> None:
         """Build nothing: the ranks build their own workers."""
 
     def run(self, job: Job[Any]) -> Receipt:
-        """Run one job in a gang; raises the error of a rank.
+        """Run one job in a gang, as soon as all its ranks have a place; raises the error of a rank.
 
         Raises:
             ClusterError: the gang did not start, or lost a process.
         """
         self.receipt = self.error = self.progress = None
-        actor = ray.get_runtime_context().current_actor
-        return run_distributed(self._spec, job, self, actor, self._settings["gang"])
+        actor, gang = ray.get_runtime_context().current_actor, self._settings["gang"]
+        if not await_room(gang.demand, seconds=gang.wait_seconds):
+            raise ClusterError(
+                f"{job.shard}: {gang.demand} are required, and the nodes had no room for them "
+                f"within {gang.wait_seconds:g} s."
+            )
+        return run_distributed(self._spec, job, self, actor, gang)
 
     @ray.method(concurrency_group="peek")  # type: ignore[untyped-decorator]
     def peek(self) -> JobProgress | None:
@@ -87,32 +101,23 @@ class GangHost(RayHost):
 
 
 def gang_pool(
-    spec: WorkerSpec,
-    *,
-    processes: int,
-    device: str,
-    num_cpus: float,
-    num_gpus: float,
-    env_vars: Mapping[str, str],
-    start_seconds: float,
+    spec: WorkerSpec, execution: Execution, *, processes: int, env_vars: Mapping[str, str]
 ) -> RayPool:
     """Return a pool of one worker that is a gang.
 
     Args:
         spec: the worker; every rank builds one, inside a torch.distributed group.
+        execution: what each rank gets, and how long to wait for its place.
         processes: number of ranks.
-        device: "cpu" or "cuda"; it determines the backend.
-        num_cpus: Ray CPUs of each rank.
-        num_gpus: Ray GPUs of each rank.
         env_vars: environment variables, for processes that do not inherit ours.
-        start_seconds: how long the ranks may take to be placed.
     """
-    resources = {"CPU": num_cpus, "GPU": num_gpus}
+    resources = {"CPU": execution.num_cpus, "GPU": execution.gpus}
     gang = GangSettings(
         processes=processes,
-        backend=backend_for(device),
+        backend=backend_for(execution.device),
         resources={name: count for name, count in resources.items() if count} or MIN_RESOURCES,
         env_vars=dict(env_vars),
+        wait_seconds=execution.wait_for_workers_seconds,
     )
     return RayPool(
         spec,
@@ -121,7 +126,7 @@ def gang_pool(
         num_gpus=0,
         env_vars={
             **env_vars,
-            "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": f"{start_seconds:g}",
+            "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": f"{execution.ready_timeout_seconds:g}",
             "RAY_CHDIR_TO_TRIAL_DIR": "0",  # keeps relative paths of stores valid
             "TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S": "5",  # for ranks that wait for a failed one
         },

@@ -173,5 +173,5 @@ class _StagePass:
             return self.pools.gang(
                 spec, jobs, processes=processes, stage=name, observer=self.observer
             )
-        pool = self.pools.pool(spec, jobs=len(jobs))
+        pool = self.pools.pool(spec, jobs=len(jobs), stage=name, observer=self.observer)
         return dispatch(jobs, pool, policy=execution.policy(), stage=name, observer=self.observer)

@@ -16,9 +16,9 @@ from tasks.pools.host import RECEIPT_BYTES
 class FakeWorker:
     """Sleeps, raises or dies as the payload of each job specifies, once or always.
 
-    Payload keys: `seconds` to sleep, in steps that `peek` shows; `error` to raise, by class name;
-    `die` by SIGKILL, or by `signal`; `once`: a file that lets `error`, `die` and `hang` happen one
-    time only.
+    Payload keys: `seconds` to sleep, in steps that `peek` shows; `error` to raise, by class name,
+    if the job is in `split` parts; `die` by SIGKILL, or by `signal`; `once`: a file that lets
+    `error`, `die` and `hang` happen one time only.
     """
 
     def __init__(self, *, log: str | None = None, broken: str | None = None) -> None:
@@ -52,7 +52,7 @@ class FakeWorker:
             Path(once).touch()
         if job.payload.get("die"):
             os.kill(os.getpid(), job.payload.get("signal", signal.SIGKILL))
-        if name := job.payload.get("error"):
+        if (name := job.payload.get("error")) and job.split == job.payload.get("split", job.split):
             raise make_error(name, f"{job.shard} is poisoned")
         time.sleep(job.payload.get("hang", 0.0))
 

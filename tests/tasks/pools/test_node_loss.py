@@ -17,6 +17,7 @@ import ray
 from tasks.pools.dispatch import dispatch
 from tasks.jobs import WorkerSpec
 from tasks.execution import RetryPolicy
+from tasks.pools.events import Lost, Ready
 from tasks.pools.ray import RayPool
 from tests.support.notes import Notes
 from tests.support.fakes import make_jobs
@@ -26,7 +27,16 @@ cluster = Cluster(initialize_head=True, head_node_args=small | {"include_dashboa
 other = cluster.add_node(**small)
 cluster.wait_for_nodes()
 ray.init(address=cluster.address, log_to_driver=False, logging_level="error")
-pool = RayPool(WorkerSpec("tests.support.fakes:FakeWorker"), workers=2, num_cpus=1, num_gpus=0)
+
+class Watched(RayPool):
+    events = []
+
+    def wait(self, *arguments):
+        events = super().wait(*arguments)
+        self.events += events
+        return events
+
+pool = Watched(WorkerSpec("tests.support.fakes:FakeWorker"), workers=2, num_cpus=1, num_gpus=0)
 notes = Notes()
 killed = False
 
@@ -46,6 +56,9 @@ assert killed
 assert len(result.receipts) == 30, result
 assert not result.failed
 assert 1 <= result.losses <= 2, result.losses
+lost = [event for event in pool.events if isinstance(event, Lost)]
+assert lost[0].node_lost, lost
+assert len({event.node for event in pool.events if isinstance(event, Ready)}) == 2
 pool.close()
 ray.shutdown()
 cluster.shutdown()

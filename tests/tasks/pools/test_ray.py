@@ -17,12 +17,14 @@ from tasks.execution import Execution, RetryPolicy
 from tasks.jobs import Job, WorkerSpec
 from tasks.pools import ray_capacity
 from tasks.pools.dispatch import dispatch
+from tasks.pools.events import Broken, Ready
 from tasks.pools.failures import DispatchResult
 from tasks.pools.forwarding import forwarded
 from tasks.pools.provider import PoolProvider
 from tasks.pools.ray import RayPool
 from tests.support.fakes import make_jobs
 from tests.support.notes import Notes
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray_cluster")]
 
@@ -100,6 +102,28 @@ def test_a_job_that_always_kills_its_actor_is_given_up() -> None:
     assert len(result.receipts) == 4
 
 
+def test_an_event_names_the_node_also_of_a_worker_that_cannot_be_built() -> None:
+    node = ray_capacity.node_name()
+    for spec, kind in ((WorkerSpec(FAKE), Ready), (WorkerSpec(FAKE, {"broken": "x"}), Broken)):
+        with actors(spec, workers=1) as pool:
+            (event,) = wait_until(lambda: pool.wait(1.0, lambda *_: None), "an event")
+        assert isinstance(event, kind)
+        assert event.node == node
+
+
+def test_a_restarted_actor_reports_nothing_of_its_former_self() -> None:
+    with actors(WorkerSpec(FAKE), workers=1) as pool:
+        wait_until(lambda: pool.wait(1.0, lambda *_: None), "readiness")
+        for job in make_jobs(3):
+            pool.submit(0, job)
+        ray.wait(list(pool._refs), num_returns=3, timeout=20)
+        pool.restart(0)
+        events = wait_until(lambda: pool.wait(1.0, lambda *_: None), "readiness")
+        assert [type(event) for event in events] == [Ready]
+        assert not pool.wait(1.0, lambda *_: None)
+        assert not pool._refs
+
+
 def test_a_hung_job_is_killed_and_tried_again(tmp_path: Path) -> None:
     notes = Notes()
     hung = Job("kx", "hung", {"hang": 600, "once": str(tmp_path / "hung")})
@@ -136,16 +160,50 @@ def test_an_actor_carries_the_workers_name_and_sees_its_share_of_the_gpus() -> N
         assert ray.available_resources()["GPU"] <= 1.5
 
 
-def test_a_demand_beyond_the_cluster_is_refused_with_both_numbers() -> None:
-    how = Execution(store=".", workers=3, num_cpus=1, num_gpus=1)
+def test_workers_without_a_place_are_absent_and_the_others_do_the_work() -> None:
+    notes, how = Notes(), Execution(store=".", workers=3, num_cpus=0, num_gpus=1)
+    with PoolProvider(how) as pools:
+        pool = pools.pool(WorkerSpec(FAKE), jobs=10, stage="recover", observer=notes)
+        result = dispatch(make_jobs(10, seconds=0.3), pool)
+        assert not pool.wait(1.0, lambda *_: None)
+    assert notes.notices == [
+        ("recover", "the cluster has room for 2 of 3 workers; others start later.")
+    ]
+    assert (len(result.receipts), result.losses) == (10, 0)
+
+
+def test_a_demand_beyond_every_node_is_refused_with_both_numbers() -> None:
+    how = Execution(store=".", workers=3, num_cpus=4, num_gpus=1)
     with PoolProvider(how) as pools, pytest.raises(ConfigError) as raised:
         pools.pool(WorkerSpec(FAKE), jobs=10)
     message = re.sub(r"\(.* free\)", "(... free)", str(raised.value))
     assert message == (
-        "workers = 3: 3 x num_cpus=1 = 3 CPUs and 3 x num_gpus=1 = 3 GPUs are required, but the "
-        "cluster has 2 CPUs and 2 GPUs on 1 node (... free), enough for 2. Set fewer workers "
+        "workers = 3: 3 x num_cpus=4 = 12 CPUs and 3 x num_gpus=1 = 3 GPUs are required, but the "
+        "cluster has 2 CPUs and 2 GPUs on 1 node (... free), enough for 0. Set fewer workers "
         "or smaller num_cpus and num_gpus, or add nodes."
     )
+
+
+def test_a_stage_waits_for_nodes_that_an_earlier_stage_had(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    notes, real = Notes(), ray_capacity.capacity
+    how = Execution(store=".", num_cpus=1, wait_for_workers_seconds=3)
+    with PoolProvider(how) as pools:
+        assert pools.pool(WorkerSpec(FAKE), jobs=10).workers == 2
+        away = [0] * 4
+        monkeypatch.setattr(
+            ray_capacity, "capacity", lambda *size: away.pop() if away else real(*size)
+        )
+        pool = pools.pool(WorkerSpec(FAKE), jobs=10, stage="relabel", observer=notes)
+        assert pool.workers == 2
+        assert len(dispatch(make_jobs(3), pool).receipts) == 3
+        ((stage, text),) = notes.notices
+        assert stage == "relabel"
+        assert text.startswith("waiting for nodes: 1 x num_cpus=1 = 1 CPUs")
+        monkeypatch.setattr(ray_capacity, "capacity", lambda *_: 0)
+        with pytest.raises(ClusterError, match=r"within 3 s the nodes .* did not come back"):
+            pools.pool(WorkerSpec(FAKE), jobs=10)
 
 
 def test_a_gang_beyond_the_cluster_is_refused_likewise() -> None:
