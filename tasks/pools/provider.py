@@ -16,6 +16,7 @@ from distill_core.errors import ClusterError
 from tasks.execution import Execution
 from tasks.jobs import Job, WorkerSpec
 from tasks.observer import Observer
+from tasks.pools import ray_watch
 from tasks.pools.dispatch import dispatch
 from tasks.pools.events import Pool
 from tasks.pools.failures import DispatchResult
@@ -38,10 +39,11 @@ class PoolProvider:
         self._pool: Pool | None = None
         self._ray: Mapping[str, str] | None = None  # environment of actors, once connected
         self._most_room = 0  # workers of this size that the cluster has had room for
-        self._stack = ExitStack()
+        self._stack, self._connection = ExitStack(), ExitStack()
 
     def __enter__(self) -> Self:
         self._stack.enter_context(terminable())
+        self._stack.enter_context(self._connection)
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -174,13 +176,17 @@ class PoolProvider:
             )
 
     def _connect(self, processes: int = 1) -> Mapping[str, str]:
-        """Connect to Ray once, and return the environment that actors need."""
+        """Connect to Ray, once and after a loss, and return the environment that actors need."""
+        if self._ray is not None and ray_watch.lost() is not None:
+            self._ray = None
+            self._connection.close()
         if self._ray is None:
             from tasks.pools.ray_cluster import connected
 
             execution = self._execution
             cpus = max(execution.workers or 1, processes) * execution.num_cpus
-            self._ray = self._stack.enter_context(connected(execution.ray_address, num_cpus=cpus))
+            connection = connected(execution.ray_address, num_cpus=cpus)
+            self._ray = self._connection.enter_context(connection)
         return self._ray
 
 

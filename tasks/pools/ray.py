@@ -17,9 +17,10 @@ from ray.exceptions import (
     RayTaskError,
 )
 
+from distill_core.errors import ClusterError
 from distill_core.machine_share import share_machine
 from tasks.jobs import Job, Receipt, WorkerSpec
-from tasks.pools import ray_capacity
+from tasks.pools import ray_capacity, ray_watch
 from tasks.pools.events import Broken, Done, Event, Lost, OnProgress, Raised, Ready
 from tasks.pools.host import ErrorCapture, Host, JobProgress, portable
 from tasks.pools.signals import unwrapped_signals
@@ -115,13 +116,22 @@ class RayPool:
         self._refs[self._actors[worker].run.remote(job)] = worker, job.key
 
     def wait(self, seconds: float, on_progress: OnProgress) -> Sequence[Event]:
-        """Return the events of the actors, and report their progress."""
+        """Return the events of the actors, and report their progress.
+
+        Raises:
+            ClusterError: Ray is gone.
+        """
+        ray_watch.check()
         self._peek(on_progress)
         if not self._refs:  # Ray returns at once then
             time.sleep(seconds)
             return []
-        with unwrapped_signals():  # Ray's core turns the exception of a signal into a SystemError
-            first, _ = ray.wait(list(self._refs), num_returns=1, timeout=seconds)
+        try:
+            with unwrapped_signals():  # Ray's core turns that of a signal into a SystemError
+                first, _ = ray.wait(list(self._refs), num_returns=1, timeout=seconds)
+        except ConnectionError as error:  # of a client of `ray://`
+            raise ClusterError(f"The connection to the Ray cluster is lost: {error}") from None
+        ray_watch.check()
         if not first:
             return []
         ready, _ = ray.wait(list(self._refs), num_returns=len(self._refs), timeout=0)

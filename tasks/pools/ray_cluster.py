@@ -6,25 +6,31 @@ the first one turns token authentication on for the rest of the process.
 
 from __future__ import annotations
 
+import atexit
 import os
 import secrets
 import socket
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 import ray
-from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 from ray.exceptions import AuthenticationError, RaySystemError
 
 from distill_core.errors import ClusterError, ConfigError
 from tasks.pools.forwarding import forwarded
+from tasks.pools.ray_settings import environment, quiet
+from tasks.pools.ray_watch import RayWatch, own_processes, reachable
 from tasks.pools.session_folder import session_folder
 from tasks.pools.signals import preserved_handlers
 from tasks.pools.supervision import marked, supervised
 
 OBJECT_STORE_BYTES = 128 * 2**20  # receipts are small; the default takes 30 % of the memory
 CONNECT_SECONDS = 10.0
+AWAY_SECONDS = 60.0  # that a cluster of others may be away, e.g. while its head restarts
+SHUTDOWN_SECONDS = 20.0  # that leaving a Ray that is gone may take; without its GCS it takes 12 s
 MAX_FOLDER = 24  # characters of a temporary folder; paths of sockets below it have at most 107
 
 
@@ -65,7 +71,7 @@ def started(*, num_cpus: int, num_gpus: int | None = None) -> Iterator[None]:
     Raises:
         ClusterError: it does not start.
     """
-    environment = {
+    settings = {
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
@@ -77,8 +83,10 @@ def started(*, num_cpus: int, num_gpus: int | None = None) -> Iterator[None]:
     with (
         session_folder(_short_folder()) as folder,
         supervised(),  # Ray may leave processes behind, certainly if its start is interrupted
-        _environment(environment),
+        environment(settings),
+        quiet(),
     ):
+        watch = None
         try:
             with marked(), preserved_handlers(), _translated_errors("a local Ray cluster"):
                 ray.init(
@@ -88,12 +96,22 @@ def started(*, num_cpus: int, num_gpus: int | None = None) -> Iterator[None]:
                     include_dashboard=False,
                     object_store_memory=OBJECT_STORE_BYTES,
                     log_to_driver=False,  # preflight and timeouts replace its warnings
-                    logging_level="error",
+                    logging_level="critical",
                     _temp_dir=folder,
                 )
-            yield
+            watch = _watch_own(folder)
+            with watch.watching():
+                yield
         finally:
-            ray.shutdown()
+            _shut_down(is_gone=watch is not None and watch.loss is not None)
+
+
+def _watch_own(folder: str) -> RayWatch:
+    processes = {
+        name: [info.process for info in group]
+        for name, group in ray._private.worker._global_node.all_processes.items()
+    }
+    return RayWatch(own_processes(processes, Path(folder, "session_latest", "logs")))
 
 
 @contextmanager
@@ -101,7 +119,9 @@ def _joined(address: str) -> Iterator[None]:
     _check_reachable(address)
     token = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
     mode = "token" if token else "disabled"
-    with _environment({"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": mode}):
+    settings = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": mode}
+    with environment(settings), quiet():
+        watch = None
         try:
             # The port answers, so a refused token is the likely cause, which Ray only logs.
             state = "the token set here is refused" if token else "no token is set here"
@@ -110,24 +130,45 @@ def _joined(address: str) -> Iterator[None]:
                 f"token, set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's token; {state}."
             )
             with preserved_handlers(), _translated_errors(f"ray_address={address}", hint):
-                ray.init(address=address, log_to_driver=False, logging_level="error")
-            yield
+                ray.init(address=address, log_to_driver=False, logging_level="critical")
+            watch = RayWatch(reachable(_services(address), AWAY_SECONDS))
+            with watch.watching():
+                yield
         finally:
-            ray.shutdown()
+            _shut_down(is_gone=watch is not None and watch.loss is not None)
+
+
+def _services(address: str) -> dict[str, tuple[str, int]]:
+    """Return the addresses of the services that this process cannot work without."""
+    if address.startswith("ray://"):
+        return {"client server": _host_and_port(address)}
+    context = ray.get_runtime_context()
+    services = {"GCS": _host_and_port(context.gcs_address)}
+    for node in ray.nodes():
+        if node["NodeID"] == context.get_node_id():
+            services["raylet"] = node["NodeManagerAddress"], node["NodeManagerPort"]
+    return services
+
+
+def _shut_down(*, is_gone: bool) -> None:
+    """Leave Ray, in a limited time if it is gone."""
+    if not is_gone:
+        ray.shutdown()
+        return
+    thread = threading.Thread(target=ray.shutdown, name="ray shutdown", daemon=True)
+    thread.start()
+    thread.join(SHUTDOWN_SECONDS)
+    if thread.is_alive():
+        atexit.unregister(ray.shutdown)  # it would wait again
 
 
 def _check_reachable(address: str) -> None:
     """Open the port first: `ray.init` tries for minutes when nothing listens there."""
     if address == "auto":
         return
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not (host and port.isdecimal()):
-        raise ConfigError(
-            f"ray_address={address}: expected host:port, ray://host:port or auto. Omit it to start "
-            "a local cluster."
-        )
+    service = _host_and_port(address)
     try:
-        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+        socket.create_connection(service, CONNECT_SECONDS).close()
     except (OSError, OverflowError) as error:
         raise ClusterError(
             f"ray_address={address}: cannot be reached: {error}. Check that the head is running "
@@ -135,33 +176,19 @@ def _check_reachable(address: str) -> None:
         ) from error
 
 
+def _host_and_port(address: str) -> tuple[str, int]:
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not (host and port.isdecimal()):
+        raise ConfigError(
+            f"ray_address={address}: expected host:port, ray://host:port or auto. Omit it to start "
+            "a local cluster."
+        )
+    return host.strip("[]"), int(port)
+
+
 def _short_folder() -> str:
     folder = tempfile.gettempdir()
     return folder if len(folder) <= MAX_FOLDER else "/tmp"
-
-
-@contextmanager
-def _environment(defaults: Mapping[str, str]) -> Iterator[None]:
-    """Set the variables that are not set, and restore the environment afterwards."""
-    before = {name: os.environ.get(name) for name in defaults}
-    os.environ.update({name: value for name, value in defaults.items() if before[name] is None})
-    _reload_ray_settings()
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-        _reload_ray_settings()
-
-
-def _reload_ray_settings() -> None:
-    """Make Ray read the environment again; its core reads it only on import.
-
-    Ray does the same in ``ray._private.authentication.authentication_token_setup``.
-    """
-    Config.initialize("")
-    AuthenticationTokenLoader.instance().reset_cache()
 
 
 @contextmanager

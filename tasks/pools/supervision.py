@@ -92,19 +92,28 @@ def supervised(kill_seconds: float = KILL_SECONDS) -> Iterator[None]:
 
 @contextmanager
 def marked() -> Iterator[None]:
-    """Mark the processes that are started in the block as ours, in a `supervised` block."""
-    if _supervisor is None:
+    """Mark the processes that are started in the block as ours, in a `supervised` block.
+
+    Blocks of several threads may overlap; the mark is there from the first to the last of them.
+    """
+    global _marked, _unmarked
+    if (supervisor := _supervisor) is None:
         yield
         return
-    before = os.environ.get(VARIABLE)
-    os.environ[VARIABLE] = _supervisor.mark
+    with _lock:
+        if _marked == 0:
+            _unmarked = os.environ.get(VARIABLE)
+            os.environ[VARIABLE] = supervisor.mark
+        _marked += 1
     try:
         yield
     finally:
-        if before is None:
-            del os.environ[VARIABLE]
-        else:
-            os.environ[VARIABLE] = before
+        with _lock:
+            _marked -= 1
+            if _marked == 0:
+                del os.environ[VARIABLE]
+                if _unmarked is not None:
+                    os.environ[VARIABLE] = _unmarked
 
 
 def share_signal_line(descriptor: int | None) -> None:
@@ -137,4 +146,6 @@ def report_unwound() -> None:
 _lock = threading.Lock()
 _supervisor: _Supervisor | None = None
 _depth = 0
+_marked = 0  # open blocks
+_unmarked: str | None = None  # value of the variable outside them
 _signal_line: int | None = None

@@ -1,0 +1,170 @@
+"""Whether the Ray that this process uses is still there.
+
+Ray itself does not report it: without its raylet a driver waits for ever, and without its GCS (the
+service that knows all nodes and actors) Ray ends the driver natively. A thread looks at both, and
+`check` raises what it found in the thread that runs the stages.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from distill_core.errors import ClusterError
+
+POLL_SECONDS = 0.5
+NOTICE_SECONDS = 25.0  # that this process may take to notice; then it hangs in a call to Ray
+CONNECT_SECONDS = 5.0
+LOG_BYTES = 2**20  # of each log that is kept
+CORE = {"raylet": "raylet", "gcs_server": "GCS"}  # without these Ray is gone
+Look = Callable[[], str | None]  # returns what happened to Ray, or None while it is there
+
+
+class RayWatch:
+    """Looks at Ray until it is gone.
+
+    Args:
+        look: called again and again, by a thread of this watch.
+        notice_seconds: from the loss until this process is sent a SIGTERM, unless `check` has
+            raised or the block has ended by then.
+    """
+
+    def __init__(self, look: Look, notice_seconds: float = NOTICE_SECONDS) -> None:
+        self._look, self._notice_seconds = look, notice_seconds
+        self.loss: str | None = None  # what happened
+        self.noticed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="ray watch", daemon=True)
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Watch during a block, in which `check` refers to this watch."""
+        global _watch
+        outer, _watch = _watch, self
+        self._thread.start()
+        try:
+            yield
+        finally:
+            _watch = outer
+            self.noticed.set()  # from here on, the processes may end
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self.noticed.wait(POLL_SECONDS):
+            if (loss := self._look()) is not None:
+                self.loss = loss
+                break
+        if self.loss is not None and not self.noticed.wait(self._notice_seconds):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def check() -> None:
+    """Raise if the Ray that is in use is gone.
+
+    Raises:
+        ClusterError: it ended, or cannot be reached any more.
+    """
+    if _watch is not None and _watch.loss is not None:
+        _watch.noticed.set()
+        raise ClusterError(_watch.loss)
+
+
+def lost() -> str | None:
+    """Return what happened to the Ray that is in use, or None while it is there."""
+    return None if _watch is None else _watch.loss
+
+
+def own_processes(processes: Mapping[str, Sequence[subprocess.Popen[bytes]]], logs: Path) -> Look:
+    """Look at the processes of a Ray that this process has started; end all if one has ended.
+
+    Args:
+        processes: by their names in Ray's node.
+        logs: folder of their logs, which goes with the session.
+    """
+
+    def look() -> str | None:
+        for name, role in CORE.items():
+            for process in processes.get(name, ()):
+                if (code := process.poll()) is not None:
+                    _kill(processes)
+                    kept = _keep_logs(logs, name)
+                    return f"Ray on this machine is gone: its {role} {_ending(code)}.{kept}"
+        return None
+
+    return look
+
+
+def reachable(addresses: Mapping[str, tuple[str, int]], away_seconds: float) -> Look:
+    """Look whether the ports of a cluster of others answer.
+
+    Args:
+        addresses: host and port of each service, by its name for messages.
+        away_seconds: that one of them may be away.
+    """
+    since: dict[str, float] = {}
+
+    def look() -> str | None:
+        for name, address in addresses.items():
+            if (problem := _connection_problem(address)) is None:
+                since.pop(name, None)
+                continue
+            first = since.setdefault(name, time.monotonic())
+            if (away := time.monotonic() - first) > away_seconds:
+                host, port = address
+                return (
+                    f"The Ray cluster is gone: its {name} at {host}:{port} has not answered for "
+                    f"{away:.0f} s ({problem}). Check that its head is running."
+                )
+        return None
+
+    return look
+
+
+def _connection_problem(address: tuple[str, int]) -> OSError | None:
+    try:
+        socket.create_connection(address, CONNECT_SECONDS).close()
+    except OSError as error:
+        return error
+    return None
+
+
+def _kill(processes: Mapping[str, Sequence[subprocess.Popen[bytes]]]) -> None:
+    """Kill every process; workers end with the raylet, and calls to Ray fail at once."""
+    for group in processes.values():
+        for process in group:
+            with suppress(OSError):
+                process.kill()
+
+
+def _ending(code: int) -> str:
+    if code >= 0:
+        return f"exited with code {code}"
+    with suppress(ValueError):
+        return f"was killed by {signal.Signals(-code).name}"
+    return f"was killed by signal {-code}"
+
+
+def _keep_logs(logs: Path, name: str) -> str:
+    """Copy the ends of the logs of a process to a file, and return a sentence that names it."""
+    kept = Path(tempfile.gettempdir()) / f"distill-ray-{os.getpid()}.log"
+    try:
+        with kept.open("wb") as file:
+            for log in sorted(logs.glob(f"{name}*")):
+                file.write(f"==> {log.name}\n".encode())
+                with log.open("rb") as source:
+                    source.seek(max(0, log.stat().st_size - LOG_BYTES))
+                    shutil.copyfileobj(source, file)
+    except OSError:
+        return ""
+    return f" Its log is in {kept}."
+
+
+_watch: RayWatch | None = None
