@@ -49,9 +49,16 @@ def print_outcome(run: Run, status: RunStatus) -> None:
 def print_interruption(run: Run, number: Signals) -> None:
     """Print on stderr that a signal stops the run, and how to continue it."""
     print(
-        f"distill: {number.name}: stopping. Committed shards are kept; continue with "
-        f"`distill resume {run.name} --store {run.store.url}`. Press Ctrl-C to stop at once.",
+        f"distill: {number.name}: stopping. {continuation(run)} Press Ctrl-C to stop at once.",
         file=sys.stderr,
+    )
+
+
+def continuation(run: Run) -> str:
+    """Return the command that continues a run, in a sentence."""
+    return (
+        "Committed shards are kept; continue with "
+        f"`distill resume {run.name} --store {run.store.url}`."
     )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from distill_core.errors import ClusterError, ConfigError
+from flows.orchestration.delivery import PrefectLog, delivering
 
 if TYPE_CHECKING:
     from httpx import HTTPStatusError
@@ -26,7 +27,10 @@ DEFAULTS: Mapping[str, str] = {
 }
 # The terminal shows the progress bars and one line per error. Prefect's log still goes to its API,
 # and to the terminal as well if you set PREFECT_LOGGING_LEVEL.
-QUIET: Mapping[str, str] = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}
+QUIET: Mapping[str, str] = {
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_HANDLERS_DEBUG_LEVEL": "CRITICAL",  # of its background threads
+}
 
 
 def set_defaults() -> None:
@@ -37,8 +41,11 @@ def set_defaults() -> None:
 
 
 @contextmanager
-def connected() -> Iterator[None]:
+def connected() -> Iterator[PrefectLog]:
     """Connect flows to an API; if a server is started for this, it stops with the block.
+
+    Yields:
+        The log of Prefect, and of a server that is started.
 
     Raises:
         ConfigError: the server of PREFECT_API_URL refuses access, or is no Prefect API.
@@ -47,14 +54,17 @@ def connected() -> Iterator[None]:
     set_defaults()
     from prefect.settings import PREFECT_API_URL
 
-    if PREFECT_API_URL.value():
-        check_server()
-        yield
-        return
-    from flows.orchestration.temporary_server import temporary_server
+    log = PrefectLog()
+    with log.receiving():
+        if PREFECT_API_URL.value():
+            check_server()
+            with delivering():
+                yield log
+            return
+        from flows.orchestration.temporary_server import temporary_server
 
-    with temporary_server(STARTUP_SECONDS):
-        yield
+        with temporary_server(STARTUP_SECONDS, log):
+            yield log
 
 
 def check_server() -> None:

@@ -17,6 +17,7 @@ from prefect.context import FlowRunContext
 
 from distill_core.config.schema import RunConfig
 from distill_core.storage.store import Store
+from flows import terminal
 from flows.orchestration import parameters, schedule_settings
 from flows.orchestration.artifacts import StageArtifacts, publish
 from flows.orchestration.parameters import Name, Override, PresetName, ShardList, StoreAddress
@@ -32,17 +33,22 @@ from tasks.run import Run, default_name, open_run
 from tasks.stages.names import StageId
 from tasks.stages.table import row_of, stages_of
 
+RETRY_SECONDS = 10
+
 
 def worth_retrying(task: object, task_run: object, state: Any) -> bool:
     """Return whether a stage failed with an error that another attempt may not meet."""
-    return bool(getattr(state.data, "retryable", False))
+    if not getattr(state.data, "retryable", False):
+        return False
+    terminal.warn(f"{state.data} Trying again in {RETRY_SECONDS} s.")
+    return True
 
 
 TASK_SETTINGS: dict[str, Any] = {
     "persist_result": False,
     "cache_policy": NO_CACHE,
     "retries": 1,
-    "retry_delay_seconds": 10,
+    "retry_delay_seconds": RETRY_SECONDS,
     "retry_condition_fn": worth_retrying,
 }
 

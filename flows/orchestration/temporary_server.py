@@ -1,45 +1,48 @@
-"""A Prefect server for one command, which ends with it."""
+"""A Prefect server for one command, which ends with it, and is replaced once if it ends before."""
 
 from __future__ import annotations
 
 import os
 import signal
 import subprocess
-import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from prefect.logging.handlers import APILogHandler
 from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from distill_core.errors import ClusterError
+from flows import terminal
+from flows.orchestration.delivery import PrefectLog, delivering
 from tasks.pools.supervision import marked, supervised
+
+WATCH_SECONDS = 0.5
 
 
 @contextmanager
-def temporary_server(startup_seconds: int) -> Iterator[None]:
+def temporary_server(startup_seconds: int, log: PrefectLog) -> Iterator[None]:
     """Start a server and connect flows to it; it stops with the block.
 
     Args:
         startup_seconds: that the server may take to answer.
+        log: receives its standard error.
 
     Raises:
         ClusterError: the server did not start.
     """
-    log = Path(tempfile.gettempdir()) / f"distill-prefect-{os.getpid()}.log"
-    server = _Server(log)
+    server = _Server(log.path)
     with supervised():
         try:
             _start(server, log, startup_seconds)
-            with temporary_settings({PREFECT_API_URL: server.api_url}):
-                try:
-                    yield
-                finally:
-                    APILogHandler().flush()  # while the server still runs
-                    log.unlink(missing_ok=True)
+            with (
+                temporary_settings({PREFECT_API_URL: server.api_url}),
+                _replacing(server, log),
+                delivering(),
+            ):
+                yield
         finally:
             server.stop()
 
@@ -64,19 +67,61 @@ class _Server(SubprocessASGIServer):
             self.server_process = super()._run_uvicorn_command()
         return self.server_process
 
+    def ending(self) -> str | None:
+        """Return how the process has ended, or None while it runs."""
+        code = None if self.server_process is None else self.server_process.poll()
+        if code is None:
+            return None
+        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
-def _start(server: _Server, log: Path, seconds: int) -> None:
+    def replace(self) -> None:
+        """Start another process on the same port and the same database."""
+        self._run_uvicorn_command()
+
+
+@contextmanager
+def _replacing(server: _Server, log: PrefectLog) -> Iterator[None]:
+    """Replace the process of the server once if it ends during the block.
+
+    Meanwhile Prefect's client repeats its requests. Without a server, a run goes on, but its end
+    is not recorded in Prefect.
+    """
+    stopping = threading.Event()
+
+    def watch() -> None:
+        for action in ("It is started again", "The run goes on without it"):
+            while (ending := server.ending()) is None:
+                if stopping.wait(WATCH_SECONDS):
+                    return
+            log.keep = True
+            terminal.warn(
+                f"Prefect's temporary server has ended ({ending}). {action}; the stages are not "
+                f"affected. Its log is in {log.path}."
+            )
+            if action.startswith("It"):
+                server.replace()
+
+    thread = threading.Thread(target=watch, name="Prefect's server", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopping.set()
+        thread.join()
+
+
+def _start(server: _Server, log: PrefectLog, seconds: int) -> None:
     try:
         server.start(timeout=seconds)
     except RuntimeError as error:
+        log.keep = True
         raise ClusterError(
-            f"Prefect: the temporary server did not start ({error}). Read {log}, check the usual "
-            "causes with `distill doctor`, or run without Prefect with --local."
+            f"Prefect: the temporary server did not start ({error}). Read {log.path}, check the "
+            "usual causes with `distill doctor`, or run without Prefect with --local."
         ) from None
     except BaseException:  # an interrupt: a server that is still starting would stop too slowly
         if server.server_process is not None:
             server.server_process.kill()
-        log.unlink(missing_ok=True)
         raise
 
 
