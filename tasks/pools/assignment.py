@@ -33,9 +33,15 @@ class Assignment:
         if not state.queue:
             return
         self._trusted = state.seats.trusted(now)
-        resting = [s for s in state.seats if s.on_probation and s.takes_jobs(now)]
-        for seat in (*self._trusted, *resting):
+        for seat in self._trusted:
             if not seat.queue and (record := self._take(seat, now)):
+                yield seat, record
+        for seat in state.seats:
+            if seat.queue or seat in self._trusted or not seat.takes_jobs(now):
+                continue
+            if state.seats.is_sick(seat.node) and state.seats.is_probed(seat.node, now):
+                continue
+            if record := self._take(seat, now):
                 yield seat, record
         if state.last_seconds is None or state.last_seconds > QUEUE_SECONDS:
             return
@@ -47,34 +53,48 @@ class Assignment:
                     yield seat, record
 
     def _take(self, seat: Seat, now: float) -> JobRecord | None:
-        return self._state.queue.take(now, lambda record: self._suits(record, seat, now))
-
-    def _suits(self, record: JobRecord, seat: Seat, now: float) -> bool:
-        """Return whether a worker may run a job now, rather than leave it to another worker."""
-        if record.home == seat.number:
-            return True
-        if record.home is not None and self._is_kept(record, record.home, now):
-            return False
-        if record.is_clean:
-            return True
-        limit = self._state.policy.max_failures_in_row
+        state = self._state
         others = [other for other in self._trusted if other is not seat]
-        if others and seat.failures_in_row >= limit:
-            return False
-        if seat.node in record.failed_on:
-            verdicts = self._state.verdicts
-            if verdicts.needs_another_node(record) and verdicts.has_other_node(record.failed_on):
+        is_faulty = seat.failures_in_row >= state.policy.max_failures_in_row
+        is_fit = not is_faulty and not state.seats.is_sick(seat.node)
+        is_alone = not state.seats.are_others_at_work(seat)
+        is_witness = is_alone or state.seats.nodes[seat.node].proven
+
+        def suits(record: JobRecord) -> bool:
+            if record.error is None and not record.losses:
+                return True
+            if record.home is not None and self._is_kept(record, record.home):
+                return record.home == seat.number or (
+                    is_fit and self._is_worth_another_try(record, seat)
+                )
+            if others and not is_fit:
                 return False
-            if any(not o.queue and o.node not in record.failed_on for o in others):
+            if not is_witness and state.verdicts.has_failed_enough(record):
+                return False
+            return self._suits(record, seat, others)
+
+        return state.queue.take(now, suits)
+
+    def _suits(self, record: JobRecord, seat: Seat, others: list[Seat]) -> bool:
+        """Return whether a worker may run a job that failed, or leaves it to another worker."""
+        verdicts, nodes = self._state.verdicts, record.failed_on
+        if seat.node in nodes:
+            if verdicts.needs_another_node(record) and verdicts.has_other_node(nodes):
+                return False
+            if any(not other.queue and other.node not in nodes for other in others):
                 return False
         fresh = [s for s in others if not s.queue and s.number not in record.workers]
         return not (seat.number in record.workers and fresh)
 
-    def _is_kept(self, record: JobRecord, home: int, now: float) -> bool:
+    def _is_worth_another_try(self, record: JobRecord, seat: Seat) -> bool:
+        """Return whether an idle worker on another node is to show if only one node is cut off."""
+        limit = self._state.policy.max_attempts
+        return record.outages.total() >= limit and seat.node not in record.outages
+
+    def _is_kept(self, record: JobRecord, home: int) -> bool:
         """Return whether a job waits for the worker that may still hold its finished result.
 
-        It does while no other job succeeds: the store is away, and any worker would meet that.
+        That is the one of its longest attempt. It waits while no other job succeeds: the store is
+        away, and any worker would meet that.
         """
-        last_done = self._state.last_done
-        others_succeed = last_done is not None and last_done > record.failed_at
-        return self._state.seats[home].ready and not others_succeed
+        return self._state.seats[home].ready and not self._state.others_succeed(record)

@@ -8,7 +8,7 @@ This is pure logic over a `Pool`, in parts: `assignment` chooses a job for each 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tasks.execution import RetryPolicy
@@ -77,25 +77,29 @@ class _Dispatcher:
     def _seconds_to_wait(self) -> float:
         """Return the time until something is due, at most one tick."""
         now = self.state.clock()
-        later = [moment - now for moment in self._moments() if moment is not None and moment > now]
+        later = (moment - now for moment in self._moments() if moment > now)
         return min(later, default=self.state.policy.tick_seconds)
 
-    def _moments(self) -> list[float | None]:
-        """Return when something may be due; some of these times have passed."""
+    def _moments(self) -> Iterator[float]:
+        """Yield when something may be due; some of these times have passed."""
         state, policy, seats = self.state, self.state.policy, self.state.seats
-        moments: list[float | None] = [state.clock() + policy.tick_seconds, state.queue.next_time]
+        yield state.clock() + policy.tick_seconds
+        if state.queue.next_time is not None:
+            yield state.queue.next_time
         if state.outage_since is not None:
-            moments.append(state.outage_since + policy.outage_seconds)
+            yield state.outage_since + policy.outage_seconds
+        limit = seats.absence_limit()
         for seat in seats:
             if seat.absent_since is not None:
-                start = seat.rebuild_at or seat.since + self._patience(seat.starts)
-                moments += [start, seat.absent_since + seats.absence_limit()]
-            elif seat.queue:
-                if policy.job_timeout_seconds is not None:
-                    moments.append(seat.since + policy.job_timeout_seconds)
+                yield seat.rebuild_at or seat.since + self._patience(seat.starts)
+                yield seat.absent_since + limit
+            elif not seat.queue:
+                yield seat.rest_until
             else:
-                moments.append(seat.rest_until)
-        return moments
+                if policy.job_timeout_seconds is not None:
+                    yield seat.since + policy.job_timeout_seconds
+                if seat.on_probation:  # until a probe is passed
+                    yield seat.since + 2 * seats.nodes[seat.node].failed_after + 1
 
     def _patience(self, starts: int) -> float:
         """Return how long a worker may take to be ready before it is started once more."""
@@ -127,7 +131,7 @@ class _Dispatcher:
         record = state.records.get(key)
         if record is None or record.running is None or total <= 0:
             return
-        had_outages = record.outages > 0
+        had_outages = bool(record.outages)
         if record.reached(done / total):
             self.outcomes.advanced(record)
             if had_outages:

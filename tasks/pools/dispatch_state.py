@@ -46,7 +46,7 @@ class DispatchState:
         self.unfinished = dict(self.records)
         self.queue = JobQueue(self.records.values())
         self.seats = Seats(pool.workers, policy, clock())
-        self.verdicts = Verdicts(policy, self.seats)
+        self.verdicts = Verdicts(policy, self.seats, clock)
         self.receipts: dict[str, Receipt] = {}  # by job key
         self.failed: dict[str, Failure] = {}  # by shard
         self.losses = 0  # of workers
@@ -56,7 +56,6 @@ class DispatchState:
 
     def submit(self, seat: Seat, record: JobRecord) -> None:
         """Append a job to the queue of a worker."""
-        record.home = None
         seat.queue.append(record)
         if len(seat.queue) == 1:
             self._start_first(seat)
@@ -132,6 +131,11 @@ class DispatchState:
         self.failed[record.job.shard] = failure
         if self.observer:
             self.observer.job_failed(self.stage, record.job.shard, describe_error(failure.error))
+
+    def others_succeed(self, record: JobRecord) -> bool:
+        """Return whether a job met an outage again, though another was done in the meantime."""
+        since, done = record.outage_since, self.last_done
+        return since is not None and done is not None and since < done <= record.failed_at
 
     def notice(self, text: str) -> None:
         """Tell the observer about something that the stage copes with."""

@@ -86,13 +86,23 @@ class Endings:
         )
 
     def _idle(self, now: float) -> bool:
-        """Return whether no worker runs a job that may still succeed."""
+        """Return whether no worker runs a job that may still succeed.
+
+        One that ran into the outage again and again may, once it runs for longer than before.
+        """
         limit = self._state.policy.max_attempts
-        return not any(s.queue and s.queue[0].outages < limit for s in self._state.seats)
+        return not any(
+            seat.queue
+            and (
+                seat.queue[0].outages.total() < limit
+                or now - seat.since > 2 * seat.queue[0].outage_after
+            )
+            for seat in self._state.seats
+        )
 
     def _end_outage(self, seconds: float) -> None:
         state = self._state
-        errors = [r.error for r in state.unfinished.values() if r.outages and r.error is not None]
+        errors = [r.error for r in state.unfinished.values() if r.outages and r.error]
         errors += [seat.outage for seat in state.seats if seat.outage is not None]
         if not errors:
             return

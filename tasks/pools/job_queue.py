@@ -18,14 +18,16 @@ class JobRecord:
 
     job: Job[Any]
     own: Counter[str] = field(default_factory=Counter)  # failures that are its own, by node
+    unproven: Counter[str] = field(default_factory=Counter)  # likewise, if the node is well
     suspected: Counter[str] = field(default_factory=Counter)  # faults of the environment, by node
     too_small: Counter[str] = field(default_factory=Counter)  # full devices, by node
     losses: Counter[str] = field(default_factory=Counter)  # of its process while it ran, by node
     node_losses: int = 0  # while it ran
     killed: Counter[int] = field(default_factory=Counter)  # processes that it took along, by worker
     workers: set[int] = field(default_factory=set)  # on which it failed
-    outages: int = 0
+    outages: Counter[str] = field(default_factory=Counter)  # of the store, by node
     outage_since: float | None = None  # its first failure in an outage
+    outage_after: float = 0.0  # seconds, the longest attempt that met an outage
     error: Exception | None = None  # the last one
     traceback: str = ""
     furthest: float = 0.0  # share of its units, in any attempt
@@ -37,21 +39,23 @@ class JobRecord:
     @property
     def failed_on(self) -> set[str]:
         """Return the nodes on which it failed, whoever was the cause."""
-        return {*self.own, *self.suspected, *self.too_small}
+        counters = (self.own, self.unproven, self.suspected, self.too_small, self.outages)
+        return {node for counter in (*counters, self.losses) for node in counter}
 
     @property
-    def is_clean(self) -> bool:
-        """Return whether no failure of it is known."""
-        return not (self.own or self.suspected or self.too_small or self.outages)
+    def failures(self) -> int:
+        """Return how many failures may be its own."""
+        return self.own.total() + self.unproven.total() + self.suspected.total()
 
     def reached(self, share: float) -> bool:
         """Note its progress; return whether it came further than ever, which clears its record."""
         if share <= self.furthest:
             return False
         self.furthest = share
-        for counter in (self.own, self.suspected, self.losses, self.killed):
+        for counter in (self.own, self.unproven, self.suspected, self.losses, self.outages):
             counter.clear()
-        self.node_losses, self.outages, self.outage_since = 0, 0, None
+        self.killed.clear()
+        self.node_losses, self.outage_since = 0, None
         self.workers.clear()
         return True
 

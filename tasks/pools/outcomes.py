@@ -45,7 +45,7 @@ class Outcomes:
 
     def overdue(self, seat: Seat, limit: float) -> None:
         """Take a job that ran for too long from its worker, which is killed."""
-        state = self._state
+        state, since = self._state, seat.since
         record = state.vacate(seat)
         state.pool.restart(seat.number)
         seat.failures_in_row += 1
@@ -53,7 +53,7 @@ class Outcomes:
             error = ClusterError(
                 f"{record.job.shard}: ran for more than {limit:g} s and was killed."
             )
-            self._note(record, seat, error, "")
+            self._note(record, seat, since, error)
             verdict = state.verdicts.own_fault(record, seat)
             self._retry_or_fail(record, verdict, describe_error(error))
             self._rest_if_doubtful(seat)
@@ -62,6 +62,7 @@ class Outcomes:
         state = self._state
         state.seats.any_was_ready = True
         seat.became_ready(node)
+        state.seats.place(seat, node)
         if seat.losses_in_row > 1:
             seat.rest(state.clock(), seat.losses_in_row - 1)
 
@@ -73,6 +74,9 @@ class Outcomes:
             state.last_seconds = now - since
             self._acquit(seat)
             seat.succeeded()
+            for failed in state.verdicts.prove(seat.node, state.unfinished.values()):
+                self._judge_again(failed)
+            state.seats.nodes[seat.node].note_success()
         if receipt.key in state.unfinished:
             state.last_done, state.outage_since = now, None
             state.finish(receipt)
@@ -96,9 +100,12 @@ class Outcomes:
             if len(seat.refused) > 1:
                 continue
             record.own[seat.node] += 1
-            failure = state.verdicts.of(record)
-            if failure is not None and record.running is None:
-                state.give_up(record, failure)
+            self._judge_again(record)
+
+    def _judge_again(self, record: JobRecord) -> None:
+        failure = self._state.verdicts.of(record)
+        if failure is not None and record.running is None:
+            self._state.give_up(record, failure)
 
     def _raised(self, seat: Seat, event: Raised) -> None:
         state, since = self._state, seat.since
@@ -110,11 +117,11 @@ class Outcomes:
         if fault is Fault.LOSS:  # raised by a gang or a decoder that lost a process
             self._count_loss(record, seat, str(error), node_lost=False)
             return
-        self._note(record, seat, error, event.traceback)
+        self._note(record, seat, since, error, event.traceback)
         seat.failures_in_row += 1
         match fault:
             case Fault.OUTAGE:
-                self._outage(record, seat)
+                self._outage(record, seat, record.failed_at - since)
             case Fault.ENVIRONMENT:
                 self._environment(record, seat, record.failed_at - since)
             case Fault.DEVICE:
@@ -126,29 +133,33 @@ class Outcomes:
                     state.restart(seat)  # its device may be faulty
                 self._rest_if_doubtful(seat)
 
-    def _note(self, record: JobRecord, seat: Seat, error: Exception, traceback: str) -> None:
+    def _note(
+        self, record: JobRecord, seat: Seat, since: float, error: Exception, traceback: str = ""
+    ) -> None:
         record.error, record.traceback = error, traceback
         record.failed_at = self._state.clock()
         record.workers.add(seat.number)
+        node = self._state.seats.nodes[seat.node]
+        node.note_failure(record.job.key, record.failed_at, record.failed_at - since)
 
-    def _outage(self, record: JobRecord, seat: Seat) -> None:
+    def _outage(self, record: JobRecord, seat: Seat, seconds: float) -> None:
         """Wait with the job; its worker, which may hold the finished result, waits, too."""
         state, now = self._state, self._state.clock()
         assert record.error is not None
-        others_succeed = state.last_done is not None and (
-            record.outage_since is not None and state.last_done > record.outage_since
-        )
-        busy = any(other.queue and not other.queue[0].outages for other in state.seats)
+        others_succeed = state.others_succeed(record)
         if state.outage_since is None:
             state.outage_since = now
             state.notice(f"{describe_error(record.error)} Waiting; the stage goes on when it can.")
-        failure = state.verdicts.outage(record, now, only_this=others_succeed or busy)
+        failure = state.verdicts.outage(record, seat, now, only_this=others_succeed)
         if failure is not None:
             state.give_up(record, failure)
             return
-        delay = growing_delay(record.outages, record.job.key, cap=OUTAGE_CAP)
-        record.home = seat.number
-        seat.rest_until = now + delay
+        if others_succeed:  # its own node may be cut off
+            state.seats.set_aside(seat, now)
+        delay = growing_delay(record.outages.total(), record.job.key, cap=OUTAGE_CAP)
+        if record.home is None or seconds >= record.outage_after:
+            record.home, record.outage_after = seat.number, seconds
+        seat.rest_until = max(seat.rest_until, now + delay)
         state.put_back(record, describe_error(record.error), not_before=now + delay)
 
     def _environment(self, record: JobRecord, seat: Seat, seconds: float) -> None:
@@ -166,14 +177,13 @@ class Outcomes:
         self._set_aside(seat, error)
         state.restart(seat)
 
-    def _set_aside(self, seat: Seat, error: Exception) -> float:
-        rest = seat.rest(self._state.clock(), seat.failures_in_row)
+    def _set_aside(self, seat: Seat, error: Exception) -> None:
+        self._state.seats.set_aside(seat, self._state.clock())
         if seat.failures_in_row == 1:
             self._state.notice(
                 f"worker {seat.number} on node {seat.node} is set aside for a while: "
                 f"{describe_error(error)}"
             )
-        return rest
 
     def _device_full(self, record: JobRecord, seat: Seat) -> None:
         state = self._state
@@ -188,13 +198,14 @@ class Outcomes:
         state, now = self._state, self._state.clock()
         excess = seat.failures_in_row - state.policy.max_failures_in_row
         if excess >= 0 and any(other is not seat for other in state.seats.trusted(now)):
-            seat.rest(now, excess + 1)
+            state.seats.set_aside(seat, now)
 
     def _broken(self, seat: Seat, event: Broken) -> None:
         """Set aside a worker that cannot be built, and build it again later."""
         state = self._state
         state.vacate(seat)
-        seat.node = event.node
+        state.seats.place(seat, event.node)
+        state.seats.nodes[event.node].note_failure(f"worker {seat.number}", state.clock(), 0.0)
         seat.failures_in_row += 1
         if fault_of(event.error) in (Fault.OUTAGE, Fault.LOSS):
             now = state.clock()
@@ -203,7 +214,8 @@ class Outcomes:
             seat.rebuild_at, seat.outage = now + delay, event.error
             return
         seat.refusal, seat.traceback = event.error, event.traceback
-        seat.rebuild_at = state.clock() + self._set_aside(seat, event.error)
+        self._set_aside(seat, event.error)
+        seat.rebuild_at = seat.rest_until
 
     def _lost(self, seat: Seat, event: Lost) -> None:
         record = self._state.vacate(seat)

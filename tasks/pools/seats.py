@@ -6,7 +6,7 @@ is set aside and tried again later, with one job and after a growing delay.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -50,11 +50,10 @@ class Seat:
         """Return whether its worker is there and not set aside."""
         return self.absent_since is None and now >= self.rest_until
 
-    def rest(self, now: float, failures: int) -> float:
-        """Set the worker aside; return the number of seconds."""
-        delay = growing_delay(failures, f"{self.node} {self.number}", cap=REST_CAP)
-        self.rest_until = now + delay
-        return delay
+    def rest(self, now: float, failures: int) -> None:
+        """Set the worker aside after a number of failures in a row."""
+        name = f"{self.node} {self.number}"
+        self.rest_until = now + growing_delay(failures, name, cap=REST_CAP)
 
     def succeeded(self) -> None:
         """Forget the failures of the worker."""
@@ -67,7 +66,7 @@ class Seat:
         """Note that the worker is there."""
         if node != self.node:  # a new machine has no record
             self.succeeded()
-        self.node, self.absent_since, self.rebuild_at, self.starts = node, None, None, 0
+        self.absent_since, self.rebuild_at, self.starts = None, None, 0
         self.outage = None
 
     def empty(self, now: float) -> list[JobRecord]:
@@ -82,6 +81,28 @@ class Seat:
         return jobs
 
 
+@dataclass
+class NodeRecord:
+    """The jobs of a node as evidence: whether it or they are at fault."""
+
+    proven: bool = False  # a job was done there
+    failed: set[str] = field(default_factory=set)  # keys of jobs, since one was last done
+    failures: int = 0  # likewise
+    failed_at: float = 0.0  # the last one
+    failed_after: float = 0.0  # seconds, the longest of these attempts
+
+    def note_failure(self, key: str, now: float, seconds: float) -> None:
+        """Note that a job failed."""
+        self.failed.add(key)
+        self.failures += 1
+        self.failed_at, self.failed_after = now, max(self.failed_after, seconds)
+
+    def note_success(self) -> None:
+        """Note that a job was done."""
+        self.proven, self.failures, self.failed_after = True, 0, 0.0
+        self.failed.clear()
+
+
 class Seats:
     """All seats of a stage."""
 
@@ -89,6 +110,8 @@ class Seats:
         self._policy = policy
         self._seats = [Seat(number, now, now) for number in range(workers)]
         self.any_was_ready = False
+        self._single_node = False
+        self.nodes: defaultdict[str, NodeRecord] = defaultdict(NodeRecord)
 
     def __iter__(self) -> Iterator[Seat]:
         return iter(self._seats)
@@ -102,17 +125,68 @@ class Seats:
     @property
     def single_node(self) -> bool:
         """Return whether all workers are known to share one node."""
-        first = self._seats[0].node
-        return all(seat.node == first for seat in self._seats) and first != ""
+        return self._single_node
+
+    def place(self, seat: Seat, node: str) -> None:
+        """Note where a worker is."""
+        seat.node = node
+        self._single_node = all(other.node == node for other in self._seats)
+
+    def are_others_at_work(self, seat: Seat) -> bool:
+        """Return whether another worker runs a job."""
+        return any(other.queue and other is not seat for other in self._seats)
 
     def trusted(self, now: float) -> list[Seat]:
-        """Return those that take jobs and have not failed since their last success."""
-        return [s for s in self._seats if s.takes_jobs(now) and not s.on_probation]
+        """Return those that take jobs and have not failed since their last success.
+
+        The other workers of their node have not, either, where there are several nodes.
+        """
+        return [
+            seat
+            for seat in self._seats
+            if seat.takes_jobs(now)
+            and not seat.on_probation
+            and (self._single_node or not self.nodes[seat.node].failed)
+        ]
+
+    def is_witness(self, node: str) -> bool:
+        """Return whether a failure on a node is evidence against the job, and not the node.
+
+        It is not while several jobs fail there.
+        """
+        return self._single_node or len(self.nodes[node].failed) <= 1
+
+    def is_sick(self, node: str) -> bool:
+        """Return whether job after job fails on a node, and not on all of them."""
+        limit = self._policy.max_failures_in_row
+        return not self._single_node and len(self.nodes[node].failed) >= limit
+
+    def set_aside(self, seat: Seat, now: float) -> None:
+        """Set a worker aside; if its node is sick, with all idle workers there."""
+        if not self.is_sick(seat.node):
+            seat.rest(now, seat.failures_in_row)
+            return
+        seat.rest(now, max(seat.failures_in_row, self.nodes[seat.node].failures))
+        for other in self._seats:
+            if other.node == seat.node and not other.queue:
+                other.rest_until = max(other.rest_until, seat.rest_until)
+
+    def is_probed(self, node: str, now: float) -> bool:
+        """Return whether a job is running that shows whether a sick node is well again."""
+        record = self.nodes[node]
+        return any(
+            seat.queue
+            and seat.node == node
+            and seat.since >= record.failed_at
+            and now - seat.since <= 2 * record.failed_after
+            for seat in self._seats
+        )
 
     def fit(self) -> list[Seat]:
-        """Return those that are there and do not fail job after job."""
+        """Return those that are there and do not fail job after job, nor does their node."""
         limit = self._policy.max_failures_in_row
-        return [s for s in self._seats if s.ready and s.failures_in_row < limit]
+        ready = [seat for seat in self._seats if seat.ready and seat.failures_in_row < limit]
+        return [seat for seat in ready if not self.is_sick(seat.node)]
 
     def absence_limit(self) -> float:
         """Return after how many seconds an absent worker is no longer waited for."""
@@ -123,6 +197,11 @@ class Seats:
         """Return whether a seat has been empty for so long that nothing is expected of it."""
         since = seat.absent_since
         return since is not None and now - since > self.absence_limit()
+
+    def is_expected(self, seat: Seat, now: float) -> bool:
+        """Return whether a worker is absent for now, and did not fail before."""
+        is_fit = seat.failures_in_row < self._policy.max_failures_in_row
+        return not seat.ready and is_fit and not self.absent_too_long(seat, now)
 
     def refuses(self, seat: Seat, now: float) -> bool:
         """Return whether a worker cannot be built, or its environment failed several jobs.

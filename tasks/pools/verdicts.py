@@ -11,6 +11,7 @@ training that advances from checkpoint to checkpoint is never given up.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from distill_core.errors import ClusterError, OutOfMemoryError, StorageRefused
@@ -21,6 +22,7 @@ from tasks.pools.job_queue import JobRecord
 from tasks.pools.seats import Seat, Seats
 
 EXHAUSTIVE_NODES = 5  # that failed with a job, after which no further node is tried
+CEILING = 10  # times the failures that are enough
 NODE_LOSSES = 5  # losses of whole nodes that count as much as one of a process
 OUT_OF_MEMORY_HINT = (
     "A second attempt, in a new process and split in two, did not fit either. Recover in smaller "
@@ -37,15 +39,29 @@ class Verdicts:
     Args:
         policy: the limits.
         seats: of the stage.
+        clock: returns the time.
     """
 
-    def __init__(self, policy: RetryPolicy, seats: Seats) -> None:
-        self._policy, self._seats = policy, seats
+    def __init__(self, policy: RetryPolicy, seats: Seats, clock: Callable[[], float]) -> None:
+        self._policy, self._seats, self._clock = policy, seats, clock
 
     def own_fault(self, record: JobRecord, seat: Seat) -> Failure | None:
-        """Judge a job whose own code raised, or that missed its deadline."""
-        record.own[seat.node] += 1
+        """Judge a job whose own code raised, or that missed its deadline.
+
+        On a node on which no job was done yet, the node may be the cause.
+        """
+        is_proven = self._seats.nodes[seat.node].proven or self._seats.single_node
+        (record.own if is_proven else record.unproven)[seat.node] += 1
         return self.of(record)
+
+    def prove(self, node: str, records: Iterable[JobRecord]) -> list[JobRecord]:
+        """Note that a node is well; return the jobs that failed there before."""
+        if self._seats.nodes[node].proven:
+            return []
+        failed = [record for record in records if node in record.unproven]
+        for record in failed:
+            record.own[node] += record.unproven.pop(node)
+        return failed
 
     def of(self, record: JobRecord) -> Failure | None:
         """Judge a job by the failures that are its own."""
@@ -89,38 +105,41 @@ class Verdicts:
         message = f"{record.job.shard}: its worker was lost {losses} times. The last loss: {reason}"
         return Failure(losses, ClusterError(message), "")
 
-    def outage(self, record: JobRecord, now: float, *, only_this: bool) -> Failure | None:
+    def outage(
+        self, record: JobRecord, seat: Seat, now: float, *, only_this: bool
+    ) -> Failure | None:
         """Judge a job that met an error that may pass by itself.
 
         Args:
             record: of the job.
+            seat: of its worker.
             now: the time.
             only_this: other jobs succeed, so the error may never pass.
         """
-        record.outages += 1
+        record.outages[seat.node] += 1
         record.outage_since = now if record.outage_since is None else record.outage_since
-        if not (only_this and self.waited_out(record, now)):
+        if not only_this or now - record.outage_since < self._policy.outage_seconds:
+            return None
+        if not self._is_convicted(record.outages, self._policy.max_attempts):
+            return None
+        if not self._is_tried_out(set(record.outages)):
             return None
         assert record.error is not None
-        return Failure(record.outages, record.error, record.traceback)
-
-    def waited_out(self, record: JobRecord, now: float) -> bool:
-        """Return whether a job has failed for as long as an outage may last."""
-        since = record.outage_since
-        return (
-            record.outages >= self._policy.max_attempts
-            and since is not None
-            and now - since >= self._policy.outage_seconds
-        )
+        return Failure(record.outages.total(), record.error, record.traceback)
 
     def is_exhausted(self, record: JobRecord) -> bool:
-        """Return whether enough attempts failed, if its faults of the environment are its own."""
-        if record.running is not None or not self.is_tested(record):
+        """Return whether enough attempts failed, if all its failures are its own."""
+        if record.running is not None or not self.has_failed_enough(record):
             return False
-        nodes = record.failed_on
-        if len(nodes) < EXHAUSTIVE_NODES and self.has_other_node(nodes):
-            return False
-        return record.own.total() + record.suspected.total() >= self._enough(record)
+        return self._is_tried_out(record.failed_on)
+
+    def _is_tried_out(self, nodes: set[str]) -> bool:
+        """Return whether no node is left that is worth a try."""
+        return len(nodes) >= EXHAUSTIVE_NODES or not self.has_other_node(nodes)
+
+    def has_failed_enough(self, record: JobRecord) -> bool:
+        """Return whether a job would be given up if all its failures were its own."""
+        return self.is_tested(record) and record.failures >= self._enough(record)
 
     def is_tested(self, record: JobRecord) -> bool:
         """Return whether a job has failed on two nodes, or on the only one."""
@@ -129,8 +148,7 @@ class Verdicts:
     def exhausted(self, record: JobRecord) -> Failure:
         """Return why a job is given up for which there is no worker left to try."""
         assert record.error is not None
-        attempts = record.own.total() + record.suspected.total()
-        return Failure(attempts, record.error, record.traceback)
+        return Failure(record.failures, record.error, record.traceback)
 
     def needs_another_node(self, record: JobRecord) -> bool:
         """Return whether only a failure on another node could show that a job is the cause."""
@@ -141,8 +159,11 @@ class Verdicts:
         )
 
     def has_other_node(self, nodes: set[str]) -> bool:
-        """Return whether a worker that is fit is on none of these nodes."""
-        return any(seat.node not in nodes for seat in self._seats.fit())
+        """Return whether a worker is on none of these nodes that is fit, or still expected."""
+        now = self._clock()
+        return any(seat.node not in nodes for seat in self._seats.fit()) or any(
+            seat.node not in nodes and self._seats.is_expected(seat, now) for seat in self._seats
+        )
 
     def _enough(self, record: JobRecord) -> int:
         is_final = isinstance(record.error, (*FINAL, StorageRefused))
@@ -152,7 +173,12 @@ class Verdicts:
         total = failures.total()
         if total < enough:
             return False
-        if len(failures) > 1 or self._seats.single_node:
+        if self._seats.single_node:
+            return True
+        evidence = {n: count for n, count in failures.items() if self._seats.is_witness(n)}
+        if len(evidence) > 1 and sum(evidence.values()) >= enough:
+            return True
+        if total >= CEILING * enough:  # whatever the nodes, it has to end
             return True
         alone = not self.has_other_node(set(failures))
         return alone and total >= max(enough, self._policy.max_attempts)
