@@ -3,6 +3,7 @@
 A manifest contains only the canonical part of the markers (shard, key, rows, classes, file
 hashes), so runs that made the same bytes have equal manifests, regardless of machines, times and
 retries. Shards that a stage was completed without are listed, and later stages inherit the list.
+It also records the digests of the manifests that it builds on, as they were when it was written.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Literal
 from pydantic import ConfigDict, TypeAdapter
 
 from distill_core.errors import DataError
+from distill_core.storage.digest import sha256
 from distill_core.storage.markers import Marker
 from distill_core.storage.records import BLANK, NAME, parse_json, seal
 from distill_core.storage.store import Store
@@ -50,6 +52,9 @@ class Manifest:
     # `keys.NUMERICS` when it was written: with others, the same plan has other keys. None: not
     # recorded, by an older version.
     numerics: Mapping[str, int] | None = None
+    # The `digest` of each manifest of an earlier stage that it builds on, by name. None: not
+    # recorded, by an older version.
+    built_on: Mapping[str, str] | None = None
 
     @classmethod
     def of(
@@ -59,16 +64,26 @@ class Manifest:
         missing: Iterable[str] = (),
         *,
         numerics: Mapping[str, int] | None = None,
+        built_on: Mapping[str, str] | None = None,
     ) -> Manifest:
         """Return the manifest of a stage's markers, given in plan order."""
         entries = tuple(ManifestEntry.of(marker) for marker in markers)
-        return cls(stage, entries, tuple(missing), numerics)
+        return cls(stage, entries, tuple(missing), numerics, built_on)
+
+    @property
+    def digest(self) -> str:
+        """Return the sha256 of what it lists; it does not depend on the version that wrote it."""
+        entries = [asdict(entry) for entry in self.entries]
+        tree = {"stage": self.stage, "entries": entries, "missing": self.missing}
+        return sha256(json.dumps(tree, sort_keys=True).encode())
 
     def to_json(self) -> bytes:
         """Return the manifest as JSON with its own digest, one shard per line."""
         lines = (json.dumps(asdict(entry), sort_keys=True) for entry in self.entries)
         numerics = {} if self.numerics is None else {"numerics": dict(self.numerics)}
-        facts = {"version": VERSION, "stage": self.stage, "missing": self.missing, **numerics}
+        built_on = {} if self.built_on is None else {"built_on": dict(self.built_on)}
+        facts = {"version": VERSION, "stage": self.stage, "missing": self.missing}
+        facts |= {**numerics, **built_on}
         head = json.dumps({**facts, NAME: BLANK})[:-1]
         return seal(head + ', "entries": [\n' + ",\n".join(lines) + "\n]}\n")
 
@@ -88,7 +103,7 @@ class Manifest:
         stored = parse_json(
             _STORED, data, where=where, what="a manifest", remedy=REMEDY, sealed=sealed
         )
-        return cls(stored.stage, stored.entries, stored.missing, stored.numerics)
+        return cls(stored.stage, stored.entries, stored.missing, stored.numerics, stored.built_on)
 
 
 @dataclass(frozen=True)
@@ -101,6 +116,7 @@ class _Stored:
     entries: tuple[ManifestEntry, ...]
     missing: tuple[str, ...] = ()
     numerics: dict[str, int] | None = None
+    built_on: dict[str, str] | None = None
     record_sha256: str = ""  # manifests of older versions have none
 
 

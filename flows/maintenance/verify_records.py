@@ -15,7 +15,7 @@ from tasks.gc.grammar import recognise
 from tasks.gc.recorded_plan import MANIFEST_SUFFIX
 from tasks.run import FILE as RUN
 from tasks.run import Run
-from tasks.runs.stage_status import difference, has_current_keys
+from tasks.runs.stage_status import difference, has_current_keys, is_chained
 from tasks.series import FILE as VERSION
 from tasks.series import version_of
 from tasks.stages.dataset_record import FILE as DATASET
@@ -25,6 +25,10 @@ from tasks.stages.names import StageId
 from tasks.stages.plan import JobPlan
 
 REWRITE = "Delete it: it is for people, and nothing is computed from it."
+UNCHAINED = (
+    "an earlier stage lists other files than it did when this manifest was written, so its shards "
+    "may have been made from files that were replaced"
+)
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,8 @@ def check_plan(run: Run, manifests: Mapping[StageId, Manifest]) -> Iterator[Dama
             if found != expected:
                 problem = difference(run, manifests, {name: part})
                 yield Damage(manifest_path(run.name, str(name)), problem)
+            elif not is_chained(plan, name, manifest):
+                yield Damage(manifest_path(run.name, str(name)), UNCHAINED)
 
 
 def _advisory(run: Run) -> Iterator[Damage]:

@@ -15,6 +15,7 @@ from tasks.runs.failure_records import failures
 from tasks.runs.stage_status import lacking
 from tasks.stages.inputs import Jobs
 from tasks.stages.names import StageId
+from tasks.stages.plan import JobPlan
 from tasks.stages.table import row_of
 
 WITHOUT = (
@@ -91,5 +92,6 @@ def _write_manifest(run: Run, name: StageId, jobs: Jobs, missing: tuple[str, ...
         raise DataError(
             f"{shard_store.store.uri(name.kind)}: markers vanished while the stage ran."
         )
-    manifest = Manifest.of(str(name), present, missing, numerics=NUMERICS)
+    built_on = JobPlan(run).built_on(name)
+    manifest = Manifest.of(str(name), present, missing, numerics=NUMERICS, built_on=built_on)
     save_manifest(run.store, run.name, manifest)

@@ -72,8 +72,9 @@ def stage_status(run: Run, stage: StageId, plan: JobPlan | None = None) -> Stage
     stored, done = manifests(run, stage), ShardStore(run.store, stage.kind).done()
     if stored and not all(map(has_current_keys, stored.values())):
         return _status_by_manifests(stage, stored, done)
+    plan = plan or JobPlan(run)
     try:
-        jobs = (plan or JobPlan(run)).jobs(stage)
+        jobs = plan.jobs(stage)
     except NotReady:
         return StageStatus(stage, total=None, done=0)
     every = [job for part in jobs.values() for job in part]
@@ -81,6 +82,8 @@ def stage_status(run: Run, stage: StageId, plan: JobPlan | None = None) -> Stage
     failed, agrees = failures(run, stage), _agree(run, stored, jobs, done)
     if stored and not pending and not agrees and not run.sealed:
         raise DataError(difference(run, stored, jobs))
+    # A manifest over other ones than those that exist now is written again.
+    agrees = agrees and all(is_chained(plan, name, manifest) for name, manifest in stored.items())
     missing = missing_in(stored.values())
     return StageStatus(
         stage,
@@ -102,6 +105,18 @@ def has_current_keys(manifest: Manifest) -> bool:
     """
     numerics = manifest.numerics
     return (NUMERICS_OF_OLD_MANIFESTS if numerics is None else numerics) == NUMERICS
+
+
+def is_chained(plan: JobPlan, name: StageId, manifest: Manifest) -> bool:
+    """Return whether the manifests that a manifest builds on still list what they did.
+
+    Those of older versions do not record that, and count as chained. A manifest that is gone is
+    reported by itself.
+    """
+    if manifest.built_on is None:
+        return True
+    current = plan.built_on(name)
+    return all(current.get(each, sha) == sha for each, sha in manifest.built_on.items())
 
 
 def _status_by_manifests(

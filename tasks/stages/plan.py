@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 
 from distill_core.data.index import DatasetIndex
+from distill_core.storage.manifest import load_manifest
 from tasks.run import Run
 from tasks.stages.inputs import Jobs, RunInputs
 from tasks.stages.names import StageId
@@ -33,6 +34,25 @@ class JobPlan(RunInputs):
             for manifest, part in jobs.items()
         }
 
+    def built_on(self, manifest: StageId) -> dict[str, str]:
+        """Return the digests of the manifests that a manifest builds on, by name; of those there.
+
+        Each is read once.
+        """
+        digests = {name: self._digest(name) for name in _upstream(self.run, manifest)}
+        return {str(name): digest for name, digest in digests.items() if digest is not None}
+
+    def _digest(self, name: StageId) -> str | None:
+        if name not in self._digests:
+            run = self.run
+            stored = load_manifest(run.store, run.name, str(name), sealed=run.sealed)
+            self._digests[name] = None if stored is None else stored.digest
+        return self._digests[name]
+
+    @cached_property
+    def _digests(self) -> dict[StageId, str | None]:
+        return {}
+
 
 class PlanWithIndex(JobPlan):
     """The jobs that a run would have if its dataset had another index."""
@@ -55,6 +75,21 @@ class PlanWithIndex(JobPlan):
     def test_images(self) -> int:
         """Return how many readable images its test split has."""
         return len(self._index.readable("test"))
+
+
+def _upstream(run: Run, manifest: StageId) -> tuple[StageId, ...]:
+    """Return the manifests of earlier stages that a manifest builds on.
+
+    Where a stage writes a manifest per image set, each builds on those of its own set.
+    """
+    stages, by_set = stages_of(run.config), row_of(manifest.stage).image_sets
+    before = stages[: stages.index(manifest.stage)]
+    return tuple(
+        name
+        for stage in before
+        for name in manifests_of(run, stage)
+        if not (by_set and row_of(stage).per_round) or name.image_set == manifest.image_set
+    )
 
 
 def manifests_of(run: Run, stage: StageId) -> tuple[StageId, ...]:

@@ -150,8 +150,9 @@ def contents(store: Store) -> dict[str, bytes | Manifest]:
     """Return every file; of manifests the part that does not depend on the version."""
     found: dict[str, bytes | Manifest] = {}
     for path, (_, data) in files(store).items():
-        is_manifest = path.endswith(".manifest.json")
-        found[path] = replace(Manifest.from_json(data), numerics=None) if is_manifest else data
+        found[path] = data
+        if path.endswith(".manifest.json"):
+            found[path] = replace(Manifest.from_json(data), numerics=None, built_on=None)
     return found
 
 

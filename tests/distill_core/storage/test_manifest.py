@@ -104,3 +104,25 @@ def test_an_incomplete_or_foreign_manifest_is_named(store: Store, data: bytes) -
     store.put(path, data)
     with pytest.raises(DataError, match=r"recover\.manifest\.json: \d+ bytes are not a manifest"):
         load_manifest(store, "run", "recover")
+
+
+def test_the_digest_is_that_of_the_contents_whatever_version_wrote_them() -> None:
+    plain = Manifest.of("recover", [marker(1), marker(2)])
+    newer = replace(plain, numerics={"recover": 1}, built_on={"squeeze": "0" * 64})
+    assert plain.digest == newer.digest == Manifest.from_json(newer.to_json()).digest
+    for other in (
+        Manifest.of("recover", [marker(1)]),
+        Manifest.of("recover", [marker(2), marker(1)]),
+        Manifest.of("relabel", [marker(1), marker(2)]),
+        Manifest.of("recover", [marker(1), marker(2)], missing=["c00003"]),
+    ):
+        assert other.digest != plain.digest
+
+
+def test_a_manifest_keeps_the_digests_of_those_that_it_builds_on() -> None:
+    built_on = {"squeeze": "0" * 64, "recover": "1" * 64}
+    manifest = Manifest.of("relabel", [marker(1)], built_on=built_on)
+    assert Manifest.from_json(manifest.to_json()) == manifest
+    older = Manifest.of("relabel", [marker(1)])
+    assert b"built_on" not in older.to_json()
+    assert Manifest.from_json(older.to_json()).built_on is None

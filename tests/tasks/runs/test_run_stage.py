@@ -9,12 +9,14 @@ import pytest
 
 from distill_core.storage.manifest import Manifest, load_manifest, save_manifest
 from distill_core.storage.shard_store import ShardStore
+from flows.maintenance.verify import verify_run
+from flows.maintenance.verify_records import UNCHAINED
 from tasks.execution import Execution
 from tasks.jobs import Job
 from tasks.pools.provider import PoolProvider
 from tasks.run import Run
 from tasks.runs.run_stage import run_stage
-from tasks.runs.stage_status import StageStatus
+from tasks.runs.stage_status import StageStatus, stage_status
 from tasks.stages.inputs import Jobs
 from tasks.stages.names import StageId
 from tasks.stages.plan import JobPlan
@@ -107,3 +109,43 @@ def test_a_stage_whose_plan_never_rests_is_left_without_a_manifest(
     with committing("posttrain"):
         assert not post_train(run).complete
     assert load_manifest(run.store, run.name, "posttrain") is None
+
+
+def test_a_manifest_records_those_that_it_builds_on(run: Run) -> None:
+    with committing("posttrain"):
+        assert post_train(run).complete
+    names = ("squeeze", "recover", "recover.random_real", "relabel", "relabel.random_real")
+    built_on = manifest(run, "posttrain").built_on
+    assert built_on == {name: manifest(run, name).digest for name in names}
+
+
+def replace_images(run: Run) -> None:
+    """Let the manifest of the images list another file under the same key."""
+    images = manifest(run, "recover")
+    first = images.entries[0]
+    ((suffix, size, _), *others) = first.files
+    changed = replace(first, files=((suffix, size, "0" * 64), *others))
+    save_manifest(run.store, run.name, replace(images, entries=(changed, *images.entries[1:])))
+
+
+def test_a_manifest_over_files_that_were_replaced_is_found_and_written_again(run: Run) -> None:
+    with committing("posttrain") as worker:
+        post_train(run)
+        replace_images(run)
+        assert not stage_status(run, POSTTRAIN).complete
+        damage = {each.path: each.problem for each in verify_run(run).damage}
+        assert damage[run.path("posttrain.manifest.json")] == UNCHAINED
+        worker.ran.clear()
+        assert post_train(run).complete
+    assert worker.ran == []
+    built_on = manifest(run, "posttrain").built_on
+    assert built_on is not None
+    assert built_on["recover"] == manifest(run, "recover").digest
+
+
+def test_a_manifest_of_an_older_version_is_complete_without_the_digests(run: Run) -> None:
+    with committing("posttrain"):
+        post_train(run)
+    save_manifest(run.store, run.name, replace(manifest(run, "posttrain"), built_on=None))
+    replace_images(run)
+    assert stage_status(run, POSTTRAIN).complete
