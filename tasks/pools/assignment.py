@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from tasks.pools.dispatch_state import DispatchState
 from tasks.pools.job_queue import JobRecord
@@ -17,7 +17,8 @@ class Assignment:
     """Chooses jobs for workers.
 
     Workers in good standing choose first. A worker on probation has one job at a time, and one that
-    keeps failing is fed jobs that have not failed yet, so that the two can be told apart.
+    keeps failing is fed jobs that have not failed yet, so that the two can be told apart. Jobs that
+    other drivers run come last, or are left to them.
     """
 
     def __init__(self, state: DispatchState) -> None:
@@ -34,17 +35,19 @@ class Assignment:
             return
         self._trusted = state.seats.trusted(now)
         for seat in self._trusted:
-            if not seat.queue and (record := self._take(seat, now)):
+            if not seat.queue and (record := self._take(seat, now) or self._take_held(seat, now)):
                 yield seat, record
         for seat in state.seats:
             if seat.queue or seat in self._trusted or not seat.takes_jobs(now):
                 continue
             if state.seats.is_sick(seat.node) and state.seats.is_probed(seat.node, now):
                 continue
-            if record := self._take(seat, now):
+            if record := self._take(seat, now) or self._take_held(seat, now):
                 yield seat, record
         if state.last_seconds is None or state.last_seconds > QUEUE_SECONDS:
             return
+        if state.elsewhere is not None and state.elsewhere.waits:
+            return  # another driver may begin what would wait here
         for depth in range(1, state.policy.in_flight):
             for seat in self._trusted:
                 if state.queue.due <= len(state.seats):  # near the end, none waits behind another
@@ -53,6 +56,19 @@ class Assignment:
                     yield seat, record
 
     def _take(self, seat: Seat, now: float) -> JobRecord | None:
+        state = self._state
+        suits = self._suitability(seat)
+        return state.queue.take(now, lambda record: not state.is_held(record) and suits(record))
+
+    def _take_held(self, seat: Seat, now: float) -> JobRecord | None:
+        """Take a job that another driver runs, unless it is left to it."""
+        state = self._state
+        if state.elsewhere is None or state.elsewhere.waits:
+            return None
+        return state.queue.take(now, self._suitability(seat))
+
+    def _suitability(self, seat: Seat) -> Callable[[JobRecord], bool]:
+        """Return the function that decides whether a worker may run a job now."""
         state = self._state
         others = [other for other in self._trusted if other is not seat]
         is_faulty = seat.failures_in_row >= state.policy.max_failures_in_row
@@ -73,7 +89,7 @@ class Assignment:
                 return False
             return self._suits(record, seat, others)
 
-        return state.queue.take(now, suits)
+        return suits
 
     def _suits(self, record: JobRecord, seat: Seat, others: list[Seat]) -> bool:
         """Return whether a worker may run a job that failed, or leaves it to another worker."""

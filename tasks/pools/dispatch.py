@@ -15,7 +15,7 @@ from tasks.execution import RetryPolicy
 from tasks.jobs import Job
 from tasks.observer import Observer
 from tasks.pools.assignment import Assignment
-from tasks.pools.dispatch_state import Clock, DispatchState
+from tasks.pools.dispatch_state import Clock, DispatchState, Elsewhere
 from tasks.pools.endings import Endings
 from tasks.pools.events import Pool
 from tasks.pools.failures import DispatchResult
@@ -32,6 +32,7 @@ def dispatch(
     stage: str = "jobs",
     observer: Observer | None = None,
     clock: Clock = time.monotonic,
+    elsewhere: Elsewhere | None = None,
 ) -> DispatchResult:
     """Run jobs, in the order given as far as workers allow, until each is done or given up.
 
@@ -44,13 +45,21 @@ def dispatch(
         stage: name for messages and for the observer.
         observer: receives the events of the jobs.
         clock: returns the time.
+        elsewhere: the jobs that other drivers run. Where those are left to them, it ends when
+            nothing else is to do, and returns them.
 
     Raises:
         ClusterError: there was no worker for too long, or workers were lost too often.
         DistillError: every worker refuses to work, or a service is away for too long.
     """
     state = DispatchState(
-        jobs, pool, policy or RetryPolicy(), stage=stage, observer=observer, clock=clock
+        jobs,
+        pool,
+        policy or RetryPolicy(),
+        stage=stage,
+        observer=observer,
+        clock=clock,
+        elsewhere=elsewhere,
     )
     return _Dispatcher(state).run()
 
@@ -63,7 +72,7 @@ class _Dispatcher:
 
     def run(self) -> DispatchResult:
         state = self.state
-        while state.unfinished:
+        while state.unfinished and not state.left:
             for seat, record in self.assignment.choices(state.clock()):
                 state.submit(seat, record)
             for event in state.pool.wait(self._seconds_to_wait(), self._report_progress):
@@ -71,8 +80,10 @@ class _Dispatcher:
             now = state.clock()
             self._check_starts(now)
             self._check_deadlines(now)
+            self._leave_to_others()
             self.endings.check(now)
-        return DispatchResult(tuple(state.receipts.values()), state.failed, state.losses)
+        receipts = tuple(state.receipts.values())
+        return DispatchResult(receipts, state.failed, state.losses, state.left)
 
     def _seconds_to_wait(self) -> float:
         """Return the time until something is due, at most one tick."""
@@ -124,6 +135,18 @@ class _Dispatcher:
         for seat in self.state.seats:
             if seat.queue and now - seat.since >= limit:
                 self.outcomes.overdue(seat, limit)
+
+    def _leave_to_others(self) -> None:
+        """Stop jobs that another driver began a moment earlier, where those are left to it."""
+        elsewhere = self.state.elsewhere
+        if elsewhere is None or not elsewhere.waits:
+            return
+        for seat in self.state.seats:
+            if seat.queue and elsewhere.precedes(seat.queue[0].job.shard):
+                record = self.state.vacate(seat)
+                self.state.pool.restart(seat.number)
+                if record is not None:
+                    self.state.put_back(record, "another driver began it before.")
 
     def _report_progress(self, key: str, done: int, total: int) -> None:
         """Take note of the progress of jobs that run, and pass on what is new."""

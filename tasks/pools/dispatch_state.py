@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from tasks.execution import RetryPolicy
 from tasks.jobs import Job, Receipt
@@ -18,6 +18,23 @@ from tasks.pools.verdicts import Verdicts
 Clock = Callable[[], float]  # seconds, monotonic
 
 
+class Elsewhere(Protocol):
+    """The jobs that other living drivers run, as far as is known; asked often, so answers fast."""
+
+    @property
+    def waits(self) -> bool:
+        """Return whether jobs are left to the drivers that run them; otherwise they come last."""
+        ...
+
+    def holds(self, shard: str) -> bool:
+        """Return whether another driver runs a job."""
+        ...
+
+    def precedes(self, shard: str) -> bool:
+        """Return whether another driver began a job that runs here, too, before this one did."""
+        ...
+
+
 class DispatchState:
     """The jobs, the workers and the results of a stage.
 
@@ -28,6 +45,7 @@ class DispatchState:
         stage: name for messages and for the observer.
         observer: receives the events of the jobs.
         clock: returns the time.
+        elsewhere: the jobs of other drivers; None: there are none.
     """
 
     def __init__(
@@ -39,7 +57,9 @@ class DispatchState:
         stage: str = "jobs",
         observer: Observer | None = None,
         clock: Clock = time.monotonic,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
+        self.elsewhere = elsewhere
         self.pool, self.policy, self.stage = pool, policy, stage
         self.observer, self.clock = observer, clock
         self.records = {job.key: JobRecord(job) for job in jobs}
@@ -53,6 +73,20 @@ class DispatchState:
         self.last_done: float | None = None
         self.last_seconds: float | None = None  # of a job, from its start to its result
         self.outage_since: float | None = None  # first failure in an outage, since a success
+
+    def is_held(self, record: JobRecord) -> bool:
+        """Return whether another driver runs a job."""
+        return self.elsewhere is not None and self.elsewhere.holds(record.job.shard)
+
+    @property
+    def left(self) -> tuple[Job[Any], ...]:
+        """Return the jobs that are left to other drivers; none while there is anything else."""
+        if self.elsewhere is None or not self.elsewhere.waits:
+            return ()
+        if any(seat.queue for seat in self.seats):
+            return ()
+        records = self.unfinished.values()
+        return tuple(r.job for r in records) if all(map(self.is_held, records)) else ()
 
     def submit(self, seat: Seat, record: JobRecord) -> None:
         """Append a job to the queue of a worker."""

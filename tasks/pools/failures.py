@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from distill_core.redaction import sanitised
-from tasks.jobs import Receipt
+from tasks.jobs import Job, Receipt
 from tasks.pools.faults import is_retryable
 
 
@@ -40,6 +40,7 @@ class DispatchResult:
     receipts: tuple[Receipt, ...]  # in order of arrival
     failed: dict[str, Failure]  # by shard
     losses: int = 0  # of workers, survived
+    left: tuple[Job[Any], ...] = ()  # to other drivers, which run them
 
 
 class RemoteTraceback(Exception):

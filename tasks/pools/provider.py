@@ -18,6 +18,7 @@ from tasks.jobs import Job, WorkerSpec
 from tasks.observer import Observer
 from tasks.pools import ray_watch
 from tasks.pools.dispatch import dispatch
+from tasks.pools.dispatch_state import Elsewhere
 from tasks.pools.events import Pool
 from tasks.pools.failures import DispatchResult
 from tasks.pools.local import local_pool
@@ -97,6 +98,7 @@ class PoolProvider:
         processes: int,
         stage: str,
         observer: Observer | None = None,
+        elsewhere: Elsewhere | None = None,
     ) -> DispatchResult:
         """Run jobs one after the other, each shared by the processes of a torch.distributed group.
 
@@ -112,7 +114,14 @@ class PoolProvider:
             self._pool = local_pool(spec, processes=processes, device=execution.device)
         else:
             self._pool = self._gang(spec, processes, partial(_notify, observer, stage))
-        return dispatch(jobs, self._pool, policy=execution.policy(), stage=stage, observer=observer)
+        return dispatch(
+            jobs,
+            self._pool,
+            policy=execution.policy(),
+            stage=stage,
+            observer=observer,
+            elsewhere=elsewhere,
+        )
 
     def _actors(self, spec: WorkerSpec, jobs: int, notify: Notify) -> Pool:
         environment = self._connect()

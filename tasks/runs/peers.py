@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,8 +13,9 @@ from typing import Self
 from distill_core.errors import DistillError
 from distill_core.storage.shard_store import utc_now
 from tasks.run import Run
-from tasks.runs.drivers import STALE_SECONDS, DriverRecord, read_drivers
+from tasks.runs.drivers import STALE_SECONDS, DriverRecord, parse_time, read_drivers
 from tasks.stages.names import StageId
+from tasks.stages.table import row_of
 
 READ_SECONDS = 10.0  # as often as drivers write their records
 
@@ -33,7 +34,7 @@ class Peers:
 
     A driver that stopped writing its record is dead after `STALE_SECONDS`, by the clock of this
     process, and its shards are free. Records are advisory: two drivers that begin a shard within
-    the same few seconds both run it, and one of them commits it.
+    the same few seconds both run it, until they have read of each other.
 
     Args:
         run: the run.
@@ -58,6 +59,8 @@ class Peers:
         self._clock, self._monotonic = clock, monotonic
         self._seen: dict[str, _Seen] = {}
         self._holders: dict[str, DriverRecord] = {}  # by shard
+        self._preceded: frozenset[str] = frozenset()  # shards that others began before this driver
+        self._waits = row_of(stage).trains
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._keep_reading, name="peers", daemon=True)
 
@@ -69,6 +72,19 @@ class Peers:
     def __exit__(self, *_: object) -> None:
         self._stopping.set()  # the thread may wait for a slow store; it ends by itself
 
+    @property
+    def waits(self) -> bool:
+        """Return whether shards are left to the drivers that run them, since they take hours."""
+        return self._waits
+
+    def holds(self, shard: str) -> bool:
+        """Return whether another living driver runs a shard, as far as is known."""
+        return shard in self._holders
+
+    def precedes(self, shard: str) -> bool:
+        """Return whether another living driver began a shard before this one, by their records."""
+        return shard in self._preceded
+
     def holder(self, shard: str) -> DriverRecord | None:
         """Return the living driver that runs a shard, as far as is known."""
         return self._holders.get(shard)
@@ -76,13 +92,32 @@ class Peers:
     def read(self) -> None:
         """Read the records now; while the store does not answer, the last ones count."""
         with suppress(DistillError):
-            self._holders = {
-                shard.shard: record
-                for record in read_drivers(self._run)
-                if record.id != self._own and self._is_alive(record)
-                for shard in record.running
-                if shard.stage == self._stage
-            }
+            records = read_drivers(self._run)
+            others = [r for r in records if r.id != self._own and self._is_alive(r)]
+            own = [record for record in records if record.id == self._own]
+            begun, first = self._begun(own), self._begun(others)
+            self._holders = {shard: record for shard, (_, record) in first.items()}
+            self._preceded = frozenset(
+                shard
+                for shard in begun.keys() & first.keys()
+                if self._rank(*first[shard]) < self._rank(*begun[shard])
+            )
+
+    def _begun(self, records: Iterable[DriverRecord]) -> dict[str, tuple[str, DriverRecord]]:
+        """Return who began each running shard of the stage first, and when."""
+        found: dict[str, tuple[str, DriverRecord]] = {}
+        for record in records:
+            for running in record.running:
+                if running.stage != self._stage:
+                    continue
+                entry = running.since, record
+                known = found.get(running.shard, entry)
+                found[running.shard] = min(known, entry, key=lambda each: self._rank(*each))
+        return found
+
+    @staticmethod
+    def _rank(since: str, record: DriverRecord) -> tuple[datetime, str]:
+        return parse_time(since), record.id
 
     def _is_alive(self, record: DriverRecord) -> bool:
         now, seen = self._monotonic(), self._seen.get(record.id)

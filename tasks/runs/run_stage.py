@@ -122,14 +122,14 @@ class _StagePass:
         start = secrets.randbelow(len(todo))  # several drivers share the work, not double it
         ordered = [*todo[start:], *todo[:start]]
         ordered.sort(key=lambda job: peers.holder(job.shard) is not None)
-        result = self._dispatch(ordered)
+        result = self._dispatch(ordered, peers)
         self.failed |= result.failed
         self._given_up |= {job.key for job in todo if job.shard in result.failed}
         keep_failures(self.run, self.stage, result.failed)
         for receipt in result.receipts:
             for text in receipt.notices:
                 self.observer.stage_notice(str(self.stage), f"{receipt.shard}: {text}")
-        return []
+        return list(result.left)
 
     def _await_peers(self, todo: list[Job[Any]], jobs: Jobs, peers: Peers) -> list[Job[Any]]:
         """Wait while living drivers train all that is missing; return what is missing then."""
@@ -157,21 +157,37 @@ class _StagePass:
         every = (job for part in jobs.values() for job in part)
         return list({job.key: job for job in every if job.key not in done}.values())
 
-    def _dispatch(self, jobs: list[Job[Any]]) -> DispatchResult:
+    def _dispatch(self, jobs: list[Job[Any]], peers: Peers) -> DispatchResult:
         run, execution, row, name = self.run, self.execution, row_of(self.stage), str(self.stage)
+        limits = {
+            "outage_seconds": execution.outage_seconds,
+            "job_timeout_seconds": execution.job_timeout_seconds,
+        }
         kwargs = {
             "run": run.config.model_dump_json(),
             "name": run.name,
             "store": run.store.url,
             "single_writer": run.store.single_writer,
             "device": execution.device,
-            "limits": {"job_timeout_seconds": execution.job_timeout_seconds},
+            "limits": limits,
             **row.worker_options(execution),
         }
         spec, processes = WorkerSpec(row.worker, kwargs), row.processes(run.config)
         if processes > 1:
             return self.pools.gang(
-                spec, jobs, processes=processes, stage=name, observer=self.observer
+                spec,
+                jobs,
+                processes=processes,
+                stage=name,
+                observer=self.observer,
+                elsewhere=peers,
             )
         pool = self.pools.pool(spec, jobs=len(jobs), stage=name, observer=self.observer)
-        return dispatch(jobs, pool, policy=execution.policy(), stage=name, observer=self.observer)
+        return dispatch(
+            jobs,
+            pool,
+            policy=execution.policy(),
+            stage=name,
+            observer=self.observer,
+            elsewhere=peers,
+        )

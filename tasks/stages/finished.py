@@ -1,8 +1,8 @@
 """Finished shards of a worker, whose bytes are kept until the store has taken them.
 
-While the store is away, a worker waits and commits again; it does not give the job back, because
-another worker would compute the shard anew. If it has to give up, it keeps the bytes of its last
-shards and commits them before its next job.
+While the store is away, a worker waits and commits again: another worker would compute the shard
+anew. If it has to give the job back, it keeps the bytes of its last shards and commits them before
+its next job.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from distill_core.storage.shard_store import ShardStore, new_token
 from tasks.jobs import Receipt
 
 KEPT = 2  # shards; a worker has as many jobs at a time
+# After that, the job goes back to the dispatcher, which gives it to this worker again: the driver
+# reports that it waits. A gang waits to the end of the outage, because its processes end with it.
+ALONE_SECONDS = 300.0
 BEFORE_DEADLINE = 0.8  # share of the time for a job; what remains is for the last attempt
 
 
@@ -29,12 +32,17 @@ class WaitLimits:
     outage_seconds: float = OUTAGE_SECONDS
     job_timeout_seconds: float | None = None  # the dispatcher then kills the worker
 
-    def patience(self, elapsed: float) -> Patience:
-        """Return the patience at the end of a job that has taken so many seconds."""
-        if self.job_timeout_seconds is None:
-            return Patience(self.outage_seconds)
-        left = BEFORE_DEADLINE * self.job_timeout_seconds - elapsed
-        return Patience(max(0.0, min(self.outage_seconds, left)))
+    def patience(self, elapsed: float, *, gang: bool = False) -> Patience:
+        """Return the patience at the end of a job.
+
+        Args:
+            elapsed: seconds that it has taken so far.
+            gang: whether several processes share it.
+        """
+        seconds = self.outage_seconds if gang else min(self.outage_seconds, ALONE_SECONDS)
+        if self.job_timeout_seconds is not None:
+            seconds = min(seconds, BEFORE_DEADLINE * self.job_timeout_seconds - elapsed)
+        return Patience(max(0.0, seconds))
 
 
 @dataclass(frozen=True)

@@ -103,11 +103,14 @@ class WorkerContext:
             since: when the job started, by `time.perf_counter`.
             facts: see `ShardFacts`.
         """
+        from distill_core.training.distributed import DistributedContext
+
         seconds = time.perf_counter() - since
         finished = FinishedShard(
             job.key, job.shard, files, ShardFacts(seconds=seconds, device=self.device, **facts)
         )
-        committed = self._finished.commit(finished, self._limits.patience(seconds))
+        gang = DistributedContext.current().size > 1
+        committed = self._finished.commit(finished, self._limits.patience(seconds, gang=gang))
         return replace(committed, notices=tuple(self.notices[-NOTICES:]))
 
     def teacher(self, number: int = 0) -> FrozenTeacher:

@@ -126,6 +126,27 @@ def test_while_the_store_is_away_the_last_records_count(
     assert known.holder("teacher")
 
 
+def test_of_two_drivers_that_run_a_shard_both_know_the_same_first_one(
+    run: Run, clocks: Clocks
+) -> None:
+    first = driver(run, clocks.utc, "teacher", stage="squeeze")
+    clocks.seconds += 2
+    second = driver(run, clocks.utc, "teacher", "student", stage="squeeze")
+    known = [peers(run, clocks, each.id) for each in (first, second)]
+    for each in known:
+        each.read()
+    assert [each.precedes("teacher") for each in known] == [False, True]
+    assert [each.precedes("student") for each in known] == [False, False]
+
+
+def test_two_drivers_that_begin_at_once_agree(run: Run, clocks: Clocks) -> None:
+    both = [driver(run, clocks.utc, "teacher", stage="squeeze") for _ in range(2)]
+    known = [peers(run, clocks, each.id) for each in both]
+    for each in known:
+        each.read()
+    assert sorted(each.precedes("teacher") for each in known) == [False, True]
+
+
 @pytest.fixture
 def untrained(run: Run) -> Run:
     """Return the run without its teacher."""

@@ -15,7 +15,7 @@ from distill_core.storage.patience import Patience
 from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.store import Store
 from tasks.jobs import Job, Receipt
-from tasks.stages.finished import KEPT, FinishedShard, FinishedShards, WaitLimits
+from tasks.stages.finished import ALONE_SECONDS, KEPT, FinishedShard, FinishedShards, WaitLimits
 from tasks.stages.worker import WorkerContext
 from tests.support.fabricate import finished_run
 
@@ -156,19 +156,21 @@ def test_a_commit_whose_reply_was_lost_is_not_undone_by_the_next_attempt(
 
 
 @pytest.mark.parametrize(
-    ("limits", "elapsed", "seconds"),
+    ("limits", "elapsed", "gang", "seconds"),
     [
-        (WaitLimits(), 50_000, 1800),
-        (WaitLimits(outage_seconds=60), 50_000, 60),
-        (WaitLimits(1800, job_timeout_seconds=100_000), 50_000, 1800),
-        (WaitLimits(1800, job_timeout_seconds=1000), 500, 300),
-        (WaitLimits(1800, job_timeout_seconds=1000), 900, 0),
+        (WaitLimits(), 50_000, True, 1800),
+        (WaitLimits(), 50_000, False, ALONE_SECONDS),
+        (WaitLimits(outage_seconds=60), 50_000, False, 60),
+        (WaitLimits(1800, job_timeout_seconds=100_000), 50_000, True, 1800),
+        (WaitLimits(1800, job_timeout_seconds=1000), 600, False, 200),
+        (WaitLimits(1800, job_timeout_seconds=1000), 500, True, 300),
+        (WaitLimits(1800, job_timeout_seconds=1000), 900, True, 0),
     ],
 )
 def test_a_worker_does_not_wait_until_its_job_is_killed(
-    limits: WaitLimits, elapsed: float, seconds: float
+    limits: WaitLimits, elapsed: float, gang: bool, seconds: float
 ) -> None:
-    assert limits.patience(elapsed).seconds == seconds
+    assert limits.patience(elapsed, gang=gang).seconds == seconds
 
 
 class Slow:
