@@ -23,6 +23,7 @@ from tasks.stages.names import StageId
 from tasks.stages.plan import manifests_of
 from tasks.stages.table import sharded_kinds
 from tests.support.pipeline import TINY, execute, manifest, same_teacher, tiny_run
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -115,3 +116,47 @@ def test_the_shards_of_a_killed_driver_are_orphaned_until_another_makes_them(
     assert list(a_minute_later.orphaned) == [claim.shard for claim in seen.running]
     execute(run, "recover")
     assert recover_now(run, timedelta(seconds=61)).orphaned == ()
+
+
+TRAINING = (
+    "squeeze.training.epochs=8",
+    "posttrain.sets=[distilled]",
+)  # longer than a driver starts
+
+
+@pytest.fixture
+def training(tmp_path: Path) -> Run:
+    """Return a run whose teacher trains for a while."""
+    run = tiny_run(tmp_path, *TRAINING)
+    execute(run, "ingest")
+    return run
+
+
+def in_squeeze(run: Run) -> tuple[str, ...]:
+    """Return the drivers that train the teacher, by their records."""
+    return tuple(
+        record.id
+        for record in read_drivers(run)
+        if any(shard.stage == "squeeze" for shard in record.running)
+    )
+
+
+def starts_of(run: Run) -> Counter[str]:
+    """Return how often a worker began the teacher, by driver."""
+    starts: Counter[str] = Counter()
+    for name in run.store.names(run.path("events")):
+        lines = run.store.read(run.path("events", name)).decode().splitlines()
+        begun = [event for event in map(json.loads, lines) if event["event"] == "job_started"]
+        starts[name.partition("-")[0]] += sum(event["stage"] == "squeeze" for event in begun)
+    return +starts
+
+
+def test_a_driver_started_during_a_squeeze_leaves_the_training_to_the_first(training: Run) -> None:
+    first = start("resume", training.name, "--store", training.store.url)
+    (holder,) = wait_until(lambda: in_squeeze(training), "the first driver to train")
+    second = start("resume", training.name, "--store", training.store.url)
+    assert [each.wait(timeout=WAIT_SECONDS) for each in (first, second)] == [0, 0]
+    assert run_status(training).complete
+    assert starts_of(training) == {holder: 1}
+    left = training.store.folders("squeeze/checkpoints")
+    assert not any(training.store.names(f"squeeze/checkpoints/{folder}") for folder in left)
