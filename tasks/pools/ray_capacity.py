@@ -16,6 +16,7 @@ from distill_core.errors import ConfigError
 
 POLL_SECONDS = 1.0  # between two looks at the nodes
 PROBE_SECONDS = 1.0  # in which a node that is alive accepts a connection
+ID_DIGITS = 8  # of the id of a node, in its name
 Sleep = Callable[[float], None]  # seconds
 
 
@@ -83,8 +84,7 @@ def node_name() -> str:
 
     A machine that comes back has its address, but another id.
     """
-    context = ray.get_runtime_context()
-    return f"{ray.util.get_node_ip_address()}/{context.get_node_id()}"
+    return _name(ray.util.get_node_ip_address(), ray.get_runtime_context().get_node_id())
 
 
 def is_gone(name: str) -> bool:
@@ -96,8 +96,8 @@ def is_gone(name: str) -> bool:
     Args:
         name: of `node_name`.
     """
-    node = next((n for n in ray.nodes() if name.endswith(f"/{n['NodeID']}") and n["Alive"]), None)
-    if node is None:
+    alive = {_name(n["NodeManagerAddress"], n["NodeID"]): n for n in ray.nodes() if n["Alive"]}
+    if (node := alive.get(name)) is None:
         return True
     if ray.util.client.ray.is_connected():
         return False
@@ -131,6 +131,10 @@ def describe() -> str:
         f"{total['CPU']:g} CPUs and {total['GPU']:g} GPUs on {nodes} node{'s' * (nodes != 1)} "
         f"({free['CPU']:g} and {free['GPU']:g} free)"
     )
+
+
+def _name(address: str, node: str) -> str:
+    return f"{address}/{node[:ID_DIGITS]}"
 
 
 def _nodes() -> list[Mapping[str, float]]:

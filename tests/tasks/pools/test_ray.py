@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import ray
 
-from distill_core.errors import ClusterError, ConfigError
+from distill_core.errors import ClusterError, ConfigError, StorageError
 from distill_core.machine_share import WORKERS
 from tasks.execution import Execution, RetryPolicy
 from tasks.jobs import Job, WorkerSpec
 from tasks.pools import ray_capacity
 from tasks.pools.dispatch import dispatch
-from tasks.pools.events import Broken, Ready
+from tasks.pools.events import Broken, Event, OnProgress, Ready
 from tasks.pools.failures import DispatchResult
 from tasks.pools.forwarding import forwarded
 from tasks.pools.provider import PoolProvider
@@ -102,6 +102,24 @@ def test_a_job_that_always_kills_its_actor_is_given_up() -> None:
     assert len(result.receipts) == 4
 
 
+def test_two_answers_of_one_actor_at_once_are_both_heard() -> None:
+    class Late:
+        """A pool that looks for answers only when both are there."""
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(pool, name)
+
+        def wait(self, seconds: float, on_progress: OnProgress) -> Sequence[Event]:
+            ray.wait(list(pool._refs), num_returns=len(pool._refs), timeout=20)
+            return pool.wait(seconds, on_progress)
+
+    jobs = [Job("kf", "full", {"error": "OutOfMemoryError", "split": 1}), *make_jobs(5)]
+    with actors(WorkerSpec(FAKE), workers=1) as pool:
+        result = dispatch(jobs, Late())  # type: ignore[arg-type]
+    assert len(result.receipts) == 6
+    assert not result.failed
+
+
 def test_an_event_names_the_node_also_of_a_worker_that_cannot_be_built() -> None:
     node = ray_capacity.node_name()
     for spec, kind in ((WorkerSpec(FAKE), Ready), (WorkerSpec(FAKE, {"broken": "x"}), Broken)):
@@ -140,8 +158,8 @@ def test_a_worker_that_cannot_be_built_raises_its_own_error() -> None:
 
 def test_a_worker_that_cannot_reach_storage_fails_the_stage() -> None:
     spec = WorkerSpec(FAKE, {"broken": "StorageError"})
-    policy = RetryPolicy(losses_per_worker=1)
-    with actors(spec) as pool, pytest.raises(ClusterError, match="cannot be built"):
+    policy = RetryPolicy(outage_seconds=2)
+    with actors(spec) as pool, pytest.raises(StorageError, match="cannot be built"):
         dispatch(make_jobs(3), pool, policy=policy)
 
 
