@@ -74,13 +74,6 @@ DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Make the checks, print the shards that would run, exit.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-FailedOnly = Annotated[
-    bool, typer.Option("--failed-only", help="Run only the shards that failed before.")
-]
-ShardList = Annotated[
-    str | None,
-    typer.Option("--shards", metavar="LIST", help="Run only these class shards, e.g. 3,17-20."),
-]
 
 
 @dataclass(frozen=True)

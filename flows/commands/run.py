@@ -15,17 +15,16 @@ from flows.commands.options import (
     AsJson,
     ConfigOptions,
     DryRun,
-    FailedOnly,
     NewName,
     Overrides,
     PlacementOptions,
     Preset,
     RunName,
     SeriesOptions,
-    ShardList,
     StoreUrl,
     grouped,
 )
+from flows.commands.selected import SelectionOptions
 
 if TYPE_CHECKING:
     from distill_core.config.schema import RunConfig
@@ -66,20 +65,22 @@ def run(
 def resume(
     run: RunName,
     placement: PlacementOptions,
+    selected: SelectionOptions,
     store: StoreUrl = DEFAULT_STORE,
-    failed_only: FailedOnly = False,
-    shards: ShardList = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compute the missing shards of a run, e.g. `distill resume RUN --failed-only`."""
+    """Compute the missing shards of a run, e.g. `distill resume RUN --failed-only`.
+
+    With --shards, stages that come after the selected shards are not started.
+    """
     from distill_core.storage.store import Store
-    from flows.runs import preflight, shard_selection
+    from flows.runs import preflight
     from tasks.run import open_run
 
     execution, opened = placement.execution(store), open_run(Store(store), run)
     preflight.check(opened, execution)
-    selection = shard_selection.selection(opened, failed_only=failed_only, shards=shards)
+    selection = selected.selection(opened)
     if dry_run:
         allowed = execution.allow_missing
         show_intents(opened, selection, allow_missing=allowed, as_json=as_json)

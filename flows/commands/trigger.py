@@ -14,17 +14,16 @@ from flows.commands.options import (
     DEFAULT_STORE,
     AsJson,
     DeployedStore,
-    FailedOnly,
     Group,
     NewName,
     Overrides,
     PlacementOptions,
     Set,
-    ShardList,
     StoreUrl,
     checked,
     grouped,
 )
+from flows.commands.selected import AndLater, FailedOnly, ShardList
 
 if TYPE_CHECKING:
     from flows.orchestration.parameters import Parameters
@@ -62,6 +61,7 @@ class RequestOptions:
     ] = None
     name: NewName = None
     shards: ShardList = None
+    and_later: AndLater = False
     failed_only: FailedOnly = False
 
     def request(self) -> Request:
@@ -71,10 +71,9 @@ class RequestOptions:
             ConfigError: options that exclude each other, an unknown preset or key, a value out of
                 range, or wrong shard numbers.
         """
-        from flows.runs.shard_selection import parse_numbers
+        from flows.runs.shard_selection import check_numbers
 
-        if self.shards is not None:
-            parse_numbers(self.shards)
+        check_numbers(self.shards, and_later=self.and_later)
         if (self.preset is None) == (self.resume is None):
             raise ConfigError("trigger: expected either a preset or --resume RUN, and not both.")
         if self.preset is None:
@@ -91,7 +90,7 @@ class RequestOptions:
             )
         changes = [*(self.overrides or []), *(self.set_ or [])]
         config, local = with_absolute_paths(resolved(preset, changes))
-        parameters = {**of_config(config), "run": self.name, "shards": self.shards}
+        parameters = {**of_config(config), "run": self.name, **self._selected()}
         return Request("distill", self.name or default_name(config), parameters, local)
 
     def _resumed(self, run: str) -> Request:
@@ -100,8 +99,11 @@ class RequestOptions:
                 f"--resume {self.resume}: the config and the name of a run cannot be changed. "
                 "Leave out KEY=VALUE, --set and --name."
             )
-        parameters = {"run": run, "failed_only": self.failed_only, "shards": self.shards}
+        parameters = {"run": run, "failed_only": self.failed_only, **self._selected()}
         return Request("resume", run, parameters, {})
+
+    def _selected(self) -> Parameters:
+        return {"shards": self.shards, "and_later": self.and_later}
 
 
 @grouped

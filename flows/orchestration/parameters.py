@@ -19,7 +19,7 @@ from distill_core.errors import ConfigError
 from distill_core.naming import addresses, names
 from distill_core.storage.store import Store
 from flows.runs.pipeline import execution_of
-from flows.runs.shard_selection import parse_numbers
+from flows.runs.shard_selection import check_numbers
 from tasks.execution import Execution, Placement
 
 if TYPE_CHECKING:
@@ -52,7 +52,9 @@ def resolved(
     return config
 
 
-def placed(store: str, placement: Placement, *, shards: str | None = None) -> Execution:
+def placed(
+    store: str, placement: Placement, *, shards: str | None = None, and_later: bool = False
+) -> Execution:
     """Return where and how jobs run.
 
     Raises:
@@ -63,8 +65,7 @@ def placed(store: str, placement: Placement, *, shards: str | None = None) -> Ex
             f"store = {store!r}: a relative folder would lie in the temporary folder of the flow "
             "run. Use an absolute folder, or s3://bucket/prefix."
         )
-    if shards is not None:
-        parse_numbers(shards)
+    check_numbers(shards, and_later=and_later)
     return execution_of({**placement.model_dump(), "store": store})
 
 

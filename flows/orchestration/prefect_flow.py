@@ -99,7 +99,7 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-# Eight parameters, not grouped: Prefect derives the form of a deployment from them.
+# Nine parameters, not grouped: Prefect derives the form of a deployment from them.
 @flow(**SETTINGS)
 def distill(  # noqa: PLR0913
     *,
@@ -108,6 +108,7 @@ def distill(  # noqa: PLR0913
     store: StoreAddress,
     run: Name | None = None,
     shards: ShardList | None = None,
+    and_later: bool = False,
     execution: Placement = Placement(),
     config: RunConfig | None = None,
     only: dict[str, list[str]] | None = None,
@@ -120,14 +121,15 @@ def distill(  # noqa: PLR0913
         store: absolute folder or s3://bucket/prefix; credentials come from the environment.
         run: name of the run; by default the preset and the config's fingerprint.
         shards: run only these class shards, by number: `3,17-20`.
+        and_later: after these shards, go on with the stages that come later.
         execution: where and how jobs run.
         config: a whole config, as `distill show PRESET` prints it; replaces preset and overrides.
         only: names of the shards to run, by stage; set by `distill resume`.
     """
     resolved = parameters.resolved(preset, overrides, config)
-    placed = parameters.placed(store, execution, shards=shards)
+    placed = parameters.placed(store, execution, shards=shards, and_later=and_later)
     registered = pipeline.prepare(resolved, placed, name=run)
-    run_stages(registered, placed, only, shards=shards)
+    run_stages(registered, placed, only, shards=shards, and_later=and_later)
 
 
 @flow(**SETTINGS)
@@ -136,6 +138,7 @@ def resume(
     run: Name,
     store: StoreAddress,
     shards: ShardList | None = None,
+    and_later: bool = False,
     failed_only: bool = False,
     execution: Placement = Placement(),
 ) -> None:
@@ -145,13 +148,16 @@ def resume(
         run: name of a run in the store.
         store: absolute folder or s3://bucket/prefix; credentials come from the environment.
         shards: run only these class shards, by number: `3,17-20`.
+        and_later: after these shards, go on with the stages that come later.
         failed_only: run only the shards that used up their attempts.
         execution: where and how jobs run.
     """
-    placed = parameters.placed(store, execution, shards=shards)
+    placed = parameters.placed(store, execution, shards=shards, and_later=and_later)
     opened = open_run(Store(store), run)
     preflight.check(opened, placed)
-    selection = shard_selection.selection(opened, failed_only=failed_only, shards=shards)
+    selection = shard_selection.selection(
+        opened, failed_only=failed_only, shards=shards, and_later=and_later
+    )
     run_stages(opened, placed, selection)
 
 
@@ -204,6 +210,7 @@ def run_stages(
     selection: ShardSelection | None = None,
     *,
     shards: str | None = None,
+    and_later: bool = False,
 ) -> status.RunStatus:
     """Run every stage as a task of the current flow run.
 
@@ -212,6 +219,7 @@ def run_stages(
         execution: where and how jobs run.
         selection: shards to run by stage.
         shards: class shards by number, which have names only once the dataset is ingested.
+        and_later: go on with the stages that come after those shards.
 
     Raises:
         RunIncomplete: no shards were selected, and some are missing at the end.
@@ -221,7 +229,7 @@ def run_stages(
         first, *others = stages_of(run.config)
         task_of(first)(work, first)
         if shards is not None:
-            work.narrow(shard_selection.by_number(run, shards))
+            work.narrow(shard_selection.by_number(run, shards, and_later=and_later))
         for stage in others:
             task_of(stage)(work, stage)
         report(work)

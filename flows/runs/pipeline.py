@@ -33,6 +33,7 @@ from tasks.pools.provider import PoolProvider
 from tasks.run import Run, create_run, planned_run
 from tasks.runs.heartbeat import Heartbeat
 from tasks.runs.run_stage import run_stage
+from tasks.runs.stage_status import stage_status
 from tasks.stages.inputs import dataset_of
 from tasks.stages.names import StageId
 from tasks.stages.table import stages_of
@@ -62,6 +63,9 @@ class Work:
         if self.stopped:
             return
         shards = self._selection.get(str(stage))
+        if shards is not None and not shards:
+            self._end_before(stage)
+            return
         status = run_stage(
             self.run,
             stage,
@@ -72,6 +76,17 @@ class Work:
             driver=self._driver,
         )
         self.stopped = not status.nothing_to_do(self._execution.allow_missing)
+
+    def _end_before(self, stage: StageId) -> None:
+        """End the pass at a stage of which no shard is selected, if it has any to run."""
+        if stage_status(self.run, stage).nothing_to_do(self._execution.allow_missing):
+            return
+        self.stopped = True
+        self._observer.stage_notice(
+            str(stage),
+            "not started, because the selected shards belong to earlier stages. Run `distill "
+            f"resume {self.run.name}` for everything that is left, or add --and-later.",
+        )
 
     def narrow(self, selection: ShardSelection) -> None:
         """Run only the shards that this selection allows as well."""

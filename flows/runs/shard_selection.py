@@ -17,7 +17,8 @@ from tasks.stages.names import StageId
 from tasks.stages.plan import JobPlan
 from tasks.stages.table import row_of, stages_of
 
-# The shards to run by stage; a stage that is not named runs whole.
+# The shards to run by stage. A stage that is not named runs whole, and the pass ends at a stage
+# that is named without shards.
 ShardSelection = Mapping[str, Sequence[str]]
 DIGITS = 12  # of the number of a shard
 
@@ -40,19 +41,25 @@ class Intent:
         return [f"{self.stage}: {self.count} of {self.total}", *(f"  {s}" for s in self.shards)]
 
 
-def selection(run: Run, *, failed_only: bool, shards: str | None) -> ShardSelection:
+def selection(
+    run: Run, *, failed_only: bool, shards: str | None, and_later: bool = False
+) -> ShardSelection:
     """Return the shards that a resume may run; neither option: all that are missing.
 
     Args:
         run: a registered run.
         failed_only: only shards that failed.
         shards: only class shards with these numbers, e.g. ``3,17-20``.
+        and_later: go on with the stages that come after those shards.
 
     Raises:
         ConfigError: no shard has failed, or wrong shard numbers.
     """
+    check_numbers(shards, and_later=and_later)
     failed = failed_only_of(run_status(run)) if failed_only else {}
-    return failed if shards is None else narrowed(failed, by_number(run, shards))
+    if shards is None:
+        return failed
+    return narrowed(failed, by_number(run, shards, and_later=and_later))
 
 
 def failed_only_of(status: RunStatus) -> ShardSelection:
@@ -71,7 +78,7 @@ def failed_only_of(status: RunStatus) -> ShardSelection:
     return {str(stage.stage): sorted(stage.failed)}
 
 
-def by_number(run: Run, text: str) -> ShardSelection:
+def by_number(run: Run, text: str, *, and_later: bool = False) -> ShardSelection:
     """Narrow recover and relabel to class shards named by their numbers in the plan.
 
     Rounds before that of the first shard run whole, because its images need their student.
@@ -79,6 +86,8 @@ def by_number(run: Run, text: str) -> ShardSelection:
     Args:
         run: its dataset must be ingested, because the classes decide the plan.
         text: e.g. ``3,17-20``.
+        and_later: go on with the stages that come after those shards, which run whole. Otherwise
+            the pass ends there.
 
     Raises:
         ConfigError: not of that form, or no such shard.
@@ -92,16 +101,24 @@ def by_number(run: Run, text: str) -> ShardSelection:
         )
     numbers = _expanded(ranges)
     names = [shard_name(images, shards[n]) for n in numbers for images in run.config.image_sets]
-    first = min(plan.round_of(shards[number]) for number in numbers)
-    selection: dict[str, list[str]] = {}
+    rounds = [plan.round_of(shards[number]) for number in numbers]
+    selection: dict[StageId, list[str]] = {}
     for stage in stages_of(run.config):
-        if stage.last_round(run.config) < first:
+        if stage.last_round(run.config) < min(rounds):
             continue
         if stage.kind == "recover":
-            selection[str(stage)] = names
+            selection[stage] = names
         elif stage.kind == "relabel" and stage_status(run, _images_of(stage)).has_manifest:
-            selection[str(stage)] = _label_shards(run, stage, names)
-    return selection
+            selection[stage] = _label_shards(run, stage, names)
+    later = [] if and_later else _later(run, [*selection], max(rounds))
+    return {str(stage): part for stage, part in selection.items()} | dict.fromkeys(later, ())
+
+
+def _later(run: Run, named: Sequence[StageId], last_round: int) -> list[str]:
+    """Return the stages after those that make the shards of some rounds, the last one included."""
+    stages = stages_of(run.config)
+    makers = [stage for stage in named if stage.last_round(run.config) <= last_round]
+    return [str(stage) for stage in stages[max(map(stages.index, makers)) + 1 :]]
 
 
 def narrowed(first: ShardSelection, second: ShardSelection) -> ShardSelection:
@@ -111,6 +128,18 @@ def narrowed(first: ShardSelection, second: ShardSelection) -> ShardSelection:
         for stage in first.keys() & second.keys()
     }
     return {**first, **second, **both}
+
+
+def check_numbers(shards: str | None, *, and_later: bool) -> None:
+    """Refuse shard numbers that are none, and `and_later` without them.
+
+    Raises:
+        ConfigError: names the option.
+    """
+    if shards is not None:
+        parse_numbers(shards)
+    elif and_later:
+        raise ConfigError("--and-later: goes with --shards only; other passes run all stages.")
 
 
 def parse_numbers(text: str) -> tuple[range, ...]:
@@ -151,6 +180,7 @@ def intents(
         _intent(run, stage, selection.get(str(stage.stage)))
         for stage in status.stages
         if not stage.complete
+        and selection.get(str(stage.stage)) != ()
         and (str(stage.stage) in selection or not stage.nothing_to_do(allow_missing))
     ]
 

@@ -141,9 +141,17 @@ def test_planned_counts_equal_the_results_and_every_file_verifies(whole: Run) ->
 
 def test_shard_numbers_select_only_the_stages_that_have_such_shards(whole: Run) -> None:
     only = shard_selection.by_number(whole, "3")
-    assert set(only) == {"recover", "relabel"}
+    assert {stage for stage, shards in only.items() if shards} == {"recover", "relabel"}
+    assert set(only) == {"recover", "relabel", "posttrain", "validate"}
     assert only["recover"] == ["c00000-00009_i003-003", "c00000-00009_i003-003_random_real"]
-    assert set(shard_selection.by_number(whole, "0")) >= {"recover-1", "relabel-1", "recover"}
+    only = shard_selection.by_number(whole, "0")
+    assert only["recover-1"] == ["c00000-00009_i000-000", "c00000-00009_i000-000_random_real"]
+    stages = [str(stage) for stage in stages_of(whole.config)]
+    after = stages[stages.index("relabel-1") + 1 :]
+    assert {stage for stage, shards in only.items() if not shards} == {*after}
+    with_later = shard_selection.by_number(whole, "0", and_later=True)
+    assert set(with_later) >= {"recover-1", "relabel-1", "recover"}
+    assert all(with_later.values())
 
 
 def test_the_report_shows_the_accuracy_of_the_students_between_rounds(whole: Run) -> None:

@@ -35,6 +35,7 @@ def test_a_schedule_is_named_after_its_preset(preset: str, name: str) -> None:
         ("trigger digits-demo data.path=s3://key:hush@bucket", "credentials"),
         ("trigger digits-demo --num-gpus 0.3", "num_gpus"),
         ("trigger digits-demo --failed-only", "goes with --resume"),
+        ("trigger --resume run --and-later", "goes with --shards only"),
         ("trigger digits-demo --resume run", "not both"),
         ("trigger --resume run --set ipc=1", "cannot be changed"),
         ("trigger", "expected either a preset"),
