@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from distill_core.config.recovery import RecoverConfig
 from distill_core.config.schema import RunConfig
+from distill_core.environment import set_backend_flags
 from distill_core.errors import ClusterError
 from tasks.execution import Execution
 from tasks.jobs import Job, Receipt, WorkerSpec
@@ -62,6 +63,7 @@ class CalibrationWorker:
         import torch
 
         torch.set_num_threads(self._config.threads)
+        set_backend_flags()
         teacher, batch = self._teacher(), self._batch()
         rates = {"recover": self._recover(teacher, batch), "relabel": self._relabel(teacher, batch)}
         return Receipt(job.key, job.shard, summary=rates)

@@ -94,7 +94,7 @@ def select_key(
         wnids: the classes, in order.
         teacher: sha256 of the weights of the teacher that ranks the images.
         student: sha256 of the weights of the previous rounds' student; None in the first round.
-        before: key of the selection of the previous round.
+        before: content of the selection of the previous round.
         start: ipc_index at which the round begins; with that of the previous round, it gives the
             number of images that are used up.
         fingerprints: content fingerprint by wnid.
@@ -116,11 +116,9 @@ class RecoverReads:
     """The results of earlier stages that an image shard is made from."""
 
     teachers: Sequence[str]  # sha256 of the teachers' weights
-    statistics: Sequence[str] = ()  # keys of the class statistics of its classes, by teacher
-    every: Sequence[
-        str
-    ] = ()  # keys of those of all blocks, for terms that compare with all classes
-    selection: str | None = None  # key of the selection of real images it starts from
+    statistics: Sequence[str] = ()  # contents of the statistics of its classes, by teacher
+    every: Sequence[str] = ()  # those of all blocks, for terms that compare with all classes
+    selection: str | None = None  # content of the selection of real images it starts from
     student: str | None = None  # sha256 of the weights of the student that a term evaluates
 
 
@@ -138,7 +136,7 @@ def recover_key(
         run: the resolved run.
         images: the set that the shard belongs to.
         shard: its groups and grids name every (class id, wnid, ipc_index).
-        reads: keys and digests of the results it is made from.
+        reads: contents of the results it is made from.
         fingerprints: content fingerprint by wnid; used only if the start is a real image.
     """
     config = run.recover_for(images)

@@ -34,7 +34,7 @@ def relabel_key(
     Args:
         run: the resolved run.
         scheme: the values that are stored, with `auto` resolved.
-        images: key of the image shard it labels.
+        images: content of the image shard it labels.
         teachers: sha256 of the teachers' weights.
         views: the view ids it covers.
     """
@@ -63,8 +63,8 @@ class TrainingSet:
     """The shards that a student is trained on."""
 
     name: SetName
-    images: Sequence[str]  # keys of the image shards
-    labels: Sequence[str]  # keys of the label shards; empty for hard or online labels
+    images: Sequence[str]  # contents of the image shards
+    labels: Sequence[str]  # contents of the label shards; empty for hard or online labels
     teachers: Sequence[str]  # sha256 of the teachers' weights
     missing: Sequence[str] = ()  # names of the shards that the set lacks; its result names them
 
@@ -105,12 +105,14 @@ def posttrain_key(
     return key_of(run, "posttrain", parts)
 
 
-def validate_key(run: RunConfig, *, student: str, rows: range) -> str:
+def validate_key(run: RunConfig, *, student: str, weights: str | None, rows: range) -> str:
     """Return the key of the final evaluation of one student on one block of test images.
 
     Args:
         run: the resolved run.
         student: key of the trained student, which includes the test split's content.
+        weights: content of its weights; None for a student of an older version.
         rows: the block, among the readable images of the test split.
     """
-    return key_of(run, "validate", {"student": student, "rows": [rows.start, rows.stop]})
+    parts = {"student": student, "rows": [rows.start, rows.stop]}
+    return key_of(run, "validate", parts if weights is None else parts | {"weights": weights})

@@ -14,7 +14,7 @@ from threading import Lock
 
 import numpy as np
 
-from distill_core.errors import DataError
+from distill_core.errors import DataError, ShardError
 from distill_core.labels.views import LabelView
 from distill_core.storage.label_rows import Affine
 from distill_core.storage.label_shards import LabelRows, decode_labels
@@ -33,13 +33,18 @@ PER_IMAGE = (
 
 
 def view_reader(
-    open_file: Callable[[int], RowGroupFile], *, views_per_shard: int, in_order: bool
+    open_file: Callable[[int], RowGroupFile],
+    *,
+    images: str,
+    views_per_shard: int,
+    in_order: bool,
 ) -> ViewReader:
     """Return a function that reads one view of one image shard from its label shards.
 
     Args:
         open_file: opens label shard `n` of the image shard, which holds the views from
             `n * views_per_shard` on.
+        images: sha256 of the file of the image shard.
         views_per_shard: views of one label shard.
         in_order: whether views are read in order, so that one open file is enough.
     """
@@ -53,9 +58,29 @@ def view_reader(
             opened[number] = open_file(number)
         rows = decode_labels(opened[number], [view], where=opened[number].where)
         opened[number].release()  # one view of every image shard fills the memory as it is
+        check_images(rows.images_sha256, images, where=opened[number].where)
         return rows
 
     return read
+
+
+def check_images(described: str, images: str, *, where: str) -> None:
+    """Check that labels describe the images that they are used with.
+
+    Args:
+        described: sha256 of the images that a label shard states; empty in files of older versions.
+        images: sha256 of the file of the image shard.
+        where: address of the label shard, for messages.
+
+    Raises:
+        ShardError: they describe other images.
+    """
+    if described not in ("", images):
+        raise ShardError(
+            f"{where}: describes images with sha256 {described[:12]}, but the image shard has "
+            f"{images[:12]}: it was made again. Delete the marker of this label shard, then run "
+            "`distill resume`, which makes its labels again."
+        )
 
 
 def memory_reader(rows: LabelRows) -> ViewReader:

@@ -70,6 +70,7 @@ class LabelRows:
     patches: np.ndarray | None = None  # (V, N, 2, G) uint8; None: not shuffled
     operations: np.ndarray | None = None  # (V, N, K) uint8; None: no RandAugment
     arguments: np.ndarray | None = None  # (V, N, K) float32, of the operations
+    images_sha256: str = ""  # of the file of the images; files of older versions lack it
 
 
 def check_rows(rows: LabelRows) -> None:

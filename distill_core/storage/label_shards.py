@@ -104,6 +104,7 @@ def _schema(rows: LabelRows) -> pa.Schema:
         "views": list(rows.views),
         **pack_affine(rows.affine),
         **_extras(rows),
+        **({"images": rows.images_sha256} if rows.images_sha256 else {}),
     }
     width = None if rows.values is None else rows.values.shape[-1]
     return label_schema(facts, width=width)
@@ -206,6 +207,7 @@ def _rows(
         patches=lists("patches", 2, -1),
         operations=lists("operations", -1),
         arguments=lists("arguments", -1),
+        images_sha256=facts.get("images", ""),
     )
 
 

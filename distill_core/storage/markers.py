@@ -38,6 +38,8 @@ class ShardFacts:
     seconds: float  # spent on making it
     device: str  # that made it
     summary: Mapping[str, Any] = field(default_factory=dict)  # small facts for people, JSON-able
+    # Versions of libraries and names of hardware that decide rounding, by what they are of
+    made_with: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -56,10 +58,16 @@ class Marker:
     host: str
     finished: str  # ISO 8601, UTC
     summary: dict[str, Any] = field(default_factory=dict)  # small facts for people, JSON-able
+    made_with: dict[str, str] = field(default_factory=dict)  # markers of older versions have none
+    # Whether the keys of later stages contain the sha256 of its files, or only its own key: so it
+    # is for shards of older versions, whose labels and students keep their keys.
+    keyed_by_content: bool = False
 
     def to_json(self) -> bytes:
         """Return the marker as indented JSON with its own digest."""
-        return seal_json(asdict(self), sort_keys=True)
+        facts = asdict(self)
+        absent = [name for name in ("made_with", "keyed_by_content") if not facts[name]]
+        return seal_json({k: v for k, v in facts.items() if k not in absent}, sort_keys=True)
 
     @classmethod
     def from_json(cls, data: bytes, *, where: str = "marker") -> Marker:

@@ -113,6 +113,8 @@ class ShardStore:
             host=socket.gethostname(),
             finished=clock().isoformat(timespec="seconds"),
             summary=dict(facts.summary),
+            made_with=dict(facts.made_with),
+            keyed_by_content=True,
         )
         winner = self._settle(marker)
         if winner.token != token:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import io
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import pyarrow.parquet as pq
 
+from distill_core.environment import mixed
 from distill_core.errors import DataError, DistillError, StorageError
 from distill_core.progress import Progress, silent
 from distill_core.storage.digest import sha256
@@ -25,6 +26,7 @@ from distill_core.storage.row_groups import PARQUET_ERRORS
 from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.store import Store
 from flows import units
+from flows.maintenance.verify_chain import check_labels
 from flows.maintenance.verify_records import Damage, check_plan, check_records
 from flows.progress.display import display
 from tasks.gc.run_references import PLAN_ERRORS
@@ -46,6 +48,8 @@ class Verdict:
     shards: int
     damage: tuple[Damage, ...]
     missing: tuple[str, ...]  # manifests that do not exist yet
+    # Versions and hardware in which the shards differ: a warning, not damage
+    mixed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def summary(self, run: str) -> str:
         """Return the last line of the output."""
@@ -97,7 +101,9 @@ def verify_run(run: Run, *, progress: Progress = silent) -> Verdict:
             raise
         if not damage:  # otherwise the damaged file is named already
             damage.append(Damage(run.path(), f"the plan of the run cannot be made: {error}"))
-    return Verdict(len(files), sum(files), len(entries), tuple(damage), missing)
+    damage.extend(check_labels(run, present))
+    environments = mixed(each for manifest in present.values() for each in manifest.made_with)
+    return Verdict(len(files), sum(files), len(entries), tuple(damage), missing, environments)
 
 
 def check_entry(

@@ -15,7 +15,7 @@ from tasks.gc.grammar import recognise
 from tasks.gc.recorded_plan import MANIFEST_SUFFIX
 from tasks.run import FILE as RUN
 from tasks.run import Run
-from tasks.runs.stage_status import difference, has_current_keys, is_chained
+from tasks.runs.stage_status import difference, is_chained
 from tasks.series import FILE as VERSION
 from tasks.series import version_of
 from tasks.stages.dataset_record import FILE as DATASET
@@ -23,6 +23,7 @@ from tasks.stages.dataset_record import read_dataset_record
 from tasks.stages.inputs import NotReady
 from tasks.stages.names import StageId
 from tasks.stages.plan import JobPlan
+from tasks.stages.reads import has_current_keys
 
 REWRITE = "Delete it: it is for people, and nothing is computed from it."
 UNCHAINED = (

@@ -51,7 +51,11 @@ class RecordedPlan(JobPlan):
         """Return the shards that a manifest goes on without; none before it exists."""
         return self._stored[stage].missing if stage in self._stored else ()
 
-    def manifest(self, stage: StageId) -> Manifest:
+    def current(self, stage: StageId, manifest: Manifest) -> Manifest:
+        """Return a manifest as it was read: what it names is kept, made again or not."""
+        return manifest
+
+    def recorded(self, stage: StageId) -> Manifest:
         """Return a manifest of this run.
 
         Raises:

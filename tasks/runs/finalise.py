@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from distill_core.errors import ConfigError, DataError, ShardsFailed, ShardsPostponed
 from distill_core.keys import NUMERICS
-from distill_core.storage.manifest import Manifest, save_manifest
+from distill_core.storage.manifest import Manifest, load_manifest, save_manifest
 from distill_core.storage.shard_store import ShardStore
 from tasks.pools.failures import Failure
 from tasks.run import Run
@@ -93,5 +93,8 @@ def _write_manifest(run: Run, name: StageId, jobs: Jobs, missing: tuple[str, ...
             f"{shard_store.store.uri(name.kind)}: markers vanished while the stage ran."
         )
     built_on = JobPlan(run).built_on(name)
-    manifest = Manifest.of(str(name), present, missing, numerics=NUMERICS, built_on=built_on)
+    before = load_manifest(run.store, run.name, str(name), sealed=run.sealed)
+    manifest = Manifest.of(
+        str(name), present, missing, numerics=NUMERICS, built_on=built_on, before=before
+    )
     save_manifest(run.store, run.name, manifest)

@@ -14,7 +14,6 @@ from typing import Any
 
 from distill_core.data.index_files import description_path
 from distill_core.errors import DataError
-from distill_core.keys import NUMERICS, NUMERICS_OF_OLD_MANIFESTS
 from distill_core.storage.manifest import Manifest, load_manifest, manifest_path
 from distill_core.storage.shard_store import ShardStore
 from tasks.jobs import Job
@@ -24,6 +23,7 @@ from tasks.stages.dataset_record import read_dataset_record
 from tasks.stages.inputs import Jobs, NotReady
 from tasks.stages.names import StageId
 from tasks.stages.plan import JobPlan, manifests_of
+from tasks.stages.reads import has_current_keys
 from tasks.stages.table import row_of, stages_of
 
 
@@ -39,6 +39,7 @@ class StageStatus:
     pending: tuple[str, ...] = ()  # shards without a marker, in plan order
     keys: tuple[str, ...] = ()  # of the shards that are done
     missing: tuple[str, ...] = ()  # shards that its existing manifests go on without
+    made_with: tuple[Mapping[str, str], ...] = ()  # environments of the shards in its manifests
 
     @property
     def has_manifest(self) -> bool:
@@ -84,6 +85,8 @@ def stage_status(run: Run, stage: StageId, plan: JobPlan | None = None) -> Stage
         raise DataError(difference(run, stored, jobs))
     # A manifest over other ones than those that exist now is written again.
     agrees = agrees and all(is_chained(plan, name, manifest) for name, manifest in stored.items())
+    # A shard that was made again may have other files than the manifest lists.
+    agrees = agrees and all(plan.current(name, each) == each for name, each in stored.items())
     missing = missing_in(stored.values())
     return StageStatus(
         stage,
@@ -95,16 +98,8 @@ def stage_status(run: Run, stage: StageId, plan: JobPlan | None = None) -> Stage
         pending=pending,
         keys=tuple(dict.fromkeys(job.key for job in every if job.key in done)),
         missing=missing if agrees else (),
+        made_with=_environments(stored),
     )
-
-
-def has_current_keys(manifest: Manifest) -> bool:
-    """Return whether a manifest was written with the numerics of this version.
-
-    A stage that was completed with others stays complete, with the keys that its shards had then.
-    """
-    numerics = manifest.numerics
-    return (NUMERICS_OF_OLD_MANIFESTS if numerics is None else numerics) == NUMERICS
 
 
 def is_chained(plan: JobPlan, name: StageId, manifest: Manifest) -> bool:
@@ -134,7 +129,12 @@ def _status_by_manifests(
         pending=pending,
         keys=tuple(entry.key for entry in entries if entry.key in done),
         missing=() if pending else missing,
+        made_with=_environments(stored),
     )
+
+
+def _environments(stored: Mapping[StageId, Manifest]) -> tuple[Mapping[str, str], ...]:
+    return tuple(each for manifest in stored.values() for each in manifest.made_with)
 
 
 def difference(run: Run, stored: Mapping[StageId, Manifest], jobs: Jobs) -> str:

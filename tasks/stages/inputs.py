@@ -7,7 +7,6 @@ own (``recover.random_real``) beside the distilled ones (``recover``).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NoReturn
 
@@ -18,13 +17,14 @@ from distill_core.keys import ImageSet
 from distill_core.models.spec import TeacherSpec
 from distill_core.sharding import ClassShard, Group, ImageId, plan_shards
 from distill_core.storage.label_rows import choose_scheme
-from distill_core.storage.manifest import Manifest, load_manifest, manifest_path
+from distill_core.storage.manifest import Manifest, ManifestEntry, load_manifest, manifest_path
 from distill_core.storage.markers import Marker
 from distill_core.storage.shard_store import ShardStore
 from tasks.jobs import Job
 from tasks.run import Run
 from tasks.stages.dataset_record import DatasetRecord, read_dataset_record
 from tasks.stages.names import StageId, round_of_image
+from tasks.stages.reads import MarkerTimes, has_current_keys
 
 Jobs = Mapping[StageId, tuple[Job[Any], ...]]  # manifest -> its jobs in plan order
 Block = tuple[ImageId, ...]  # image 0 of each of its classes
@@ -54,20 +54,13 @@ def classes_of(block: Block) -> Group:
     return tuple((image.label, image.wnid) for image in block)
 
 
-@dataclass(frozen=True)
-class StudentReference:
-    """The student that a round asks."""
-
-    key: str
-    digest: str  # sha256 of its weights
-
-
 class RunInputs:
     """The index, the class shards, the teacher and the manifests of one run."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self._students: dict[int, StudentReference] = {}
+        self._students: dict[int, ManifestEntry] = {}
+        self._marker_times = MarkerTimes(run.store)
 
     @cached_property
     def index(self) -> DatasetIndex:
@@ -92,7 +85,8 @@ class RunInputs:
             DataError: the manifest lists another number of teachers than the config has.
         """
         shard_store = ShardStore(self.run.store, "squeeze")
-        keys, expected = self.keys(StageId("squeeze")), 1 + len(self.run.config.squeeze.pool)
+        keys = [entry.key for entry in self.recorded(StageId("squeeze")).entries]
+        expected = 1 + len(self.run.config.squeeze.pool)
         if len(keys) != expected:
             self._refuse_count(StageId("squeeze"), len(keys), expected)
         return tuple(_marker(shard_store, key) for key in keys)
@@ -129,7 +123,7 @@ class RunInputs:
         """Return the round that makes a class shard; the first is 1."""
         return round_of_image(self.run.config, shard.grids[0][1][0])
 
-    def student(self, number: int) -> StudentReference:
+    def student(self, number: int) -> ManifestEntry:
         """Return the student that was trained on the rounds before round `number`, 2 or more.
 
         Raises:
@@ -140,9 +134,7 @@ class RunInputs:
             entries = self.manifest(stage).entries
             if len(entries) != 1:
                 self._refuse_count(stage, len(entries), 1)
-            (entry,) = entries
-            digest = next(sha for suffix, _, sha in entry.files if suffix == "safetensors")
-            self._students[number] = StudentReference(entry.key, digest)
+            (self._students[number],) = entries
         return self._students[number]
 
     @cached_property
@@ -161,9 +153,25 @@ class RunInputs:
             bits=config.relabel.bits,
         )
 
-    def keys(self, stage: StageId) -> list[str]:
-        """Return the keys of a manifest, in plan order."""
-        return [entry.key for entry in self.manifest(stage).entries]
+    def made(self, stage: StageId, planned: Mapping[str, str]) -> dict[str, ManifestEntry]:
+        """Return the shards of a complete stage by name, without those that were given up.
+
+        Args:
+            stage: the stage.
+            planned: the keys of its shards, by name.
+
+        Raises:
+            NotReady: its manifest does not exist yet, or lists other shards.
+        """
+        manifest = self.manifest(stage)
+        listed = {entry.shard: entry for entry in manifest.entries}
+        for name, key in planned.items():
+            is_there = name in listed and (
+                listed[name].key == key or not has_current_keys(manifest)
+            )
+            if not is_there and name not in manifest.missing:
+                raise self._not_complete(stage)
+        return {name: listed[name] for name in planned if name in listed}
 
     def missing(self, stage: StageId) -> tuple[str, ...]:
         """Return the shards that a manifest goes on without; none before it exists."""
@@ -171,18 +179,30 @@ class RunInputs:
         return () if manifest is None else manifest.missing
 
     def manifest(self, stage: StageId) -> Manifest:
-        """Return a manifest of this run.
+        """Return a manifest of this run, with the files that its shards have now.
 
         Raises:
             NotReady: it does not exist yet.
         """
+        return self.current(stage, self.recorded(stage))
+
+    def current(self, stage: StageId, manifest: Manifest) -> Manifest:
+        """Return a manifest with the files of shards that were made again since it was written."""
+        path = manifest_path(self.run.name, str(stage))
+        return self._marker_times.current(path, manifest, stage.kind)
+
+    def recorded(self, stage: StageId) -> Manifest:
+        """Return a manifest of this run as it is stored; see `manifest`."""
         manifest = _load(self.run, stage)
         if manifest is None:
-            raise NotReady(
-                f"runs/{self.run.name}: stage {stage.stage} is not complete yet. "
-                f"`distill resume {self.run.name}` runs what is missing, in order."
-            )
+            raise self._not_complete(stage)
         return manifest
+
+    def _not_complete(self, stage: StageId) -> NotReady:
+        return NotReady(
+            f"runs/{self.run.name}: stage {stage.stage} is not complete yet. "
+            f"`distill resume {self.run.name}` runs what is missing, in order."
+        )
 
 
 def _load(run: Run, stage: StageId) -> Manifest | None:

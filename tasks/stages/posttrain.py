@@ -21,19 +21,21 @@ from distill_core.keys import (
     posttrain_key,
 )
 from distill_core.selection.distinct import distinct_images
+from distill_core.storage.manifest import ManifestEntry
+from distill_core.storage.markers import Marker
 from distill_core.storage.shard_store import ShardStore
 from tasks.jobs import Job, Receipt
 from tasks.stages.inputs import Jobs, RunInputs
 from tasks.stages.names import StageId
-from tasks.stages.relabel import described
+from tasks.stages.reads import Reads
+from tasks.stages.relabel import LABELS, described
 from tasks.stages.training import Trained, train_and_commit
-from tasks.stages.worker import WorkerContext, require
+from tasks.stages.worker import IMAGES, WEIGHTS, WorkerContext
 
 if TYPE_CHECKING:
     from torch import nn
 
     from distill_core.labels.reading import ViewReader
-    from distill_core.storage.row_groups import RowGroupFile
     from distill_core.training.runtime import TrainingRuntime
 
 
@@ -42,12 +44,12 @@ class PosttrainPayload:
     """The student to train, and the shards of its training set."""
 
     round: int | None  # the student is trained after this round; None: after all of them
-    start: str | None  # key of the student that this one goes on from
+    start: Reads | None  # the student that this one goes on from
     student: int  # number of the student in the config
     seed: int
     set_name: SetName
-    images: tuple[str, ...]  # keys of the image shards
-    labels: tuple[str, ...]  # keys of the label shards, image shard by image shard
+    images: Reads  # all image shards
+    labels: Reads  # all label shards, image shard by image shard
     missing: tuple[str, ...]  # shards that the set goes without
 
 
@@ -76,11 +78,11 @@ def _posttrain_job(
     rows = rows_in_training(plan.test_images, plan.run.config.posttrain.validation_shard)
     key = posttrain_key(
         config,
-        student=StudentStart(student, seed, None if start is None else start.digest),
+        student=StudentStart(student, seed, None if start is None else start.sha256(WEIGHTS)),
         data=TrainingSet(
             set_name,
-            images,
-            labels,
+            [entry.content(IMAGES) for entry in images],
+            [entry.content(LABELS) for entry in labels],
             teachers=[] if hard else plan.digests(plan.run.config.relabel.teachers),
             missing=missing,
         ),
@@ -92,12 +94,12 @@ def _posttrain_job(
     )
     payload = PosttrainPayload(
         round=stage.round,
-        start=None if start is None else start.key,
+        start=None if start is None else Reads.of([start], WEIGHTS),
         student=which,
         seed=seed,
         set_name=set_name,
-        images=tuple(images),
-        labels=tuple(labels),
+        images=Reads.of(images, IMAGES),
+        labels=Reads.of(labels, LABELS),
         missing=tuple(missing),
     )
     return Job(key, f"{student.title}_{set_name}_s{seed}", payload)
@@ -109,8 +111,8 @@ def _image_set(set_name: SetName) -> ImageSet:
 
 def _sources(
     plan: RunInputs, stage: StageId, images_of: ImageSet
-) -> tuple[list[str], list[str], list[str]]:
-    """Return the keys of the image and label shards of one set, and the names of what it lacks.
+) -> tuple[list[ManifestEntry], list[ManifestEntry], list[str]]:
+    """Return the image and label shards of one set, and the names of those that it lacks.
 
     An image shard that lacks labels is left out whole, in every set of the same images: students
     are compared on equal terms.
@@ -119,8 +121,8 @@ def _sources(
     labels = plan.manifest(StageId("relabel", stage.round, images_of))
     partly = {described(shard) for shard in labels.missing}
     return (
-        [entry.key for entry in images if entry.shard not in partly],
-        [entry.key for entry in labels.entries if described(entry.shard) not in partly],
+        [entry for entry in images if entry.shard not in partly],
+        [entry for entry in labels.entries if described(entry.shard) not in partly],
         list(labels.missing),
     )
 
@@ -146,19 +148,19 @@ class PosttrainWorker:
         run = config if after is None else config.after_round(after)
         student = run.posttrain.students[payload.student]
         task = StudentTask(run, student, payload.seed, payload.set_name)
-        start, keys, labels = payload.start, payload.images, payload.labels
         missing = {"missing": list(payload.missing)}
         repeated = _repeated(config, self.context.plan.index, _image_set(payload.set_name))
 
         def train(runtime: TrainingRuntime) -> Trained:
             whole = self.context.plan.test_images
             rows = rows_in_training(whole, config.posttrain.validation_shard)
+            images = payload.images.markers(ShardStore(self.context.run.store, "recover"), IMAGES)
             trained = train_on_shards(
                 task,
-                [self.context.images(key) for key in keys],
-                SoftLabels(lambda: self.context.labeller, self._readers(labels, len(keys))),
+                [self.context.images(marker) for marker in images],
+                SoftLabels(lambda: self.context.labeller, self._readers(payload.labels, images)),
                 Labelled(*self.context.split("test", rows)),
-                start=self._start(start),
+                start=self._start(payload.start),
                 runtime=runtime,
             )
             result = trained.result | missing | repeated | _evaluated_on(rows, whole)
@@ -173,43 +175,50 @@ class PosttrainWorker:
 
         return train_and_commit(self.context, job, train)
 
-    def _start(self, key: str | None) -> nn.Module | None:
+    def _start(self, reads: Reads | None) -> nn.Module | None:
         """Return the student of the round before, if this one goes on from it."""
         from distill_core.models.files import load_network
 
         rounds = self.context.config.rounds
-        if key is None or rounds is None:
+        if reads is None or rounds is None:
             return None
         shard_store, classes = self.context.shard_store, self.context.config.data.num_classes
-        weights = shard_store.load(require(shard_store, key), "safetensors")
+        (marker,) = reads.markers(shard_store, WEIGHTS)
+        weights = shard_store.load(marker, WEIGHTS)
         return load_network(weights, rounds.student, num_classes=classes)
 
-    def _readers(self, keys: Sequence[str], shards: int) -> list[ViewReader]:
+    def _readers(self, labels: Reads, images: Sequence[Marker]) -> list[ViewReader]:
         """Return the readers of the stored labels by image shard; none if there are no labels.
 
         Args:
-            keys: of all label shards, those of an image shard adjacent.
-            shards: image shards.
+            labels: all label shards, those of an image shard adjacent.
+            images: the image shards.
         """
-        width = len(keys) // max(shards, 1)
-        if not width:
-            return []
-        return [self._reader(keys[n * width : (n + 1) * width]) for n in range(shards)]
+        shard_store = ShardStore(self.context.run.store, "relabel")
+        markers = labels.markers(shard_store, LABELS)
+        width = len(markers) // max(len(images), 1)
+        return [
+            self._reader(shard_store, markers[n * width : (n + 1) * width], image)
+            for n, image in enumerate(images)
+            if width
+        ]
 
-    def _reader(self, keys: Sequence[str]) -> ViewReader:
+    def _reader(
+        self, shard_store: ShardStore, labels: Sequence[Marker], images: Marker
+    ) -> ViewReader:
         """Return the reader of one image shard's labels from its label shards."""
         from distill_core.labels.reading import view_reader
         from distill_core.storage.row_groups import RowGroupFile
 
-        shard_store, config = ShardStore(self.context.run.store, "relabel"), self.context.config
-        infos = [require(shard_store, key).file("parquet") for key in keys]
+        config = self.context.config
 
         def open_file(number: int) -> RowGroupFile:
-            marker = shard_store.marker_path(keys[number])
-            return RowGroupFile(shard_store.store, infos[number], marker=marker)
+            path = shard_store.marker_path(labels[number].key)
+            return RowGroupFile(shard_store.store, labels[number].file(LABELS), marker=path)
 
         return view_reader(
             open_file,
+            images=images.file(IMAGES).sha256,
             views_per_shard=config.relabel.views_per_shard,
             in_order=config.posttrain.view_order == "cycle",
         )

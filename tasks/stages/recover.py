@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from distill_core.config.recovery import RecoverConfig
 from distill_core.keys import ImageSet, RecoverReads, recover_key
 from distill_core.sharding import ClassShard, Grid, Group, ImageId, batches_of
+from distill_core.storage.manifest import ManifestEntry
 from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.statistics_files import (
     POOLED,
@@ -22,12 +23,20 @@ from distill_core.storage.statistics_files import (
 from tasks.jobs import Job, Receipt
 from tasks.stages.inputs import Block, Jobs, RunInputs, first_images, shard_name
 from tasks.stages.names import StageId
-from tasks.stages.select import read_selection, selection_keys, selection_name
-from tasks.stages.statistics import statistics_keys, statistics_name
-from tasks.stages.worker import WorkerContext, require
+from tasks.stages.reads import Reads
+from tasks.stages.select import (
+    SELECTION,
+    made_selections,
+    read_selection,
+    selection_name,
+)
+from tasks.stages.statistics import made_statistics, statistics_name
+from tasks.stages.worker import WEIGHTS, WorkerContext
 
 if TYPE_CHECKING:
     from distill_core.recover.shard import TeacherStatistics
+
+STATISTICS = "safetensors"  # suffix of the file of a block's class statistics
 
 
 @dataclass(frozen=True)
@@ -37,19 +46,19 @@ class RecoverPayload:
     image_set: ImageSet
     groups: tuple[Group, ...]
     grids: tuple[Grid, ...]
-    statistics: tuple[str, ...]  # keys of the block's class statistics, by teacher
-    every_class: tuple[tuple[str, ...], ...]  # keys of all blocks' statistics, by teacher
-    selection: str | None  # key of the real images that were selected as starts
-    student: str | None  # key of the student of the rounds before
+    statistics: tuple[Reads, ...]  # class statistics of the block, by teacher
+    every_class: tuple[Reads, ...]  # those of all blocks, by teacher
+    selection: Reads | None  # the real images that were selected as starts
+    student: Reads | None  # of the rounds before
     round_start: int  # first ipc_index of the shard's round
 
 
 @dataclass(frozen=True)
 class _Read:
-    """The keys of what images are made from, by block of classes."""
+    """The shards that images are made from, by block of classes."""
 
-    statistics: Sequence[Mapping[Block, str]]  # by teacher
-    selections: Sequence[Mapping[Block, str]]  # by round
+    statistics: Sequence[Mapping[Block, ManifestEntry]]  # by teacher
+    selections: Sequence[Mapping[Block, ManifestEntry]]  # by round
 
 
 def recover_jobs(plan: RunInputs, stage: StageId) -> Jobs:
@@ -61,7 +70,8 @@ def recover_jobs(plan: RunInputs, stage: StageId) -> Jobs:
     config, number = plan.run.config.recover, stage.last_round(plan.run.config)
     teachers = config.teachers if config.needs_class_statistics else ()
     read = _Read(
-        [statistics_keys(plan, teacher) for teacher in teachers], selection_keys(plan, number)
+        [made_statistics(plan, teacher) for teacher in teachers],
+        made_selections(plan, number) if config.init == "judged" else [],
     )
     return {
         stage.of(images): tuple(
@@ -98,20 +108,21 @@ def _recover_job(
 ) -> Job[RecoverPayload]:
     config, number = plan.run.config.recover_for(images), plan.round_of(shard)
     block = first_images(shard)
-    statistics = [keys[block] for keys in read.statistics] if config.needs_class_statistics else []
+    statistics = [made[block] for made in read.statistics] if config.needs_class_statistics else []
     selection = read.selections[number - 1][block] if config.init == "judged" else None
     student = plan.student(number) if config.needs_student and number > 1 else None
-    every = _of_every_class(plan, read) if config.needs_every_class else []
+    # Of the blocks that were not given up, in order
+    every = [list(made.values()) for made in read.statistics] if config.needs_every_class else []
     key = recover_key(
         plan.run.config,
         images,
         shard,
         reads=RecoverReads(
             teachers=plan.digests(config.teachers),
-            statistics=statistics,
-            every=[key for keys in every for key in keys],
-            selection=selection,
-            student=None if student is None else student.digest,
+            statistics=[entry.content(STATISTICS) for entry in statistics],
+            every=[entry.content(POOLED) for entries in every for entry in entries],
+            selection=None if selection is None else selection.content(SELECTION),
+            student=None if student is None else student.sha256(WEIGHTS),
         ),
         fingerprints=plan.index.fingerprints,
     )
@@ -119,23 +130,13 @@ def _recover_job(
         image_set=images,
         groups=shard.groups,
         grids=shard.grids,
-        statistics=tuple(statistics),
-        every_class=tuple(every),
-        selection=selection,
-        student=None if student is None else student.key,
+        statistics=tuple(Reads.of([entry], STATISTICS) for entry in statistics),
+        every_class=tuple(Reads.of(entries, POOLED) for entries in every),
+        selection=None if selection is None else Reads.of([selection], SELECTION),
+        student=None if student is None else Reads.of([student], WEIGHTS),
         round_start=plan.run.config.round_starts[number - 1],
     )
     return Job(key, shard_name(images, shard), payload)
-
-
-def _of_every_class(plan: RunInputs, read: _Read) -> list[tuple[str, ...]]:
-    """Return the keys of all blocks of classes by teacher, without those that were given up."""
-    given_up = frozenset(plan.missing(StageId("statistics")))
-    teachers = plan.run.config.recover.teachers
-    return [
-        tuple(key for block, key in keys.items() if statistics_name(block, teacher) not in given_up)
-        for teacher, keys in zip(teachers, read.statistics, strict=True)
-    ]
 
 
 class RecoverWorker:
@@ -144,9 +145,7 @@ class RecoverWorker:
     def __init__(self, *, groups: int | None = None, **context: Any) -> None:
         self.context = WorkerContext("recover", **context)
         self.groups = groups
-        self._pooled: dict[
-            tuple[str, ...], Rows
-        ] = {}  # of all classes, by the keys of their blocks
+        self._pooled: dict[Reads, Rows] = {}  # of all classes, by the blocks
 
     def peek(self) -> tuple[int, int]:
         """Return (steps done, steps in total) of the current job."""
@@ -190,44 +189,45 @@ class RecoverWorker:
             summary=last[0] if last else {},
         )
 
-    def _selected(self, key: str | None, *, first: int) -> Callable[[ImageId], int] | None:
+    def _selected(self, reads: Reads | None, *, first: int) -> Callable[[ImageId], int] | None:
         """Return the place of the real image selected for a synthetic one, if any was.
 
         Args:
-            key: of the selection.
+            reads: the selection.
             first: ipc_index of the first image of the round.
         """
-        if key is None:
+        if reads is None:
             return None
-        selection = read_selection(self.context, key)
+        selection = read_selection(self.context, reads)
         return lambda image: selection[image.wnid].start_of(image.ipc_index - first)
 
     def _statistics(
-        self, keys: Sequence[str], every: Sequence[Sequence[str]]
+        self, blocks: Sequence[Reads], every: Sequence[Reads]
     ) -> list[TeacherStatistics]:
         """Return the statistics of real images by teacher; none where no term needs them.
 
         Args:
-            keys: of the block of classes, by teacher.
-            every: of all blocks, by teacher; empty where no term needs all classes.
+            blocks: those of the block of classes, by teacher.
+            every: those of all blocks, by teacher; empty where no term needs all classes.
         """
         from distill_core.recover.shard import TeacherStatistics
 
+        pools = [self._pool(reads) for reads in every] if every else [None] * len(blocks)
         return [
-            TeacherStatistics(self._block(key), self._every_class(tuple(blocks)))
-            for key, blocks in zip(keys, every or [()] * len(keys), strict=True)
+            TeacherStatistics(self._block(block), pool)
+            for block, pool in zip(blocks, pools, strict=True)
         ]
 
-    def _block(self, key: str) -> ClassStatistics:
+    def _block(self, reads: Reads) -> ClassStatistics:
         shard_store = ShardStore(self.context.run.store, "statistics")
-        return decode_statistics(shard_store.load(require(shard_store, key), "safetensors"))
+        (marker,) = reads.markers(shard_store, STATISTICS)
+        return decode_statistics(shard_store.load(marker, STATISTICS))
 
-    def _every_class(self, keys: tuple[str, ...]) -> Rows | None:
+    def _pool(self, reads: Reads) -> Rows:
         """Return the statistics of all classes together, from the small files of all blocks."""
-        if not keys:
-            return None
-        if keys not in self._pooled:
+        if reads not in self._pooled:
             shard_store = ShardStore(self.context.run.store, "statistics")
-            files = (shard_store.load(require(shard_store, key), POOLED) for key in keys)
-            self._pooled[keys] = pooled([decode_pooled(file) for file in files])
-        return self._pooled[keys]
+            markers = reads.markers(shard_store, POOLED)
+            files = (shard_store.load(marker, POOLED) for marker in markers)
+            self._pooled[reads] = pooled([decode_pooled(file) for file in files])
+        return self._pooled[reads]

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import Any
 
 from distill_core.keys import relabel_key
+from distill_core.storage.manifest import ManifestEntry
+from distill_core.storage.shard_store import ShardStore
 from tasks.jobs import Job, Receipt
 from tasks.stages.inputs import Jobs, RunInputs
 from tasks.stages.names import StageId
-from tasks.stages.worker import WorkerContext
+from tasks.stages.reads import Reads
+from tasks.stages.worker import IMAGES, WorkerContext
 
-if TYPE_CHECKING:
-    pass
-
+LABELS = "parquet"  # suffix of the file of a label shard
 VIEWS = "_v"  # in the name of a label shard: the image shard before, the views after
 
 
@@ -22,7 +23,7 @@ VIEWS = "_v"  # in the name of a label shard: the image shard before, the views 
 class RelabelPayload:
     """The image shard to label, and the range of views."""
 
-    images: str  # key of the image shard
+    images: Reads
     views: range
 
 
@@ -34,7 +35,7 @@ def relabel_jobs(plan: RunInputs, stage: StageId) -> Jobs:
         return {stage.of(images): () for images in image_sets}
     return {
         stage.of(images): tuple(
-            _relabel_job(plan, entry.shard, entry.key, views)
+            _relabel_job(plan, entry, views)
             for entry in plan.manifest(recover.of(images)).entries
             for views in _view_ranges(plan)
         )
@@ -42,16 +43,16 @@ def relabel_jobs(plan: RunInputs, stage: StageId) -> Jobs:
     }
 
 
-def _relabel_job(plan: RunInputs, shard: str, images: str, views: range) -> Job[RelabelPayload]:
+def _relabel_job(plan: RunInputs, images: ManifestEntry, views: range) -> Job[RelabelPayload]:
     key = relabel_key(
         plan.run.config,
         scheme=plan.scheme,
-        images=images,
+        images=images.content(IMAGES),
         teachers=plan.digests(plan.run.config.relabel.teachers),
         views=views,
     )
-    name = f"{shard}{VIEWS}{views.start:04d}-{views.stop - 1:04d}"
-    return Job(key, name, RelabelPayload(images, views))
+    name = f"{images.shard}{VIEWS}{views.start:04d}-{views.stop - 1:04d}"
+    return Job(key, name, RelabelPayload(Reads.of([images], IMAGES), views))
 
 
 def described(label_shard: str) -> str:
@@ -83,7 +84,9 @@ class RelabelWorker:
         if done := self.context.begin(job):
             return done
         since = time.perf_counter()
-        rows, views = self.context.images(job.payload.images), job.payload.views
+        shard_store, views = ShardStore(self.context.run.store, "recover"), job.payload.views
+        (images,) = job.payload.images.markers(shard_store, IMAGES)
+        rows = self.context.images(images)
         labels = relabel_shard(
             rows,
             views,
@@ -95,7 +98,7 @@ class RelabelWorker:
         )
         return self.context.commit(
             job,
-            {"parquet": encode_labels(labels)},
+            {LABELS: encode_labels(replace(labels, images_sha256=images.file(IMAGES).sha256))},
             since=since,
             rows=len(rows.images) * len(views),
             classes=len({image.label for image in rows.images}),

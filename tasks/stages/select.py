@@ -9,14 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 from distill_core.keys import select_key
 from distill_core.sharding import Group
+from distill_core.storage.manifest import ManifestEntry
 from distill_core.storage.shard_store import ShardStore
 from tasks.jobs import Job, Receipt
 from tasks.stages.inputs import Block, Jobs, RunInputs, block_name, classes_of, first_images
 from tasks.stages.names import StageId
-from tasks.stages.worker import WorkerContext, require
+from tasks.stages.reads import Reads
+from tasks.stages.worker import WEIGHTS, WorkerContext
 
 if TYPE_CHECKING:
     from distill_core.selection.select import ClassSelection
+
+SELECTION = "parquet"  # suffix of the file of a selection
 
 
 @dataclass(frozen=True)
@@ -25,54 +29,71 @@ class SelectPayload:
 
     classes: Group
     taken: int  # images per class that the round before took from its selection
-    student: str | None  # key of the student of the rounds before
-    before: str | None  # key of the selection of the round before
+    student: Reads | None  # of the rounds before
+    before: Reads | None  # the selection of the round before
 
 
 def select_jobs(plan: RunInputs, stage: StageId) -> Jobs:
     """Return one job per block of classes for the last round that a stage covers."""
     number, starts = stage.last_round(plan.run.config), plan.run.config.round_starts
-    keys = selection_keys(plan, number)
     taken = starts[number - 1] - starts[number - 2] if number > 1 else 0
-    student = plan.student(number).key if number > 1 else None
+    student = Reads.of([plan.student(number)], WEIGHTS) if number > 1 else None
+    before = made_selections(plan, number - 1)[-1] if number > 1 else {}
+
+    def payload(block: Block) -> SelectPayload:
+        selection = Reads.of([before[block]], SELECTION) if number > 1 else None
+        return SelectPayload(classes_of(block), taken, student, selection)
+
+    keys = _selection_keys(plan, number, before)
     return {
-        stage: tuple(
-            Job(
-                key,
-                selection_name(block),
-                SelectPayload(
-                    classes_of(block), taken, student, keys[-2][block] if number > 1 else None
-                ),
-            )
-            for block, key in keys[-1].items()
-        )
+        stage: tuple(Job(key, selection_name(block), payload(block)) for block, key in keys.items())
     }
 
 
-def selection_keys(plan: RunInputs, number: int) -> list[Mapping[Block, str]]:
-    """Return the key of the selection of each block of classes, round by round up to `number`."""
+def made_selections(plan: RunInputs, number: int) -> list[Mapping[Block, ManifestEntry]]:
+    """Return the selection of each block of classes, round by round up to `number`.
+
+    Blocks that were given up are left out, and so they are in all later rounds.
+
+    Raises:
+        NotReady: a selection is not made yet.
+    """
+    rounds: list[Mapping[Block, ManifestEntry]] = []
+    for part in range(1, number + 1):
+        keys = _selection_keys(plan, part, rounds[-1] if rounds else {})
+        names = {selection_name(block): block for block in keys}
+        planned = {name: keys[block] for name, block in names.items()}
+        made = plan.made(StageId.up_to(plan.run.config, "select", part), planned)
+        rounds.append({names[name]: entry for name, entry in made.items()})
+    return rounds
+
+
+def _selection_keys(
+    plan: RunInputs, number: int, before: Mapping[Block, ManifestEntry]
+) -> dict[Block, str]:
+    """Return the keys of the selections of a round, by block of classes.
+
+    Args:
+        plan: of the run.
+        number: of the round; the first is 1.
+        before: the selections of the round before.
+    """
     config = plan.run.config
-    if config.recover.init != "judged":
-        return []
-    blocks = dict.fromkeys(first_images(shard) for shard in plan.shards)
     teacher = plan.digests(config.recover.teachers[:1])[0]
-    keys: list[Mapping[Block, str]] = []
-    for part, start in enumerate(config.round_starts[:number], start=1):
-        keys.append(
-            {
-                block: select_key(
-                    config,
-                    [image.wnid for image in block],
-                    teacher=teacher,
-                    student=plan.student(part).digest if part > 1 else None,
-                    before=keys[-1][block] if keys else None,
-                    start=start,
-                    fingerprints=plan.index.fingerprints,
-                )
-                for block in blocks
-            }
+    blocks = dict.fromkeys(first_images(shard) for shard in plan.shards)
+    return {
+        block: select_key(
+            config,
+            [image.wnid for image in block],
+            teacher=teacher,
+            student=plan.student(number).sha256(WEIGHTS) if number > 1 else None,
+            before=before[block].content(SELECTION) if number > 1 else None,
+            start=config.round_starts[number - 1],
+            fingerprints=plan.index.fingerprints,
         )
-    return keys
+        for block in blocks
+        if number == 1 or block in before
+    }
 
 
 def selection_name(block: Block) -> str:
@@ -102,8 +123,8 @@ class SelectWorker:
         if done := self.context.begin(job):
             return done
         since, payload, config = time.perf_counter(), job.payload, self.context.config
-        key, taken = payload.before, payload.taken
-        before = {} if key is None else read_selection(self.context, key)
+        taken = payload.taken
+        before = {} if payload.before is None else read_selection(self.context, payload.before)
         setup = SelectionSetup(
             self.context.teacher(config.recover.teachers[0]),
             self.context.student(payload.student),
@@ -127,10 +148,10 @@ class SelectWorker:
         )
 
 
-def read_selection(context: WorkerContext, key: str) -> dict[str, ClassSelection]:
+def read_selection(context: WorkerContext, reads: Reads) -> dict[str, ClassSelection]:
     """Return a committed selection, by class."""
     from distill_core.selection.select import decode_selection
 
     shard_store = ShardStore(context.run.store, "select")
-    marker = require(shard_store, key)
-    return decode_selection(shard_store.load(marker, "parquet"), where=marker.file("parquet").path)
+    (marker,) = reads.markers(shard_store, SELECTION)
+    return decode_selection(shard_store.load(marker, SELECTION), where=marker.file(SELECTION).path)

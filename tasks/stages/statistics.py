@@ -8,6 +8,7 @@ from typing import Any
 
 from distill_core.keys import statistics_key
 from distill_core.sharding import Group
+from distill_core.storage.manifest import ManifestEntry
 from distill_core.storage.statistics_files import encode_block
 from tasks.jobs import Job, Receipt
 from tasks.stages.inputs import Block, Jobs, RunInputs, block_name, classes_of, first_images
@@ -36,6 +37,19 @@ def statistics_jobs(plan: RunInputs, stage: StageId) -> Jobs:
             for block, key in statistics_keys(plan, teacher).items()
         )
     }
+
+
+def made_statistics(plan: RunInputs, teacher: int) -> dict[Block, ManifestEntry]:
+    """Return the measured class statistics of a teacher by block, without those given up.
+
+    Raises:
+        NotReady: the stage is not complete yet.
+    """
+    keys = statistics_keys(plan, teacher)
+    names = {statistics_name(block, teacher): block for block in keys}
+    planned = {name: keys[block] for name, block in names.items()}
+    made = plan.made(StageId("statistics"), planned)
+    return {names[name]: entry for name, entry in made.items()}
 
 
 def statistics_keys(plan: RunInputs, teacher: int) -> dict[Block, str]:

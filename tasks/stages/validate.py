@@ -10,13 +10,15 @@ from typing import Any
 from distill_core.evaluation.accuracy import total
 from distill_core.evaluation.blocks import validation_blocks
 from distill_core.keys import validate_key
+from distill_core.storage.manifest import ManifestEntry
 from distill_core.storage.shard_store import ShardStore
 from tasks.jobs import Job, Receipt
 from tasks.run import Run
 from tasks.stages.inputs import Jobs, NotReady, RunInputs, test_images_of
 from tasks.stages.names import StageId
 from tasks.stages.posttrain import PosttrainPayload, posttrain_jobs
-from tasks.stages.worker import WorkerContext, require
+from tasks.stages.reads import Reads
+from tasks.stages.worker import WorkerContext
 
 # Suffix of the file of each set of weights of a trained student.
 WEIGHTS: Mapping[str, str] = {"last": "safetensors", "ema": "ema.safetensors"}
@@ -27,7 +29,7 @@ class ValidatePayload:
     """The student to evaluate, and the block of test images."""
 
     student: int  # number of the student in the config
-    weights: str  # key of the trained student
+    weights: Reads  # the trained student
     rows: range  # among the readable test images
 
 
@@ -44,17 +46,23 @@ def validate_jobs(plan: RunInputs, stage: StageId) -> Jobs:
     """Return one job per student and block of test images."""
     blocks = validation_blocks(plan.test_images, plan.run.config.posttrain.validation_shard)
     posttrain = StageId("posttrain")
-    trained = frozenset(plan.keys(posttrain))
+    trained = {entry.key: entry for entry in plan.manifest(posttrain).entries}
     students = [job for job in posttrain_jobs(plan, posttrain)[posttrain] if job.key in trained]
-    jobs = (_validate_job(plan, student, rows) for student in students for rows in blocks)
+    jobs = (
+        _validate_job(plan, student, trained[student.key], rows)
+        for student in students
+        for rows in blocks
+    )
     return {stage: tuple(jobs)}
 
 
 def _validate_job(
-    plan: RunInputs, student: Job[PosttrainPayload], rows: range
+    plan: RunInputs, student: Job[PosttrainPayload], trained: ManifestEntry, rows: range
 ) -> Job[ValidatePayload]:
-    key = validate_key(plan.run.config, student=student.key, rows=rows)
-    payload = ValidatePayload(student.payload.student, student.key, rows)
+    files = tuple(WEIGHTS.values())
+    weights = trained.content(*files) if trained.keyed_by_content else None
+    key = validate_key(plan.run.config, student=student.key, weights=weights, rows=rows)
+    payload = ValidatePayload(student.payload.student, Reads.of([trained], *files), rows)
     return Job(key, f"{student.shard}_t{rows.start:07d}-{rows.stop - 1:07d}", payload)
 
 
@@ -63,7 +71,7 @@ class ValidateWorker:
 
     def __init__(self, **context: Any) -> None:
         self.context = WorkerContext("validate", **context)
-        self._weights: tuple[str, Mapping[str, bytes]] | None = None  # of the last student, by key
+        self._weights: tuple[Reads, Mapping[str, bytes]] | None = None  # of the last student
 
     def peek(self) -> tuple[int, int]:
         """Return (images done, images in total) of the current job, once per weights."""
@@ -95,20 +103,20 @@ class ValidateWorker:
             rows=len(rows),
             classes=len(counted["last"]),
             summary={
-                "weights": payload.weights,
+                "weights": payload.weights.keys[0],
                 "rows": [rows.start, rows.stop],
                 "of": self.context.plan.test_images,
                 **sums,
             },
         )
 
-    def _read(self, key: str) -> Mapping[str, bytes]:
+    def _read(self, reads: Reads) -> Mapping[str, bytes]:
         """Return a student's weights by name; its blocks follow one another."""
-        if self._weights is None or self._weights[0] != key:
+        if self._weights is None or self._weights[0] != reads:
             shard_store = ShardStore(self.context.run.store, "posttrain")
-            marker = require(shard_store, key)
+            (marker,) = reads.markers(shard_store, *WEIGHTS.values())
             self._weights = (
-                key,
+                reads,
                 {n: shard_store.load(marker, suffix) for n, suffix in WEIGHTS.items()},
             )
         return self._weights[1]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from distill_core.allocator import keep_freed_memory
 from distill_core.config.schema import RunConfig
-from distill_core.errors import ShardError
+from distill_core.environment import made_with, set_backend_flags
 from distill_core.storage.markers import Marker, ShardFacts
 from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.store import Store
@@ -23,6 +23,7 @@ from tasks.jobs import Job, Receipt
 from tasks.run import Run
 from tasks.stages.finished import FinishedShard, FinishedShards, WaitLimits
 from tasks.stages.inputs import RunInputs
+from tasks.stages.reads import Reads, missing_marker
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,6 +36,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 NOTICES = 20  # in a receipt, the last ones
+
+
+IMAGES = "parquet"  # suffix of the images of an image shard
+WEIGHTS = "safetensors"  # suffix of the weights of a teacher or a student
 
 
 class WorkerContext:
@@ -65,8 +70,9 @@ class WorkerContext:
         self._limits = WaitLimits(**(limits or {}))
         self._finished = FinishedShards(self.shard_store, self.notice)
         self._teachers: dict[int, FrozenTeacher] = {}
-        self._students: dict[str, FrozenTeacher] = {}  # by key
+        self._students: dict[Reads, FrozenTeacher] = {}
         torch.set_num_threads(self.config.threads)
+        set_backend_flags()
         keep_freed_memory()
 
     def progress(self, done: int, total: int) -> None:
@@ -107,7 +113,15 @@ class WorkerContext:
 
         seconds = time.perf_counter() - since
         finished = FinishedShard(
-            job.key, job.shard, files, ShardFacts(seconds=seconds, device=self.device, **facts)
+            job.key,
+            job.shard,
+            files,
+            ShardFacts(
+                seconds=seconds,
+                device=self.device,
+                made_with=made_with(self.device),
+                **facts,
+            ),
         )
         gang = DistributedContext.current().size > 1
         committed = self._finished.commit(finished, self._limits.patience(seconds, gang=gang))
@@ -130,20 +144,23 @@ class WorkerContext:
             precision=self.config.precision,
         )
 
-    def student(self, key: str | None) -> FrozenTeacher | None:
-        """Return the student that a round asks, by its key; None where there is none yet."""
-        if key is None:
+    def student(self, reads: Reads | None) -> FrozenTeacher | None:
+        """Return the student that a round asks; None where there is none yet."""
+        if reads is None:
             return None
-        if key not in self._students:
+        if reads not in self._students:
             from distill_core.models.files import load_student
 
             shard_store, rounds = ShardStore(self.run.store, "posttrain"), self.config.rounds
             assert rounds is not None
-            weights = shard_store.load(require(shard_store, key), "safetensors")
-            self._students[key] = load_student(
-                weights, rounds.student, self.teacher(), precision=self.config.precision
+            (marker,) = reads.markers(shard_store, WEIGHTS)
+            self._students[reads] = load_student(
+                shard_store.load(marker, WEIGHTS),
+                rounds.student,
+                self.teacher(),
+                precision=self.config.precision,
             )
-        return self._students[key]
+        return self._students[reads]
 
     @cached_property
     def labeller(self) -> FrozenTeacher | Ensemble:
@@ -170,12 +187,11 @@ class WorkerContext:
             pixels_of=lambda rows: self.real.pixels(rows),
         )
 
-    def images(self, key: str) -> ImageRows:
+    def images(self, marker: Marker) -> ImageRows:
         """Return a committed image shard, decoded."""
         from distill_core.storage.image_shards import decode_images
 
-        shard_store = ShardStore(self.run.store, "recover")
-        return decode_images(shard_store.load(require(shard_store, key), "parquet"))
+        return decode_images(ShardStore(self.run.store, "recover").load(marker, IMAGES))
 
     def split(
         self, name: Literal["train", "test"], rows: Sequence[int] | None = None
@@ -198,8 +214,5 @@ def require(shard_store: ShardStore, key: str) -> Marker:
     """Return the marker of a shard that must be there."""
     marker = shard_store.marker(key)
     if marker is None:
-        raise ShardError(
-            f"{shard_store.uri(key)}: no such marker, though a "
-            f"manifest names it. Run the {shard_store.stage} stage again under another --name."
-        )
+        raise missing_marker(shard_store, key)
     return marker

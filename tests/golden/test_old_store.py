@@ -14,7 +14,6 @@ numerics of a stage change on purpose, expect shards of that stage to be missing
 from __future__ import annotations
 
 import json
-import tarfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,7 +32,6 @@ from tasks.stages.plan import JobPlan, manifests_of
 from tasks.stages.table import stages_of
 from tests.support.pipeline import execute
 
-ARCHIVE = Path(__file__).parent / "store-before-restructuring.tar.xz"
 SIZES = (
     "ipc=3",
     "data.num_classes=4",
@@ -68,14 +66,6 @@ SHARDS = {  # done, by stage; a run without shards in a stage does not list it
         **{"select": 1, "recover": 6, "relabel": 12, "posttrain": 3, "validate": 6},
     },
 }
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    """Return the store of the archive; its files have the times at which they were written."""
-    with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(tmp_path / "store", filter="data")
-    return Store(str(tmp_path / "store"))
 
 
 @pytest.fixture(params=sorted(OVERRIDES))

@@ -207,10 +207,14 @@ def test_a_student_key_follows_its_set_seed_and_shards() -> None:
 
 
 def test_a_validation_key_follows_the_student_and_the_block() -> None:
-    def key(*overrides: str, student: str = "s", rows: range = range(5)) -> str:
-        return validate_key(load_run("digits-demo", overrides), student=student, rows=rows)
+    def key(
+        *overrides: str, student: str = "s", weights: str | None = "w", rows: range = range(5)
+    ) -> str:
+        run = load_run("digits-demo", overrides)
+        return validate_key(run, student=student, weights=weights, rows=rows)
 
     assert len({key(), key(student="t"), key(rows=range(5, 10)), key("threads=2")}) == 4
+    assert len({key(), key(weights="v"), key(weights=None)}) == 3
     assert key("posttrain.validation_shard=7", "posttrain.epochs=1", "seed=1") == key()
 
 

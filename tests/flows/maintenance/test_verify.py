@@ -117,14 +117,16 @@ def test_a_parquet_file_of_too_few_rows_is_found(run: Run) -> None:
     stream = io.BytesIO()
     pq.write_table(pa.table({"label": [1, 2]}), stream)
     replace_labels(run, stream.getvalue())
-    (damage,) = verify_run(run).damage
+    damage, of_students = verify_run(run).damage
     assert damage.problem == "2 rows in the file, 6 in its marker"
+    assert of_students.path == run.path("posttrain.manifest.json")  # made from other labels
 
 
 def test_a_file_that_is_not_parquet_is_found(run: Run) -> None:
     replace_labels(run, b"not a table")
-    (damage,) = verify_run(run).damage
+    damage, of_students = verify_run(run).damage
     assert "not a Parquet file" in damage.problem
+    assert of_students.path == run.path("posttrain.manifest.json")  # made from other labels
 
 
 @pytest.mark.parametrize("group", [0, 1, 2])
@@ -173,7 +175,10 @@ def test_a_manifest_that_was_edited_is_found(
     run: Run, distill: Distill, facts: dict[str, object], problem: str
 ) -> None:
     edit_manifest(run, "relabel", **facts)
-    (damage,) = verify_run(run).damage
+    damage, *more = verify_run(run).damage
+    # Keys of students contain the sha256 of their labels.
+    of_students = [run.path("posttrain.manifest.json")] if facts.get("files") else []
+    assert [each.path for each in more] == of_students
     assert damage.path == run.path("relabel.manifest.json")
     assert damage.problem.startswith(f"shard c00000-00002_i000-001_v0000-0001: {problem}")
     assert distill("verify", run.name, "--store", run.store.url).code == 1
