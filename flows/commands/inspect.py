@@ -57,6 +57,8 @@ def show_status(
     terminal.print_table(tables.details(progress, activity), tree, as_json=as_json)
     if not as_json:
         terminal.print_lines(*tables.failures(progress))
+    for line in tables.mixture(progress.run, progress.mixed):
+        terminal.warn(line)
 
 
 @grouped

@@ -17,10 +17,13 @@ def verify(run: RunName, store: StoreUrl = DEFAULT_STORE) -> None:
     from distill_core.storage.store import Store
     from flows import terminal
     from flows.maintenance.verify import verify_with_progress
+    from flows.status.tables import mixture
     from tasks.run import open_run
 
     opened = open_run(Store(store), run)
     verdict = verify_with_progress(opened)
+    for line in mixture(opened.name, verdict.mixed):
+        terminal.warn(line)
     terminal.print_lines(
         *(f"damaged: {damage}" for damage in verdict.damage),
         verdict.summary(opened.name),

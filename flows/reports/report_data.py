@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from distill_core.config.load import fingerprint
+from distill_core.environment import describe_mixed, mixed
 from distill_core.storage.manifest import Manifest
 from distill_core.storage.markers import Marker
 from distill_core.storage.shard_store import ShardStore
@@ -99,8 +100,15 @@ def header(data: ReportData) -> list[tuple[str, str]]:
         ("images", _stored(data, StageId("recover"), "images")),
         ("labels", _stored(data, StageId("relabel"), "views")),
         *_students_between_rounds(data),
+        *_mixed(data),
         ("worker time", units.duration(sum(m.seconds for m in every_marker(data)))),
     ]
+
+
+def _mixed(data: ReportData) -> list[tuple[str, str]]:
+    """Return the versions and the hardware in which the shards of a run differ, if they do."""
+    facts = mixed(marker.made_with for marker in every_marker(data))
+    return [("made with different", describe_mixed(facts))] if facts else []
 
 
 def costs(data: ReportData) -> list[tuple[str, ...]]:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from distill_core.environment import mixed
 from distill_core.errors import ConfigError, DataError
 from distill_core.storage.markers import Marker
 from distill_core.storage.shard_store import ShardStore
@@ -46,6 +47,11 @@ class RunStatus:
     def missing(self) -> tuple[str, ...]:
         """Return the failed shards that later stages went on without, each once."""
         return tuple(dict.fromkeys(shard for stage in self.stages for shard in stage.missing))
+
+    @property
+    def mixed(self) -> dict[str, tuple[str, ...]]:
+        """Return the versions and hardware in which its shards differ; see `environment`."""
+        return mixed(each for stage in self.stages for each in stage.made_with)
 
     def nothing_to_do(self, allow_missing: int) -> bool:
         """Return whether a pass that allows this number of missing shards has nothing to do."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.table import Table
 
+from distill_core.environment import describe_mixed
 from flows import units
 from flows.status.status import Activity, RunActivity, RunStatus
 from tasks.runs.drivers import DriverRecord, parse_time
@@ -29,6 +30,7 @@ def to_json(status: RunStatus, activity: RunActivity | None = None) -> dict[str,
         "complete": status.complete,
         "problem": status.problem,
         "missing": list(status.missing),
+        "mixed": {name: list(values) for name, values in status.mixed.items()},
         "stages": [_stage_json(stage, activities.get(str(stage.stage))) for stage in status.stages],
     }
     if activity is None:
@@ -71,6 +73,16 @@ def details(status: RunStatus, activity: RunActivity | None = None) -> Renderabl
 def problems(statuses: Sequence[RunStatus]) -> list[str]:
     """Return one line per run that cannot be read."""
     return [f"damaged: {status.run}: {status.problem}" for status in statuses if status.problem]
+
+
+def mixture(run: str, facts: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return a warning if the shards of a run were made in different environments."""
+    if not facts:
+        return []
+    return [
+        f"{run}: its shards were made with different versions or hardware ({describe_mixed(facts)})"
+        ", so their rounding differs: they are valid, but one machine would make other bytes."
+    ]
 
 
 def failures(status: RunStatus) -> list[str]:

@@ -201,6 +201,7 @@ def test_the_json_has_the_promised_keys(
         "complete",
         "problem",
         "missing",
+        "mixed",
         "stages",
         "gpu_hours",
         "drivers",
