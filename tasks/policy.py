@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-# keep: the teacher is used as it is; a dataset with classes that it has no output for is refused.
+# keep: the teacher is used as it is; a dataset with classes that it has no output for, or that it
+#   was trained without, is refused.
 # fine_tune: training on the new dataset starts from its weights.
 # squeeze_again: a new teacher is trained; only the class ids are carried over.
 TeacherPolicy = Literal["keep", "fine_tune", "squeeze_again"]

@@ -85,6 +85,11 @@ class DatasetIndex:
         counts = np.bincount(labels, minlength=len(self.classes))
         return {c.wnid: int(counts[c.id]) for c in self.classes if not c.removed}
 
+    def without_images(self, split: Split) -> tuple[str, ...]:
+        """Return the classes without a readable image, removed ones included, by id."""
+        sizes = self.class_sizes(split)
+        return tuple(wnid for wnid in self.class_names if not sizes.get(wnid))
+
     def duplicates(self) -> dict[str, int]:
         """Return the number of contents with several classes, and of those in both splits.
 

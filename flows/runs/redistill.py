@@ -6,7 +6,7 @@ shards whose keys equal those of an earlier version have their markers already.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass, replace
 
 from distill_core.config.addresses import check_config
@@ -26,6 +26,7 @@ from tasks.execution import Execution
 from tasks.policy import TeacherPolicy
 from tasks.run import Run, create_run
 from tasks.runs.same_shards import same_shards
+from tasks.runs.seen_classes import unseen_by_teachers
 from tasks.runs.stage_status import manifests, stage_status
 from tasks.series import Version, claim, next_name, version_of, versions_of
 from tasks.stages.dataset_record import record_dataset
@@ -72,8 +73,8 @@ def redistill(
         complete: runs what a version lacks and returns its status.
 
     Raises:
-        ConfigError: `keep` with a class that the teacher has no output for, a teacher that does
-            not fit the config, or credentials in the config.
+        ConfigError: `keep` with a class that the teacher does not know, a teacher that does not
+            fit the config, or credentials in the config.
         DataError: the dataset is damaged, or has another number of classes.
     """
     check_config(config)
@@ -164,7 +165,8 @@ def _index(
     base = next((run for run in reversed(history) if run_status(run).has_manifest), None)
     before = None if base is None else load_index(store, dataset_of(base))
     if before is not None and policy == "keep":
-        refuse_added(config.data, before)
+        assert base is not None
+        refuse_unknown(config.data, before, unseen_by_teachers(base, history))
     inherited = before is not None and policy != "squeeze_again"
     preflight.check_request(
         preflight.Request(
@@ -180,19 +182,30 @@ def _index(
     return _Request(config, store, policy, history, name, base, index)
 
 
-def refuse_added(data: DataConfig, before: DatasetIndex) -> None:
-    """Refuse classes that a kept teacher has no output for, before any image is read.
+def refuse_unknown(data: DataConfig, before: DatasetIndex, unseen: Set[str]) -> None:
+    """Refuse classes that a kept teacher does not know, before any image is read.
+
+    Args:
+        data: the current dataset.
+        before: the index of the previous version.
+        unseen: classes that the teacher has an output for and was trained without.
 
     Raises:
-        ConfigError: the dataset has a class that no previous version had.
+        ConfigError: the dataset has a class that no previous version had, or one that was removed
+            when the teacher was trained.
     """
-    known = set(before.class_names)
-    added = [name for name in open_reader(data).classes() if name not in known]
-    if added:
+    present, known = open_reader(data).classes(), set(before.class_names)
+    remedy = "Use policy fine_tune or squeeze_again, or leave the class out."
+    if added := [name for name in present if name not in known]:
         raise ConfigError(
             f"{data.path or data.format}: class {added[0]!r} is new ({len(added)} such classes), "
-            "and the teacher that policy keep takes over has no output for it. Use policy "
-            "fine_tune or squeeze_again, or leave the class out."
+            f"and the teacher that policy keep takes over has no output for it. {remedy}"
+        )
+    if back := [name for name in present if name in unseen]:
+        raise ConfigError(
+            f"{data.path or data.format}: class {back[0]!r} came back ({len(back)} such classes), "
+            "and the teacher that policy keep takes over was trained while the class was removed. "
+            f"{remedy}"
         )
 
 

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from distill_core.training.runtime import TrainingRuntime
 
 
+UNSEEN = "unseen"  # in the summary of a teacher: the classes that it was trained without
+
+
 @dataclass(frozen=True)
 class SqueezePayload:
     """The teacher to train or import."""
@@ -152,10 +155,26 @@ class SqueezeWorker:
                 "top5": teacher.accuracy.top5,
                 "epochs": len(teacher.curve),
                 "curve": list(teacher.curve),
+                UNSEEN: self._unseen(config),
             }
             return Trained(lambda: teacher.files, facts)
 
         return train_and_commit(self.context, job, train)
+
+    def _unseen(self, config: RunConfig) -> list[str]:
+        """Return the classes that a teacher is trained without; an imported one knows them all.
+
+        The weights that training starts from may have seen some of them. What those of an older
+        version have seen is not recorded here, and counts as nothing.
+        """
+        squeeze = config.squeeze
+        if squeeze.training is None or squeeze.checkpoint is not None:
+            return []
+        empty = self.context.plan.index.without_images("train")
+        if squeeze.start is None:
+            return list(empty)
+        started_without = require(self.context.shard_store, squeeze.start).summary.get(UNSEEN)
+        return [wnid for wnid in empty if started_without is None or wnid in started_without]
 
     def _start(self, key: str | None) -> nn.Module | None:
         """Return the network that training starts from, if it is a teacher of another run."""

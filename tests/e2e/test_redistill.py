@@ -17,6 +17,7 @@ from flows.status.status import RunStatus
 from tasks.execution import Execution
 from tasks.policy import TeacherPolicy
 from tasks.run import Run
+from tasks.runs.seen_classes import unseen_by_teachers
 from tasks.stages.inputs import dataset_of
 from tests.support.datasets import png
 from tests.support.pipeline import manifest
@@ -116,6 +117,36 @@ def test_keep_refuses_a_class_that_the_teacher_does_not_know(series: Series, roo
     with pytest.raises(ConfigError, match="class 'bat' is new"):
         series(small(root, "data.num_classes=4"))
     assert objects(series.store) == before
+
+
+def test_keep_refuses_a_class_that_was_removed_when_the_teacher_was_trained(
+    series: Series, root: Path
+) -> None:
+    four = "data.num_classes=4"
+    series(small(root))
+    remove_class(root, "bee")
+    trained = series(small(root, four), "squeeze_again").run
+    write_class(root, "bee", seed=9)
+    with pytest.raises(ConfigError, match=r"class 'bee' came back .* while the class was removed"):
+        series(small(root))
+    forget_unseen(trained)  # as a version wrote it that did not record the classes
+    with pytest.raises(ConfigError, match=r"class 'bee' came back"):
+        series(small(root))
+    tuned = series(small(root), "fine_tune").run
+    assert tuned.name == "small-v0003"
+    assert unseen_by_teachers(tuned, ()) == frozenset()
+    write_class(root, "cat", seed=8)
+    assert series(small(root, REAL)).run.config.squeeze.reuse is not None
+
+
+def forget_unseen(run: Run) -> None:
+    """Take the classes that the teacher was trained without out of its marker."""
+    shard_store = ShardStore(run.store, "squeeze")
+    key = manifest(run, "squeeze").entries[0].key
+    marker = shard_store.marker(key)
+    assert marker is not None
+    assert marker.summary.pop("unseen") == ["bee"]
+    run.store.put(shard_store.marker_path(key), marker.to_json())
 
 
 def test_a_removed_class_leaves_a_hole_and_has_no_images(series: Series, root: Path) -> None:
