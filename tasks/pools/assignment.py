@@ -85,7 +85,7 @@ class Assignment:
                 )
             if others and not is_fit:
                 return False
-            if not is_witness and state.verdicts.has_failed_enough(record):
+            if not is_witness and state.verdicts.needs_witness(record, seat):
                 return False
             return self._suits(record, seat, others)
 
@@ -93,7 +93,7 @@ class Assignment:
 
     def _suits(self, record: JobRecord, seat: Seat, others: list[Seat]) -> bool:
         """Return whether a worker may run a job that failed, or leaves it to another worker."""
-        verdicts, nodes = self._state.verdicts, record.failed_on
+        verdicts, nodes = self._state.verdicts, {*record.failed_on, *record.losses}
         if seat.node in nodes:
             if verdicts.needs_another_node(record) and verdicts.has_other_node(nodes):
                 return False
@@ -103,9 +103,12 @@ class Assignment:
         return not (seat.number in record.workers and fresh)
 
     def _is_worth_another_try(self, record: JobRecord, seat: Seat) -> bool:
-        """Return whether an idle worker on another node is to show if only one node is cut off."""
-        limit = self._state.policy.max_attempts
-        return record.outages.total() >= limit and seat.node not in record.outages
+        """Return whether an idle worker on another node is to show if only one node is cut off.
+
+        The more nodes have failed, the rarer, so that the finished result is rarely made again.
+        """
+        enough = self._state.policy.max_attempts * 2 ** (len(record.outages) - 1)
+        return record.outages.total() >= enough and seat.node not in record.outages
 
     def _is_kept(self, record: JobRecord, home: int) -> bool:
         """Return whether a job waits for the worker that may still hold its finished result.

@@ -8,7 +8,7 @@ This is pure logic over a `Pool`, in parts: `assignment` chooses a job for each 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from tasks.execution import RetryPolicy
@@ -20,6 +20,7 @@ from tasks.pools.endings import Endings
 from tasks.pools.events import Pool
 from tasks.pools.failures import DispatchResult
 from tasks.pools.outcomes import Outcomes
+from tasks.pools.seats import Seat
 
 PATIENCE_DOUBLINGS = 4  # of the time that a worker has to start, while it does not
 
@@ -87,30 +88,35 @@ class _Dispatcher:
 
     def _seconds_to_wait(self) -> float:
         """Return the time until something is due, at most one tick."""
-        now = self.state.clock()
-        later = (moment - now for moment in self._moments() if moment > now)
-        return min(later, default=self.state.policy.tick_seconds)
-
-    def _moments(self) -> Iterator[float]:
-        """Yield when something may be due; some of these times have passed."""
-        state, policy, seats = self.state, self.state.policy, self.state.seats
-        yield state.clock() + policy.tick_seconds
-        if state.queue.next_time is not None:
-            yield state.queue.next_time
+        state, now = self.state, self.state.clock()
+        soonest = now + state.policy.tick_seconds
+        general = [state.queue.next_time]
         if state.outage_since is not None:
-            yield state.outage_since + policy.outage_seconds
-        limit = seats.absence_limit()
-        for seat in seats:
-            if seat.absent_since is not None:
-                yield seat.rebuild_at or seat.since + self._patience(seat.starts)
-                yield seat.absent_since + limit
-            elif not seat.queue:
-                yield seat.rest_until
-            else:
-                if policy.job_timeout_seconds is not None:
-                    yield seat.since + policy.job_timeout_seconds
-                if seat.on_probation:  # until a probe is passed
-                    yield seat.since + 2 * seats.nodes[seat.node].failed_after + 1
+            general.append(state.outage_since + state.policy.outage_seconds)
+        for moment in general:
+            if moment is not None and now < moment < soonest:
+                soonest = moment
+        limit = state.seats.absence_limit()
+        for seat in state.seats:
+            for moment in self._moments(seat, limit):
+                if now < moment < soonest:
+                    soonest = moment
+        return soonest - now
+
+    def _moments(self, seat: Seat, limit: float) -> tuple[float, ...]:
+        """Return when something may be due that concerns a worker; some times have passed."""
+        if seat.absent_since is not None:
+            start = seat.rebuild_at or seat.since + self._patience(seat.starts)
+            return start, seat.absent_since + limit
+        if not seat.queue:
+            return (seat.rest_until,) if seat.rest_until else ()
+        deadline = self.state.policy.job_timeout_seconds
+        overdue = () if deadline is None else (seat.since + deadline,)
+        if not seat.on_probation:
+            return overdue
+        # A probe is passed once it runs for longer than those that failed.
+        node = self.state.seats.nodes[seat.node]
+        return *overdue, seat.since + 2 * node.failed_after + 1
 
     def _patience(self, starts: int) -> float:
         """Return how long a worker may take to be ready before it is started once more."""

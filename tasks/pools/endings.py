@@ -88,17 +88,15 @@ class Endings:
     def _idle(self, now: float) -> bool:
         """Return whether no worker runs a job that may still succeed.
 
-        One that ran into the outage again and again may, once it runs for longer than before.
+        One that met the outage again and again on this node may, once it runs for longer.
         """
         limit = self._state.policy.max_attempts
-        return not any(
-            seat.queue
-            and (
-                seat.queue[0].outages.total() < limit
-                or now - seat.since > 2 * seat.queue[0].outage_after
-            )
-            for seat in self._state.seats
-        )
+        for seat in self._state.seats:
+            if seat.queue:
+                record, seconds = seat.queue[0], now - seat.since
+                if record.outages[seat.node] < limit or seconds > 2 * record.outage_after:
+                    return False
+        return True
 
     def _end_outage(self, seconds: float) -> None:
         state = self._state

@@ -40,7 +40,7 @@ class JobRecord:
     def failed_on(self) -> set[str]:
         """Return the nodes on which it failed, whoever was the cause."""
         counters = (self.own, self.unproven, self.suspected, self.too_small, self.outages)
-        return {node for counter in (*counters, self.losses) for node in counter}
+        return {node for counter in counters for node in counter}
 
     @property
     def failures(self) -> int:

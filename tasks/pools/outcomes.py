@@ -157,7 +157,7 @@ class Outcomes:
         if others_succeed:  # its own node may be cut off
             state.seats.set_aside(seat, now)
         delay = growing_delay(record.outages.total(), record.job.key, cap=OUTAGE_CAP)
-        if record.home is None or seconds >= record.outage_after:
+        if record.home is None or seconds > record.outage_after:
             record.home, record.outage_after = seat.number, seconds
         seat.rest_until = max(seat.rest_until, now + delay)
         state.put_back(record, describe_error(record.error), not_before=now + delay)

@@ -150,6 +150,12 @@ class Verdicts:
         assert record.error is not None
         return Failure(record.failures, record.error, record.traceback)
 
+    def needs_witness(self, record: JobRecord, seat: Seat) -> bool:
+        """Return whether a job failed so often that only a node that is proven can tell more."""
+        nodes = record.failed_on
+        is_new = seat.node not in nodes and len(nodes) < EXHAUSTIVE_NODES
+        return not is_new and self.has_failed_enough(record)
+
     def needs_another_node(self, record: JobRecord) -> bool:
         """Return whether only a failure on another node could show that a job is the cause."""
         return (

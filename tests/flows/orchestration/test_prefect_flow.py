@@ -7,7 +7,13 @@ from types import SimpleNamespace
 import pytest
 from prefect.cache_policies import NO_CACHE
 
-from distill_core.errors import ClusterError, ConfigError, ShardsFailed, StorageError
+from distill_core.errors import (
+    ClusterError,
+    ConfigError,
+    ShardsFailed,
+    ShardsPostponed,
+    StorageError,
+)
 from flows.orchestration import artifacts, prefect_flow
 from tasks.stages.names import StageId
 from tasks.stages.table import STAGES
@@ -20,6 +26,7 @@ from tasks.stages.table import STAGES
         (ClusterError("node lost"), True),
         (ConfigError("typo"), False),
         (ShardsFailed("two"), False),
+        (ShardsPostponed("two"), True),
         (ZeroDivisionError("a bug"), False),
     ],
 )

@@ -2,11 +2,12 @@
 
 The bound is a lower one, for a scheduler that knows the future: every worker that is there and well
 computes without a pause, jobs can be divided as long as as many whole attempts of the shortest kind
-fit between the faults, none takes less than the longest attempt, and only work that is lost by a fault is done again. No real scheduler reaches it, because a job
-runs to its end on one worker. So the time that is allowed has a second term for the last jobs: one
-more job of the longest kind on the slowest node, and what each fault destroyed that hit a job after
-the last one was begun, with the time in which a worker is built or set aside. While the store is
-away no job can begin or end, so that time is added, too.
+fit between the faults, none takes less than the longest attempt, and only work that is lost by a
+fault is done again. No real scheduler reaches it, because a job runs to its end on one worker. So
+the time that is allowed has a second term for the last jobs: one more job of the longest kind on
+the slowest node, and what each fault destroyed that hit a job after the last one was begun, with
+the time in which a worker is built or set aside. While the store is away no job can begin or end,
+so that time is added, too.
 """
 
 from __future__ import annotations
@@ -42,10 +43,10 @@ def best_seconds(scenario: Scenario, demand: Demand) -> float:
     high = max(high, 1.0)
     while not _suffices(free, demand, high):
         low, high = high, 2 * high
-    while high - low > 1.0:
+    while high - low > max(1.0, high / 1000):
         middle = (low + high) / 2
         low, high = (low, middle) if _suffices(free, demand, middle) else (middle, high)
-    return high
+    return low
 
 
 def allowed_seconds(scenario: Scenario, demand: Demand, *, best: float, late_faults: int) -> float:

@@ -12,7 +12,8 @@ from tasks.pools.dispatch import dispatch
 from tasks.pools.failures import Failure
 from tests.support.cluster.bounds import Demand, allowed_seconds, best_seconds
 from tests.support.cluster.model import Scenario, Work
-from tests.support.cluster.world import Clock, Cluster, Ledger
+from tests.support.cluster.records import Clock, Ledger
+from tests.support.cluster.world import Cluster
 
 FAULTY = ("bad", "poison", "huge")  # jobs that fail on every node
 TICK = 1e9  # virtual time needs no heartbeat

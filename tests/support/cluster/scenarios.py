@@ -1,11 +1,11 @@
-"""Scenarios: those that have names, with what the dispatcher made of them before, and random ones."""
+"""Scenarios: those with names, with what the dispatcher made of them before, and random ones."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from math import inf
+from math import inf, log10
 from typing import get_args
 
 from tests.support.cluster.model import Illness, Node, Scenario, Sickness, Span, Work
@@ -154,7 +154,7 @@ def random_scenario(seed: int, *, largest: int = HALF_SHARDS) -> Scenario:
         largest: how many class shards there may be.
     """
     rng = random.Random(seed)
-    shards = round(10 ** rng.uniform(0.5, _log10(largest)))
+    shards = round(10 ** rng.uniform(0.5, log10(largest)))
     stages = {
         "squeeze": (_training(rng.uniform(5, 72) * HOUR, HOUR),),
         "recover": _shards(rng, shards, rng.uniform(0.1, 1.5) * HOUR),
@@ -180,12 +180,6 @@ def random_scenario(seed: int, *, largest: int = HALF_SHARDS) -> Scenario:
         deadline=200 * HOUR if rng.random() < 0.5 else None,
         keeps_results=rng.random() < 0.8,
     )
-
-
-def _log10(number: int) -> float:
-    from math import log10
-
-    return log10(number)
 
 
 def _shards(rng: random.Random, count: int, seconds: float) -> tuple[Work, ...]:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import heapq
-from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
 from distill_core.errors import DataError, OutOfMemoryError, StorageError
 from tasks.jobs import Job, Receipt
 from tasks.pools.events import Broken, Done, Event, Lost, OnProgress, Raised, Ready
-from tests.support.cluster.model import ERRORS, Node, Scenario, Work
+from tests.support.cluster.model import ERRORS, Scenario, Work
+from tests.support.cluster.records import Clock, Ledger, Place
 
 BUILD_SECONDS = 30.0  # of a worker
 BEGIN_SECONDS = 1.0  # until a job has read its input
@@ -20,48 +19,6 @@ STORE_SECONDS = 30.0  # that a request tries to reach a store that is away
 UNITS = 10_000  # of progress
 PEEK_SECONDS = 600.0  # between two reports of it; one also precedes each event
 STORE_KINDS = ("refused", "unreachable")  # illnesses of which jobs in flight notice, too
-
-
-class Clock:
-    """Virtual time."""
-
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@dataclass
-class Ledger:
-    """What happened to the jobs of all stages."""
-
-    committed: dict[str, float] = field(default_factory=dict)  # time, by key
-    saved: dict[str, float] = field(default_factory=dict)  # seconds of work in checkpoints, by key
-    attempts: Counter[str] = field(default_factory=Counter)  # begun, by key
-    last_first_attempt: float = 0.0  # time
-    begun_after_commit: list[str] = field(default_factory=list)
-    computed: float = 0.0  # seconds of work at speed 1
-    useful: float = 0.0  # seconds of work of what was committed
-    in_flight: float = 0.0  # seconds of work that faults destroyed
-    discarded: float = 0.0  # seconds of work that the dispatcher destroyed
-    interruptions: list[float] = field(default_factory=list)  # times at which a fault hit a job
-    failures: Counter[str] = field(default_factory=Counter)  # of jobs, on ill nodes, by node
-
-
-@dataclass
-class _Place:
-    """One worker of the simulation."""
-
-    number: int
-    node: Node
-    version: int = 0  # of its process; events of an earlier one are void
-    ready: bool = False
-    queue: deque[Job[Any]] = field(default_factory=deque)  # the first one runs
-    begun: float = 0.0
-    base: float = 0.0  # seconds of work that the attempt started from
-    computing: bool = False
-    kept: dict[str, float] = field(default_factory=dict)  # seconds of work, by key, of results
-    # that could not be committed
 
 
 class Cluster:
@@ -86,7 +43,7 @@ class Cluster:
         self.scenario, self.works, self.clock, self.ledger = scenario, works, clock, ledger
         self.on_commit = on_commit
         nodes = [node for node in scenario.nodes for _ in range(node.workers)]
-        self.places = [_Place(number, node) for number, node in enumerate(nodes)]
+        self.places = [Place(number, node) for number, node in enumerate(nodes)]
         self.workers = len(nodes)
         self._due: list[tuple[float, int, Callable[[], Event | None]]] = []
         self._number = count()
@@ -141,19 +98,19 @@ class Cluster:
 
     # The life of a worker.
 
-    def _at(self, time: float, place: _Place, happen: Callable[[], Event | None]) -> None:
+    def _at(self, time: float, place: Place, happen: Callable[[], Event | None]) -> None:
         version = place.version
         act = lambda: happen() if place.version == version else None  # noqa: E731
         heapq.heappush(self._due, (time, next(self._number), act))
 
-    def _start(self, place: _Place) -> None:
+    def _start(self, place: Place) -> None:
         now = self.clock.now
         away = next((span for span in place.node.away if now in span), None)
         begin = now if away is None else away.end
         if begin != float("inf"):
             self._at(begin + BUILD_SECONDS, place, lambda: self._build(place))
 
-    def _build(self, place: _Place) -> Event | None:
+    def _build(self, place: Place) -> Event | None:
         illness = place.node.illness(self.clock.now)
         if illness is not None and illness.kind == "unbuilt":
             return Broken(place.number, ERRORS["unbuilt"](), "trace", place.node.name)
@@ -162,7 +119,7 @@ class Cluster:
         place.ready = True
         return Ready(place.number, place.node.name)
 
-    def _end_process(self, place: _Place) -> None:
+    def _end_process(self, place: Place) -> None:
         place.version += 1
         place.ready = place.computing = False
         place.queue.clear()
@@ -179,11 +136,11 @@ class Cluster:
                 if time >= self.clock.now:
                     self._fault(time, place, node_lost=False)
 
-    def _fault(self, time: float, place: _Place, *, node_lost: bool) -> None:
+    def _fault(self, time: float, place: Place, *, node_lost: bool) -> None:
         act = lambda: self._lose(place, node_lost=node_lost)  # noqa: E731
         heapq.heappush(self._due, (time, next(self._number), act))
 
-    def _lose(self, place: _Place, *, node_lost: bool) -> Event | None:
+    def _lose(self, place: Place, *, node_lost: bool) -> Event | None:
         was_ready = place.ready
         self._report(place)
         if place.queue:
@@ -196,7 +153,7 @@ class Cluster:
 
     # The life of a job.
 
-    def _begin(self, place: _Place) -> None:
+    def _begin(self, place: Place) -> None:
         job, now, node = place.queue[0], self.clock.now, place.node
         self.ledger.attempts[job.key] += 1
         if self.ledger.attempts[job.key] == 1:
@@ -218,7 +175,7 @@ class Cluster:
             return
         self._compute(place, job, self.works[job.key])
 
-    def _compute(self, place: _Place, job: Job[Any], work: Work) -> None:
+    def _compute(self, place: Place, job: Job[Any], work: Work) -> None:
         place.computing = True
         begin = place.begun + BEGIN_SECONDS
         nature = work.nature if self.ledger.attempts[job.key] <= work.times else "good"
@@ -240,7 +197,7 @@ class Cluster:
         }[nature]
         self._at(end, place, happen)
 
-    def _commit(self, place: _Place) -> Event:
+    def _commit(self, place: Place) -> Event:
         job, now = place.queue[0], self.clock.now
         illness = place.node.illness(now)
         if illness is not None and (illness.at_commit or illness.kind in STORE_KINDS):
@@ -260,35 +217,36 @@ class Cluster:
         self._next(place)
         return Done(place.number, Receipt(job.key, job.shard))
 
-    def _fail_by_node(self, place: _Place, error: Exception) -> Event:
+    def _fail_by_node(self, place: Place, error: Exception) -> Event:
         self.ledger.failures[place.node.name] += 1
         return self._raise(place, error)
 
-    def _raise(self, place: _Place, error: Exception) -> Event:
+    def _raise(self, place: Place, error: Exception) -> Event:
         self._report(place)
         key = place.queue[0].key
-        is_done = place.computing and self._done(place) >= self.works[key].seconds
-        if is_done and isinstance(error, StorageError) and error.retryable:
-            if self.scenario.keeps_results:
-                self.ledger.computed += self.works[key].seconds - place.base
-                place.kept[key] = self.works[key].seconds - place.base
-                place.computing = False
+        seconds = self.works[key].seconds
+        is_done = place.computing and self._done(place) >= seconds
+        is_outage = isinstance(error, StorageError) and error.retryable
+        if is_done and is_outage and self.scenario.keeps_results:
+            self.ledger.computed += seconds - place.base
+            place.kept[key] = seconds - place.base
+            place.computing = False
         self._interrupted_by_fault(place)
         self._next(place)
         return Raised(place.number, key, error, "trace")
 
-    def _next(self, place: _Place) -> None:
+    def _next(self, place: Place) -> None:
         place.queue.popleft()
         place.computing = False
         if place.queue:
             self._begin(place)
 
-    def _interrupted_by_fault(self, place: _Place) -> None:
+    def _interrupted_by_fault(self, place: Place) -> None:
         if place.computing:
             self.ledger.in_flight += self._interrupt(place)
         self.ledger.interruptions.append(self.clock.now)
 
-    def _interrupt(self, place: _Place) -> float:
+    def _interrupt(self, place: Place) -> float:
         """Save what checkpoints save; return the seconds of work that are lost."""
         key = place.queue[0].key
         done, work = self._done(place), self.works[key]
@@ -299,12 +257,12 @@ class Cluster:
         self.ledger.saved[key] = saved
         return done - saved
 
-    def _done(self, place: _Place) -> float:
+    def _done(self, place: Place) -> float:
         """Return the seconds of work at the running job, those of earlier attempts included."""
         seconds = max(0.0, self.clock.now - place.begun - BEGIN_SECONDS) * place.node.speed
         return min(self.works[place.queue[0].key].seconds, place.base + seconds)
 
-    def _report(self, place: _Place, *, complete: bool = False) -> None:
+    def _report(self, place: Place, *, complete: bool = False) -> None:
         if place.computing:
             key = place.queue[0].key
             share = 1.0 if complete else self._done(place) / self.works[key].seconds
