@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import re
+import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 from uuid import UUID
 
 from prefect import get_run_logger
@@ -17,6 +18,7 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
+from flows.progress.background import background
 from flows.progress.meter import Meter, describe, unit_of
 from flows.reports import report_data, tables
 
@@ -24,29 +26,42 @@ if TYPE_CHECKING:
     from tasks.jobs import Receipt
 
 UPDATE_SECONDS = 1.0  # the driver alone writes progress, at most this often
-PAUSE_SECONDS = 60.0  # after a failed update, because the workers wait while it is tried
+PAUSE_SECONDS = 60.0  # after a failed update, because Prefect's client repeats it for a minute
+
+
+def at_once(function: Callable[..., object], *arguments: Any) -> None:
+    """Make a call."""
+    function(*arguments)
 
 
 class StageArtifacts:
-    """Shows the progress of a stage in Prefect, and logs one line per shard."""
+    """Shows the progress of a stage in Prefect, and logs one line per shard.
 
-    def __init__(self, run: str, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._run, self._clock = run, clock
+    Args:
+        run: name of the run.
+        clock: seconds, monotonic.
+        call: makes the calls to Prefect's API, in order, here or in another thread.
+    """
+
+    def __init__(
+        self,
+        run: str,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        call: Callable[..., None] = at_once,
+    ) -> None:
+        self._run, self._clock, self._call = run, clock, call
         self._meter = Meter(0, 0, clock=clock)
         self._artifact: UUID | None = None
         self._last = 0.0
         self._paused_until = -math.inf
+        self._latest: tuple[float, str] | None = None  # percent and text that wait to be sent
+        self._lock = threading.Lock()
 
     def stage_started(self, stage: str, total: int, done: int) -> None:
         """Create the stage's progress artifact."""
         self._meter, self._last = Meter(total, done, clock=self._clock), self._clock()
-        with _Advisory():
-            artifact = create_progress_artifact(
-                100 * self._meter.fraction,
-                key=artifact_key(self._run, stage),
-                description=f"{stage} of {self._run}",
-            )
-            self._artifact = cast("UUID", artifact)  # a coroutine only inside an event loop
+        self._call(self._create, stage, 100 * self._meter.fraction)
 
     def stage_notice(self, stage: str, text: str) -> None:
         """Log it."""
@@ -90,11 +105,29 @@ class StageArtifacts:
 
     def _update(self, stage: str) -> None:
         self._last = self._clock()
-        if self._artifact is None or self._last < self._paused_until:
+        text = f"{stage}: {describe(self._meter, unit_of(stage))}"
+        with self._lock:
+            waiting, self._latest = self._latest, (100 * self._meter.fraction, text)
+        if waiting is None:
+            self._call(self._send)
+
+    def _create(self, stage: str, percent: float) -> None:
+        self._artifact = None
+        with _Advisory():
+            artifact = create_progress_artifact(
+                percent,
+                key=artifact_key(self._run, stage),
+                description=f"{stage} of {self._run}",
+            )
+            self._artifact = cast("UUID", artifact)  # a coroutine only inside an event loop
+
+    def _send(self) -> None:
+        with self._lock:
+            latest, self._latest = self._latest, None
+        if latest is None or self._artifact is None or self._clock() < self._paused_until:
             return
-        text = describe(self._meter, unit_of(stage))
         with _Advisory() as advice:
-            update_progress_artifact(self._artifact, 100 * self._meter.fraction, f"{stage}: {text}")
+            update_progress_artifact(self._artifact, *latest)
         if advice.lost:
             self._paused_until = self._clock() + PAUSE_SECONDS
 
@@ -128,6 +161,10 @@ def publish(data: report_data.ReportData) -> None:
     address = data.run.store.uri(data.report)
     parts = (f"# {name}", header, "## Accuracy", accuracy, data.note, f"Report: {address}")
     text = "\n\n".join(parts)
-    with _Advisory():
+
+    def create() -> None:
         create_table_artifact(rows, key=artifact_key(name, "accuracy"), description=data.note)
         create_markdown_artifact(text, key=artifact_key(name, "report"), description=name)
+
+    with background("artifacts", warn=get_run_logger().warning) as calls:
+        calls.call(create)

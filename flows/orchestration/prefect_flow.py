@@ -21,6 +21,7 @@ from flows import terminal
 from flows.orchestration import parameters, schedule_settings
 from flows.orchestration.artifacts import StageArtifacts, publish
 from flows.orchestration.parameters import Name, Override, PresetName, ShardList, StoreAddress
+from flows.progress.background import background
 from flows.reports import report_data, unused
 from flows.runs import pipeline, preflight, shard_selection
 from flows.runs import redistill as redistillation
@@ -224,8 +225,15 @@ def run_stages(
     Raises:
         RunIncomplete: no shards were selected, and some are missing at the end.
     """
-    artifacts = StageArtifacts(run.name)
-    with pipeline.opened(run, execution, selection or {}, observers=[artifacts]) as work:
+    with (
+        background("artifacts") as calls,
+        pipeline.opened(
+            run,
+            execution,
+            selection or {},
+            observers=[StageArtifacts(run.name, call=calls.call)],
+        ) as work,
+    ):
         first, *others = stages_of(run.config)
         task_of(first)(work, first)
         if shards is not None:

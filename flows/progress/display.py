@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from flows import units
+from flows.progress.background import background
+from flows.progress.followers import Detached
 from flows.progress.meter import Meter, describe, unit_of
 
 if TYPE_CHECKING:
@@ -145,57 +147,19 @@ class Bars:
         self._bars.console.print(text, style=style, markup=False, highlight=False)
 
 
-class Several:
-    """Passes every event on to several observers, in order."""
+@contextmanager
+def display(console: Console | None = None) -> Iterator[Observer]:
+    """Yield bars when the console (default: stderr) is a terminal, else plain lines.
 
-    def __init__(self, *observers: Observer) -> None:
-        self._observers = observers
-
-    def stage_started(self, stage: str, total: int, done: int) -> None:
-        """Pass it on."""
-        for observer in self._observers:
-            observer.stage_started(stage, total, done)
-
-    def stage_notice(self, stage: str, text: str) -> None:
-        """Pass it on."""
-        for observer in self._observers:
-            observer.stage_notice(stage, text)
-
-    def job_started(self, stage: str, shard: str) -> None:
-        """Pass it on."""
-        for observer in self._observers:
-            observer.job_started(stage, shard)
-
-    def job_progress(self, stage: str, shard: str, done: int, total: int) -> None:
-        """Pass it on."""
-        for observer in self._observers:
-            observer.job_progress(stage, shard, done, total)
-
-    def job_finished(self, stage: str, receipt: Receipt) -> None:
-        """Pass it on."""
-        for observer in self._observers:
-            observer.job_finished(stage, receipt)
-
-    def job_retried(self, stage: str, shard: str, reason: str) -> None:
-        """Pass it on."""
-        for observer in self._observers:
-            observer.job_retried(stage, shard, reason)
-
-    def job_failed(self, stage: str, shard: str, error: str) -> None:
-        """Pass it on."""
-        for observer in self._observers:
-            observer.job_failed(stage, shard, error)
-
-    def stage_finished(self, stage: str, seconds: float) -> None:
-        """Pass it on."""
-        for observer in self._observers:
-            observer.stage_finished(stage, seconds)
+    They are shown from another thread, because a terminal that is stopped accepts nothing.
+    """
+    console = console or Console(stderr=True)
+    with _shown(console) as observer, background("display") as calls:
+        yield Detached(observer, calls)
 
 
 @contextmanager
-def display(console: Console | None = None) -> Iterator[Observer]:
-    """Yield bars when the console (default: stderr) is a terminal, else plain lines."""
-    console = console or Console(stderr=True)
+def _shown(console: Console) -> Iterator[Observer]:
     if not console.is_terminal:
         yield Lines(lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True))
         return

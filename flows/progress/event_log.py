@@ -17,7 +17,14 @@ if TYPE_CHECKING:
 
 
 class EventLog:
-    """Writes one part per stage: when shards started, finished, were tried again or failed."""
+    """Writes one part per stage: when shards started, finished, were tried again or failed.
+
+    Args:
+        run: the run.
+        driver: name of this driver.
+        clock: returns the time.
+        write: takes the path and the bytes of a part; by default, the store writes them at once.
+    """
 
     def __init__(
         self,
@@ -25,8 +32,10 @@ class EventLog:
         *,
         driver: str | None = None,
         clock: Callable[[], datetime] = utc_now,
+        write: Callable[[str, bytes], object] | None = None,
     ) -> None:
         self._run, self._clock = run, clock
+        self._write = write or run.store.put
         self._driver = driver or secrets.token_hex(4)
         self._lines: list[str] = []
         self._parts = 0
@@ -70,8 +79,9 @@ class EventLog:
             return
         path = self._run.path("events", f"{self._driver}-{self._parts:04d}.jsonl")
         end = json.dumps({"event": "end_of_part", NAME: BLANK}) + "\n"
-        self._run.store.put(path, seal("".join(self._lines) + end))
+        part = seal("".join(self._lines) + end)
         self._lines, self._parts = [], self._parts + 1
+        self._write(path, part)
 
     def _record(self, event: str, **details: Any) -> None:
         record = {

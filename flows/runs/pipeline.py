@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from pydantic import ValidationError
@@ -19,8 +20,10 @@ from distill_core.naming.addresses import check_host, store_address
 from distill_core.storage.identity import ensure_identity
 from distill_core.storage.store import ANOTHER_STORE, Store, probe
 from flows import terminal
-from flows.progress.display import Several, display
+from flows.progress.background import background
+from flows.progress.display import display
 from flows.progress.event_log import EventLog
+from flows.progress.followers import Several
 from flows.reports.report import write_report
 from flows.reports.report_data import REPORT
 from flows.runs import preflight
@@ -178,8 +181,11 @@ def opened(
     check_store(run.store)
     warn_if_slow(run.config, execution.device)
     pools = PoolProvider(execution)
-    with Heartbeat(run, execution, workers=lambda: pools.workers) as heart:
-        log = EventLog(run, driver=heart.id)
+    with (
+        Heartbeat(run, execution, workers=lambda: pools.workers) as heart,
+        background("event log") as calls,
+    ):
+        log = EventLog(run, driver=heart.id, write=partial(calls.call, run.store.put))
         try:
             with pools, display() as progress:
                 observer = Several(progress, log, heart, *observers)
@@ -192,7 +198,7 @@ def opened(
                     driver=heart.id,
                 )
         finally:
-            log.flush()  # after the workers have stopped: they must not wait for a slow store
+            log.flush()
 
 
 def require_complete(run: Run, status: RunStatus, execution: Execution) -> None:

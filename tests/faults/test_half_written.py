@@ -53,6 +53,7 @@ KNOWN = {
     "distill_core/storage/backends.py",  # where the promise is kept: on disks
     "distill_core/storage/object_backend.py",  # and in buckets
     "flows/orchestration/temporary_server.py",  # the log of a server of our own
+    "tasks/pools/ray_watch.py",  # the log of a Ray that is gone
     "tasks/pools/session_folder.py",  # a lock beside Ray's folder on this machine
 }
 HOUSES = ("distill_core", "tasks", "flows")

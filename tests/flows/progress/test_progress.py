@@ -12,8 +12,9 @@ from rich.console import Console
 
 from distill_core.storage.store import Store
 from flows import units
-from flows.progress.display import Lines, Several, display
+from flows.progress.display import Lines, display
 from flows.progress.event_log import EventLog
+from flows.progress.followers import Several
 from flows.progress.meter import Meter, describe
 from tasks.jobs import Receipt
 from tasks.run import Run
