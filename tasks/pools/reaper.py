@@ -101,7 +101,8 @@ class Reaper:
         known = self._foreign | {process.pid for process in self._ours} | {os.getpid()}
         for pid in pids:
             if pid not in known:
-                with suppress(psutil.Error):
+                # A process may end meanwhile; nothing that one of them does may end this one.
+                with suppress(Exception):
                     self._examine(psutil.Process(pid))
 
     def _examine(self, process: psutil.Process) -> None:
@@ -113,7 +114,7 @@ class Reaper:
     def _is_ours(self, process: psutil.Process) -> bool:
         if process.pid == self._driver:
             return False
-        with suppress(psutil.Error):  # the environment of another user's process
+        with suppress(psutil.Error, OSError):  # the environment of another user's process
             if process.environ().get(self._name) == self._token:
                 return True
         return process.parent() in self._ours
@@ -126,7 +127,7 @@ class Reaper:
             self._look(psutil.pids())  # in ascending order: parents usually come first
             living = [process for process in self._ours if _is_alive(process)]
             for process in living:
-                with suppress(psutil.Error):
+                with suppress(psutil.Error, OSError):
                     process.kill()  # checks that the id still means the same process
             quiet = 0 if living else quiet + 1
             if quiet >= quiet_rounds:
@@ -137,7 +138,7 @@ class Reaper:
 def _is_alive(process: psutil.Process) -> bool:
     try:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.Error:
+    except (psutil.Error, OSError):
         return False
 
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from signal import SIGINT, SIGKILL, SIGTERM
+from signal import SIGABRT, SIGINT, SIGKILL, SIGTERM
 
 import pytest
 
@@ -33,6 +33,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("gcs_server", Blow(SIGTERM)),
         ("raylet", CTRL_C),
         ("RecoverWorker", Blow(SIGKILL)),
+        ("RecoverWorker", Blow(SIGABRT)),
         ("Worker", Blow(SIGINT, group=True, again=True)),
     ],
     ids=lambda value: str(value).replace(" ", "-"),
@@ -50,7 +51,7 @@ def test_a_run_that_is_hit_by_a_signal_leaves_no_process_and_no_partial_shard(
     assert ending.code in CODES[blow.number], ending.output
     assert ending.leftovers == ()
     assert damaged_shards(Store(str(store))) == []
-    if blow.number != SIGKILL:
+    if blow.number not in (SIGKILL, SIGABRT):
         (line,) = (line for line in ending.output.splitlines() if "distill resume" in line)
         assert line.startswith(f"distill: {blow.number.name}: ")
     assert "Traceback" not in ending.output

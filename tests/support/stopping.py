@@ -29,6 +29,7 @@ CODES = {  # by signal: after our handler, and before it is installed
     signal.SIGINT: {130, -signal.SIGINT},
     signal.SIGTERM: {143, -signal.SIGTERM},
     signal.SIGKILL: {-signal.SIGKILL},
+    signal.SIGABRT: {-signal.SIGABRT},
 }
 SMALL = ("digits-demo-16px", *TINY, 'posttrain.sets=["distilled"]')
 Family = dict[psutil.Process, str]  # processes, and the command line of each when it was seen
@@ -69,13 +70,14 @@ class Driver:
     Args:
         arguments: of the command line.
         home: of Prefect, for its database; also the place of the output.
+        variables: more environment variables.
     """
 
-    def __init__(self, arguments: Sequence[str], home: Path) -> None:
+    def __init__(self, arguments: Sequence[str], home: Path, **variables: str) -> None:
         self._mark, self.family = secrets.token_hex(8), Family()
         self._log = home / "driver.log"
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_API", "RAY_"))}
-        environment = clean | {MARK: self._mark, "PREFECT_HOME": str(home)}
+        environment = clean | {MARK: self._mark, "PREFECT_HOME": str(home)} | variables
         home.mkdir(parents=True, exist_ok=True)
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
@@ -107,8 +109,12 @@ class Driver:
         seconds = time.monotonic() - start
         leftovers = tuple(self.family[process] for process in living)
         self.kill()
-        output, code = self._log.read_text(errors="replace"), self.process.wait()
-        return Ending(phase, code, driver_seconds, seconds, leftovers, output)
+        code = self.process.wait()
+        return Ending(phase, code, driver_seconds, seconds, leftovers, self.output())
+
+    def output(self) -> str:
+        """Return what the driver has printed, on both streams."""
+        return self._log.read_text(errors="replace")
 
     def phase(self) -> str:
         """Return what the driver is doing, by its living processes."""

@@ -26,7 +26,7 @@ print(child.pid, flush=True)
 time.sleep(600)
 """
 DRIVER = f"""
-import subprocess, sys, time
+import ctypes, os, subprocess, sys, time
 from tasks.pools.supervision import marked, supervised
 SLEEP, PARENT = {SLEEP!r}, {PARENT!r}
 with supervised():
@@ -78,6 +78,20 @@ def test_what_a_killed_driver_started_ends_and_other_processes_stay() -> None:
         assert all(map(is_alive, ours))
         process.send_signal(signal.SIGKILL)
         wait_until(lambda: not any(map(is_alive, ours)), "the end of the driver's processes", 60)
+        assert is_alive(other)
+
+
+@pytest.mark.parametrize(
+    "last", ["os._exit(1)", "os.abort()", "ctypes.CDLL(None).exit(1)"], ids=["exit", "abort", "C"]
+)
+def test_what_a_driver_started_ends_when_native_code_ends_the_driver(last: str) -> None:
+    with driver(f"sys.stdin.readline(); {last}") as (process, (*ours, other)):
+        assert all(map(is_alive, ours))
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+        wait_until(lambda: not any(map(is_alive, ours)), "the end of the driver's processes", 60)
+        assert process.wait(60) in (1, -signal.SIGABRT)
         assert is_alive(other)
 
 
