@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 STARTUP_SECONDS = 120  # a cold database on a busy laptop takes 20 s
 VERSION_PATH = "/admin/version"  # each server has it, behind the password
 ANSWER_SECONDS = 6.0  # for one small request, before a run starts
+ABSENT = "Prefect's server does not answer any more."
 
 # Set before Prefect is imported, unless the user has set them.
 DEFAULTS: Mapping[str, str] = {
@@ -143,6 +144,15 @@ def client(timeout: float | None = None) -> Iterator[SyncPrefectClient]:
             f"Prefect: no answer from {_address(url)} ({error or type(error).__name__}). Check "
             "that the server of PREFECT_API_URL runs and that its port is reachable."
         ) from None
+
+
+def is_absence(error: Exception) -> bool:
+    """Return whether an error of Prefect means that its server is away or overloaded."""
+    from httpx import HTTPStatusError, TransportError
+
+    if isinstance(error, HTTPStatusError):
+        return error.response.status_code >= 500
+    return isinstance(error, TransportError)
 
 
 def server_address() -> str | None:

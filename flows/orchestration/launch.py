@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from distill_core.errors import ClusterError
+from flows import terminal
 from flows.orchestration import api
 from flows.runs import pipeline
 from flows.runs.shard_selection import ShardSelection
-from flows.status.status import RunStatus
+from flows.status.status import RunStatus, run_status
 from tasks.execution import Execution
 from tasks.run import Run
 
@@ -27,8 +29,14 @@ def complete_run(
 
 
 def run_with_prefect(run: Run, execution: Execution, selection: ShardSelection) -> None:
-    """Run every stage as a Prefect flow; its parameters are plain JSON, without credentials."""
-    with api.connected():
+    """Run every stage as a Prefect flow; its parameters are plain JSON, without credentials.
+
+    A server that is away at the end of the flow cannot record it; that is a warning.
+
+    Raises:
+        ClusterError: the server went away before the stages were done.
+    """
+    with api.connected() as log:
         # Prefect reads its settings when it is imported, so they have to be in place by then.
         from flows.orchestration.prefect_flow import distill
 
@@ -39,4 +47,15 @@ def run_with_prefect(run: Run, execution: Execution, selection: ShardSelection) 
             "execution": execution.model_dump(mode="json", exclude={"store"}),
             "only": {stage: list(shards) for stage, shards in selection.items()},
         }
-        distill(**parameters)
+        try:
+            distill(**parameters)
+        except Exception as error:
+            if not api.is_absence(error):
+                raise
+            log.keep = True
+            if not run_status(run).nothing_to_do(execution.allow_missing):
+                raise ClusterError(f"{api.ABSENT} Its log is in {log.path}.") from error
+            terminal.warn(
+                f"{api.ABSENT} Every stage is complete, but Prefect may show the flow run as "
+                f"unfinished. Its log is in {log.path}."
+            )

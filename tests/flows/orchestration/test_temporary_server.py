@@ -1,0 +1,86 @@
+"""Prefect's own server may end, its messages may stay unsent: neither holds up the process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows import terminal
+from flows.orchestration import api
+from tests.support.waiting import wait_until
+
+HANGS = """
+import asyncio, logging, sys
+from flows.orchestration import api
+api.set_defaults()
+from flows.orchestration.delivery import PrefectLog, delivering
+from prefect._internal.concurrency.services import QueueService
+
+class Sender(QueueService[str]):
+    async def _handle(self, item: str) -> None:
+        await asyncio.sleep(3600)
+
+log = PrefectLog()
+log.keep = "keep" in sys.argv
+with log.receiving(), delivering(0.1):
+    logging.getLogger("prefect._internal.concurrency").error("the payload of an event")
+    logging.getLogger("prefect.events").warning("unable to connect")
+    for _ in range(3):
+        Sender.instance().send("a message")
+    read = log.path.read_text()
+assert "payload" in read and "unable" in read
+print(log.path)
+"""
+
+
+@pytest.mark.parametrize("keep", ["keep", "remove"])
+def test_messages_that_cannot_be_sent_are_logged_to_a_file_and_hold_up_no_exit(keep: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", HANGS, keep],
+        env={k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")},
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    log = Path(done.stdout.strip())
+    assert log.exists() == (keep == "keep")
+    log.unlink(missing_ok=True)
+
+
+def test_a_server_that_ends_is_replaced_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    api.set_defaults()
+    from flows.orchestration import temporary_server
+    from flows.orchestration.delivery import PrefectLog
+
+    warnings, log = list[str](), PrefectLog()
+    monkeypatch.setattr(terminal, "warn", warnings.append)
+
+    class Idle(temporary_server._Server):
+        """A process that serves nothing."""
+
+        def _run_uvicorn_command(self) -> subprocess.Popen[Any]:
+            self.server_process = subprocess.Popen(["sleep", "600"])
+            return self.server_process
+
+    server = Idle(tmp_path / "log")
+    first = server._run_uvicorn_command()
+    try:
+        with temporary_server._replacing(server, log):
+            first.kill()
+            wait_until(lambda: server.server_process is not first, "another process")
+            assert server.server_process is not None
+            assert server.ending() is None
+            server.server_process.kill()
+            wait_until(lambda: len(warnings) == 2, "the second warning")
+    finally:
+        server.stop()
+    started, ended = warnings
+    assert started.startswith("Prefect's temporary server has ended (SIGKILL). It is started again")
+    assert ended.startswith("Prefect's temporary server has ended (SIGKILL). The run goes on")
+    assert log.keep
