@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,10 +21,16 @@ from tests.support.waiting import wait_until
 pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a store with dataset and teacher."""
-    return prepare(tmp_path)
+    return prepare(tmp_path_factory.mktemp("prepared"))
+
+
+@pytest.fixture
+def store(prepared: Path, tmp_path: Path) -> Path:
+    """Return a copy of that store."""
+    return Path(shutil.copytree(prepared, tmp_path / "store"))
 
 
 @pytest.fixture
