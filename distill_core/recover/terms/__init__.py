@@ -37,9 +37,12 @@ __all__ = [
 
 Objective = Mapping[str, tuple[float, Term]]
 
+# In the order in which an objective adds them up: a sum of floats depends on it, and no key
+# contains the order in a config. It is the order of all presets.
 TERMS: Mapping[str, Term] = {
     t.__name__: t
     for t in (
+        feature_barycentre,
         cross_entropy,
         bn_statistics,
         class_bn_statistics,
@@ -47,7 +50,6 @@ TERMS: Mapping[str, Term] = {
         class_conv_statistics,
         patch_statistics,
         class_patch_statistics,
-        feature_barycentre,
         feature_originals,
         start_distance,
         flatness,
@@ -62,7 +64,7 @@ NEEDS_PATCHES = frozenset({"patch_statistics", "class_patch_statistics"})
 
 
 def build_objective(weights: Mapping[TermName, float] | Mapping[str, float]) -> Objective:
-    """Look up each named term; a zero weight drops the term instead of computing it.
+    """Return the terms with a positive weight, in the order of `TERMS` whatever that of `weights`.
 
     Raises:
         ConfigError: no such term.
@@ -71,4 +73,5 @@ def build_objective(weights: Mapping[TermName, float] | Mapping[str, float]) -> 
         raise ConfigError(
             f"recover.terms: unknown term {unknown[0]!r}. Known terms: {', '.join(sorted(TERMS))}."
         )
-    return {name: (weight, TERMS[name]) for name, weight in weights.items() if weight}
+    weight_of: dict[str, float] = dict(weights.items())
+    return {n: (weight_of[n], term) for n, term in TERMS.items() if weight_of.get(n)}

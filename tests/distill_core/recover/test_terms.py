@@ -69,3 +69,10 @@ def test_the_schema_and_the_table_list_the_same_terms() -> None:
 
 def test_a_zero_weight_drops_the_term() -> None:
     assert list(build_objective({"cross_entropy": 1.0, "bn_statistics": 0.0})) == ["cross_entropy"]
+
+
+def test_the_order_of_terms_in_a_config_does_not_decide_the_order_of_their_sum() -> None:
+    """Keys do not contain it, and a sum of three floats depends on it."""
+    weights = {"cross_entropy": 1.0, "start_distance": 2.0, "adversarial": 3.0}
+    reverse = dict(reversed(weights.items()))
+    assert list(build_objective(reverse).items()) == list(build_objective(weights).items())
