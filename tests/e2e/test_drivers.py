@@ -118,10 +118,7 @@ def test_the_shards_of_a_killed_driver_are_orphaned_until_another_makes_them(
     assert recover_now(run, timedelta(seconds=61)).orphaned == ()
 
 
-TRAINING = (
-    "squeeze.training.epochs=8",
-    "posttrain.sets=[distilled]",
-)  # longer than a driver starts
+TRAINING = ("squeeze.training.epochs=8", "posttrain.sets=[distilled]")
 
 
 @pytest.fixture
