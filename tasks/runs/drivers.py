@@ -8,9 +8,13 @@ shards that it left unfinished.
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
 from typing import Any, Literal
 
 from distill_core.errors import DistillError
@@ -50,6 +54,7 @@ class DriverRecord:
     # Time spent on shards by stage, including failed and running attempts.
     worker_seconds: dict[str, float] = field(default_factory=dict)
     gpu_seconds: dict[str, float] = field(default_factory=dict)  # shares of a GPU count as such
+    processes: str = ""  # `process_space` of its process; empty: not known, or an older version
 
     def to_json(self) -> bytes:
         """Return the record as JSON."""
@@ -95,10 +100,43 @@ def driver_path(run: Run, driver: str) -> str:
     return run.path("drivers", f"{driver}.json")
 
 
-def read_drivers(run: Run) -> tuple[DriverRecord, ...]:
-    """Return the drivers of a run in order of start; files that are not records are skipped."""
+def read_drivers(run: Run, without: Collection[str] = ()) -> tuple[DriverRecord, ...]:
+    """Return the drivers of a run in order of start; files that are not records are skipped.
+
+    Args:
+        run: the run.
+        without: ids of drivers whose records are not read.
+    """
     records = []
     for name in run.store.names(run.path("drivers")):
+        if name.removesuffix(".json") in without:
+            continue
         with suppress(DistillError, ValueError, TypeError, AttributeError):
             records.append(DriverRecord.from_json(run.store.read(run.path("drivers", name))))
     return tuple(sorted(records, key=lambda record: (record.started, record.id)))
+
+
+@cache
+def process_space() -> str:
+    """Return what identifies the processes among which an id of a process is unique.
+
+    That is a boot of a machine and a namespace of processes; empty where the kernel names neither.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
+
+
+def is_gone(record: DriverRecord) -> bool:
+    """Return whether a driver ran beside this process, and its process has ended."""
+    if not record.processes or record.processes != process_space():
+        return False
+    try:
+        os.kill(record.pid, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:  # it belongs to another user
+        return False
+    return False

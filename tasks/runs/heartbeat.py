@@ -16,7 +16,7 @@ from distill_core.storage.shard_store import utc_now
 from tasks.execution import Execution
 from tasks.jobs import Receipt
 from tasks.run import Run
-from tasks.runs.drivers import DriverRecord, RunningShard, driver_path, format_time
+from tasks.runs.drivers import DriverRecord, RunningShard, driver_path, format_time, process_space
 from tasks.stages.names import StageId
 from tasks.stages.table import row_of
 
@@ -72,6 +72,7 @@ class Heartbeat:
             device=execution.device,
             started=now,
             updated=now,
+            processes=process_space(),
         )
         self._activity, self._lock = _Activity(), threading.Lock()
         self._changed, self._stopping = threading.Event(), threading.Event()

@@ -7,17 +7,24 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Self
 
 from distill_core.errors import DistillError
 from distill_core.storage.shard_store import utc_now
 from tasks.run import Run
-from tasks.runs.drivers import STALE_SECONDS, DriverRecord, parse_time, read_drivers
+from tasks.runs.drivers import (
+    STALE_SECONDS,
+    DriverRecord,
+    is_gone,
+    parse_time,
+    read_drivers,
+)
 from tasks.stages.names import StageId
 from tasks.stages.table import row_of
 
 READ_SECONDS = 10.0  # as often as drivers write their records
+FORGOTTEN = timedelta(days=1)  # a record that old is not read again
 
 
 @dataclass(frozen=True)
@@ -33,8 +40,9 @@ class Peers:
     """The other drivers of a stage, read every few seconds in a thread during a `with` block.
 
     A driver that stopped writing its record is dead after `STALE_SECONDS`, by the clock of this
-    process, and its shards are free. Records are advisory: two drivers that begin a shard within
-    the same few seconds both run it, until they have read of each other.
+    process, or at once if its process ran beside this one and is gone. Its shards are free then.
+    Records are advisory: two drivers that begin a shard within the same few seconds both run it,
+    until they have read of each other.
 
     Args:
         run: the run.
@@ -58,6 +66,7 @@ class Peers:
         self._run, self._stage, self._own, self._seconds = run, str(stage), own, seconds
         self._clock, self._monotonic = clock, monotonic
         self._seen: dict[str, _Seen] = {}
+        self._ended: set[str] = set()  # ids of drivers whose records no longer change
         self._holders: dict[str, DriverRecord] = {}  # by shard
         self._preceded: frozenset[str] = frozenset()  # shards that others began before this driver
         self._waits = row_of(stage).trains
@@ -92,7 +101,8 @@ class Peers:
     def read(self) -> None:
         """Read the records now; while the store does not answer, the last ones count."""
         with suppress(DistillError):
-            records = read_drivers(self._run)
+            records = read_drivers(self._run, without=self._ended)
+            self._ended |= {record.id for record in records if self._has_ended(record)}
             others = [r for r in records if r.id != self._own and self._is_alive(r)]
             own = [record for record in records if record.id == self._own]
             begun, first = self._begun(own), self._begun(others)
@@ -128,7 +138,11 @@ class Peers:
         # At first sight its own time has to do; later, a wrong clock of another machine does not
         # matter.
         fresh = is_recent and (seen.changed or record.is_alive(self._clock()))
-        return record.state == "running" and fresh
+        return record.state == "running" and fresh and not is_gone(record)
+
+    def _has_ended(self, record: DriverRecord) -> bool:
+        silence = self._clock() - parse_time(record.updated)
+        return record.state != "running" or silence > FORGOTTEN or is_gone(record)
 
     def _keep_reading(self) -> None:
         while not self._stopping.wait(self._seconds):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -109,6 +112,47 @@ def test_a_wrong_clock_of_another_machine_does_not_matter(
     clocks.seconds += STALE_SECONDS
     known.read()
     assert known.holder("teacher") is None
+
+
+def test_the_shards_of_a_driver_whose_process_is_gone_are_free_at_once(
+    run: Run, clocks: Clocks
+) -> None:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    record = driver(run, clocks.utc, "teacher", stage="squeeze").record()
+    known = peers(run, clocks)
+    for changes, is_free in (
+        ({"pid": process.pid}, True),
+        ({"pid": process.pid, "processes": "of another machine"}, False),
+        ({"pid": process.pid, "processes": ""}, False),  # of an older version
+    ):
+        one = replace(record, id=f"other-{len(changes)}-{is_free}", **changes)
+        run.store.delete(driver_path(run, record.id))
+        run.store.put(driver_path(run, one.id), one.to_json())
+        known.read()
+        assert (known.holder("teacher") is None) == is_free, changes
+        run.store.delete(driver_path(run, one.id))
+
+
+def test_records_that_no_longer_change_are_read_once(
+    run: Run, clocks: Clocks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = driver(run, lambda: clocks.utc() - timedelta(days=2), "teacher", stage="squeeze")
+    living = driver(run, clocks.utc, "teacher", stage="squeeze")
+    with Heartbeat(run, Execution(store=run.store.url), clock=clocks.utc) as ended:
+        pass
+    known, read, names = peers(run, clocks), Store.read, list[str]()
+
+    def noting(self: Store, path: str) -> bytes:
+        names.append(path)
+        return read(self, path)
+
+    monkeypatch.setattr(Store, "read", noting)
+    known.read()
+    assert set(names) == {driver_path(run, each.id) for each in (old, living, ended)}
+    names.clear()
+    known.read()
+    assert names == [driver_path(run, living.id)]
 
 
 def test_while_the_store_is_away_the_last_records_count(
