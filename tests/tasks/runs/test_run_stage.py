@@ -119,19 +119,19 @@ def test_a_manifest_records_those_that_it_builds_on(run: Run) -> None:
     assert built_on == {name: manifest(run, name).digest for name in names}
 
 
-def replace_images(run: Run) -> None:
-    """Let the manifest of the images list another file under the same key."""
+def replace_traces(run: Run) -> None:
+    """Let the manifest of the images list another trace, which is part of no key."""
     images = manifest(run, "recover")
     first = images.entries[0]
-    ((suffix, size, _), *others) = first.files
-    changed = replace(first, files=((suffix, size, "0" * 64), *others))
+    (pixels, (suffix, size, _)) = first.files
+    changed = replace(first, files=(pixels, (suffix, size, "0" * 64)))
     save_manifest(run.store, run.name, replace(images, entries=(changed, *images.entries[1:])))
 
 
 def test_a_manifest_over_files_that_were_replaced_is_found_and_written_again(run: Run) -> None:
     with committing("posttrain") as worker:
         post_train(run)
-        replace_images(run)
+        replace_traces(run)
         assert not stage_status(run, POSTTRAIN).complete
         damage = {each.path: each.problem for each in verify_run(run).damage}
         assert damage[run.path("posttrain.manifest.json")] == UNCHAINED
@@ -147,5 +147,5 @@ def test_a_manifest_of_an_older_version_is_complete_without_the_digests(run: Run
     with committing("posttrain"):
         post_train(run)
     save_manifest(run.store, run.name, replace(manifest(run, "posttrain"), built_on=None))
-    replace_images(run)
+    replace_traces(run)
     assert stage_status(run, POSTTRAIN).complete
