@@ -49,6 +49,7 @@ class Rule:
     times: int | None = 1  # how many requests; None: all
     after: int = 0  # how many matching requests pass before
     conditional: bool = False  # only requests with If-None-Match
+    access_key: str = ""  # only requests that are signed with it; empty: any
 
     def takes(self, exchange: Exchange) -> bool:
         """Return whether a request is for this rule, and count it."""
@@ -62,11 +63,12 @@ class Rule:
         return True
 
     def _fits(self, exchange: Exchange) -> bool:
-        names = {name.lower() for name, _ in exchange.headers}
+        headers = {name.lower(): value for name, value in exchange.headers}
         return (
             self.method in ("", exchange.method)
             and re.search(self.path, exchange.path) is not None
-            and (CONDITION in names or not self.conditional)
+            and (CONDITION in headers or not self.conditional)
+            and f"Credential={self.access_key}" in headers.get("authorization", "Credential=")
         )
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
+from distill_core.data.folders import locate
 from distill_core.errors import DivergedError
 from distill_core.seeds import derive_seed
 from distill_core.sharding import ImageId, batches_of
@@ -31,9 +32,11 @@ from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.store import Store
 from tasks.jobs import Job, Receipt
 from tasks.stages.finished import receipt
+from tests.support.datasets import data_config
 from tests.support.fakes import make_error
 
 ORDERS = "DISTILL_TEST_ORDERS"
+NODE = "DISTILL_TEST_NODE"
 STAND_IN = "tests.support.stand_in:StandIn"
 DEAD = "dead"  # suffix of the note of a death
 MEET_SECONDS = 120.0
@@ -48,6 +51,7 @@ class Orders:
     seconds: float = 0.0  # that every attempt takes
     rate: float = 0.0  # share of attempts that die at a random point
     seed: int = 0
+    data: str = ""  # folder that every attempt reads, as workers of other stages do
 
     def fate(self, shard: str, attempt: int) -> str:
         """Return what befalls an attempt; the empty string is nothing."""
@@ -67,6 +71,7 @@ class Attempt:
     pid: int
     split: int
     fate: str
+    node: str = ""  # by the variable `NODE` of its raylet
 
 
 class Notebook:
@@ -86,9 +91,8 @@ class Notebook:
         orders = Orders(**json.loads(self.orders.read_text()))
         note = self.folder / f"{job.shard}-{os.getpid()}.partial"
         for number in count():
-            attempt = Attempt(
-                job.shard, number, os.getpid(), job.split, orders.fate(job.shard, number)
-            )
+            fate, node = orders.fate(job.shard, number), os.environ.get(NODE, "")
+            attempt = Attempt(job.shard, number, os.getpid(), job.split, fate, node)
             note.write_text(json.dumps(asdict(attempt)))
             with suppress(FileExistsError):
                 os.link(note, self.folder / f"{job.shard}.{number}")
@@ -144,6 +148,8 @@ class StandIn:
     def run(self, job: Job) -> Receipt:
         """Make and commit one shard, unless it is ordered otherwise."""
         orders, attempt = self._notebook.begin(job)
+        if orders.data:
+            locate(data_config(orders.data))
         images = tuple(chain.from_iterable(batches_of(job.payload.groups, job.payload.grids)))
         die = partial(self._notebook.die, attempt)
         match attempt.fate.split():
