@@ -81,7 +81,7 @@ def stage_status(run: Run, stage: StageId, plan: JobPlan | None = None) -> Stage
     every = [job for part in jobs.values() for job in part]
     pending = tuple(dict.fromkeys(job.shard for job in every if job.key not in done))
     failed, agrees = failures(run, stage), _agree(run, stored, jobs, done)
-    if stored and not pending and not agrees and not run.sealed:
+    if stored and not (pending or agrees or run.sealed or _follows_content(run, stage)):
         raise DataError(difference(run, stored, jobs))
     # A manifest over other ones than those that exist now is written again.
     agrees = agrees and all(is_chained(plan, name, manifest) for name, manifest in stored.items())
@@ -100,6 +100,17 @@ def stage_status(run: Run, stage: StageId, plan: JobPlan | None = None) -> Stage
         missing=missing if agrees else (),
         made_with=_environments(stored),
     )
+
+
+def _follows_content(run: Run, stage: StageId) -> bool:
+    """Return whether an earlier stage has shards that this version made, of which keys follow.
+
+    Then the keys of the plan may differ from those of an older manifest without any edit.
+    """
+    stages = stages_of(run.config)
+    earlier = (manifests(run, each) for each in stages[: stages.index(stage)])
+    found = (manifest for stored in earlier for manifest in stored.values())
+    return any(entry.keyed_by_content for manifest in found for entry in manifest.entries)
 
 
 def is_chained(plan: JobPlan, name: StageId, manifest: Manifest) -> bool:

@@ -22,6 +22,7 @@ from tasks.stages.inputs import NotReady
 from tasks.stages.names import StageId
 from tasks.stages.plan import JobPlan
 from tasks.stages.table import stages_of
+from tests.support.pipeline import execute
 from tests.support.remade import make_again, make_images_again
 
 # Manifest of the shard that is made again; the suffix of the file that changes; the stages whose
@@ -114,3 +115,13 @@ def test_labels_that_an_old_version_made_before_their_images_are_reported(
     assert len(damage) == 2  # two ranges of views
     assert all(marker.finished in each.problem for each in damage)
     assert {each.path.partition("/")[0] for each in damage} == {"relabel"}
+
+
+def test_a_resume_makes_what_follows_from_other_images_and_completes_the_run(store: Store) -> None:
+    run = open_run(store, "rounds")
+    make_images_again(store, shard_of(run, "recover-1")[1])
+    ran = execute(run).ran
+    assert {stage for stage, _ in ran} >= {"relabel-1", "posttrain-1", "posttrain", "validate"}
+    assert run_status(run).complete
+    assert verify_run(run).damage == ()
+    assert execute(run).ran == []
