@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -18,6 +19,7 @@ from ray.cluster_utils import Cluster
 
 from distill_core.storage.manifest import Manifest
 from distill_core.storage.shard_store import ShardStore
+from tasks.execution import Execution
 from tasks.pools import ray_cluster
 from tasks.runs.stage_status import stage_status
 from tasks.stages.names import StageId
@@ -122,10 +124,8 @@ def test_a_store_that_is_away_for_a_while_costs_no_shard(
         def go_away() -> None:
             wait_until(lambda: len(shard_store.done()) >= 2, "two shards")
             before.update(marker.token for marker in markers_of(shard_store))
-            away = Rule(error("OperationAborted", 409), times=None)
-            proxy.rules.append(away)  # type: ignore[attr-defined]
-            proxy.closed.wait(AWAY_SECONDS)
-            proxy.rules.remove(away)  # type: ignore[attr-defined]
+            with proxy.outage(error("OperationAborted", 409)):
+                proxy.closed.wait(AWAY_SECONDS)
 
         outage = threading.Thread(target=go_away)
         outage.start()
@@ -138,10 +138,16 @@ def test_a_store_that_is_away_for_a_while_costs_no_shard(
 
 
 def test_a_node_that_is_lost_for_good_costs_what_it_was_doing(
-    notebook: Notebook, undisturbed: Manifest, cluster: Cluster, tmp_path: Path
+    notebook: Notebook,
+    undisturbed: Manifest,
+    cluster: Cluster,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Its worker would be ready too late several times before the others finish a shard."""
-    notebook.order(Orders(seconds=16.0))
+    """No loss of a worker is allowed: that of a node is none, nor is a place that stays empty."""
+    policy = Execution.policy
+    monkeypatch.setattr(Execution, "policy", lambda e: replace(policy(e), losses_per_worker=0))
+    notebook.order(Orders(seconds=8.0))
     run, watch = planned_run(str(tmp_path), shards=2), Watch()
 
     def lose_node() -> None:
@@ -151,7 +157,7 @@ def test_a_node_that_is_lost_for_good_costs_what_it_was_doing(
 
     loss = threading.Thread(target=lose_node)
     loss.start()
-    recover(run, watch, **ON_RAY, in_flight=1, ready_timeout_seconds=6)
+    recover(run, watch, **ON_RAY, in_flight=1)
     loss.join()
     assert stage_status(run, StageId("recover")).complete
     assert sorted(watch.finished) == sorted(entry.shard for entry in undisturbed.entries[:2])

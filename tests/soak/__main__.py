@@ -24,6 +24,8 @@ def table(facts: Facts) -> str:
         ("of these killed (SIGKILL)", counted(facts.deaths)),
         ("requests to the store", f"{facts.requests:,}"),
         ("of these spoiled", counted(facts.spoiled)),
+        ("attempts of workers that refused", counted(facts.refused)),
+        ("outages of the store", outages(facts.outages)),
         ("drivers, and how each ended", f"{len(facts.endings)}: {endings}"),
         ("seconds", f"{facts.seconds:.0f}"),
         ("manifest", "equal to that of a run without faults"),
@@ -38,13 +40,24 @@ def table(facts: Facts) -> str:
             f"Ray {version('ray')}; one run. Workers without torch, everything else real: Ray "
             "actors, the commit, an S3 server on loopback behind a proxy. "
             f"An attempt is killed before its data, before its marker or after it with probability "
-            f"{facts.rate:g}; a request is spoiled with the same.",
+            f"{facts.rate:g}; a request is spoiled with the same, and so many worker processes "
+            "are refused by the store, or lack the data, until they are restarted. Every 30 to 90 "
+            "s the store is away for a while.",
             "",
             "| what | measured |",
             "| --- | --- |",
             *(f"| {what} | {how} |" for what, how in rows),
             "",
         )
+    )
+
+
+def outages(seconds: list[float]) -> str:
+    """Return how many outages there were, and how long."""
+    if not seconds:
+        return "none"
+    return (
+        f"{len(seconds)}, {min(seconds):.0f} to {max(seconds):.0f} s, {sum(seconds):.0f} s in all"
     )
 
 

@@ -1,7 +1,8 @@
-"""The soak: 219 shards on dying actors, a failing store, and drivers that are killed.
+"""The soak: 219 shards on dying and sick actors, a failing store, and drivers that are killed.
 
-What is random is drawn from a seed: which attempt dies where, which request fails how, and after
-how many shards a driver is killed. When work is done in which order is not.
+What is random is drawn from a seed: which attempt dies where, which worker process cannot reach
+the store or lacks the data until it is restarted, which request fails how, how long the store is
+away, and after how many shards a driver is killed. When work is done in which order is not.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import random
 import re
 import subprocess
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -26,13 +28,15 @@ from tasks.run import Run
 from tests.support.fault_proxy import FaultProxy
 from tests.support.fault_runs import markers_of, planned_run, recover, start_driver
 from tests.support.pipeline import manifest
-from tests.support.stand_in import ORDERS, Notebook, Orders
+from tests.support.stand_in import ORDERS, SICKNESSES, Notebook, Orders
 
 SHARDS = 219  # as many as 21,841 classes have
 WORKERS = 4
 MAX_PASSES = 30
 DRIVER_SECONDS = 1800.0
 POLL_SECONDS = 0.5
+THERE_SECONDS = (30.0, 90.0)  # between two outages of the store
+AWAY_SECONDS = (10.0, 60.0)  # an outage of the store at a rate of 1
 EXPECTED_ERRORS = ("ShardsFailed", "StorageError", "ClusterError")
 
 
@@ -47,6 +51,8 @@ class Facts:
     deaths: Counter[str] = field(default_factory=Counter)
     requests: int = 0
     spoiled: Counter[str] = field(default_factory=Counter)
+    refused: Counter[str] = field(default_factory=Counter)  # attempts of sick workers
+    outages: list[float] = field(default_factory=list)  # of the store, in seconds
     endings: list[str] = field(default_factory=list)  # of each driver, in order
     seconds: float = 0.0
     bytes: int = 0
@@ -57,7 +63,8 @@ def soak(folder: Path, *, rate: float, seed: int = 0, driver_kills: int = 1) -> 
 
     Args:
         folder: an empty one, for orders and notes.
-        rate: share of attempts whose process dies, and of requests that the store spoils.
+        rate: share of attempts whose process dies, of requests that the store spoils, and of
+            worker processes that are sick; the store is away for about a quarter as much time.
         seed: of all draws.
         driver_kills: how many drivers are killed before one may finish.
 
@@ -73,15 +80,21 @@ def soak(folder: Path, *, rate: float, seed: int = 0, driver_kills: int = 1) -> 
         recover(undisturbed, local=True)
         notebook.forget()
         run = planned_run(f"{bucket}/soak", shards=SHARDS)
-        notebook.order(Orders(rate=rate, seed=seed))
+        notebook.order(Orders(rate=rate, seed=seed, sick=rate))
         began = time.monotonic()
-        with FaultProxy(os.environ["AWS_ENDPOINT_URL"], rate=rate, seed=seed) as proxy:
+        upstream = os.environ["AWS_ENDPOINT_URL"]
+        with (
+            FaultProxy(upstream, rate=rate, seed=seed) as proxy,
+            away_at_times(proxy, facts, random.Random(f"{seed} outages")),
+        ):
             facts.endings = list(drive(run, proxy, folder, driver_kills, random.Random(seed)))
         facts.seconds = time.monotonic() - began
         assert manifest(run, "recover") == manifest(undisturbed, "recover")
         facts.bytes = rehash(run)
     facts.attempts = sum(map(len, notebook.attempts().values()))
     facts.deaths = notebook.deaths()
+    tries = [attempt.fate for each in notebook.attempts().values() for attempt in each]
+    facts.refused = Counter(fate.split()[1] for fate in tries if fate in SICKNESSES)
     facts.requests = len(proxy.requests)
     facts.spoiled = Counter(seen.fault for seen in proxy.requests if seen.fault)
     return facts
@@ -125,6 +138,27 @@ def end(
     assert errors, log.read_text()
     assert errors[-1] in EXPECTED_ERRORS, log.read_text()
     return errors[-1]
+
+
+@contextmanager
+def away_at_times(proxy: FaultProxy, facts: Facts, rng: random.Random) -> Iterator[None]:
+    """Take the store away for some seconds every now and then, until the block ends."""
+    ended = threading.Event()
+
+    def come_and_go() -> None:
+        while not ended.wait(rng.uniform(*THERE_SECONDS)):
+            seconds = facts.rate * rng.uniform(*AWAY_SECONDS)
+            facts.outages.append(seconds)
+            with proxy.outage():
+                ended.wait(seconds)
+
+    thread = threading.Thread(target=come_and_go)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 @contextmanager

@@ -73,6 +73,11 @@ def reset_before(exchange: Exchange) -> None:
     exchange.reset()
 
 
+def away(exchange: Exchange) -> None:
+    """Reset the connection, as a server does that is down."""
+    exchange.reset()
+
+
 def reset_after(exchange: Exchange) -> None:
     """Let the server carry the request out, then reset the connection."""
     exchange.forward()

@@ -15,19 +15,21 @@ import re
 import socket
 import struct
 import threading
-from collections.abc import Iterable
-from contextlib import closing, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
-from tests.support.fault_kinds import PASSING, Answer, Exchange, Fault, truncated
+from tests.support.fault_kinds import PASSING, Answer, Exchange, Fault, away, truncated
+from tests.support.fault_rules import Rule
+
+__all__ = ["FaultProxy", "Rule", "Seen"]
 
 UPSTREAM_TIMEOUT_SECONDS = 60
 HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "expect"}
-CONDITION = "if-none-match"
 
 
 @dataclass(frozen=True)
@@ -37,39 +39,6 @@ class Seen:
     method: str
     path: str  # with the query
     fault: str  # what was done to it; empty: it passed
-
-
-@dataclass
-class Rule:
-    """A fault for some requests; the first rule that matches a request applies."""
-
-    fault: Fault
-    method: str = ""  # GET, PUT, ...; empty: any
-    path: str = ""  # regular expression, searched in path and query
-    times: int | None = 1  # how many requests; None: all
-    after: int = 0  # how many matching requests pass before
-    conditional: bool = False  # only requests with If-None-Match
-    access_key: str = ""  # only requests that are signed with it; empty: any
-
-    def takes(self, exchange: Exchange) -> bool:
-        """Return whether a request is for this rule, and count it."""
-        if self.times == 0 or not self._fits(exchange):
-            return False
-        if self.after:
-            self.after -= 1
-            return False
-        if self.times is not None:
-            self.times -= 1
-        return True
-
-    def _fits(self, exchange: Exchange) -> bool:
-        headers = {name.lower(): value for name, value in exchange.headers}
-        return (
-            self.method in ("", exchange.method)
-            and re.search(self.path, exchange.path) is not None
-            and (CONDITION in headers or not self.conditional)
-            and f"Credential={self.access_key}" in headers.get("authorization", "Credential=")
-        )
 
 
 @dataclass
@@ -116,6 +85,17 @@ class FaultProxy:
     def url(self) -> str:
         """Return the address to give to a client as its endpoint."""
         return f"http://127.0.0.1:{self._server.server_port}"
+
+    @contextmanager
+    def outage(self, fault: Fault = away) -> Iterator[None]:
+        """Apply a fault to every request during the block."""
+        rule, rules = Rule(fault, times=None), self.rules
+        assert isinstance(rules, list)
+        rules.insert(0, rule)
+        try:
+            yield
+        finally:
+            rules.remove(rule)
 
     def count(self, method: str = "", path: str = "") -> int:
         """Return how many requests came, spoiled ones included; `path` is a regular expression."""

@@ -40,6 +40,7 @@ NODE = "DISTILL_TEST_NODE"
 STAND_IN = "tests.support.stand_in:StandIn"
 DEAD = "dead"  # suffix of the note of a death
 MEET_SECONDS = 120.0
+SICKNESSES = ("raise StorageRefused", "raise MissingDataError")  # of a worker, until it restarts
 DEATHS = ("die before", "die between", "die after")  # the data, data and marker, the marker
 
 
@@ -51,6 +52,7 @@ class Orders:
     seconds: float = 0.0  # that every attempt takes
     rate: float = 0.0  # share of attempts that die at a random point
     seed: int = 0
+    sick: float = 0.0  # share of worker processes that cannot reach the store, or lack the data
     data: str = ""  # folder that every attempt reads, as workers of other stages do
 
     def fate(self, shard: str, attempt: int) -> str:
@@ -60,6 +62,11 @@ class Orders:
             return fates[attempt]
         rng = random.Random(f"{self.seed} {shard} {attempt}")
         return rng.choice(DEATHS) if rng.random() < self.rate else ""
+
+    def sickness(self, worker: int) -> str:
+        """Return what befalls every attempt of a worker process; the empty string is nothing."""
+        rng = random.Random(f"{self.seed} worker {worker}")
+        return rng.choice(SICKNESSES) if rng.random() < self.sick else ""
 
 
 @dataclass(frozen=True)
@@ -86,12 +93,25 @@ class Notebook:
         partial.write_text(json.dumps(asdict(orders)))
         partial.replace(self.orders)
 
-    def begin(self, job: Job) -> tuple[Orders, Attempt]:
+    def enter(self) -> str:
+        """Note a new worker process, and return what befalls all its attempts."""
+        for number in count():
+            with suppress(FileExistsError):
+                (self.folder / f"worker-{number}.entered").touch(exist_ok=False)
+                return self.read().sickness(number)
+        raise AssertionError("there is always a next number")
+
+    def read(self) -> Orders:
+        """Return the orders."""
+        return Orders(**json.loads(self.orders.read_text()))
+
+    def begin(self, job: Job, sickness: str = "") -> tuple[Orders, Attempt]:
         """Note an attempt, and return it with the orders."""
-        orders = Orders(**json.loads(self.orders.read_text()))
+        orders = self.read()
         note = self.folder / f"{job.shard}-{os.getpid()}.partial"
         for number in count():
-            fate, node = orders.fate(job.shard, number), os.environ.get(NODE, "")
+            fate = sickness or orders.fate(job.shard, number)
+            node = os.environ.get(NODE, "")
             attempt = Attempt(job.shard, number, os.getpid(), job.split, fate, node)
             note.write_text(json.dumps(asdict(attempt)))
             with suppress(FileExistsError):
@@ -144,10 +164,11 @@ class StandIn:
     def __init__(self, *, store: str, **context: object) -> None:
         self._store = store
         self._notebook = Notebook(Path(os.environ[ORDERS]).parent)
+        self._sickness = self._notebook.enter()
 
     def run(self, job: Job) -> Receipt:
         """Make and commit one shard, unless it is ordered otherwise."""
-        orders, attempt = self._notebook.begin(job)
+        orders, attempt = self._notebook.begin(job, self._sickness)
         if orders.data:
             locate(data_config(orders.data))
         images = tuple(chain.from_iterable(batches_of(job.payload.groups, job.payload.grids)))
