@@ -26,6 +26,8 @@ class StageTime:
     taken: float
     best: float
     allowed: float
+    jobs: int
+    workers: int
 
 
 @dataclass
@@ -100,7 +102,7 @@ def play_stage(
     late = sum(time >= ledger.last_first_attempt for time in ledger.interruptions)
     best = best_seconds(scenario, demand)
     allowed = allowed_seconds(scenario, demand, best=best, late_faults=late)
-    played.times[stage] = StageTime(clock.now - start, best, allowed)
+    played.times[stage] = StageTime(clock.now - start, best, allowed, len(jobs), scenario.workers)
 
 
 def culprits(scenario: Scenario) -> set[str]:
