@@ -30,8 +30,8 @@ def large_stages(played: list[Played]) -> str:
     )
     within = sum(over <= 0.1 for over in times) / len(times)
     return (
-        f"{len(times)} stages with {LARGE} or more jobs for each worker: {100 * within:.0f} % within "
-        f"10 % of the best time, median {100 * times[len(times) // 2]:.1f} % over it."
+        f"{len(times)} stages with {LARGE} or more jobs for each worker: {100 * within:.0f} % "
+        f"within 10 % of the best time, median {100 * times[len(times) // 2]:.1f} % over it."
     )
 
 
