@@ -46,10 +46,10 @@ def _reclaimed(node: Node, every: float, back: float, times: int) -> Node:
 _ALL_DAY = (Illness(Span(0.0, 20 * MINUTE), "unreachable"),)
 NAMED: Mapping[str, Named] = {
     "a node whose storage refuses": Named(_sick("refused"), "205 of 219 given up"),
-    "a node without the data folder": Named(_sick("unmounted"), "170 of 219 given up"),
-    "a node with another copy of the data": Named(_sick("stale"), "170 of 219 given up"),
-    "a node that computes NaN": Named(_sick("nan"), "219 given up one by one, each once"),
-    "a node whose worker cannot be built": Named(_sick("unbuilt"), "the stage ended at once"),
+    "a node without the data folder": Named(_sick("unmounted"), "191 of 219 given up"),
+    "a node with another copy of the data": Named(_sick("stale"), "191 of 219 given up"),
+    "a node that computes NaN": Named(_sick("nan"), "205 of 219 given up"),
+    "a node whose worker cannot be built": Named(_sick("unbuilt"), "ImportError at once"),
     "63 healthy nodes and a sick one": Named(
         Scenario(
             "63 + 1",
@@ -124,6 +124,15 @@ NAMED: Mapping[str, Named] = {
             {"recover": (SHARD,) * SHARDS},
         ),
         "ClusterError after 3.1 h",
+    ),
+    "a shard that hangs once, with a deadline of 3 h": Named(
+        Scenario(
+            "hangs",
+            nodes(8),
+            {"recover": (replace(SHARD, nature="hangs", times=1), *(SHARD,) * 99)},
+            deadline=3 * HOUR,
+        ),
+        "complete after 15.6 h",
     ),
     "a shard with bad data, one that kills, one too large": Named(
         Scenario(

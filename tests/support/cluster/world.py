@@ -83,7 +83,7 @@ class Cluster:
     def restart(self, worker: int) -> None:
         """Kill a worker and build it again."""
         place = self.places[worker]
-        if place.computing and not self._hangs(place.queue[0]):
+        if place.computing:
             self.ledger.discarded += self._interrupt(place)
         self.ledger.discarded += sum(place.kept.values())
         self._end_process(place)
@@ -182,6 +182,7 @@ class Cluster:
         if nature == "large" and job.split > 1:
             nature = "good"
         if nature == "hangs":
+            place.computing = False
             return
         if nature == "good":
             end = begin + (work.seconds - place.base) / place.node.speed
@@ -267,10 +268,6 @@ class Cluster:
             key = place.queue[0].key
             share = 1.0 if complete else self._done(place) / self.works[key].seconds
             self._progress(key, int(share * UNITS), UNITS)
-
-    def _hangs(self, job: Job[Any]) -> bool:
-        work = self.works[job.key]
-        return work.nature == "hangs" and self.ledger.attempts[job.key] <= work.times
 
     def _is_away(self, time: float) -> bool:
         return any(time in span for span in self.scenario.outages)
