@@ -37,7 +37,7 @@ DRIVER_SECONDS = 1800.0
 POLL_SECONDS = 0.5
 THERE_SECONDS = (30.0, 90.0)  # between two outages of the store
 AWAY_SECONDS = (10.0, 60.0)  # an outage of the store at a rate of 1
-EXPECTED_ERRORS = ("ShardsFailed", "StorageError", "ClusterError")
+EXPECTED_ERRORS = ("ShardsFailed", "ShardsPostponed", "StorageError", "ClusterError")
 
 
 @dataclass
