@@ -83,7 +83,7 @@ class Assignment:
                 return record.home == seat.number or (
                     is_fit and self._is_worth_another_try(record, seat)
                 )
-            if others and not is_fit:
+            if (others and not is_fit) or state.verdicts.is_exhausted(record):
                 return False
             if not is_witness and state.verdicts.needs_witness(record, seat):
                 return False

@@ -67,8 +67,7 @@ class Outcomes:
             seat.rest(state.clock(), seat.losses_in_row - 1)
 
     def _done(self, seat: Seat, receipt: Receipt) -> None:
-        state, now = self._state, self._state.clock()
-        since = seat.since
+        state, now, since = self._state, self._state.clock(), seat.since
         record = state.remove(seat, receipt.key)
         if record is not None:
             state.last_seconds = now - since
@@ -76,7 +75,7 @@ class Outcomes:
             seat.succeeded()
             for failed in state.verdicts.prove(seat.node, state.unfinished.values()):
                 self._judge_again(failed)
-            state.seats.nodes[seat.node].note_success()
+            self._believe(seat.node)
         if receipt.key in state.unfinished:
             state.last_done, state.outage_since = now, None
             state.finish(receipt)
@@ -84,6 +83,15 @@ class Outcomes:
             del state.failed[known.job.shard]  # given up, and done nevertheless
             state.unfinished[receipt.key] = known
             state.finish(receipt)
+
+    def _believe(self, node: str) -> None:
+        """Note that a node is well, which makes its earlier failures evidence against jobs."""
+        state = self._state
+        had_failures = bool(state.seats.nodes[node].failed)
+        state.seats.nodes[node].note_success()
+        for record in list(state.unfinished.values()) if had_failures else ():
+            if record.own[node]:
+                self._judge_again(record)
 
     def _acquit(self, seat: Seat) -> None:
         """Judge the job with which this worker failed before it succeeded with another.
@@ -112,8 +120,7 @@ class Outcomes:
         record = state.remove(seat, event.key)
         if record is None or event.key not in state.unfinished:
             return
-        error = event.error
-        fault = fault_of(error)
+        error, fault = event.error, fault_of(event.error)
         if fault is Fault.LOSS:  # raised by a gang or a decoder that lost a process
             self._count_loss(record, seat, str(error), node_lost=False)
             return

@@ -76,7 +76,7 @@ class Verdicts:
         record.job = replace(record.job, split=2)
         if was_split:
             record.too_small[seat.node] += 1
-        if not self._is_convicted(record.too_small, 1):
+        if not self._is_convicted(record.too_small, 1, in_doubt=True):
             return None
         attempts = record.too_small.total() + 1
         hint = OutOfMemoryError(f"{record.error} {OUT_OF_MEMORY_HINT}")
@@ -175,13 +175,14 @@ class Verdicts:
         is_final = isinstance(record.error, (*FINAL, StorageRefused))
         return 1 if is_final else self._policy.max_attempts
 
-    def _is_convicted(self, failures: Counter[str], enough: int) -> bool:
+    def _is_convicted(self, failures: Counter[str], enough: int, *, in_doubt: bool = False) -> bool:
+        """Return whether failures are the job's own; `in_doubt`: also where other jobs fail."""
         total = failures.total()
         if total < enough:
             return False
         if self._seats.single_node:
             return True
-        evidence = {n: count for n, count in failures.items() if self._seats.is_witness(n)}
+        evidence = {n: k for n, k in failures.items() if in_doubt or self._seats.is_witness(n)}
         if len(evidence) > 1 and sum(evidence.values()) >= enough:
             return True
         if total >= CEILING * enough:  # whatever the nodes, it has to end

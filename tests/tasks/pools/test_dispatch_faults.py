@@ -126,6 +126,13 @@ def test_a_job_whose_own_file_is_missing_is_given_up_and_its_workers_go_on() -> 
     assert len(result.receipts) == 59
 
 
+def test_bad_jobs_at_the_end_of_a_stage_get_no_more_attempts_than_needed() -> None:
+    pool = NodePool(2, fail_with(DataError("truncated"), *(f"s{n}" for n in range(20, 26))))
+    result = run(make_jobs(26), pool)
+    assert len(result.failed) == 6
+    assert max(len(pool.nodes_of(shard)) for shard in result.failed) <= 4
+
+
 def test_a_fault_of_a_node_and_one_of_the_job_are_not_two_of_the_job() -> None:
     def play(worker: int, job: Job) -> Event | None:
         if worker == 0:
