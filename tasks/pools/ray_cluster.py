@@ -22,7 +22,7 @@ from ray.exceptions import AuthenticationError, RaySystemError
 from distill_core.errors import ClusterError, ConfigError
 from tasks.pools.forwarding import forwarded
 from tasks.pools.ray_settings import environment, quiet
-from tasks.pools.ray_watch import RayWatch, own_processes, reachable
+from tasks.pools.ray_watch import OwnRay, RayWatch, reachable
 from tasks.pools.session_folder import session_folder
 from tasks.pools.signals import preserved_handlers
 from tasks.pools.supervision import marked, supervised
@@ -111,7 +111,8 @@ def _watch_own(folder: str) -> RayWatch:
         name: [info.process for info in group]
         for name, group in ray._private.worker._global_node.all_processes.items()
     }
-    return RayWatch(own_processes(processes, Path(folder, "session_latest", "logs")))
+    own = OwnRay(processes, Path(folder, "session_latest", "logs"))
+    return RayWatch(own.look, end=own.end)
 
 
 @contextmanager

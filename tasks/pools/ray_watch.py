@@ -34,12 +34,19 @@ class RayWatch:
 
     Args:
         look: called again and again, by a thread of this watch.
+        end: called after the loss is known, to end what is left of Ray.
         notice_seconds: from the loss until this process is sent a SIGTERM, unless `check` has
             raised or the block has ended by then.
     """
 
-    def __init__(self, look: Look, notice_seconds: float = NOTICE_SECONDS) -> None:
-        self._look, self._notice_seconds = look, notice_seconds
+    def __init__(
+        self,
+        look: Look,
+        *,
+        end: Callable[[], object] = lambda: None,
+        notice_seconds: float = NOTICE_SECONDS,
+    ) -> None:
+        self._look, self._end, self._notice_seconds = look, end, notice_seconds
         self.loss: str | None = None  # what happened
         self.noticed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ray watch", daemon=True)
@@ -61,6 +68,7 @@ class RayWatch:
         while not self.noticed.wait(POLL_SECONDS):
             if (loss := self._look()) is not None:
                 self.loss = loss
+                self._end()
                 break
         if self.loss is not None and not self.noticed.wait(self._notice_seconds):
             os.kill(os.getpid(), signal.SIGTERM)
@@ -82,24 +90,38 @@ def lost() -> str | None:
     return None if _watch is None else _watch.loss
 
 
-def own_processes(processes: Mapping[str, Sequence[subprocess.Popen[bytes]]], logs: Path) -> Look:
-    """Look at the processes of a Ray that this process has started; end all if one has ended.
+class OwnRay:
+    """The processes of a Ray that this process has started.
 
     Args:
         processes: by their names in Ray's node.
         logs: folder of their logs, which goes with the session.
     """
 
-    def look() -> str | None:
+    def __init__(
+        self, processes: Mapping[str, Sequence[subprocess.Popen[bytes]]], logs: Path
+    ) -> None:
+        self._processes, self._logs = processes, logs
+
+    def look(self) -> str | None:
+        """Return which core process has ended, how, and where its log is."""
         for name, role in CORE.items():
-            for process in processes.get(name, ()):
+            for process in self._processes.get(name, ()):
                 if (code := process.poll()) is not None:
-                    _kill(processes)
-                    kept = _keep_logs(logs, name)
+                    kept = _keep_logs(self._logs, name)
                     return f"Ray on this machine is gone: its {role} {_ending(code)}.{kept}"
         return None
 
-    return look
+    def end(self) -> None:
+        """Kill the other processes; workers end with the raylet.
+
+        The GCS stays: where it lives, calls to Ray still have an answer, and Ray's own shutdown
+        ends it.
+        """
+        for name, group in self._processes.items():
+            for process in group if name != "gcs_server" else ():
+                with suppress(OSError):
+                    process.kill()
 
 
 def reachable(addresses: Mapping[str, tuple[str, int]], away_seconds: float) -> Look:
@@ -134,14 +156,6 @@ def _connection_problem(address: tuple[str, int]) -> OSError | None:
     except OSError as error:
         return error
     return None
-
-
-def _kill(processes: Mapping[str, Sequence[subprocess.Popen[bytes]]]) -> None:
-    """Kill every process; workers end with the raylet, and calls to Ray fail at once."""
-    for group in processes.values():
-        for process in group:
-            with suppress(OSError):
-                process.kill()
 
 
 def _ending(code: int) -> str:

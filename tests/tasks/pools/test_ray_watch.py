@@ -13,7 +13,7 @@ import pytest
 
 from distill_core.errors import ClusterError
 from tasks.pools import ray_watch
-from tasks.pools.ray_watch import RayWatch, own_processes, reachable
+from tasks.pools.ray_watch import OwnRay, RayWatch, reachable
 from tests.support.waiting import wait_until
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
@@ -42,26 +42,29 @@ def test_the_loss_of_a_core_process_ends_the_others_and_keeps_its_log(
     processes: Processes, name: str, role: str, tmp_path: Path
 ) -> None:
     (tmp_path / f"{name}.err").write_text("the last words")
-    look = own_processes(processes, tmp_path)
-    assert look() is None
+    own = OwnRay(processes, tmp_path)
+    assert own.look() is None
     processes[name][0].kill()
-    loss = wait_until(look, "the loss")
+    loss = wait_until(own.look, "the loss")
     kept = Path(ray_watch.tempfile.gettempdir()) / f"distill-ray-{os.getpid()}.log"
     assert loss == (
         f"Ray on this machine is gone: its {role} was killed by SIGKILL. Its log is in {kept}."
     )
     assert "the last words" in kept.read_text()
     kept.unlink()
-    assert all(process.wait(60) is not None for (process,) in processes.values())
+    own.end()
+    for other in ("raylet", "monitor"):
+        assert processes[other][0].wait(60) is not None
+    assert (processes["gcs_server"][0].poll() is None) == (name == "raylet")
 
 
 def test_the_loss_of_another_process_of_ray_is_no_loss(
     processes: Processes, tmp_path: Path
 ) -> None:
-    look = own_processes(processes, tmp_path)
+    own = OwnRay(processes, tmp_path)
     processes["monitor"][0].kill()
     processes["monitor"][0].wait()
-    assert look() is None
+    assert own.look() is None
 
 
 def test_a_port_that_answers_again_in_time_is_no_loss() -> None:
