@@ -46,6 +46,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 def drive(store: Path, **variables: str) -> Driver:
     """Start a run whose recover takes a few seconds."""
     arguments = ("recover.steps=40", "ipc=4", "--store", str(store), "--workers", "2")
+    variables["TMPDIR"] = str(store.parent)  # the logs of what was lost are kept there
     return Driver(["run", *SMALL, *arguments], store.parent / "home", **variables)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -98,24 +99,25 @@ with PoolProvider(execution) as pools:
 """
 
 
-def run(script: str, *arguments: str) -> list[str]:
+def run(folder: Path, script: str, *arguments: str) -> list[str]:
     """Run a script to its end without any variable of Ray; return its lines, on both streams."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
     done = subprocess.run(
         [sys.executable, "-c", script, *arguments],
-        env={k: v for k, v in os.environ.items() if not k.startswith("RAY_")},
+        env=clean | {"TMPDIR": str(folder)},  # the log of what was lost is kept there
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=280, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
     return done.stdout.splitlines()
 
 
-def test_a_ray_of_our_own_that_is_killed_is_one_line_and_is_replaced() -> None:
-    loss, receipts = run(OWN_RAY, "gcs_server")
+def test_a_ray_of_our_own_that_is_killed_is_one_line_and_is_replaced(tmp_path: Path) -> None:
+    loss, receipts = run(tmp_path, OWN_RAY, "gcs_server")
     assert loss.startswith("Ray on this machine is gone: its GCS was killed by SIGKILL. Its log ")
     assert receipts == "2"
 
 
-def test_a_joined_cluster_whose_head_ends_is_one_line() -> None:
-    loss, refusal = run(JOINED_RAY)
+def test_a_joined_cluster_whose_head_ends_is_one_line(tmp_path: Path) -> None:
+    loss, refusal = run(tmp_path, JOINED_RAY)
     assert loss.startswith("The Ray cluster is gone: its ")
     assert refusal.startswith("ray_address=ADDRESS: cannot be reached")
