@@ -97,7 +97,7 @@ class Verdicts:
         else:
             record.losses[seat.node] += 1
             record.killed[seat.number] += 1
-            if not self._is_convicted(record.losses, limit):
+            if not self._is_convicted(record.losses, limit, in_doubt=True):
                 return None
         for worker, count in record.killed.items():
             self._seats[worker].losses_in_row = max(0, self._seats[worker].losses_in_row - count)
