@@ -75,10 +75,10 @@ def test_a_poisoned_job_fails_with_its_own_error_and_the_others_finish() -> None
     ]
     result = run(jobs)
     assert len(result.receipts) == 6
-    assert {shard: failure.attempts for shard, failure in result.failed.items()} == {
-        "value": 3,
-        "diverged": 1,
-    }
+    attempts = {shard: failure.attempts for shard, failure in result.failed.items()}
+    assert attempts.keys() == {"value", "diverged"}
+    assert attempts["value"] == 3
+    assert attempts["diverged"] in (1, 2)  # the other worker may have been on another node
     assert type(result.failed["value"].error) is ValueError
     assert "in mischief" in result.failed["value"].traceback
     assert "\x1b" not in result.failed["value"].traceback
