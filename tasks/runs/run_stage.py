@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+from distill_core.storage.patience import Patience
 from distill_core.storage.shard_store import ShardStore
 from tasks.execution import Execution
 from tasks.jobs import Job, WorkerSpec
@@ -49,7 +51,8 @@ def run_stage(
     Shards that are given up stay missing. If `execution.allow_missing` permits, the manifests are
     written without them; a later pass that permits fewer tries them again. Manifests are written
     only if the stage would still be planned as it was run: meanwhile, another driver may have
-    completed what an earlier stage went on without.
+    completed what an earlier stage went on without. While the store is away, the driver waits for
+    it as the workers do.
 
     Args:
         run: the run.
@@ -63,27 +66,32 @@ def run_stage(
     Raises:
         ShardsFailed: more shards used up their attempts than may be missing; others are complete.
     """
-    status = stage_status(run, stage)
+    patience, notice = (
+        Patience(execution.outage_seconds),
+        partial(observer.stage_notice, str(stage)),
+    )
+    patient = partial(patience.repeat, notice=notice)
+    status = patient(lambda: stage_status(run, stage))
     if status.complete or (only is None and status.nothing_to_do(execution.allow_missing)):
         return status
     if in_driver := row_of(stage).in_driver:
-        in_driver(run, observer)
-        return stage_status(run, stage)
-    started, plan, has_manifest = time.monotonic(), JobPlan(run), False
-    stage_pass = _StagePass(run, stage, execution, observer, pools, only, driver)
-    for _ in range(PLANS):
-        row_of(stage).check(plan)
-        jobs = plan.jobs(stage)
-        stage_pass.run_missing(jobs)
-        plan = JobPlan(run)
-        if _keys(plan.jobs(stage)) == _keys(jobs):
-            has_manifest = close_stage(run, stage, jobs, allow_missing=execution.allow_missing)
-            break
-    failed, status = stage_pass.failed, stage_status(run, stage, plan)
+        patient(lambda: in_driver(run, observer))
+        return patient(lambda: stage_status(run, stage))
+    started = time.monotonic()
+    stage_pass = _StagePass(run, stage, execution, observer, pools, only, driver, patient)
+    has_manifest = stage_pass.run_and_close()
+    failed, status = stage_pass.failed, patient(lambda: stage_status(run, stage))
     if not has_manifest:  # what failed here, another driver may have done meanwhile
         raise_failures(run, stage, {s: why for s, why in failed.items() if s in status.pending})
     observer.stage_finished(str(stage), time.monotonic() - started)
     return status
+
+
+def _plan(run: Run, stage: StageId) -> Jobs:
+    """Return the jobs of a stage, planned from what the store has now."""
+    plan = JobPlan(run)
+    row_of(stage).check(plan)
+    return plan.jobs(stage)
 
 
 def _keys(jobs: Jobs) -> dict[StageId, list[tuple[str, str]]]:
@@ -102,10 +110,30 @@ class _StagePass:
     pools: PoolProvider
     only: frozenset[str] | None
     driver: str | None
+    patient: Callable[[Callable[[], Any]], Any]  # repeats a call while the store is away
     failed: dict[str, Failure] = field(default_factory=dict)  # by shard
     _given_up: set[str] = field(default_factory=set)  # their keys
 
-    def run_missing(self, jobs: Jobs) -> None:
+    def run_and_close(self) -> bool:
+        """Run what is missing until the plan stays the same; return whether manifests are written.
+
+        They are not if shards are missing, or if the plan changed `PLANS` times.
+        """
+        for _ in range(PLANS):
+            jobs: Jobs = self.patient(lambda: _plan(self.run, self.stage))
+            self._run_missing(jobs)
+            if (closed := self.patient(partial(self._close, jobs))) is not None:
+                return bool(closed)
+        return False
+
+    def _close(self, jobs: Jobs) -> bool | None:
+        """Write the manifests, if enough is complete; None if the plan is another one now."""
+        if _keys(_plan(self.run, self.stage)) != _keys(jobs):
+            return None
+        allowed = self.execution.allow_missing
+        return close_stage(self.run, self.stage, jobs, allow_missing=allowed)
+
+    def _run_missing(self, jobs: Jobs) -> None:
         """Run the jobs without a marker, or wait until another driver has; some may fail."""
         todo = self._missing(jobs)
         total = sum(len(part) for part in jobs.values())
@@ -125,7 +153,7 @@ class _StagePass:
         result = self._dispatch(ordered, peers)
         self.failed |= result.failed
         self._given_up |= {job.key for job in todo if job.shard in result.failed}
-        keep_failures(self.run, self.stage, result.failed)
+        self.patient(lambda: keep_failures(self.run, self.stage, result.failed))
         for receipt in result.receipts:
             for text in receipt.notices:
                 self.observer.stage_notice(str(self.stage), f"{receipt.shard}: {text}")
@@ -153,7 +181,7 @@ class _StagePass:
 
     def _missing(self, jobs: Jobs) -> list[Job[Any]]:
         """Return the jobs without a marker, from one listing, each key once."""
-        done = ShardStore(self.run.store, self.stage.kind).done()
+        done = self.patient(ShardStore(self.run.store, self.stage.kind).done)
         every = (job for part in jobs.values() for job in part)
         return list({job.key: job for job in every if job.key not in done}.values())
 

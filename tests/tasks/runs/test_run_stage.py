@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from distill_core.errors import StorageError
+from distill_core.storage import patience
 from distill_core.storage.manifest import Manifest, load_manifest, save_manifest
 from distill_core.storage.shard_store import ShardStore
+from distill_core.storage.store import Store
 from flows.maintenance.verify import verify_run
 from flows.maintenance.verify_records import UNCHAINED
 from tasks.execution import Execution
@@ -109,6 +115,28 @@ def test_a_stage_whose_plan_never_rests_is_left_without_a_manifest(
     with committing("posttrain"):
         assert not post_train(run).complete
     assert load_manifest(run.store, run.name, "posttrain") is None
+
+
+def test_a_driver_waits_for_a_store_that_is_away_around_the_jobs(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = deque([True, True, False, True] * 4)
+
+    def answering(call: Callable[..., Any]) -> Callable[..., Any]:
+        def ask(self: Store, *arguments: Any, **options: Any) -> Any:
+            if away and away.popleft():
+                raise StorageError(f"{self.url}: the store is away.")
+            return call(self, *arguments, **options)
+
+        return ask
+
+    monkeypatch.setattr(patience, "FIRST_SECONDS", 0.01)
+    for name in ("read", "put", "files"):
+        monkeypatch.setattr(Store, name, answering(getattr(Store, name)))
+    with committing("posttrain") as worker:
+        assert post_train(run).complete
+    assert not away
+    assert len(worker.ran) == len(set(worker.ran)) == len(manifest(run, "posttrain").entries)
 
 
 def test_a_manifest_records_those_that_it_builds_on(run: Run) -> None:
