@@ -109,6 +109,10 @@ class Checkpoints:
             return tuple(Pointer(**each) for each in (tree, before) if each is not None)
         except DataError:
             return ()  # deleted: its result is committed
+        except StorageError as error:
+            self.store.names(folder)  # raises if the store is away, rather than this object
+            self._skip(path, str(error))
+            return ()
         except (ValueError, TypeError, AttributeError):
             self._skip(path, "it is not the pointer of a checkpoint")
             return ()

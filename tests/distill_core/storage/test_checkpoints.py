@@ -143,6 +143,17 @@ def test_an_object_that_cannot_be_read_is_reported_and_the_one_before_is_used(
     assert ["input/output error" in notice for notice in notices] == [True]
 
 
+def test_a_pointer_that_cannot_be_read_is_reported_and_another_execution_is_used(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execution(store, T1).save(7, b"seven")
+    execution(store, T2).save(6, b"six")
+    Unreadable(monkeypatch, f"{T1}/pointer.json", listed=True)
+    notices: list[str] = []
+    assert latest(Checkpoints(store, "squeeze", KEY, T2, notices.append)) == (6, b"six")
+    assert ["input/output error" in notice for notice in notices] == [True]
+
+
 def test_a_store_that_is_away_is_not_taken_for_a_damaged_checkpoint(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
