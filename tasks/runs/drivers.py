@@ -71,7 +71,8 @@ class DriverRecord:
         known = {f.name: tree[f.name] for f in fields(cls) if f.name in tree}
         known["running"] = tuple(RunningShard(**shard) for shard in known.get("running", ()))
         record = cls(**known)
-        parse_time(record.updated)
+        for time in (record.updated, *(shard.since for shard in record.running)):
+            parse_time(time)
         return record
 
     def is_alive(self, now: datetime) -> bool:

@@ -193,6 +193,14 @@ def test_an_incomplete_or_foreign_record_is_ignored(run: Run, clock: Hands, data
     assert len(read_drivers(run)) == 1
 
 
+def test_a_record_whose_running_shard_has_no_time_is_ignored(run: Run, clock: Hands) -> None:
+    tree = json.loads(heartbeat(run, clock).record().to_json())
+    tree["running"] = [{"stage": "recover", "shard": "c00000", "since": "yesterday"}]
+    tree.pop("record_sha256", None)
+    run.store.put(driver_path(run, "odd"), json.dumps(tree).encode())
+    assert read_drivers(run) == ()
+
+
 def test_fields_of_a_newer_version_are_ignored(run: Run, clock: Hands) -> None:
     record = heartbeat(run, clock).record()
     tree = json.loads(record.to_json()) | {"temperature": 60}
