@@ -64,6 +64,12 @@ class PoolProvider:
         if pool is not None:
             pool.close()
 
+    def disconnect(self) -> None:
+        """Stop the workers of the current pool and leave Ray, until the next pool is started."""
+        self.release()
+        self._ray = None
+        self._connection.close()
+
     def pool(
         self, spec: WorkerSpec, *, jobs: int, stage: str = "jobs", observer: Observer | None = None
     ) -> Pool:

@@ -12,6 +12,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -22,7 +23,7 @@ from pathlib import Path
 from distill_core.errors import ClusterError
 
 POLL_SECONDS = 0.5
-NOTICE_SECONDS = 25.0  # that this process may take to notice; then it hangs in a call to Ray
+NOTICE_SECONDS = 20.0  # that a call to Ray may take to return after the loss; then it hangs
 CONNECT_SECONDS = 5.0
 LOG_BYTES = 2**20  # of each log that is kept
 CORE = {"raylet": "raylet", "gcs_server": "GCS"}  # without these Ray is gone
@@ -35,8 +36,9 @@ class RayWatch:
     Args:
         look: called again and again, by a thread of this watch.
         end: called after the loss is known, to end what is left of Ray.
-        notice_seconds: from the loss until this process is sent a SIGTERM, unless `check` has
-            raised or the block has ended by then.
+        notice_seconds: how long the thread that made this watch may be in a call to Ray after
+            the loss; then the process is sent a SIGTERM.
+        in_call: returns whether the thread with an identifier is in a call to Ray.
     """
 
     def __init__(
@@ -45,8 +47,10 @@ class RayWatch:
         *,
         end: Callable[[], object] = lambda: None,
         notice_seconds: float = NOTICE_SECONDS,
+        in_call: Callable[[int], bool] = lambda thread: is_in_ray(thread),
     ) -> None:
         self._look, self._end, self._notice_seconds = look, end, notice_seconds
+        self._in_call, self._user = in_call, threading.get_ident()
         self.loss: str | None = None  # what happened
         self.noticed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ray watch", daemon=True)
@@ -69,9 +73,29 @@ class RayWatch:
             if (loss := self._look()) is not None:
                 self.loss = loss
                 self._end()
+                self._end_a_call_that_hangs()
                 break
-        if self.loss is not None and not self.noticed.wait(self._notice_seconds):
-            os.kill(os.getpid(), signal.SIGTERM)
+
+    def _end_a_call_that_hangs(self) -> None:
+        """Send this process a SIGTERM if a call to Ray does not return; it may do other things."""
+        since = time.monotonic()
+        while not self.noticed.wait(min(POLL_SECONDS, self._notice_seconds)):
+            now = time.monotonic()
+            if not self._in_call(self._user):
+                since = now
+            elif now - since >= self._notice_seconds:
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+
+
+def is_in_ray(thread: int) -> bool:
+    """Return whether the thread with an identifier is in a call to Ray."""
+    frame = sys._current_frames().get(thread)
+    while frame is not None:
+        if str(frame.f_globals.get("__name__", "")).partition(".")[0] == "ray":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def check() -> None:

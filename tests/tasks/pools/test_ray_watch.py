@@ -20,7 +20,8 @@ SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 HANGS = """
 import time
 from tasks.pools.ray_watch import RayWatch
-with RayWatch(lambda: "Ray is gone.", notice_seconds=0.1).watching():
+watch = RayWatch(lambda: "Ray is gone.", notice_seconds=0.1, in_call=lambda thread: True)
+with watch.watching():
     time.sleep(600)
 """
 Processes = dict[str, list[subprocess.Popen[bytes]]]
