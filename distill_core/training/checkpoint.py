@@ -102,21 +102,6 @@ def restore(
     return None
 
 
-def unpack_state(
-    data: bytes, model: nn.Module, optimizer: Optimizer, *, ema: WeightEma | None = None
-) -> dict[str, Any]:
-    """Load a packed state into model and optimiser; return its JSON facts.
-
-    Raises:
-        DataError: it is damaged, of another version, or belongs to another model or optimiser;
-            nothing is changed.
-    """
-    state = PackedState.parse(data)
-    state.check(model, optimizer, ema)
-    state.load(model, optimizer, ema)
-    return state.meta
-
-
 @dataclass(frozen=True)
 class PackedState:
     """The parts of a packed state."""

@@ -6,7 +6,7 @@ from torch import nn
 
 from distill_core.config.training import OptimizerConfig, ScheduleConfig
 from distill_core.errors import DataError
-from distill_core.training.checkpoint import pack_state, unpack_state
+from distill_core.training.checkpoint import PackedState, pack_state
 from distill_core.training.distributed import DistributedContext
 from distill_core.training.optim import WeightEma, build_optimizer, lr_at
 
@@ -63,7 +63,10 @@ def test_a_packed_state_comes_back_bit_for_bit(name: str) -> None:
 
     other = network(seed=1)
     again, average = build_optimizer(other, config), WeightEma(other, 0.9)
-    assert unpack_state(data, other, again, ema=average) == {"epoch": 1}
+    state = PackedState.parse(data)
+    state.check(other, again, average)
+    state.load(other, again, average)
+    assert state.meta == {"epoch": 1}
     for one in (model, other):
         step(one, optimizer if one is model else again)
     assert all(map(torch.equal, model.state_dict().values(), other.state_dict().values()))
@@ -82,7 +85,7 @@ def test_a_state_of_another_network_is_refused() -> None:
     data = pack_state(network(), build_optimizer(network(), config))
     other = nn.Linear(3, 2)
     with pytest.raises(DataError, match="another network"):
-        unpack_state(data, other, build_optimizer(other, config))
+        PackedState.parse(data).check(other, build_optimizer(other, config), None)
 
 
 def test_the_average_follows_the_weights_and_takes_over_buffers() -> None:
