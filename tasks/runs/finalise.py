@@ -44,7 +44,9 @@ def raise_failures(run: Run, stage: StageId, failed: Mapping[str, Failure]) -> N
         )
 
 
-def close_stage(run: Run, stage: StageId, jobs: Jobs, *, allow_missing: int) -> bool:
+def close_stage(
+    run: Run, stage: StageId, jobs: Jobs, *, allow_missing: int, plan: JobPlan | None = None
+) -> bool:
     """Write the manifests of a stage if enough of it is complete; return whether they are written.
 
     At most `allow_missing` shards may be missing, and only shards that were given up. Those that
@@ -56,7 +58,10 @@ def close_stage(run: Run, stage: StageId, jobs: Jobs, *, allow_missing: int) -> 
         stage: the stage.
         jobs: its jobs by manifest.
         allow_missing: how many shards may be missing.
+        plan: the one with these jobs, whose manifests are those that the new ones build on; by
+            default a new one.
     """
+    plan = plan or JobPlan(run)
     done = ShardStore(run.store, stage.kind).done()
     missing = {name: lacking(run, name, part, done) for name, part in jobs.items()}
     if any(missing.values()) and not _is_bearable(run, stage, jobs, done):
@@ -64,7 +69,7 @@ def close_stage(run: Run, stage: StageId, jobs: Jobs, *, allow_missing: int) -> 
     if len({shard for shards in missing.values() for shard in shards}) > allow_missing:
         return False
     for name in jobs:
-        _write_manifest(run, name, jobs, missing[name])
+        _write_manifest(plan, name, jobs, missing[name])
     return True
 
 
@@ -78,7 +83,8 @@ def _is_bearable(run: Run, stage: StageId, jobs: Jobs, done: Collection[str]) ->
     )
 
 
-def _write_manifest(run: Run, name: StageId, jobs: Jobs, missing: tuple[str, ...]) -> None:
+def _write_manifest(plan: JobPlan, name: StageId, jobs: Jobs, missing: tuple[str, ...]) -> None:
+    run = plan.run
     shard_store = ShardStore(run.store, name.kind)
     part = [job for job in jobs[name] if job.shard not in missing]
     markers = shard_store.markers([job.key for job in part])
@@ -92,7 +98,7 @@ def _write_manifest(run: Run, name: StageId, jobs: Jobs, missing: tuple[str, ...
         raise DataError(
             f"{shard_store.store.uri(name.kind)}: markers vanished while the stage ran."
         )
-    built_on = JobPlan(run).built_on(name)
+    built_on = plan.built_on(name)
     before = load_manifest(run.store, run.name, str(name), sealed=run.sealed)
     manifest = Manifest.of(
         str(name), present, missing, numerics=NUMERICS, built_on=built_on, before=before

@@ -87,11 +87,11 @@ def run_stage(
     return status
 
 
-def _plan(run: Run, stage: StageId) -> Jobs:
-    """Return the jobs of a stage, planned from what the store has now."""
+def _plan(run: Run, stage: StageId) -> tuple[JobPlan, Jobs]:
+    """Return a plan of what the store has now, and the jobs of a stage in it."""
     plan = JobPlan(run)
     row_of(stage).check(plan)
-    return plan.jobs(stage)
+    return plan, plan.jobs(stage)
 
 
 def _keys(jobs: Jobs) -> dict[StageId, list[tuple[str, str]]]:
@@ -113,6 +113,7 @@ class _StagePass:
     patient: Callable[[Callable[[], Any]], Any]  # repeats a call while the store is away
     failed: dict[str, Failure] = field(default_factory=dict)  # by shard
     _given_up: set[str] = field(default_factory=set)  # their keys
+    _teachers: tuple[str, ...] = ()  # sha256 of their weights in the plan
 
     def run_and_close(self) -> bool:
         """Run what is missing until the plan stays the same; return whether manifests are written.
@@ -120,7 +121,9 @@ class _StagePass:
         They are not if shards are missing, or if the plan changed `PLANS` times.
         """
         for _ in range(PLANS):
-            jobs: Jobs = self.patient(lambda: _plan(self.run, self.stage))
+            plan, jobs = self.patient(lambda: _plan(self.run, self.stage))
+            if self.stage.kind != "squeeze":
+                self._teachers = plan.digests(range(len(plan.teachers)))
             self._run_missing(jobs)
             if (closed := self.patient(partial(self._close, jobs))) is not None:
                 return bool(closed)
@@ -128,10 +131,11 @@ class _StagePass:
 
     def _close(self, jobs: Jobs) -> bool | None:
         """Write the manifests, if enough is complete; None if the plan is another one now."""
-        if _keys(_plan(self.run, self.stage)) != _keys(jobs):
+        plan, now = _plan(self.run, self.stage)
+        if _keys(now) != _keys(jobs):
             return None
         allowed = self.execution.allow_missing
-        return close_stage(self.run, self.stage, jobs, allow_missing=allowed)
+        return close_stage(self.run, self.stage, jobs, allow_missing=allowed, plan=plan)
 
     def _run_missing(self, jobs: Jobs) -> None:
         """Run the jobs without a marker, or wait until another driver has; some may fail."""
@@ -169,7 +173,7 @@ class _StagePass:
                 names = sorted({f"{each.id} on {each.host}" for each in holders if each})
                 text = f"waiting for driver {', '.join(names)}, which trains what is missing."
                 self.observer.stage_notice(str(self.stage), text)
-                self.pools.release()  # the other driver may need the devices
+                self.pools.disconnect()  # the other driver may need the devices
                 notified = True
             time.sleep(POLL_SECONDS)
             peers.read()
@@ -187,9 +191,10 @@ class _StagePass:
 
     def _dispatch(self, jobs: list[Job[Any]], peers: Peers) -> DispatchResult:
         run, execution, row, name = self.run, self.execution, row_of(self.stage), str(self.stage)
-        limits = {
+        planned = {
             "outage_seconds": execution.outage_seconds,
             "job_timeout_seconds": execution.job_timeout_seconds,
+            "teachers": self._teachers,
         }
         kwargs = {
             "run": run.config.model_dump_json(),
@@ -197,7 +202,7 @@ class _StagePass:
             "store": run.store.url,
             "single_writer": run.store.single_writer,
             "device": execution.device,
-            "limits": limits,
+            "planned": planned,
             **row.worker_options(execution),
         }
         spec, processes = WorkerSpec(row.worker, kwargs), row.processes(run.config)

@@ -72,6 +72,24 @@ def missing_marker(shard_store: ShardStore, key: str) -> ShardError:
     )
 
 
+def check_weights(marker: Marker, digest: str, where: str) -> None:
+    """Refuse weights that were made again with other bytes after a job was planned.
+
+    Args:
+        marker: of a teacher.
+        digest: sha256 of its weights in the plan.
+        where: for the message.
+
+    Raises:
+        ShardError: they are others.
+    """
+    if marker.file("safetensors").sha256 != digest:
+        raise ShardError(
+            f"{where}: teacher {marker.shard} was made again with other bytes after this job was "
+            "planned. Run `distill resume`, which plans it anew."
+        )
+
+
 def has_current_keys(manifest: Manifest) -> bool:
     """Return whether a manifest was written with the numerics of this version.
 

@@ -17,6 +17,7 @@ from distill_core.storage.store import Store
 from tasks.jobs import Job, Receipt
 from tasks.stages.inputs import Jobs, NotReady, RunInputs
 from tasks.stages.names import StageId
+from tasks.stages.reads import check_weights
 from tasks.stages.training import Trained, train_and_commit
 from tasks.stages.worker import WorkerContext, require
 
@@ -34,6 +35,7 @@ class SqueezePayload:
     """The teacher to train or import."""
 
     teacher: int  # its number in the run: 0, then those of the pool
+    start: str | None  # sha256 of the weights that training starts from
 
 
 def squeeze_jobs(plan: RunInputs, stage: StageId) -> Jobs:
@@ -50,8 +52,9 @@ def _squeeze_job(plan: RunInputs, number: int) -> Job[SqueezePayload]:
     config, store = plan.run.config.of_teacher(number), plan.run.store
     reuse = config.squeeze.reuse
     key = teacher_key(plan, config) if reuse is None else stored_teacher(store, reuse).key
-    shard = config.squeeze.model.title
-    return Job(key, f"{shard}_t{number}" if number else shard, SqueezePayload(number))
+    shard, name = config.squeeze.model.title, config.squeeze.start
+    start = None if name is None else weights_digest(stored_teacher(store, name))
+    return Job(key, f"{shard}_t{number}" if number else shard, SqueezePayload(number, start))
 
 
 def teacher_key(plan: RunInputs, config: RunConfig) -> str:
@@ -146,7 +149,7 @@ class SqueezeWorker:
                 Labelled(*self.context.split("test")),
                 run=config,
                 class_hash=self.context.plan.index.class_hash,
-                start=self._start(config.squeeze.start),
+                start=self._start(config.squeeze.start, job.payload.start),
                 runtime=runtime,
             )
             facts = {
@@ -176,15 +179,16 @@ class SqueezeWorker:
         started_without = require(self.context.shard_store, squeeze.start).summary.get(UNSEEN)
         return [wnid for wnid in empty if started_without is None or wnid in started_without]
 
-    def _start(self, key: str | None) -> nn.Module | None:
+    def _start(self, key: str | None, digest: str | None) -> nn.Module | None:
         """Return the network that training starts from, if it is a teacher of another run."""
-        if key is None:
+        if key is None or digest is None:
             return None
         from distill_core.models.files import load_model
         from distill_core.models.spec import TeacherSpec
 
         shard_store = self.context.shard_store
         marker = require(shard_store, key)
+        check_weights(marker, digest, shard_store.uri(key))
         spec = TeacherSpec.from_json(shard_store.load(marker, "json"))
         return load_model(
             shard_store.load(marker, "safetensors"), spec, where=f"squeeze.start = {key}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,13 +17,14 @@ from distill_core.allocator import keep_freed_memory
 from distill_core.config.schema import RunConfig
 from distill_core.environment import made_with, set_backend_flags
 from distill_core.storage.markers import Marker, ShardFacts
+from distill_core.storage.patience import OUTAGE_SECONDS
 from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.store import Store
 from tasks.jobs import Job, Receipt
 from tasks.run import Run
 from tasks.stages.finished import FinishedShard, FinishedShards, WaitLimits
 from tasks.stages.inputs import RunInputs
-from tasks.stages.reads import Reads, missing_marker
+from tasks.stages.reads import Reads, check_weights, missing_marker
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,6 +43,17 @@ IMAGES = "parquet"  # suffix of the images of an image shard
 WEIGHTS = "safetensors"  # suffix of the weights of a teacher or a student
 
 
+@dataclass(frozen=True)
+class Planned:
+    """What the driver knows of a stage and its workers need."""
+
+    outage_seconds: float = OUTAGE_SECONDS  # that the store may be away
+    job_timeout_seconds: float | None = None  # the dispatcher then kills the worker
+    # sha256 of the weights of the teachers, by number, which the keys of the jobs contain. Before
+    # the teachers exist, none.
+    teachers: Sequence[str] = ()
+
+
 class WorkerContext:
     """The run, the store, the device and the progress of a worker."""
 
@@ -54,8 +66,19 @@ class WorkerContext:
         store: str,
         device: str,
         single_writer: bool = False,
-        limits: Mapping[str, Any] | None = None,
+        planned: Mapping[str, Any] | None = None,
     ) -> None:
+        """Prepare a worker.
+
+        Args:
+            stage: kind of the stage.
+            run: the config of the run, as JSON.
+            name: of the run.
+            store: its address.
+            device: "cpu" or "cuda".
+            single_writer: see `Store`.
+            planned: fields of `Planned` that differ from their defaults.
+        """
         import torch
 
         self.config = RunConfig.model_validate_json(run)
@@ -67,7 +90,7 @@ class WorkerContext:
         self.plan = RunInputs(self.run)
         self.current_progress: tuple[int, int] = (0, 0)
         self.notices: list[str] = []  # of the current job
-        self._limits = WaitLimits(**(limits or {}))
+        self._planned = Planned(**(planned or {}))
         self._finished = FinishedShards(self.shard_store, self.notice)
         self._teachers: dict[int, FrozenTeacher] = {}
         self._students: dict[Reads, FrozenTeacher] = {}
@@ -124,13 +147,21 @@ class WorkerContext:
             ),
         )
         gang = DistributedContext.current().size > 1
-        committed = self._finished.commit(finished, self._limits.patience(seconds, gang=gang))
+        limits = WaitLimits(self._planned.outage_seconds, self._planned.job_timeout_seconds)
+        committed = self._finished.commit(finished, limits.patience(seconds, gang=gang))
         return replace(committed, notices=tuple(self.notices[-NOTICES:]))
 
     def teacher(self, number: int = 0) -> FrozenTeacher:
-        """Return one of the run's teachers, read from storage and checked against its marker."""
+        """Return one of the run's teachers, read from storage and checked against its marker.
+
+        Raises:
+            ShardError: it is not the one that the jobs were planned with.
+        """
         if number not in self._teachers:
-            self._teachers[number] = self._load_teacher(self.plan.teachers[number])
+            marker = self.plan.teachers[number]
+            if digests := self._planned.teachers:
+                check_weights(marker, digests[number], self.run.store.uri("squeeze"))
+            self._teachers[number] = self._load_teacher(marker)
         return self._teachers[number]
 
     def _load_teacher(self, marker: Marker) -> FrozenTeacher:

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load, save
 
 from distill_core.environment import made_with
 from distill_core.errors import ShardError
@@ -16,6 +17,7 @@ from tasks.runs.stage_status import stage_status
 from tasks.stages.names import StageId
 from tasks.stages.plan import JobPlan
 from tasks.stages.posttrain import PosttrainWorker
+from tasks.stages.recover import RecoverWorker
 from tasks.stages.relabel import RelabelWorker
 from tests.support.pipeline import execute, manifest, tiny_run
 from tests.support.remade import make_again, make_images_again
@@ -82,6 +84,23 @@ def test_images_made_again_while_their_labels_are_made_are_not_labelled_under_th
     with pytest.raises(ShardError, match="made again with other bytes after this job was planned"):
         RelabelWorker(**context, device="cpu").run(job)
     assert ShardStore(run.store, "relabel").marker(job.key) is None
+
+
+def test_a_worker_refuses_a_teacher_that_was_made_again(tmp_path: Path) -> None:
+    run = tiny_run(tmp_path, *SHORT)
+    execute(run, "ingest", "squeeze")
+    plan, shard_store = JobPlan(run), ShardStore(run.store, "squeeze")
+    job, (teacher,) = plan.jobs(StageId("recover"))[StageId("recover")][0], plan.teachers
+    context = {"run": run.config.model_dump_json(), "name": run.name, "store": run.store.url}
+    planned = {"teachers": plan.digests([0])}
+    weights = load(shard_store.load(teacher, "safetensors"))
+    weights[min(weights)] += 1
+    files = {"safetensors": save(weights), "json": shard_store.load(teacher, "json")}
+    make_again(run.store, "squeeze", teacher.key, files)
+    worker = RecoverWorker(**context, device="cpu", planned=planned)
+    with pytest.raises(ShardError, match=r"teacher .* was made again with other bytes after"):
+        worker.run(job)
+    assert ShardStore(run.store, "recover").marker(job.key) is None
 
 
 def test_a_student_refuses_labels_of_other_images(tmp_path: Path) -> None:

@@ -191,7 +191,7 @@ def test_a_job_that_returns_to_its_worker_is_not_computed_again(
 ) -> None:
     run = finished_run(tmp_path)
     where = {"run": run.config.model_dump_json(), "name": run.name, "store": run.store.url}
-    worker = Slow(**where, device="cpu", limits={"outage_seconds": 0.0})
+    worker = Slow(**where, device="cpu", planned={"outage_seconds": 0.0})
     outage.error = StorageError
     with pytest.raises(StorageError):
         worker.run(Job(KEYS[0], "s", None))
