@@ -81,7 +81,8 @@ def stage_status(run: Run, stage: StageId, plan: JobPlan | None = None) -> Stage
     every = [job for part in jobs.values() for job in part]
     pending = tuple(dict.fromkeys(job.shard for job in every if job.key not in done))
     failed, agrees = failures(run, stage), _agree(run, stored, jobs, done)
-    if stored and not (pending or agrees or run.sealed or _follows_content(run, stage)):
+    settled = agrees or pending or run.sealed
+    if stored and not settled and not _follows_content(plan, stage, stored, jobs):
         raise DataError(difference(run, stored, jobs))
     # A manifest over other ones than those that exist now is written again.
     agrees = agrees and all(is_chained(plan, name, manifest) for name, manifest in stored.items())
@@ -102,15 +103,26 @@ def stage_status(run: Run, stage: StageId, plan: JobPlan | None = None) -> Stage
     )
 
 
-def _follows_content(run: Run, stage: StageId) -> bool:
-    """Return whether an earlier stage has shards that this version made, of which keys follow.
+def _follows_content(
+    plan: JobPlan, stage: StageId, stored: Mapping[StageId, Manifest], jobs: Jobs
+) -> bool:
+    """Return whether manifests of an older version differ from the plan without any edit.
 
-    Then the keys of the plan may differ from those of an older manifest without any edit.
+    They do if shards of an earlier stage were made again with other files, and its manifest is
+    about to be written again. If it lists shards that this version made, only keys differ.
     """
-    stages = stages_of(run.config)
-    earlier = (manifests(run, each) for each in stages[: stages.index(stage)])
-    found = (manifest for stored in earlier for manifest in stored.values())
-    return any(entry.keyed_by_content for manifest in found for entry in manifest.entries)
+    run, stages = plan.run, stages_of(plan.run.config)
+    found = [
+        (name, manifest)
+        for each in stages[: stages.index(stage)]
+        for name, manifest in manifests(run, each).items()
+    ]
+    if any(plan.current(name, manifest) != manifest for name, manifest in found):
+        return True
+    for name, part in jobs.items():
+        if sorted(entry.shard for entry in stored[name].entries) != sorted(j.shard for j in part):
+            return False
+    return any(entry.keyed_by_content for _, manifest in found for entry in manifest.entries)
 
 
 def is_chained(plan: JobPlan, name: StageId, manifest: Manifest) -> bool:

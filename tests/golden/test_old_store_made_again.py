@@ -120,6 +120,8 @@ def test_labels_that_an_old_version_made_before_their_images_are_reported(
 def test_a_resume_makes_what_follows_from_other_images_and_completes_the_run(store: Store) -> None:
     run = open_run(store, "rounds")
     make_images_again(store, shard_of(run, "recover-1")[1])
+    incomplete = [str(each.stage) for each in run_status(run).stages if not each.complete]
+    assert incomplete[0] == "recover-1"
     ran = execute(run).ran
     assert {stage for stage, _ in ran} >= {"relabel-1", "posttrain-1", "posttrain", "validate"}
     assert run_status(run).complete

@@ -8,19 +8,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from distill_core.keys.base import digest_of
+from distill_core.storage.shard_store import ShardStore
 from tasks.jobs import Job, Receipt
 from tasks.stages.expected import Expected
 from tasks.stages.inputs import Jobs, RunInputs
 from tasks.stages.names import StageId
+from tasks.stages.reads import Reads
 from tasks.stages.stage import Stage
-from tasks.stages.worker import WorkerContext
+from tasks.stages.worker import IMAGES, WorkerContext
 
 
 @dataclass(frozen=True)
 class BrightnessPayload:
     """The image shard to measure."""
 
-    images: str  # key
+    images: Reads
 
 
 def brightness_jobs(inputs: RunInputs, stage: StageId) -> Jobs:
@@ -29,9 +31,9 @@ def brightness_jobs(inputs: RunInputs, stage: StageId) -> Jobs:
     return {
         stage: tuple(
             Job(
-                digest_of({"stage": stage.kind, "images": entry.key}),
+                digest_of({"stage": stage.kind, "images": entry.content(IMAGES)}),
                 f"{entry.shard}_mean",
-                BrightnessPayload(entry.key),
+                BrightnessPayload(Reads.of([entry], IMAGES)),
             )
             for entry in entries
         )
@@ -48,7 +50,9 @@ class BrightnessWorker:
         """Write the mean pixel of one shard and return the receipt."""
         if done := self.context.begin(job):
             return done
-        since, rows = time.perf_counter(), self.context.images(job.payload.images)
+        since, shard_store = time.perf_counter(), ShardStore(self.context.run.store, "recover")
+        (images,) = job.payload.images.markers(shard_store, IMAGES)
+        rows = self.context.images(images)
         files = {"json": json.dumps(float(rows.pixels.mean())).encode()}
         return self.context.commit(job, files, since=since, rows=len(rows.images), classes=1)
 

@@ -16,7 +16,7 @@ from distill_core.errors import ConfigError
 from distill_core.keys import squeeze_key
 from distill_core.models.build import skeleton
 from distill_core.squeeze.teacher import SqueezedTeacher, import_teacher, train_teacher
-from tasks.pools.failures import FINAL
+from tasks.pools.faults import FINAL
 from tests.support.teacher_training import TEST, TRAIN, run, split
 
 MANY = split(150, 1)  # test images
