@@ -8,7 +8,13 @@ from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
-from distill_core.errors import ClusterError, RunIncomplete, ShardsFailed
+from distill_core.errors import (
+    ClusterError,
+    MissingDataError,
+    RunIncomplete,
+    ShardsFailed,
+    StorageError,
+)
 from distill_core.redaction import sanitised
 from flows.commands.options import (
     DEFAULT_STORE,
@@ -204,7 +210,8 @@ def _complete(run: Run, execution: Execution, selection: ShardSelection | None =
     """Complete a run; if shards failed, print them on stderr before the error goes on.
 
     Raises:
-        ClusterError: Ray or its workers were lost, or did not start; names the command to go on.
+        ClusterError, StorageError, MissingDataError: workers, the store or the data were lost or
+            cannot be reached; names the command to go on.
     """
     from flows.commands import summary
     from flows.orchestration import launch
@@ -217,8 +224,8 @@ def _complete(run: Run, execution: Execution, selection: ShardSelection | None =
     try:
         with terminable(until_exit=True, notice=notice), supervision:
             return launch.complete_run(run, execution, selection)
-    except ClusterError as error:
-        raise ClusterError(f"{error} {summary.continuation(run)}") from error
+    except (ClusterError, StorageError, MissingDataError) as error:
+        raise type(error)(f"{error} {summary.continuation(run)}") from error
     except ShardsFailed:
         print(*map(sanitised, tables.failures(status.run_status(run))), sep="\n", file=sys.stderr)
         raise

@@ -76,7 +76,7 @@ class Warnings:
         """Warn, if it is the first error of its kind."""
         if type(error) not in self._kinds:
             self._kinds.add(type(error))
-            text = f"{type(error).__name__}: {error}".rstrip(": ")
+            text = f"{type(error).__name__}: {error}".rstrip(": .")
             self._warn(f"{self._name}: {text}. The stages are not affected.")
 
 
