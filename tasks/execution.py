@@ -31,7 +31,7 @@ class RetryPolicy:
     wait_for_workers_seconds: float = 1800.0  # without any worker, after there has been one
     outage_seconds: float = 1800.0  # of failures that may pass by themselves, without a success
     job_timeout_seconds: float | None = None  # from the start on a worker; None: no deadline
-    losses_per_worker: int = 5  # times the workers: losses allowed between two finished jobs
+    losses_per_worker: int = 5  # in a row, of its process; then nothing is expected of it
     max_losses_per_job: int = 4  # losses of the worker that was running it
     max_failures_in_row: int = 2  # per worker; then it is rebuilt, as its device may be faulty
     tick_seconds: float = 1.0

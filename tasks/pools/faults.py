@@ -1,7 +1,7 @@
 """The classification of failures: whose fault is an error?
 
 The class alone decides what is assumed at first. Evidence corrects it later: a node that succeeds
-with other jobs after a fault of its environment was not the cause, see `tasks.pools.failures`.
+with other jobs after a fault of its environment was not the cause, see `tasks.pools.verdicts`.
 """
 
 from __future__ import annotations

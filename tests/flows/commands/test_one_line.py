@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from distill_core.errors import ClusterError
+from distill_core.errors import ClusterError, MissingDataError, StorageError, StorageRefused
 from flows.orchestration import launch
 from tests.support.cli import CommandOutput, Distill
 from tests.support.fabricate import finished_run
@@ -168,16 +168,17 @@ def test_a_reader_that_closes_the_pipe_ends_a_command_quietly() -> None:
     assert (done.returncode, done.stderr) == (1, "")
 
 
-def test_a_lost_cluster_is_one_line_with_the_command_that_continues(
-    distill: Distill, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("kind", [ClusterError, StorageRefused, StorageError, MissingDataError])
+def test_a_loss_is_one_line_with_the_command_that_continues(
+    distill: Distill, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
 ) -> None:
     def lose(*_: object) -> None:
-        raise ClusterError("Ray on this machine is gone: its raylet was killed by SIGKILL.")
+        raise kind("Something on this machine is gone.")
 
     monkeypatch.setattr(launch, "complete_run", lose)
     where = ("--store", str(tmp_path / "store"), "--name", "lost")
     output = distill("run", "digits-demo-16px", *where, "--local")
     line = line_of(output)
     assert output.code == 2
-    assert "its raylet was killed by SIGKILL. Committed shards are kept" in line
+    assert "Something on this machine is gone. Committed shards are kept" in line
     assert line.endswith(f"continue with `distill resume lost --store {tmp_path / 'store'}`.")
