@@ -191,10 +191,9 @@ def _ending(code: int) -> str:
 
 
 def _keep_logs(logs: Path, name: str) -> str:
-    """Copy the ends of the logs of a process to a file, and return a sentence that names it."""
-    kept = Path(tempfile.gettempdir()) / f"distill-ray-{os.getpid()}.log"
+    """Copy the ends of the logs of a process to a file of this user; return where it is."""
     try:
-        with kept.open("wb") as file:
+        with tempfile.NamedTemporaryFile("wb", prefix="distill-ray-", delete=False) as file:
             for log in sorted(logs.glob(f"{name}*")):
                 file.write(f"==> {log.name}\n".encode())
                 with log.open("rb") as source:
@@ -202,7 +201,7 @@ def _keep_logs(logs: Path, name: str) -> str:
                     shutil.copyfileobj(source, file)
     except OSError:
         return ""
-    return f" Its log is in {kept}."
+    return f" Its log is in {file.name}."
 
 
 _watch: RayWatch | None = None
