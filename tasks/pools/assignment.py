@@ -94,6 +94,8 @@ class Assignment:
     def _suits(self, record: JobRecord, seat: Seat, others: list[Seat]) -> bool:
         """Return whether a worker may run a job that failed, or leaves it to another worker."""
         verdicts, nodes = self._state.verdicts, {*record.failed_on, *record.losses}
+        if verdicts.needs_another_node(record):
+            nodes |= set(record.tries)
         if seat.node in nodes:
             if verdicts.needs_another_node(record) and verdicts.has_other_node(nodes):
                 return False

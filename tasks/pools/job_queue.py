@@ -24,6 +24,7 @@ class JobRecord:
     losses: Counter[str] = field(default_factory=Counter)  # of its process while it ran, by node
     node_losses: int = 0  # while it ran
     killed: Counter[int] = field(default_factory=Counter)  # processes that it took along, by worker
+    tries: Counter[str] = field(default_factory=Counter)  # that failed, by node; none is forgiven
     workers: set[int] = field(default_factory=set)  # on which it failed
     outages: Counter[str] = field(default_factory=Counter)  # of the store, by node
     outage_since: float | None = None  # its first failure in an outage
@@ -54,6 +55,7 @@ class JobRecord:
         self.furthest = share
         for counter in (self.own, self.unproven, self.suspected, self.losses, self.outages):
             counter.clear()
+        self.tries.clear()
         self.killed.clear()
         self.node_losses, self.outage_since = 0, None
         self.workers.clear()

@@ -174,11 +174,10 @@ class Outcomes:
         state, now = self._state, self._state.clock()
         error = record.error
         assert error is not None
-        record.suspected[seat.node] += 1
+        tries = state.verdicts.suspect(record, seat)
         seat.refusal, seat.traceback = error, record.traceback
         seat.refused.add(record.job.key)
         seat.refused_after = max(seat.refused_after, seconds)
-        tries = record.suspected.total()
         delay = growing_delay(tries, record.job.key, cap=REST_CAP) if tries > 1 else 0.0
         state.put_back(record, describe_error(error), not_before=now + delay)
         self._set_aside(seat, error)

@@ -50,9 +50,16 @@ class Verdicts:
 
         On a node on which no job was done yet, the node may be the cause.
         """
+        record.tries[seat.node] += 1
         is_proven = self._seats.nodes[seat.node].proven or self._seats.single_node
         (record.own if is_proven else record.unproven)[seat.node] += 1
         return self.of(record)
+
+    def suspect(self, record: JobRecord, seat: Seat) -> int:
+        """Note a fault of the environment; return how many the job has met."""
+        record.tries[seat.node] += 1
+        record.suspected[seat.node] += 1
+        return record.suspected.total()
 
     def prove(self, node: str, records: Iterable[JobRecord]) -> list[JobRecord]:
         """Note that a node is well; return the jobs that failed there before."""
@@ -128,10 +135,21 @@ class Verdicts:
         return Failure(record.outages.total(), record.error, record.traceback)
 
     def is_exhausted(self, record: JobRecord) -> bool:
-        """Return whether enough attempts failed, if all its failures are its own."""
-        if record.running is not None or not self.has_failed_enough(record):
+        """Return whether enough attempts failed, if all its failures are its own.
+
+        The number of attempts is bounded, whatever is forgiven: each that fails counts in `tries`
+        until the job advances. A job that reached the ceiling runs only on nodes that are new to
+        it, at most `EXHAUSTIVE_NODES`, and is then exhausted. The stage gives up such jobs when
+        nothing else is left. Losses have a ceiling, too (`_is_convicted`), and outages a time.
+        """
+        if record.running is not None:
             return False
-        return self._is_tried_out(record.failed_on)
+        if self.has_failed_enough(record) and self._is_tried_out(record.failed_on):
+            return True
+        return self._is_at_ceiling(record) and self._is_tried_out(set(record.tries))
+
+    def _is_at_ceiling(self, record: JobRecord) -> bool:
+        return record.tries.total() >= CEILING * self._policy.max_attempts
 
     def _is_tried_out(self, nodes: set[str]) -> bool:
         """Return whether no node is left that is worth a try."""
@@ -162,6 +180,8 @@ class Verdicts:
             record.own.total() >= self._enough(record)
             or record.too_small.total() > 0
             or record.losses.total() >= self._policy.max_losses_per_job
+            or self.has_failed_enough(record)
+            or self._is_at_ceiling(record)
         )
 
     def has_other_node(self, nodes: set[str]) -> bool:

@@ -15,7 +15,7 @@ from tests.support.cluster.model import Scenario, Work
 from tests.support.cluster.records import Clock, Ledger
 from tests.support.cluster.world import Cluster
 
-FAULTY = ("bad", "poison", "huge")  # jobs that fail on every node
+FAULTY = ("bad", "missing", "forbidden", "poison", "huge")  # jobs that fail on every node
 TICK = 1e9  # virtual time needs no heartbeat
 
 

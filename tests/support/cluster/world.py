@@ -7,7 +7,13 @@ from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any
 
-from distill_core.errors import DataError, OutOfMemoryError, StorageError
+from distill_core.errors import (
+    DataError,
+    MissingDataError,
+    OutOfMemoryError,
+    StorageError,
+    StorageRefused,
+)
 from tasks.jobs import Job, Receipt
 from tasks.pools.events import Broken, Done, Event, Lost, OnProgress, Raised, Ready
 from tests.support.cluster.model import ERRORS, Scenario, Work
@@ -16,6 +22,7 @@ from tests.support.cluster.records import Clock, Ledger, Place
 BUILD_SECONDS = 30.0  # of a worker
 BEGIN_SECONDS = 1.0  # until a job has read its input
 STORE_SECONDS = 30.0  # that a request tries to reach a store that is away
+END_SECONDS = 366 * 86400.0  # longer than any scenario
 UNITS = 10_000  # of progress
 PEEK_SECONDS = 600.0  # between two reports of it; one also precedes each event
 STORE_KINDS = ("refused", "unreachable")  # illnesses of which jobs in flight notice, too
@@ -66,6 +73,7 @@ class Cluster:
     def wait(self, seconds: float, on_progress: OnProgress) -> Sequence[Event]:
         """Move the clock to the next events, or by so many seconds."""
         self._progress = on_progress
+        assert self.clock.now < END_SECONDS, "the stage does not end"
         if self.clock.now - self._peeked >= PEEK_SECONDS:
             self._peeked = self.clock.now
             for place in self.places:
@@ -192,6 +200,8 @@ class Cluster:
         end = begin + max(0.0, share - place.base) / place.node.speed
         happen = {
             "bad": lambda: self._raise(place, DataError(f"{job.shard}: a truncated image.")),
+            "missing": lambda: self._raise(place, MissingDataError(f"{job.shard}: no such file.")),
+            "forbidden": lambda: self._raise(place, StorageRefused(f"{job.shard}: access denied.")),
             "large": lambda: self._raise(place, OutOfMemoryError(f"{job.shard}: 2 GiB wanted.")),
             "huge": lambda: self._raise(place, OutOfMemoryError(f"{job.shard}: 9 GiB wanted.")),
             "poison": lambda: self._lose(place, node_lost=False),
