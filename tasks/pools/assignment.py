@@ -56,7 +56,16 @@ class Assignment:
                     yield seat, record
 
     def _take(self, seat: Seat, now: float) -> JobRecord | None:
+        """Take a job that no other driver runs.
+
+        A worker whose environment seems to be at fault begins with new jobs from the other end:
+        jobs next to each other may share a fault of their own, such as a folder that is missing.
+        """
         state = self._state
+        if seat.refused:
+            is_new = lambda record: record.error is None and not state.is_held(record)  # noqa: E731
+            if record := state.queue.take(now, is_new, last=True):
+                return record
         suits = self._suitability(seat)
         return state.queue.take(now, lambda record: not state.is_held(record) and suits(record))
 

@@ -11,6 +11,7 @@ from tasks.pools.failures import RemoteTraceback
 from tasks.pools.seats import Seat
 
 NAMED = 3  # nodes in a message
+PROOF = 10  # new jobs that meet faults of the environment, where jobs were done before
 
 
 class Endings:
@@ -48,7 +49,8 @@ class Endings:
         state = self._state
         refusing = [seat for seat in state.seats if state.seats.refuses(seat, now)]
         if refusing:
-            if not all(map(state.verdicts.is_tested, state.unfinished.values())):
+            left = state.unfinished.values()
+            if self._has_changed() and not all(map(state.verdicts.is_tested, left)):
                 self._refuse(refusing)
             return
         again = [seat for seat in state.seats if state.seats.lost_too_often(seat)]
@@ -64,6 +66,16 @@ class Endings:
             f"{state.stage}: a worker was not ready within {limit:g} s ({pool}). Free or add "
             "resources, then run `distill resume`."
         )
+
+    def _has_changed(self) -> bool:
+        """Return whether the environments are at fault where the jobs could be, too.
+
+        Where jobs were done, each worker may have met two bad ones since. So many new jobs must
+        have failed since the last success that few can be bad by chance.
+        """
+        done = self._state.last_done
+        first = (record.failed_since for record in self._state.unfinished.values())
+        return done is None or sum(time is not None and time > done for time in first) >= PROOF
 
     def _refuse(self, seats: list[Seat]) -> NoReturn:
         """Raise the most frequent error of the workers."""

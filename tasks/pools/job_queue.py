@@ -35,6 +35,7 @@ class JobRecord:
     shown: tuple[int, int] | None = None  # progress that observers know
     home: int | None = None  # worker that may still hold its result
     failed_at: float = 0.0
+    failed_since: float | None = None  # its first failure
     running: int | None = None  # worker that runs it
 
     @property
@@ -48,6 +49,12 @@ class JobRecord:
         """Return how many failures may be its own."""
         return self.own.total() + self.unproven.total() + self.suspected.total()
 
+    def failed(self, error: Exception, traceback: str, *, worker: int, now: float) -> None:
+        """Note a failure."""
+        self.error, self.traceback, self.failed_at = error, traceback, now
+        self.failed_since = now if self.failed_since is None else self.failed_since
+        self.workers.add(worker)
+
     def reached(self, share: float) -> bool:
         """Note its progress; return whether it came further than ever, which clears its record."""
         if share <= self.furthest:
@@ -57,7 +64,7 @@ class JobRecord:
             counter.clear()
         self.tries.clear()
         self.killed.clear()
-        self.node_losses, self.outage_since = 0, None
+        self.node_losses, self.outage_since, self.failed_since = 0, None, None
         self.workers.clear()
         return True
 
@@ -81,11 +88,15 @@ class JobQueue:
         """Put a job back; from a certain time on, it is the next one to run."""
         heapq.heappush(self._later, (time, next(self._number), record))
 
-    def take(self, now: float, accepts: Callable[[JobRecord], bool]) -> JobRecord | None:
-        """Remove and return the first job that is due and accepted."""
+    def take(
+        self, now: float, accepts: Callable[[JobRecord], bool], *, last: bool = False
+    ) -> JobRecord | None:
+        """Remove and return the first job that is due and accepted, or the last one."""
         while self._later and self._later[0][0] <= now:
             self._due.appendleft(heapq.heappop(self._later)[2])
-        for place, record in enumerate(self._due):
+        places = range(len(self._due))
+        for place in reversed(places) if last else places:
+            record = self._due[place]
             if accepts(record):
                 del self._due[place]
                 return record

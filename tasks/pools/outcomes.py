@@ -143,9 +143,7 @@ class Outcomes:
     def _note(
         self, record: JobRecord, seat: Seat, since: float, error: Exception, traceback: str = ""
     ) -> None:
-        record.error, record.traceback = error, traceback
-        record.failed_at = self._state.clock()
-        record.workers.add(seat.number)
+        record.failed(error, traceback, worker=seat.number, now=self._state.clock())
         node = self._state.seats.nodes[seat.node]
         node.note_failure(record.job.key, record.failed_at, record.failed_at - since)
 

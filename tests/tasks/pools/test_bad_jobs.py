@@ -6,9 +6,13 @@ import random
 
 import pytest
 
-from tests.support.cluster.model import Nature, Scenario, Work
-from tests.support.cluster.play import culprits, play
+from distill_core.errors import StorageRefused
+from tasks.pools.dispatch import dispatch
+from tests.support.cluster.model import Illness, Nature, Node, Scenario, Span, Work
+from tests.support.cluster.play import culprits, jobs_of, play
+from tests.support.cluster.records import Clock, Ledger
 from tests.support.cluster.scenarios import HOUR, nodes
+from tests.support.cluster.world import Cluster
 
 ENVIRONMENT: tuple[Nature, ...] = ("missing", "forbidden")
 MOST = 35  # attempts of one job: the ceiling, and five nodes that are new to it
@@ -35,3 +39,46 @@ def test_a_stage_ends_after_a_bounded_number_of_attempts_at_bad_jobs(
     assert set(played.failed) == culprits(scenario)
     assert len(played.ledger.committed) == 39
     assert max(played.ledger.attempts.values()) <= MOST
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4, 8])
+@pytest.mark.parametrize("kind", ENVIRONMENT)
+def test_a_healthy_cluster_finishes_a_stage_of_which_a_fifth_is_bad(
+    kind: Nature, workers: int
+) -> None:
+    for seed in range(3):
+        scenario = some_bad(kind, jobs=219, bad=44, workers=workers, seed=seed)
+        played = play(scenario)
+        assert set(played.failed) == culprits(scenario)
+        assert len(played.ledger.committed) == 175
+        assert max(played.ledger.attempts.values()) <= MOST
+
+
+@pytest.mark.parametrize("workers", [1, 2, 8])
+@pytest.mark.parametrize("first", [0, 20])
+def test_bad_jobs_next_to_each_other_do_not_end_a_stage(first: int, workers: int) -> None:
+    bad = range(first, first + 20)
+    works = tuple(
+        Work(HOUR, nature="missing" if n in bad else "good", after=0.0) for n in range(100)
+    )
+    played = play(Scenario("a folder is gone", nodes(workers), {"recover": works}))
+    assert len(played.failed) == 20
+    assert len(played.ledger.committed) == 80
+
+
+@pytest.mark.parametrize("workers", [1, 2, 8, 64])
+def test_credentials_that_expire_everywhere_in_the_middle_of_a_stage_end_it(workers: int) -> None:
+    ill = (Illness(Span(2.5 * HOUR), "refused"),)
+    every = tuple(Node(f"n{n}", ill=ill) for n in range(workers))
+    works = (Work(HOUR),) * max(30, 8 * workers)
+    jobs, truth = jobs_of("recover", works)
+    clock, ledger = Clock(), Ledger()
+    cluster = Cluster(Scenario("expired", every, {}), truth, clock, ledger)
+    with pytest.raises(
+        StorageRefused, match=r"no worker can go on .* Credentials expired"
+    ) as ended:
+        dispatch(jobs, cluster, stage="recover", clock=clock)
+    assert not ended.value.retryable
+    assert len(ledger.committed) == 2 * workers
+    assert ledger.failures.total() <= 20 + 4 * workers
+    assert clock.now < 4.5 * HOUR
