@@ -90,7 +90,7 @@ class _Dispatcher:
         """Return the time until something is due, at most one tick."""
         state, now = self.state, self.state.clock()
         soonest = now + state.policy.tick_seconds
-        general = [state.queue.next_time]
+        general = [state.queue.next_time, state.seats.settled_at]
         if state.outage_since is not None:
             general.append(state.outage_since + state.policy.outage_seconds)
         for moment in general:

@@ -65,7 +65,7 @@ class DispatchState:
         self.records = {job.key: JobRecord(job) for job in jobs}
         self.unfinished = dict(self.records)
         self.queue = JobQueue(self.records.values())
-        self.seats = Seats(pool.workers, policy, clock())
+        self.seats = Seats(pool.workers, policy, clock)
         self.verdicts = Verdicts(policy, self.seats, clock)
         self.receipts: dict[str, Receipt] = {}  # by job key
         self.failed: dict[str, Failure] = {}  # by shard

@@ -60,7 +60,7 @@ class Outcomes:
 
     def _ready(self, seat: Seat, node: str) -> None:
         state = self._state
-        state.seats.any_was_ready = True
+        state.seats.note_ready()
         seat.became_ready(node)
         state.seats.place(seat, node)
         if seat.losses_in_row > 1:

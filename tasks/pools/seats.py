@@ -7,12 +7,15 @@ is set aside and tried again later, with one job and after a growing delay.
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from tasks.execution import RetryPolicy
 from tasks.pools.delays import REST_CAP, growing_delay
 from tasks.pools.job_queue import JobRecord
+from tasks.pools.node_record import NodeRecord
+
+SETTLE_SECONDS = 60.0  # after the first worker, in which the first one of each seat may come
 
 
 @dataclass(eq=False)
@@ -81,36 +84,25 @@ class Seat:
         return jobs
 
 
-@dataclass
-class NodeRecord:
-    """The jobs of a node as evidence: whether it or they are at fault."""
-
-    proven: bool = False  # a job was done there
-    failed: set[str] = field(default_factory=set)  # keys of jobs, since one was last done
-    failures: int = 0  # likewise
-    failed_at: float = 0.0  # the last one
-    failed_after: float = 0.0  # seconds, the longest of these attempts
-
-    def note_failure(self, key: str, now: float, seconds: float) -> None:
-        """Note that a job failed."""
-        self.failed.add(key)
-        self.failures += 1
-        self.failed_at, self.failed_after = now, max(self.failed_after, seconds)
-
-    def note_success(self) -> None:
-        """Note that a job was done."""
-        self.proven, self.failures, self.failed_after = True, 0, 0.0
-        self.failed.clear()
-
-
 class Seats:
-    """All seats of a stage."""
+    """All seats of a stage.
 
-    def __init__(self, workers: int, policy: RetryPolicy, now: float) -> None:
-        self._policy = policy
+    A seat that never had a worker is no other node, and nothing is expected of it, once another
+    worker was ready for `SETTLE_SECONDS`: the cluster may have no place for it.
+
+    Args:
+        workers: how many seats.
+        policy: the limits.
+        clock: returns the time.
+    """
+
+    def __init__(self, workers: int, policy: RetryPolicy, clock: Callable[[], float]) -> None:
+        self._policy, self._clock = policy, clock
+        now = clock()
         self._seats = [Seat(number, now, now) for number in range(workers)]
-        self.any_was_ready = False
-        self._single_node = False
+        self.settled_at: float | None = None  # None: no worker was ready yet
+        self._nodes: set[str] = set()  # where the workers are, or were last
+        self._all_placed = False
         self.nodes: defaultdict[str, NodeRecord] = defaultdict(NodeRecord)
 
     def __iter__(self) -> Iterator[Seat]:
@@ -125,12 +117,30 @@ class Seats:
     @property
     def single_node(self) -> bool:
         """Return whether all workers are known to share one node."""
-        return self._single_node
+        return len(self._nodes) == 1 and (self._all_placed or self._is_settled())
+
+    @property
+    def any_was_ready(self) -> bool:
+        """Return whether there has been a worker."""
+        return self.settled_at is not None
+
+    def _is_settled(self) -> bool:
+        return self.settled_at is not None and self._clock() >= self.settled_at
+
+    def _is_unused(self, seat: Seat) -> bool:
+        """Return whether a seat never had a worker, and had the time for one."""
+        return not seat.node and self._is_settled()
+
+    def note_ready(self) -> None:
+        """Note that a worker was ready."""
+        if self.settled_at is None:
+            self.settled_at = self._clock() + SETTLE_SECONDS
 
     def place(self, seat: Seat, node: str) -> None:
         """Note where a worker is."""
         seat.node = node
-        self._single_node = all(other.node == node for other in self._seats)
+        self._nodes = {other.node for other in self._seats if other.node}
+        self._all_placed = all(other.node for other in self._seats)
 
     def are_others_at_work(self, seat: Seat) -> bool:
         """Return whether another worker runs a job."""
@@ -141,12 +151,13 @@ class Seats:
 
         The other workers of their node have not, either, where there are several nodes.
         """
+        is_single = self.single_node
         return [
             seat
             for seat in self._seats
             if seat.takes_jobs(now)
             and not seat.on_probation
-            and (self._single_node or not self.nodes[seat.node].failed)
+            and (is_single or not self.nodes[seat.node].failed)
         ]
 
     def is_witness(self, node: str) -> bool:
@@ -154,12 +165,12 @@ class Seats:
 
         It is not while several jobs fail there.
         """
-        return self._single_node or len(self.nodes[node].failed) <= 1
+        return self.single_node or len(self.nodes[node].failed) <= 1
 
     def is_sick(self, node: str) -> bool:
         """Return whether job after job fails on a node, and not on all of them."""
         limit = self._policy.max_failures_in_row
-        return not self._single_node and len(self.nodes[node].failed) >= limit
+        return not self.single_node and len(self.nodes[node].failed) >= limit
 
     def set_aside(self, seat: Seat, now: float) -> None:
         """Set a worker aside; if its node is sick, with all idle workers there."""
@@ -196,6 +207,8 @@ class Seats:
     def absent_too_long(self, seat: Seat, now: float) -> bool:
         """Return whether a seat has been empty for so long that nothing is expected of it."""
         since = seat.absent_since
+        if self._is_unused(seat):
+            return True
         return since is not None and now - since > self.absence_limit()
 
     def is_expected(self, seat: Seat, now: float) -> bool:
