@@ -110,7 +110,7 @@ class DispatchState:
         """Start the clock of the first job in a queue."""
         seat.since = self.clock()
         if seat.queue:
-            seat.queue[0].running = seat.number
+            seat.queue[0].begin(seat.number)
             if self.observer:
                 self.observer.job_started(self.stage, seat.queue[0].job.shard)
 

@@ -14,7 +14,7 @@ from tasks.jobs import Job
 
 @dataclass(eq=False)
 class JobRecord:
-    """One job and its failures since it last came further than ever before."""
+    """One job and its failures since an attempt last began further than all before."""
 
     job: Job[Any]
     own: Counter[str] = field(default_factory=Counter)  # failures that are its own, by node
@@ -31,7 +31,9 @@ class JobRecord:
     outage_after: float = 0.0  # seconds, the longest attempt that met an outage
     error: Exception | None = None  # the last one
     traceback: str = ""
-    furthest: float = 0.0  # share of its units, in any attempt
+    start: float = 0.0  # share of its units from which an attempt began, the largest
+    furthest: float = 0.0  # share that was reached from there
+    is_new_attempt: bool = False  # no progress of the running attempt is known yet
     shown: tuple[int, int] | None = None  # progress that observers know
     home: int | None = None  # worker that may still hold its result
     failed_at: float = 0.0
@@ -49,6 +51,10 @@ class JobRecord:
         """Return how many failures may be its own."""
         return self.own.total() + self.unproven.total() + self.suspected.total()
 
+    def begin(self, worker: int) -> None:
+        """Note that a worker runs it."""
+        self.running, self.is_new_attempt = worker, True
+
     def failed(self, error: Exception, traceback: str, *, worker: int, now: float) -> None:
         """Note a failure."""
         self.error, self.traceback, self.failed_at = error, traceback, now
@@ -56,10 +62,19 @@ class JobRecord:
         self.workers.add(worker)
 
     def reached(self, share: float) -> bool:
-        """Note its progress; return whether it came further than ever, which clears its record."""
-        if share <= self.furthest:
+        """Note its progress; return whether its checkpoint advanced, which clears its record.
+
+        The first progress of an attempt that is seen lies a little beyond the checkpoint from which
+        it began. A checkpoint that was saved at regular intervals lies in the second half of what
+        was reached; an attempt that started anew is seen earlier. How far an attempt comes shows
+        nothing: without checkpoints the next one starts anew, and dies at the same place again.
+        """
+        is_first, self.is_new_attempt = self.is_new_attempt, False
+        middle = (self.start + self.furthest) / 2
+        self.furthest = max(self.furthest, share)
+        if not is_first or share <= self.start or share < middle:
             return False
-        self.furthest = share
+        self.start = self.furthest = share
         for counter in (self.own, self.unproven, self.suspected, self.losses, self.outages):
             counter.clear()
         self.tries.clear()

@@ -39,7 +39,7 @@ class Outcomes:
                 self._lost(seat, event)
 
     def advanced(self, record: JobRecord) -> None:
-        """Note that a running job came further than in any attempt before."""
+        """Note that a running job began from a checkpoint beyond those before."""
         if record.running is not None:
             self._state.seats[record.running].losses_in_row = 0
 

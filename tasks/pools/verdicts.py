@@ -4,8 +4,8 @@ A failure counts against the job if its own code raised, or if it missed its dea
 the environment counts against the worker; it becomes the job's own only if the same worker then
 succeeds with another job. The loss of a process counts against the job that was running, because
 it may have been the cause. A job is given up only after it failed on two different nodes, where
-there are two. Its record is cleared whenever it comes further than in any attempt before, so a
-training that advances from checkpoint to checkpoint is never given up.
+there are two. Its record is cleared whenever its checkpoint has advanced, so a training that
+advances from checkpoint to checkpoint is never given up.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ STORE_SECONDS = 30.0  # that a request tries to reach a store that is away
 END_SECONDS = 366 * 86400.0  # longer than any scenario
 UNITS = 10_000  # of progress
 PEEK_SECONDS = 600.0  # between two reports of it; one also precedes each event
+FIRST_PEEK_SECONDS = 2.0  # from the start of a job to its first one
 STORE_KINDS = ("refused", "unreachable")  # illnesses of which jobs in flight notice, too
 
 
@@ -186,6 +187,7 @@ class Cluster:
     def _compute(self, place: Place, job: Job[Any], work: Work) -> None:
         place.computing = True
         begin = place.begun + BEGIN_SECONDS
+        self._at(begin + FIRST_PEEK_SECONDS, place, lambda: self._report(place))
         nature = work.nature if self.ledger.attempts[job.key] <= work.times else "good"
         if nature == "large" and job.split > 1:
             nature = "good"

@@ -295,3 +295,21 @@ def test_one_worker_goes_on_though_the_others_never_come() -> None:
 def test_a_config_error_on_one_node_only_is_a_fault_of_the_node() -> None:
     pool = NodePool(3, sick(lambda: ConfigError("s3 needs pip install distill[s3]"), 2))
     assert run(make_jobs(60), pool).failed == {}
+
+
+def test_a_job_without_checkpoints_that_dies_a_little_later_each_time_is_given_up() -> None:
+    """Its attempts start anew, so that the last progress that is seen depends on chance."""
+    attempts = [0]
+
+    def play(worker: int, job: Job) -> Event | None:
+        attempts[0] += 1
+        return Lost(worker, "killed.") if attempts[0] <= 40 else succeed(worker, job)
+
+    def tell(on_progress: OnProgress) -> None:
+        for done in (1 + attempts[0] % 2, 500 + attempts[0]):
+            on_progress("k0", done, 1000)
+
+    pool = NodePool(2, play)
+    pool.while_waiting = tell
+    assert list(run(make_jobs(1), pool).failed) == ["s0"]
+    assert len(pool.nodes_of("s0")) <= 6
