@@ -41,11 +41,12 @@ class Subset:
             path = self.folder / f"{split}.parquet"
             write_parquet(path, shuffled, names=self.names, paths=paths, row_group_size=50)
 
-    def change(self, label: int) -> None:
-        """Replace one training image of a class."""
+    def change(self, label: int, *, images: int | None = None) -> None:
+        """Replace the first training images of a class; None: all of them."""
         rows = self.rows["train"]
-        place = next(n for n, (_, found) in enumerate(rows) if found == label)
-        rows[place] = (png(1), label)
+        places = [n for n, (_, found) in enumerate(rows) if found == label]
+        for number, place in enumerate(places[:images]):
+            rows[place] = (png(number + 1), label)
 
     def run(self, *overrides: str) -> RunConfig:
         """Return a tiny run over the subset, of five shards of two classes each."""
