@@ -213,7 +213,8 @@ class Outcomes:
         seat.failures_in_row += 1
         if fault_of(event.error) in (Fault.OUTAGE, Fault.LOSS):
             now = state.clock()
-            state.outage_since = state.outage_since or now
+            if state.outage_since is None:
+                state.outage_since = now
             delay = growing_delay(seat.failures_in_row, f"{seat.number}", cap=OUTAGE_CAP)
             seat.rebuild_at, seat.outage = now + delay, event.error
             return
