@@ -8,6 +8,7 @@ from typing import NoReturn
 from distill_core.errors import ClusterError, DistillError
 from tasks.pools.dispatch_state import DispatchState
 from tasks.pools.failures import RemoteTraceback
+from tasks.pools.faults import Fault, fault_of
 from tasks.pools.seats import Seat
 
 NAMED = 3  # nodes in a message
@@ -112,7 +113,8 @@ class Endings:
 
     def _end_outage(self, seconds: float) -> None:
         state = self._state
-        errors = [r.error for r in state.unfinished.values() if r.outages and r.error]
+        last = (record.error for record in state.unfinished.values() if record.outages)
+        errors = [error for error in last if error and fault_of(error) is Fault.OUTAGE]
         errors += [seat.outage for seat in state.seats if seat.outage is not None]
         if not errors:
             return

@@ -8,12 +8,14 @@ from dataclasses import dataclass, replace
 from math import inf, log10
 from typing import get_args
 
-from tests.support.cluster.model import Illness, Node, Scenario, Sickness, Span, Work
+from tests.support.cluster.model import Illness, Nature, Node, Scenario, Sickness, Span, Work
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 SHARDS = 219  # of 21,841 classes, one hundred each
 HALF_SHARDS = 438  # fifty classes each
 SHARD = Work(1.2 * HOUR)
+
+MANY: tuple[Nature, ...] = ("missing", "forbidden", "bad")  # up to a fifth of the jobs of a stage
 
 
 @dataclass(frozen=True)
@@ -198,6 +200,10 @@ def _shards(rng: random.Random, count: int, seconds: float) -> tuple[Work, ...]:
             works[place] = replace(
                 works[place], nature=nature, times=times, after=rng.uniform(0.01, 1)
             )
+    if rng.random() < 0.2:
+        kind = rng.choice(MANY)
+        for place in rng.sample(range(count), round(count * rng.uniform(0, 0.2))):
+            works[place] = replace(works[place], nature=kind, after=rng.choice((0.0, 0.5)))
     return tuple(works)
 
 
