@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from distill_core.errors import ClusterError, DistillError
 from tasks.pools.dispatch_state import DispatchState
-from tasks.pools.failures import RemoteTraceback
+from tasks.pools.failures import RemoteTraceback, describe_error
 from tasks.pools.faults import Fault, fault_of
 from tasks.pools.seats import Seat
 
@@ -79,7 +79,10 @@ class Endings:
         return done is None or sum(time is not None and time > done for time in first) >= PROOF
 
     def _refuse(self, seats: list[Seat]) -> NoReturn:
-        """Raise the most frequent error of the workers."""
+        """Raise the most frequent error of the workers; one of another library as a `ClusterError`.
+
+        It is the fault of their machines, such as a full disk or a missing package, and no bug.
+        """
         kinds = Counter(type(seat.refusal) for seat in seats)
         common = kinds.most_common(1)[0][0]
         seat = next(seat for seat in seats if type(seat.refusal) is common)
@@ -88,7 +91,12 @@ class Endings:
         if isinstance(error, DistillError):
             text = f"{self._state.stage}: no worker can go on ({_nodes(seats)}). {error}"
             raise type(error)(text) from RemoteTraceback(seat.traceback)
-        raise error from RemoteTraceback(seat.traceback)
+        if fault_of(error) is not Fault.ENVIRONMENT:
+            raise error from RemoteTraceback(seat.traceback)
+        raise ClusterError(
+            f"{self._state.stage}: no worker can go on ({_nodes(seats)}): {describe_error(error)}. "
+            "Finished shards are kept. Repair the machines, then run `distill resume`."
+        ) from RemoteTraceback(seat.traceback)
 
     def _end_losses(self, seats: list[Seat]) -> NoReturn:
         limit = self._state.policy.losses_per_worker
