@@ -105,12 +105,14 @@ class Assignment:
         verdicts, nodes = self._state.verdicts, {*record.failed_on, *record.losses}
         if verdicts.needs_another_node(record):
             nodes |= set(record.tries)
+        must_move = verdicts.needs_another_node(record) and verdicts.has_other_node(nodes)
+        idle = [other for other in others if not other.queue]
         if seat.node in nodes:
-            if verdicts.needs_another_node(record) and verdicts.has_other_node(nodes):
+            if must_move or any(other.node not in nodes for other in idle):
                 return False
-            if any(not other.queue and other.node not in nodes for other in others):
-                return False
-        fresh = [s for s in others if not s.queue and s.number not in record.workers]
+        elif must_move:
+            idle = [other for other in idle if other.node not in nodes]
+        fresh = [other for other in idle if other.number not in record.workers]
         return not (seat.number in record.workers and fresh)
 
     def _is_worth_another_try(self, record: JobRecord, seat: Seat) -> bool:

@@ -76,9 +76,11 @@ class _Dispatcher:
         while state.unfinished and not state.left:
             for seat, record in self.assignment.choices(state.clock()):
                 state.submit(seat, record)
-            for event in state.pool.wait(self._seconds_to_wait(), self._report_progress):
-                self.outcomes.apply(event)
+            events = state.pool.wait(self._seconds_to_wait(), self._report_progress)
             now = state.clock()
+            self.endings.note_answers(now)
+            for event in events:
+                self.outcomes.apply(event)
             self._check_starts(now)
             self._check_deadlines(now)
             self._leave_to_others()
@@ -160,11 +162,13 @@ class _Dispatcher:
         record = state.records.get(key)
         if record is None or record.running is None or total <= 0:
             return
-        had_outages = bool(record.outages)
-        if record.reached(done / total):
+        share, had_outages = done / total, bool(record.outages)
+        is_further, has_advanced = record.is_further(share), record.reached(share)
+        if had_outages and (is_further or has_advanced):
+            record.forget_outages()
+            state.outage_since = None
+        if has_advanced:
             self.outcomes.advanced(record)
-            if had_outages:
-                state.outage_since = None
         if state.observer is not None and record.shown != (done, total):
             record.shown = (done, total)
             state.observer.job_progress(state.stage, record.job.shard, done, total)

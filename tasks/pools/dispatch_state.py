@@ -73,6 +73,7 @@ class DispatchState:
         self.last_done: float | None = None
         self.last_seconds: float | None = None  # of a job, from its start to its result
         self.outage_since: float | None = None  # first failure in an outage, since a success
+        self.outage_seen: float | None = None  # the last failure in an outage
 
     def is_held(self, record: JobRecord) -> bool:
         """Return whether another driver runs a job."""

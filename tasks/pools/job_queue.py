@@ -29,10 +29,12 @@ class JobRecord:
     outages: Counter[str] = field(default_factory=Counter)  # of the store, by node
     outage_since: float | None = None  # its first failure in an outage
     outage_after: float = 0.0  # seconds, the longest attempt that met an outage
+    outage_last: float = 0.0  # seconds, the last such attempt
     error: Exception | None = None  # the last one
     traceback: str = ""
     start: float = 0.0  # share of its units from which an attempt began, the largest
     furthest: float = 0.0  # share that was reached from there
+    peak: float = 0.0  # share, the largest in any attempt
     is_new_attempt: bool = False  # no progress of the running attempt is known yet
     shown: tuple[int, int] | None = None  # progress that observers know
     home: int | None = None  # worker that may still hold its result
@@ -60,6 +62,16 @@ class JobRecord:
         self.error, self.traceback, self.failed_at = error, traceback, now
         self.failed_since = now if self.failed_since is None else self.failed_since
         self.workers.add(worker)
+
+    def is_further(self, share: float) -> bool:
+        """Note its progress; return whether it is further than in any attempt before."""
+        was, self.peak = self.peak, max(self.peak, share)
+        return share > was
+
+    def forget_outages(self) -> None:
+        """Forget the outages that it met: it came further since, so the service answers."""
+        self.outages.clear()
+        self.outage_since = None
 
     def reached(self, share: float) -> bool:
         """Note its progress; return whether its checkpoint advanced, which clears its record.

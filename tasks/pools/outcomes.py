@@ -151,6 +151,7 @@ class Outcomes:
         """Wait with the job; its worker, which may hold the finished result, waits, too."""
         state, now = self._state, self._state.clock()
         assert record.error is not None
+        record.outage_last, state.outage_seen = seconds, now
         others_succeed = state.others_succeed(record)
         if state.outage_since is None:
             state.outage_since = now
@@ -212,7 +213,7 @@ class Outcomes:
         state.seats.nodes[event.node].note_failure(f"worker {seat.number}", state.clock(), 0.0)
         seat.failures_in_row += 1
         if fault_of(event.error) in (Fault.OUTAGE, Fault.LOSS):
-            now = state.clock()
+            now = state.outage_seen = state.clock()
             if state.outage_since is None:
                 state.outage_since = now
             delay = growing_delay(seat.failures_in_row, f"{seat.number}", cap=OUTAGE_CAP)
