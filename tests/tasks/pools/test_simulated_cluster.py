@@ -27,7 +27,6 @@ from tests.support.cluster.scenarios import HOUR, MINUTE, NAMED, nodes, random_s
 from tests.support.fault_runs import Watch
 from tests.support.planned import commit, finish
 
-
 # In these, bad jobs are the last ones of a stage and meet a cut-off or sick node: one ends as an
 # outage, the others take longer than allowed or give up otherwise. They are to be fixed.
 OPEN = {361, 642, 891}
