@@ -92,28 +92,28 @@ class Assignment:
                 return record.home == seat.number or (
                     is_fit and self._is_worth_another_try(record, seat)
                 )
-            if (others and not is_fit) or state.verdicts.is_exhausted(record):
+            if state.verdicts.is_exhausted(record):
                 return False
-            if not is_witness and state.verdicts.needs_witness(record, seat):
+            idle = [other for other in others if not other.queue]
+            if candidates := self._candidates(record):
+                return seat.node in candidates and _is_fresh(record, seat, idle, candidates)
+            if (others and not is_fit) or (
+                not is_witness and state.verdicts.needs_witness(record, seat)
+            ):
                 return False
-            return self._suits(record, seat, others)
+            failed = _failed_on(record)
+            if seat.node in failed and any(other.node not in failed for other in idle):
+                return False
+            return _is_fresh(record, seat, idle)
 
         return suits
 
-    def _suits(self, record: JobRecord, seat: Seat, others: list[Seat]) -> bool:
-        """Return whether a worker may run a job that failed, or leaves it to another worker."""
-        verdicts, nodes = self._state.verdicts, {*record.failed_on, *record.losses}
-        if verdicts.needs_another_node(record):
-            nodes |= set(record.tries)
-        must_move = verdicts.needs_another_node(record) and verdicts.has_other_node(nodes)
-        idle = [other for other in others if not other.queue]
-        if seat.node in nodes:
-            if must_move or any(other.node not in nodes for other in idle):
-                return False
-        elif must_move:
-            idle = [other for other in idle if other.node not in nodes]
-        fresh = [other for other in idle if other.number not in record.workers]
-        return not (seat.number in record.workers and fresh)
+    def _candidates(self, record: JobRecord) -> set[str]:
+        """Return the nodes one of which must try a job next; empty: any may."""
+        verdicts = self._state.verdicts
+        if not verdicts.needs_another_node(record):
+            return set()
+        return verdicts.other_nodes(_failed_on(record) | set(record.tries))
 
     def _is_worth_another_try(self, record: JobRecord, seat: Seat) -> bool:
         """Return whether an idle worker on another node is to show if only one node is cut off.
@@ -130,3 +130,25 @@ class Assignment:
         away, and any worker would meet that.
         """
         return self._state.seats[home].ready and not self._state.others_succeed(record)
+
+
+def _failed_on(record: JobRecord) -> set[str]:
+    """Return the nodes on which a job failed, or lost its worker."""
+    return {*record.failed_on, *record.losses}
+
+
+def _is_fresh(
+    record: JobRecord, seat: Seat, idle: list[Seat], nodes: set[str] | None = None
+) -> bool:
+    """Return whether a worker has not failed with a job, or no idle one could take its place.
+
+    Args:
+        record: of the job.
+        seat: of the worker.
+        idle: other workers in good standing.
+        nodes: where the job may run; None: anywhere.
+    """
+    return seat.number not in record.workers or not any(
+        other.number not in record.workers and (nodes is None or other.node in nodes)
+        for other in idle
+    )

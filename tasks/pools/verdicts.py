@@ -184,12 +184,21 @@ class Verdicts:
             or self._is_at_ceiling(record)
         )
 
+    def other_nodes(self, nodes: set[str]) -> set[str]:
+        """Return where a job may be tried that failed on some nodes.
+
+        These are the nodes of workers that are fit, or still expected, and those on which a job was
+        done: where bad jobs fail, one after another, they look sick for a while.
+        """
+        seats, now = self._seats, self._clock()
+        there = {seat.node for seat in seats if not seats.absent_too_long(seat, now)}
+        proven = {node for node in there if seats.nodes[node].proven}
+        expected = {seat.node for seat in seats if seats.is_expected(seat, now)}
+        return ({seat.node for seat in seats.fit()} | expected | proven) - nodes
+
     def has_other_node(self, nodes: set[str]) -> bool:
-        """Return whether a worker is on none of these nodes that is fit, or still expected."""
-        now = self._clock()
-        return any(seat.node not in nodes for seat in self._seats.fit()) or any(
-            seat.node not in nodes and self._seats.is_expected(seat, now) for seat in self._seats
-        )
+        """Return whether a job may be tried on another node than these."""
+        return bool(self.other_nodes(nodes))
 
     def _enough(self, record: JobRecord) -> int:
         is_final = isinstance(record.error, (*FINAL, StorageRefused))
