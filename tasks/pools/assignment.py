@@ -101,7 +101,7 @@ class Assignment:
                 not is_witness and state.verdicts.needs_witness(record, seat)
             ):
                 return False
-            failed = _failed_on(record)
+            failed = {*record.failed_on, *record.losses}
             if seat.node in failed and any(other.node not in failed for other in idle):
                 return False
             return _is_fresh(record, seat, idle)
@@ -113,7 +113,7 @@ class Assignment:
         verdicts = self._state.verdicts
         if not verdicts.needs_another_node(record):
             return set()
-        return verdicts.other_nodes(_failed_on(record) | set(record.tries))
+        return verdicts.other_nodes(record.tried_on)
 
     def _is_worth_another_try(self, record: JobRecord, seat: Seat) -> bool:
         """Return whether an idle worker on another node is to show if only one node is cut off.
@@ -130,11 +130,6 @@ class Assignment:
         away, and any worker would meet that.
         """
         return self._state.seats[home].ready and not self._state.others_succeed(record)
-
-
-def _failed_on(record: JobRecord) -> set[str]:
-    """Return the nodes on which a job failed, or lost its worker."""
-    return {*record.failed_on, *record.losses}
 
 
 def _is_fresh(

@@ -76,11 +76,9 @@ class _Dispatcher:
         while state.unfinished and not state.left:
             for seat, record in self.assignment.choices(state.clock()):
                 state.submit(seat, record)
-            events = state.pool.wait(self._seconds_to_wait(), self._report_progress)
-            now = state.clock()
-            self.endings.note_answers(now)
-            for event in events:
+            for event in state.pool.wait(self._seconds_to_wait(), self._report_progress):
                 self.outcomes.apply(event)
+            now = state.clock()
             self._check_starts(now)
             self._check_deadlines(now)
             self._leave_to_others()
@@ -93,8 +91,6 @@ class _Dispatcher:
         state, now = self.state, self.state.clock()
         soonest = now + state.policy.tick_seconds
         general = [state.queue.next_time, state.seats.settled_at]
-        if state.outage_since is not None:
-            general.append(state.outage_since + state.policy.outage_seconds)
         for moment in general:
             if moment is not None and now < moment < soonest:
                 soonest = moment
@@ -162,12 +158,7 @@ class _Dispatcher:
         record = state.records.get(key)
         if record is None or record.running is None or total <= 0:
             return
-        share, had_outages = done / total, bool(record.outages)
-        is_further, has_advanced = record.is_further(share), record.reached(share)
-        if had_outages and (is_further or has_advanced):
-            record.forget_outages()
-            state.outage_since = None
-        if has_advanced:
+        if record.reached(done / total):
             self.outcomes.advanced(record)
         if state.observer is not None and record.shown != (done, total):
             record.shown = (done, total)

@@ -12,6 +12,7 @@ from tasks.observer import Observer
 from tasks.pools.events import Pool
 from tasks.pools.failures import Failure, describe_error
 from tasks.pools.job_queue import JobQueue, JobRecord
+from tasks.pools.outage import Outage
 from tasks.pools.seats import Seat, Seats
 from tasks.pools.verdicts import Verdicts
 
@@ -72,8 +73,7 @@ class DispatchState:
         self.losses = 0  # of workers
         self.last_done: float | None = None
         self.last_seconds: float | None = None  # of a job, from its start to its result
-        self.outage_since: float | None = None  # first failure in an outage, since a success
-        self.outage_seen: float | None = None  # the last failure in an outage
+        self.outage = Outage()  # ends with a success
 
     def is_held(self, record: JobRecord) -> bool:
         """Return whether another driver runs a job."""
@@ -169,7 +169,7 @@ class DispatchState:
 
     def others_succeed(self, record: JobRecord) -> bool:
         """Return whether a job met an outage again, though another was done in the meantime."""
-        since, done = record.outage_since, self.last_done
+        since, done = record.outage.since, self.last_done
         return since is not None and done is not None and since < done <= record.failed_at
 
     def notice(self, text: str) -> None:

@@ -9,12 +9,9 @@ from distill_core.errors import ClusterError, DistillError
 from tasks.pools.dispatch_state import DispatchState
 from tasks.pools.failures import RemoteTraceback, describe_error
 from tasks.pools.faults import Fault, fault_of
-from tasks.pools.job_queue import JobRecord
 from tasks.pools.seats import Seat
 
 NAMED = 3  # nodes in a message
-STALE_SECONDS = 1200.0  # without a failure, though a service that is away is asked more often
-ANSWER_SECONDS = 60.0  # that a job runs beyond twice the time in which it failed before
 PROOF = 10  # new jobs that meet faults of the environment, where jobs were done before
 
 
@@ -37,28 +34,9 @@ class Endings:
             return
         if state.seats.are_hopeless(now):
             self._end_without_workers(now)
-        since = state.outage_since
-        if since is not None and now - since >= state.policy.outage_seconds and self._idle(now):
-            self._end_outage(now - since)
-
-    def note_answers(self, now: float) -> None:
-        """Take an outage for past if a job runs for much longer than those took that met it.
-
-        Call it before the events of this moment are applied: they end what was running.
-        """
-        state = self._state
-        since, met = state.outage_since, [r for r in state.unfinished.values() if r.outages]
-        if since is None:
-            return
-        if state.outage_seen is not None and now - state.outage_seen > STALE_SECONDS:
-            state.outage_since = None
-        if not met:
-            return
-        limit = max(map(_shows, met))
-        for seat in state.seats:
-            if seat.queue and seat.since > since and now - seat.since > limit:
-                seat.queue[0].forget_outages()
-                state.outage_since = None
+        has_lasted = state.outage.seconds >= state.policy.outage_seconds
+        if has_lasted and self._idle(now) and state.verdicts.is_tried_out(state.outage.nodes):
+            self._end_outage(state.outage.seconds)
 
     def _give_up_exhausted(self) -> None:
         """Give up the jobs that are left if each failed enough, and none is left to compare."""
@@ -137,7 +115,7 @@ class Endings:
         for seat in self._state.seats:
             if seat.queue:
                 record, seconds = seat.queue[0], now - seat.since
-                if record.outages[seat.node] < limit or seconds > _shows(record):
+                if record.outages[seat.node] < limit or seconds > 2 * record.outage_last:
                     return False
         return True
 
@@ -154,11 +132,6 @@ class Endings:
             f"{state.stage}: nothing succeeded for {seconds:.0f} s. The last error: {error} "
             "Finished shards are kept."
         )
-
-
-def _shows(record: JobRecord) -> float:
-    """Return after how many seconds an attempt shows that the service answers again."""
-    return 2 * record.outage_last + ANSWER_SECONDS
 
 
 def _nodes(seats: list[Seat]) -> str:

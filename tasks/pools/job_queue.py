@@ -10,6 +10,7 @@ from itertools import count
 from typing import Any
 
 from tasks.jobs import Job
+from tasks.pools.outage import Outage
 
 
 @dataclass(eq=False)
@@ -26,15 +27,14 @@ class JobRecord:
     killed: Counter[int] = field(default_factory=Counter)  # processes that it took along, by worker
     tries: Counter[str] = field(default_factory=Counter)  # that failed, by node; none is forgiven
     workers: set[int] = field(default_factory=set)  # on which it failed
-    outages: Counter[str] = field(default_factory=Counter)  # of the store, by node
-    outage_since: float | None = None  # its first failure in an outage
+    outage: Outage = field(default_factory=Outage)
+    outages: Counter[str] = field(default_factory=Counter)  # its failures in it, by node
     outage_after: float = 0.0  # seconds, the longest attempt that met an outage
     outage_last: float = 0.0  # seconds, the last such attempt
     error: Exception | None = None  # the last one
     traceback: str = ""
     start: float = 0.0  # share of its units from which an attempt began, the largest
     furthest: float = 0.0  # share that was reached from there
-    peak: float = 0.0  # share, the largest in any attempt
     is_new_attempt: bool = False  # no progress of the running attempt is known yet
     shown: tuple[int, int] | None = None  # progress that observers know
     home: int | None = None  # worker that may still hold its result
@@ -47,6 +47,11 @@ class JobRecord:
         """Return the nodes on which it failed, whoever was the cause."""
         counters = (self.own, self.unproven, self.suspected, self.too_small, self.outages)
         return {node for counter in counters for node in counter}
+
+    @property
+    def tried_on(self) -> set[str]:
+        """Return the nodes on which attempts ended badly, those that were forgiven included."""
+        return {*self.failed_on, *self.losses, *self.tries}
 
     @property
     def failures(self) -> int:
@@ -63,15 +68,12 @@ class JobRecord:
         self.failed_since = now if self.failed_since is None else self.failed_since
         self.workers.add(worker)
 
-    def is_further(self, share: float) -> bool:
-        """Note its progress; return whether it is further than in any attempt before."""
-        was, self.peak = self.peak, max(self.peak, share)
-        return share > was
-
-    def forget_outages(self) -> None:
-        """Forget the outages that it met: it came further since, so the service answers."""
-        self.outages.clear()
-        self.outage_since = None
+    def met_outage(self, now: float, node: str, seconds: float) -> None:
+        """Note that an attempt of so many seconds met an outage."""
+        if self.outage.meet(now, node):
+            self.outages.clear()
+        self.outages[node] += 1
+        self.outage_last = seconds
 
     def reached(self, share: float) -> bool:
         """Note its progress; return whether its checkpoint advanced, which clears its record.
@@ -91,7 +93,8 @@ class JobRecord:
             counter.clear()
         self.tries.clear()
         self.killed.clear()
-        self.node_losses, self.outage_since, self.failed_since = 0, None, None
+        self.node_losses, self.failed_since = 0, None
+        self.outage.end()
         self.workers.clear()
         return True
 

@@ -77,7 +77,8 @@ class Outcomes:
                 self._judge_again(failed)
             self._believe(seat.node)
         if receipt.key in state.unfinished:
-            state.last_done, state.outage_since = now, None
+            state.last_done = now
+            state.outage.end()
             state.finish(receipt)
         elif (known := state.records.get(receipt.key)) and receipt.key not in state.receipts:
             del state.failed[known.job.shard]  # given up, and done nevertheless
@@ -151,12 +152,11 @@ class Outcomes:
         """Wait with the job; its worker, which may hold the finished result, waits, too."""
         state, now = self._state, self._state.clock()
         assert record.error is not None
-        record.outage_last, state.outage_seen = seconds, now
+        record.met_outage(now, seat.node, seconds)
         others_succeed = state.others_succeed(record)
-        if state.outage_since is None:
-            state.outage_since = now
+        if state.outage.meet(now, seat.node):
             state.notice(f"{describe_error(record.error)} Waiting; the stage goes on when it can.")
-        failure = state.verdicts.outage(record, seat, now, only_this=others_succeed)
+        failure = state.verdicts.outage(record, only_this=others_succeed)
         if failure is not None:
             state.give_up(record, failure)
             return
@@ -213,9 +213,8 @@ class Outcomes:
         state.seats.nodes[event.node].note_failure(f"worker {seat.number}", state.clock(), 0.0)
         seat.failures_in_row += 1
         if fault_of(event.error) in (Fault.OUTAGE, Fault.LOSS):
-            now = state.outage_seen = state.clock()
-            if state.outage_since is None:
-                state.outage_since = now
+            now = state.clock()
+            state.outage.meet(now, event.node)
             delay = growing_delay(seat.failures_in_row, f"{seat.number}", cap=OUTAGE_CAP)
             seat.rebuild_at, seat.outage = now + delay, event.error
             return

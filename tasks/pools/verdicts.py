@@ -112,24 +112,18 @@ class Verdicts:
         message = f"{record.job.shard}: its worker was lost {losses} times. The last loss: {reason}"
         return Failure(losses, ClusterError(message), "")
 
-    def outage(
-        self, record: JobRecord, seat: Seat, now: float, *, only_this: bool
-    ) -> Failure | None:
+    def outage(self, record: JobRecord, *, only_this: bool) -> Failure | None:
         """Judge a job that met an error that may pass by itself.
 
         Args:
             record: of the job.
-            seat: of its worker.
-            now: the time.
             only_this: other jobs succeed, so the error may never pass.
         """
-        record.outages[seat.node] += 1
-        record.outage_since = now if record.outage_since is None else record.outage_since
-        if not only_this or now - record.outage_since < self._policy.outage_seconds:
+        if not only_this or record.outage.seconds < self._policy.outage_seconds:
             return None
         if not self._is_convicted(record.outages, self._policy.max_attempts):
             return None
-        if not self._is_tried_out(set(record.outages)):
+        if not self.is_tried_out(set(record.outages)):
             return None
         assert record.error is not None
         return Failure(record.outages.total(), record.error, record.traceback)
@@ -144,14 +138,13 @@ class Verdicts:
         """
         if record.running is not None:
             return False
-        if self.has_failed_enough(record) and self._is_tried_out(record.failed_on):
-            return True
-        return self._is_at_ceiling(record) and self._is_tried_out(set(record.tries))
+        enough = self.has_failed_enough(record) or self._is_at_ceiling(record)
+        return enough and self.is_tried_out(record.tried_on)
 
     def _is_at_ceiling(self, record: JobRecord) -> bool:
         return record.tries.total() >= CEILING * self._policy.max_attempts
 
-    def _is_tried_out(self, nodes: set[str]) -> bool:
+    def is_tried_out(self, nodes: set[str]) -> bool:
         """Return whether no node is left that is worth a try."""
         return len(nodes) >= EXHAUSTIVE_NODES or not self.has_other_node(nodes)
 
@@ -180,6 +173,7 @@ class Verdicts:
             record.own.total() >= self._enough(record)
             or record.too_small.total() > 0
             or record.losses.total() >= self._policy.max_losses_per_job
+            or record.outages.total() >= self._policy.max_attempts
             or self.has_failed_enough(record)
             or self._is_at_ceiling(record)
         )
