@@ -101,8 +101,8 @@ class Assignment:
                 not is_witness and state.verdicts.needs_witness(record, seat)
             ):
                 return False
-            failed = {*record.failed_on, *record.losses}
-            if seat.node in failed and any(other.node not in failed for other in idle):
+            tried = record.tried_on
+            if seat.node in tried and any(other.node not in tried for other in idle):
                 return False
             return _is_fresh(record, seat, idle)
 

@@ -44,14 +44,14 @@ class JobRecord:
 
     @property
     def failed_on(self) -> set[str]:
-        """Return the nodes on which it failed, whoever was the cause."""
-        counters = (self.own, self.unproven, self.suspected, self.too_small, self.outages)
+        """Return the nodes on which it failed for a reason that may lie in it."""
+        counters = (self.own, self.unproven, self.suspected, self.too_small)
         return {node for counter in counters for node in counter}
 
     @property
     def tried_on(self) -> set[str]:
-        """Return the nodes on which attempts ended badly, those that were forgiven included."""
-        return {*self.failed_on, *self.losses, *self.tries}
+        """Return the nodes on which attempts ended badly, whoever was the cause."""
+        return {*self.failed_on, *self.losses, *self.tries, *self.outages}
 
     @property
     def failures(self) -> int:

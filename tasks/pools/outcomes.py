@@ -180,7 +180,8 @@ class Outcomes:
         delay = growing_delay(tries, record.job.key, cap=REST_CAP) if tries > 1 else 0.0
         state.put_back(record, describe_error(error), not_before=now + delay)
         self._set_aside(seat, error)
-        state.restart(seat)
+        if all(other.home != seat.number for other in state.unfinished.values()):
+            state.restart(seat)  # otherwise it may hold a finished result
 
     def _set_aside(self, seat: Seat, error: Exception) -> None:
         self._state.seats.set_aside(seat, self._state.clock())

@@ -123,7 +123,7 @@ class Verdicts:
             return None
         if not self._is_convicted(record.outages, self._policy.max_attempts):
             return None
-        if not self.is_tried_out(set(record.outages)):
+        if not self.is_tried_out(record.tried_on):
             return None
         assert record.error is not None
         return Failure(record.outages.total(), record.error, record.traceback)
