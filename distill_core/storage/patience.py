@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import random
+import itertools
+import os
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from distill_core.delays import OUTAGE_CAP, growing_delay
 from distill_core.errors import StorageError
 from distill_core.progress import Notice, ignore_notice
 
 T = TypeVar("T")
 
 OUTAGE_SECONDS = 1800.0
-FIRST_SECONDS = 1.0
-MOST_SECONDS = 60.0  # between two attempts
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How a call to a store is repeated while the store is away; delays double up to a minute."""
+    """How a call to a store is repeated while the store is away; delays grow up to a minute."""
 
     seconds: float = OUTAGE_SECONDS  # from the first attempt on; 0: one attempt
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
-    # Returns 0 to 1; spreads the attempts of machines that failed together.
-    spread: Callable[[], float] = random.random
 
     def repeat(self, call: Callable[[], T], notice: Notice = ignore_notice) -> T:
         """Return the value of a call, which is repeated after errors that may be temporary.
@@ -38,19 +37,20 @@ class Patience:
         Raises:
             StorageError: the store refuses permanently, or was away for too long.
         """
-        started, delay, waited = self.clock(), FIRST_SECONDS, False
-        while True:
+        started = self.clock()
+        process = f"{socket.gethostname()} {os.getpid()}"
+        for failures in itertools.count():
             try:
                 value = call()
             except StorageError as error:
+                delay = growing_delay(failures + 1, process, cap=OUTAGE_CAP)
                 if not error.retryable or self.clock() - started + delay > self.seconds:
                     raise
-                if not waited:
+                if not failures:
                     notice(f"{error} Waiting up to {self.seconds:.0f} s for the store.")
+                self.sleep(delay)
             else:
-                if waited:
+                if failures:
                     notice(f"The store answers again, after {self.clock() - started:.0f} s.")
                 return value
-            waited = True
-            self.sleep(delay * (1 + self.spread()) / 2)
-            delay = min(2 * delay, MOST_SECONDS)
+        raise AssertionError("unreachable")

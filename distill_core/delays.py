@@ -5,7 +5,7 @@ from __future__ import annotations
 from zlib import crc32
 
 FIRST_SECONDS = 1.0
-OUTAGE_CAP = 60.0  # of a job whose service is away: it is tried at least this often
+OUTAGE_CAP = 60.0  # while a service is away: it is asked at least this often
 REST_CAP = 300.0  # of a worker that fails: a machine that was repaired idles at most this long
 
 
