@@ -11,6 +11,7 @@ from tasks.pools.seats import Seat
 # Submitting a job takes milliseconds, so queueing behind jobs that are longer would gain nothing,
 # and tie a job to a worker that may turn out slower than the others, or be lost.
 QUEUE_SECONDS = 60.0
+PROBES = 6  # attempts at a job with which a sick node may show that it is well again
 
 
 class Assignment:
@@ -97,9 +98,10 @@ class Assignment:
             idle = [other for other in others if not other.queue]
             if candidates := self._candidates(record):
                 return seat.node in candidates and _is_fresh(record, seat, idle, candidates)
-            if (others and not is_fit) or (
-                not is_witness and state.verdicts.needs_witness(record, seat)
-            ):
+            if others and not is_fit:
+                attempts = record.tries.total() + record.outages.total()
+                return attempts < PROBES and record.tried_on <= {seat.node}
+            if not is_witness and state.verdicts.needs_witness(record, seat):
                 return False
             tried = record.tried_on
             if seat.node in tried and any(other.node not in tried for other in idle):

@@ -119,7 +119,11 @@ class DispatchState:
         """Empty the queue of a worker that is gone or is to be restarted.
 
         The jobs that waited there are the next ones to run; the one that was running is returned.
+        Results that the worker may have held are gone.
         """
+        for record in self.unfinished.values():
+            if record.home == seat.number:
+                record.home = None
         jobs = seat.empty(self.clock())
         for record in reversed(jobs[1:]):
             if record.job.key in self.unfinished:

@@ -73,6 +73,7 @@ class Outcomes:
             state.last_seconds = now - since
             self._acquit(seat)
             seat.succeeded()
+            state.verdicts.excuse(seat.node, state.unfinished, state.receipts)
             for failed in state.verdicts.prove(seat.node, state.unfinished.values()):
                 self._judge_again(failed)
             self._believe(seat.node)
@@ -127,6 +128,8 @@ class Outcomes:
             return
         self._note(record, seat, since, error, event.traceback)
         seat.failures_in_row += 1
+        if fault is not Fault.OUTAGE and record.home == seat.number:
+            record.home = None  # it held no result, or the attempt would have ended otherwise
         match fault:
             case Fault.OUTAGE:
                 self._outage(record, seat, record.failed_at - since)

@@ -11,7 +11,7 @@ advances from checkpoint to checkpoint is never given up.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import replace
 
 from distill_core.errors import ClusterError, OutOfMemoryError, StorageRefused
@@ -22,6 +22,7 @@ from tasks.pools.job_queue import JobRecord
 from tasks.pools.seats import Seat, Seats
 
 EXHAUSTIVE_NODES = 5  # that failed with a job, after which no further node is tried
+GUILT = 2  # jobs that failed on a node and were done elsewhere, which shows that it was sick
 CEILING = 10  # times the failures that are enough
 NODE_LOSSES = 5  # losses of whole nodes that count as much as one of a process
 OUT_OF_MEMORY_HINT = (
@@ -60,6 +61,23 @@ class Verdicts:
         record.tries[seat.node] += 1
         record.suspected[seat.node] += 1
         return record.suspected.total()
+
+    def excuse(self, node: str, unfinished: Mapping[str, JobRecord], done: Container[str]) -> None:
+        """Drop the failures on a node that is well again, if it was the cause of them.
+
+        It was if several jobs that failed there one after another were done elsewhere.
+
+        Args:
+            node: on which a job is done now.
+            unfinished: the records of jobs, by key.
+            done: keys of jobs.
+        """
+        failed = self._seats.nodes[node].failed
+        if sum(key in done for key in failed) < GUILT:
+            return
+        for record in (unfinished[key] for key in failed if key in unfinished):
+            record.own.pop(node, None)
+            record.unproven.pop(node, None)
 
     def prove(self, node: str, records: Iterable[JobRecord]) -> list[JobRecord]:
         """Note that a node is well; return the jobs that failed there before."""

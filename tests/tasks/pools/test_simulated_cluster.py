@@ -27,10 +27,6 @@ from tests.support.cluster.scenarios import HOUR, MINUTE, NAMED, nodes, random_s
 from tests.support.fault_runs import Watch
 from tests.support.planned import commit, finish
 
-# In these, bad jobs are the last ones of a stage and meet a cut-off or sick node: one ends as an
-# outage, the others take longer than allowed or give up otherwise. They are to be fixed.
-OPEN = {361, 642, 891}
-
 
 def check(scenario: Scenario, played: Played) -> None:
     """Assert what holds in every scenario that leaves a node that works."""
@@ -60,11 +56,18 @@ def test_random_scenarios_end_complete_without_waste_in_good_time(first: int) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("first", range(100, 950, 50))
-def test_many_more_random_scenarios(first: int) -> None:
-    for seed in set(range(first, first + 50)) - OPEN:
+@pytest.mark.parametrize("first", range(100, 1100, 50))
+def test_a_thousand_random_scenarios(first: int) -> None:
+    for seed in range(first, first + 50):
         scenario = random_scenario(seed)
         check(scenario, play(scenario))
+
+
+def test_a_job_is_not_given_up_for_failures_on_a_node_that_was_sick_at_that_time() -> None:
+    # A shard fails twice on a node with another copy of the data, which is repaired later, and once
+    # on one that computes NaN: three failures on two nodes that are believed otherwise.
+    scenario = random_scenario(302)
+    check(scenario, play(scenario))
 
 
 def test_a_sick_node_is_tried_ever_more_rarely() -> None:
