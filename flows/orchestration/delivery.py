@@ -24,7 +24,9 @@ class PrefectLog:
     """The file that takes what Prefect and its server report in this process."""
 
     def __init__(self) -> None:
-        self.path = Path(tempfile.gettempdir()) / f"distill-prefect-{os.getpid()}.log"
+        descriptor, name = tempfile.mkstemp(prefix="distill-prefect-", suffix=".log")
+        os.close(descriptor)
+        self.path = Path(name)  # of this user alone
         self.keep = False  # after a problem
 
     @contextmanager
@@ -33,7 +35,7 @@ class PrefectLog:
         from prefect.logging.configuration import ensure_logging_setup
 
         ensure_logging_setup()  # later, it would replace our handler
-        handler = logging.FileHandler(self.path, encoding="utf-8", delay=True)
+        handler = logging.FileHandler(self.path, encoding="utf-8")
         handler.setLevel(logging.WARNING)
         before, logging.raiseExceptions = logging.raiseExceptions, False  # Prefect would print
         for name in LOGGERS:

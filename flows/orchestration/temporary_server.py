@@ -88,18 +88,27 @@ def _replacing(server: _Server, log: PrefectLog) -> Iterator[None]:
     """
     stopping = threading.Event()
 
+    def has_ended(then: str) -> bool:
+        """Wait until the server ends, and report what is done then; False: the block ends."""
+        while (ending := server.ending()) is None:
+            if stopping.wait(WATCH_SECONDS):
+                return False
+        log.keep = True
+        terminal.warn(
+            f"Prefect's temporary server has ended ({ending}). {then}; the stages are not "
+            f"affected. Its log is in {log.path}."
+        )
+        return True
+
     def watch() -> None:
-        for action in ("It is started again", "The run goes on without it"):
-            while (ending := server.ending()) is None:
-                if stopping.wait(WATCH_SECONDS):
-                    return
-            log.keep = True
-            terminal.warn(
-                f"Prefect's temporary server has ended ({ending}). {action}; the stages are not "
-                f"affected. Its log is in {log.path}."
-            )
-            if action.startswith("It"):
-                server.replace()
+        if not has_ended("It is started again"):
+            return
+        try:
+            server.replace()
+        except OSError as error:  # no memory or no process is left
+            terminal.warn(f"Prefect's server did not start again ({error}). The run goes on.")
+            return
+        has_ended("The run goes on without it")
 
     thread = threading.Thread(target=watch, name="Prefect's server", daemon=True)
     thread.start()

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -71,7 +71,7 @@ def test_a_server_that_ends_is_replaced_once(
     server = Idle(tmp_path / "log")
     first = server._run_uvicorn_command()
     try:
-        with temporary_server._replacing(server, log):
+        with log.receiving(), temporary_server._replacing(server, log):
             first.kill()
             wait_until(lambda: server.server_process is not first, "another process")
             assert server.server_process is not None
@@ -84,3 +84,29 @@ def test_a_server_that_ends_is_replaced_once(
     assert started.startswith("Prefect's temporary server has ended (SIGKILL). It is started again")
     assert ended.startswith("Prefect's temporary server has ended (SIGKILL). The run goes on")
     assert log.keep
+    log.path.unlink()
+
+
+def test_a_server_that_cannot_be_started_again_is_reported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    api.set_defaults()
+    from flows.orchestration import temporary_server
+    from flows.orchestration.delivery import PrefectLog
+
+    warnings, log = list[str](), PrefectLog()
+    monkeypatch.setattr(terminal, "warn", warnings.append)
+
+    class Unlucky:
+        """Has ended, and no process is left."""
+
+        def ending(self) -> str:
+            return "SIGKILL"
+
+        def replace(self) -> None:
+            raise OSError("Resource temporarily unavailable")
+
+    with log.receiving(), temporary_server._replacing(cast("Any", Unlucky()), log):
+        wait_until(lambda: len(warnings) == 2, "the second warning")
+    assert "did not start again (Resource temporarily unavailable)" in warnings[1]
+    log.path.unlink()
