@@ -38,7 +38,7 @@ def print_table(renderable: RenderableType, tree: Any = None, *, as_json: bool =
     if as_json:
         print_json(tree)
         return
-    console = Console() if sys.stdout.isatty() else Console(width=PIPE_WIDTH)
+    console = Console() if sys.stdout and sys.stdout.isatty() else Console(width=PIPE_WIDTH)
     console.print(renderable, markup=False, highlight=False)
 
 

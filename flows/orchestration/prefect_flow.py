@@ -25,8 +25,8 @@ from flows.progress.background import background
 from flows.reports import report_data, unused
 from flows.runs import pipeline, preflight, shard_selection
 from flows.runs import redistill as redistillation
-from flows.runs.pipeline import Work
 from flows.runs.shard_selection import ShardSelection
+from flows.runs.work import Work
 from flows.status import status
 from tasks.execution import Execution, Placement
 from tasks.policy import TeacherPolicy

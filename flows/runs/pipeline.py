@@ -28,77 +28,18 @@ from flows.reports.report import write_report
 from flows.reports.report_data import REPORT
 from flows.runs import preflight
 from flows.runs.precision import warn_if_slow
-from flows.runs.shard_selection import ShardSelection, narrowed
+from flows.runs.shard_selection import ShardSelection
+from flows.runs.work import Work
 from flows.status.status import RunStatus, run_status
 from tasks.execution import Execution
 from tasks.observer import Observer
 from tasks.pools.provider import PoolProvider
 from tasks.run import Run, create_run, planned_run
 from tasks.runs.heartbeat import Heartbeat
-from tasks.runs.run_stage import run_stage
-from tasks.runs.stage_status import stage_status
 from tasks.stages.inputs import dataset_of
-from tasks.stages.names import StageId
 from tasks.stages.table import stages_of
 
 Start = Callable[[Run, Execution, ShardSelection], None]
-
-
-class Work:
-    """One pass over a run: the stages share workers, observers and the selection of shards."""
-
-    def __init__(
-        self,
-        run: Run,
-        *,
-        execution: Execution,
-        observer: Observer,
-        pools: PoolProvider,
-        selection: ShardSelection,
-        driver: str | None = None,
-    ) -> None:
-        self.run, self.stopped, self._driver = run, False, driver
-        self._execution, self._observer, self._pools = execution, observer, pools
-        self._selection = selection
-
-    def run_stage(self, stage: StageId) -> None:
-        """Run what a stage lacks; do nothing if an earlier stage lacks too much to go on."""
-        if self.stopped:
-            return
-        shards = self._selection.get(str(stage))
-        if shards is not None and not shards:
-            self._end_before(stage)
-            return
-        status = run_stage(
-            self.run,
-            stage,
-            execution=self._execution,
-            observer=self._observer,
-            pools=self._pools,
-            only=None if shards is None else frozenset(shards),
-            driver=self._driver,
-        )
-        self.stopped = not status.nothing_to_do(self._execution.allow_missing)
-
-    def _end_before(self, stage: StageId) -> None:
-        """End the pass at a stage of which no shard is selected, if it has any to run."""
-        if stage_status(self.run, stage).nothing_to_do(self._execution.allow_missing):
-            return
-        self.stopped = True
-        self._observer.stage_notice(
-            str(stage),
-            "not started, because the selected shards belong to earlier stages. Run `distill "
-            f"resume {self.run.name}` for everything that is left, or add --and-later.",
-        )
-
-    def narrow(self, selection: ShardSelection) -> None:
-        """Run only the shards that this selection allows as well."""
-        self._selection = narrowed(self._selection, selection)
-
-    def report(self) -> None:
-        """Write the report if every stage has run."""
-        if not self.stopped:
-            write_report(self.run)
 
 
 def prepare(

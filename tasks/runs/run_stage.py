@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from distill_core.storage.patience import Patience
 from distill_core.storage.shard_store import ShardStore
@@ -31,6 +31,8 @@ from tasks.stages.inputs import Jobs
 from tasks.stages.names import StageId
 from tasks.stages.plan import JobPlan
 from tasks.stages.table import row_of
+
+T = TypeVar("T")
 
 PLANS = 3  # of one pass; more often, other drivers hardly complete the stages before
 POLL_SECONDS = 5.0  # while another driver trains what is missing
@@ -66,21 +68,16 @@ def run_stage(
     Raises:
         ShardsFailed: more shards used up their attempts than may be missing; others are complete.
     """
-    patience, notice = (
-        Patience(execution.outage_seconds),
-        partial(observer.stage_notice, str(stage)),
-    )
-    patient = partial(patience.repeat, notice=notice)
-    status = patient(lambda: stage_status(run, stage))
+    stage_pass = _StagePass(run, stage, execution, observer, pools, only, driver)
+    status = stage_pass.patient(lambda: stage_status(run, stage))
     if status.complete or (only is None and status.nothing_to_do(execution.allow_missing)):
         return status
     if in_driver := row_of(stage).in_driver:
-        patient(lambda: in_driver(run, observer))
-        return patient(lambda: stage_status(run, stage))
+        stage_pass.patient(lambda: in_driver(run, observer))
+        return stage_pass.patient(lambda: stage_status(run, stage))
     started = time.monotonic()
-    stage_pass = _StagePass(run, stage, execution, observer, pools, only, driver, patient)
     has_manifest = stage_pass.run_and_close()
-    failed, status = stage_pass.failed, patient(lambda: stage_status(run, stage))
+    failed, status = stage_pass.failed, stage_pass.patient(lambda: stage_status(run, stage))
     if not has_manifest:  # what failed here, another driver may have done meanwhile
         raise_failures(run, stage, {s: why for s, why in failed.items() if s in status.pending})
     observer.stage_finished(str(stage), time.monotonic() - started)
@@ -110,10 +107,14 @@ class _StagePass:
     pools: PoolProvider
     only: frozenset[str] | None
     driver: str | None
-    patient: Callable[[Callable[[], Any]], Any]  # repeats a call while the store is away
     failed: dict[str, Failure] = field(default_factory=dict)  # by shard
     _given_up: set[str] = field(default_factory=set)  # their keys
     _teachers: tuple[str, ...] = ()  # sha256 of their weights in the plan
+
+    def patient(self, call: Callable[[], T]) -> T:
+        """Return the value of a call, which is repeated while the store is away."""
+        notice = partial(self.observer.stage_notice, str(self.stage))
+        return Patience(self.execution.outage_seconds).repeat(call, notice)
 
     def run_and_close(self) -> bool:
         """Run what is missing until the plan stays the same; return whether manifests are written.
@@ -126,7 +127,7 @@ class _StagePass:
                 self._teachers = plan.digests(range(len(plan.teachers)))
             self._run_missing(jobs)
             if (closed := self.patient(partial(self._close, jobs))) is not None:
-                return bool(closed)
+                return closed
         return False
 
     def _close(self, jobs: Jobs) -> bool | None:

@@ -21,7 +21,7 @@ from tasks.stages.reads import Reads
 from tasks.stages.worker import WorkerContext
 
 # Suffix of the file of each set of weights of a trained student.
-WEIGHTS: Mapping[str, str] = {"last": "safetensors", "ema": "ema.safetensors"}
+WEIGHTS_FILES: Mapping[str, str] = {"last": "safetensors", "ema": "ema.safetensors"}
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def validate_jobs(plan: RunInputs, stage: StageId) -> Jobs:
 def _validate_job(
     plan: RunInputs, student: Job[PosttrainPayload], trained: ManifestEntry, rows: range
 ) -> Job[ValidatePayload]:
-    files = tuple(WEIGHTS.values())
+    files = tuple(WEIGHTS_FILES.values())
     weights = trained.content(*files) if trained.keyed_by_content else None
     key = validate_key(plan.run.config, student=student.key, weights=weights, rows=rows)
     payload = ValidatePayload(student.payload.student, Reads.of([trained], *files), rows)
@@ -114,9 +114,9 @@ class ValidateWorker:
         """Return a student's weights by name; its blocks follow one another."""
         if self._weights is None or self._weights[0] != reads:
             shard_store = ShardStore(self.context.run.store, "posttrain")
-            (marker,) = reads.markers(shard_store, *WEIGHTS.values())
+            (marker,) = reads.markers(shard_store, *WEIGHTS_FILES.values())
             self._weights = (
                 reads,
-                {n: shard_store.load(marker, suffix) for n, suffix in WEIGHTS.items()},
+                {n: shard_store.load(marker, suffix) for n, suffix in WEIGHTS_FILES.items()},
             )
         return self._weights[1]

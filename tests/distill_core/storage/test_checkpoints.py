@@ -132,23 +132,13 @@ class Unreadable:
         monkeypatch.setattr(Store, "names", refuse_list)
 
 
-def test_an_object_that_cannot_be_read_is_reported_and_the_one_before_is_used(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("unreadable", "older"), [("step-000007", T1), (f"{T1}/pointer.json", T2)])
+def test_an_object_that_cannot_be_read_is_reported_and_an_older_checkpoint_is_used(
+    store: Store, monkeypatch: pytest.MonkeyPatch, unreadable: str, older: str
 ) -> None:
-    for step, payload in ((6, b"six"), (7, b"seven")):
-        execution(store, T1).save(step, payload)
-    Unreadable(monkeypatch, "step-000007", listed=True)
-    notices: list[str] = []
-    assert latest(Checkpoints(store, "squeeze", KEY, T2, notices.append)) == (6, b"six")
-    assert ["input/output error" in notice for notice in notices] == [True]
-
-
-def test_a_pointer_that_cannot_be_read_is_reported_and_another_execution_is_used(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    execution(store, older).save(6, b"six")
     execution(store, T1).save(7, b"seven")
-    execution(store, T2).save(6, b"six")
-    Unreadable(monkeypatch, f"{T1}/pointer.json", listed=True)
+    Unreadable(monkeypatch, unreadable, listed=True)
     notices: list[str] = []
     assert latest(Checkpoints(store, "squeeze", KEY, T2, notices.append)) == (6, b"six")
     assert ["input/output error" in notice for notice in notices] == [True]

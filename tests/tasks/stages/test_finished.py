@@ -61,6 +61,15 @@ def shard(key: str) -> FinishedShard:
     return FinishedShard(key, "s", FILES, ShardFacts(rows=1, classes=1, seconds=1, device="cpu"))
 
 
+def holding(shard_store: ShardStore, outage: Outage) -> FinishedShards:
+    """Return what holds the bytes of a shard, which an outage kept from the store."""
+    finished, outage.error = FinishedShards(shard_store, lambda text: None), StorageError
+    with pytest.raises(StorageError):
+        finished.commit(shard(KEYS[0]), ONCE)
+    outage.error = None
+    return finished
+
+
 def test_a_commit_is_repeated_until_the_store_is_back(
     shard_store: ShardStore, outage: Outage
 ) -> None:
@@ -97,10 +106,7 @@ def test_bytes_that_could_not_be_committed_are_committed_when_their_job_returns(
 def test_kept_bytes_are_committed_before_another_job(
     shard_store: ShardStore, outage: Outage
 ) -> None:
-    finished, outage.error = FinishedShards(shard_store, lambda text: None), StorageError
-    with pytest.raises(StorageError):
-        finished.commit(shard(KEYS[0]), ONCE)
-    outage.error = None
+    finished = holding(shard_store, outage)
     assert finished.committed(KEYS[1]) is None
     assert shard_store.done() == {KEYS[0]}
 
@@ -120,10 +126,7 @@ def test_a_worker_keeps_the_bytes_of_its_last_shards_only(
 def test_kept_bytes_are_dropped_when_another_worker_has_committed_the_shard(
     shard_store: ShardStore, outage: Outage
 ) -> None:
-    finished, outage.error = FinishedShards(shard_store, lambda text: None), StorageError
-    with pytest.raises(StorageError):
-        finished.commit(shard(KEYS[0]), ONCE)
-    outage.error = None
+    finished = holding(shard_store, outage)
     FinishedShards(shard_store, lambda text: None).commit(shard(KEYS[0]), ONCE)
     receipt = finished.committed(KEYS[0])
     assert receipt is not None
