@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from distill_core.delays import OUTAGE_CAP, growing_delay
 from distill_core.errors import StorageError
 from distill_core.progress import Notice, ignore_notice
+from distill_core.storage.delays import OUTAGE_CAP, growing_delay
 
 T = TypeVar("T")
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from distill_core.delays import OUTAGE_CAP, REST_CAP, growing_delay
 from distill_core.errors import ClusterError
+from distill_core.storage.delays import OUTAGE_CAP, REST_CAP, growing_delay
 from tasks.jobs import Receipt
 from tasks.pools.dispatch_state import DispatchState
 from tasks.pools.events import Broken, Done, Event, Lost, Raised, Ready

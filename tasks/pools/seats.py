@@ -10,7 +10,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from distill_core.delays import REST_CAP, growing_delay
+from distill_core.storage.delays import REST_CAP, growing_delay
 from tasks.execution import RetryPolicy
 from tasks.pools.job_queue import JobRecord
 from tasks.pools.node_record import NodeRecord

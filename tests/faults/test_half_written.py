@@ -48,10 +48,13 @@ from tests.support.fabricate import finished_run
 from tests.support.repository import ROOT
 
 WRITES = re.compile(r"[rwxab+t]*[wxa+][rwxab+t]*")
+CREATORS = ("write_bytes", "write_text", "pipe_file", "mkstemp", "NamedTemporaryFile")
 # Who opens files for writing: the store's own backend, and the log of a local server.
 KNOWN = {
     "distill_core/storage/backends.py",  # where the promise is kept: on disks
     "distill_core/storage/object_backend.py",  # and in buckets
+    "flows/commands/failures.py",  # the report of an error of our own
+    "flows/orchestration/delivery.py",  # the log of Prefect
     "flows/orchestration/temporary_server.py",  # the log of a server of our own
     "tasks/pools/ray_watch.py",  # the log of a Ray that is gone
     "tasks/pools/session_folder.py",  # a lock beside Ray's folder on this machine
@@ -285,7 +288,7 @@ def writes(path: Path) -> bool:
         for word in (*call.args, *(keyword.value for keyword in call.keywords))
         if isinstance(word, ast.Constant) and isinstance(word.value, str)
     ]
-    others = {"write_bytes", "write_text", "pipe_file"} & {name for _, name in names}
+    others = {*CREATORS} & {name for _, name in names}
     return bool(others) or any(map(WRITES.fullmatch, modes))
 
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 
-from distill_core.delays import REST_CAP
+from distill_core.storage.delays import REST_CAP
 from tests.support.cluster.model import Node, Scenario, Span, Work
 from tests.support.cluster.world import BEGIN_SECONDS, BUILD_SECONDS
 

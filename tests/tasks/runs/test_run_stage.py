@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from distill_core.errors import StorageError
-from distill_core.storage import patience
+from distill_core.storage import delays
 from distill_core.storage.manifest import Manifest, load_manifest, save_manifest
 from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.store import Store
@@ -130,7 +130,7 @@ def test_a_driver_waits_for_a_store_that_is_away_around_the_jobs(
 
         return ask
 
-    monkeypatch.setattr(patience, "FIRST_SECONDS", 0.01)
+    monkeypatch.setattr(delays, "FIRST_SECONDS", 0.01)
     for name in ("read", "put", "files"):
         monkeypatch.setattr(Store, name, answering(getattr(Store, name)))
     with committing("posttrain") as worker:
