@@ -145,6 +145,8 @@ class DispatchState:
         self.receipts[receipt.key] = receipt
         if self.observer:
             self.observer.job_finished(self.stage, receipt)
+        for text in receipt.notices:
+            self.notice(f"{receipt.shard}: {text}")
 
     def put_back(
         self,

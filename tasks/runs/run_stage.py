@@ -159,9 +159,6 @@ class _StagePass:
         self.failed |= result.failed
         self._given_up |= {job.key for job in todo if job.shard in result.failed}
         self.patient(lambda: keep_failures(self.run, self.stage, result.failed))
-        for receipt in result.receipts:
-            for text in receipt.notices:
-                self.observer.stage_notice(str(self.stage), f"{receipt.shard}: {text}")
         return list(result.left)
 
     def _await_peers(self, todo: list[Job[Any]], jobs: Jobs, peers: Peers) -> list[Job[Any]]:

@@ -19,9 +19,9 @@ from distill_core.errors import (
     StorageRefused,
 )
 from tasks.execution import RetryPolicy
-from tasks.jobs import Job
+from tasks.jobs import Job, Receipt
 from tasks.pools.dispatch import dispatch
-from tasks.pools.events import Event, Lost, OnProgress, Raised
+from tasks.pools.events import Done, Event, Lost, OnProgress, Raised
 from tasks.pools.failures import DispatchResult
 from tests.support.fake_pool import Clock, FakePool, crash_with, fail_with, succeed
 from tests.support.fakes import make_jobs
@@ -49,6 +49,18 @@ def test_every_job_is_done_once_and_reported_once() -> None:
     assert sorted(pool.order) == shards_of(result)
     assert not result.failed
     assert result.losses == 0
+
+
+def test_a_notice_of_a_worker_is_reported_with_its_job_and_not_at_the_end() -> None:
+    def odd(worker: int, job: Job) -> Event | None:
+        receipt = Receipt(job.key, job.shard, notices=("a checkpoint could not be read.",))
+        return Done(worker, receipt)
+
+    notes, pool, finished = Notes(), FakePool(1, odd), list[int]()
+    pool.while_waiting = lambda on_progress: finished.append(len(notes.notices))
+    run(make_jobs(3), pool, notes, in_flight=1)
+    assert finished == [0, 0, 1, 2]
+    assert notes.notices[0] == ("recover", "s0: a checkpoint could not be read.")
 
 
 def test_without_jobs_the_pool_is_not_used() -> None:
