@@ -67,7 +67,7 @@ class Assignment:
             is_new = lambda record: record.error is None and not state.is_held(record)  # noqa: E731
             if record := state.queue.take(now, is_new, last=True):
                 return record
-        suits = self._suitability(seat)
+        suits = self._suitability(seat, now)
         return state.queue.take(now, lambda record: not state.is_held(record) and suits(record))
 
     def _take_held(self, seat: Seat, now: float) -> JobRecord | None:
@@ -75,9 +75,9 @@ class Assignment:
         state = self._state
         if state.elsewhere is None or state.elsewhere.waits:
             return None
-        return state.queue.take(now, self._suitability(seat))
+        return state.queue.take(now, self._suitability(seat, now))
 
-    def _suitability(self, seat: Seat) -> Callable[[JobRecord], bool]:
+    def _suitability(self, seat: Seat, now: float) -> Callable[[JobRecord], bool]:
         """Return the function that decides whether a worker may run a job now."""
         state = self._state
         others = [other for other in self._trusted if other is not seat]
@@ -90,9 +90,8 @@ class Assignment:
             if record.error is None and not record.losses:
                 return True
             if record.home is not None and self._is_kept(record, record.home):
-                return record.home == seat.number or (
-                    is_fit and self._is_worth_another_try(record, seat)
-                )
+                untried = self._untried(record, now)
+                return seat in untried or (seat.number == record.home and not untried)
             if state.verdicts.is_exhausted(record):
                 return False
             idle = [other for other in others if not other.queue]
@@ -117,13 +116,24 @@ class Assignment:
             return set()
         return verdicts.other_nodes(record.tried_on)
 
-    def _is_worth_another_try(self, record: JobRecord, seat: Seat) -> bool:
-        """Return whether an idle worker on another node is to show if only one node is cut off.
+    def _untried(self, record: JobRecord, now: float) -> list[Seat]:
+        """Return the idle workers that are to show whether only the home of a job is cut off.
 
         The more nodes have failed, the rarer, so that the finished result is rarely made again.
         """
-        enough = self._state.policy.max_attempts * 2 ** (len(record.outages) - 1)
-        return record.outages.total() >= enough and seat.node not in record.outages
+        state = self._state
+        enough = state.policy.max_attempts * 2 ** (len(record.outages) - 1)
+        if record.outages.total() < enough:
+            return []
+        nodes = {seat.node for seat in state.seats.fit()} | self._candidates(record)
+        return [
+            seat
+            for seat in state.seats
+            if seat.node in nodes - record.outages.keys()
+            and not seat.queue
+            and seat.takes_jobs(now)
+            and not (state.seats.is_sick(seat.node) and state.seats.is_probed(seat.node, now))
+        ]
 
     def _is_kept(self, record: JobRecord, home: int) -> bool:
         """Return whether a job waits for the worker that may still hold its finished result.

@@ -35,8 +35,13 @@ class Endings:
         if state.seats.are_hopeless(now):
             self._end_without_workers(now)
         has_lasted = state.outage.seconds >= state.policy.outage_seconds
-        if has_lasted and self._idle(now) and state.verdicts.is_tried_out(state.outage.nodes):
+        if has_lasted and self._idle(now) and state.verdicts.is_tried_out(self._outage_nodes()):
             self._end_outage(state.outage.seconds)
+
+    def _outage_nodes(self) -> set[str]:
+        """Return the nodes that met the outage with one of the jobs that are left."""
+        records = self._state.unfinished.values()
+        return self._state.outage.nodes.union(*(record.outages for record in records))
 
     def _give_up_exhausted(self) -> None:
         """Give up the jobs that are left if each failed enough, and none is left to compare."""

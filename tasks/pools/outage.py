@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 # A service that is away is asked at least so often. Without a failure for longer, it was there.
 SILENT_SECONDS = 1200.0
+# Long attempts that all end with such a failure are an outage, too, though they are far apart.
+PAUSES = 10
 
 
 @dataclass
@@ -15,6 +17,7 @@ class Outage:
     since: float | None = None  # the first one; None: there is no outage
     seen: float = 0.0  # the last one
     nodes: set[str] = field(default_factory=set)  # that met it
+    pauses: int = 0  # after which it began anew, though nothing shows that the service was there
 
     @property
     def seconds(self) -> float:
@@ -23,7 +26,9 @@ class Outage:
 
     def meet(self, now: float, node: str) -> bool:
         """Note a failure on a node; return whether it is the first one of an outage."""
-        is_first = self.since is None or now - self.seen > SILENT_SECONDS
+        is_pause = self.since is not None and now - self.seen > SILENT_SECONDS
+        self.pauses += is_pause
+        is_first = self.since is None or (is_pause and self.pauses <= PAUSES)
         if is_first:
             self.since = now
             self.nodes.clear()
@@ -33,4 +38,4 @@ class Outage:
 
     def end(self) -> None:
         """Note that the service answers."""
-        self.since = None
+        self.since, self.pauses = None, 0

@@ -39,7 +39,8 @@ class Outcomes:
                 self._lost(seat, event)
 
     def advanced(self, record: JobRecord) -> None:
-        """Note that a running job began from a checkpoint beyond those before."""
+        """Note that a running job began from a checkpoint beyond those before, or saved one."""
+        self._state.outage.end()
         if record.running is not None:
             self._state.seats[record.running].losses_in_row = 0
 

@@ -16,7 +16,9 @@ from distill_core.errors import (
 )
 
 Sickness = Literal["refused", "unmounted", "unreachable", "stale", "nan", "unbuilt"]
-Nature = Literal["good", "bad", "missing", "forbidden", "poison", "large", "huge", "hangs"]
+Nature = Literal[
+    "good", "bad", "missing", "forbidden", "unanswered", "poison", "large", "huge", "hangs"
+]
 
 ERRORS: Mapping[Sickness, Callable[[], Exception]] = {
     "refused": lambda: StorageRefused("s3://bucket/x: cannot be written. Credentials expired."),

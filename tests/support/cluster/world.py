@@ -204,6 +204,7 @@ class Cluster:
             "bad": lambda: self._raise(place, DataError(f"{job.shard}: a truncated image.")),
             "missing": lambda: self._raise(place, MissingDataError(f"{job.shard}: no such file.")),
             "forbidden": lambda: self._raise(place, StorageRefused(f"{job.shard}: access denied.")),
+            "unanswered": lambda: self._raise(place, ERRORS["unreachable"]()),
             "large": lambda: self._raise(place, OutOfMemoryError(f"{job.shard}: 2 GiB wanted.")),
             "huge": lambda: self._raise(place, OutOfMemoryError(f"{job.shard}: 9 GiB wanted.")),
             "poison": lambda: self._lose(place, node_lost=False),

@@ -6,12 +6,12 @@ import random
 
 import pytest
 
-from distill_core.errors import StorageRefused
+from distill_core.errors import StorageError, StorageRefused
 from tasks.pools.dispatch import dispatch
 from tests.support.cluster.model import Illness, Nature, Node, Scenario, Span, Work
 from tests.support.cluster.play import culprits, jobs_of, play
 from tests.support.cluster.records import Clock, Ledger
-from tests.support.cluster.scenarios import HOUR, nodes
+from tests.support.cluster.scenarios import HOUR, MINUTE, nodes
 from tests.support.cluster.world import Cluster
 
 ENVIRONMENT: tuple[Nature, ...] = ("missing", "forbidden")
@@ -82,3 +82,17 @@ def test_credentials_that_expire_everywhere_in_the_middle_of_a_stage_end_it(work
     assert len(ledger.committed) == 2 * workers
     assert ledger.failures.total() <= 20 + 4 * workers
     assert clock.now < 4.5 * HOUR
+
+
+@pytest.mark.parametrize("workers", [1, 3, 8])
+@pytest.mark.parametrize("bad", [0, 20])
+def test_a_job_whose_long_attempts_all_meet_an_outage_is_not_tried_for_ever(
+    workers: int, bad: int
+) -> None:
+    works = (
+        *(Work(MINUTE, nature="missing" if n < bad else "good", after=0.0) for n in range(100)),
+        Work(1.4 * HOUR, nature="unanswered", after=1.0),
+    )
+    scenario = Scenario("time-outs", nodes(workers), {"recover": works}, keeps_results=False)
+    with pytest.raises(StorageError, match=r"nothing succeeded for .* s\. The last error"):
+        play(scenario)
