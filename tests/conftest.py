@@ -36,6 +36,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
+def imagenet_samples() -> Path:
+    """Return a tar of 100 photographs of ImageNet: every tenth class, one image each, sorted."""
+    folder = Path(os.environ.get("DISTILL_TEST_DATA", SIBLING)) / "imagenet-samples-100"
+    path = folder / "samples.tar"
+    if not path.is_file():
+        pytest.skip(f"no {path}; set DISTILL_TEST_DATA to run this test")
+    return path
+
+
+@pytest.fixture(scope="session")
 def cifar10_path() -> Path:
     """Return the folder of CIFAR-10 as Parquet; DISTILL_TEST_DATA names another parent folder."""
     path = Path(os.environ.get("DISTILL_TEST_DATA", SIBLING)) / "cifar10"

@@ -6,7 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from distill_core.config.schema import RunConfig
-from distill_core.naming.addresses import check_credentials, check_text, data_address
+from distill_core.naming.addresses import (
+    check_credentials,
+    check_text,
+    checkpoint_address,
+    data_address,
+)
 from distill_core.naming.names import check_name
 
 
@@ -18,7 +23,9 @@ def check_config(config: RunConfig) -> None:
     """
     check_name("data.name", config.data.name)
     for key, text in _texts(config.model_dump(mode="json")):
-        if key == "data.path" or key.endswith(".checkpoint"):
+        if key.endswith(".checkpoint"):
+            checkpoint_address(text, key=key)
+        elif key == "data.path":
             data_address(text, key=key)
         elif key in ("data.train", "data.test"):  # below data.path
             check_credentials(text, key=key)

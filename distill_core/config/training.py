@@ -50,6 +50,9 @@ Network = Literal[  # keys of models.build.MODELS; *_small are for images of 16 
     "shufflenet_v2_x0_5",
     "shufflenet_v2_x1_0",
     "efficientnet_b0",
+    "efficientnet_lite0",
+    "efficientnet_lite1",
+    "efficientnet_lite2",
     "alexnet",
 ]
 
@@ -153,7 +156,7 @@ class SqueezeConfig(_Importing):
     """The teacher: trained here, imported from a file, or reused from another run."""
 
     model: ModelConfig
-    checkpoint: Address | None = None  # path or URL of a torchvision checkpoint or plain state dict
+    checkpoint: Address | None = None  # path or URL of a checkpoint, or package:NAME
     reuse: TeacherKey | None = None  # a teacher of the same store, unchanged
     start: TeacherKey | None = None  # a teacher whose weights the training starts from
     training: TrainingConfig | None = None

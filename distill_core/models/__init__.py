@@ -4,5 +4,6 @@ build:     a network from its config; its head.
 teacher:   `FrozenTeacher`, which gives features, logits and statistics; ensemble: several as one.
 files:     networks as stored files; importing: as files of other projects; spec: descriptions.
 moments:   mean and variance of activations.
-small_networks, torchvision_networks, batch_norms, convolutions, measuring: internals of these.
+small_networks, efficientnet_lite, torchvision_networks, batch_norms, convolutions, measuring:
+           internals of these.
 """

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from distill_core.config.training import CONVNET_WIDTH, RESNET18_SMALL_WIDTH, ModelConfig
 from distill_core.errors import ConfigError
+from distill_core.models.efficientnet_lite import efficientnet_lite
 from distill_core.models.small_networks import ConvNet, Norm, SmallResNet18, WideResNet
 from distill_core.models.torchvision_networks import torchvision_network
 from distill_core.seeds import derive_seed
@@ -37,6 +38,16 @@ def _torchvision(name: str, *, small: bool = False) -> Builder:
     def build(num_classes: int, width: int | None) -> nn.Module:
         _refuse_width(width)
         return torchvision_network(name, num_classes, small=small)
+
+    return build
+
+
+def _efficientnet_lite(name: str) -> Builder:
+    """Return the builder of an EfficientNet-lite."""
+
+    def build(num_classes: int, width: int | None) -> nn.Module:
+        _refuse_width(width)
+        return efficientnet_lite(name, num_classes)
 
     return build
 
@@ -76,6 +87,9 @@ MODELS: Mapping[str, Builder] = {
     "shufflenet_v2_x0_5": _torchvision("shufflenet_v2_x0_5"),
     "shufflenet_v2_x1_0": _torchvision("shufflenet_v2_x1_0"),
     "efficientnet_b0": _torchvision("efficientnet_b0"),
+    "efficientnet_lite0": _efficientnet_lite("efficientnet_lite0"),
+    "efficientnet_lite1": _efficientnet_lite("efficientnet_lite1"),
+    "efficientnet_lite2": _efficientnet_lite("efficientnet_lite2"),
     "alexnet": _torchvision("alexnet"),
 }
 

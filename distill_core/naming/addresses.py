@@ -26,6 +26,7 @@ KNOWN = re.compile(rf"({NAMES})(:|//)", re.IGNORECASE)
 CONTAINER = AZURE_CONTAINER.pattern
 ARN = r"arn:aws[a-z-]*:s3[a-z-]*:[a-z0-9-]*:\d*:[\w:-]+"  # of an access point
 BUCKET = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]*|{ARN}")
+PACKAGE = re.compile(r"package:[a-z0-9-]+")  # a file of an installed package
 PARAMETERS = re.compile(r"[?#][^/]*=")
 WEB_PATH = re.compile(r"[^?#]*(\?(download|dl|raw)=(0|1|true|false))?")
 
@@ -82,6 +83,20 @@ def data_address(text: str, *, key: str) -> str:
         return _link(text, key)
     links = [(link, _link(link, key)) for link in (first, *others)]
     return "::".join(f"file://{url}" if _is_local(link) else url for link, url in links)
+
+
+def checkpoint_address(text: str, *, key: str) -> str:
+    """Return the one spelling of a teacher's file: an address, or ``package:NAME``.
+
+    Raises:
+        ConfigError: as `data_address`.
+    """
+    return text if PACKAGE.fullmatch(text) else data_address(text, key=key)
+
+
+def is_local(text: str) -> bool:
+    """Return whether an address is a path on this machine, which may be relative."""
+    return "://" not in text and not PACKAGE.fullmatch(text)
 
 
 def check_text(text: str, *, key: str) -> None:

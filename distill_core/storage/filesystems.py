@@ -20,8 +20,9 @@ from functools import lru_cache, partial
 from types import MappingProxyType
 from typing import Any
 
-from distill_core.naming.addresses import data_address
+from distill_core.naming.addresses import checkpoint_address
 from distill_core.storage.error_hints import code_of
+from distill_core.storage.packages import SCHEME, package_file
 
 # A request that is always refused takes 6 attempts and at most 1 + 2 + 4 + 8 + 16 = 31 seconds of
 # waiting, half of that on average. A server that accepts requests but never answers adds connect
@@ -111,16 +112,19 @@ def open_filesystem(url: str) -> tuple[Any, str]:
     """Return the file system of an address and the path in it.
 
     Raises:
-        ConfigError: the address holds credentials, or is not one that can be opened.
+        ConfigError: the address holds credentials, is not one that can be opened, or is of a
+            package that is not installed.
         ImportError, ValueError: no installed file system supports the protocol.
     """
-    url = data_address(url, key="address")
+    url = checkpoint_address(url, key="address")
     # fsspec imports every installed implementation; local folders do not need it.
     from fsspec.core import url_to_fs
     from fsspec.implementations.local import LocalFileSystem
 
     if url.startswith(S3_PROTOCOL):
         return _current_s3(), url.removeprefix(S3_PROTOCOL)
+    if url.startswith(SCHEME):
+        return LocalFileSystem(), package_file(url)
     if "://" not in url:  # a folder may be named like a chain of addresses
         return LocalFileSystem(), url
     fs, root = url_to_fs(url)

@@ -30,6 +30,9 @@ FEATURES: Mapping[str, int] = {  # of networks with a fixed width and their smal
     "shufflenet_v2_x0_5": 1024,
     "shufflenet_v2_x1_0": 1024,
     "efficientnet_b0": 1280,
+    "efficientnet_lite0": 1280,
+    "efficientnet_lite1": 1280,
+    "efficientnet_lite2": 1280,
     "alexnet": 4096,
     "wrn_16_2": 128,
 }

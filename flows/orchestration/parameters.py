@@ -83,7 +83,7 @@ def with_absolute_paths(config: RunConfig) -> tuple[RunConfig, dict[str, str]]:
         for number, member in enumerate(squeeze["pool"])
     ]
     for key, holder, field in places:
-        if (value := holder[field]) and "://" not in value:
+        if (value := holder[field]) and addresses.is_local(value):
             holder[field] = local[key] = os.path.abspath(os.path.expanduser(value))
     return RunConfig.model_validate(tree), local
 

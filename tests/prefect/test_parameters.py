@@ -125,7 +125,9 @@ def test_relative_paths_start_at_the_folder_of_the_caller(
     assert absolute.data.path == local["data.path"]
     assert absolute.squeeze.pool[0].checkpoint == local["squeeze.pool[0].checkpoint"]
     assert parameters.with_absolute_paths(absolute) == (absolute, local)
-    for untouched in (load_run("digits-demo"), load_run("digits-demo", ["data.path=s3://b/a"])):
+    package = ["squeeze.training=null", "squeeze.checkpoint=package:efficientnet-lite0"]
+    for overrides in ([], ["data.path=s3://b/a"], package):
+        untouched = load_run("digits-demo", overrides)
         assert parameters.with_absolute_paths(untouched) == (untouched, {})
 
 

@@ -39,9 +39,13 @@ NORMS = {  # batch norm layers
     "shufflenet_v2_x0_5": 56,
     "shufflenet_v2_x1_0": 56,
     "efficientnet_b0": 49,
+    "efficientnet_lite0": 49,
+    "efficientnet_lite1": 64,
+    "efficientnet_lite2": 64,
     "alexnet": 0,
 }
-TORCHVISION = [name for name in MODELS if not name.startswith(("wrn", "convnet"))]
+OWN = ("wrn", "convnet", "efficientnet_lite")  # networks that torchvision lacks
+TORCHVISION = [name for name in MODELS if not name.startswith(OWN)]
 
 
 def config(name: str) -> ModelConfig:

@@ -15,6 +15,7 @@ from distill_core.naming.addresses import (
     TEXT_PATTERN,
     check_host,
     check_text,
+    checkpoint_address,
     data_address,
     store_address,
 )
@@ -252,3 +253,13 @@ def test_redaction_takes_linear_time() -> None:
     long = "a" * 200_000
     assert redacted(long) == long
     assert redacted(f"s3://k:{long}@b") == "s3://***@b"
+
+
+def test_a_file_of_a_package_is_an_address_of_a_checkpoint_only() -> None:
+    address = "package:efficientnet-lite0"
+    assert checkpoint_address(address, key="squeeze.checkpoint") == address
+    for judge in (store_address, data_address):
+        with pytest.raises(ConfigError, match="package://"):
+            judge(address, key="address")
+    with pytest.raises(ConfigError, match="package:// and a name"):
+        checkpoint_address("package:../secret", key="squeeze.checkpoint")
