@@ -101,7 +101,8 @@ class InvertedResidual(nn.Module):
             y = self._relu(self._bn0(self._expand_conv(y)))
         y = self._relu(self._bn1(self._depthwise_conv(self._pad(y))))
         y = self._bn2(self._project_conv(y))
-        return y + x if self.shortcut else y
+        out: Tensor = y + x if self.shortcut else y
+        return out
 
 
 class EfficientNetLite(nn.Module):

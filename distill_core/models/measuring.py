@@ -13,6 +13,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from distill_core.errors import ConfigError
+
+COMPUTATIONS = ("forward", "_conv_forward")  # methods that decide what a layer returns
 Replaced = TypeVar("Replaced", bound=nn.Module)
 Measure = Callable[[Tensor, int], tuple[Tensor, ...]]
 
@@ -41,8 +44,29 @@ def replace_modules(
     """Replace every module of a kind by `make(module, number)`, in place; return their number.
 
     Numbers follow registration order.
+
+    Raises:
+        ConfigError: a module is of a subclass that computes something else; nothing was replaced.
     """
     layers = [(name, module) for name, module in model.named_modules() if isinstance(module, kind)]
+    for name, module in layers:
+        _check_computes_as(kind, module, name)
     for number, (name, module) in enumerate(layers):
         model.set_submodule(name, make(module, number))
     return len(layers)
+
+
+def _check_computes_as(kind: type[nn.Module], module: nn.Module, name: str) -> None:
+    """Refuse a subclass with a computation of its own, which a replacement would drop."""
+    changed = [
+        part
+        for part in COMPUTATIONS
+        if getattr(type(module), part, None) is not getattr(kind, part, None)
+    ]
+    if changed or hasattr(module, "parametrizations"):
+        ours = f"{type(module).__module__}.{type(module).__qualname__}"
+        raise ConfigError(
+            f"layer {name!r}: a {ours}, which computes something else than nn.{kind.__name__} and "
+            "cannot be measured. Use a network without such layers, or one that pads and rescales "
+            "in layers of their own."
+        )

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from distill_core.errors import ConfigError
 from distill_core.models.convolutions import Probe, measure_convolutions
 from distill_core.models.moments import MeanVar, channel_moments, moments, patch_moments
 
@@ -134,3 +135,43 @@ def test_each_group_leaves_out_the_convolutions_of_its_own_draw() -> None:
     one, other = tape.take()
     assert (list(one.channels), list(other.channels)) == ([1], [0])
     torch.testing.assert_close(other.channels[0][0], x[1].mean((1, 2)))
+
+
+class Padded(nn.Conv2d):
+    """Pads in its own forward, as convolutions that follow TensorFlow do."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the convolution of the padded input."""
+        return super().forward(nn.functional.pad(x, (0, 1, 0, 1)))
+
+
+class Standardised(nn.Conv2d):
+    """Computes with other weights than it stores."""
+
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return super()._conv_forward(x, weight - weight.mean(), bias)
+
+
+class Named(nn.Conv2d):
+    """Computes what a plain convolution computes."""
+
+
+@pytest.mark.parametrize("kind", [Padded, Standardised])
+def test_a_subclass_that_computes_something_else_is_refused_by_name(kind: type[nn.Conv2d]) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Sequential(kind(3, 4, 3)))
+    with pytest.raises(ConfigError, match=rf"layer '1\.0': a .*\.{kind.__name__}, which computes"):
+        measure_convolutions(model)
+    assert type(model[0]) is nn.Conv2d  # nothing was replaced
+
+
+def test_weights_that_are_computed_from_others_are_refused() -> None:
+    model = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 4, 1)))
+    with pytest.raises(ConfigError, match=r"layer '0': .*Conv2d, which computes"):
+        measure_convolutions(model)
+
+
+def test_a_subclass_with_the_computation_of_a_plain_convolution_is_measured() -> None:
+    model, x = nn.Sequential(Named(3, 4, 3)), torch.randn(2, 3, 5, 5)
+    expected = model(x)
+    assert measure_convolutions(model)[1] == 1
+    assert torch.equal(model(x), expected)
