@@ -6,11 +6,28 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from distill_core.config.fields import Address, Classes, Fraction, Frozen, Pixels, Triple
+from distill_core.config.fields import Address, Classes, Extended, Fraction, Pixels, Triple
+from distill_core.label_spaces.facts import SPACES
+
+LabelSpaceName = Literal[  # keys of label_spaces.facts.SPACES
+    "imagenet-1k",
+    "imagenet-12k",
+    "imagenet-21k-p",
+    "imagenet-21k-p-fall11",
+    "imagenet-21k-winter21",
+    "imagenet-21k",
+    "imagenet-21k-ms",
+    "imagenet-21k-goog",
+    "tiny-imagenet",
+    "cifar10",
+    "cifar100",
+]
 
 
-class DataConfig(Frozen):
+class DataConfig(Extended):
     """The labelled image dataset, and the conversion of a real image to a square tensor."""
+
+    ADDED = frozenset({"label_space"})
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=100)
     format: Literal["digits", "imagefolder", "parquet", "patterns"]
@@ -25,6 +42,7 @@ class DataConfig(Frozen):
     mean: Triple  # per channel, of pixels in [0, 1]
     std: Triple  # likewise; mean 0 with std 1 is no normalisation
     max_bad_fraction: Fraction = 0.0  # share of unreadable images that is tolerated
+    label_space: LabelSpaceName | None = None  # its classes, compared by name; None: any
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -33,6 +51,11 @@ class DataConfig(Frozen):
         if self.resize is not None and self.resize < self.side:
             raise ValueError(
                 "resize must not be smaller than side, because a side x side crop is cut from it"
+            )
+        if self.label_space and self.num_classes != (count := SPACES[self.label_space].count):
+            raise ValueError(
+                f"num_classes = {self.num_classes}, but label_space {self.label_space} has "
+                f"{count:,} classes"
             )
         if min(self.std) <= 0:
             raise ValueError("std must be positive in every channel")

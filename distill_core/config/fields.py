@@ -6,9 +6,15 @@ when it is read and not after it has filled the memory.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
 from distill_core.naming.addresses import HOST_PATTERN, TEXT_PATTERN
 
@@ -35,3 +41,19 @@ class Frozen(BaseModel):
     """Base of all parts of a config: immutable, and unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Extended(Frozen):
+    """A part of a config that has grown: new fields are dumped only where they are set.
+
+    Stored configs, names of runs and keys therefore stay.
+    """
+
+    ADDED: ClassVar[frozenset[str]] = frozenset()  # fields that the first version did not have
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        tree: dict[str, Any] = dump(self)
+        fields = type(self).model_fields
+        unset = {name for name in self.ADDED if getattr(self, name) == fields[name].default}
+        return {name: value for name, value in tree.items() if name not in unset}

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import (
-    Field,
-    PositiveFloat,
-    SerializerFunctionWrapHandler,
-    model_serializer,
-    model_validator,
-)
+from pydantic import Field, PositiveFloat, model_validator
 
+from distill_core.config.data import LabelSpaceName
 from distill_core.config.fields import (
     MAX_TEACHERS,
     Address,
     Channels,
     Count,
     CountOrZero,
+    Extended,
     Fraction,
     Frozen,
     NonNegativeFloat,
@@ -119,28 +115,29 @@ class TrainingConfig(Frozen):
     threads: Processes | None = None  # intra-op threads of this stage; None: those of the run
 
 
-class ImportConfig(Frozen):
+class ImportConfig(Extended):
     """Checks and corrections of a teacher that is imported from a file."""
+
+    ADDED = frozenset({"label_space"})
 
     top1: float | None = Field(default=None, ge=0, le=100)  # expected on the test split, percent
     accept_any: bool = False  # do not compare its accuracy with `top1` or with guessing
     outputs: tuple[CountOrZero, ...] = ()  # class id of every output; none: in order
+    label_space: LabelSpaceName | None = None  # of the outputs, in its order; None: the dataset's
+
+    @model_validator(mode="after")
+    def _one_order(self) -> Self:
+        if self.outputs and self.label_space is not None:
+            raise ValueError("outputs and label_space both state the order of the outputs; set one")
+        return self
 
 
-class _Importing(Frozen):
-    """A teacher that may be imported; without settings for that, it is dumped as it always was.
+class _Importing(Extended):
+    """A teacher that may be imported."""
 
-    Stored configs, names of runs and keys therefore stay.
-    """
+    ADDED = frozenset({"imported"})
 
     imported: ImportConfig | None = None  # of `checkpoint`; None: the defaults
-
-    @model_serializer(mode="wrap")
-    def _without_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        tree: dict[str, Any] = dump(self)
-        if self.imported is None:
-            tree.pop("imported", None)
-        return tree
 
 
 class PoolMember(_Importing):

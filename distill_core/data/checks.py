@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from distill_core.config.data import DataConfig
 from distill_core.data.readers.record import Split
 from distill_core.errors import DataError
+from distill_core.label_spaces.compare import check_names
 from distill_core.sharding import ClassEntry
 
 LISTED = 5  # classes that a notice names, at most
@@ -25,8 +26,9 @@ def check_classes(config: DataConfig, names: Sequence[str], classes: Sequence[Cl
         classes: every class by id, holes included.
 
     Raises:
-        DataError: there is no class, two have the same name, or the number of ids differs from
-            `data.num_classes`.
+        ConfigError: they are to be compared with a class list that is not installed.
+        DataError: there is no class, two have the same name, the number of ids differs from
+            `data.num_classes`, or they are not those of `data.label_space`.
     """
     where = config.path or config.format
     if twice := [name for name, count in Counter(names).items() if count > 1]:
@@ -44,6 +46,8 @@ def check_classes(config: DataConfig, names: Sequence[str], classes: Sequence[Cl
             f"{where}: found {len(names)} classes{before}, but data.num_classes is "
             f"{config.num_classes}. Correct the dataset or data.num_classes."
         )
+    if config.label_space is not None:
+        check_names([entry.wnid for entry in classes], config.label_space, where=where)
 
 
 def check_split(

@@ -41,6 +41,8 @@ def squeeze_key(
         imported = run.squeeze.imported
         if imported is not None and imported.outputs:
             parts |= {"outputs": list(imported.outputs)}
+        if imported is not None and imported.label_space is not None:
+            parts |= {"outputs_of": imported.label_space}
         return key_of(run, "squeeze", parts | {"checkpoint": checkpoint})
     parts |= {"training": dumped(run.squeeze.training), "train": train, "seed": run.seed}
     return key_of(run, "squeeze", parts if start is None else parts | {"start": start})

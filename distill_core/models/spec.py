@@ -6,15 +6,17 @@ from collections.abc import Sequence
 
 from pydantic import Field, PositiveInt, ValidationError
 
-from distill_core.config.fields import Frozen, Triple
+from distill_core.config.fields import Extended, Triple
 from distill_core.config.schema import RunConfig
 from distill_core.config.training import ModelConfig
 from distill_core.errors import ConfigError, DataError
 from distill_core.sharding import ClassEntry, class_list_hash
 
 
-class TeacherSpec(Frozen):
+class TeacherSpec(Extended):
     """The description stored beside a teacher's weights."""
+
+    ADDED = frozenset({"label_space"})
 
     model: ModelConfig
     num_classes: PositiveInt
@@ -25,6 +27,7 @@ class TeacherSpec(Frozen):
     features: PositiveInt  # D, input width of the head
     accuracy: float | None = Field(default=None, ge=0.0, le=100.0)  # test top-1, percent
     origin: str  # trained here, or the file it was imported from
+    label_space: str | None = None  # of the classes, in the order of the dataset
 
     def to_json(self) -> bytes:
         """Return the description as stored JSON."""

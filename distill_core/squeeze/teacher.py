@@ -25,6 +25,7 @@ from distill_core.models.spec import TeacherSpec, check_description
 from distill_core.models.teacher import FrozenTeacher
 from distill_core.seeds import derive_seed
 from distill_core.squeeze.import_check import check_import
+from distill_core.squeeze.outputs import count_outputs, places_of, take_outputs
 from distill_core.training.checkpoint import pack_state, restore
 from distill_core.training.runtime import TrainingRuntime
 from distill_core.training.streaming import StreamedSplit, fits, source_of
@@ -59,6 +60,7 @@ def train_or_import(
     *,
     run: RunConfig,
     class_hash: str,
+    classes: Sequence[str] = (),
     start: nn.Module | None = None,
     runtime: TrainingRuntime = TrainingRuntime(),
 ) -> SqueezedTeacher:
@@ -72,6 +74,7 @@ def train_or_import(
         test: images on which its accuracy is measured.
         run: the run, as if this teacher were its only one.
         class_hash: identity of the label space.
+        classes: names of the classes by id, see `import_teacher`.
         start: network whose weights training starts from, see `train_teacher`.
         runtime: device, processes and checkpoints.
 
@@ -82,7 +85,9 @@ def train_or_import(
     """
     training = run.squeeze.training
     if training is None or run.squeeze.checkpoint is not None:
-        return import_teacher(test, run=run, class_hash=class_hash, device=runtime.device)
+        return import_teacher(
+            test, run=run, class_hash=class_hash, classes=classes, device=runtime.device
+        )
     torch.set_num_threads(training.threads or run.threads)
     train = training_images(real, side=run.data.side, runtime=runtime)
     return train_teacher(train, test, run=run, class_hash=class_hash, start=start, runtime=runtime)
@@ -151,7 +156,12 @@ def train_teacher(
 
 
 def import_teacher(
-    test: Labelled, *, run: RunConfig, class_hash: str, device: str = "cpu"
+    test: Labelled,
+    *,
+    run: RunConfig,
+    class_hash: str,
+    classes: Sequence[str] = (),
+    device: str = "cpu",
 ) -> SqueezedTeacher:
     """Import the teacher of a run from `squeeze.checkpoint`, and measure its accuracy.
 
@@ -159,6 +169,7 @@ def import_teacher(
         test: images on which its accuracy is measured.
         run: names the file, the network it holds, the class count and the normalisation.
         class_hash: identity of the label space; compared where a description stands beside a file.
+        classes: names of the classes by id; read only if the file has another label space.
         device: where its accuracy is measured.
 
     Raises:
@@ -169,36 +180,22 @@ def import_teacher(
     """
     url = run.squeeze.checkpoint
     assert url is not None
-    config = run.squeeze.imported or ImportConfig()
+    config, data = run.squeeze.imported or ImportConfig(), run.data
     try:
         if (description := read_description(url)) is not None:
             check_description(description, run, class_hash=class_hash, where=url)
-        model = import_model(url, run.squeeze.model, num_classes=run.data.num_classes)
+        outputs = count_outputs(config, data.num_classes)
+        model = import_model(url, run.squeeze.model, num_classes=outputs)
+        places = places_of(config, data, classes, where=url)
     except DataError as error:
         raise ConfigError(str(error)) from None
-    move_outputs(model, config.outputs)
-    data = run.data
+    if places:
+        take_outputs(model, places)
     batches = logits_of(model.to(device), test.pixels, mean=data.mean, std=data.std, device=device)
     predicted = np.concatenate([logits.argmax(dim=1).cpu().numpy() for _, logits in batches])
     check_import(predicted, test.labels, config, classes=data.num_classes, where=url)
     accuracy = evaluate(model.float().to(device), test, run, device=device)
     return _finish(model, accuracy, (), run=run, class_hash=class_hash)
-
-
-def move_outputs(model: nn.Module, outputs: Sequence[int]) -> None:
-    """Reorder the outputs of a network.
-
-    Args:
-        model: the network; its head is changed.
-        outputs: class of every output as it is now; none: they stay.
-    """
-    if not outputs:
-        return
-    head = model.get_submodule(head_name(model))
-    order = torch.argsort(torch.tensor(outputs))
-    with torch.no_grad():
-        for parameter in head.parameters():
-            parameter.copy_(parameter[order].clone())
 
 
 def _resume(train_state: TrainState, runtime: TrainingRuntime) -> list[Point]:
@@ -239,6 +236,7 @@ def _finish(
         features=head.in_features,
         accuracy=accuracy.top1,
         origin=_origin(run.squeeze),
+        label_space=run.data.label_space,
     )
     last = [{**point, "top1": accuracy.top1} for point in curve[-1:]]
     return SqueezedTeacher(teacher_files(model, spec), accuracy, (*curve[:-1], *last))

@@ -149,6 +149,7 @@ class SqueezeWorker:
                 Labelled(*self.context.split("test")),
                 run=config,
                 class_hash=self.context.plan.index.class_hash,
+                classes=self.context.plan.index.class_names,
                 start=self._start(config.squeeze.start, job.payload.start),
                 runtime=runtime,
             )
@@ -160,6 +161,8 @@ class SqueezeWorker:
                 "curve": list(teacher.curve),
                 UNSEEN: self._unseen(config),
             }
+            if config.data.label_space is not None:
+                facts["label_space"] = config.data.label_space
             return Trained(lambda: teacher.files, facts)
 
         return train_and_commit(self.context, job, train)

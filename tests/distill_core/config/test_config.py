@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
 from pydantic import ValidationError
 
+from distill_core.config.data import LabelSpaceName
 from distill_core.config.load import fingerprint, load_run, to_yaml, validate_run
 from distill_core.config.schema import RunConfig
+from distill_core.config.training import ImportConfig
 from distill_core.errors import ConfigError
+from distill_core.label_spaces.facts import SPACES
 
 KEY = '"' + 32 * "0" + '"'
 MODEL = "{name: resnet18_small}"
@@ -104,3 +108,34 @@ def test_the_random_real_baseline_starts_from_real_images_and_takes_no_step() ->
     baseline = run.recover_for("random_real")
     assert (baseline.init, baseline.steps) == ("real", 0)
     assert run.recover_for("distilled") == run.recover
+
+
+def test_a_label_space_must_have_as_many_classes_as_the_config() -> None:
+    config = load_run("sre2l-cifar10", ["data.label_space=cifar10"])
+    assert config.data.label_space == "cifar10"
+    with pytest.raises(ConfigError, match=r"num_classes = 10, but label_space cifar100 has 100"):
+        load_run("sre2l-cifar10", ["data.label_space=cifar100"])
+    with pytest.raises(ConfigError, match=r"data\.label_space = 'cifar': input should be"):
+        load_run("sre2l-cifar10", ["data.label_space=cifar"])
+
+
+def test_every_named_label_space_can_be_set() -> None:
+    assert get_args(LabelSpaceName) == tuple(SPACES)
+
+
+def test_new_fields_are_dumped_only_where_they_are_set() -> None:
+    """Fingerprints and names of stored runs therefore stay."""
+    plain = load_run("sre2l-cifar10")
+    assert "label_space" not in plain.model_dump(mode="json")["data"]
+    assert "label_space" not in plain.data.model_dump_json()
+    named = load_run("sre2l-cifar10", ["data.label_space=cifar10"])
+    assert named.model_dump(mode="json")["data"]["label_space"] == "cifar10"
+    assert type(named).model_validate(named.model_dump(mode="json")) == named
+    assert fingerprint(plain) != fingerprint(named)
+    imported = ImportConfig(top1=50.0).model_dump(mode="json")
+    assert imported == {"top1": 50.0, "accept_any": False, "outputs": []}
+
+
+def test_the_order_of_a_teachers_outputs_is_stated_once() -> None:
+    with pytest.raises(ConfigError, match="outputs and label_space both state the order"):
+        load_run("sre2l-in1k", ["squeeze.imported={label_space: imagenet-21k, outputs: [0]}"])
