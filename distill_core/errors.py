@@ -2,14 +2,16 @@
 
 ``<where>: <what came>, <what was expected>. <what to do>.``
 
-Each class takes exactly one string: an exception with required keyword arguments cannot be
-unpickled and would reach the driver as Ray's ``UnserializableException``, without its message.
+Each class takes exactly one string, and `Problems` one or more: an exception with required keyword
+arguments cannot be unpickled and would reach the driver as Ray's ``UnserializableException``,
+without its message.
 
 DistillError                retryable = False
 ├── ConfigError             the configuration is wrong: correct it
 ├── DataError               input is missing, truncated or of another shape: correct the data
 │   ├── ShardError          a stored shard does not match its marker
 │   └── MissingDataError    a folder or file of the dataset is not there on this machine
+├── Problems                several of these errors that do not depend on each other
 ├── DivergedError           a loss is not finite any more; the same seed would repeat this
 ├── OutOfMemoryError        a device has too little memory for a job; half of it may fit
 ├── ShardsFailed            some shards failed in all attempts; the others are done
@@ -23,6 +25,7 @@ DistillError                retryable = False
 from __future__ import annotations
 
 import reprlib
+from collections.abc import Sequence
 
 from distill_core.redaction import redacted, sanitised
 
@@ -107,6 +110,34 @@ class ShardError(DataError):
 
 class MissingDataError(DataError):
     """A folder or file of the dataset is not there; another machine may have it."""
+
+
+class Problems(DistillError):
+    """Several errors that do not depend on each other, one message for each."""
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """Return the messages, each in one line and with its number."""
+        return tuple(f"{n}. {one_line(text)}" for n, text in enumerate(self.args, 1))
+
+    def __str__(self) -> str:
+        return "\n".join((f"{len(self.args)} problems:", *self.lines))
+
+
+def raise_all(errors: Sequence[DistillError]) -> None:
+    """Raise one error as it is, and several as `Problems`; equal messages count once.
+
+    Raises:
+        DistillError: there is at least one.
+    """
+    texts: dict[str, None] = {}
+    for error in errors:
+        parts = error.args if isinstance(error, Problems) else (str(error),)
+        texts |= dict.fromkeys(map(str, parts))
+    if len(texts) > 1:
+        raise Problems(*texts)
+    if errors:
+        raise errors[0]
 
 
 class DivergedError(DistillError):

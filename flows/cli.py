@@ -1,4 +1,4 @@
-"""The command line. Every error is one line.
+"""The command line. Every error is one line; several of a check are one numbered line each.
 
 The exit code is 2 if the request was refused, and 1 if it was tried and failed, also by a bug.
 """
@@ -14,7 +14,13 @@ from typing import NoReturn
 
 import typer
 
-from distill_core.errors import DistillError, RunIncomplete, ShardsFailed, one_line
+from distill_core.errors import (
+    DistillError,
+    Problems,
+    RunIncomplete,
+    ShardsFailed,
+    one_line,
+)
 from distill_core.naming.addresses import check_text
 from flows.commands import inspect, maintenance, run, schedule, trigger
 from flows.commands.failures import UsageError, unexpected, usage
@@ -72,7 +78,9 @@ def check_arguments(arguments: Sequence[str]) -> None:
 
 
 def _fail(code: int, problem: object) -> NoReturn:
-    if text := one_line(problem):
+    if isinstance(problem, Problems):
+        print(f"distill: {problem}", file=sys.stderr)
+    elif text := one_line(problem):
         print(f"distill: {text}", file=sys.stderr)
     sys.exit(code)
 

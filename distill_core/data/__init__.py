@@ -1,7 +1,7 @@
 """Real images: ingestion, the index, and decoded pixels by row of the index.
 
 ingest:      read, hash and decode every image of a dataset once; returns its index.
-checks:      the classes and rows that ingestion accepts.
+checks:      the classes and rows that ingestion accepts; label_checks: a sample of labels.
 index:       the index of a dataset, stored and loaded.
 real_images: decoded pixels of one split.
 folders:     the folder of a dataset, local or remote; local_files: what lies below a local one.

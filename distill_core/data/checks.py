@@ -39,6 +39,8 @@ def check_classes(config: DataConfig, names: Sequence[str], classes: Sequence[Cl
         raise DataError(
             f"{where}: found no classes, expected {config.num_classes}. Check the path."
         )
+    if config.label_space is not None:
+        check_names([entry.wnid for entry in classes], config.label_space, where=where)
     if len(classes) != config.num_classes:
         holes = len(classes) - len(names)
         before = f" and {holes} removed earlier, whose ids stay reserved" if holes else ""
@@ -46,8 +48,6 @@ def check_classes(config: DataConfig, names: Sequence[str], classes: Sequence[Cl
             f"{where}: found {len(names)} classes{before}, but data.num_classes is "
             f"{config.num_classes}. Correct the dataset or data.num_classes."
         )
-    if config.label_space is not None:
-        check_names([entry.wnid for entry in classes], config.label_space, where=where)
 
 
 def check_split(

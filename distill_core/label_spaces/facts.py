@@ -52,6 +52,7 @@ class LabelSpace:
     file: str | None = None  # of timm/data/_info, with one id in each line
     within: str | None = None  # a space that has all of its classes
     places: tuple[int, ...] = ()  # of its classes in `within`
+    images: tuple[int, int] | None = None  # published numbers, to train and to test on
 
     @property
     def listed(self) -> bool:
@@ -77,6 +78,7 @@ _SPACES = (
         "ILSVRC 2012 (image-net.org)",
         "385e0240499426c022b773be1ae4da780f057b89c9694c7f47199f62746b6edd",
         file="imagenet_synsets.txt",
+        images=(1_281_167, 50_000),
     ),
     LabelSpace(
         "imagenet-12k",
@@ -91,6 +93,7 @@ _SPACES = (
         "arXiv:2104.10972, made from the winter21 release",
         "68202583aa200623fa7f326a1a4f8ff8f9a2e33ee8cd78ae16d52fb34e345dd4",
         file="imagenet21k_miil_w21_synsets.txt",
+        images=(11_060_223, 522_500),
     ),
     LabelSpace(
         "imagenet-21k-p-fall11",
@@ -98,6 +101,7 @@ _SPACES = (
         "arXiv:2104.10972, made from the fall11 release; the outputs of timm's miil networks",
         "e96927e3af1cf32cd60c35b4407ba6e16396a2696feefed66c4017b403c5596a",
         file="imagenet21k_miil_synsets.txt",
+        images=(11_797_632, 561_052),
     ),
     LabelSpace(
         "imagenet-21k-winter21",
@@ -134,6 +138,7 @@ _SPACES = (
         "add4bf0c8712ef7fb4bca98e3bbaf07101636c5db62cce486fd2af71cc11caf8",
         within="imagenet-1k",
         places=TINY,
+        images=(100_000, 10_000),
     ),
     LabelSpace(
         "cifar10",
@@ -141,6 +146,7 @@ _SPACES = (
         "A. Krizhevsky, 2009 (cs.toronto.edu/~kriz/cifar.html)",
         "bb3914949cecedee6d1257f7f5fdb8f43fa3b2c8095fd1763161caf1b873fe59",
         classes=CIFAR10,
+        images=(50_000, 10_000),
     ),
     LabelSpace(
         "cifar100",
@@ -148,6 +154,7 @@ _SPACES = (
         "A. Krizhevsky, 2009 (cs.toronto.edu/~kriz/cifar.html), fine labels",
         "fbe8ad23bbaf24969898a386833b49c3aaf6ad1119d43f7b41cdea1b3416d578",
         classes=CIFAR100,
+        images=(50_000, 10_000),
     ),
 )
 SPACES: Mapping[str, LabelSpace] = {space.name: space for space in _SPACES}

@@ -1,22 +1,33 @@
 """A check of a teacher's file that reads its header only, before any expensive work.
 
-A header of safetensors describes every tensor. Of a torch checkpoint only the first bytes are
-looked at: its names stand in a pickle, which the import reads.
+A header of safetensors describes every tensor. Of a torch checkpoint only the size of the head is
+compared: its names may be those of another program, which the import translates.
 """
 
 from __future__ import annotations
 
 import json
+import zipfile
 from typing import Any
 
 from distill_core.config.training import ModelConfig
-from distill_core.errors import DataError
-from distill_core.models.importing import Shape, check_shapes, strip_prefixes
+from distill_core.errors import ConfigError, DataError
+from distill_core.models.build import head_name, skeleton
+from distill_core.models.checkpoint_header import head_rows, read_header
+from distill_core.models.importing import WRAPPERS, Shape, check_shapes, strip_prefixes
 from distill_core.storage.digest import file_size, read_range
+from distill_core.storage.filesystems import open_filesystem
 
 LENGTH_BYTES = 8  # little-endian length of the header, at the start of a safetensors file
 MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors library
-TORCH_MAGIC = (b"PK\x03\x04", b"\x80")  # a zip file, or a pickle of the format before
+ZIP_MAGIC = b"PK\x03\x04"
+TORCH_MAGIC = (ZIP_MAGIC, b"\x80")  # a zip file, or a pickle of the format before
+OTHER_FILES = {  # first bytes, in lower case -> description and remedy
+    b"version https://git-lfs": "a Git LFS pointer. Run `git lfs pull`.",
+    b"<!doctype": "an HTML page. Download the file itself, not the page about it.",
+    b"<html": "an HTML page. Download the file itself, not the page about it.",
+}
+START = 32  # bytes that tell files apart
 
 
 def check_checkpoint(url: str, config: ModelConfig, *, num_classes: int) -> None:
@@ -32,13 +43,41 @@ def check_checkpoint(url: str, config: ModelConfig, *, num_classes: int) -> None
         DataError: it is neither of the two formats, or it is incomplete.
     """
     size = file_size(url)
+    start = b"" if size == 0 else read_range(url, 0, START)
+    for first, description in OTHER_FILES.items():
+        if start.lstrip().lower().startswith(first):
+            raise DataError(f"{url}: not a checkpoint, but {description}")
     if url.endswith(".safetensors"):
         shapes = _header_shapes(url, size)
         check_shapes(shapes, config, num_classes=num_classes, where=url)
-    elif size == 0 or not read_range(url, 0, 4).startswith(TORCH_MAGIC):
+    elif start.startswith(ZIP_MAGIC):
+        _check_head(url, config, num_classes)
+    elif not start.startswith(TORCH_MAGIC):
         raise DataError(
             f"{url}: not a torch checkpoint{_bytes(size)}, expected a file of torch.save, or one "
             "of safetensors named NAME.safetensors. Save model.state_dict()."
+        )
+
+
+def _check_head(url: str, config: ModelConfig, num_classes: int) -> None:
+    """Check the number of classes of a torch checkpoint, if its header shows it."""
+    fs, path = open_filesystem(url)
+    try:
+        with fs.open(path, "rb") as file:
+            header = read_header(file)
+    except (zipfile.BadZipFile, EOFError):
+        raise DataError(
+            f"{url}: not a complete torch checkpoint: its end is missing or damaged. Copy the file "
+            "again."
+        ) from None
+    except (OSError, ValueError):  # a server that knows no ranges; the import reads the whole file
+        return
+    head = f"{head_name(skeleton(config, num_classes))}.weight"
+    rows = head_rows(header, head, wrappers=WRAPPERS)
+    if rows is not None and rows != num_classes:
+        raise ConfigError(
+            f"{url}: the head {head!r} has {rows} classes, the dataset has {num_classes}. Use a "
+            "teacher of this dataset, or train one with squeeze."
         )
 
 

@@ -1,4 +1,6 @@
 """Squeeze: a teacher trained on real images, or imported from a file.
 
 teacher: training, importing, and the files of a teacher
+outputs: the outputs of an imported teacher in the order of the dataset's classes
+import_check: whether an imported teacher knows the classes, and in which order
 """

@@ -1,6 +1,6 @@
 """Runs from start to end, without Prefect.
 
-preflight:       cheap checks of a run before it starts, also for --dry-run
+preflight:       cheap checks of a run before it starts, also for --dry-run; checks: by subject
 pipeline:        `prepare` a run, open the work of one pass over it, `complete_run`
 shard_selection: the shards that a resume may run
 redistill:       a new version of a series

@@ -5,11 +5,21 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from dataclasses import dataclass
 
 from distill_core.errors import ConfigError
+from distill_core.machine_share import memory_share
 from tasks.execution import Execution
 
 ELSEWHERE = "or name a cluster that has more with --ray-address"
+
+
+@dataclass(frozen=True)
+class NodeMemory:
+    """The memory of one node, and how many workers share it."""
+
+    host: int  # bytes
+    workers: int
 
 
 def check_device(execution: Execution) -> None:
@@ -53,6 +63,39 @@ def check_gang(execution: Execution, processes: int, *, stage: str) -> None:
             f"{where}: this machine has {gpus} GPUs, expected one for each. Set the stage's "
             f"processes to at most {gpus}, {ELSEWHERE}."
         )
+
+
+def node_memory(execution: Execution) -> NodeMemory | None:
+    """Return the memory of the node that has the most; None: the nodes are not known yet.
+
+    Raises:
+        ConfigError: a variable that states how many workers share this machine is wrong.
+    """
+    if execution.local or execution.ray_address is None:
+        return NodeMemory(memory_share(), execution.workers or 1)
+    if not _ray_is_started():
+        return None
+    import ray
+
+    sizes = [
+        sum(node["Resources"].get(name, 0.0) for name in ("memory", "object_store_memory"))
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
+    return NodeMemory(int(max(sizes)), 1) if sizes else None
+
+
+def gpu_memory(execution: Execution) -> int | None:
+    """Return the memory of the first GPU of this machine in bytes; None: no worker uses it."""
+    if execution.device != "cuda" or not (execution.local or execution.ray_address is None):
+        return None
+    import torch
+
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            return int(torch.cuda.get_device_properties(0).total_memory)
+    except (RuntimeError, AssertionError):  # no GPU, or no driver: `check_device` reports it
+        return None
 
 
 def _check_cuda(execution: Execution) -> None:

@@ -25,6 +25,7 @@ from tests.support.cli import CommandOutput
 FACTOR = int(os.environ.get("DISTILL_FUZZ", "1"))
 
 PROGRESS = re.compile(r"[a-z]+: (started|finished|\d+/)")  # a line of `flows.progress` in a pipe
+NUMBERED = re.compile(r"\d+\. ")  # one of several problems
 
 # Values that a config, a record or an option may hold by mistake.
 ODD: tuple[Any, ...] = (
@@ -137,12 +138,18 @@ def invoke(arguments: Sequence[str]) -> CommandOutput:
 
 
 def check_output(output: CommandOutput) -> None:
-    """Check that a command succeeded, or failed with one line after progress and warnings."""
+    """Check that a command succeeded, or failed with one line after progress and warnings.
+
+    The checks before a run may find several problems, which follow it in numbered lines.
+    """
     lines = [line for line in output.err.splitlines() if not line.startswith("distill: warning: ")]
     errors = [line for line in lines if line.startswith("distill: ")]
     assert output.code in (0, 1, 2), output
     assert "This is a bug" not in output.err, output.err
-    assert all(line in errors or PROGRESS.match(line) for line in lines), output.err
+    problems = [line for line in lines if NUMBERED.match(line)]
+    assert len(problems) != 1, output.err
+    assert not problems or errors == [f"distill: {len(problems)} problems:"], output.err
+    assert all(line in errors + problems or PROGRESS.match(line) for line in lines), output.err
     assert len(errors) <= 1, output.err
-    assert all(len(line) < MAX_LINE + 100 for line in errors)
+    assert all(len(line) < MAX_LINE + 100 for line in errors + problems)
     assert output.code != 2 or errors or "Usage:" in output.out, output

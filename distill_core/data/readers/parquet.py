@@ -31,6 +31,7 @@ from distill_core.errors import DataError
 from distill_core.storage.row_groups import PARQUET_ERRORS
 
 LARGE_GROUP = 2**29  # bytes of a row group that is worth a notice
+SAMPLED_FILES = 4  # whose labels are looked at before a run starts
 COLUMNS = ("image.bytes", "image.path", "label")
 
 
@@ -100,6 +101,15 @@ class ParquetReader:
                         problem = "the row holds no image."
                     yield Record(place, uri, row, name or "", image or b"", problem)
                     row += 1
+
+    def sample_labels(self, split: Split) -> list[int | None]:
+        """Return the labels of the first row group of some files, evenly spaced."""
+        files, labels = self._files(split), list[int | None]()
+        for uri in files[:: -(-len(files) // SAMPLED_FILES)]:
+            with self._open(uri) as file:
+                if file.num_row_groups:
+                    labels += file.read_row_group(0, columns=["label"])["label"].to_pylist()
+        return labels
 
     def fetch(self, addresses: Sequence[Address]) -> list[bytes]:
         """Return images by file and row."""

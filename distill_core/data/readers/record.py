@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 Split = Literal["train", "test"]
 Address = tuple[str, int]  # uri and offset, as in the index
@@ -45,3 +45,11 @@ class Reader(Protocol):
 
     def fetch(self, addresses: Sequence[Address]) -> list[bytes]:
         """Return images by address; fastest if neighbours are requested together."""
+
+
+@runtime_checkable
+class SamplesLabels(Protocol):
+    """A reader of a format in which labels are numbers, not names of folders."""
+
+    def sample_labels(self, split: Split) -> Sequence[int | None]:
+        """Return the labels of some records as they are stored, without any image."""

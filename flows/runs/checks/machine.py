@@ -1,0 +1,125 @@
+"""Checks of the machines of a run: devices, memory and disk.
+
+What is estimated is refused only where the smallest amount that a stage can do with is not there;
+else it is a warning. The nodes of a cluster are known only once this process has joined it.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from distill_core.config.schema import RunConfig
+from distill_core.errors import ConfigError
+from distill_core.label_spaces.facts import SPACES
+from flows import terminal, units
+from flows.estimate.workload import plan_run
+from flows.runs.checks.request import Request
+from tasks.pools import device
+from tasks.pools.device import NodeMemory
+from tasks.stages.table import row_of, stages_of
+
+HELD_IMAGES = 2.0  # copies of the distilled images that post-train holds at once, at most
+UNCERTAIN = 2.0  # an estimate of stored bytes may be so many times too large
+
+
+def check_device(request: Request) -> None:
+    """Check that this machine has the device, if the workers run on it."""
+    device.check_device(request.execution)
+
+
+def check_gangs(request: Request) -> None:
+    """Check that each process of a training gets a GPU of its own."""
+    for stage in stages_of(request.config):
+        if stage.kind not in request.complete:
+            processes = row_of(stage).processes(request.config)
+            device.check_gang(request.execution, processes, stage=str(stage))
+
+
+def check_memory(request: Request) -> None:
+    """Check that a node has the memory for the images that one process holds, stage by stage.
+
+    Raises:
+        ConfigError: not even one copy of the images of post-train fits.
+    """
+    config, have = request.config, device.node_memory(request.execution)
+    distilled, real = distilled_bytes(config), test_bytes(config)
+    if "posttrain" not in request.complete:
+        gpu = device.gpu_memory(request.execution)
+        if gpu is not None and distilled > gpu:
+            raise ConfigError(_needs("posttrain", distilled, f"the GPU has {units.size(gpu)}"))
+        if have is not None:
+            _compare("posttrain", distilled, have, copies=HELD_IMAGES)
+    if have is not None and real is not None and "squeeze" not in request.complete:
+        share = have.host / have.workers
+        if real > share:
+            terminal.warn(_needs("squeeze", real, f"its share is {units.size(share)}"))
+
+
+def check_disk(request: Request) -> None:
+    """Check that the disk of a local store has room for the images and labels of a run.
+
+    Raises:
+        ConfigError: the whole disk is too small for them.
+    """
+    url = request.store.url
+    if "://" in url or {"recover", "relabel"} & request.complete:
+        return
+    disk = shutil.disk_usage(_existing(Path(url)))
+    config = request.config
+    largest = len(config.image_sets) * distilled_bytes(config)
+    if config.relabel.scheme == "online" and largest < disk.free / UNCERTAIN:
+        return
+    plan = plan_run(config)
+    size = plan.image_bytes + plan.label_bytes
+    problem = (
+        f"{url}: images and labels of the run need about {units.size(size)}, the disk has "
+        f"{units.size(disk.total)}, of which {units.size(disk.free)} are free. Use another store, "
+        "or lower ipc or relabel.views."
+    )
+    if size > UNCERTAIN * disk.total:
+        raise ConfigError(problem)
+    if size > disk.free:
+        terminal.warn(problem)
+
+
+def distilled_bytes(config: RunConfig) -> int:
+    """Return the bytes of all distilled images of one set in memory."""
+    return config.data.num_classes * config.ipc * 3 * config.data.side**2
+
+
+def test_bytes(config: RunConfig) -> int | None:
+    """Return the bytes of the test split of a known label space in memory; None: not known."""
+    space = None if config.data.label_space is None else SPACES[config.data.label_space]
+    if space is None or space.images is None:
+        return None
+    return space.images[1] * 3 * config.data.side**2
+
+
+def _compare(stage: str, images: int, have: NodeMemory, *, copies: float) -> None:
+    """Refuse images of which one copy does not fit a node; warn where all copies of workers do not.
+
+    Args:
+        stage: that holds them.
+        images: bytes of one copy.
+        have: the memory of a node.
+        copies: that a worker holds at once, at most.
+    """
+    if images > have.host:
+        raise ConfigError(_needs(stage, images, f"a node has {units.size(have.host)}"))
+    if copies * have.workers * images > have.host:
+        shared = f" for {have.workers} workers" if have.workers > 1 else ""
+        terminal.warn(_needs(stage, copies * images, f"a node has {units.size(have.host)}{shared}"))
+
+
+def _needs(stage: str, size: float, problem: str) -> str:
+    return (
+        f"{stage}: a process holds {units.size(size)} of images in memory, but {problem}. Use "
+        "fewer workers or nodes with more memory, or lower ipc or data.side."
+    )
+
+
+def _existing(path: Path) -> Path:
+    """Return a folder, or the nearest one above it that exists."""
+    path = path.expanduser().absolute()
+    return next(folder for folder in (path, *path.parents) if folder.exists())

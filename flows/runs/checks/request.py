@@ -1,0 +1,63 @@
+"""The run that is checked before it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+from distill_core.config.schema import RunConfig
+from distill_core.data.readers.formats import open_reader
+from distill_core.data.readers.record import Reader
+from distill_core.errors import DistillError, raise_all
+from distill_core.sharding import ClassEntry
+from distill_core.storage.store import Store
+from tasks.execution import Execution
+
+
+@dataclass(frozen=True)
+class Request:
+    """A run that is not complete, or one that does not exist yet."""
+
+    config: RunConfig
+    execution: Execution
+    store: Store
+    known: tuple[ClassEntry, ...] = ()  # classes of the version before
+    complete: frozenset[str] = frozenset()  # kinds of stages
+
+    @cached_property
+    def reader(self) -> Reader:
+        """Return the reader of the dataset, which keeps what it has listed.
+
+        Raises:
+            ConfigError, DataError: the dataset cannot be opened.
+        """
+        return open_reader(self.config.data)
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        """Return the names of the classes of the training split.
+
+        Raises:
+            DataError: there is no such split.
+        """
+        return self.reader.classes()
+
+
+Check = Callable[[Request], None]
+
+
+def make(checks: tuple[Check, ...], request: Request) -> None:
+    """Make checks, whatever each of them finds.
+
+    Raises:
+        DistillError: of the only check that fails.
+        Problems: several fail.
+    """
+    errors: list[DistillError] = []
+    for check in checks:
+        try:
+            check(request)
+        except DistillError as error:
+            errors.append(error)
+    raise_all(errors)

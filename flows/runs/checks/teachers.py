@@ -1,0 +1,36 @@
+"""Checks of the teachers of a run that are not trained here."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from distill_core.config.training import ImportConfig, SqueezeConfig
+from flows.runs.checks.request import Request, make
+from tasks.stages.squeeze import stored_teacher
+
+
+def check_teachers(request: Request) -> None:
+    """Check that teachers that are not trained here exist, and fit by their headers.
+
+    Raises:
+        ConfigError, DataError: of the teacher that does not.
+        Problems: several do not.
+    """
+    if "squeeze" in request.complete:
+        return
+    squeeze = request.config.squeeze
+    members = [squeeze.member(number) for number in range(1 + len(squeeze.pool))]
+    make(tuple(partial(_check_teacher, member=member) for member in members), request)
+
+
+def _check_teacher(request: Request, *, member: SqueezeConfig) -> None:
+    if member.checkpoint is not None:
+        from distill_core.models.checkpoint_check import check_checkpoint  # imports torch
+        from distill_core.squeeze.outputs import count_outputs
+
+        config = member.imported or ImportConfig()
+        outputs = count_outputs(config, request.config.data.num_classes)
+        check_checkpoint(member.checkpoint, member.model, num_classes=outputs)
+    for key in (member.reuse, member.start):
+        if key is not None:
+            stored_teacher(request.store, key)

@@ -1,0 +1,327 @@
+"""The report of the checks before a run: every problem at once, numbered, with exit code 2."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from distill_core.config.load import load_run
+from distill_core.config.training import ModelConfig
+from distill_core.data.index_files import load_index
+from distill_core.data.readers.parquet import ParquetReader
+from distill_core.errors import ConfigError, DataError, DistillError, Problems
+from distill_core.label_spaces.facts import CIFAR10
+from distill_core.models.build import build_model
+from distill_core.storage.digest import sha256
+from distill_core.storage.store import Store
+from flows.runs import preflight
+from flows.runs.checks import machine
+from flows.runs.checks.request import Check, make
+from tasks.execution import Execution
+from tasks.pools import device
+from tasks.pools.device import NodeMemory
+from tasks.run import planned_run
+from tasks.stages.inputs import dataset_of
+from tests.support.cli import Distill
+from tests.support.datasets import data_config, image_folder, png, write_parquet
+from tests.support.fabricate import preset_file
+from tests.support.pipeline import execute, tiny_run
+
+GB = 10**9
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Path:
+    """Return a dataset as on the hub: a test split without labels, and a validation split."""
+    folder = tmp_path / "hub"
+    for split, labels in (("train", (0, 1)), ("validation", (0, 1)), ("test", (-1, -1))):
+        rows = [(png(label + 7), label) for label in labels]
+        write_parquet(folder / f"{split}-00000-of-00001.parquet", rows, names=("cat", "dog"))
+    return folder
+
+
+def preset_of(folder: Path, *overrides: str) -> tuple[str, ...]:
+    parquet = ("data.format=parquet", f"data.path={folder}", "data.num_classes=2")
+    return (str(preset_file(folder.parent)), *parquet, *overrides)
+
+
+def request(*overrides: str, name: str, **execution: object) -> preflight.Request:
+    placed = Execution.model_validate({"store": "memory://preflight", **execution})
+    return preflight.Request(load_run(name, overrides), placed, Store(placed.store))
+
+
+def found(asked: preflight.Request) -> list[str]:
+    """Return the messages of all problems of a run."""
+    with pytest.raises(DistillError) as error:
+        preflight.check_request(asked)
+    return list(error.value.args)
+
+
+def test_a_config_with_five_faults_reports_five_in_one_numbered_list(
+    distill: Distill, hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    preset = preset_of(
+        hub,
+        "data.num_classes=3",
+        f"squeeze.checkpoint={hub}/gone.pth",
+        f"squeeze.pool=[{{model: {{name: convnet3}}, reuse: '{32 * '0'}'}}]",
+    )
+    place = ("--store", f"{tmp_path}/s", "--local", "--device", "cuda")
+    outputs = [
+        distill("run", *preset, *place),
+        distill("run", *preset, *place, "--dry-run"),
+        distill("redistill", *preset, *place),
+    ]
+    assert {output.code for output in outputs} == {2}
+    (text,) = {output.err for output in outputs}
+    head, *lines = text.splitlines()
+    assert head == "distill: 5 problems:"
+    words = (
+        "found 2 classes, but data.num_classes is 3",
+        "all of 2 sampled labels are -1",
+        "gone.pth: no such file",
+        "no such teacher",
+        "device = cuda: torch",
+    )
+    assert len(lines) == len(words)
+    for number, (line, word) in enumerate(zip(lines, words, strict=True), 1):
+        assert line.startswith(f"{number}. ")
+        assert word in line
+    assert not (tmp_path / "s").exists()
+    planned = distill("plan", *preset)
+    assert planned.code == 0
+    assert planned.err.count("a run would be refused") == 4  # whatever the machine is
+
+
+def test_one_problem_is_raised_as_it_is_and_several_survive_pickling() -> None:
+    def refuse(text: str) -> Check:
+        def check(_: preflight.Request) -> None:
+            raise DataError(text)
+
+        return check
+
+    asked = request(name="digits-demo")
+    with pytest.raises(DataError, match=r"^one$"):
+        make((refuse("one"), refuse("one")), asked)  # equal lines count once
+    with pytest.raises(Problems) as error:
+        make((refuse("one\ntwo"), refuse("three")), asked)
+    again = pickle.loads(pickle.dumps(error.value))
+    assert str(again) == str(error.value) == "2 problems:\n1. one two\n2. three"
+    secret = Problems("s3://AKUSER:wJalrXUtnFEMI@bucket/x: no", "b")
+    assert "wJalrXUtnFEMI" not in str(secret)
+
+
+def test_a_test_split_without_labels_is_refused_before_any_image_is_read(
+    distill: Distill, hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(*_: object) -> Iterator[object]:
+        raise AssertionError("an image was read")
+
+    monkeypatch.setattr(ParquetReader, "records", read)
+    output = distill("run", *preset_of(hub), "--store", f"{tmp_path}/s", "--local")
+    assert output.code == 2
+    assert output.err == (
+        f"distill: {hub}: test split 'test': all of 2 sampled labels are -1, as in the test splits "
+        "of the Hugging Face hub whose labels are not published. Set data.test to a split with "
+        "labels, which is often `validation`.\n"
+    )
+    assert not (tmp_path / "s").exists()
+    preset, *overrides = preset_of(hub, "data.test=validation")
+    run = planned_run(load_run(preset, overrides), Store(f"{tmp_path}/s"))
+    preflight.check(run, Execution(store=run.store.url))
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        ((0, 5), "label 5 is not one of the 2 classes, 0 to 1 (1 of 2 sampled labels)"),
+        ((-1, 1), "label -1 is not one of the 2 classes"),
+        ((None, None), "none of 2 sampled images has a label"),
+    ],
+)
+def test_labels_of_no_class_are_refused(
+    hub: Path, labels: tuple[int | None, ...], words: str
+) -> None:
+    rows = [(png(9), label) for label in labels]
+    write_parquet(hub / "train-00000-of-00001.parquet", rows, names=("cat", "dog"))
+    preset, *overrides = preset_of(hub, "data.test=validation")
+    (message,) = found(request(*overrides, name=preset))
+    assert words in message
+
+
+def test_a_sample_of_labels_comes_from_several_files_of_a_split(tmp_path: Path) -> None:
+    for part in range(9):
+        path = tmp_path / f"train-{part:05d}-of-00009.parquet"
+        write_parquet(path, [(png(part), part)], names=list(map(str, range(9))))
+    reader = ParquetReader(data_config(tmp_path, format="parquet", num_classes=9))
+    assert reader.sample_labels("train") == [0, 3, 6]
+
+
+def test_a_test_split_whose_names_stand_in_another_order_is_converted_by_name(
+    tmp_path: Path,
+) -> None:
+    """As on the hub, where a file may list its ClassLabel names in another order."""
+    cats, dogs = (png(0), png(1)), (png(20), png(21))
+    write_parquet(
+        tmp_path / "d/train.parquet",
+        [*((image, 0) for image in cats), *((image, 1) for image in dogs)],
+        names=("cat", "dog"),
+    )
+    write_parquet(tmp_path / "d/test.parquet", [(png(2), 1), (png(22), 0)], names=("dog", "cat"))
+    preset, *overrides = preset_of(tmp_path / "d")
+    preflight.check_request(request(*overrides, name=preset))
+    tiny = tiny_run(tmp_path / "store", *overrides)
+    execute(tiny, "ingest")
+    test = load_index(tiny.store, dataset_of(tiny)).test
+    wnids = dict(zip(test["sha256"].to_pylist(), test["wnid"].to_pylist(), strict=True))
+    assert wnids == {sha256(png(2)): "cat", sha256(png(22)): "dog"}
+
+
+def test_a_dataset_of_other_classes_than_its_label_space_is_refused(tmp_path: Path) -> None:
+    folder = image_folder(tmp_path / "data")
+    for split in ("train", "test"):
+        for name in CIFAR10[2:]:
+            (folder / split / name).mkdir(exist_ok=True)
+        (folder / split / "frog").rename(folder / split / "toad")
+    overrides = (f"data.path={folder}", "data.num_classes=10", "data.label_space=cifar10")
+    (message,) = found(request(*overrides, name=str(preset_file(tmp_path))))
+    assert "not the 10 classes of cifar10: 3 ('airplane', 'automobile', 'frog')" in message
+    shutil.rmtree(folder)
+    for split in ("train", "test"):
+        for name in CIFAR10:
+            (folder / split / name).mkdir(parents=True)
+    preflight.check_request(request(*overrides, name=str(preset_file(tmp_path))))
+
+
+def test_images_that_fit_no_node_are_refused_and_tight_ones_are_a_warning(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine.terminal.warn.cache_clear()
+    asked = request("ipc=200", name="digits-demo")
+    images = machine.distilled_bytes(asked.config)
+    assert images == 10 * 200 * 3 * 32 * 32
+
+    def nodes(host: int, workers: int = 1) -> None:
+        monkeypatch.setattr(device, "node_memory", lambda _: NodeMemory(host, workers))
+
+    nodes(images - 1)
+    (message,) = found(asked)
+    assert message.startswith("posttrain: a process holds 6.14 MB of images in memory, but a node")
+    nodes(2 * images)
+    preflight.check_request(asked)
+    assert capsys.readouterr().err == ""
+    nodes(2 * images, workers=2)
+    preflight.check_request(asked)
+    assert "posttrain: a process holds 12.3 MB" in capsys.readouterr().err
+    monkeypatch.setattr(device, "gpu_memory", lambda _: images - 1)
+    (message,) = found(asked)
+    assert "but the GPU has 6.14 MB" in message
+
+
+def test_the_published_test_split_of_a_label_space_is_compared_with_memory(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine.terminal.warn.cache_clear()
+    asked = request("data.label_space=imagenet-21k-p", name="cda-in21kp")
+    assert machine.test_bytes(asked.config) == 522_500 * 3 * 224 * 224
+    monkeypatch.setattr(device, "node_memory", lambda _: NodeMemory(70 * GB, 1))
+    machine.check_memory(asked)
+    err = capsys.readouterr().err
+    assert "squeeze: a process holds 78.7 GB of images in memory, but its share is 70 GB" in err
+
+
+def test_the_nodes_of_a_cluster_are_asked_only_after_it_was_joined(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    placed = Execution(store="/tmp/x", ray_address="head:6379")
+    monkeypatch.setitem(device.sys.modules, "ray", None)
+    assert device.node_memory(placed) is None
+    node = {"memory": 3.0 * GB, "object_store_memory": 1.0 * GB}
+    nodes = [
+        {"Alive": True, "Resources": node},
+        {"Alive": False, "Resources": {"memory": 9.0 * GB}},
+    ]
+    fake = SimpleNamespace(is_initialized=lambda: True, nodes=lambda: nodes)
+    monkeypatch.setitem(device.sys.modules, "ray", fake)
+    assert device.node_memory(placed) == NodeMemory(4 * GB, 1)
+    assert device.node_memory(Execution(store="/tmp/x", local=True)).workers == 1
+
+
+def test_a_disk_that_is_too_small_is_refused_and_a_full_one_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine.terminal.warn.cache_clear()
+    asked = request(name="digits-demo", store=f"{tmp_path}/not/yet/there")
+
+    def disk(total: int, free: int) -> None:
+        usage = SimpleNamespace(total=total, free=free)
+        monkeypatch.setattr(machine.shutil, "disk_usage", lambda _: usage)
+
+    disk(100 * GB, 100 * GB)
+    machine.check_disk(asked)
+    assert capsys.readouterr().err == ""
+    disk(100 * GB, 1000)
+    machine.check_disk(asked)
+    assert "images and labels of the run need about" in capsys.readouterr().err
+    disk(1000, 1000)
+    with pytest.raises(ConfigError, match="Use another store, or lower ipc"):
+        machine.check_disk(asked)
+    assert not (tmp_path / "not").exists()
+
+
+@pytest.mark.parametrize("wrap", [None, "state_dict", "model"])
+def test_the_head_of_a_torch_checkpoint_is_compared_without_its_tensors(
+    hub: Path, wrap: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = build_model(ModelConfig(name="resnet18_small", width=4), 3, seed=0).state_dict()
+    path = hub / "three.pth"
+    torch.save(state if wrap is None else {wrap: state, "epoch": 3}, path)
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("tensors were read"))
+    preset, *overrides = preset_of(hub, "data.test=validation", f"squeeze.checkpoint={path}")
+    (message,) = found(request(*overrides, name=preset))
+    assert "the head 'fc.weight' has 3 classes, the dataset has 2" in message
+    named = "squeeze.imported={label_space: cifar10}"
+    (message,) = found(request(*overrides, named, name=preset))
+    assert "the head 'fc.weight' has 3 classes, the dataset has 10" in message
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
+            "a Git LFS pointer",
+        ),
+        (b"<!DOCTYPE html>\n<html><body>Not found</body></html>", "an HTML page"),
+        (b"PK\x03\x04" + 60 * b"x", "not a complete torch checkpoint"),
+    ],
+)
+def test_a_file_that_is_no_checkpoint_is_named_as_what_it_is(
+    hub: Path, content: bytes, words: str
+) -> None:
+    path = hub / "teacher.pth"
+    path.write_bytes(content)
+    preset, *overrides = preset_of(hub, "data.test=validation", f"squeeze.checkpoint={path}")
+    (message,) = found(request(*overrides, name=preset))
+    assert words in message
+
+
+def test_nothing_of_a_checkpoint_is_executed_to_read_its_header(hub: Path, tmp_path: Path) -> None:
+    class Hostile:
+        def __reduce__(self) -> tuple[object, ...]:
+            return (Path.touch, (tmp_path / "executed",))
+
+    state = build_model(ModelConfig(name="resnet18_small", width=4), 2, seed=0).state_dict()
+    path = hub / "hostile.pth"
+    torch.save({"args": Hostile(), "model": state}, path)
+    preset, *overrides = preset_of(hub, "data.test=validation", f"squeeze.checkpoint={path}")
+    preflight.check_request(request(*overrides, name=preset))
+    assert not (tmp_path / "executed").exists()
