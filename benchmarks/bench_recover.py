@@ -25,7 +25,7 @@ from benchmarks.dispatched import Dispatched
 from benchmarks.pairs import Clock, Ratios, Way, clock_of, conclude, paired, parser, repeated
 from distill_core.config.fields import Precision
 from distill_core.config.load import load_run
-from distill_core.config.recovery import RollConfig
+from distill_core.config.recovery_settings import RollConfig
 from distill_core.config.training import ModelConfig
 from distill_core.models.build import build_model
 from distill_core.models.files import load_teacher, teacher_files

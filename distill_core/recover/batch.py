@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, interpolate
 
-from distill_core.config.recovery import PerturbConfig
+from distill_core.config.recovery_settings import PerturbConfig
 from distill_core.config.terms import MEASURED
 from distill_core.errors import ConfigError, DivergedError
 from distill_core.models.ensemble import voters

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from distill_core.config.recovery import PerturbConfig
+from distill_core.config.recovery_settings import PerturbConfig
 from distill_core.models.layout import training_layout
 from distill_core.models.teacher import FrozenTeacher
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, interpolate, pad
 
-from distill_core.config.recovery import MosaicConfig
+from distill_core.config.recovery_settings import MosaicConfig
 from distill_core.models.teacher import FORWARD_BATCH, FrozenTeacher
 from distill_core.seeds import generator, philox_key
 from distill_core.selection.class_images import normalised

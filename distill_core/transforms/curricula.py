@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
-from distill_core.config.recovery import CurriculumConfig
+from distill_core.config.recovery_settings import CurriculumConfig
 
 Curve = Callable[[float], float]  # progress in [0, 1) towards the milestone -> share of `high`
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill_core.config.recovery import RollConfig
+from distill_core.config.recovery_settings import RollConfig
 from distill_core.errors import DataError
 
 TRIES = 10  # attempts of torchvision's RandomResizedCrop before its fallback to a central crop

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from distill_core.config.load import load_run, preset_names
-from distill_core.config.recovery import RollConfig
+from distill_core.config.recovery_settings import RollConfig
 from distill_core.models.ensemble import voters
 from distill_core.recover.terms import build_objective
 from tests.support.golden_files import preset_file

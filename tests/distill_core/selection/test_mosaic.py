@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy, pad
 
-from distill_core.config.recovery import MosaicConfig
+from distill_core.config.recovery_settings import MosaicConfig
 from distill_core.errors import ConfigError
 from distill_core.selection.mosaic import choose_candidates, rank_crops, stitch
 from distill_core.transforms.pixel_space import PixelSpace

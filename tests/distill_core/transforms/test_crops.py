@@ -8,7 +8,7 @@ import torch
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tv
 
-from distill_core.config.recovery import RollConfig
+from distill_core.config.recovery_settings import RollConfig
 from distill_core.config.students import LEVELS_FROM
 from distill_core.seeds import generator
 from distill_core.transforms.crops import crop_dtype, crop_pixels

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill_core.config.recovery import CurriculumConfig
+from distill_core.config.recovery_settings import CurriculumConfig
 from distill_core.transforms.curricula import cosine_lr, crop_low
 
 STEPS = 1000

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.transforms import RandomResizedCrop
 
-from distill_core.config.recovery import RollConfig
+from distill_core.config.recovery_settings import RollConfig
 from distill_core.errors import DataError
 from distill_core.seeds import generator
 from distill_core.transforms.views import View, apply_view, resample, sample_view, sampling_grid
