@@ -12,8 +12,8 @@ from distill_core.config.fields import (
     MAX_TEACHERS,
     Count,
     CountOrZero,
+    Extended,
     Fraction,
-    Frozen,
     NonNegativeFloat,
 )
 from distill_core.config.recovery_settings import (
@@ -40,8 +40,10 @@ MAX_CHOICES = 100_000  # sets of voters among the teachers of a committee
 InitName = Literal["gaussian", "real", "mosaic", "herding", "k_center", "judged"]
 
 
-class RecoverConfig(Frozen):
+class RecoverConfig(Extended):
     """Synthesis of images from a frozen teacher."""
+
+    ADDED = frozenset({"space", "start_std", "teacher_terms"})
 
     # real: random real images; herding, k_center: real images that represent their class (coresets)
     # judged: real images ranked by the teacher and by a student of the previous rounds
@@ -54,12 +56,18 @@ class RecoverConfig(Frozen):
     shard_classes: Count | None = None  # classes in one shard; None: at least 100, in whole batches
     steps: CountOrZero  # 0 keeps the start; with `init: real`, the random-real baseline
     lr: PositiveFloat
+    # Space of the pixels that are optimised, in which `lr` and `start_std` are measured. teacher:
+    # normalised by the first teacher, as published; pixel: values in [0, 1]
+    space: Literal["teacher", "pixel"] = "teacher"
+    start_std: PositiveFloat | None = None  # of gaussian starts; None: that of the normalisation
     betas: tuple[Fraction, Fraction]
     terms: dict[TermName, NonNegativeFloat] = Field(min_length=1)  # weight by name
     teachers: tuple[CountOrZero, ...] = Field(
         default=(0,), min_length=1, max_length=MAX_TEACHERS
     )  # indices of squeeze, used in turn
     committee: CommitteeConfig | None = None  # instead: several in every step
+    # By teacher, in the order of `teachers`: weights of terms that differ from those in `terms`
+    teacher_terms: tuple[dict[TermName, PositiveFloat], ...] = ()
     first_layer_factor: NonNegativeFloat  # multiplies the statistics gap of the first BN layer
     crop: CurriculumConfig | None  # None: no crop at all (SRe2L on CIFAR)
     flip: bool
@@ -87,6 +95,21 @@ class RecoverConfig(Frozen):
             raise ValueError(
                 "compile requires that every step measures the same layers, but "
                 "convolutions.drop_rate draws them per step: set compile to false or drop_rate to 0"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _teacher_terms_fit(self) -> Self:
+        if self.teacher_terms and len(self.teacher_terms) != len(self.teachers):
+            raise ValueError(
+                f"teacher_terms has {len(self.teacher_terms)} entries, expected "
+                f"{len(self.teachers)}, one per teacher; {{}} changes nothing"
+            )
+        named = {name for weights in self.teacher_terms for name in weights}
+        if unused := sorted(named - self.active_terms):
+            raise ValueError(
+                f"teacher_terms sets {unused[0]}, which terms does not have: give it a weight in "
+                "terms, or remove it"
             )
         return self
 
@@ -166,6 +189,11 @@ class RecoverConfig(Frozen):
                 f"committee.weighting.priors has {len(weighting.priors)} values, expected {count}"
             )
         return self
+
+    def terms_of(self, place: int) -> dict[TermName, float]:
+        """Return the weights of the terms under a teacher, by its place in `teachers`."""
+        own = self.teacher_terms[place] if self.teacher_terms else {}
+        return {**self.terms, **own}
 
     @property
     def passes(self) -> int:

@@ -59,7 +59,7 @@ class RunConfig(Frozen):
         """Return the recover config of an image set; `random_real` keeps the start unchanged."""
         if images == "distilled":
             return self.recover
-        first = {"teachers": self.recover.teachers[:1], "committee": None}
+        first = {"teachers": self.recover.teachers[:1], "committee": None, "teacher_terms": ()}
         return self.recover.model_copy(update={"init": "real", "mosaic": None, "steps": 0, **first})
 
     @property

@@ -19,6 +19,7 @@ from distill_core.config.fields import (
 TermName = Literal[  # the functions of recover/terms
     "cross_entropy",
     "bn_statistics",
+    "relative_bn_statistics",
     "class_bn_statistics",
     "conv_statistics",
     "class_conv_statistics",

@@ -11,6 +11,8 @@ from distill_core.keys.base import dumped, key_of
 from distill_core.sharding import ClassShard
 
 ImageSet = Literal["distilled", "random_real"]
+# Settings that decide a start, and with it an image of 0 steps; losses are stored with it.
+STARTS = {"init", "mosaic", "encoding", "first_layer_factor", "space", "start_std"}
 
 
 def squeeze_key(
@@ -150,7 +152,7 @@ def recover_key(
     settings = (
         dumped(config, exclude=repeated | {"teachers"})
         if config.steps
-        else dumped(config, include={"init", "mosaic", "encoding", "first_layer_factor"})
+        else dumped(config, include=STARTS)
     )
     content = None
     if config.reads_real_images:

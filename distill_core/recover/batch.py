@@ -64,17 +64,17 @@ class BatchRecovery:
             )
         self._views = philox_key(setup.seed, "recover", "views", batch)
         self.goals = [
-            goal_of(batch, teacher, setup, expected)
-            for teacher, expected in zip(
-                setup.teachers, real or [Expected()] * len(setup.teachers), strict=True
+            goal_of(batch, place, setup, expected)
+            for place, expected in zip(
+                range(len(setup.teachers)), real or [Expected()] * len(setup.teachers), strict=True
             )
         ]
-        self.space = self.goals[0].space
+        self.space = setup.space
         self._trace: list[tuple[int, Tensor]] = []
         self._snapshots: list[tuple[int, float, np.ndarray]] = []
 
     def start_images(self, real: np.ndarray | None) -> Tensor:
-        """Return the images before the first step, (B, 3, S, S) in normalised space.
+        """Return the images before the first step, (B, 3, S, S) in the space of the images.
 
         Where the config perturbs teachers, it is done here, once per batch.
 
@@ -82,13 +82,21 @@ class BatchRecovery:
             real: (B, 3, S, S) uint8 images to start from; None: gaussian noise.
         """
         if real is None:
-            noise = torch.from_numpy(gaussian(self.batch, self.side, seed=self.setup.seed))
-            start = noise.to(self.like.device, self.like.dtype)
+            start = self._noise()
         else:
             start = self.space.normalise(torch.from_numpy(real).to(self.like.device))
         if self.config.perturb is not None and self.config.steps:
             self._perturb_teachers(start, self.config.perturb)
         return start
+
+    def _noise(self) -> Tensor:
+        """Return gaussian noise around the mean of the first teacher's normalisation."""
+        noise = torch.from_numpy(gaussian(self.batch, self.side, seed=self.setup.seed))
+        noise, std = noise.to(self.like.device, self.like.dtype), self.config.start_std
+        if self.config.space == "teacher":
+            return noise if std is None else noise * std
+        normal = self.setup.space_of(self.setup.teachers[0])
+        return noise * (normal.std if std is None else std) + normal.mean
 
     def start_segment(self, segment: Segment, images: Tensor, start: Tensor) -> PixelParameters:
         """Return the parameters of a segment that goes on from `images`."""
@@ -164,7 +172,7 @@ class BatchRecovery:
         """Move copies of the teachers uphill on the first view of the batch."""
         pixels = apply_view(start, self._view(0, self.side), out=self.side)
         self.goals = [
-            replace(goal, teacher=perturbed(goal.teacher, pixels, goal.targets, config))
+            replace(goal, teacher=perturbed(goal.teacher, goal.seen(pixels), goal.targets, config))
             for goal in self.goals
         ]
 
@@ -194,7 +202,7 @@ class BatchRecovery:
         """Return each image's cross-entropy, and the batch's statistics gap where there is one."""
         teacher, targets = self.goals[0].teacher, self.goals[0].targets
         measured = bool(teacher.num_statistics)
-        normalised = self.space.normalise(pixels)
+        normalised = self.setup.space_of(teacher).normalise(pixels)
         output = teacher(normalised, statistics=measured)
         losses = {"cross_entropy": cross_entropy(output.logits, targets, reduction="none")}
         if measured:

@@ -36,12 +36,14 @@ class Goal:
     targets: Tensor  # (B,) int64
     teacher: FrozenTeacher
     objective: Objective
-    space: PixelSpace
+    space: PixelSpace  # of the images
     config: RecoverConfig
     moments: Mapping[str, Layers] = field(default_factory=dict)  # of real images, by term
     features: Mapping[str, Tensor] = field(default_factory=dict)  # (B, T, D), by term
     student: FrozenTeacher | None = None  # read by `adversarial`
     weight: float = 1.0
+    input: PixelSpace | None = None  # of the teacher's input; None: that of the images
+    student_input: PixelSpace | None = None  # likewise, of the student
     others: tuple[Goal, ...] = ()  # of the same step, with other teachers
 
     @property
@@ -62,6 +64,15 @@ class Goal:
         )
         return None if probe == Probe() else probe
 
+    def seen(self, images: Tensor) -> Tensor:
+        """Return images as the teacher's input."""
+        return images if self.input is None else self.space.converted(images, self.input)
+
+    def seen_by_student(self, images: Tensor) -> Tensor:
+        """Return images as the student's input."""
+        to = self.student_input
+        return images if to is None else self.space.converted(images, to)
+
     def select(self, rows: Tensor) -> Goal:
         """Return the goal of some of the images."""
         others = tuple(other.select(rows) for other in self.others)
@@ -69,30 +80,32 @@ class Goal:
         return replace(self, targets=self.targets[rows], features=features, others=others)
 
 
-def goal_of(batch: Batch, teacher: FrozenTeacher, setup: RecoverySetup, real: Expected) -> Goal:
+def goal_of(batch: Batch, place: int, setup: RecoverySetup, real: Expected) -> Goal:
     """Return the goal of a batch under one of the teachers of a recovery.
 
     Args:
         batch: the images.
-        teacher: one of `setup.teachers`.
+        place: of the teacher in `setup.teachers`.
         setup: its config, and the student; without one the term `adversarial` is left out.
         real: statistics of real images that terms compare with.
     """
-    like, asks = setup.like, setup.student is not None
-    terms = setup.config.terms
+    like, teacher, student = setup.like, setup.teachers[place], setup.student
+    terms, asks = setup.config.terms_of(place), student is not None
     objective = build_objective({n: w for n, w in terms.items() if asks or n != "adversarial"})
     return Goal(
         torch.tensor([image.label for image in batch], device=like.device),
         teacher,
         objective,
-        PixelSpace.of(teacher.spec.mean, teacher.spec.std, like),
+        setup.space,
         setup.config,
         moments={
             term: tuple((like.new_tensor(mean), like.new_tensor(var)) for mean, var in layers)
             for term, layers in real.moments.items()
         },
         features={term: like.new_tensor(targets) for term, targets in real.features.items()},
-        student=setup.student if "adversarial" in objective else None,
+        student=student if "adversarial" in objective else None,
+        input=setup.input_of(teacher),
+        student_input=None if student is None else setup.input_of(student),
     )
 
 

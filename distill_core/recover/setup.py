@@ -12,6 +12,7 @@ from distill_core.config.recovery import RecoverConfig
 from distill_core.errors import ConfigError
 from distill_core.models.teacher import FrozenTeacher
 from distill_core.recover.terms import NEEDS_BATCH_NORMS
+from distill_core.transforms.pixel_space import PixelSpace
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,23 @@ class RecoverySetup:
     def side(self) -> int:
         """Return the side of the images, in pixels."""
         return self.teachers[0].spec.side
+
+    @property
+    def space(self) -> PixelSpace:
+        """Return the space of the images that are optimised: see `RecoverConfig.space`."""
+        if self.config.space == "pixel":
+            return PixelSpace.of((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), self.like)
+        return self.space_of(self.teachers[0])
+
+    def space_of(self, network: FrozenTeacher) -> PixelSpace:
+        """Return the normalised space of a network."""
+        return PixelSpace.of(network.spec.mean, network.spec.std, self.like)
+
+    def input_of(self, network: FrozenTeacher) -> PixelSpace | None:
+        """Return the space that a network's input is brought to; None: that of the images."""
+        spec, first = network.spec, self.teachers[0].spec
+        same = (spec.mean, spec.std) == (first.mean, first.std)
+        return None if same and self.config.space == "teacher" else self.space_of(network)
 
     @property
     def like(self) -> Tensor:

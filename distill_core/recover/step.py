@@ -25,7 +25,7 @@ from distill_core.transforms.views import SamplingGrid, resample
 class Part:
     """One batch of a step: the pixels that are optimised, their goal, and the view."""
 
-    images: Sequence[Tensor]  # leaves that together are the batch, (B, 3, S, S) normalised
+    images: Sequence[Tensor]  # leaves that together are the batch, (B, 3, S, S)
     goal: Goal
     optimizer: torch.optim.Optimizer  # of the leaves
     grid: SamplingGrid  # of the B images, or of all their tiles
@@ -64,9 +64,28 @@ def recover_step(parts: Sequence[Part]) -> Tensor:
 def _losses(goal: Goal, forwards: Sequence[Forward]) -> Tensor:
     """Return (terms + 1,): each term, then their weighted sum; `forwards` by member of the goal."""
     objective = goal.objective.values()
-    losses = [_over_members(goal, [term(forward) for forward in forwards]) for _, term in objective]
-    weighted = [w * x for (w, _), x in zip(objective, losses, strict=True)]
+    values = [[term(forward) for forward in forwards] for _, term in objective]
+    losses = [_over_members(goal, of_term) for of_term in values]
+    weighted = [
+        _weighted(goal, name, loss, of_term)
+        for name, loss, of_term in zip(goal.objective, losses, values, strict=True)
+    ]
     return torch.stack([*losses, torch.stack(weighted).sum()])
+
+
+def _weighted(goal: Goal, term: str, loss: Tensor, values: Sequence[Tensor]) -> Tensor:
+    """Return a term times its weight; where the members' weights differ, each value times its own.
+
+    Args:
+        goal: of the step.
+        term: its name.
+        loss: its value over all members.
+        values: its values by member.
+    """
+    weights = [member.objective[term][0] for member in goal.members]
+    if len(set(weights)) == 1:
+        return weights[0] * loss
+    return _over_members(goal, [w * x for w, x in zip(weights, values, strict=True)])
 
 
 def _over_members(goal: Goal, values: Sequence[Tensor]) -> Tensor:
@@ -81,12 +100,17 @@ def _forward(parts: Sequence[Part], views: Sequence[Tensor], number: int) -> tup
     """Return the input of the terms for each part, under one member of its goal."""
     goals = [part.goal.members[number] for part in parts]
     tiles, student = goals[0].config.tiles ** 2, goals[0].student
-    outputs = _teacher_outputs(parts, goals, views)
     nothing = [None] * len(parts)
-    student_logits = nothing if student is None else _logits_of(student, views)
+    shown = [goal.seen_by_student(view) for goal, view in zip(goals, views, strict=True)]
+    student_logits = nothing if student is None else _logits_of(student, shown)
+    views = [goal.seen(view) for goal, view in zip(goals, views, strict=True)]
+    outputs = _teacher_outputs(parts, goals, views)
     with torch.no_grad():
-        starts = [None if p.start is None else _view(p.start, p) for p in parts]
-        averages = [None if p.smoothed is None else _view(p.smoothed, p) for p in parts]
+        pairs = list(zip(goals, parts, strict=True))
+        starts = [None if p.start is None else goal.seen(_view(p.start, p)) for goal, p in pairs]
+        averages = [
+            None if p.smoothed is None else goal.seen(_view(p.smoothed, p)) for goal, p in pairs
+        ]
         smoothed = _logits_of(goals[0].teacher, averages)
     return tuple(
         Forward(
@@ -124,7 +148,7 @@ def _teacher_outputs(
 
 
 def _view(images: Tensor, part: Part) -> Tensor:
-    """Return the teacher's input: a view of each image, or of each of its tiles."""
+    """Return a view of each image, or of each of its tiles, in the space of the images."""
     return resample(tiles_of(images, part.goal.config.tiles), part.grid)
 
 

@@ -36,6 +36,11 @@ class PixelSpace:
         """Return the upper corner of the valid box, where pixels are 1."""
         return (1 - self.mean) / self.std
 
+    def converted(self, images: Tensor, to: PixelSpace) -> Tensor:
+        """Return images of this space (B, 3, S, S) in another one; differentiable."""
+        shift = (self.mean - to.mean) / to.std
+        return torch.addcmul(shift, images, self.std / to.std)
+
     def normalise(self, pixels: Tensor) -> Tensor:
         """Return uint8 pixels (B, 3, S, S) as normalised floats."""
         return (pixels.to(self.mean) / 255 - self.mean) / self.std

@@ -22,6 +22,7 @@ from distill_core.recover.terms.statistics import (
     class_patch_statistics,
     conv_statistics,
     patch_statistics,
+    relative_bn_statistics,
 )
 
 __all__ = [
@@ -45,6 +46,7 @@ TERMS: Mapping[str, Term] = {
         feature_barycentre,
         cross_entropy,
         bn_statistics,
+        relative_bn_statistics,
         class_bn_statistics,
         conv_statistics,
         class_conv_statistics,
@@ -58,7 +60,7 @@ TERMS: Mapping[str, Term] = {
     )
 }
 NEEDS_SYNC = frozenset({"density"})  # terms that wait for the device in the middle of a step
-NEEDS_BATCH_NORMS = frozenset({"bn_statistics", "class_bn_statistics"})
+NEEDS_BATCH_NORMS = frozenset({"bn_statistics", "relative_bn_statistics", "class_bn_statistics"})
 NEEDS_CHANNELS = frozenset({"conv_statistics", "class_conv_statistics"})
 NEEDS_PATCHES = frozenset({"patch_statistics", "class_patch_statistics"})
 

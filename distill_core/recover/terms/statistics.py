@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 from distill_core.models.moments import MeanVar
@@ -26,6 +27,30 @@ def bn_statistics(forward: Forward) -> Tensor:
     """
     expected = [(s.running_mean, s.running_var) for s in forward.teacher.statistics]
     return _batch_norm_gap(forward, expected)
+
+
+def relative_bn_statistics(forward: Forward) -> Tensor:
+    """Return how far batch statistics are from running ones, relative to them: a mean over layers.
+
+    Per layer ||running_mean - mean||_2 / ||running_std||_2 + ||running_var - var||_2 /
+    ||running_var||_2, each at most a few units whatever the scale and the width of the layer; the
+    factors are those of `bn_statistics`. One weight therefore suits networks whose activations
+    differ by orders of magnitude. Zero for a teacher without batch norm.
+
+    Source: arXiv:2306.13092 (SRe2L), section 3.2, eq. 8. Differs from it: each layer's gaps are
+    divided by the size of its running statistics, and averaged over the layers, not summed.
+    """
+    layers = forward.teacher.statistics
+    if not layers:
+        return forward.teacher.features.sum() * 0.0
+    variances = [layer.running_var for layer in layers]
+    spread = torch.stack([var.sum() for var in variances]).sqrt()
+    means = distances([layer.mean for layer in layers], [layer.running_mean for layer in layers])
+    gaps = distances([layer.var for layer in layers], variances)
+    gaps = means / spread + forward.config.variance_factor * gaps / torch.stack(
+        torch._foreach_norm(variances)
+    )
+    return (gaps.sum() + (forward.config.first_layer_factor - 1) * gaps[0]) / len(layers)
 
 
 def class_bn_statistics(forward: Forward) -> Tensor:

@@ -47,6 +47,7 @@ REACH: Mapping[str, Reach] = {
     "cross_entropy": ALONE,
     "adversarial": Reach("that the teacher gets right", "alone"),
     "bn_statistics": POOLED,
+    "relative_bn_statistics": POOLED,
     "class_bn_statistics": POOLED,
     "conv_statistics": POOLED,
     "class_conv_statistics": POOLED,

@@ -16,7 +16,7 @@ from distill_core.recover.terms import (
     bn_statistics,
     build_objective,
 )
-from distill_core.recover.terms.statistics import class_bn_statistics
+from distill_core.recover.terms.statistics import class_bn_statistics, relative_bn_statistics
 from tests.support.tiny import tiny_recover, tiny_teacher
 
 
@@ -37,6 +37,32 @@ def test_bn_statistics_equals_a_value_computed_by_hand() -> None:
     statistics = (layer([3.0, 4.0], [1.0, 3.0]), layer([0.0, 1.0], [1.0, 1.0]))
     assert bn_statistics(forward_of(statistics, 10.0)).item() == pytest.approx(10 * 7 + 1)
     assert bn_statistics(forward_of(statistics, 1.0)).item() == pytest.approx(7 + 1)
+
+
+def test_relative_bn_statistics_equals_a_value_computed_by_hand() -> None:
+    # Two channels of variance 1: ||std|| = ||var|| = sqrt(2). Gaps as above, over two layers.
+    statistics = (layer([3.0, 4.0], [1.0, 3.0]), layer([0.0, 1.0], [1.0, 1.0]))
+    expected = (10 * 7 + 1) / 2**0.5 / 2
+    assert relative_bn_statistics(forward_of(statistics, 10.0)).item() == pytest.approx(expected)
+    half = forward_of(statistics, 1.0)
+    half = replace(half, config=half.config.model_copy(update={"variance_factor": 0.5}))
+    assert relative_bn_statistics(half).item() == pytest.approx((5 + 1 + 1) / 2**0.5 / 2)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 300.0])
+def test_relative_bn_statistics_do_not_depend_on_the_scale_of_the_activations(scale: float) -> None:
+    output = tiny_teacher()(torch.randn(4, 3, 16, 16), statistics=True)
+    scaled = tuple(
+        LayerStatistics(
+            scale * s.mean, scale**2 * s.var, scale * s.running_mean, scale**2 * s.running_var
+        )
+        for s in output.statistics
+    )
+    plain = relative_bn_statistics(forward_of(output.statistics, 10.0)).item()
+    assert relative_bn_statistics(forward_of(scaled, 10.0)).item() == pytest.approx(plain, rel=1e-4)
+    if scale != 1.0:
+        published = bn_statistics(forward_of(output.statistics, 10.0)).item()
+        assert bn_statistics(forward_of(scaled, 10.0)).item() != pytest.approx(published, rel=0.1)
 
 
 def test_bn_statistics_of_a_real_forward_equals_biased_batch_statistics() -> None:
