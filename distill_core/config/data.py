@@ -27,11 +27,11 @@ LabelSpaceName = Literal[  # keys of label_spaces.facts.SPACES
 class DataConfig(Extended):
     """The labelled image dataset, and the conversion of a real image to a square tensor."""
 
-    ADDED = frozenset({"label_space"})
+    ADDED = frozenset({"label_space", "keep"})
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=100)
-    format: Literal["digits", "imagefolder", "parquet", "patterns"]
-    path: Address | None = None  # folder or URL of both splits; digits and patterns need none
+    format: Literal["digits", "imagefolder", "parquet", "patterns", "classes"]
+    path: Address | None = None  # folder or URL of both splits; digits, patterns, classes: none
     train: Address = "train"  # folder, file or glob below `path`
     test: Address = "test"
     num_classes: Classes  # ids, including those of removed classes; must equal the index's
@@ -43,6 +43,8 @@ class DataConfig(Extended):
     std: Triple  # likewise; mean 0 with std 1 is no normalisation
     max_bad_fraction: Fraction = 0.0  # share of unreadable images that is tolerated
     label_space: LabelSpaceName | None = None  # its classes, compared by name; None: any
+    # Names of the classes that are distilled; none: all. The others keep their ids. classes only
+    keep: tuple[str, ...] = Field(default=(), max_length=100_000)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -57,6 +59,10 @@ class DataConfig(Extended):
                 f"num_classes = {self.num_classes}, but label_space {self.label_space} has "
                 f"{count:,} classes"
             )
+        if self.format == "classes" and self.label_space is None:
+            raise ValueError("format=classes requires label_space, the list of the classes")
+        if self.keep and self.format != "classes":
+            raise ValueError("keep is allowed with format=classes only: remove it")
         if min(self.std) <= 0:
             raise ValueError("std must be positive in every channel")
         return self

@@ -51,7 +51,7 @@ class RunConfig(Frozen):
     @property
     def image_sets(self) -> tuple[Literal["distilled", "random_real"], ...]:
         """Return the image sets that the run makes: its own, and the baseline if it is used."""
-        if "random_real" in self.posttrain.sets:
+        if "random_real" in self.posttrain.sets and self.posttrain.students:
             return ("distilled", "random_real")
         return ("distilled",)
 
@@ -96,6 +96,28 @@ class RunConfig(Frozen):
                     f"{stage}.teachers = {list(chosen.teachers)}: squeeze has teachers 0 "
                     f"to {count - 1} only"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _no_missing_image_is_read(self) -> Self:
+        members = [self.squeeze.member(number) for number in range(1 + len(self.squeeze.pool))]
+        readers = {
+            f"recover.init = {self.recover.init}": self.recover.reads_real_images,
+            "recover.terms": self.recover.needs_class_statistics,
+            "posttrain.students": bool(self.posttrain.students),
+            "rounds": self.rounds is not None,
+            "squeeze.training": any(
+                member.checkpoint is None and member.reuse is None for member in members
+            ),
+        }
+        using = [key for key, reads in readers.items() if reads]
+        if self.data.format == "classes" and using:
+            raise ValueError(
+                f"{using[0]} needs real images, but data.format = classes has none: change it, or "
+                "set data to a dataset with images"
+            )
+        if self.rounds is not None and not self.posttrain.students:
+            raise ValueError("rounds train students as they go: set posttrain.students")
         return self
 
     @model_validator(mode="after")

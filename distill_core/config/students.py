@@ -130,7 +130,7 @@ class RoundsConfig(Frozen):
 class PosttrainConfig(Frozen):
     """Training and evaluation of students."""
 
-    students: tuple[ModelConfig, ...] = Field(min_length=1, max_length=100)
+    students: tuple[ModelConfig, ...] = Field(max_length=100)  # none: no student is trained
     seeds: tuple[Seed, ...] = Field(default=(0,), min_length=1, max_length=1000)
     sets: tuple[SetName, ...] = ("distilled", "random_real", "hard_labels")
     epochs: Count

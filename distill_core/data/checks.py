@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from distill_core.config.data import DataConfig
 from distill_core.data.readers.record import Split
-from distill_core.errors import DataError
+from distill_core.errors import ConfigError, DataError
 from distill_core.label_spaces.compare import check_names
 from distill_core.sharding import ClassEntry
 
@@ -48,6 +48,25 @@ def check_classes(config: DataConfig, names: Sequence[str], classes: Sequence[Cl
             f"{where}: found {len(names)} classes{before}, but data.num_classes is "
             f"{config.num_classes}. Correct the dataset or data.num_classes."
         )
+
+
+def check_kept(config: DataConfig, classes: Sequence[ClassEntry]) -> frozenset[str]:
+    """Return the names of the classes that are distilled: those of `data.keep`, or all.
+
+    Args:
+        config: of the dataset.
+        classes: every class by id.
+
+    Raises:
+        ConfigError: one is not a class of the dataset.
+    """
+    names = frozenset(entry.wnid for entry in classes)
+    if unknown := [name for name in config.keep if name not in names]:
+        raise ConfigError(
+            f"data.keep: {unknown[0]!r} is no class of {config.label_space or config.name}. "
+            "Use the names of its classes, such as WordNet ids."
+        )
+    return frozenset(config.keep) or names
 
 
 def check_split(

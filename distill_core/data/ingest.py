@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from distill_core.config.data import DataConfig
-from distill_core.data.checks import check_classes, check_split, untested_classes
+from distill_core.data.checks import check_classes, check_kept, check_split, untested_classes
 from distill_core.data.decoding.image import decode_image
 from distill_core.data.index import DatasetIndex, build_index, number_classes
 from distill_core.data.index_files import commit_index
@@ -100,6 +101,8 @@ def ingest(
     names = reader.classes()
     classes = number_classes(names, () if previous is None else previous.classes)
     check_classes(config, names, classes)
+    if config.format == "classes":
+        return _without_images(config, store, classes)
     reader.classes("test")  # a missing split ends this before any image is read
     by_name = {entry.wnid: entry for entry in classes}
     present = [by_name[name] for name in names]
@@ -122,6 +125,18 @@ def ingest(
     if text := untested_classes(test, present):
         notice(text)
     index = build_index(config.name, classes, train, test)
+    commit_index(store, index)
+    return index
+
+
+def _without_images(
+    config: DataConfig, store: Store, classes: Sequence[ClassEntry]
+) -> DatasetIndex:
+    """Commit the index of a list of classes; those that are not kept are holes."""
+    kept = check_kept(config, classes)
+    entries = tuple(replace(entry, removed=entry.wnid not in kept) for entry in classes)
+    empty = SCHEMA.empty_table()
+    index = build_index(config.name, entries, empty, empty)
     commit_index(store, index)
     return index
 

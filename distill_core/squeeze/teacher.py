@@ -42,6 +42,7 @@ class SqueezedTeacher:
     files: dict[str, bytes]  # by suffix: safetensors and json
     accuracy: Accuracy  # on the test split, percent
     curve: tuple[Point, ...]
+    judged: bool = True  # False: there were no test images, and `accuracy` is zero
 
     def frozen(self, *, device: str = "cpu", precision: Precision = "float32") -> FrozenTeacher:
         """Return the teacher as the later stages use it.
@@ -192,9 +193,11 @@ def import_teacher(
     if places:
         take_outputs(model, places)
     batches = logits_of(model.to(device), test.pixels, mean=data.mean, std=data.std, device=device)
-    predicted = np.concatenate([logits.argmax(dim=1).cpu().numpy() for _, logits in batches])
-    check_import(predicted, test.labels, config, classes=data.num_classes, where=url)
-    accuracy = evaluate(model.float().to(device), test, run, device=device)
+    answers = [logits.argmax(dim=1).cpu().numpy() for _, logits in batches]
+    if answers:
+        predicted = np.concatenate(answers)
+        check_import(predicted, test.labels, config, classes=data.num_classes, where=url)
+    accuracy = evaluate(model.float().to(device), test, run, device=device) if answers else None
     return _finish(model, accuracy, (), run=run, class_hash=class_hash)
 
 
@@ -217,13 +220,16 @@ def _is_evaluated(epoch: int, epochs: int) -> bool:
 
 def _finish(
     model: nn.Module,
-    accuracy: Accuracy,
+    accuracy: Accuracy | None,
     curve: Sequence[Point],
     *,
     run: RunConfig,
     class_hash: str,
 ) -> SqueezedTeacher:
-    """Describe a teacher that was evaluated as it is stored: in float32, whatever trained it."""
+    """Describe a teacher that was evaluated as it is stored: in float32, whatever trained it.
+
+    Without test images it was not evaluated, and its accuracy is stored as unknown.
+    """
     head = model.get_submodule(head_name(model))
     assert isinstance(head, nn.Linear)
     spec = TeacherSpec(
@@ -234,12 +240,15 @@ def _finish(
         std=run.data.std,
         side=run.data.side,
         features=head.in_features,
-        accuracy=accuracy.top1,
+        accuracy=None if accuracy is None else accuracy.top1,
         origin=_origin(run.squeeze),
         label_space=run.data.label_space,
     )
+    files = teacher_files(model, spec)
+    if accuracy is None:
+        return SqueezedTeacher(files, Accuracy(0.0, 0.0), tuple(curve), judged=False)
     last = [{**point, "top1": accuracy.top1} for point in curve[-1:]]
-    return SqueezedTeacher(teacher_files(model, spec), accuracy, (*curve[:-1], *last))
+    return SqueezedTeacher(files, accuracy, (*curve[:-1], *last))
 
 
 def _origin(config: SqueezeConfig) -> str:

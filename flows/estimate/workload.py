@@ -7,6 +7,7 @@ pass to the pixels, through one teacher. `flows.estimate.cost` turns them into G
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -175,7 +176,12 @@ def _seen_between_rounds(config: RunConfig, between: Sequence[Sequence[ClassShar
 
 
 def _shards(config: RunConfig) -> tuple[ClassShard, ...]:
-    classes = [ClassEntry(number, f"class_{number}") for number in range(config.data.num_classes)]
+    names = [f"class_{number}" for number in range(config.data.num_classes)]
+    if config.data.keep:
+        with suppress(DistillError):  # without the list, every class counts
+            names = list(open_reader(config.data).classes())
+    kept = frozenset(config.data.keep) & frozenset(names) or frozenset(names)
+    classes = [ClassEntry(n, name, removed=name not in kept) for n, name in enumerate(names)]
     return plan_shards(
         classes,
         ipc=config.ipc,

@@ -92,8 +92,12 @@ def _unjudged_teachers(config: RunConfig, index: DatasetIndex) -> list[str]:
     sizes = list(index.class_sizes("test").values())
     if can_be_judged(np.repeat(np.arange(len(sizes)), sizes)):
         return []
+    accepted = (
+        "The imported teacher is accepted; make sure that it knows these classes in this order."
+    )
+    if not sum(sizes):
+        return [f"there are no test images to judge the teacher by. {accepted}"]
     return [
         f"too few test images to judge the teacher: of {sum(sizes):,}, the largest class has "
-        f"{max(sizes):,}, and even a perfect teacher cannot be told from guesses. The imported "
-        "teacher is accepted; make sure that it knows these classes in this order."
+        f"{max(sizes):,}, and even a perfect teacher cannot be told from guesses. {accepted}"
     ]

@@ -155,8 +155,8 @@ class SqueezeWorker:
             )
             facts = {
                 "model": config.squeeze.model.title,
-                "accuracy": teacher.accuracy.top1,
-                "top5": teacher.accuracy.top5,
+                "accuracy": teacher.accuracy.top1 if teacher.judged else None,
+                "top5": teacher.accuracy.top5 if teacher.judged else None,
                 "epochs": len(teacher.curve),
                 "curve": list(teacher.curve),
                 UNSEEN: self._unseen(config),

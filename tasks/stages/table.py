@@ -136,6 +136,7 @@ ROWS = (
         trains=True,
         is_whole=lambda stage: not stage.is_last,
         processes=lambda config: config.posttrain.processes,
+        occurs=lambda config: bool(config.posttrain.students),
     ),
     Stage(
         kind="validate",
@@ -147,6 +148,7 @@ ROWS = (
         worker="tasks.stages.validate:ValidateWorker",
         reports_accuracy=True,
         has_shards=judged_in_blocks,
+        occurs=lambda config: bool(config.posttrain.students),
     ),
 )
 STAGES: Mapping[str, Stage] = {row.kind: row for row in ROWS}

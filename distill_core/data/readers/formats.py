@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from distill_core.config.data import DataConfig
+from distill_core.data.readers.class_list import ClassListReader
 from distill_core.data.readers.digits import DigitsReader
 from distill_core.data.readers.imagefolder import ImageFolderReader
 from distill_core.data.readers.parquet import ParquetReader
@@ -16,6 +17,7 @@ READERS: Mapping[str, Callable[[DataConfig], Reader]] = {
     "imagefolder": ImageFolderReader,
     "parquet": ParquetReader,
     "patterns": PatternsReader,
+    "classes": ClassListReader,
 }
 
 

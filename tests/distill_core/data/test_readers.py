@@ -25,7 +25,7 @@ def everything(config: Any, split: Any = "train") -> list[Record]:
     return records
 
 
-@pytest.mark.parametrize("kind", READERS)
+@pytest.mark.parametrize("kind", sorted(READERS.keys() - {"classes"}))  # without records
 def test_fetch_returns_the_bytes_of_records_in_any_order(kind: str, tmp_path: Path) -> None:
     image_folder(tmp_path)
     for split in ("train", "test"):
