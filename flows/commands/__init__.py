@@ -6,7 +6,7 @@ inspect:     status, plan, show, report
 maintenance: verify, doctor, gc
 trigger:     trigger, serve
 schedule:    schedule add, list, pause, resume, remove
-summary:     the last lines and the JSON of a run
+summary:     the last lines and the JSON of a run; demos: those of demo
 failures:    wrong options and bugs, in one line
 
 Imports inside functions: `distill --help` must answer at once, and a run that is complete must not

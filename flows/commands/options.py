@@ -73,6 +73,13 @@ NewName = Annotated[
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Make the checks, print the shards that would run, exit.")
 ]
+ImageNetDemo = Annotated[
+    bool,
+    typer.Option(
+        "--imagenet",
+        help="Distil ten classes of ImageNet-1K under a real teacher, without a dataset.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 

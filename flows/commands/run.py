@@ -21,6 +21,7 @@ from flows.commands.options import (
     AsJson,
     ConfigOptions,
     DryRun,
+    ImageNetDemo,
     NewName,
     Overrides,
     PlacementOptions,
@@ -129,17 +130,21 @@ def redistill(
     pipeline.require_complete(outcome.run, run_status(outcome.run), execution)
 
 
-def demo(store: StoreUrl = "./out/demo") -> None:
+def demo(store: StoreUrl = "./out/demo", imagenet: ImageNetDemo = False) -> None:
     """Run every stage, with Prefect and Ray, on real images that need no download."""
     from distill_core.config.load import load_run
     from flows import terminal
-    from flows.commands import summary
+    from flows.commands import demos
 
-    config = load_run("digits-demo-16px")
-    terminal.print_lines(*summary.demo_opening(config))
-    placement = PlacementOptions(workers=min(2, os.cpu_count() or 1), device="cpu")
+    config = load_run(demos.IMAGENET if imagenet else demos.DIGITS)
+    terminal.print_lines(*(demos.imagenet_opening if imagenet else demos.opening)(config))
+    # The images of ImageNet are one shard, which has both cores.
+    workers = 1 if imagenet else min(2, os.cpu_count() or 1)
+    placement = PlacementOptions(workers=workers, device="cpu")
     completed = start(config, None, placement.execution(store))
-    terminal.print_lines(*summary.demo_closing(completed))
+    if imagenet:
+        demos.print_recognition(completed)
+    terminal.print_lines(*demos.closing(completed))
 
 
 def start(config: RunConfig, name: str | None, execution: Execution) -> Run:

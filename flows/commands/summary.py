@@ -1,4 +1,4 @@
-"""The first and last lines of run, resume, redistill and demo, and their JSON."""
+"""The last lines of run, resume and redistill, and their JSON."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from dataclasses import asdict
 from signal import Signals
 from typing import TYPE_CHECKING, Any
 
-from distill_core.config.schema import RunConfig
 from flows import terminal
-from flows.estimate import workload
 from flows.reports import diff, report_data, tables, unused
 from flows.status import tables as status_tables
 from flows.status.status import RunStatus, run_status
@@ -42,7 +40,7 @@ def print_outcome(run: Run, status: RunStatus) -> None:
     terminal.print_lines(
         data.note,
         f"expected: {run.config.expected}",
-        f"report: {_place(run, data.report)}",
+        f"report: {place(run, data.report)}",
     )
 
 
@@ -106,43 +104,12 @@ def version_json(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-DEMO_MINUTES = "one to three"  # measured: 74 s on two cores that are limited to AVX2
+def place(run: Run, path: str) -> str:
+    """Return an object's address, relative to the working folder if it lies below that."""
+    return shorter(run.store.uri(path))
 
 
-def demo_opening(config: RunConfig) -> list[str]:
-    """Return the steps of the demo."""
-    plan = workload.plan_run(config)
-    students = ", ".join(student.title for student in config.posttrain.students)
-    return [
-        f"distill demo: {config.data.name}, {config.data.num_classes} classes, on this machine.",
-        "  1 ingest    read, check and index the real images",
-        f"  2 squeeze   train the teacher, {config.squeeze.model.title}",
-        f"  3 recover   optimise {plan.images} images ({config.ipc} per class) in {plan.shards} "
-        f"shards, {config.recover.steps} steps each",
-        f"  4 relabel   store soft labels of {config.relabel.stored_views} views of each image",
-        f"  5 posttrain train {plan.students} students ({students}) and test them on real images",
-        "  6 report    write one HTML file",
-        "Prefect orders the stages and Ray runs the shards. On two cores all of it takes about "
-        f"{DEMO_MINUTES} minutes, the start of Prefect and Ray included.",
-        "You can stop it at any time: run the same command again and it continues.",
-    ]
-
-
-def demo_closing(run: Run) -> list[str]:
-    """Return the path of the store, and a command that opens the report."""
-    place = _place(run, run.path(report_data.REPORT))
-    opener = "open" if sys.platform == "darwin" else "xdg-open"
-    return [
-        f"store:  {_shorter(run.store.url)}",
-        f"look:   {opener} {place}",
-    ]
-
-
-def _place(run: Run, path: str) -> str:
-    return _shorter(run.store.uri(path))
-
-
-def _shorter(url: str) -> str:
+def shorter(url: str) -> str:
     """Return a local path relative to the working folder when that is below it."""
     if "://" in url or not url.startswith(os.getcwd() + os.sep):
         return url

@@ -38,7 +38,7 @@ _RECORDS = (
     rf"failed/{_STAGE}\..+\.json",
     r"drivers/[0-9a-f]{8}\.json",
     r"events/[0-9a-f]{8}-\d{4,}\.jsonl",
-    r"report/index\.html",
+    r"report/(index\.html|images\.png)",
     r"diff\.(?:json|md)",
 )
 _RUN_RECORD = re.compile(rf"{RUNS}/[^/]+/(?:{'|'.join(_RECORDS)})")

@@ -15,7 +15,7 @@ from tests.support.golden_files import preset_file
 from tests.support.published import DATASETS, METHODS, PUBLISHED
 
 OPENING = ("arXiv:", "Command: distill run", "Hardware", "xpected")  # of the comment of each
-DEMOS = {"digits-demo", "digits-demo-16px", "rehearsal-21k", "cda-cifar10-cpu"}
+DEMOS = {"digits-demo", "digits-demo-16px", "rehearsal-21k", "cda-cifar10-cpu", "in1k-lite-cpu"}
 
 
 def written(name: str) -> str:
