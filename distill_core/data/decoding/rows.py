@@ -18,12 +18,12 @@ import pyarrow as pa
 from distill_core.config.data import DataConfig
 from distill_core.data.decoding.image import decode_image
 from distill_core.data.readers.formats import open_reader
-from distill_core.data.readers.record import Reader
+from distill_core.data.readers.record import Address, Reader
 from distill_core.errors import DataError
 from distill_core.lifetime import end_with_parent
 from distill_core.storage.digest import sha256
 
-ADDRESS = ("uri", "offset", "sha256")  # columns of the index that address an image
+ADDRESS = ("uri", "offset", "size", "sha256")  # columns of the index that address an image
 
 
 def read_images(
@@ -41,8 +41,8 @@ def read_images(
     Raises:
         DataError: an image is missing, or is not the one that was ingested.
     """
-    uris, offsets, hashes = (rows[name].to_pylist() for name in ADDRESS)
-    files = reader.fetch(list(zip(uris, offsets, strict=True)))
+    uris, offsets, sizes, hashes = (rows[name].to_pylist() for name in ADDRESS)
+    files = reader.fetch(list(map(Address, uris, offsets, sizes)))
     for n, place in enumerate(places):
         where = f"{config.path or config.format}: {uris[n]} row {offsets[n]}"
         if sha256(files[n]) != hashes[n]:

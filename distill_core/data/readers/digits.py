@@ -57,7 +57,7 @@ class DigitsReader:
 
     def fetch(self, addresses: Sequence[Address]) -> list[bytes]:
         """Return images by split and number."""
-        return [digits_split("train" if s == "train" else "test")[0][n] for s, n in addresses]
+        return [digits_split("train" if s == "train" else "test")[0][n] for s, n, _ in addresses]
 
 
 @lru_cache(maxsize=2)

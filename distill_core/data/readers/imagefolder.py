@@ -92,7 +92,7 @@ class ImageFolderReader:
 
     def fetch(self, addresses: Sequence[Address]) -> list[bytes]:
         """Return whole files."""
-        return self._root.read([uri for uri, _ in addresses])
+        return self._root.read([address.uri for address in addresses])
 
     def _class_folders(self, split: Split) -> list[str]:
         if not self._root.is_folder(self._folder[split]):

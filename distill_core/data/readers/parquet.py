@@ -114,7 +114,7 @@ class ParquetReader:
     def fetch(self, addresses: Sequence[Address]) -> list[bytes]:
         """Return images by file and row."""
         requests: dict[tuple[str, int], list[tuple[int, int]]] = defaultdict(list)
-        for place, (uri, row) in enumerate(addresses):
+        for place, (uri, row, _) in enumerate(addresses):
             starts = self._layout(uri).starts
             group = int(np.searchsorted(starts, row, side="right")) - 1
             requests[uri, group].append((place, row - int(starts[group])))

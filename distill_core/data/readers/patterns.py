@@ -50,7 +50,7 @@ class PatternsReader:
     def fetch(self, addresses: Sequence[Address]) -> list[bytes]:
         """Return images by class and number."""
         files = []
-        for uri, number in addresses:
+        for uri, number, _ in addresses:
             split, _, name = uri.partition("/")
             files.append(pattern("train" if split == "train" else "test", name, number))
         return files

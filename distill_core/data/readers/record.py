@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 Split = Literal["train", "test"]
-Address = tuple[str, int]  # uri and offset, as in the index
+
+
+class Address(NamedTuple):
+    """The place of one image, as in the index."""
+
+    uri: str  # of its file, relative to the dataset's folder
+    offset: int  # first byte in an archive; row in a Parquet file; 0 in other formats
+    size: int  # bytes of the image
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +23,7 @@ class Record:
 
     label: int  # -1 if the file has none
     uri: str  # of its file, relative to the dataset's folder
-    offset: int  # row in a Parquet file; 0 in other formats
+    offset: int  # as in `Address`
     name: str  # within its class; it orders the index and enters fingerprints
     data: bytes
     problem: str = ""  # reason why it cannot be decoded, as a sentence

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from distill_core.data.readers.formats import READERS, open_reader
-from distill_core.data.readers.record import Record
+from distill_core.data.readers.record import Address, Record
 from distill_core.errors import ConfigError, DataError, StorageError
 from tests.support.datasets import data_config, encoded, image_folder, picture, png, write_parquet
 
@@ -32,7 +32,7 @@ def test_fetch_returns_the_bytes_of_records_in_any_order(kind: str, tmp_path: Pa
         write_parquet(tmp_path / f"{split}.parquet", ROWS)
     config = data_config(tmp_path, format=kind)
     records = everything(config)[::-1]
-    found = open_reader(config).fetch([(record.uri, record.offset) for record in records])
+    found = open_reader(config).fetch([Address(r.uri, r.offset, len(r.data)) for r in records])
     assert found == [record.data for record in records]
     assert len({record.data for record in records}) > 1
 
@@ -149,13 +149,13 @@ def test_a_path_with_another_spelling_is_refused_with_the_right_one() -> None:
 def test_a_deleted_image_is_named(tmp_path: Path) -> None:
     reader = open_reader(data_config(image_folder(tmp_path)))
     with pytest.raises(DataError, match=r"train/cat/77\.png: no such file"):
-        reader.fetch([("train/cat/77.png", 0)])
+        reader.fetch([Address("train/cat/77.png", 0, 9)])
 
 
 def test_an_error_of_the_file_system_can_be_retried(tmp_path: Path) -> None:
     (image_folder(tmp_path) / "train" / "cat" / "3.png").mkdir()
     with pytest.raises(StorageError, match=r"train/cat/3\.png: cannot be read"):
-        open_reader(data_config(tmp_path)).fetch([("train/cat/3.png", 0)])
+        open_reader(data_config(tmp_path)).fetch([Address("train/cat/3.png", 0, 9)])
 
 
 # --- Parquet ---
@@ -263,7 +263,7 @@ def test_a_file_truncated_after_indexing_is_named(tmp_path: Path) -> None:
     write_parquet(tmp_path / "train.parquet", ROWS[:3])
     for row in (3, 99):
         with pytest.raises(DataError, match=r"train\.parquet: has fewer rows"):
-            open_reader(config).fetch([("train.parquet", row)])
+            open_reader(config).fetch([Address("train.parquet", row, 9)])
 
 
 # --- digits ---
