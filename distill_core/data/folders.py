@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +18,14 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from distill_core.config.data import DataConfig
-from distill_core.data.local_files import Listing, LocalFiles
+from distill_core.data.local_files import ListedFile, Listing, LocalFiles
 from distill_core.errors import ConfigError, DataError, MissingDataError, StorageError
 from distill_core.naming.addresses import data_address
 from distill_core.storage.backends import foreign_errors
 from distill_core.storage.filesystems import open_filesystem
 
+# Keys of fsspec's listings, the most reliable first; each file system has some of them.
+VERSIONS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "created")
 FOLDER_OBJECT = "_$folder$"  # ends the names of empty objects that Hadoop writes for folders
 
 
@@ -41,7 +43,16 @@ class DatasetFolder(Protocol):
         """Return the sorted names of the folders directly in a folder."""
 
     def files(self, path: str) -> Listing:
-        """Return the paths of all files below a folder."""
+        """Return all files below a folder."""
+
+    def by_folder(self, path: str) -> Iterator[tuple[str, Listing]]:
+        """Yield the name and the files of each folder directly in a folder, then `""` and its own.
+
+        A folder that is a link is listed as if it were one of its parent.
+        """
+
+    def below(self, path: str, name: str) -> Listing:
+        """Return all files below a folder that lies directly in another, as `by_folder` does."""
 
     def read(self, paths: Sequence[str]) -> list[bytes]:
         """Return whole files."""
@@ -66,8 +77,19 @@ class LocalFolder:
         return LocalFiles(self._full(path), reading).folders()
 
     def files(self, path: str) -> Listing:
-        """Return the paths of all files below a folder."""
+        """Return all files below a folder."""
         return LocalFiles(self._full(path), reading).listing(self.url)
+
+    def by_folder(self, path: str) -> Iterator[tuple[str, Listing]]:
+        """Yield the name and the files of each folder directly in a folder, then `""` and its own.
+
+        Links are followed within each of these folders; see `LocalFiles`.
+        """
+        return LocalFiles(self._full(path), reading).by_folder(self.url)
+
+    def below(self, path: str, name: str) -> Listing:
+        """Return all files below a folder that lies directly in another, as `by_folder` does."""
+        return LocalFiles(self._full(path), reading).below(name, self.url)
 
     def read(self, paths: Sequence[str]) -> list[bytes]:
         """Return whole files."""
@@ -114,19 +136,43 @@ class RemoteFolder:
         return sorted(name for name in names if not name.startswith("."))
 
     def files(self, path: str) -> Listing:
-        """Return the paths of all objects below a prefix."""
+        """Return all objects below a prefix."""
         with reading(f"{self.url}/{path}"):
             entries = self.fs.find(self._full(path), detail=True)
+        return self._listing(entries)
+
+    def by_folder(self, path: str) -> Iterator[tuple[str, Listing]]:
+        """Yield the name and the objects of each prefix directly below one, then `""` and its own.
+
+        Only the objects of one prefix are in memory at a time.
+        """
+        for name in self.folders(path):
+            yield name, self.below(path, name)
+        with reading(f"{self.url}/{path}"):
+            entries = self.fs.ls(self._full(path), detail=True)
+        yield "", self._listing({entry["name"]: entry for entry in entries})
+
+    def below(self, path: str, name: str) -> Listing:
+        """Return all objects below a prefix that lies directly below another."""
+        return self.files(f"{path}/{name}".lstrip("/"))
+
+    def _listing(self, entries: Mapping[str, dict[str, Any]]) -> Listing:
         above = f"{self.root.strip('/')}/".lstrip("/")
-        names = [name.strip("/") for name, entry in entries.items() if not _is_marker(name, entry)]
-        if not all(name.startswith(above) for name in names):
+        objects = {
+            name.strip("/"): entry for name, entry in entries.items() if not _is_marker(name, entry)
+        }
+        if stray := [name for name in objects if not name.startswith(above)]:
             raise DataError(
                 f"{self.url}: the file system lists names that are not below the folder, such as "
-                f"{names[0]!r}. Use another spelling of data.path."
+                f"{stray[0]!r}. Use another spelling of data.path."
             )
-        below = (name.removeprefix(above) for name in names)
+        below = ((name.removeprefix(above), entry) for name, entry in objects.items())
         return Listing(
-            sorted(name for name in below if not name.startswith(".") and "/." not in name)
+            sorted(
+                ListedFile(name, int(entry.get("size") or 0), _version(entry))
+                for name, entry in below
+                if not name.startswith(".") and "/." not in name
+            )
         )
 
     def read(self, paths: Sequence[str]) -> list[bytes]:
@@ -188,6 +234,11 @@ def _is_folder(entry: dict[str, Any]) -> bool:
 def _is_marker(name: str, entry: dict[str, Any]) -> bool:
     """Return whether an object stands for a folder: consoles and Hadoop write such."""
     return _is_folder(entry) or name.endswith(("/", FOLDER_OBJECT))
+
+
+def _version(entry: dict[str, Any]) -> str:
+    """Return what a file system lists to tell one content of an object from the next."""
+    return next((str(entry[key]) for key in VERSIONS if entry.get(key)), "")
 
 
 @contextmanager

@@ -107,7 +107,7 @@ def ingest(
     by_name = {entry.wnid: entry for entry in classes}
     present = [by_name[name] for name in names]
     decoded = NOTHING if previous is None else Contents.of(previous)
-    counts = {split: reader.count(split) for split in SPLITS}
+    counts = {split: _count(reader, split) for split in SPLITS}
     total = sum(counts.values())
     for split in SPLITS:
         for text in reader.notices(split):
@@ -161,7 +161,8 @@ def read_split(
         progress: called with (images read, images in total).
     """
     names = [entry.wnid for entry in classes]
-    records, total, done = reader.records(split, names), reader.count(split), 0
+    records = (record for part in reader.parts(split) for record in reader.records(part, names))
+    total, done = _count(reader, split), 0
     parts: list[pa.RecordBatch] = []
     with ThreadPoolExecutor(THREADS) as pool:
         while chunk := list(islice(records, CHUNK)):
@@ -172,6 +173,10 @@ def read_split(
             progress(done, total)
     table = pa.Table.from_batches(parts, schema=SCHEMA)
     return table.sort_by([(name, "ascending") for name in ORDER]).combine_chunks()
+
+
+def _count(reader: Reader, split: Split) -> int:
+    return sum(max(0, part.count) for part in reader.parts(split))
 
 
 def _rows(

@@ -4,20 +4,34 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 FolderId = tuple[int, int]  # device and inode of a folder
 Guard = Callable[[str], AbstractContextManager[None]]  # translates the errors of one address
+
+
+class ListedFile(NamedTuple):
+    """One file of a listing."""
+
+    path: str  # relative to the dataset's folder
+    size: int  # bytes; -1: unknown, as that of a link that leads nowhere
+    version: str  # etag, or times of the last change; another one after every change
 
 
 @dataclass(frozen=True)
 class Listing:
     """The files below a folder."""
 
-    paths: list[str] = field(default_factory=list)  # relative to the dataset's folder, sorted
-    not_followed: list[str] = field(default_factory=list)  # links, likewise
+    files: list[ListedFile] = field(default_factory=list)  # sorted by path
+    not_followed: list[str] = field(default_factory=list)  # links, sorted
+
+    @property
+    def paths(self) -> list[str]:
+        """Return the paths of the files, sorted."""
+        return [file.path for file in self.files]
 
 
 class LocalFiles:
@@ -34,8 +48,6 @@ class LocalFiles:
 
     def __init__(self, top: str, guard: Guard) -> None:
         self._top, self._guard = top, guard
-        self._files: list[str] = []
-        self._not_followed: list[str] = []
 
     def folders(self) -> list[str]:
         """Return the sorted names of the folders directly in it, hidden ones excluded."""
@@ -53,32 +65,48 @@ class LocalFiles:
         Args:
             root: folder that the paths of the result are relative to.
         """
-        above = self._above(self._top)
-        for entry in self._entries(self._top):
-            if self._is_folder(entry):
-                self._walk(entry, above)
-            else:
-                self._files.append(entry.path)
-        return Listing(_relative(self._files, root), _relative(self._not_followed, root))
+        return joined(listing for _, listing in self.by_folder(root))
 
-    def _walk(self, first: os.DirEntry[str], above: set[FolderId]) -> None:
-        """List a folder; real folders come before links, so that paths do not depend on links."""
-        seen = above | self._above(os.path.dirname(os.path.realpath(first.path)))
+    def by_folder(self, root: str) -> Iterator[tuple[str, Listing]]:
+        """Yield the name and the files of each folder directly in it, then ``""`` and its own.
+
+        Args:
+            root: folder that the paths of the result are relative to.
+        """
+        entries = self._entries(self._top)
+        folders = sorted(entry.name for entry in entries if self._is_folder(entry))
+        for name in folders:
+            yield name, self.below(name, root)
+        names = set(folders)
+        yield "", Listing(_relative([e.path for e in entries if e.name not in names], root))
+
+    def below(self, name: str, root: str) -> Listing:
+        """Return the files of a folder directly in it; real folders come before links.
+
+        Args:
+            name: of the folder.
+            root: folder that the paths of the result are relative to.
+        """
+        files: list[str] = []
+        not_followed: list[str] = []
+        first = os.path.join(self._top, name)
+        seen = self._above(self._top) | self._above(os.path.dirname(os.path.realpath(first)))
         folders, links = deque[str](), deque[str]()
-        (links if first.is_symlink() else folders).append(first.path)
+        (links if os.path.islink(first) else folders).append(first)
         while folders or links:
             is_link = not folders
             folder = links.popleft() if is_link else folders.popleft()
             identity = self._identity(folder)
             if identity in seen:
-                self._not_followed.append(folder)
+                not_followed.append(folder)
                 continue
             seen.add(identity)
             for entry in self._entries(folder):
                 if not self._is_folder(entry):
-                    self._files.append(entry.path)
+                    files.append(entry.path)
                 else:
                     (links if entry.is_symlink() else folders).append(entry.path)
+        return Listing(_relative(files, root), [f.path for f in _relative(not_followed, root)])
 
     def _entries(self, folder: str) -> list[os.DirEntry[str]]:
         """Return the folders and files in a folder; not pipes, sockets, or hidden names."""
@@ -120,8 +148,17 @@ def _is_special(path: str) -> bool:
     return os.path.exists(path) and not os.path.isfile(path)
 
 
-def _relative(paths: list[str], root: str) -> list[str]:
-    """Return paths relative to a folder, with slashes, sorted."""
+def joined(listings: Iterable[Listing]) -> Listing:
+    """Return several listings as one."""
+    parts = list(listings)
+    return Listing(
+        sorted(file for part in parts for file in part.files),
+        sorted(path for part in parts for path in part.not_followed),
+    )
+
+
+def _relative(paths: list[str], root: str) -> list[ListedFile]:
+    """Return files by their paths relative to a folder, with slashes, sorted."""
     prefixes: dict[str, str] = {}
     found = []
     for path in paths:
@@ -129,5 +166,15 @@ def _relative(paths: list[str], root: str) -> list[str]:
         if folder not in prefixes:
             below = os.path.relpath(folder, root).replace(os.sep, "/")
             prefixes[folder] = "" if below == "." else f"{below}/"
-        found.append(prefixes[folder] + name)
+        found.append(ListedFile(prefixes[folder] + name, *_facts(path)))
     return sorted(found)
+
+
+def _facts(path: str) -> tuple[int, str]:
+    """Return the size and the version of a file; a link that leads nowhere has neither."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return -1, ""
+    # The time of the last write can be set, by tar or cp, to one that it had with other contents.
+    return status.st_size, f"{status.st_mtime_ns:x}-{status.st_ctime_ns:x}"

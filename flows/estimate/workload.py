@@ -142,9 +142,10 @@ def count_images(config: RunConfig, split: Literal["train", "test"]) -> int | No
     if "://" in (config.data.path or ""):
         return None
     try:
-        return open_reader(config.data).count(split)
+        counts = [part.count for part in open_reader(config.data).parts(split)]
     except DistillError:
         return None
+    return None if -1 in counts else sum(counts)
 
 
 def shards_by_stage(config: RunConfig, *, test_images: int | None = None) -> dict[str, int | None]:

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from distill_core.config.data import DataConfig
-from distill_core.data.readers.record import Address, Record, Split
+from distill_core.data.readers.record import Address, Part, Record, Split
 from distill_core.errors import ConfigError
 
 CLASSES = tuple(f"digit_{number}" for number in range(10))
@@ -41,16 +41,19 @@ class DigitsReader:
             raise NOT_INSTALLED
         return CLASSES
 
-    def count(self, split: Split) -> int:
-        """Return 1,437 or 360."""
-        return len(digits_split(split)[0])
+    def parts(self, split: Split) -> Sequence[Part]:
+        """Return one part, of 1,437 or 360 images."""
+        files = digits_split(split)[0]
+        size = sum(map(len, files))
+        return (Part(split, f"{split}-00000", count=len(files), bytes=size),)
 
     def notices(self, split: Split) -> list[str]:
         """Return nothing: every record counts."""
         return []
 
-    def records(self, split: Split, classes: Sequence[str]) -> Iterator[Record]:
+    def records(self, part: Part, classes: Sequence[str]) -> Iterator[Record]:
         """Yield every image of a split as a PNG file."""
+        split = part.split
         files, labels = digits_split(split)
         for row, (data, label) in enumerate(zip(files, labels, strict=True)):
             yield Record(label, split, row, f"{row:05d}.png", data)

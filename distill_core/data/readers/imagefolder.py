@@ -6,29 +6,47 @@ As in torchvision, a file is an image if its name ends like one; every other fil
 from __future__ import annotations
 
 import posixpath
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cache
 
 from distill_core.config.data import DataConfig
 from distill_core.data.folders import locate
-from distill_core.data.readers.record import Address, Record, Split
+from distill_core.data.local_files import ListedFile, Listing
+from distill_core.data.readers.parts import Piece, assemble, cut
+from distill_core.data.readers.record import Address, Part, Record, Split
 from distill_core.errors import DataError
 
 JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
 EXTENSIONS = (*JPEG, ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+OTHER = "is ignored, because its name is not that of an image"
+OUTSIDE = "is ignored, because it lies in no class folder"
+NOT_FOLLOWED = "is not followed, because its folder is listed elsewhere"
+REASONS = (OTHER, OUTSIDE, NOT_FOLLOWED)
 CHUNK = 256  # files requested together, which matters for remote folders
 
 
-@dataclass(frozen=True)
-class SplitFiles:
-    """The files of a split, by what they are."""
+class PassedOver:
+    """What a listing holds beside the images of the classes, counted, with an example of each."""
 
-    images: list[str]  # by their names
-    others: list[str]  # in class folders, but not images by their names
-    outside: list[str]  # images beside the class folders, of no class
-    not_followed: list[str]  # links to folders
+    def __init__(self) -> None:
+        self._first: dict[str, str] = {}  # by reason
+        self._counts = Counter[str]()
+
+    def add(self, reason: str, paths: Sequence[str]) -> None:
+        """Count some paths that are passed over for a reason."""
+        if paths:
+            self._first.setdefault(reason, paths[0])
+            self._counts[reason] += len(paths)
+
+    def sentences(self) -> list[str]:
+        """Return a sentence for each reason, in the order of `REASONS`."""
+        return [
+            f"{_utf8(self._first[reason])} {reason}{_more(self._counts[reason] - 1)}."
+            for reason in REASONS
+            if reason in self._first
+        ]
 
 
 class ImageFolderReader:
@@ -37,7 +55,7 @@ class ImageFolderReader:
     def __init__(self, config: DataConfig) -> None:
         self._root = locate(config)
         self._folder = {"train": config.train.strip("/"), "test": config.test.strip("/")}
-        self._listed = cache(self._list)
+        self._surveyed = cache(self._survey)
 
     def classes(self, split: Split = "train") -> tuple[str, ...]:
         """Return the names of the folders of a split.
@@ -60,35 +78,29 @@ class ImageFolderReader:
                 )
         return tuple(names)
 
-    def count(self, split: Split) -> int:
-        """Return how many images a split has."""
-        return len(self._listed(split).images)
+    def parts(self, split: Split) -> Sequence[Part]:
+        """Return blocks of classes, and ranges of the files of a class that has very many."""
+        return self._surveyed(split)[0]
 
     def notices(self, split: Split) -> list[str]:
         """Return sentences about files and links of a split that are passed over."""
-        files = self._listed(split)
-        told = (
-            (files.others, "is ignored, because its name is not that of an image"),
-            (files.outside, "is ignored, because it lies in no class folder"),
-            (files.not_followed, "is not followed, because its folder is listed elsewhere"),
-        )
-        return [_notice(paths, text) for paths, text in told if paths]
+        return self._surveyed(split)[1]
 
-    def records(self, split: Split, classes: Sequence[str]) -> Iterator[Record]:
-        """Yield every image of a split.
-
-        Raises:
-            DataError: a class is missing in the training split.
-        """
+    def records(self, part: Part, classes: Sequence[str]) -> Iterator[Record]:
+        """Yield every image of a part, whose folders are listed again."""
         labels = {name: label for label, name in enumerate(classes)}
-        self.classes(split)
-        paths = self._listed(split).images
-        for start in range(0, len(paths), CHUNK):
-            chunk = paths[start : start + CHUNK]
-            for path, (data, problem) in zip(chunk, self._contents(chunk), strict=True):
-                below = path.removeprefix(f"{self._folder[split]}/")
-                wnid, _, name = below.partition("/")
-                yield Record(labels[wnid], _utf8(path), 0, _utf8(name), data, problem)
+        folder = self._folder[part.split]
+        for class_folder in part.files:
+            wnid = class_folder.removeprefix(f"{folder}/")
+            images = _images(self._root.below(folder, wnid))[part.first :]
+            paths = [file.path for file in images]
+            if part.last >= 0:
+                paths = paths[: part.last - part.first]
+            for start in range(0, len(paths), CHUNK):
+                chunk = paths[start : start + CHUNK]
+                for path, (data, problem) in zip(chunk, self._contents(chunk), strict=True):
+                    name = path.removeprefix(f"{class_folder}/")
+                    yield Record(labels[wnid], _utf8(path), 0, _utf8(name), data, problem)
 
     def fetch(self, addresses: Sequence[Address]) -> list[bytes]:
         """Return whole files."""
@@ -102,18 +114,22 @@ class ImageFolderReader:
             )
         return self._root.folders(self._folder[split])
 
-    def _list(self, split: Split) -> SplitFiles:
-        """Return the files of a split; those of class folders are one level down or deeper."""
-        folder = self._folder[split]
-        listing, depth = self._root.files(folder), folder.count("/") + 2
-        inside = [path for path in listing.paths if path.count("/") >= depth]
-        beside = [path for path in listing.paths if path.count("/") < depth]
-        return SplitFiles(
-            images=[path for path in inside if _is_image(path)],
-            others=[path for path in inside if not _is_image(path)],
-            outside=[path for path in beside if _is_image(path)],
-            not_followed=listing.not_followed,
-        )
+    def _survey(self, split: Split) -> tuple[tuple[Part, ...], list[str]]:
+        """List a split class by class; return its parts, and what is passed over."""
+        passed_over, folder = PassedOver(), self._folder[split]
+        self.classes(split)
+
+        def pieces() -> Iterator[Piece]:
+            for name, listing in self._root.by_folder(folder):
+                images = _images(listing)
+                passed_over.add(NOT_FOLLOWED, listing.not_followed)
+                if not name:
+                    passed_over.add(OUTSIDE, [file.path for file in images])
+                    continue
+                passed_over.add(OTHER, [p for p in listing.paths if not _is_image(p)])
+                yield from cut(f"{folder}/{name}", images)
+
+        return assemble(split, pieces()), passed_over.sentences()
 
     def _contents(self, paths: Sequence[str]) -> list[tuple[bytes, str]]:
         """Return files, or why one cannot be used, as a sentence."""
@@ -144,9 +160,12 @@ def _is_image(path: str) -> bool:
     return posixpath.splitext(path)[1].lower() in EXTENSIONS
 
 
-def _notice(paths: Sequence[str], text: str) -> str:
-    more = f", and {len(paths) - 1:,} more like it" if len(paths) > 1 else ""
-    return f"{_utf8(paths[0])} {text}{more}."
+def _images(listing: Listing) -> list[ListedFile]:
+    return [file for file in listing.files if _is_image(file.path)]
+
+
+def _more(count: int) -> str:
+    return f", and {count:,} more like it" if count else ""
 
 
 def _utf8(name: str) -> str:

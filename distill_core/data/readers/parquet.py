@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -19,13 +20,15 @@ import pyarrow.parquet as pq
 
 from distill_core.config.data import DataConfig
 from distill_core.data.folders import locate, reading
+from distill_core.data.local_files import ListedFile
 from distill_core.data.readers.parquet_files import (
     check_schema,
     find_files,
     label_map,
     label_names,
 )
-from distill_core.data.readers.record import Address, Record, Split
+from distill_core.data.readers.parts import Piece, assemble, stamp_of
+from distill_core.data.readers.record import Address, Part, Record, Split
 from distill_core.data.readers.row_groups import HeldGroups, part_rows
 from distill_core.errors import DataError
 from distill_core.storage.row_groups import PARQUET_ERRORS
@@ -40,7 +43,7 @@ class Layout:
     """The metadata of one file."""
 
     starts: np.ndarray  # (row groups + 1,) first row of every row group, and the number of rows
-    largest: int  # bytes of the largest row group in memory
+    sizes: tuple[int, ...]  # bytes of each row group in memory
     names: tuple[str, ...]  # of the labels; empty if the file has none
 
 
@@ -55,7 +58,7 @@ class ParquetReader:
         self._root = locate(config)
         self._pattern = {"train": config.train, "test": config.test}
         self._num_classes = config.num_classes
-        self._files = cache(self._list)
+        self._listed = cache(self._list)
         self._layout = cache(self._read_layout)
         self._groups = HeldGroups(self._read_group)
 
@@ -64,13 +67,13 @@ class ParquetReader:
         names = self._layout(self._files(split)[0]).names
         return names or tuple(f"class_{label:05d}" for label in range(self._num_classes))
 
-    def count(self, split: Split) -> int:
-        """Return how many rows a split has."""
-        return sum(int(self._layout(uri).starts[-1]) for uri in self._files(split))
+    def parts(self, split: Split) -> Sequence[Part]:
+        """Return ranges of row groups; every part lies in one file."""
+        return assemble(split, self._pieces(split))
 
     def notices(self, split: Split) -> list[str]:
         """Return a sentence about the largest row group, if it needs much memory."""
-        sizes = [(self._layout(uri).largest, uri) for uri in self._files(split)]
+        sizes = [(max(self._layout(uri).sizes, default=0), uri) for uri in self._files(split)]
         size, uri = max(sizes)
         if size <= LARGE_GROUP:
             return []
@@ -79,28 +82,28 @@ class ParquetReader:
             "memory as a whole. Smaller row groups, of about 100 MB, need less."
         ]
 
-    def records(self, split: Split, classes: Sequence[str]) -> Iterator[Record]:
-        """Yield every row of a split, named by its `path`; labels are compared by name.
+    def records(self, part: Part, classes: Sequence[str]) -> Iterator[Record]:
+        """Yield every row of a part, named by its `path`; labels are compared by name.
 
         Raises:
             DataError: a file names a class that the training split does not have, or a row has
                 a label of no class.
         """
+        (uri,) = part.files
         is_named = bool(self._layout(self._files("train")[0]).names)
-        for uri in self._files(split):
-            names = self._layout(uri).names if is_named else ()
-            places = label_map(names, classes, self._where(uri))
-            row = 0
-            with self._open(uri) as file:
-                for label, image, name in _rows(file):
-                    if label is not None and not 0 <= label < len(places):
-                        raise _stray(f"{self._where(uri)} row {row}", label, len(classes))
-                    place = -1 if label is None else places[label]
-                    problem = "the row has no label." if label is None else ""
-                    if not image and not problem:
-                        problem = "the row holds no image."
-                    yield Record(place, uri, row, name or "", image or b"", problem)
-                    row += 1
+        names = self._layout(uri).names if is_named else ()
+        places = label_map(names, classes, self._where(uri))
+        groups, row = self._groups_of(part), part.first
+        with self._open(uri) as file:
+            for label, image, name in _rows(file, groups):
+                if label is not None and not 0 <= label < len(places):
+                    raise _stray(f"{self._where(uri)} row {row}", label, len(classes))
+                place = -1 if label is None else places[label]
+                problem = "the row has no label." if label is None else ""
+                if not image and not problem:
+                    problem = "the row holds no image."
+                yield Record(place, uri, row, name or "", image or b"", problem)
+                row += 1
 
     def sample_labels(self, split: Split) -> list[int | None]:
         """Return the labels of the first row group of some files, evenly spaced."""
@@ -129,7 +132,23 @@ class ParquetReader:
                 images[place] = held[row].as_py() or b""
         return images
 
-    def _list(self, split: Split) -> list[str]:
+    def _pieces(self, split: Split) -> Iterator[Piece]:
+        """Yield every row group of a split, and a file without rows as a piece of its own."""
+        for file in self._listed(split):
+            layout, stamp = self._layout(file.path), stamp_of([file])
+            rows = list(pairwise(layout.starts.tolist())) or [(0, 0)]
+            for (first, last), size in zip(rows, layout.sizes or (0,), strict=True):
+                yield Piece(file.path, last - first, size, stamp, first, last)
+
+    def _groups_of(self, part: Part) -> list[int]:
+        """Return the row groups of a part."""
+        starts = self._layout(part.files[0]).starts
+        return [n for n, first in enumerate(starts[:-1]) if part.first <= first < part.last]
+
+    def _files(self, split: Split) -> list[str]:
+        return [file.path for file in self._listed(split)]
+
+    def _list(self, split: Split) -> list[ListedFile]:
         return find_files(self._root, self._pattern[split], split)
 
     def _read_layout(self, uri: str) -> Layout:
@@ -137,7 +156,7 @@ class ParquetReader:
             groups = [file.metadata.row_group(n) for n in range(file.num_row_groups)]
             return Layout(
                 starts=np.cumsum([0, *(group.num_rows for group in groups)]),
-                largest=max((int(group.total_byte_size) for group in groups), default=0),
+                sizes=tuple(int(group.total_byte_size) for group in groups),
                 names=label_names(file.schema_arrow.metadata),
             )
 
@@ -177,9 +196,11 @@ class ParquetReader:
         return f"{self._root.url}/{uri}"
 
 
-def _rows(file: pq.ParquetFile) -> Iterator[tuple[int | None, bytes | None, str | None]]:
-    """Yield label, image file and name of every row of a file."""
-    for group in range(file.num_row_groups):
+def _rows(
+    file: pq.ParquetFile, groups: Sequence[int]
+) -> Iterator[tuple[int | None, bytes | None, str | None]]:
+    """Yield label, image file and name of every row of some row groups."""
+    for group in groups:
         for batch in _group_batches(file, group, COLUMNS):
             image = batch.column("image")
             images = pc.struct_field(image, "bytes").to_pylist()

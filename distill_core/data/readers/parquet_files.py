@@ -12,6 +12,7 @@ from itertools import count
 import pyarrow as pa
 
 from distill_core.data.folders import DatasetFolder
+from distill_core.data.local_files import ListedFile
 from distill_core.data.readers.record import Split
 from distill_core.errors import DataError, one_line
 
@@ -20,7 +21,7 @@ PART = re.compile(r"(?P<stem>.*)-(?P<number>\d+)-of-(?P<total>\d+)\.parquet")
 BY_NUMBER = re.compile(r"[\d\]]-of-\d")  # in data.train: some parts of a set, on purpose
 
 
-def find_files(root: DatasetFolder, name: str, split: Split) -> list[str]:
+def find_files(root: DatasetFolder, name: str, split: Split) -> list[ListedFile]:
     """Return the files of a split: one named with or without its ending, a glob, or a folder.
 
     Args:
@@ -33,11 +34,11 @@ def find_files(root: DatasetFolder, name: str, split: Split) -> list[str]:
     """
     name = name.strip("/")
     fixed = name.split("*")[0].split("?")[0].split("[")[0].rpartition("/")[0]
-    candidates = [p for p in root.files(fixed).paths if p.endswith(".parquet")]
+    candidates = [f for f in root.files(fixed).files if f.path.endswith(".parquet")]
     for pattern in (name, f"{name}.parquet", f"{name}-*.parquet", f"{name}/*.parquet"):
-        if files := [path for path in candidates if _matches(path, pattern)]:
+        if files := [file for file in candidates if _matches(file.path, pattern)]:
             if not BY_NUMBER.search(name):
-                _check_parts(files, root.url)
+                _check_parts((file.path for file in files), root.url)
             return files
     raise DataError(
         f"{root.url}: no Parquet file for the split {name!r}; expected {name}.parquet, "

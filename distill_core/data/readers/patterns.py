@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from distill_core.config.data import DataConfig
-from distill_core.data.readers.record import Address, Record, Split
+from distill_core.data.readers.parts import PART_RECORDS, ranges
+from distill_core.data.readers.record import Address, Part, Record, Split
 from distill_core.seeds import derive_seed
 
 SIDE = 8
@@ -20,6 +21,7 @@ COUNTS = {"train": 3, "test": 1}  # images per class
 BRIGHTNESS = 10.0  # standard deviation, of pixels in 0..255
 NOISE = 16.0  # likewise
 HEADER = f"P6 {SIDE} {SIDE} 255\n".encode()  # binary PPM: nothing to compress
+SIZE = len(HEADER) + 3 * SIDE * SIDE  # of a file, in bytes
 
 
 class PatternsReader:
@@ -32,20 +34,33 @@ class PatternsReader:
         """Return pattern_00000 and so on."""
         return tuple(f"pattern_{number:05d}" for number in range(self._count))
 
-    def count(self, split: Split) -> int:
-        """Return how many images a split has."""
-        return self._count * COUNTS[split]
+    def parts(self, split: Split) -> Sequence[Part]:
+        """Return blocks of classes."""
+        return [
+            Part(
+                split,
+                f"{split}-{number:05d}",
+                first=first,
+                last=last,
+                count=last - first,
+                bytes=(last - first) * SIZE,
+            )
+            for number, (first, last) in enumerate(
+                ranges(self._count * COUNTS[split], PART_RECORDS // COUNTS[split] * COUNTS[split])
+            )
+        ]
 
     def notices(self, split: Split) -> list[str]:
         """Return nothing: every record counts."""
         return []
 
-    def records(self, split: Split, classes: Sequence[str]) -> Iterator[Record]:
-        """Yield every image of a split as a PPM file."""
-        for label, name in enumerate(classes):
-            for number in range(COUNTS[split]):
-                data = pattern(split, name, number)
-                yield Record(label, f"{split}/{name}", number, f"{number}.ppm", data)
+    def records(self, part: Part, classes: Sequence[str]) -> Iterator[Record]:
+        """Yield every image of a block of classes as a PPM file."""
+        for record in range(part.first, part.last):
+            label, number = divmod(record, COUNTS[part.split])
+            data = pattern(part.split, classes[label], number)
+            uri = f"{part.split}/{classes[label]}"
+            yield Record(label, uri, number, f"{number}.ppm", data)
 
     def fetch(self, addresses: Sequence[Address]) -> list[bytes]:
         """Return images by class and number."""

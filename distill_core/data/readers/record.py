@@ -29,6 +29,20 @@ class Record:
     problem: str = ""  # reason why it cannot be decoded, as a sentence
 
 
+@dataclass(frozen=True)
+class Part:
+    """Some records of a split that are read together: the unit that ingestion plans and repeats."""
+
+    split: Split
+    name: str  # unique in the split; orders the parts
+    files: tuple[str, ...] = ()  # uris of files, or of folders of one class; none: generated
+    first: int = 0  # record of `files` in their order
+    last: int = -1  # record after the last one; -1: to the end
+    count: int = -1  # records; -1: unknown before they are read
+    bytes: int = -1  # of the records or, in a container, of its share of the files; -1: unknown
+    stamp: str = ""  # hash over uri, size and version of everything that it reads
+
+
 class Reader(Protocol):
     """Reader of one format, made from a `DataConfig`; it does not decode images."""
 
@@ -41,14 +55,22 @@ class Reader(Protocol):
             DataError: there is no such split, or it cannot belong to the other one.
         """
 
-    def count(self, split: Split) -> int:
-        """Return the number of records in a split."""
+    def parts(self, split: Split) -> Sequence[Part]:
+        """Return the parts of a split, bounded in records and bytes; together all its records.
+
+        It lists names and reads descriptions, never an image.
+        """
 
     def notices(self, split: Split) -> list[str]:
         """Return sentences about files of a split that are passed over; mostly none."""
 
-    def records(self, split: Split, classes: Sequence[str]) -> Iterator[Record]:
-        """Yield every image of a split, in any order."""
+    def records(self, part: Part, classes: Sequence[str]) -> Iterator[Record]:
+        """Yield every image of a part, in the same order each time.
+
+        Args:
+            part: one of `parts`.
+            classes: of the training split; a label is a position in it.
+        """
 
     def fetch(self, addresses: Sequence[Address]) -> list[bytes]:
         """Return images by address; fastest if neighbours are requested together."""

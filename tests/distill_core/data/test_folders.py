@@ -21,8 +21,9 @@ TRAIN = [*(f"train/cat/{n}.png" for n in range(3)), *(f"train/dog/{n}.png" for n
 def listed(folder: Path, split: Any = "train") -> list[str]:
     """Return the addresses of the records of a split."""
     reader = open_reader(data_config(folder))
-    records = list(reader.records(split, reader.classes()))
-    assert reader.count(split) == len(records)
+    parts, classes = reader.parts(split), reader.classes()
+    records = [record for part in parts for record in reader.records(part, classes)]
+    assert sum(part.count for part in parts) == len(records)
     return [record.uri for record in records]
 
 
