@@ -30,7 +30,7 @@ class DataConfig(Extended):
     ADDED = frozenset({"label_space", "keep"})
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=100)
-    format: Literal["digits", "imagefolder", "parquet", "patterns", "classes"]
+    format: Literal["digits", "imagefolder", "parquet", "patterns", "classes", "tars"]
     path: Address | None = None  # folder or URL of both splits; digits, patterns, classes: none
     train: Address = "train"  # folder, file or glob below `path`
     test: Address = "test"

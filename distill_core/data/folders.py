@@ -12,6 +12,8 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -45,6 +47,9 @@ class DatasetFolder(Protocol):
     def files(self, path: str) -> Listing:
         """Return all files below a folder."""
 
+    def files_in(self, path: str) -> Listing:
+        """Return the files directly in a folder."""
+
     def by_folder(self, path: str) -> Iterator[tuple[str, Listing]]:
         """Yield the name and the files of each folder directly in a folder, then `""` and its own.
 
@@ -56,6 +61,13 @@ class DatasetFolder(Protocol):
 
     def read(self, paths: Sequence[str]) -> list[bytes]:
         """Return whole files."""
+
+    def read_ranges(self, ranges: Sequence[tuple[str, int, int]]) -> list[bytes]:
+        """Return parts of files, each given as path, first byte and number of bytes.
+
+        Raises:
+            DataError: a file is missing or shorter.
+        """
 
     def open(self, path: str) -> AbstractContextManager[Any]:
         """Open a file for random access."""
@@ -80,6 +92,10 @@ class LocalFolder:
         """Return all files below a folder."""
         return LocalFiles(self._full(path), reading).listing(self.url)
 
+    def files_in(self, path: str) -> Listing:
+        """Return the files directly in a folder."""
+        return LocalFiles(self._full(path), reading).own(self.url)
+
     def by_folder(self, path: str) -> Iterator[tuple[str, Listing]]:
         """Yield the name and the files of each folder directly in a folder, then `""` and its own.
 
@@ -97,6 +113,16 @@ class LocalFolder:
         for path in paths:
             with reading(f"{self.url}/{path}"):
                 contents.append(Path(self.url, path).read_bytes())
+        return contents
+
+    def read_ranges(self, ranges: Sequence[tuple[str, int, int]]) -> list[bytes]:
+        """Return parts of files; those of one file that follow each other open it once."""
+        contents: list[bytes] = []
+        for path, group in groupby(ranges, key=itemgetter(0)):
+            with reading(f"{self.url}/{path}"), Path(self.url, path).open("rb") as file:
+                for _, first, size in group:
+                    file.seek(first)
+                    contents.append(_complete(file.read(size), size, f"{self.url}/{path}"))
         return contents
 
     def open(self, path: str) -> AbstractContextManager[Any]:
@@ -148,9 +174,13 @@ class RemoteFolder:
         """
         for name in self.folders(path):
             yield name, self.below(path, name)
+        yield "", self.files_in(path)
+
+    def files_in(self, path: str) -> Listing:
+        """Return the objects directly below a prefix."""
         with reading(f"{self.url}/{path}"):
             entries = self.fs.ls(self._full(path), detail=True)
-        yield "", self._listing({entry["name"]: entry for entry in entries})
+        return self._listing({entry["name"]: entry for entry in entries})
 
     def below(self, path: str, name: str) -> Listing:
         """Return all objects below a prefix that lies directly below another."""
@@ -186,6 +216,20 @@ class RemoteFolder:
                     raise data
         return [bytes(data) for data in contents]
 
+    def read_ranges(self, ranges: Sequence[tuple[str, int, int]]) -> list[bytes]:
+        """Return parts of objects, many at a time where the file system can."""
+        paths = [self._full(path) for path, _, _ in ranges]
+        starts = [first for _, first, _ in ranges]
+        ends = [first + size for _, first, size in ranges]
+        contents = self.fs.cat_ranges(paths, starts, ends) if paths else []
+        whole = []
+        for (path, _, size), data in zip(ranges, contents, strict=True):
+            with reading(f"{self.url}/{path}"):
+                if isinstance(data, Exception):
+                    raise data
+            whole.append(_complete(bytes(data), size, f"{self.url}/{path}"))
+        return whole
+
     def open(self, path: str) -> AbstractContextManager[Any]:
         """Open an object for range requests."""
         with reading(f"{self.url}/{path}"):
@@ -207,24 +251,44 @@ def locate(config: DataConfig) -> DatasetFolder:
         raise ConfigError(
             f"data.path: missing, but format {config.format} needs it. Set data.path=DIR."
         )
-    place = _open(config.path)
+    place = open_place(config.path, "data.path")
     if not place.is_folder(""):
         raise MissingDataError(f"data.path: {config.path}: no such folder. Check the path.")
     return place
 
 
-def _open(url: str) -> DatasetFolder:
-    url = data_address(url, key="data.path")
+def open_place(url: str, key: str) -> DatasetFolder:
+    """Return a folder that may not exist.
+
+    Args:
+        url: path or URL.
+        key: of the config, for errors.
+
+    Raises:
+        ConfigError: no installed file system can open it.
+    """
+    url = data_address(url, key=key)
     if "://" not in url:
         return LocalFolder(url)
     try:
         fs, root = open_filesystem(url)
     except (ImportError, ValueError) as error:
         raise ConfigError(
-            f"data.path: {url}: cannot be opened ({error}). Use a folder or s3://bucket/prefix; "
+            f"{key}: {url}: cannot be opened ({error}). Use a folder or s3://bucket/prefix; "
             "s3 needs `pip install 'distill[s3]'`."
         ) from error
     return RemoteFolder(url, fs, root.rstrip("/"))
+
+
+def _complete(data: bytes, size: int, where: str) -> bytes:
+    """Return a part of a file.
+
+    Raises:
+        DataError: the file ends before it.
+    """
+    if len(data) < size:
+        raise DataError(f"{where}: is shorter than when it was ingested. Restore the file.")
+    return data
 
 
 def _is_folder(entry: dict[str, Any]) -> bool:

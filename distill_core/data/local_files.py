@@ -77,8 +77,16 @@ class LocalFiles:
         folders = sorted(entry.name for entry in entries if self._is_folder(entry))
         for name in folders:
             yield name, self.below(name, root)
-        names = set(folders)
-        yield "", Listing(_relative([e.path for e in entries if e.name not in names], root))
+        yield "", self.own(root)
+
+    def own(self, root: str) -> Listing:
+        """Return the files directly in it.
+
+        Args:
+            root: folder that the paths of the result are relative to.
+        """
+        entries = self._entries(self._top)
+        return Listing(_relative([e.path for e in entries if not self._is_folder(e)], root))
 
     def below(self, name: str, root: str) -> Listing:
         """Return the files of a folder directly in it; real folders come before links.

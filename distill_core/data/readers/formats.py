@@ -11,6 +11,7 @@ from distill_core.data.readers.imagefolder import ImageFolderReader
 from distill_core.data.readers.parquet import ParquetReader
 from distill_core.data.readers.patterns import PatternsReader
 from distill_core.data.readers.record import Reader
+from distill_core.data.readers.tars import TarsReader
 
 READERS: Mapping[str, Callable[[DataConfig], Reader]] = {
     "digits": DigitsReader,
@@ -18,6 +19,7 @@ READERS: Mapping[str, Callable[[DataConfig], Reader]] = {
     "parquet": ParquetReader,
     "patterns": PatternsReader,
     "classes": ClassListReader,
+    "tars": TarsReader,
 }
 
 

@@ -1,0 +1,168 @@
+"""Reader of synset archives, whose images are read where they lie, by their bytes in a file.
+
+A split is a folder of tar files, one per class and named after it (``n01440764.tar``); one tar
+file of such tar files; or one tar file of class folders. An image is addressed by the outermost
+file, its first byte in it and its size, so that random access opens no archive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from distill_core.config.data import DataConfig
+from distill_core.data.folders import locate
+from distill_core.data.local_files import ListedFile
+from distill_core.data.readers.archive_images import content, members_of, opened
+from distill_core.data.readers.names import is_image, stem
+from distill_core.data.readers.parts import stamp_of
+from distill_core.data.readers.passed_over import OTHER, OUTSIDE, PassedOver
+from distill_core.data.readers.record import Address, Part, Record, Split
+from distill_core.data.readers.split_classes import check_names
+from distill_core.data.readers.split_files import find_archives
+from distill_core.data.readers.tar_members import members
+from distill_core.errors import DataError
+
+
+@dataclass(frozen=True)
+class Block:
+    """The archive of a class, or one of class folders: a range of bytes of a file."""
+
+    file: ListedFile
+    wnid: str  # empty: its members lie in class folders
+    first: int  # byte in the file
+    last: int  # byte after the last one
+
+
+class TarsReader:
+    """Reads synset archives; classes are numbered in alphabetical order.
+
+    The files of a part are the archive and the class that it holds, if it holds only one; `first`
+    and `last` are bytes in the archive.
+    """
+
+    def __init__(self, config: DataConfig) -> None:
+        self._root = locate(config)
+        self._name = {"train": config.train, "test": config.test}
+        self._blocks = cache(self._survey)
+        self._names = cache(self._class_names)
+        self._passed_over = {"train": PassedOver(), "test": PassedOver()}
+
+    def classes(self, split: Split = "train") -> tuple[str, ...]:
+        """Return the names of the archives or of the folders in one, in alphabetical order.
+
+        Raises:
+            DataError: a name is not UTF-8, or the training split lacks a class of the other one.
+        """
+        check_names(self._names(split), self._names("train"), self._where(split))
+        return self._names(split)
+
+    def parts(self, split: Split) -> Sequence[Part]:
+        """Return one part for each archive; their records are not counted before they are read."""
+        return [
+            Part(
+                split,
+                f"{split}-{number:05d}",
+                files=(block.file.path, block.wnid) if block.wnid else (block.file.path,),
+                first=block.first,
+                last=block.last,
+                bytes=block.last - block.first,
+                stamp=stamp_of([block.file]),
+            )
+            for number, block in enumerate(self._blocks(split))
+        ]
+
+    def notices(self, split: Split) -> list[str]:
+        """Return sentences about members that are passed over, as far as they were read."""
+        return self._passed_over[split].sentences()
+
+    def records(self, part: Part, classes: Sequence[str]) -> Iterator[Record]:
+        """Yield every image of an archive, in its order.
+
+        Raises:
+            DataError: the archive is truncated or damaged.
+        """
+        labels = {name: label for label, name in enumerate(classes)}
+        uri, *wnids = part.files
+        where = f"{self._root.url}/{uri}" + (f" (class {wnids[0]})" if part.first else "")
+        with opened(self._root, uri) as stream:
+            for member in members(stream, where, start=part.first, end=part.last):
+                wnid, name = _place(member.name, wnids[0] if wnids else "", uri)
+                if not is_image(name):
+                    self._passed_over[part.split].add(OTHER, [f"{uri}/{member.name}"])
+                elif not wnid:
+                    self._passed_over[part.split].add(OUTSIDE, [f"{uri}/{member.name}"])
+                else:
+                    data, problem = content(stream, member, where)
+                    yield Record(labels[wnid], uri, member.offset, name, data, problem)
+
+    def fetch(self, addresses: Sequence[Address]) -> list[bytes]:
+        """Return ranges of bytes of the files."""
+        return self._root.read_ranges(addresses)
+
+    def _survey(self, split: Split) -> tuple[Block, ...]:
+        """Return the archives of a split, from the headers of a single file at most."""
+        files = find_archives(self._root, self._name[split], split)
+        first = self._first_member(files[0].path)
+        if first.endswith(".tar"):
+            return tuple(block for file in files for block in self._inner(file, split))
+        if len(files) == 1 and _has_class_folders(first, files[0].path):
+            return (Block(files[0], "", 0, files[0].size),)
+        return tuple(Block(file, stem(file.path), 0, file.size) for file in files)
+
+    def _first_member(self, uri: str) -> str:
+        """Return the name of the first member of an archive; empty if it has none."""
+        with opened(self._root, uri) as stream:
+            first = next(members(stream, f"{self._root.url}/{uri}"), None)
+        return "" if first is None else first.name
+
+    def _inner(self, file: ListedFile, split: Split) -> Iterator[Block]:
+        """Yield the archives in an archive."""
+        for member in members_of(self._root, file.path):
+            if not member.name.endswith(".tar"):
+                self._passed_over[split].add(OTHER, [f"{file.path}/{member.name}"])
+                continue
+            if member.problem:
+                raise DataError(
+                    f"{self._root.url}/{file.path}: member {member.name} cannot be used: "
+                    f"{member.problem} Make the archive again without it."
+                )
+            yield Block(file, stem(member.name), member.offset, member.offset + member.size)
+
+    def _class_names(self, split: Split) -> tuple[str, ...]:
+        names = set[str]()
+        for block in self._blocks(split):
+            names |= {block.wnid} if block.wnid else set(self._folders(block.file.path))
+        return tuple(sorted(names))
+
+    def _folders(self, uri: str) -> Iterator[str]:
+        """Yield the class of every image in an archive of class folders."""
+        for member in members_of(self._root, uri):
+            wnid, name = _place(member.name, "", uri)
+            if wnid and is_image(name):
+                yield wnid
+
+    def _where(self, split: Split) -> str:
+        return f"{self._root.url}/{self._name[split].strip('/')}"
+
+
+def _has_class_folders(first: str, uri: str) -> bool:
+    """Return whether an archive is one of class folders, by the name of its first member."""
+    folders = first.split("/")[:-1]
+    return len(folders) > 1 or (len(folders) == 1 and folders[0] != stem(uri))
+
+
+def _place(name: str, wnid: str, uri: str) -> tuple[str, str]:
+    """Return the class of a member, which may be empty, and its name within the class.
+
+    Args:
+        name: of the member.
+        wnid: the only class of the archive; empty: it has class folders.
+        uri: of the archive, after which a folder around all of them may be named.
+    """
+    if wnid:
+        return wnid, name.removeprefix(f"{wnid}/")
+    below = name.removeprefix(f"{stem(uri)}/")
+    folder, slash, rest = below.partition("/")
+    return (folder, rest) if slash else ("", below)
