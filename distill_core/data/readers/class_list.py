@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from distill_core.config.data import DataConfig
-from distill_core.data.readers.record import Address, Record, Split
+from distill_core.data.readers.record import Address, Part, Record, Split
 from distill_core.errors import DataError
 from distill_core.label_spaces.lists import class_ids
 
@@ -29,15 +29,15 @@ class ClassListReader:
         """
         return class_ids(self._space)
 
-    def count(self, split: Split) -> int:
-        """Return 0."""
-        return 0
+    def parts(self, split: Split) -> tuple[Part, ...]:
+        """Return nothing."""
+        return ()
 
     def notices(self, split: Split) -> list[str]:
         """Return that there are no images."""
         return ["the dataset is a list of classes and has no images"]
 
-    def records(self, split: Split, classes: Sequence[str]) -> Iterator[Record]:
+    def records(self, part: Part, classes: Sequence[str]) -> Iterator[Record]:
         """Yield nothing."""
         return iter(())
 
