@@ -3,6 +3,7 @@
 ingest:      read, hash and decode every image of a dataset once; returns its index.
 checks:      the classes and rows that ingestion accepts; label_checks: a sample of labels.
 index:       the index of a dataset, stored and loaded.
+class_words: readable names of the classes.
 real_images: decoded pixels of one split.
 folders:     the folder of a dataset, local or remote; local_files: what lies below a local one.
 readers:     one module per format; decoding: bytes to pixels.

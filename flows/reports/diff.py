@@ -7,13 +7,14 @@ They are read from manifests, markers and indexes alone, and written beside the 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import takewhile
 from typing import Any
 
 from distill_core.config.schema import RunConfig
 from distill_core.data.index import DatasetIndex
 from distill_core.data.index_files import load_index
+from distill_core.label_spaces.words import ClassWords
 from distill_core.storage.manifest import Manifest
 from distill_core.storage.records import seal_json, seal_page
 from flows import units
@@ -23,6 +24,7 @@ from flows.status.status import run_status
 from tasks.run import Run, open_run
 from tasks.runs.stage_status import manifests
 from tasks.series import Version, version_of, versions_of
+from tasks.stages.class_names import read_class_names
 from tasks.stages.inputs import dataset_of
 from tasks.stages.names import StageId
 from tasks.stages.table import row_of, stages_of
@@ -75,10 +77,15 @@ class Diff:
     shards: tuple[ShardDiff, ...]
     missing: tuple[str, ...]  # failed shards that the run went on without
     accuracy: tuple[AccuracyDiff, ...]
+    names: ClassWords = ClassWords({})  # of the classes
 
     def to_json(self) -> dict[str, Any]:
-        """Return a JSON-able tree."""
-        return {"version": VERSION, **asdict(self)}
+        """Return a JSON-able tree, with the readable names of the classes that differ."""
+        tree = asdict(replace(self, names=ClassWords({})))
+        del tree["names"]
+        differ = (*self.classes.added, *self.classes.removed, *self.classes.changed)
+        words = {wnid: self.names.words[wnid] for wnid in differ if wnid in self.names.words}
+        return {"version": VERSION, **tree, **({"class_names": words} if words else {})}
 
 
 def compare(run: Run, version: Version) -> Diff:
@@ -96,7 +103,13 @@ def compare(run: Run, version: Version) -> Diff:
         shards=_shards(before, run),
         missing=run_status(run).missing,
         accuracy=_accuracy(before, run),
+        names=both_names(before, run),
     )
+
+
+def both_names(before: Run, run: Run) -> ClassWords:
+    """Return the readable names of the classes of two versions."""
+    return ClassWords({**read_class_names(before).words, **read_class_names(run).words})
 
 
 def compare_classes(before: DatasetIndex, after: DatasetIndex) -> ClassDiff:
@@ -222,14 +235,14 @@ def markdown(diff: Diff) -> str:
 
 def lines(diff: Diff) -> list[str]:
     """Return the differences in lines, without the tables."""
-    classes = diff.classes
+    classes, names = diff.classes, diff.names.titles
     return [
         f"policy: {diff.policy}",
         f"dataset: {diff.dataset[0]}, now {diff.dataset[1]}",
         f"settings that differ: {', '.join(diff.config) or 'none'}",
-        f"classes added: {named(classes.added)}",
-        f"classes removed: {named(classes.removed)}",
-        f"classes changed: {named(classes.changed)}",
+        f"classes added: {named(names(classes.added))}",
+        f"classes removed: {named(names(classes.removed))}",
+        f"classes changed: {named(names(classes.changed))}",
         f"classes unchanged: {classes.unchanged:,}",
         f"test split: {'changed' if classes.test_changed else 'unchanged'}",
         f"shards missing: {named(diff.missing)}",

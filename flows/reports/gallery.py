@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image as Picture
 
+from distill_core.label_spaces.words import ClassWords
 from distill_core.storage.image_shards import ImageRows, decode_images
 from distill_core.storage.markers import Marker
 from distill_core.storage.shard_store import ShardStore
@@ -31,7 +32,7 @@ SHOWN_SIDE = 112  # and scaled down to this
 class GridRow:
     """The images of one class, side by side in one picture."""
 
-    wnid: str
+    title: str  # of the class
     count: int
     strip: Image
 
@@ -49,7 +50,7 @@ class Snapshot:
 class Evolution:
     """The snapshots of one image."""
 
-    wnid: str
+    title: str  # of its class
     ipc_index: int
     snapshots: tuple[Snapshot, ...]
 
@@ -66,11 +67,13 @@ def grid(data: ReportData) -> list[GridRow]:
     rows: list[GridRow] = []
     for name in chosen:
         shards = [decode_images(shard_store.load(marker, "parquet")) for marker in blocks[name]]
-        rows.extend(_rows(shards, limit=CLASSES // len(chosen)))
+        rows.extend(_rows(shards, data.names, limit=CLASSES // len(chosen)))
     return rows
 
 
-def evolutions(traces: Iterable[Mapping[str, Any]], limit: int = 4) -> list[Evolution]:
+def evolutions(
+    traces: Iterable[Mapping[str, Any]], names: ClassWords, *, limit: int = 4
+) -> list[Evolution]:
     """Return the snapshots of the first `limit` image shards that have any."""
     result = []
     for trace in traces:
@@ -80,7 +83,7 @@ def evolutions(traces: Iterable[Mapping[str, Any]], limit: int = 4) -> list[Evol
         )
         if shots:
             first = trace["snapshots"][0]
-            result.append(Evolution(first["wnid"], first["ipc_index"], shots))
+            result.append(Evolution(names.title(first["wnid"]), first["ipc_index"], shots))
     return result[:limit]
 
 
@@ -95,7 +98,7 @@ def _blocks(markers: Sequence[Marker]) -> dict[str, list[Marker]]:
     return blocks
 
 
-def _rows(shards: Sequence[ImageRows], *, limit: int) -> list[GridRow]:
+def _rows(shards: Sequence[ImageRows], names: ClassWords, *, limit: int) -> list[GridRow]:
     by_class: dict[str, list[tuple[int, np.ndarray]]] = {}
     for shard in shards:
         for image, pixels in zip(shard.images, shard.pixels, strict=True):
@@ -103,7 +106,8 @@ def _rows(shards: Sequence[ImageRows], *, limit: int) -> list[GridRow]:
     rows = []
     for wnid in spread(list(by_class), limit):
         ordered = sorted(by_class[wnid], key=lambda pair: pair[0])[:COLUMNS]
-        rows.append(GridRow(wnid, len(ordered), strip([pixels for _, pixels in ordered])))
+        row = strip([pixels for _, pixels in ordered])
+        rows.append(GridRow(names.title(wnid), len(ordered), row))
     return rows
 
 

@@ -6,10 +6,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import Any, TypeVar
 
 from distill_core.config.load import fingerprint
 from distill_core.environment import describe_mixed, mixed
+from distill_core.label_spaces.words import ClassWords
 from distill_core.storage.manifest import Manifest
 from distill_core.storage.markers import Marker
 from distill_core.storage.shard_store import ShardStore
@@ -19,6 +21,7 @@ from flows.reports.charts import Span
 from flows.reports.tables import AccuracyRow, accuracy_cells, accuracy_rows
 from tasks.run import Run
 from tasks.runs.stage_status import manifests, missing_in
+from tasks.stages.class_names import read_class_names
 from tasks.stages.names import StageId
 from tasks.stages.table import stages_of
 
@@ -34,6 +37,11 @@ class ReportData:
     run: Run
     manifests: Mapping[StageId, Manifest]  # by name, e.g. "recover.random_real"
     markers: Mapping[StageId, tuple[Marker, ...]]  # by name, in plan order
+
+    @cached_property
+    def names(self) -> ClassWords:
+        """Return the readable names of the run's classes."""
+        return read_class_names(self.run)
 
     @property
     def teacher(self) -> Marker | None:
@@ -91,6 +99,7 @@ def header(data: ReportData) -> list[tuple[str, str]]:
         ("run", data.run.name),
         *missing,
         ("preset", config.preset),
+        *([("label space", config.data.label_space)] if config.data.label_space else []),
         ("config fingerprint", fingerprint(config)),
         ("teacher", _teacher(data.teacher)),
         ("source", config.source),

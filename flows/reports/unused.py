@@ -8,9 +8,11 @@ from typing import Any
 from distill_core.config.schema import RunConfig
 from distill_core.data.index import DatasetIndex
 from distill_core.data.index_files import load_index
+from distill_core.label_spaces.words import ClassWords
 from flows.reports.diff import ClassDiff, compare_classes, named, requested_config, settings
 from tasks.policy import TeacherPolicy
 from tasks.run import Run
+from tasks.stages.class_names import read_class_names
 from tasks.stages.inputs import dataset_of
 
 
@@ -24,10 +26,13 @@ class Unused:
     dataset: tuple[str, str]  # of the current version, now
     config: tuple[str, ...]  # first-level keys whose requested values differ
     classes: ClassDiff
+    names: ClassWords = ClassWords({})  # of the classes
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-able tree."""
-        return asdict(self)
+        tree = asdict(self)
+        del tree["names"]
+        return tree
 
 
 def unused(base: Run, config: RunConfig, index: DatasetIndex, policy: TeacherPolicy) -> Unused:
@@ -47,13 +52,14 @@ def unused(base: Run, config: RunConfig, index: DatasetIndex, policy: TeacherPol
         dataset=(dataset, index.id),
         config=settings(requested_config(base), config),
         classes=compare_classes(load_index(base.store, dataset), index),
+        names=read_class_names(base),
     )
 
 
 def lines(found: Unused) -> list[str]:
     """Return what a change means, and what would take it up."""
     changes = [
-        f"classes {verb}: {named(wnids)}"
+        f"classes {verb}: {named(found.names.titles(wnids))}"
         for verb, wnids in (
             ("changed", found.classes.changed),
             ("added", found.classes.added),

@@ -34,6 +34,7 @@ _RECORDS = (
     r"run\.yaml",
     r"version\.json",
     r"ingest\.json",
+    r"class_names\.json",
     rf"{_STAGE}(?:\.random_real)?\.manifest\.json",
     rf"failed/{_STAGE}\..+\.json",
     r"drivers/[0-9a-f]{8}\.json",

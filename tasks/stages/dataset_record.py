@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 from pydantic import ConfigDict, TypeAdapter
 
+from distill_core.data.class_words import find_words
 from distill_core.data.index import DatasetIndex
 from distill_core.errors import DataError
 from distill_core.storage.records import parse_json, seal_json
 from tasks.run import Run
+from tasks.stages.class_names import record_class_names
 
 FILE = "ingest.json"
 REMEDY = "Delete it and run `distill resume`, which ingests the dataset again."
@@ -30,7 +32,10 @@ _RECORD: TypeAdapter[DatasetRecord] = TypeAdapter(DatasetRecord)
 
 
 def record_dataset(run: Run, index: DatasetIndex) -> None:
-    """Declare the ingest stage of a run done."""
+    """Declare the ingest stage of a run done, after the readable names of its classes."""
+    names = find_words(run.config.data, index.class_names)
+    if names.words:
+        record_class_names(run, names)
     facts = {"run": run.name, "dataset": index.id, "test_images": len(index.readable("test"))}
     run.store.put(run.path(FILE), seal_json(facts))
 
