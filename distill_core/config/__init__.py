@@ -4,7 +4,7 @@ addresses: checks of addresses and credentials in a config.
 load:      presets, YAML files and overrides; fingerprints.
 parsing:   YAML of bounded size; explain: the first problem of a tree, in one line.
 schema:    `RunConfig`, the whole tree.
-data:      the dataset.
+data:      the dataset; split_rule: a rule that divides it.
 training:  networks, optimisers, schedules and the squeeze stage.
 recovery:  the recover stage; terms: its loss terms; committee: several teachers at once.
 students:  the relabel and post-train stages, and rounds.
