@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from distill_core.config.fields import Address, Classes, Extended, Fraction, Pixels, Triple
+from distill_core.config.split_rule import parse_rule
 from distill_core.label_spaces.facts import SPACES
 
 LabelSpaceName = Literal[  # keys of label_spaces.facts.SPACES
@@ -27,7 +28,7 @@ LabelSpaceName = Literal[  # keys of label_spaces.facts.SPACES
 class DataConfig(Extended):
     """The labelled image dataset, and the conversion of a real image to a square tensor."""
 
-    ADDED = frozenset({"label_space", "keep"})
+    ADDED = frozenset({"label_space", "keep", "split"})
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=100)
     format: Literal["digits", "imagefolder", "parquet", "patterns", "classes", "tars"]
@@ -45,6 +46,14 @@ class DataConfig(Extended):
     label_space: LabelSpaceName | None = None  # its classes, compared by name; None: any
     # Names of the classes that are distilled; none: all. The others keep their ids. classes only
     keep: tuple[str, ...] = Field(default=(), max_length=100_000)
+    split: str | None = Field(default=None, max_length=40)  # rule that divides `train`; no `test`
+
+    @field_validator("split")
+    @classmethod
+    def _is_a_rule(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_rule(value)
+        return value
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

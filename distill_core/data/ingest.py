@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -16,12 +17,15 @@ import numpy as np
 import pyarrow as pa
 
 from distill_core.config.data import DataConfig
+from distill_core.config.split_rule import SplitRule, parse_rule
 from distill_core.data.checks import check_classes, check_kept, check_split, untested_classes
 from distill_core.data.decoding.image import decode_image
+from distill_core.data.divide import DividedRows, divide_rows, renumber
 from distill_core.data.index import DatasetIndex, build_index, number_classes
 from distill_core.data.index_files import commit_index
 from distill_core.data.readers.formats import open_reader
 from distill_core.data.readers.record import Reader, Record, Split
+from distill_core.data.split_rules import count_notice
 from distill_core.errors import DataError
 from distill_core.progress import Notice, Progress, ignore_notice, silent
 from distill_core.sharding import ClassEntry
@@ -98,33 +102,33 @@ def ingest(
             an image has a label of no class, or too many images are unreadable.
     """
     reader = open_reader(config)
-    names = reader.classes()
-    classes = number_classes(names, () if previous is None else previous.classes)
-    check_classes(config, names, classes)
-    if config.format == "classes":
-        return _without_images(config, store, classes)
-    reader.classes("test")  # a missing split ends this before any image is read
-    by_name = {entry.wnid: entry for entry in classes}
-    present = [by_name[name] for name in names]
+    rule = None if config.split is None else parse_rule(config.split)
+    known = () if previous is None else previous.classes
     decoded = NOTHING if previous is None else Contents.of(previous)
-    counts = {split: _count(reader, split) for split in SPLITS}
-    total = sum(counts.values())
-    for split in SPLITS:
-        for text in reader.notices(split):
-            notice(f"{split} split: {text}")
-
-    def split_table(split: Split, before: int) -> pa.Table:
-        def count_on(done: int, _: int) -> None:
-            progress(before + done, total)
-
-        table = read_split(reader, config, split, present, decoded=decoded, progress=count_on)
-        check_split(config, split, table, present)
-        return table
-
-    train, test = split_table("train", 0), split_table("test", counts["train"])
-    if text := untested_classes(test, present):
+    reading = _Reading(reader, config, decoded, progress, notice)
+    names = reader.classes()
+    if rule is None or not rule.drops_classes:
+        check_classes(config, names, number_classes(names, known))
+    if config.format == "classes":
+        return _without_images(config, store, number_classes(names, known))
+    if rule is None:
+        reader.classes("test")  # a missing split ends this before any image is read
+        classes = number_classes(names, known)
+        present = named_entries(classes, names)
+        tables = reading.tables(SPLITS, present)
+    else:
+        whole = reading.tables(("train",), number_classes(names), check=False)["train"]
+        divided = divide_rows(whole, rule)
+        names = tuple(name for name in names if name not in divided.dropped)
+        classes = number_classes(names, known)
+        check_classes(config, names, classes)
+        present = named_entries(classes, names)
+        tables = _divided_tables(config, rule, divided, present)
+        if text := count_notice(rule, config.label_space, *(len(tables[s]) for s in SPLITS)):
+            notice(text)
+    if text := untested_classes(tables["test"], present):
         notice(text)
-    index = build_index(config.name, classes, train, test)
+    index = build_index(config.name, classes, tables["train"], tables["test"])
     commit_index(store, index)
     return index
 
@@ -139,6 +143,65 @@ def _without_images(
     index = build_index(config.name, entries, empty, empty)
     commit_index(store, index)
     return index
+
+
+def named_entries(classes: Sequence[ClassEntry], names: Sequence[str]) -> list[ClassEntry]:
+    """Return the entries of some classes, in the order of their names."""
+    by_name = {entry.wnid: entry for entry in classes}
+    return [by_name[name] for name in names]
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """One pass over the images of a dataset."""
+
+    reader: Reader
+    config: DataConfig
+    decoded: Contents
+    progress: Progress
+    notice: Notice
+
+    def tables(
+        self, splits: Sequence[Split], classes: Sequence[ClassEntry], *, check: bool = True
+    ) -> dict[Split, pa.Table]:
+        """Return the rows of some splits, each of them checked before the next one is read."""
+        counts = {split: _count(self.reader, split) for split in splits}
+        for split in splits:
+            for text in self.reader.notices(split):
+                self.notice(f"{split} split: {text}")
+        tables, before, total = dict[Split, pa.Table](), 0, sum(counts.values())
+        for split in splits:
+            table = read_split(
+                self.reader,
+                self.config,
+                split,
+                classes,
+                decoded=self.decoded,
+                progress=partial(self._report, before, total),
+            )
+            if check:
+                check_split(self.config, split, table, classes)
+            tables[split] = table
+            before += counts[split]
+        return tables
+
+    def _report(self, before: int, total: int, done: int, _: int) -> None:
+        self.progress(before + done, total)
+
+
+def _divided_tables(
+    config: DataConfig, rule: SplitRule, divided: DividedRows, classes: Sequence[ClassEntry]
+) -> dict[Split, pa.Table]:
+    """Return the rows of both splits with the ids of the classes that are left, checked."""
+    ids = {entry.wnid: entry.id for entry in classes}
+    tables: dict[Split, pa.Table] = {
+        "train": in_index_order(renumber(divided.train, ids)),
+        "test": in_index_order(renumber(divided.test, ids)),
+    }
+    for split, table in tables.items():
+        if split == "train" or len(table):
+            check_split(config, split, table, classes)
+    return tables
 
 
 def read_split(
@@ -171,7 +234,11 @@ def read_split(
             parts += pool.map(lambda part: _rows(part, config, classes, decoded), shares)
             done += len(chunk)
             progress(done, total)
-    table = pa.Table.from_batches(parts, schema=SCHEMA)
+    return in_index_order(pa.Table.from_batches(parts, schema=SCHEMA))
+
+
+def in_index_order(table: pa.Table) -> pa.Table:
+    """Return rows by class, name and content."""
     return table.sort_by([(name, "ascending") for name in ORDER]).combine_chunks()
 
 

@@ -137,9 +137,10 @@ def count_images(config: RunConfig, split: Literal["train", "test"]) -> int | No
     """Return the number of images of a split on this machine, unreadable ones included.
 
     Returns:
-        None: the split is in a bucket, which can take minutes to list, or cannot be read.
+        None: the split is in a bucket, which can take minutes to list, is divided by a rule, or
+            cannot be read.
     """
-    if "://" in (config.data.path or ""):
+    if config.data.split is not None or "://" in (config.data.path or ""):
         return None
     try:
         counts = [part.count for part in open_reader(config.data).parts(split)]

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from distill_core.config.addresses import check_config
 from distill_core.config.data import DataConfig
 from distill_core.config.schema import RunConfig
+from distill_core.config.split_rule import parse_rule
 from distill_core.data.index import DatasetIndex
 from distill_core.data.index_files import load_index
 from distill_core.data.readers.formats import open_reader
@@ -194,6 +195,8 @@ def refuse_unknown(data: DataConfig, before: DatasetIndex, unseen: Set[str]) -> 
         ConfigError: the dataset has a class that no previous version had, or one that was removed
             when the teacher was trained.
     """
+    if data.split is not None and parse_rule(data.split).drops_classes:
+        return  # the classes that are left are known once their images are counted
     present, known = open_reader(data).classes(), set(before.class_names)
     remedy = "Use policy fine_tune or squeeze_again, or leave the class out."
     if added := [name for name in present if name not in known]:

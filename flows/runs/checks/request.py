@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from distill_core.config.schema import RunConfig
+from distill_core.config.split_rule import SplitRule, parse_rule
 from distill_core.data.readers.formats import open_reader
 from distill_core.data.readers.record import Reader
 from distill_core.errors import DistillError, raise_all
@@ -24,6 +25,12 @@ class Request:
     store: Store
     known: tuple[ClassEntry, ...] = ()  # classes of the version before
     complete: frozenset[str] = frozenset()  # kinds of stages
+
+    @property
+    def rule(self) -> SplitRule | None:
+        """Return the rule that divides the training split; None: the dataset has a test split."""
+        text = self.config.data.split
+        return None if text is None else parse_rule(text)
 
     @cached_property
     def reader(self) -> Reader:

@@ -325,3 +325,20 @@ def test_nothing_of_a_checkpoint_is_executed_to_read_its_header(hub: Path, tmp_p
     preset, *overrides = preset_of(hub, "data.test=validation", f"squeeze.checkpoint={path}")
     preflight.check_request(request(*overrides, name=preset))
     assert not (tmp_path / "executed").exists()
+
+
+def test_a_dataset_that_is_divided_by_a_rule_needs_no_test_split(tmp_path: Path) -> None:
+    folder = image_folder(tmp_path / "data")
+    shutil.rmtree(folder / "test")
+    overrides = (f"data.path={folder}", "data.num_classes=2")
+    name = str(preset_file(tmp_path))
+    (message,) = found(request(*overrides, name=name))
+    assert "expected the test split" in message
+    preflight.check_request(request(*overrides, "data.split=first:1", name=name))
+    # Which classes ImageNet-21K-P's rule leaves is known once they are counted.
+    more = (f"data.path={folder}", "data.num_classes=1", "data.split=imagenet21k_p")
+    preflight.check_request(request(*more, name=name))
+    shutil.rmtree(folder / "train")
+    for rule in ("first:1", "imagenet21k_p"):
+        (message,) = found(request(*overrides, f"data.split={rule}", name=name))
+        assert "expected the train split" in message
