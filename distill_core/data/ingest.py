@@ -199,8 +199,7 @@ def _divided_tables(
         "test": in_index_order(renumber(divided.test, ids)),
     }
     for split, table in tables.items():
-        if split == "train" or len(table):
-            check_split(config, split, table, classes)
+        check_split(config, split, table, classes)
     return tables
 
 

@@ -7,6 +7,7 @@ import time
 import numpy as np
 
 from distill_core.config.schema import RunConfig
+from distill_core.data.class_words import find_words
 from distill_core.data.index import DatasetIndex
 from distill_core.data.ingest import ingest
 from distill_core.errors import DataError
@@ -76,10 +77,11 @@ def _repeated_images(config: RunConfig, index: DatasetIndex) -> list[str]:
     if not sets or not len(small):
         return []
     name = list(sizes)[small[0]]
+    title = find_words(config.data, index.class_names).title(name)
     few, wanted = f"{len(small):,} of {len(sizes):,} classes", f"ipc = {config.ipc}"
     repeat = " and ".join(IMAGE_SETS[image_set] for image_set in sets)
     return [
-        f"{few} have fewer training images than {wanted}, the smallest, {name!r}, has "
+        f"{few} have fewer training images than {wanted}, the smallest, {title!r}, has "
         f"{sizes[name]:,}: {repeat} repeat images. Lower ipc, or add images."
     ]
 

@@ -108,6 +108,15 @@ def test_a_divided_dataset_does_not_change_when_its_images_are_read_again(tmp_pa
     assert ingested(tmp_path / "copy" / "data", "fraction:0.3").id == before.id
 
 
+def test_a_rule_that_leaves_no_test_image_is_refused(tmp_path: Path) -> None:
+    root = folder(tmp_path)
+    for wnid in IMAGES:
+        for path in sorted((root / "all" / wnid).iterdir())[9:]:
+            path.unlink()
+    with pytest.raises(DataError, match="test split: no readable image of class 'cat'"):
+        ingested(root, "imagenet21k")
+
+
 def test_a_wrong_rule_is_refused_with_the_config() -> None:
     with pytest.raises(ValidationError, match="expected fraction:F"):
         data_config("x", split="half")
