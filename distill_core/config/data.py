@@ -63,7 +63,8 @@ class DataConfig(Extended):
             raise ValueError(
                 "resize must not be smaller than side, because a side x side crop is cut from it"
             )
-        if self.label_space and self.num_classes != (count := SPACES[self.label_space].count):
+        count = 0 if self.label_space is None else SPACES[self.label_space].count
+        if count and self.num_classes and self.num_classes != count:
             raise ValueError(
                 f"num_classes = {self.num_classes}, but label_space {self.label_space} has "
                 f"{count:,} classes"

@@ -68,6 +68,8 @@ def check_disk(request: Request) -> None:
     disk = shutil.disk_usage(_existing(Path(url)))
     config = request.config
     largest = len(config.image_sets) * distilled_bytes(config)
+    if largest == 0:  # the number of classes is not known yet
+        return
     if config.relabel.scheme == "online" and largest < disk.free / UNCERTAIN:
         return
     plan = plan_run(config)

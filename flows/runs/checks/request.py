@@ -50,6 +50,15 @@ class Request:
         """
         return self.reader.classes()
 
+    @property
+    def num_classes(self) -> int:
+        """Return the number of classes of the config, or of the dataset if the config has none.
+
+        Raises:
+            ConfigError, DataError: it is counted, and the dataset cannot be opened.
+        """
+        return self.config.data.num_classes or len(self.classes)
+
 
 Check = Callable[[Request], None]
 

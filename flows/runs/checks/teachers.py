@@ -29,7 +29,7 @@ def _check_teacher(request: Request, *, member: SqueezeConfig) -> None:
         from distill_core.squeeze.outputs import count_outputs
 
         config = member.imported or ImportConfig()
-        outputs = count_outputs(config, request.config.data.num_classes)
+        outputs = count_outputs(config, request.num_classes)
         check_checkpoint(member.checkpoint, member.model, num_classes=outputs)
     for key in (member.reuse, member.start):
         if key is not None:
