@@ -33,6 +33,25 @@ def check_names(names: Sequence[str], space: str, *, where: str) -> None:
         ids_of(names, space, where=where)
 
 
+def check_contains(names: Sequence[str], space: str, *, where: str) -> None:
+    """Check that all classes of a space are among names, of which some are left out later.
+
+    Args:
+        names: the classes of a dataset.
+        space: a key of `SPACES`, one that is listed.
+        where: names the dataset in errors.
+
+    Raises:
+        ConfigError: timm is not installed, and the space is one of its lists.
+        DataError: some classes are missing; the message names the first ones.
+    """
+    if missing := sorted(set(class_ids(space)) - set(names)):
+        raise DataError(
+            f"{where}: {_some(missing)} of the {SPACES[space].count:,} classes of {space} are "
+            f"missing. Complete the dataset, or unset data.label_space."
+        )
+
+
 def ids_of(names: Sequence[str], space: str, *, where: str) -> tuple[str, ...]:
     """Return the id of every name in a space; a name is an id, or the words of one.
 

@@ -9,6 +9,7 @@ from distill_core.data.index import number_classes
 from distill_core.data.label_checks import check_labels
 from distill_core.data.readers.record import SamplesLabels, Split
 from distill_core.errors import DistillError
+from distill_core.label_spaces.compare import check_contains
 from flows.runs.checks.request import Request, make
 
 SPLITS: tuple[Split, ...] = ("train", "test")
@@ -22,7 +23,7 @@ def check_dataset(request: Request) -> None:
         Problems: several of these.
     """
     if "ingest" not in request.complete:
-        make((_check_classes, _check_test_split), request)
+        make((_check_classes, _check_splits), request)
 
 
 def check_labels_of_splits(request: Request) -> None:
@@ -38,18 +39,16 @@ def check_labels_of_splits(request: Request) -> None:
 
 
 def _check_classes(request: Request) -> None:
-    rule = request.rule
-    if rule is not None and rule.drops_classes:
-        return  # which classes are left is known once their images are counted
-    numbered = number_classes(request.classes, request.known)
-    check_classes(request.config.data, request.classes, numbered)
+    rule, data = request.rule, request.config.data
+    if rule is None or not rule.drops_classes:
+        check_classes(data, request.classes, number_classes(request.classes, request.known))
+    elif data.label_space is not None:
+        # Which classes are left is known once their images are counted, but those must be there.
+        check_contains(request.classes, data.label_space, where=data.path or data.format)
 
 
-def _check_test_split(request: Request) -> None:
-    if request.rule is None:
-        request.reader.classes("test")
-    else:
-        request.classes  # noqa: B018  # raises if there is no training split
+def _check_splits(request: Request) -> None:
+    request.reader.classes("test" if request.rule is None else "train")
 
 
 def _check_labels(request: Request, *, split: Split) -> None:

@@ -338,6 +338,12 @@ def test_a_dataset_that_is_divided_by_a_rule_needs_no_test_split(tmp_path: Path)
     # Which classes ImageNet-21K-P's rule leaves is known once they are counted.
     more = (f"data.path={folder}", "data.num_classes=1", "data.split=imagenet21k_p")
     preflight.check_request(request(*more, name=name))
+    ten = (f"data.path={folder}", "data.num_classes=10", "data.label_space=cifar10")
+    (message,) = found(request(*ten, "data.split=imagenet21k_p", name=name))
+    assert "8 ('airplane', 'automobile', 'bird', ...) of the 10 classes of cifar10 are" in message
+    for other in (*CIFAR10, "toad"):  # a class that the rule may leave out
+        (folder / "train" / other).mkdir(exist_ok=True)
+    preflight.check_request(request(*ten, "data.split=imagenet21k_p", name=name))
     shutil.rmtree(folder / "train")
     for rule in ("first:1", "imagenet21k_p"):
         (message,) = found(request(*overrides, f"data.split={rule}", name=name))
