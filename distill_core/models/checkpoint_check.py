@@ -11,10 +11,16 @@ import zipfile
 from typing import Any
 
 from distill_core.config.training import ModelConfig
-from distill_core.errors import ConfigError, DataError
+from distill_core.errors import DataError
 from distill_core.models.build import head_name, skeleton
 from distill_core.models.checkpoint_header import head_rows, read_header
-from distill_core.models.importing import WRAPPERS, Shape, check_shapes, strip_prefixes
+from distill_core.models.importing import (
+    WRAPPERS,
+    Shape,
+    check_shapes,
+    strip_prefixes,
+    wrong_head,
+)
 from distill_core.storage.digest import file_size, read_range
 from distill_core.storage.filesystems import open_filesystem
 
@@ -75,10 +81,7 @@ def _check_head(url: str, config: ModelConfig, num_classes: int) -> None:
     head = f"{head_name(skeleton(config, num_classes))}.weight"
     rows = head_rows(header, head, wrappers=WRAPPERS)
     if rows is not None and rows != num_classes:
-        raise ConfigError(
-            f"{url}: the head {head!r} has {rows} classes, the dataset has {num_classes}. Use a "
-            "teacher of this dataset, or train one with squeeze."
-        )
+        raise wrong_head(head, rows, num_classes, where=url)
 
 
 def _header_shapes(url: str, size: int | None) -> dict[str, Shape]:

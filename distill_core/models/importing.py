@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from distill_core.config.training import ModelConfig
 from distill_core.errors import ConfigError, DataError
+from distill_core.label_spaces.facts import SPACES
 from distill_core.models.build import head_name, skeleton
 from distill_core.models.spec import TeacherSpec
 from distill_core.redaction import redacted
@@ -183,10 +184,28 @@ def strip_prefixes(name: str) -> str:
 def _check_classes(shapes: Mapping[str, Shape], head: str, num_classes: int, where: str) -> None:
     weight = shapes.get(head)
     if weight is not None and len(weight) == 2 and weight[0] != num_classes:
-        raise ConfigError(
-            f"{where}: the head {head!r} has {weight[0]} classes, the dataset has "
-            f"{num_classes}. Use a teacher of this dataset, or train one with squeeze."
+        raise wrong_head(head, weight[0], num_classes, where=where)
+
+
+def wrong_head(head: str, outputs: int, num_classes: int, *, where: str) -> ConfigError:
+    """Return the error about a head of another size, with the label space that it may have.
+
+    Args:
+        head: name of its weight.
+        outputs: that the file has.
+        num_classes: that are expected.
+        where: names the file.
+    """
+    spaces = [name for name, space in SPACES.items() if space.listed and space.count == outputs]
+    remedy = "Use a teacher of this dataset, or train one with squeeze."
+    if spaces:
+        remedy = (
+            f"If its outputs are those of {spaces[0]}, set squeeze.imported.label_space="
+            f"{spaces[0]}; else use a teacher of this dataset, or train one with squeeze."
         )
+    return ConfigError(
+        f"{where}: the head {head!r} has {outputs} classes, the dataset has {num_classes}. {remedy}"
+    )
 
 
 def _check_names(

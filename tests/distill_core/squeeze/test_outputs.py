@@ -71,8 +71,11 @@ def test_a_teacher_of_a_larger_label_space_is_converted_by_name(
 
 
 def test_without_its_label_space_the_same_file_is_refused(tmp_path: Path, weights: bytes) -> None:
-    with pytest.raises(ConfigError, match="has 10 classes, the dataset has 3"):
+    with pytest.raises(ConfigError, match="has 10 classes, the dataset has 3") as refused:
         taken(tmp_path, of_cifar10(weights))
+    assert "outputs are those of cifar10, set squeeze.imported.label_space=cifar10;" in str(
+        refused.value
+    )
 
 
 def test_a_class_that_the_teacher_does_not_know_is_named(tmp_path: Path, weights: bytes) -> None:
