@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from flows.reports.report import write_report
+from flows.runs.checks.machine import check_joined_cluster
 from flows.runs.shard_selection import ShardSelection, narrowed
 from tasks.execution import Execution
 from tasks.observer import Observer
@@ -38,6 +39,7 @@ class Work:
         if shards is not None and not shards:
             self._end_before(stage)
             return
+        check_joined_cluster(self.run, self._execution)
         status = run_stage(
             self.run,
             stage,

@@ -20,6 +20,7 @@ class NodeMemory:
 
     host: int  # bytes
     workers: int
+    fixed: bool = True  # no larger node can join later
 
 
 def check_device(execution: Execution) -> None:
@@ -82,7 +83,7 @@ def node_memory(execution: Execution) -> NodeMemory | None:
         for node in ray.nodes()
         if node["Alive"]
     ]
-    return NodeMemory(int(max(sizes)), 1) if sizes else None
+    return NodeMemory(int(max(sizes)), 1, fixed=False) if sizes else None
 
 
 def gpu_memory(execution: Execution) -> int | None:

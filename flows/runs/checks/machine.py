@@ -1,7 +1,8 @@
 """Checks of the machines of a run: devices, memory and disk.
 
 What is estimated is refused only where the smallest amount that a stage can do with is not there;
-else it is a warning. The nodes of a cluster are known only once this process has joined it.
+else it is a warning. The nodes of a cluster are known only once this process has joined it, and
+larger ones may join later, so they are never a reason to refuse.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from distill_core.label_spaces.facts import SPACES
 from flows import terminal, units
 from flows.estimate.workload import plan_run
 from flows.runs.checks.request import Request
+from tasks.execution import Execution
 from tasks.pools import device
 from tasks.pools.device import NodeMemory
+from tasks.run import Run
 from tasks.stages.table import row_of, stages_of
 
 HELD_IMAGES = 2.0  # copies of the distilled images that post-train holds at once, at most
@@ -54,6 +57,13 @@ def check_memory(request: Request) -> None:
         share = have.host / have.workers
         if real > share:
             terminal.warn(_needs("squeeze", real, f"its share is {units.size(share)}"))
+
+
+def check_joined_cluster(run: Run, execution: Execution) -> None:
+    """Warn about the memory of the nodes of a cluster that this process has joined."""
+    if execution.local or execution.ray_address is None or device.node_memory(execution) is None:
+        return
+    check_memory(Request(run.config, execution, run.store))
 
 
 def check_disk(request: Request) -> None:
@@ -99,7 +109,7 @@ def test_bytes(config: RunConfig) -> int | None:
 
 
 def _compare(stage: str, images: int, have: NodeMemory, *, copies: float) -> None:
-    """Refuse images of which one copy does not fit a node; warn where all copies of workers do not.
+    """Refuse images of which one copy fits no node; warn where all copies of workers do not.
 
     Args:
         stage: that holds them.
@@ -107,7 +117,7 @@ def _compare(stage: str, images: int, have: NodeMemory, *, copies: float) -> Non
         have: the memory of a node.
         copies: that a worker holds at once, at most.
     """
-    if images > have.host:
+    if images > have.host and have.fixed:
         raise ConfigError(_needs(stage, images, f"a node has {units.size(have.host)}"))
     if copies * have.workers * images > have.host:
         shared = f" for {have.workers} workers" if have.workers > 1 else ""

@@ -251,8 +251,26 @@ def test_the_nodes_of_a_cluster_are_asked_only_after_it_was_joined(
     ]
     fake = SimpleNamespace(is_initialized=lambda: True, nodes=lambda: nodes)
     monkeypatch.setitem(device.sys.modules, "ray", fake)
-    assert device.node_memory(placed) == NodeMemory(4 * GB, 1)
-    assert device.node_memory(Execution(store="/tmp/x", local=True)).workers == 1
+    assert device.node_memory(placed) == NodeMemory(4 * GB, 1, fixed=False)
+    here = device.node_memory(Execution(store="/tmp/x", local=True, workers=3))
+    assert here is not None
+    assert (here.workers, here.fixed) == (3, True)
+
+
+def test_the_nodes_of_a_joined_cluster_are_a_warning_since_larger_ones_may_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine.terminal.warn.cache_clear()
+    run = planned_run(load_run("digits-demo", ["ipc=200"]), Store(f"{tmp_path}/s"))
+    joined = Execution(store=run.store.url, ray_address="head:6379")
+    monkeypatch.setattr(device, "node_memory", lambda _: NodeMemory(GB // 1000, 1, fixed=False))
+    machine.check_joined_cluster(run, joined)
+    assert "posttrain: a process holds 12.3 MB of images" in capsys.readouterr().err
+    machine.terminal.warn.cache_clear()
+    machine.check_joined_cluster(run, Execution(store=run.store.url, local=True))
+    monkeypatch.setattr(device, "node_memory", lambda _: None)
+    machine.check_joined_cluster(run, joined)
+    assert capsys.readouterr().err == ""
 
 
 def test_a_disk_that_is_too_small_is_refused_and_a_full_one_is_a_warning(
