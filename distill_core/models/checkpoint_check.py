@@ -15,7 +15,6 @@ from distill_core.errors import DataError
 from distill_core.models.build import head_name, skeleton
 from distill_core.models.checkpoint_header import head_rows, read_header
 from distill_core.models.importing import (
-    WRAPPERS,
     Shape,
     check_shapes,
     strip_prefixes,
@@ -79,7 +78,7 @@ def _check_head(url: str, config: ModelConfig, num_classes: int) -> None:
     except (OSError, ValueError):  # a server that knows no ranges; the import reads the whole file
         return
     head = f"{head_name(skeleton(config, num_classes))}.weight"
-    rows = head_rows(header, head, wrappers=WRAPPERS)
+    rows = head_rows(header, head)
     if rows is not None and rows != num_classes:
         raise wrong_head(head, rows, num_classes, where=url)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import pickle
 import zipfile
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -18,6 +18,7 @@ Shape = tuple[int, ...]
 
 MAX_HEADER = 100_000_000  # bytes
 HEADER = "/data.pkl"
+MAX_DEPTH = 3  # of entries in entries, and of prefixes
 UNREADABLE = (
     *(pickle.UnpicklingError, EOFError, ValueError, LookupError, TypeError, AttributeError),
     *(MemoryError, OverflowError, RecursionError, RuntimeError, NotImplementedError),
@@ -70,21 +71,36 @@ def read_header(file: IO[bytes]) -> Any:
     return None
 
 
-def head_rows(loaded: Any, name: str, *, wrappers: tuple[str, ...]) -> int | None:
+def head_rows(loaded: Any, name: str) -> int | None:
     """Return the number of outputs of a layer; None if the checkpoint does not show it.
 
     Args:
-        loaded: of `read_header`.
+        loaded: of `read_header`; the weights may lie in any entry and have prefixes of wrappers.
         name: of the layer's weight in the network.
-        wrappers: keys under which trainers keep the state dict.
     """
-    while wrapper := next((key for key in wrappers if _holds_mapping(loaded, key)), None):
-        loaded = loaded[wrapper]
-    if not isinstance(loaded, Mapping):
-        return None
-    tensors = {key: value for key, value in loaded.items() if isinstance(value, StoredTensor)}
-    shapes = [t.shape for key, t in tensors.items() if key == name or key.endswith(f".{name}")]
-    return shapes[0][0] if len(shapes) == 1 and len(shapes[0]) == 2 else None
+    rows = {
+        tensor.shape[0]
+        for key, tensor in _tensors(loaded, MAX_DEPTH)
+        if len(tensor.shape) == 2 and _is_named(key, name)
+    }
+    return rows.pop() if len(rows) == 1 else None
+
+
+def _tensors(loaded: Any, depth: int) -> Iterator[tuple[str, StoredTensor]]:
+    """Yield the names and tensors of every entry down to a depth."""
+    for key, value in loaded.items() if isinstance(loaded, Mapping) else ():
+        if isinstance(value, StoredTensor):
+            yield str(key), value
+        elif depth > 0:
+            yield from _tensors(value, depth - 1)
+
+
+def _is_named(key: str, name: str) -> bool:
+    """Return whether a tensor has a name, alone or after prefixes that wrappers add."""
+    prefix = key.removesuffix(name)
+    parts = prefix.rstrip(".").split(".")
+    wrapped = prefix.endswith(".") and len(parts) < MAX_DEPTH
+    return key == name or (key.endswith(name) and wrapped and not any(p.isdigit() for p in parts))
 
 
 class _HeaderUnpickler(pickle.Unpickler):
@@ -118,7 +134,3 @@ def _tensor(storage: object, offset: int, size: Shape, *rest: object) -> StoredT
 
 def _parameter(data: object, *rest: object) -> object:
     return data
-
-
-def _holds_mapping(loaded: Any, key: str) -> bool:
-    return isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping)

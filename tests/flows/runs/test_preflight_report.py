@@ -295,13 +295,14 @@ def test_a_disk_that_is_too_small_is_refused_and_a_full_one_is_a_warning(
     assert not (tmp_path / "not").exists()
 
 
-@pytest.mark.parametrize("wrap", [None, "state_dict", "model"])
+@pytest.mark.parametrize("wrap", [None, "state_dict", "model", "model_ema"])
 def test_the_head_of_a_torch_checkpoint_is_compared_without_its_tensors(
     hub: Path, wrap: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state = build_model(ModelConfig(name="resnet18_small", width=4), 3, seed=0).state_dict()
     path = hub / "three.pth"
-    torch.save(state if wrap is None else {wrap: state, "epoch": 3}, path)
+    wrapped = {f"module.{name}": tensor for name, tensor in state.items()}
+    torch.save(state if wrap is None else {wrap: wrapped, "epoch": 3}, path)
     monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("tensors were read"))
     preset, *overrides = preset_of(hub, "data.test=validation", f"squeeze.checkpoint={path}")
     (message,) = found(request(*overrides, name=preset))
