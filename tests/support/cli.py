@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
-from flows import cli
+from flows import cli, terminal
 
 HEAVY = ("torch", "ray", "prefect", "matplotlib", "pydantic", "pyarrow")
 
@@ -31,6 +31,7 @@ class Distill:
     def __call__(self, *arguments: str) -> CommandOutput:
         """Run one command."""
         self._monkeypatch.setattr(sys, "argv", ["distill", *arguments])
+        terminal.warn.cache_clear()  # a process prints each warning once
         with pytest.raises(SystemExit) as end:
             cli.main()
         out, err = self._capsys.readouterr()
