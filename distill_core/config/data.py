@@ -6,9 +6,19 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from distill_core.config.fields import Address, Classes, Extended, Fraction, Pixels, Triple
+from distill_core.config.fields import Address, ClassesOrZero, Extended, Fraction, Pixels, Triple
 from distill_core.config.split_rule import parse_rule
 from distill_core.label_spaces.facts import SPACES
+
+Format = Literal[
+    "classes",
+    "digits",
+    "imagefolder",
+    "parquet",
+    "patterns",
+    "tars",
+]
+WITHOUT_PATH = ("digits", "patterns", "classes")
 
 LabelSpaceName = Literal[  # keys of label_spaces.facts.SPACES
     "imagenet-1k",
@@ -28,14 +38,17 @@ LabelSpaceName = Literal[  # keys of label_spaces.facts.SPACES
 class DataConfig(Extended):
     """The labelled image dataset, and the conversion of a real image to a square tensor."""
 
-    ADDED = frozenset({"label_space", "keep", "split"})
+    ADDED = frozenset({"label_space", "keep", "split", "image_column", "label_column"})
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=100)
-    format: Literal["digits", "imagefolder", "parquet", "patterns", "classes", "tars"]
+    format: Format
     path: Address | None = None  # folder or URL of both splits; digits, patterns, classes: none
     train: Address = "train"  # folder, file or glob below `path`
     test: Address = "test"
-    num_classes: Classes  # ids, including those of removed classes; must equal the index's
+    image_column: str | None = Field(default=None, max_length=200)  # or member; None: guessed
+    label_column: str | None = Field(default=None, max_length=200)  # likewise
+    # ids, including those of removed classes; must equal the index's; 0: counted by the reader
+    num_classes: ClassesOrZero = 0
     side: Pixels  # S, in pixels
     # squish: resize both sides to S; center_crop: the short side to `resize`, then crop S x S
     load: Literal["squish", "center_crop"] = "squish"

@@ -23,6 +23,7 @@ NonNegativeFloat = Annotated[float, Field(ge=0.0)]
 Count = Annotated[int, Field(gt=0, le=1_000_000)]  # of images, steps, epochs, views, ...
 CountOrZero = Annotated[int, Field(ge=0, le=1_000_000)]  # likewise, or an index
 Classes = Annotated[int, Field(gt=0, le=100_000)]
+ClassesOrZero = Annotated[int, Field(ge=0, le=100_000)]  # 0: not counted yet
 Pixels = Annotated[int, Field(gt=0, le=4096)]  # of the side of an image or a part of it
 PixelsOrZero = Annotated[int, Field(ge=0, le=4096)]
 Channels = Annotated[int, Field(gt=0, le=2048)]  # of the first layer of a network

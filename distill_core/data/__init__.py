@@ -6,6 +6,7 @@ index:       the index of a dataset, stored and loaded.
 split_rules: rules that divide a dataset without a test split.
 class_words: readable names of the classes.
 real_images: decoded pixels of one split.
-folders:     the folder of a dataset, local or remote; local_files: what lies below a local one.
-readers:     one module per format; decoding: bytes to pixels.
+folders:     the folder of a dataset, local or remote (remote_folder); local_files: what lies
+             below a local one; reading: errors of file systems.
+readers:     one module per format; detection: the format of a dataset; decoding: bytes to pixels.
 """

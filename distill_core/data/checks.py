@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from distill_core.config.data import DataConfig
-from distill_core.data.readers.record import Split
+from distill_core.data.readers.record import Address, Split
 from distill_core.errors import ConfigError, DataError
 from distill_core.label_spaces.compare import check_names
 from distill_core.sharding import ClassEntry
@@ -37,11 +37,11 @@ def check_classes(config: DataConfig, names: Sequence[str], classes: Sequence[Cl
         )
     if not names:
         raise DataError(
-            f"{where}: found no classes, expected {config.num_classes}. Check the path."
+            f"{where}: found no classes, expected {config.num_classes or 'some'}. Check the path."
         )
     if config.label_space is not None:
         check_names([entry.wnid for entry in classes], config.label_space, where=where)
-    if len(classes) != config.num_classes:
+    if config.num_classes and len(classes) != config.num_classes:
         holes = len(classes) - len(names)
         before = f" and {holes} removed earlier, whose ids stay reserved" if holes else ""
         raise DataError(
@@ -87,11 +87,11 @@ def check_split(
     bad = table.filter(pc.field("status") == "bad")
     if bad.num_rows > config.max_bad_fraction * table.num_rows:
         first = bad.slice(0, 1).to_pylist()[0]
-        row = f" row {first['offset']}" if config.format == "parquet" else ""
+        place = Address(first["uri"], first["offset"], first["size"]).text
         raise DataError(
             f"{where}: {bad.num_rows} of {table.num_rows} files cannot be used, more than "
             f"data.max_bad_fraction = {config.max_bad_fraction} allows. The first is "
-            f"{first['uri']}{row}: {first['reason']} Repair or remove them, or raise the limit."
+            f"{place}: {first['reason']} Repair or remove them, or raise the limit."
         )
     missing = _missing(table, classes)
     if missing and (split == "train" or len(missing) == len(classes)):

@@ -8,6 +8,7 @@ and a sample of labels, and no image; it writes nothing.
 from __future__ import annotations
 
 from distill_core.config.addresses import check_config
+from distill_core.config.data import WITHOUT_PATH
 from distill_core.config.schema import RunConfig
 from distill_core.errors import DistillError, Problems
 from distill_core.storage.store import Store
@@ -70,7 +71,7 @@ def problems(config: RunConfig, execution: Execution) -> list[str]:
     A dataset without a path is none of them: presets have no path.
     """
     request = Request(config, execution, Store(execution.store))
-    without_data = config.data.path is None and config.data.format in ("imagefolder", "parquet")
+    without_data = config.data.path is None and config.data.format not in WITHOUT_PATH
     try:
         make((check_teachers,) if without_data else OF_THE_INPUT, request)
     except Problems as several:

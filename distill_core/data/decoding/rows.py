@@ -42,9 +42,10 @@ def read_images(
         DataError: an image is missing, or is not the one that was ingested.
     """
     uris, offsets, sizes, hashes = (rows[name].to_pylist() for name in ADDRESS)
-    files = reader.fetch(list(map(Address, uris, offsets, sizes)))
+    addresses = list(map(Address, uris, offsets, sizes))
+    files = reader.fetch(addresses)
     for n, place in enumerate(places):
-        where = f"{config.path or config.format}: {uris[n]} row {offsets[n]}"
+        where = f"{config.path or config.format}: {addresses[n].text}"
         if sha256(files[n]) != hashes[n]:
             raise DataError(
                 f"{where}: not the image that was ingested. Restore it, or start a new run."

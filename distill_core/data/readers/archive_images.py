@@ -6,32 +6,31 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from distill_core.data.folders import DatasetFolder, reading
+from distill_core.data.folders import DatasetFolder
 from distill_core.data.readers.tar_members import Member, members
+from distill_core.data.reading import reading
 from distill_core.errors import DataError
 
 MAX_IMAGE = 2**27  # bytes of an image file
 
 
 @contextmanager
-def opened(root: DatasetFolder, uri: str) -> Iterator[Any]:
-    """Open an archive; the errors of its file system become our own."""
-    with reading(f"{root.url}/{uri}"), root.open(uri) as stream:
-        yield stream
-
-
-def members_of(root: DatasetFolder, uri: str, first: int = 0, last: int = -1) -> list[Member]:
-    """Return the members of an archive without reading them.
+def opened(root: DatasetFolder, uri: str, *, sparse: bool = False) -> Iterator[Any]:
+    """Open an archive; the errors of its file system become our own.
 
     Args:
         root: the dataset's folder.
         uri: of the archive.
-        first: its first byte, where it lies in another one.
-        last: the byte after its last one; -1: it ends with the file.
+        sparse: only headers are read, far from each other.
     """
-    with opened(root, uri) as stream:
-        end = None if last < 0 else last
-        return list(members(stream, f"{root.url}/{uri}", start=first, end=end))
+    with reading(f"{root.url}/{uri}"), root.open(uri, sparse=sparse) as stream:
+        yield stream
+
+
+def members_of(root: DatasetFolder, uri: str, *, sparse: bool = False) -> list[Member]:
+    """Return the members of an archive; see `opened`."""
+    with opened(root, uri, sparse=sparse) as stream:
+        return list(members(stream, f"{root.url}/{uri}"))
 
 
 def content(stream: Any, member: Member, where: str) -> tuple[bytes, str]:

@@ -19,23 +19,26 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from distill_core.config.data import DataConfig
-from distill_core.data.folders import locate, reading
+from distill_core.data.folders import locate
 from distill_core.data.local_files import ListedFile
-from distill_core.data.readers.parquet_files import (
-    check_schema,
-    find_files,
-    label_map,
+from distill_core.data.readers.labels import stray_label
+from distill_core.data.readers.parquet_columns import (
+    Columns,
+    choose_columns,
+    has_labels,
     label_names,
 )
+from distill_core.data.readers.parquet_files import find_files, label_map
+from distill_core.data.readers.parquet_rows import batches_of, rows_of
 from distill_core.data.readers.parts import Piece, assemble, stamp_of
 from distill_core.data.readers.record import Address, Part, Record, Split
-from distill_core.data.readers.row_groups import HeldGroups, part_rows
+from distill_core.data.readers.row_groups import HeldGroups
+from distill_core.data.reading import reading
 from distill_core.errors import DataError
 from distill_core.storage.row_groups import PARQUET_ERRORS
 
 LARGE_GROUP = 2**29  # bytes of a row group that is worth a notice
 SAMPLED_FILES = 4  # whose labels are looked at before a run starts
-COLUMNS = ("image.bytes", "image.path", "label")
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,8 @@ class Layout:
     starts: np.ndarray  # (row groups + 1,) first row of every row group, and the number of rows
     sizes: tuple[int, ...]  # bytes of each row group in memory
     names: tuple[str, ...]  # of the labels; empty if the file has none
+    columns: Columns
+    has_labels: bool  # False: all are negative
 
 
 class ParquetReader:
@@ -57,18 +62,35 @@ class ParquetReader:
     def __init__(self, config: DataConfig) -> None:
         self._root = locate(config)
         self._pattern = {"train": config.train, "test": config.test}
-        self._num_classes = config.num_classes
+        self._config = config
         self._listed = cache(self._list)
         self._layout = cache(self._read_layout)
         self._groups = HeldGroups(self._read_group)
 
     def classes(self, split: Split = "train") -> tuple[str, ...]:
-        """Return the ClassLabel names of a split, else `class_00000` and so on."""
-        names = self._layout(self._files(split)[0]).names
-        return names or tuple(f"class_{label:05d}" for label in range(self._num_classes))
+        """Return the ClassLabel names of a split, else `class_00000` and so on.
+
+        Raises:
+            DataError: a file names a class that the first one does not have.
+        """
+        files = self._files(split)
+        names = self._layout(files[0]).names
+        for uri in files if names else ():
+            label_map(self._layout(uri).names, names, self._where(uri))
+        return names or self._numbered()
 
     def parts(self, split: Split) -> Sequence[Part]:
-        """Return ranges of row groups; every part lies in one file."""
+        """Return ranges of row groups; every part lies in one file.
+
+        Raises:
+            DataError: no image has a label.
+        """
+        if not any(self._layout(uri).has_labels for uri in self._files(split)):
+            raise DataError(
+                f"{self._where(self._files(split)[0])}: all labels of the {split} split are -1, as "
+                "in the hub's unlabelled test splits. Use the validation split: set "
+                f"data.{split} to its name."
+            )
         return assemble(split, self._pieces(split))
 
     def notices(self, split: Split) -> list[str]:
@@ -94,10 +116,14 @@ class ParquetReader:
         names = self._layout(uri).names if is_named else ()
         places = label_map(names, classes, self._where(uri))
         groups, row = self._groups_of(part), part.first
+        columns = self._layout(uri).columns
         with self._open(uri) as file:
-            for label, image, name in _rows(file, groups):
+            for label, image, name in rows_of(file, groups, columns):
                 if label is not None and not 0 <= label < len(places):
-                    raise _stray(f"{self._where(uri)} row {row}", label, len(classes))
+                    unnamed = 0 <= label < len(classes)
+                    raise stray_label(
+                        f"{self._where(uri)} row {row}", label, len(classes), unnamed=unnamed
+                    )
                 place = -1 if label is None else places[label]
                 problem = "the row has no label." if label is None else ""
                 if not image and not problem:
@@ -111,7 +137,8 @@ class ParquetReader:
         for uri in files[:: -(-len(files) // SAMPLED_FILES)]:
             with self._open(uri) as file:
                 if file.num_row_groups:
-                    labels += file.read_row_group(0, columns=["label"])["label"].to_pylist()
+                    label = self._layout(uri).columns.label
+                    labels += file.read_row_group(0, columns=[label])[label].to_pylist()
         return labels
 
     def fetch(self, addresses: Sequence[Address]) -> list[bytes]:
@@ -154,10 +181,13 @@ class ParquetReader:
     def _read_layout(self, uri: str) -> Layout:
         with self._open(uri) as file:
             groups = [file.metadata.row_group(n) for n in range(file.num_row_groups)]
+            columns = self._columns(file, uri)
             return Layout(
                 starts=np.cumsum([0, *(group.num_rows for group in groups)]),
                 sizes=tuple(int(group.total_byte_size) for group in groups),
-                names=label_names(file.schema_arrow.metadata),
+                names=label_names(file.schema_arrow.metadata, columns.label),
+                columns=columns,
+                has_labels=has_labels(file, columns.label),
             )
 
     def _read_group(self, uri: str, group: int) -> pa.ChunkedArray:
@@ -166,11 +196,12 @@ class ParquetReader:
                 raise DataError(
                     f"{self._where(uri)}: has fewer rows than when ingested. Restore the file."
                 )
+            image = self._columns(file, uri).image
             parts = [
-                pc.struct_field(part.column("image"), "bytes")
-                for part in _group_batches(file, group, ["image.bytes"])
+                pc.struct_field(part.column(image), "bytes")
+                for part in batches_of(file, group, [f"{image}.bytes"])
             ]
-            kind = file.schema_arrow.field("image").type.field("bytes").type
+            kind = file.schema_arrow.field(image).type.field("bytes").type
         return pa.chunked_array(parts, type=kind)
 
     @contextmanager
@@ -180,7 +211,7 @@ class ParquetReader:
         with reading(where), self._root.open(uri) as stream:
             try:
                 with pq.ParquetFile(stream, page_checksum_verification=True) as file:
-                    check_schema(file.schema_arrow, where)
+                    self._columns(file, uri)
                     yield file
             except PARQUET_ERRORS as error:
                 # Arrow's own errors carry no errno; those of the file system do.
@@ -192,56 +223,19 @@ class ParquetReader:
                     problem = f"an encoding that cannot be read ({reason}). Write it in another."
                 raise DataError(f"{where}: {problem}") from error
 
+    def _columns(self, file: pq.ParquetFile, uri: str) -> Columns:
+        image, label = self._config.image_column, self._config.label_column
+        return choose_columns(file.schema_arrow, image, label, self._where(uri))
+
+    def _numbered(self) -> tuple[str, ...]:
+        """Return class names for labels without names: as many as configured, else as found."""
+        count = self._config.num_classes
+        for uri in () if count else self._files("train"):
+            with self._open(uri) as file:
+                label = self._layout(uri).columns.label
+                labels = pc.max(file.read(columns=[label]).column(label)).as_py()
+            count = max(count, 1 + (-1 if labels is None else int(labels)))
+        return tuple(f"class_{number:05d}" for number in range(count))
+
     def _where(self, uri: str) -> str:
         return f"{self._root.url}/{uri}"
-
-
-def _rows(
-    file: pq.ParquetFile, groups: Sequence[int]
-) -> Iterator[tuple[int | None, bytes | None, str | None]]:
-    """Yield label, image file and name of every row of some row groups."""
-    for group in groups:
-        for batch in _group_batches(file, group, COLUMNS):
-            image = batch.column("image")
-            images = pc.struct_field(image, "bytes").to_pylist()
-            names: list[str | None] = [None] * len(images)
-            if image.type.get_field_index("path") >= 0:
-                names = _texts(pc.struct_field(image, "path"))
-            yield from zip(batch.column("label").to_pylist(), images, names, strict=True)
-
-
-def _texts(column: pa.Array) -> list[str | None]:
-    """Return a column of texts; None where it holds something else, escapes for other bytes."""
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    try:
-        return [text if isinstance(text, str) else None for text in column.to_pylist()]
-    except UnicodeDecodeError:
-        buffers = [text.as_buffer() for text in column]
-    return [None if b is None else bytes(b).decode(errors="backslashreplace") for b in buffers]
-
-
-def _group_batches(
-    file: pq.ParquetFile, group: int, columns: Sequence[str]
-) -> Iterator[pa.RecordBatch]:
-    """Yield the rows of a row group, few enough at a time for one chunk."""
-    size = file.metadata.row_group(group)
-    rows = part_rows(size.num_rows, size.total_byte_size)
-    yield from file.iter_batches(rows, row_groups=[group], columns=columns)
-
-
-def _stray(where: str, label: int, count: int) -> DataError:
-    """Return the error about a label of no class; unlike a damaged image, it is never passed over.
-
-    Args:
-        where: names the file and the row.
-        label: as stored.
-        count: of the classes of the dataset.
-    """
-    if 0 <= label < count:
-        reason = f"its label {label} has no name in the metadata of its file"
-    else:
-        reason = f"its label {label} is not one of the {count} classes, 0 to {count - 1}"
-    return DataError(
-        f"{where}: {reason}. Correct the labels, or the class names and data.num_classes."
-    )

@@ -1,23 +1,21 @@
-"""The Parquet files of a split: found by name, complete, and with the expected columns."""
+"""The Parquet files of a split: found by name and complete; labels compared by name."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from itertools import count
-
-import pyarrow as pa
 
 from distill_core.data.folders import DatasetFolder
 from distill_core.data.local_files import ListedFile
 from distill_core.data.readers.record import Split
-from distill_core.errors import DataError, one_line
+from distill_core.errors import DataError
 
-EXPECTED = "image (struct<bytes: binary, path: string>) and label (an integer)"
 PART = re.compile(r"(?P<stem>.*)-(?P<number>\d+)-of-(?P<total>\d+)\.parquet")
+PART_ENDING = re.compile(r"-\d+(-of-\d+)?$")
+HUB_FOLDER = "data"  # where the hub keeps the files of a dataset
 BY_NUMBER = re.compile(r"[\d\]]-of-\d")  # in data.train: some parts of a set, on purpose
 
 
@@ -35,15 +33,28 @@ def find_files(root: DatasetFolder, name: str, split: Split) -> list[ListedFile]
     name = name.strip("/")
     fixed = name.split("*")[0].split("?")[0].split("[")[0].rpartition("/")[0]
     candidates = [f for f in root.files(fixed).files if f.path.endswith(".parquet")]
-    for pattern in (name, f"{name}.parquet", f"{name}-*.parquet", f"{name}/*.parquet"):
+    patterns = (name, f"{name}.parquet", f"{name}-*.parquet", f"{name}/*.parquet")
+    for pattern in (*patterns, *(f"{HUB_FOLDER}/{each}" for each in patterns)):
         if files := [file for file in candidates if _matches(file.path, pattern)]:
             if not BY_NUMBER.search(name):
                 _check_parts((file.path for file in files), root.url)
             return files
     raise DataError(
         f"{root.url}: no Parquet file for the split {name!r}; expected {name}.parquet, "
-        f"{name}-*.parquet or a folder {name}. Set data.{split} to its name."
+        f"{name}-*.parquet or a folder {name}. Set data.{split} to its name"
+        f"{_splits(candidates)}."
     )
+
+
+def split_name(path: str) -> str:
+    """Return the name of the split of a file, without the number of its part."""
+    return PART_ENDING.sub("", path.removesuffix(".parquet"))
+
+
+def _splits(files: Iterable[ListedFile]) -> str:
+    """Return the splits that there are, by the names of their files, for an error."""
+    found = {split_name(file.path) for file in files}
+    return f" (there are {', '.join(sorted(found)[:8])})" if found else ""
 
 
 def _check_parts(files: Iterable[str], where: str) -> None:
@@ -73,46 +84,6 @@ def _first_missing(numbers: set[int], total: int) -> int | None:
         return None
     first = next(number for number in count() if number not in numbers)
     return first if first < total else None
-
-
-def check_schema(schema: pa.Schema, where: str) -> None:
-    """Check that a file has the columns of an image dataset, in any of their encodings.
-
-    Raises:
-        DataError: it has not.
-    """
-    names = one_line(", ".join(sorted(schema.names)))[:200]
-    if not {"image", "label"} <= set(schema.names):
-        raise DataError(f"{where}: columns {names}; expected {EXPECTED}. Rename them.")
-    image, label = (schema.field(name).type for name in ("image", "label"))
-    if not _holds_bytes(image) or not pa.types.is_integer(_decoded(label)):
-        raise DataError(
-            f"{where}: columns image ({image}) and label ({label}); expected {EXPECTED}. "
-            "Embed the image files and number the classes."
-        )
-
-
-def _holds_bytes(image: pa.DataType) -> bool:
-    if not pa.types.is_struct(image) or image.get_field_index("bytes") < 0:
-        return False
-    kind = _decoded(image.field("bytes").type)
-    tests = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
-    return any(test(kind) for test in tests)
-
-
-def _decoded(kind: pa.DataType) -> pa.DataType:
-    """Return the type of the values of a column that may be dictionary-encoded."""
-    return kind.value_type if pa.types.is_dictionary(kind) else kind
-
-
-def label_names(metadata: Mapping[bytes, bytes] | None) -> tuple[str, ...]:
-    """Return the label names in Hugging Face's feature metadata, if there are any."""
-    try:
-        features = json.loads((metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
-        names = features["label"]["names"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return ()
-    return tuple(map(str, names)) if isinstance(names, list) else ()
 
 
 def label_map(names: Sequence[str], classes: Sequence[str], where: str) -> tuple[int, ...]:

@@ -16,6 +16,14 @@ class Address(NamedTuple):
     offset: int  # first byte in an archive; row in a Parquet file; 0 in other formats
     size: int  # bytes of the image
 
+    @property
+    def text(self) -> str:
+        """Return the place as in messages."""
+        if self.uri.endswith(".tar"):
+            return f"{self.uri} at byte {self.offset}"
+        in_rows = self.offset or self.uri.endswith(".parquet")
+        return f"{self.uri} row {self.offset}" if in_rows else self.uri
+
 
 @dataclass(frozen=True, slots=True)
 class Record:

@@ -34,7 +34,7 @@ def find_archives(root: DatasetFolder, name: str, split: Split) -> list[ListedFi
     name = name.strip("/")
     names = expand_braces(name, f"data.{split}")
     if len(names) == 1:
-        files = _matching(root, name)
+        files = _matching(root, names[0])
     else:
         by_path = {file.path: file for each in _folders(names) for file in _in(root, each)}
         if missing := [each for each in names if each not in by_path]:

@@ -112,14 +112,14 @@ class TarsReader:
         return tuple(Block(file, stem(file.path), 0, file.size) for file in files)
 
     def _first_member(self, uri: str) -> str:
-        """Return the name of the first member of an archive; empty if it has none."""
-        with opened(self._root, uri) as stream:
-            first = next(members(stream, f"{self._root.url}/{uri}"), None)
-        return "" if first is None else first.name
+        """Return the name of the first image or archive in an archive; empty if it has none."""
+        with opened(self._root, uri, sparse=True) as stream:
+            names = (member.name for member in members(stream, f"{self._root.url}/{uri}"))
+            return next((name for name in names if name.endswith(".tar") or is_image(name)), "")
 
     def _inner(self, file: ListedFile, split: Split) -> Iterator[Block]:
         """Yield the archives in an archive."""
-        for member in members_of(self._root, file.path):
+        for member in members_of(self._root, file.path, sparse=True):
             if not member.name.endswith(".tar"):
                 self._passed_over[split].add(OTHER, [f"{file.path}/{member.name}"])
                 continue

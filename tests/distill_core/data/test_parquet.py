@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from distill_core.data.ingest import ingest
-from distill_core.data.readers import parquet, row_groups
+from distill_core.data.readers import parquet, parquet_rows, row_groups
 from distill_core.data.readers.formats import open_reader
 from distill_core.data.readers.row_groups import HELD_GROUPS, HeldGroups, part_rows
 from distill_core.data.real_images import RealImages
@@ -289,7 +289,7 @@ def test_a_large_row_group_is_noticed_and_read_in_parts(
     for split in ("train", "test"):
         write_parquet(tmp_path / "data" / f"{split}.parquet", rows, row_group_size=40)
     plain = pixels_of(tmp_path / "data", store)
-    monkeypatch.setattr(parquet, "part_rows", lambda rows, size: 3)
+    monkeypatch.setattr(parquet_rows, "part_rows", lambda rows, size: 3)
     monkeypatch.setattr(parquet, "LARGE_GROUP", 1000)
     heard: list[str] = []
     config = data_config(tmp_path / "data", format="parquet")
@@ -299,3 +299,82 @@ def test_a_large_row_group_is_noticed_and_read_in_parts(
         "test split: test.parquet",
     ]
     assert np.array_equal(RealImages(config, index, "train").resident(), plain[2])
+
+
+# --- columns ---
+
+
+def renamed(folder: Path, names: list[str]) -> Path:
+    """Write cats and dogs with other names of the columns; further columns repeat the label."""
+    split_files(folder, list(NAMES), [0, 1])
+    for path in folder.iterdir():
+        table = pq.read_table(path)
+        extra = [table["label"]] * (len(names) - 2)
+        pq.write_table(pa.Table.from_arrays([*table.columns, *extra], names=names), path)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "names", [["img", "label"], ["img", "fine_label", "coarse_label"], ["image", "class_id"]]
+)
+def test_usual_names_of_columns_are_guessed(tmp_path: Path, store: Store, names: list[str]) -> None:
+    config = data_config(renamed(tmp_path / "data", names), format="parquet")
+    index = ingest(config, store)
+    assert len(RealImages(config, index, "train").resident()) == 2
+
+
+def test_columns_can_be_chosen(tmp_path: Path, store: Store) -> None:
+    folder = renamed(tmp_path / "data", ["picture", "species"])
+    config = data_config(folder, format="parquet", image_column="picture", label_column="species")
+    assert ingest(config, store).class_sizes("train") == {"class_00000": 1, "class_00001": 1}
+    wrong = config.model_copy(update={"label_column": "genus"})
+    with pytest.raises(DataError, match=r"columns picture, species; no column genus\. Correct"):
+        open_reader(wrong).classes()
+
+
+def test_several_possible_columns_are_listed(tmp_path: Path) -> None:
+    folder = renamed(tmp_path / "data", ["image", "label", "fine_label"])
+    with pytest.raises(
+        DataError, match=r"columns label, fine_label can be meant\. Set data\.label"
+    ):
+        open_reader(data_config(folder, format="parquet")).classes()
+
+
+def test_a_class_that_only_a_later_file_has_is_found_before_any_image_is_read(
+    tmp_path: Path,
+) -> None:
+    write_parquet(tmp_path / "train-0.parquet", [(png(0), 0)], names=NAMES)
+    write_parquet(tmp_path / "train-1.parquet", [(png(1), 0)], names=["eel"])
+    with pytest.raises(DataError, match=r"train-1\.parquet: .*class 'eel'"):
+        open_reader(data_config(tmp_path, format="parquet")).classes()
+
+
+@pytest.mark.parametrize("statistics", [True, False])
+def test_the_unlabelled_test_split_of_the_hub_is_refused_before_any_image_is_read(
+    tmp_path: Path, statistics: bool
+) -> None:
+    folder = split_files(tmp_path / "data", list(NAMES), [-1, -1, -1])
+    table = pq.read_table(folder / "test.parquet")
+    pq.write_table(table, folder / "test.parquet", write_statistics=statistics)
+    reader = open_reader(data_config(folder, format="parquet"))
+    assert reader.classes("train") == NAMES
+    with pytest.raises(DataError, match=r"all labels of the test split are -1.*validation split"):
+        reader.parts("test")
+
+
+def test_classes_are_counted_where_no_number_is_given(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "train.parquet", [(png(0), 0), (png(1), 6), (png(2), 3)])
+    reader = open_reader(data_config(tmp_path, format="parquet", num_classes=0))
+    assert len(reader.classes()) == 7
+
+
+def test_files_are_found_in_the_folder_of_the_hub_and_other_splits_are_named(
+    tmp_path: Path,
+) -> None:
+    folder = parts(tmp_path, "data/train-00000-of-00001", "data/validation-00000-of-00001")
+    reader = open_reader(data_config(folder, format="parquet"))
+    assert [part.files for part in reader.parts("train")] == [
+        ("data/train-00000-of-00001.parquet",)
+    ]
+    with pytest.raises(DataError, match=r"\(there are data/train, data/validation\)"):
+        reader.classes("test")

@@ -230,3 +230,53 @@ def test_an_archive_that_shrank_after_ingestion_is_named(tmp_path: Path) -> None
     reader = open_reader(data_config(tmp_path, format="tars"))
     with pytest.raises(DataError, match=r"train/cat\.tar: is shorter than when it was ingested"):
         reader.fetch([Address(records[0].uri, records[0].offset, len(records[0].data))])
+
+
+@pytest.mark.parametrize("writer", [synset_tars, tar_of_tars, tar_of_folders])
+def test_a_readme_at_the_beginning_does_not_decide_the_arrangement(
+    tmp_path: Path, writer: Writer
+) -> None:
+    writer(IMAGES, tmp_path)
+    for path in tmp_path.rglob("*.tar"):
+        with tarfile.open(path) as archive:
+            files = [(m.name, archive.extractfile(m).read()) for m in archive]  # type: ignore[union-attr]
+        path.write_bytes(tar_bytes([("README", b"about"), *files]))
+    assert by_class(everything(tmp_path)) == EXPECTED
+
+
+def test_a_bucket_is_planned_from_headers_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {f"cat_{n}.png": png(n) for n in range(60)}
+    tar_of_tars({"train": {"cat": files, "dog": files}, "test": {"cat": files}}, tmp_path)
+    memory, read = fsspec.filesystem("memory"), list[int]()
+    for path in tmp_path.iterdir():
+        memory.pipe_file(f"/planned/{path.name}", path.read_bytes())
+
+    class Counted(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            data = super().read(size)
+            read.append(len(data))
+            return data
+
+    def opened(path: str, mode: str, **options: object) -> io.BytesIO:
+        assert options == {"cache_type": "none"}
+        return Counted(memory.cat_file(path))
+
+    try:
+        reader = open_reader(data_config("memory://planned", format="tars"))
+        monkeypatch.setattr(type(memory), "open", lambda _, *a, **o: opened(*a, **o))
+        assert len(reader.parts("train")) == 2
+        assert reader.classes() == ("cat", "dog")
+        assert sum(read) < 20_000 < len(files) * 1000
+    finally:
+        monkeypatch.undo()
+        memory.rm("/planned", recursive=True)
+
+
+def test_a_bad_image_is_named_with_its_byte(tmp_path: Path, store: Store) -> None:
+    synset_tars(IMAGES, tmp_path / "data")
+    bad = tar_bytes([("a.png", png(1)), ("b.png", b"no image")])
+    write(tmp_path / "data" / "train" / "cat.tar", bad)
+    with pytest.raises(DataError, match=r"first is train/cat\.tar at byte 1536: 8 bytes that are"):
+        ingest(data_config(tmp_path / "data", format="tars"), store)

@@ -1,0 +1,136 @@
+"""The folder of a dataset in any file system that fsspec supports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+from distill_core.data.local_files import ListedFile, Listing
+from distill_core.data.reading import complete, reading
+from distill_core.errors import DataError
+
+# Keys of fsspec's listings, the most reliable first; each file system has some of them.
+VERSIONS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "created")
+FOLDER_OBJECT = "_$folder$"  # ends the names of empty objects that Hadoop writes for folders
+
+
+@dataclass(frozen=True)
+class RemoteFolder:
+    """A prefix in any file system of fsspec."""
+
+    url: str
+    fs: Any  # fsspec has no types
+    root: str
+
+    def is_folder(self, path: str) -> bool:
+        """Return whether anything lies below that prefix."""
+        with reading(f"{self.url}/{path}"):
+            return bool(self.fs.isdir(self._full(path)))
+
+    def folders(self, path: str) -> list[str]:
+        """Return the sorted names of the prefixes directly below a prefix."""
+        full = self._full(path)
+        with reading(f"{self.url}/{path}"):
+            entries = self.fs.ls(full, detail=True)
+        names = set()
+        for entry in entries:
+            parent, _, name = entry["name"].rstrip("/").rpartition("/")
+            # A marker of the folder itself is listed beside what it holds.
+            if _is_folder(entry) and parent.lstrip("/") == full.lstrip("/"):
+                names.add(name)
+        return sorted(name for name in names if not name.startswith("."))
+
+    def files(self, path: str) -> Listing:
+        """Return all objects below a prefix."""
+        with reading(f"{self.url}/{path}"):
+            entries = self.fs.find(self._full(path), detail=True)
+        return self._listing(entries)
+
+    def by_folder(self, path: str) -> Iterator[tuple[str, Listing]]:
+        """Yield the name and the objects of each prefix directly below one, then `""` and its own.
+
+        Only the objects of one prefix are in memory at a time.
+        """
+        for name in self.folders(path):
+            yield name, self.below(path, name)
+        yield "", self.files_in(path)
+
+    def files_in(self, path: str) -> Listing:
+        """Return the objects directly below a prefix."""
+        with reading(f"{self.url}/{path}"):
+            entries = self.fs.ls(self._full(path), detail=True)
+        return self._listing({entry["name"]: entry for entry in entries})
+
+    def below(self, path: str, name: str) -> Listing:
+        """Return all objects below a prefix that lies directly below another."""
+        return self.files(f"{path}/{name}".lstrip("/"))
+
+    def _listing(self, entries: Mapping[str, dict[str, Any]]) -> Listing:
+        above = f"{self.root.strip('/')}/".lstrip("/")
+        objects = {
+            name.strip("/"): entry for name, entry in entries.items() if not _is_marker(name, entry)
+        }
+        if stray := [name for name in objects if not name.startswith(above)]:
+            raise DataError(
+                f"{self.url}: the file system lists names that are not below the folder, such as "
+                f"{stray[0]!r}. Use another spelling of data.path."
+            )
+        below = ((name.removeprefix(above), entry) for name, entry in objects.items())
+        return Listing(
+            sorted(
+                ListedFile(name, int(entry.get("size") or 0), _version(entry))
+                for name, entry in below
+                if not name.startswith(".") and "/." not in name
+            )
+        )
+
+    def read(self, paths: Sequence[str]) -> list[bytes]:
+        """Return whole objects, many at a time where the file system can."""
+        full = [self._full(path) for path in paths]
+        # Not fs.cat, which would treat brackets in a file name as a pattern.
+        contents = self.fs.cat_ranges(full, None, None) if full else []
+        for path, data in zip(full, contents, strict=True):
+            with reading(path):
+                if isinstance(data, Exception):
+                    raise data
+        return [bytes(data) for data in contents]
+
+    def read_ranges(self, ranges: Sequence[tuple[str, int, int]]) -> list[bytes]:
+        """Return parts of objects, many at a time where the file system can."""
+        paths = [self._full(path) for path, _, _ in ranges]
+        starts = [first for _, first, _ in ranges]
+        ends = [first + size for _, first, size in ranges]
+        contents = self.fs.cat_ranges(paths, starts, ends) if paths else []
+        whole = []
+        for (path, _, size), data in zip(ranges, contents, strict=True):
+            with reading(f"{self.url}/{path}"):
+                if isinstance(data, Exception):
+                    raise data
+            whole.append(complete(bytes(data), size, f"{self.url}/{path}"))
+        return whole
+
+    def open(self, path: str, *, sparse: bool = False) -> AbstractContextManager[Any]:
+        """Open an object for range requests, of many megabytes unless `sparse` is set."""
+        options = {"cache_type": "none"} if sparse else {}
+        with reading(f"{self.url}/{path}"):
+            opened: AbstractContextManager[Any] = self.fs.open(self._full(path), "rb", **options)
+            return opened
+
+    def _full(self, path: str) -> str:
+        return f"{self.root}/{path}".rstrip("/")
+
+
+def _is_folder(entry: dict[str, Any]) -> bool:
+    return bool(entry["type"] == "directory")
+
+
+def _is_marker(name: str, entry: dict[str, Any]) -> bool:
+    """Return whether an object stands for a folder: consoles and Hadoop write such."""
+    return _is_folder(entry) or name.endswith(("/", FOLDER_OBJECT))
+
+
+def _version(entry: dict[str, Any]) -> str:
+    """Return what a file system lists to tell one content of an object from the next."""
+    return next((str(entry[key]) for key in VERSIONS if entry.get(key)), "")
