@@ -11,12 +11,16 @@ from distill_core.config.split_rule import parse_rule
 from distill_core.label_spaces.facts import SPACES
 
 Format = Literal[
+    "cifar",
     "classes",
     "digits",
+    "flat",
     "imagefolder",
     "parquet",
     "patterns",
     "tars",
+    "tiny",
+    "webdataset",
 ]
 WITHOUT_PATH = ("digits", "patterns", "classes")
 
@@ -38,13 +42,19 @@ LabelSpaceName = Literal[  # keys of label_spaces.facts.SPACES
 class DataConfig(Extended):
     """The labelled image dataset, and the conversion of a real image to a square tensor."""
 
-    ADDED = frozenset({"label_space", "keep", "split", "image_column", "label_column"})
+    ADDED = frozenset(
+        {"label_space", "keep", "split", "test_format", "class_list", "label_list"}
+        | {"image_column", "label_column"}
+    )
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=100)
     format: Format
     path: Address | None = None  # folder or URL of both splits; digits, patterns, classes: none
     train: Address = "train"  # folder, file or glob below `path`
     test: Address = "test"
+    test_format: Format | None = None  # of the test split; None: the same
+    class_list: Address | None = None  # file of class names by id, below `path` or elsewhere
+    label_list: Address | None = None  # file of image names and classes, for format flat
     image_column: str | None = Field(default=None, max_length=200)  # or member; None: guessed
     label_column: str | None = Field(default=None, max_length=200)  # likewise
     # ids, including those of removed classes; must equal the index's; 0: counted by the reader

@@ -9,6 +9,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from tests.support.datasets import write_parquet
+
 Classes = Mapping[str, Mapping[str, bytes]]  # images of each class, by name
 Images = Mapping[str, Classes]  # of "train" and "test"
 Writer = Callable[[Images, Path], dict[str, Any]]  # returns what the config needs to read them
@@ -70,11 +72,95 @@ def tar_of_folders(images: Images, root: Path) -> dict[str, Any]:
     return {"format": "tars"}
 
 
+def flat_validation(images: Images, root: Path) -> dict[str, Any]:
+    """Write folders to train on and ``val/<name>`` with a list as on Kaggle."""
+    image_folders({"train": images["train"]}, root)
+    lines = ["ImageId,PredictionString"]
+    for wnid, name, data in items(images["test"]):
+        write(root / "val" / name, data)
+        lines.append(f"{Path(name).stem},{wnid} 85 1 499 272 ")
+    write(root / "LOC_val_solution.csv", "\n".join(lines).encode())
+    flat = {"test_format": "flat", "label_list": "LOC_val_solution.csv"}
+    return {"format": "imagefolder", "test": "val", **flat}
+
+
+def devkit(images: Images, root: Path) -> dict[str, Any]:
+    """Write ``train.tar`` of tars and ``val.tar`` with the lists of the development kit."""
+    tar_of_tars({"train": images["train"]}, root)
+    order = sorted(images["train"], key=lambda wnid: wnid[::-1])
+    if order == sorted(order):
+        order = order[::-1]
+    flat = sorted((name, data, wnid) for wnid, name, data in items(images["test"]))
+    write(root / "val.tar", tar_bytes((name, data) for name, data, _ in flat))
+    numbers = [f"{1 + order.index(wnid)}\n" for _, _, wnid in flat]
+    write(root / "ILSVRC2012_validation_ground_truth.txt", "".join(numbers).encode())
+    listed = [f"{wnid} {number} a_name\n" for number, wnid in enumerate(order, 1)]
+    write(root / "map_clsloc.txt", "".join(listed).encode())
+    return {
+        "format": "tars",
+        "test": "val",
+        "test_format": "flat",
+        "label_list": "ILSVRC2012_validation_ground_truth.txt",
+        "class_list": "map_clsloc.txt",
+    }
+
+
+def tiny_imagenet(images: Images, root: Path) -> dict[str, Any]:
+    """Write the layout of Tiny-ImageNet, with its boxes and annotations."""
+    for wnid, name, data in items(images["train"]):
+        write(root / "train" / wnid / "images" / name, data)
+    for wnid in images["train"]:
+        write(root / "train" / wnid / f"{wnid}_boxes.txt", b"n_0.JPEG\t0\t0\t63\t63\n")
+    lines = []
+    for wnid, name, data in items(images["test"]):
+        write(root / "val" / "images" / name, data)
+        lines.append(f"{name}\t{wnid}\t0\t32\t44\t62\n")
+    write(root / "val" / "val_annotations.txt", "".join(lines).encode())
+    write(root / "wnids.txt", "\n".join(list(images["train"])[::-1]).encode())
+    return {"format": "tiny", "test": "val"}
+
+
+def webdataset(images: Images, root: Path) -> dict[str, Any]:
+    """Write two shards per split, with numbers as labels and a list of classes."""
+    wnids = sorted(images["train"])
+    for split, classes in images.items():
+        shards: list[list[tuple[str, bytes]]] = [[], []]
+        for number, (wnid, name, data) in enumerate(items(classes)):
+            label = (f"{Path(name).stem}.cls", str(wnids.index(wnid)).encode())
+            shards[number % 2] += [(name, data), label] if number % 3 else [label, (name, data)]
+        for number, files in enumerate(shards):
+            write(root / f"{split}-{number:06d}.tar", tar_bytes(files))
+    write(root / "classes.txt", "\n".join(wnids).encode())
+    return {"format": "webdataset", "class_list": "classes.txt"}
+
+
+def hugging_face(images: Images, root: Path) -> dict[str, Any]:
+    """Write two Parquet files per split, their classes named in an order of their own."""
+    wnids = sorted(images["train"])
+    for split, stem in (("train", "train"), ("test", "validation")):
+        rows = [(name, (data, wnids.index(wnid))) for wnid, name, data in items(images[split])]
+        for number in range(2):
+            some = rows[number::2]
+            write_parquet(
+                root / "data" / f"{stem}-{number:05d}-of-00002.parquet",
+                [row for _, row in some],
+                names=wnids,
+                paths=[name for name, _ in some],
+                row_group_size=500,
+            )
+    return {"format": "parquet", "train": "data/train", "test": "data/validation"}
+
+
 LAYOUTS: Mapping[str, Writer] = MappingProxyType(
     {
         "image folders": image_folders,
         "synset tars": synset_tars,
         "tar of tars": tar_of_tars,
         "tar of folders": tar_of_folders,
+        "flat validation": flat_validation,
+        "development kit": devkit,
+        "Tiny-ImageNet": tiny_imagenet,
+        "WebDataset": webdataset,
+        "Hugging Face": hugging_face,
     }
 )

@@ -1,0 +1,211 @@
+"""Reader of flat splits: one folder or tar file of images, and a list of their classes.
+
+ImageNet's validation split has this form, with the list of the development kit, of Kaggle
+(``LOC_val_solution.csv``) or of Caffe (``val.txt``); that of Tiny-ImageNet as well.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+
+from distill_core.config.data import DataConfig
+from distill_core.data.folders import locate
+from distill_core.data.local_files import ListedFile
+from distill_core.data.readers.archive_images import content, members_of, opened
+from distill_core.data.readers.files import read_files
+from distill_core.data.readers.label_lists import (
+    LabelList,
+    check_devkit,
+    parse_classes,
+    parse_labels,
+    read_text,
+)
+from distill_core.data.readers.names import is_image, stem, utf8
+from distill_core.data.readers.parts import assemble, cut, stamp_of
+from distill_core.data.readers.passed_over import NOT_FOLLOWED, OTHER, PassedOver
+from distill_core.data.readers.record import Address, Part, Record, Split
+from distill_core.data.readers.split_files import find_archives
+from distill_core.data.readers.tar_members import members
+from distill_core.errors import ConfigError, DataError, shown
+
+UNLISTED = "it is not in data.label_list."
+
+
+class FlatReader:
+    """Reads splits whose images lie side by side, in files of their own or in tar files.
+
+    Labels that are numbers count from 0 in `data.class_list`, else in the training split's classes.
+    """
+
+    def __init__(self, config: DataConfig) -> None:
+        self._root = locate(config)
+        self._name = {"train": config.train.strip("/"), "test": config.test.strip("/")}
+        self._list_address, self._classes_address = config.label_list, config.class_list
+        self._num_classes, self._names_classes = config.num_classes, config.format == "flat"
+        self._list = cache(self._read_list)
+        self._class_list = cache(self._read_class_list)
+        self._archives = cache(self._find_archives)
+        self._labels = cache(self._label_all)
+        self._images = cache(self._list_images)
+        self._passed_over = {"train": PassedOver(), "test": PassedOver()}
+
+    def classes(self, split: Split = "train") -> tuple[str, ...]:
+        """Return the classes that are listed.
+
+        For numbers without names, these are `class_00000` and so on; none where the training split
+        has another format and so names them.
+
+        Raises:
+            ConfigError: there is no list of labels.
+            DataError: a list is missing or damaged.
+        """
+        listed = self._list()
+        if listed.in_order:
+            check_devkit(self._class_list(), self._where_list())
+        if listed.is_numbered:
+            return self._class_list() or self._numbered()
+        names = set(listed.by_stem.values()) or set(self._class_list())
+        return tuple(n for n in self._class_list() if n in names) or tuple(sorted(names))
+
+    def parts(self, split: Split) -> Sequence[Part]:
+        """Return ranges of the files of a folder, or one part for each tar file."""
+        if not (archives := self._archives(split)):
+            return assemble(split, cut(self._name[split], self._images(split)))
+        return [
+            Part(
+                split,
+                f"{split}-{number:05d}",
+                files=(file.path,),
+                last=file.size,
+                bytes=file.size,
+                stamp=stamp_of([file]),
+            )
+            for number, file in enumerate(archives)
+        ]
+
+    def notices(self, split: Split) -> list[str]:
+        """Return sentences about files that are passed over, of tar files once they were read."""
+        if not self._archives(split):
+            self._images(split)
+        return self._passed_over[split].sentences()
+
+    def records(self, part: Part, classes: Sequence[str]) -> Iterator[Record]:
+        """Yield every image of a part.
+
+        Raises:
+            DataError: a label is of no class.
+        """
+        places = {name: place for place, name in enumerate(classes)}
+        images = self._archived(part) if self._archives(part.split) else self._in_files(part)
+        for uri, offset, name, data, problem in images:
+            text = self._labels(part.split).get(stem(name))
+            label = -1 if text is None else self._label(text, places, name)
+            yield Record(label, uri, offset, name, data, problem or ("" if text else UNLISTED))
+
+    def fetch(self, addresses: Sequence[Address]) -> list[bytes]:
+        """Return files, or ranges of bytes of tar files."""
+        return self._root.read_ranges(addresses)
+
+    def _archived(self, part: Part) -> Iterator[tuple[str, int, str, bytes, str]]:
+        """Yield address, name, content and problem of every image of a tar file."""
+        (uri,) = part.files
+        where = f"{self._root.url}/{uri}"
+        with opened(self._root, uri) as stream:
+            for member in members(stream, where):
+                name = posixpath.basename(member.name)
+                if is_image(name):
+                    yield uri, member.offset, name, *content(stream, member, where)
+                else:
+                    self._passed_over[part.split].add(OTHER, [f"{uri}/{member.name}"])
+
+    def _in_files(self, part: Part) -> Iterator[tuple[str, int, str, bytes, str]]:
+        """Yield address, name, content and problem of every image that is a file."""
+        last = None if part.last < 0 else part.last
+        paths = [file.path for file in self._images(part.split)[part.first : last]]
+        for path, data, problem in read_files(self._root, paths):
+            yield utf8(path), 0, utf8(posixpath.basename(path)), data, problem
+
+    def _numbered(self) -> tuple[str, ...]:
+        labels = map(int, self._list().by_stem.values())
+        count = self._num_classes or 1 + max(labels)
+        return tuple(f"class_{number:05d}" for number in range(count if self._names_classes else 0))
+
+    def _label(self, text: str, places: Mapping[str, int], name: str) -> int:
+        """Return the position of a label among the classes.
+
+        Args:
+            text: the label.
+            places: positions of the classes, by name.
+            name: of the image, for errors.
+        """
+        names = self._class_list() or tuple(places)
+        if text not in places and text.isdecimal() and int(text) < len(names):
+            text = names[int(text)]
+        if text not in places:
+            raise DataError(
+                f"{self._where_list()}: {shown(name)} has the label {shown(text)}, which is none "
+                f"of the {len(places)} classes of the training split. Numbers count from 0. "
+                "Correct the list, or set data.class_list to the classes in the order of numbers."
+            )
+        return places[text]
+
+    def _list_images(self, split: Split) -> list[ListedFile]:
+        """Return the images of a split that are files, sorted by path."""
+        listing = self._root.files(self._name[split])
+        others = [path for path in listing.paths if not is_image(path)]
+        self._passed_over[split].add(OTHER, others)
+        self._passed_over[split].add(NOT_FOLLOWED, listing.not_followed)
+        return [file for file in listing.files if is_image(file.path)]
+
+    def _find_archives(self, split: Split) -> list[ListedFile]:
+        """Return the tar files of a split, none if it is a folder with images."""
+        name = self._name[split]
+        if self._root.is_folder(name) and self._images(split):
+            return []
+        return find_archives(self._root, name, split)
+
+    def _label_all(self, split: Split) -> Mapping[str, str]:
+        """Return the labels of a split by the names of the images, without their endings."""
+        listed, classes = self._list(), self._class_list()
+        if not listed.in_order:
+            return listed.by_stem
+        stems = sorted(stem(name) for name in self._image_names(split))
+        if len(stems) != len(listed.in_order):
+            raise DataError(
+                f"{self._where_list()}: {len(listed.in_order)} labels for {len(stems)} images of "
+                f"{self._name[split]}. Use the list of these images."
+            )
+        if not all(0 < number <= len(classes) for number in listed.in_order):
+            raise DataError(
+                f"{self._where_list()}: its numbers are not those of the {len(classes)} classes in "
+                "data.class_list, 1 and so on. Use the list of these images."
+            )
+        return {
+            name: classes[number - 1] for name, number in zip(stems, listed.in_order, strict=True)
+        }
+
+    def _image_names(self, split: Split) -> list[str]:
+        archives = self._archives(split)
+        in_tars = (m.name for file in archives for m in members_of(self._root, file.path))
+        names = in_tars if archives else (file.path for file in self._images(split))
+        return [name for name in names if is_image(name)]
+
+    def _read_list(self) -> LabelList:
+        if self._list_address is None:
+            raise ConfigError(
+                "data.label_list: missing, but images without class folders need a list of their "
+                "classes. Set data.label_list=FILE."
+            )
+        text = read_text(self._root, self._list_address, "data.label_list")
+        return parse_labels(text, self._where_list())
+
+    def _read_class_list(self) -> tuple[str, ...]:
+        if self._classes_address is None:
+            return ()
+        text = read_text(self._root, self._classes_address, "data.class_list")
+        return parse_classes(text, f"data.class_list: {self._classes_address}")
+
+    def _where_list(self) -> str:
+        return f"data.label_list: {self._list_address}"

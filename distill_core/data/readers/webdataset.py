@@ -1,0 +1,191 @@
+"""Reader of WebDataset shards: tar files in which the members of a sample have the same key.
+
+The key of ``train/000017.seg.png`` is ``train/000017``, and ``seg.png`` is the name of the member
+in its sample. An image is addressed by its shard, its first byte and its size.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from distill_core.config.data import DataConfig
+from distill_core.data.folders import locate
+from distill_core.data.local_files import ListedFile
+from distill_core.data.readers.archive_images import content, opened
+from distill_core.data.readers.label_lists import parse_classes, read_text
+from distill_core.data.readers.labels import stray_label
+from distill_core.data.readers.names import EXTENSIONS
+from distill_core.data.readers.parts import stamp_of
+from distill_core.data.readers.passed_over import OTHER, PassedOver
+from distill_core.data.readers.record import Address, Part, Record, Split
+from distill_core.data.readers.split_files import find_archives
+from distill_core.data.readers.tar_members import Member, members
+from distill_core.errors import DataError
+
+KEY = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)")  # as the library webdataset splits names
+LABELS = ("cls", "cls.txt")
+MAX_LABEL = 1000  # bytes
+Sample = dict[str, Member]  # members by their names in the sample
+
+
+class WebDatasetReader:
+    """Reads shards; labels are numbers in `data.class_list`, or names of classes.
+
+    Without a list, numbered classes are named `class_00000` and so on, as many as
+    `data.num_classes` or, if that is not set, as the training split has labels.
+    """
+
+    def __init__(self, config: DataConfig) -> None:
+        self._root = locate(config)
+        self._config = config
+        self._name = {"train": config.train, "test": config.test}
+        self._shards = cache(self._find)
+        self._names = cache(self._class_names)
+        self._passed_over = {"train": PassedOver(), "test": PassedOver()}
+
+    def classes(self, split: Split = "train") -> tuple[str, ...]:
+        """Return the classes of the list, or those that the labels of the training split name.
+
+        Raises:
+            DataError: there is no shard, or the class list is missing or damaged.
+        """
+        self._shards(split)
+        return self._names()
+
+    def parts(self, split: Split) -> Sequence[Part]:
+        """Return one part for each shard; its samples are not counted before they are read."""
+        return [
+            Part(
+                split,
+                f"{split}-{number:05d}",
+                files=(file.path,),
+                last=file.size,
+                bytes=file.size,
+                stamp=stamp_of([file]),
+            )
+            for number, file in enumerate(self._shards(split))
+        ]
+
+    def notices(self, split: Split) -> list[str]:
+        """Return sentences about members that are passed over, as far as they were read."""
+        return self._passed_over[split].sentences()
+
+    def records(self, part: Part, classes: Sequence[str]) -> Iterator[Record]:
+        """Yield the image of every sample of a shard.
+
+        Raises:
+            DataError: the shard is truncated or damaged, or a label is of no class.
+        """
+        (uri,) = part.files
+        where = f"{self._root.url}/{uri}"
+        places = {name: place for place, name in enumerate(classes)}
+        with opened(self._root, uri) as stream:
+            for key, sample in self._samples(stream, where):
+                if not (image := self._image(sample)):
+                    self._passed_over[part.split].add(OTHER, [f"{uri}/{key}.{min(sample)}"])
+                    continue
+                label, problem = self._label(stream, sample, f"{where} sample {key}")
+                place = -1
+                if not problem:
+                    place = _place(label, self._names(), places, f"{where} sample {key}")
+                data, unreadable = content(stream, image, where)
+                name = posixpath.basename(image.name)
+                yield Record(place, uri, image.offset, name, data, unreadable or problem)
+
+    def fetch(self, addresses: Sequence[Address]) -> list[bytes]:
+        """Return ranges of bytes of the shards."""
+        return self._root.read_ranges(addresses)
+
+    def _find(self, split: Split) -> list[ListedFile]:
+        return find_archives(self._root, self._name[split], split)
+
+    def _class_names(self) -> tuple[str, ...]:
+        if (address := self._config.class_list) is not None:
+            text = read_text(self._root, address, "data.class_list")
+            return parse_classes(text, f"data.class_list: {address}")
+        if count := self._config.num_classes:
+            return _numbered(count)
+        labels = set(self._all_labels("train"))
+        if all(label.isdecimal() for label in labels):
+            return _numbered(1 + max(map(int, labels), default=-1))
+        return tuple(sorted(labels))
+
+    def _all_labels(self, split: Split) -> Iterator[str]:
+        """Yield the label of every sample, from the headers of the shards and the labels alone."""
+        for file in self._shards(split):
+            where = f"{self._root.url}/{file.path}"
+            with opened(self._root, file.path) as stream:
+                for key, sample in self._samples(stream, where):
+                    label, problem = self._label(stream, sample, f"{where} sample {key}")
+                    if not problem and self._image(sample):
+                        yield label
+
+    def _samples(self, stream: Any, where: str) -> Iterator[tuple[str, Sample]]:
+        """Yield key and members of every sample: of consecutive members with the same key."""
+        last, sample = "", Sample()
+        for member in members(stream, where):
+            match = KEY.fullmatch(member.name)
+            key, name = (match[1], match[2].lower()) if match else (member.name, "")
+            if sample and key != last:
+                yield last, sample
+                sample = {}
+            last = key
+            sample[name] = member
+        if sample:
+            yield last, sample
+
+    def _image(self, sample: Sample) -> Member | None:
+        """Return the image of a sample.
+
+        Raises:
+            DataError: it has several, and the config does not choose.
+        """
+        if (name := self._config.image_column) is not None:
+            return sample.get(name.lower())
+        found = [name for name in sample if f".{name.rpartition('.')[2]}" in EXTENSIONS]
+        if len(found) > 1:
+            raise DataError(
+                f"{self._root.url}: a sample has the images {', '.join(sorted(found))}. Set "
+                "data.image_column to the one to use."
+            )
+        return sample[found[0]] if found else None
+
+    def _label(self, stream: Any, sample: Sample, where: str) -> tuple[str, str]:
+        """Return the label of a sample, or why it has none, as a sentence."""
+        column = self._config.label_column
+        names = LABELS if column is None else (column.lower(),)
+        member = next((sample[name] for name in names if name in sample), None)
+        if member is None:
+            return "", f"its sample has no {names[0]}."
+        if member.problem or member.size > MAX_LABEL:
+            return "", f"its {names[0]} cannot be used: {member.problem or 'it is too long.'}"
+        data, _ = content(stream, member, where)
+        text = data.decode(errors="replace").strip()
+        return (text, "") if text else ("", f"its {names[0]} is empty.")
+
+
+def _numbered(count: int) -> tuple[str, ...]:
+    return tuple(f"class_{label:05d}" for label in range(count))
+
+
+def _place(label: str, names: Sequence[str], places: Mapping[str, int], where: str) -> int:
+    """Return the position of a label among the classes of the dataset.
+
+    Args:
+        label: a number, or the name of a class.
+        names: of the classes, by number.
+        places: positions of the classes of the dataset, by name.
+        where: names the sample in errors.
+
+    Raises:
+        DataError: it is of no class.
+    """
+    is_number = label.isdecimal() and len(label) < 10
+    name = names[int(label)] if is_number and int(label) < len(names) else label
+    if name not in places:
+        raise stray_label(where, label, len(places))
+    return places[name]
