@@ -11,6 +11,7 @@ from distill_core.config.split_rule import parse_rule
 from distill_core.label_spaces.facts import SPACES
 
 Format = Literal[
+    "auto",  # found by `data.detection` before a run is registered
     "cifar",
     "classes",
     "digits",

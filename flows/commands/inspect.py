@@ -82,6 +82,7 @@ def plan(
 ) -> None:
     """Estimate the shards, bytes and GPU-hours of a run without starting it."""
     from distill_core.config.load import load_run
+    from distill_core.data.detection.resolve import resolve_run
     from flows import terminal
     from flows.estimate import cost, workload
     from flows.runs.precision import warn_if_slow
@@ -89,6 +90,7 @@ def plan(
     from tasks.calibration import calibrate as measure
 
     config, execution = load_run(preset, overrides or []), placement.execution(DEFAULT_STORE)
+    config = resolve_run(config)
     warn_if_slow(config, execution.device)
     for problem in problems(config, execution):
         terminal.warn(f"a run would be refused: {problem}")

@@ -55,12 +55,15 @@ def run(
     Run it again and finished work is skipped.
     """
     from distill_core.config.load import load_run
+    from distill_core.data.detection.resolve import resolve_run
     from distill_core.storage.store import Store
+    from flows import terminal
     from flows.runs import preflight
     from tasks.run import planned_run
 
     config, execution = load_run(preset, overrides or []), placement.execution(store)
     if dry_run:
+        config = resolve_run(config, notice=terminal.print_lines)
         planned = planned_run(config, Store(store), name)
         preflight.check(planned, execution)
         show_intents(planned, {}, allow_missing=execution.allow_missing)

@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from distill_core.config.schema import RunConfig
+from distill_core.data.detection.resolve import resolve_run
 from distill_core.data.index_files import load_index
 from distill_core.errors import ConfigError, RunIncomplete, StorageError, shown
 from distill_core.naming.addresses import check_host, store_address
@@ -62,6 +63,7 @@ def prepare(
         StorageError: the store cannot be written, or lets two drivers create the same object.
     """
     store = Store(execution.store, single_writer=execution.single_writer)
+    config = resolve_run(config, notice=terminal.print_lines)
     run = planned_run(config, store, name)
     preflight.check(run, execution)
     if not run_status(run).complete:

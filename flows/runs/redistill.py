@@ -13,6 +13,7 @@ from distill_core.config.addresses import check_config
 from distill_core.config.data import DataConfig
 from distill_core.config.schema import RunConfig
 from distill_core.config.split_rule import parse_rule
+from distill_core.data.detection.resolve import resolve_run
 from distill_core.data.index import DatasetIndex
 from distill_core.data.index_files import load_index
 from distill_core.data.readers.formats import open_reader
@@ -79,6 +80,7 @@ def redistill(
         DataError: the dataset is damaged, or has another number of classes.
     """
     check_config(config)
+    config = resolve_run(config)
     store = replace(store, single_writer=execution.single_writer)
     request = _index(config, store, series, policy, execution)
     current = request.current()

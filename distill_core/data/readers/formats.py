@@ -17,6 +17,7 @@ from distill_core.data.readers.tars import TarsReader
 from distill_core.data.readers.tiny_imagenet import TinyImageNetReader
 from distill_core.data.readers.two_formats import TwoFormats
 from distill_core.data.readers.webdataset import WebDatasetReader
+from distill_core.errors import ConfigError
 
 READERS: Mapping[str, Callable[[DataConfig], Reader]] = {
     "cifar": CifarReader,
@@ -40,6 +41,11 @@ def open_reader(config: DataConfig) -> Reader:
             open it.
         DataError: its path does not exist.
     """
+    if "auto" in (config.format, config.test_format):
+        raise ConfigError(
+            "data.format=auto: has no reader of its own. `detection.resolve.resolve_data` returns "
+            "the config with the format of the dataset; data.test_format cannot be auto."
+        )
     if config.test_format in (None, config.format):
         return READERS[config.format](config)
     # The reader of the test split knows no other split, whose format it could not read.
