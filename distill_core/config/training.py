@@ -25,6 +25,7 @@ TeacherKey = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]  # of its marker i
 
 Network = Literal[  # keys of models.build.MODELS; *_small are for images of 16 to 64 pixels
     "resnet18_small",
+    "resnet18_maxpool_small",
     "resnet50_small",
     "resnet101_small",
     "densenet121_small",
@@ -118,12 +119,16 @@ class TrainingConfig(Frozen):
 class ImportConfig(Extended):
     """Checks and corrections of a teacher that is imported from a file."""
 
-    ADDED = frozenset({"label_space"})
+    ADDED = frozenset({"label_space", "min_accuracy", "sample", "entry"})
 
     top1: float | None = Field(default=None, ge=0, le=100)  # expected on the test split, percent
     accept_any: bool = False  # do not compare its accuracy with `top1` or with guessing
     outputs: tuple[CountOrZero, ...] = ()  # class id of every output; none: in order
     label_space: LabelSpaceName | None = None  # of the outputs, in its order; None: the dataset's
+    # Lowest top-1 on the test split, percent; None: a tenth of the way from guessing to 100 %
+    min_accuracy: float | None = Field(default=None, ge=0, le=100)
+    sample: Count | None = None  # test images on which it is judged; None: all
+    entry: str | None = Field(default=None, min_length=1, max_length=200)  # of a checkpoint
 
     @model_validator(mode="after")
     def _one_order(self) -> Self:

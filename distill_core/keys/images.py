@@ -45,6 +45,8 @@ def squeeze_key(
             parts |= {"outputs": list(imported.outputs)}
         if imported is not None and imported.label_space is not None:
             parts |= {"outputs_of": imported.label_space}
+        if imported is not None and imported.entry is not None:
+            parts |= {"entry": imported.entry}
         return key_of(run, "squeeze", parts | {"checkpoint": checkpoint})
     parts |= {"training": dumped(run.squeeze.training), "train": train, "seed": run.seed}
     return key_of(run, "squeeze", parts if start is None else parts | {"start": start})

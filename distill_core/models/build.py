@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +22,11 @@ from distill_core.seeds import derive_seed
 Builder = Callable[[int, int | None], nn.Module]  # (classes, width) -> network
 
 
-def _small_resnet18(num_classes: int, width: int | None) -> nn.Module:
-    return SmallResNet18(num_classes, width=width or RESNET18_SMALL_WIDTH)
+def _small_resnet18(*, pool: bool = False) -> Builder:
+    """Return the builder of a `SmallResNet18`."""
+    return lambda num_classes, width: SmallResNet18(
+        num_classes, width=width or RESNET18_SMALL_WIDTH, pool=pool
+    )
 
 
 def _convnet(depth: int, norm: Norm = "batch") -> Builder:
@@ -64,7 +68,8 @@ def _refuse_width(width: int | None) -> None:
 
 MODELS: Mapping[str, Builder] = {
     # For images of 16 to 64 pixels
-    "resnet18_small": _small_resnet18,
+    "resnet18_small": _small_resnet18(),
+    "resnet18_maxpool_small": _small_resnet18(pool=True),
     "resnet50_small": _torchvision("resnet50", small=True),
     "resnet101_small": _torchvision("resnet101", small=True),
     "densenet121_small": _torchvision("densenet121", small=True),
@@ -121,6 +126,22 @@ def skeleton(config: ModelConfig, num_classes: int) -> nn.Module:
             return MODELS[config.name](num_classes, config.width)
         except ValueError as error:
             raise ConfigError(f"model {config.name}: {error}") from None
+
+
+def same_tensors(config: ModelConfig, num_classes: int) -> tuple[ModelConfig, ...]:
+    """Return the other networks whose tensors have the same names and shapes."""
+    shapes = _shapes(skeleton(config, num_classes))
+    others = [config.model_copy(update={"name": name}) for name in MODELS if name != config.name]
+    found = []
+    for other in others:
+        with suppress(ConfigError):  # it has a fixed width
+            if _shapes(skeleton(other, num_classes)) == shapes:
+                found.append(other)
+    return tuple(found)
+
+
+def _shapes(model: nn.Module) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in model.state_dict().items()}
 
 
 def _owns_tensors(module: nn.Module) -> bool:

@@ -14,12 +14,8 @@ from distill_core.config.training import ModelConfig
 from distill_core.errors import DataError
 from distill_core.models.build import head_name, skeleton
 from distill_core.models.checkpoint_header import head_rows, read_header
-from distill_core.models.importing import (
-    Shape,
-    check_shapes,
-    strip_prefixes,
-    wrong_head,
-)
+from distill_core.models.importing import Shape, check_shapes, wrong_head
+from distill_core.models.unpickling import check_kind
 from distill_core.storage.digest import file_size, read_range
 from distill_core.storage.filesystems import open_filesystem
 
@@ -27,12 +23,7 @@ LENGTH_BYTES = 8  # little-endian length of the header, at the start of a safete
 MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors library
 ZIP_MAGIC = b"PK\x03\x04"
 TORCH_MAGIC = (ZIP_MAGIC, b"\x80")  # a zip file, or a pickle of the format before
-OTHER_FILES = {  # first bytes, in lower case -> description and remedy
-    b"version https://git-lfs": "a Git LFS pointer. Run `git lfs pull`.",
-    b"<!doctype": "an HTML page. Download the file itself, not the page about it.",
-    b"<html": "an HTML page. Download the file itself, not the page about it.",
-}
-START = 32  # bytes that tell files apart
+START = 100  # bytes that tell files apart
 
 
 def check_checkpoint(url: str, config: ModelConfig, *, num_classes: int) -> None:
@@ -49,9 +40,7 @@ def check_checkpoint(url: str, config: ModelConfig, *, num_classes: int) -> None
     """
     size = file_size(url)
     start = b"" if size == 0 else read_range(url, 0, START)
-    for first, description in OTHER_FILES.items():
-        if start.lstrip().lower().startswith(first):
-            raise DataError(f"{url}: not a checkpoint, but {description}")
+    check_kind(start, where=url)
     if url.endswith(".safetensors"):
         shapes = _header_shapes(url, size)
         check_shapes(shapes, config, num_classes=num_classes, where=url)
@@ -84,7 +73,7 @@ def _check_head(url: str, config: ModelConfig, num_classes: int) -> None:
 
 
 def _header_shapes(url: str, size: int | None) -> dict[str, Shape]:
-    """Return the shape of every tensor of a safetensors file by its name in the network."""
+    """Return the shape of every tensor of a safetensors file by its name in the file."""
     length = 0
     if size is None or size > LENGTH_BYTES:
         length = int.from_bytes(read_range(url, 0, LENGTH_BYTES), "little")
@@ -94,7 +83,7 @@ def _header_shapes(url: str, size: int | None) -> dict[str, Shape]:
     try:
         header = json.loads(read_range(url, LENGTH_BYTES, start))
         tensors = {name: value for name, value in header.items() if name != "__metadata__"}
-        shapes = {strip_prefixes(name): _shape(value) for name, value in tensors.items()}
+        shapes = {name: _shape(value) for name, value in tensors.items()}
         end = max((int(value["data_offsets"][1]) for value in tensors.values()), default=0)
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
         raise _incomplete(url, size, "its header is not a list of tensors") from None

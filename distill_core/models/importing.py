@@ -1,16 +1,13 @@
 """Importing teachers from safetensors files or torch checkpoints, without executing their code.
 
-A file is read as a state dict, cleaned (wrappers and prefixes of other trainers, half precision),
+A file is read as a state dict, cleaned (entries and prefixes of other trainers, half precision),
 and must then match the network of the configuration tensor by tensor.
 """
 
 from __future__ import annotations
 
-import io
-import pickle
-import warnings
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
 from safetensors import SafetensorError
@@ -22,49 +19,95 @@ from distill_core.errors import ConfigError, DataError
 from distill_core.label_spaces.facts import SPACES
 from distill_core.models.build import head_name, skeleton
 from distill_core.models.spec import TeacherSpec
-from distill_core.redaction import redacted
+from distill_core.models.state_dicts import COUNTER, check_tensors, choose_entry, names_in_network
+from distill_core.models.unpickling import check_kind, first_line, read_checkpoint
+from distill_core.progress import Notice, ignore_notice
 from distill_core.storage.digest import read_file
 from distill_core.storage.filesystems import open_filesystem
-
-WRAPPERS = ("state_dict", "model")  # keys under which trainers keep the state dict
-PREFIXES = ("module.", "_orig_mod.")  # of DistributedDataParallel and torch.compile
-COUNTER = "num_batches_tracked"  # missing in old checkpoints; has no effect in eval mode
 
 StateDict = dict[str, Tensor]
 Shape = tuple[int, ...]
 
 
-def import_model(url: str, config: ModelConfig, *, num_classes: int) -> nn.Module:
+@dataclass(frozen=True)
+class FoundWeights:
+    """The state dict of a file, by the names that it has there."""
+
+    state: StateDict
+    entry: str = ""  # its path in a checkpoint; "": it is the checkpoint
+    others: tuple[str, ...] = ()  # paths of further state dicts
+
+
+def import_model(
+    url: str,
+    config: ModelConfig,
+    *,
+    num_classes: int,
+    entry: str | None = None,
+    notice: Notice = ignore_notice,
+) -> nn.Module:
     """Return the network of `config` with the weights of a file, float32 on the CPU.
 
     Args:
-        url: path or fsspec URL of a safetensors file or a torch checkpoint.
+        url: path or fsspec URL of a safetensors file or a torch checkpoint, or package:NAME.
         config: the network that the file must contain.
         num_classes: of its head.
+        entry: path of the state dict in a checkpoint; None: the only one, or the usual one.
+        notice: receives a sentence about each choice and about tensors that are left out.
 
     Raises:
         ConfigError: no such file, or it contains another network or class count.
         DataError: it cannot be read as weights, or they are not finite.
     """
-    return fit_weights(read_state_dict(url), config, num_classes=num_classes, where=url)
+    found = read_weights(url, entry)
+    for sentence in _sentences(found, url):
+        notice(sentence)
+    return fit_weights(found.state, config, num_classes=num_classes, where=url)
 
 
-def read_state_dict(url: str) -> StateDict:
-    """Return the tensors of a file by their names in the network, floating ones as float32.
+def read_weights(url: str, entry: str | None = None) -> FoundWeights:
+    """Return the tensors of a file by their names in it, floating ones as float32.
 
     Raises:
         ConfigError: it cannot be opened.
         DataError: it is not a state dict, is truncated, contains code, or is not finite.
     """
-    parse = parse_safetensors if url.endswith(".safetensors") else _parse_checkpoint
-    state = _clean(parse(read_file(url), where=url), where=url)
-    for name, tensor in state.items():
+    data = read_file(url)
+    if url.endswith(".safetensors"):
+        found = FoundWeights(check_tensors(parse_safetensors(data, where=url), where=url))
+    else:
+        state, path, others = choose_entry(read_checkpoint(data, where=url), entry, where=url)
+        found = FoundWeights(check_tensors(state, where=url), path, others)
+    for name, tensor in found.state.items():
         if not bool(torch.isfinite(tensor).all()):
             raise DataError(
                 f"{url}: tensor {name!r} has NaN or infinite values, expected finite weights. "
                 "The training has diverged: use an earlier checkpoint."
             )
-    return state
+    return found
+
+
+def _sentences(found: FoundWeights, url: str) -> Iterator[str]:
+    """Yield what a user should know about the choice of the weights."""
+    if found.others:
+        yield (
+            f"{url}: the weights of the entry {found.entry!r} are used; squeeze.imported.entry can "
+            f"choose {', '.join(map(repr, found.others))} instead."
+        )
+    elif found.entry not in ("", "state_dict", "model"):
+        yield f"{url}: the weights of the entry {found.entry!r} are used."
+    names = names_in_network(found.state)
+    if names.leftovers:
+        yield (
+            f"{url}: {len(names.leftovers)} numbers of a profiler or an average are left out "
+            f"(first {names.leftovers[0]!r})."
+        )
+    if names.class_statistics:
+        first = names.class_statistics[0]
+        yield (
+            f"{url}: statistics of each of {len(found.state[first])} classes are not weights and "
+            f"are left out (first {first!r}); the statistics stage measures them on the dataset."
+        )
 
 
 def parse_safetensors(data: bytes, *, where: str) -> StateDict:
@@ -73,12 +116,13 @@ def parse_safetensors(data: bytes, *, where: str) -> StateDict:
     Raises:
         DataError: the file is incomplete or of another format.
     """
+    check_kind(data, where=where)
     try:
         return load(data)
     except (SafetensorError, ValueError, KeyError) as error:
         raise DataError(
-            f"{where}: {len(data)} bytes are not a complete safetensors file ({_line(error)}). "
-            "Copy the file again."
+            f"{where}: {len(data)} bytes are not a complete safetensors file "
+            f"({first_line(error)}). Copy the file again."
         ) from None
 
 
@@ -96,14 +140,21 @@ def fit_weights(
 ) -> nn.Module:
     """Return the network of `config` holding `state`, float32 on the CPU.
 
+    Args:
+        state: by names in the network, or by those of one of the usual trainers.
+        config: the network.
+        num_classes: of its head.
+        where: names the weights in errors.
+
     Raises:
         ConfigError: another class count, or a tensor is missing, unknown or of another shape.
     """
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
     model = check_shapes(shapes, config, num_classes=num_classes, where=where)
     expected = model.state_dict()
-    absent = {n: torch.zeros((), dtype=torch.int64) for n in expected.keys() - state.keys()}
-    fitted = {name: tensor.to(expected[name].dtype) for name, tensor in state.items()}
+    names = names_in_network(state, expected, head=head_name(model)).renamed
+    fitted = {ours: state[name].to(expected[ours].dtype) for name, ours in names.items()}
+    absent = {n: torch.zeros((), dtype=torch.int64) for n in expected.keys() - fitted.keys()}
     model.load_state_dict(fitted | absent, assign=True)
     return model
 
@@ -118,67 +169,18 @@ def check_shapes(
     """
     model = skeleton(config, num_classes)
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    _check_classes(shapes, f"{head_name(model)}.weight", num_classes, where)
-    _check_names(shapes, expected, config, where)
+    head = head_name(model)
+    names = names_in_network(shapes, expected, head=head).renamed
+    found = {ours: shapes[name] for name, ours in names.items()}
+    _check_classes(found, f"{head}.weight", num_classes, where)
+    _check_names(found, expected, config, where)
     for name, shape in expected.items():
-        if shapes.get(name, shape) != shape:
+        if found.get(name, shape) != shape:
             raise ConfigError(
-                f"{where}: tensor {name!r} is {shapes[name]}, {config.title} expects "
+                f"{where}: tensor {name!r} is {found[name]}, {config.title} expects "
                 f"{shape}. Set squeeze.model to the network in the file."
             )
     return model
-
-
-def _parse_checkpoint(data: bytes, *, where: str) -> Any:
-    """Read a torch checkpoint without executing code in it."""
-    try:
-        with warnings.catch_warnings(action="ignore"):  # torch warns about foreign pickles
-            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except (
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        OSError,
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-    ) as error:
-        raise DataError(
-            f"{where}: {len(data)} bytes cannot be read as plain weights ({_line(error)}). "
-            "Only tensors are accepted, not pickled code: save model.state_dict()."
-        ) from None
-
-
-def _clean(loaded: Any, *, where: str) -> StateDict:
-    """Unwrap a state dict, strip prefixes, and make every floating tensor float32."""
-    while wrapper := next((key for key in WRAPPERS if _holds_mapping(loaded, key)), None):
-        loaded = loaded[wrapper]
-    if not isinstance(loaded, Mapping) or not loaded:
-        raise DataError(
-            f"{where}: a {type(loaded).__name__}, expected a state dict of tensors by name. "
-            "Save model.state_dict()."
-        )
-    state: StateDict = {}
-    for key, value in loaded.items():
-        if not isinstance(value, Tensor):
-            raise DataError(
-                f"{where}: {str(key)!r} is a {type(value).__name__}, expected a tensor. "
-                f"Save only the weights, or save them under one of the keys {', '.join(WRAPPERS)}."
-            )
-        state[strip_prefixes(str(key))] = value.float() if value.is_floating_point() else value
-    return state
-
-
-def _holds_mapping(loaded: Any, key: str) -> bool:
-    return isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping)
-
-
-def strip_prefixes(name: str) -> str:
-    """Return the name of a tensor without the prefixes that trainers add."""
-    while prefix := next((p for p in PREFIXES if name.startswith(p)), None):
-        name = name.removeprefix(prefix)
-    return name
 
 
 def _check_classes(shapes: Mapping[str, Shape], head: str, num_classes: int, where: str) -> None:
@@ -223,8 +225,3 @@ def _check_names(
 def _count(names: list[str], what: str) -> str:
     first = f" (first {names[0]!r})" if names else ""
     return f"{len(names)} tensors {what}{first}"
-
-
-def _line(error: BaseException) -> str:
-    """Return the first line of an error's message, shortened."""
-    return (redacted(str(error)).strip().splitlines() or [type(error).__name__])[0][:160]

@@ -78,7 +78,7 @@ def network_shapes() -> list[Shape]:
     """Return the distinct convolutions of every network, the free widths in several sizes."""
     found: set[Shape] = set()
     for name in MODELS:
-        free = name == "resnet18_small" or name.startswith("convnet")
+        free = name.startswith(("resnet18_small", "resnet18_maxpool_small", "convnet"))
         for width in WIDTHS if free else (None,):
             modules = skeleton(ModelConfig(name=name, width=width), 10).modules()
             found |= {Shape.of(module) for module in modules if isinstance(module, nn.Conv2d)}

@@ -42,14 +42,16 @@ class SmallResNet18(nn.Module):
     """ResNet-18 for images of 16 to 64 pixels: a 3x3 stride-1 stem and no max-pool.
 
     Source: arXiv:1512.03385, with the stem of the CIFAR-100 and Tiny-ImageNet teachers of
-    arXiv:2306.13092 (section 4, "squeeze"). Differs from the paper: the width is free.
+    arXiv:2306.13092 (section 4, "squeeze"). Differs from the paper: the width is free. With `pool`,
+    the max-pool stays, as in some published CIFAR-10 teachers with the same tensors.
     """
 
-    def __init__(self, num_classes: int, *, width: int) -> None:
+    def __init__(self, num_classes: int, *, width: int, pool: bool = False) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, width, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1) if pool else nn.Identity()
         self.layer1 = _residual_stage(width, width, stride=1)
         self.layer2 = _residual_stage(width, 2 * width, stride=2)
         self.layer3 = _residual_stage(2 * width, 4 * width, stride=2)
@@ -59,7 +61,7 @@ class SmallResNet18(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits (B, C) of normalised images (B, 3, S, S)."""
-        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         logits: Tensor = self.fc(self.avgpool(x).flatten(1))
         return logits

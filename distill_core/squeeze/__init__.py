@@ -2,5 +2,5 @@
 
 teacher: training, importing, and the files of a teacher
 outputs: the outputs of an imported teacher in the order of the dataset's classes
-import_check: whether an imported teacher knows the classes, and in which order
+judging: an imported teacher on real images; import_check: the statistics that decide
 """

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Callable
 
 import numpy as np
 
 from distill_core.config.training import ImportConfig
 from distill_core.errors import ConfigError
 
+# Share of the way from guessing to 100 % that a teacher must have gone unless the config differs.
+LEAST_SHARE = 0.1
 CHANCE = 1e-3  # an accuracy that guessing reaches with this probability does not count
 # Images that another order must gain for each that it loses. A weak teacher confuses similar
 # classes so systematically that some other order is a little better: that refuses no teacher.
@@ -26,9 +29,15 @@ LISTED = 100  # outputs that an error lists, at most
 
 
 def check_import(
-    predicted: np.ndarray, labels: np.ndarray, config: ImportConfig, *, classes: int, where: str
+    predicted: np.ndarray,
+    labels: np.ndarray,
+    config: ImportConfig,
+    *,
+    classes: int,
+    where: str,
+    explain: Callable[[], str] = lambda: "",
 ) -> None:
-    """Refuse a teacher that is less accurate than expected, or no better than guessing.
+    """Refuse a teacher that is less accurate than expected, or hardly better than guessing.
 
     Where even a perfect teacher would be no better than guessing, only the expected accuracy and
     the order count.
@@ -39,24 +48,24 @@ def check_import(
         config: what is expected; `accept_any` accepts every teacher.
         classes: C.
         where: names the file in errors.
+        explain: returns a sentence about another network that fits the file better, or "".
 
     Raises:
-        ConfigError: it is refused; names the order of the outputs that would fit, if one does.
+        ConfigError: it is refused; names the order of the outputs or the network that would fit,
+            if one does.
     """
     if config.accept_any:
         return
     top1 = 100 * float(np.mean(predicted == labels))
-    problem = ""
-    if can_be_judged(labels) and not better_than_chance(predicted, labels):
-        problem = "which is no better than guessing"
-    elif config.top1 is not None and top1 < config.top1 - MARGIN:
-        problem = f"expected {config.top1:.1f} %"
+    problem = _problem(predicted, labels, config)
     gain = LIKELY_GAIN if problem else SURE_GAIN
     order = output_order(predicted, labels, classes=classes, gain=gain)
     if order is None and not problem:
         return
     measured = f"{where}: top-1 is {top1:.1f} % on {len(labels):,} test images"
     override = "or set squeeze.imported.accept_any=true"
+    if order is None and (explanation := explain()):
+        raise ConfigError(f"{measured}, {problem}. {explanation}")
     if order is None:
         raise ConfigError(
             f"{measured}, {problem}. Check that squeeze.model, with its first layers, data.mean, "
@@ -69,6 +78,32 @@ def check_import(
         f"would be {fitting:.1f} %. Set squeeze.imported.outputs to the class of every output"
         f"{_setting(order)}, {override}."
     )
+
+
+def _problem(predicted: np.ndarray, labels: np.ndarray, config: ImportConfig) -> str:
+    """Return the reason for which the accuracy is too low, or an empty text."""
+    top1 = 100 * float(np.mean(predicted == labels))
+    if can_be_judged(labels) and not better_than_chance(predicted, labels):
+        return "which is no better than guessing"
+    if config.top1 is not None and top1 < config.top1 - MARGIN:
+        return f"expected {config.top1:.1f} %"
+    if top1 < (least := least_accuracy(labels, config)):
+        return f"expected at least {least:.1f} % (squeeze.imported.min_accuracy)"
+    return ""
+
+
+def least_accuracy(labels: np.ndarray, config: ImportConfig) -> float:
+    """Return the lowest top-1 that is accepted, percent.
+
+    Without one in the config it is `LEAST_SHARE` of the way from guessing to 100 %, or 0 where no
+    teacher could be told from guesses.
+    """
+    if config.min_accuracy is not None:
+        return config.min_accuracy
+    if not can_be_judged(labels):
+        return 0.0
+    chance = 100 * float(np.bincount(labels).max()) / len(labels)
+    return chance + LEAST_SHARE * (100 - chance)
 
 
 def can_be_judged(labels: np.ndarray) -> bool:
@@ -109,12 +144,29 @@ def output_order(
     first, rest = slice(0, None, 2), slice(1, None, 2)
     trial = _fitted(predicted[first], labels[first], classes)[predicted[rest]]
     right, given = trial == labels[rest], predicted[rest] == labels[rest]
-    gained, lost = int(np.sum(right & ~given)), int(np.sum(given & ~right))
-    if gained <= gain * lost or _sign_test(gained, lost) >= CHANCE:
+    if not _clearly_better(right, given, gain):
         return None
     if not better_than_chance(trial, labels[rest]):
         return None
     return _fitted(predicted, labels, classes)
+
+
+def explains(other: np.ndarray, predicted: np.ndarray, labels: np.ndarray) -> bool:
+    """Return whether the predictions of another network are clearly better, and not guesses.
+
+    Args:
+        other: (n,) its class ids.
+        predicted: (n,) those of the network of the config.
+        labels: (n,) class ids.
+    """
+    better = _clearly_better(other == labels, predicted == labels, LIKELY_GAIN)
+    return better and better_than_chance(other, labels)
+
+
+def _clearly_better(right: np.ndarray, given: np.ndarray, gain: float) -> bool:
+    """Return whether predictions are better than given ones by McNemar's test; both (n,) bool."""
+    gained, lost = int(np.sum(right & ~given)), int(np.sum(given & ~right))
+    return gained > gain * lost and _sign_test(gained, lost) < CHANCE
 
 
 def _sign_test(more: int, fewer: int) -> float:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePosixPath
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -17,14 +16,14 @@ from distill_core.config.training import ImportConfig, SqueezeConfig
 from distill_core.data.real_images import RealImages
 from distill_core.errors import ConfigError, DataError
 from distill_core.evaluation.accuracy import Accuracy
-from distill_core.evaluation.metrics import logits_of
 from distill_core.models.build import head_name
 from distill_core.models.files import load_teacher, teacher_files
 from distill_core.models.importing import import_model, read_description
 from distill_core.models.spec import TeacherSpec, check_description
 from distill_core.models.teacher import FrozenTeacher
+from distill_core.progress import Notice, ignore_notice
 from distill_core.seeds import derive_seed
-from distill_core.squeeze.import_check import check_import
+from distill_core.squeeze.judging import judge_import
 from distill_core.squeeze.outputs import count_outputs, places_of, take_outputs
 from distill_core.training.checkpoint import pack_state, restore
 from distill_core.training.runtime import TrainingRuntime
@@ -87,7 +86,12 @@ def train_or_import(
     training = run.squeeze.training
     if training is None or run.squeeze.checkpoint is not None:
         return import_teacher(
-            test, run=run, class_hash=class_hash, classes=classes, device=runtime.device
+            test,
+            run=run,
+            class_hash=class_hash,
+            classes=classes,
+            device=runtime.device,
+            notice=runtime.notice,
         )
     torch.set_num_threads(training.threads or run.threads)
     train = training_images(real, side=run.data.side, runtime=runtime)
@@ -163,6 +167,7 @@ def import_teacher(
     class_hash: str,
     classes: Sequence[str] = (),
     device: str = "cpu",
+    notice: Notice = ignore_notice,
 ) -> SqueezedTeacher:
     """Import the teacher of a run from `squeeze.checkpoint`, and measure its accuracy.
 
@@ -172,6 +177,7 @@ def import_teacher(
         class_hash: identity of the label space; compared where a description stands beside a file.
         classes: names of the classes by id; read only if the file has another label space.
         device: where its accuracy is measured.
+        notice: receives a sentence about what was chosen from the file or left out.
 
     Raises:
         ConfigError: no such file, or it is of another network, class list or normalisation, or its
@@ -185,19 +191,22 @@ def import_teacher(
     try:
         if (description := read_description(url)) is not None:
             check_description(description, run, class_hash=class_hash, where=url)
-        outputs = count_outputs(config, data.num_classes)
-        model = import_model(url, run.squeeze.model, num_classes=outputs)
+        model = import_model(
+            url,
+            run.squeeze.model,
+            num_classes=count_outputs(config, data.num_classes),
+            entry=config.entry,
+            notice=notice,
+        )
         places = places_of(config, data, classes, where=url)
     except DataError as error:
         raise ConfigError(str(error)) from None
     if places:
         take_outputs(model, places)
-    batches = logits_of(model.to(device), test.pixels, mean=data.mean, std=data.std, device=device)
-    answers = [logits.argmax(dim=1).cpu().numpy() for _, logits in batches]
-    if answers:
-        predicted = np.concatenate(answers)
-        check_import(predicted, test.labels, config, classes=data.num_classes, where=url)
-    accuracy = evaluate(model.float().to(device), test, run, device=device) if answers else None
+    model, accuracy = model.float().to(device), None
+    if len(test.labels) > 0:
+        judge_import(model, test, run=run, device=device, where=url)
+        accuracy = evaluate(model, test, run, device=device)
     return _finish(model, accuracy, (), run=run, class_hash=class_hash)
 
 

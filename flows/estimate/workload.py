@@ -206,7 +206,7 @@ def _labels(config: RunConfig) -> tuple[str, int]:
 
 def feature_width(model: ModelConfig) -> int:
     """Return D, the number of penultimate features of a network."""
-    if model.name == "resnet18_small":
+    if model.name in ("resnet18_small", "resnet18_maxpool_small"):
         # Four stages, each twice as wide as the one before.
         return 8 * (model.width or RESNET18_SMALL_WIDTH)
     if model.name.startswith("convnet"):

@@ -15,7 +15,7 @@ from torch import Tensor
 from distill_core.config.training import ModelConfig
 from distill_core.errors import ConfigError, DataError
 from distill_core.models.build import build_model
-from distill_core.models.importing import import_model, read_description, read_state_dict
+from distill_core.models.importing import import_model, read_description, read_weights
 from distill_core.models.spec import TeacherSpec
 
 CONFIG = ModelConfig(name="resnet18_small", width=4)
@@ -97,7 +97,7 @@ def test_a_pickle_bomb_is_refused_and_does_not_run(
     else:
         torch.save({"state_dict": state, "extra": bomb}, path)
     with pytest.raises(DataError, match=r"weights\.pth: .*not pickled code"):
-        read_state_dict(str(path))
+        read_weights(str(path))
     assert not (tmp_path / "sentinel").exists()
 
 
@@ -108,12 +108,12 @@ def test_a_truncated_file_is_refused(tmp_path: Path, state: State, name: str, ke
     save_file(state, path) if name.endswith("safetensors") else torch.save(state, path)
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(DataError, match=name.replace(".", r"\.")):
-        read_state_dict(str(path))
+        read_weights(str(path))
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none\.pth: cannot be read"):
-        read_state_dict(str(tmp_path / "none.pth"))
+        read_weights(str(tmp_path / "none.pth"))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -132,7 +132,7 @@ def test_another_class_count_is_refused_with_both_numbers(tmp_path: Path, state:
 
 def test_another_network_is_refused(tmp_path: Path, state: State) -> None:
     transformer = {"blocks.0.attn.qkv.weight": torch.zeros(3, 1), "head.weight": torch.zeros(5, 2)}
-    with pytest.raises(ConfigError, match=r"not the weights of resnet18_small-w4.*2 tensors unk"):
+    with pytest.raises(ConfigError, match=r"not the weights of resnet18_small-w4.*1 tensors unk"):
         imported(saved(tmp_path, transformer))
     del state["layer3.0.bn2.weight"]
     with pytest.raises(ConfigError, match=r"1 tensors missing \(first 'layer3\.0\.bn2\.weight'\)"):
@@ -148,7 +148,7 @@ def test_another_width_is_refused_with_both_shapes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [[1, 2], {}, torch.zeros(3), {"lr": 0.1}])
 def test_a_file_without_a_state_dict_is_refused(tmp_path: Path, content: Any) -> None:
     with pytest.raises(DataError, match="expected a"):
-        read_state_dict(saved(tmp_path, content))
+        read_weights(saved(tmp_path, content))
 
 
 def test_a_description_beside_exported_weights_is_found(tmp_path: Path, state: State) -> None:

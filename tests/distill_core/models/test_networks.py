@@ -18,6 +18,7 @@ from distill_core.models.teacher import FrozenTeacher
 CLASSES = 5
 NORMS = {  # batch norm layers
     "resnet18_small": 20,
+    "resnet18_maxpool_small": 20,
     "resnet50_small": 53,
     "resnet101_small": 104,
     "densenet121_small": 121,
@@ -53,7 +54,7 @@ def config(name: str) -> ModelConfig:
 
 
 def width(name: str) -> int | None:
-    return 8 if name == "resnet18_small" or name.startswith("convnet") else None
+    return 8 if name.startswith(("resnet18_small", "resnet18_maxpool", "convnet")) else None
 
 
 def side(name: str) -> int:
@@ -123,7 +124,9 @@ def test_parameters_have_the_names_of_torchvision(name: str) -> None:
     from torchvision import models
 
     with torch.device("meta"):
-        theirs = getattr(models, name.removesuffix("_small"))(num_classes=CLASSES).state_dict()
+        theirs = getattr(models, name.removesuffix("_small").removesuffix("_maxpool"))(
+            num_classes=CLASSES
+        ).state_dict()
     assert theirs.keys() == built(name).state_dict().keys()
 
 

@@ -117,16 +117,59 @@ def test_an_order_that_is_none_is_refused_with_the_config(outputs: list[int]) ->
         importing("teacher.pth", outputs=outputs)
 
 
-def test_only_the_order_of_outputs_decides_the_key() -> None:
+def test_only_the_outputs_and_the_entry_decide_the_key() -> None:
     def key(**imported: Any) -> str:
         config = importing("teacher.pth", **imported)
         return squeeze_key(config, class_hash="c", train="a", test="b", checkpoint="sha")
 
     assert key() == key(top1=50) == key(accept_any=True)
+    assert key() == key(min_accuracy=50) == key(sample=10)
     assert key() != key(outputs=[1, 2, 0])
+    assert key() != key(entry="model_ema")
 
 
 def test_the_names_of_runs_do_not_change() -> None:
     assert fingerprint(load_run("cda-cifar10", ["data.path=x"])) == "0b4929ed"
     reordered = load_run("cda-cifar10", ["data.path=x", "squeeze.imported={top1: 50}"])
     assert fingerprint(reordered) != "0b4929ed"
+    tree = reordered.model_dump(mode="json")["squeeze"]["imported"]
+    assert tree == {"top1": 50.0, "accept_any": False, "outputs": []}  # as stored before
+
+
+@pytest.fixture(scope="module")
+def pooled() -> bytes:
+    """Return the weights of an accurate teacher that keeps the max-pool of its stem."""
+    config = run(
+        squeeze={"model": {"name": "resnet18_maxpool_small", "width": 4}},
+        training={"epochs": 12, "augment": {"pad_crop": 1}},
+    )
+    teacher = train_teacher(TRAIN, TEST, run=config, class_hash="ab")
+    assert teacher.accuracy.top1 > 75
+    return teacher.files["safetensors"]
+
+
+def test_a_stem_of_equal_shapes_and_another_function_is_named(
+    tmp_path: Path, pooled: bytes
+) -> None:
+    line = refused(tmp_path, pooled, min_accuracy=99.9)
+    assert "As a resnet18_maxpool_small-w4, which has the same tensors" in line
+    assert "Set squeeze.model.name=resnet18_maxpool_small" in line
+
+
+def test_a_teacher_below_the_least_accuracy_is_refused(tmp_path: Path, weights: bytes) -> None:
+    state = load(weights)
+    state["fc.bias"][0] -= 1000  # the first class is never predicted
+    dull = save(state)
+    taken(tmp_path, dull)  # far better than guessing
+    line = refused(tmp_path, dull, min_accuracy=80)
+    assert "expected at least 80.0 % (squeeze.imported.min_accuracy)" in line
+
+
+def test_a_sample_judges_a_teacher_and_the_error_states_its_size(
+    tmp_path: Path, weights: bytes
+) -> None:
+    whole, sampled = taken(tmp_path, weights), taken(tmp_path, weights, sample=40)
+    assert sampled.accuracy == whole.accuracy  # which is measured on all images
+    line = refused(tmp_path, moved(weights, [1, 2, 0]), sample=40)
+    assert "(judged on a sample)" in line
+    assert "on 40 test images" in line

@@ -13,6 +13,7 @@ from distill_core.squeeze.import_check import (
     better_than_chance,
     can_be_judged,
     check_import,
+    least_accuracy,
     output_order,
 )
 
@@ -133,3 +134,41 @@ def test_a_teacher_is_judged_where_one_could_pass() -> None:
     check_import(labels, labels, ImportConfig(), classes=2, where="teacher.pth")
     with pytest.raises(ConfigError, match="no better than guessing"):
         check_import(labels * 0, labels, ImportConfig(), classes=2, where="teacher.pth")
+
+
+@pytest.mark.parametrize(("classes", "least"), [(2, 55.0), (10, 19.0), (1000, 10.09)])
+def test_the_least_accuracy_is_a_tenth_of_the_way_from_guessing(classes: int, least: float) -> None:
+    labels = np.repeat(np.arange(classes), 20)
+    assert least_accuracy(labels, ImportConfig()) == pytest.approx(least)
+    assert least_accuracy(labels, ImportConfig(min_accuracy=3)) == 3
+
+
+def test_a_teacher_hardly_better_than_guessing_is_refused() -> None:
+    predicted, labels = predictions(0.02, classes=100, each=100)
+    assert better_than_chance(predicted, labels)
+    with pytest.raises(ConfigError, match=r"expected at least 10\.9 %.*min_accuracy"):
+        check_import(predicted, labels, ImportConfig(), classes=100, where="teacher.pth")
+    check_import(predicted, labels, ImportConfig(min_accuracy=1), classes=100, where="teacher.pth")
+
+
+def test_the_network_that_fits_is_named_only_where_no_order_does() -> None:
+    predicted, labels = predictions(0.0, classes=10, each=100)
+    with pytest.raises(ConfigError, match=r"guessing\. As a resnet\.$"):
+        check_import(
+            predicted,
+            labels,
+            ImportConfig(),
+            classes=10,
+            where="teacher.pth",
+            explain=lambda: "As a resnet.",
+        )
+    right, labels = predictions(0.9, classes=10, each=100)
+    with pytest.raises(ConfigError, match="another order"):
+        check_import(
+            (right + 1) % 10,
+            labels,
+            ImportConfig(),
+            classes=10,
+            where="teacher.pth",
+            explain=lambda: "As a resnet.",
+        )

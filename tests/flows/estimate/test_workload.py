@@ -116,7 +116,7 @@ def test_json_and_lines_hold_the_cost_only_when_a_rate_is_given(large: Plan) -> 
 def test_feature_widths_are_those_of_the_networks(name: Network) -> None:
     from distill_core.models.build import skeleton, split_head
 
-    width = 4 if name.startswith(("resnet18_small", "convnet")) else None
+    width = 4 if name.startswith(("resnet18_small", "resnet18_maxpool", "convnet")) else None
     for model in (ModelConfig(name=name), ModelConfig(name=name, width=width)):
         assert workload.feature_width(model) == split_head(skeleton(model, 10))[1].in_features
 
