@@ -32,6 +32,11 @@ TermName = Literal[  # the functions of recover/terms
     "density",
     "adversarial",
 ]
+
+# Terms that compare with the running statistics of batch norm layers.
+NEEDS_BATCH_NORMS: frozenset[TermName] = frozenset(
+    {"bn_statistics", "relative_bn_statistics", "class_bn_statistics"}
+)
 Measured = Literal["batch_norms", "channels", "patches", "barycentre", "originals"]
 # The reference a term compares with, measured on the real images of each class.
 MEASURED: Mapping[TermName, Measured] = {

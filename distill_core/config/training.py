@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+import difflib
+import re
+from typing import Annotated, Literal, Self, get_args
 
-from pydantic import Field, PositiveFloat, model_validator
+from pydantic import AfterValidator, Field, PositiveFloat, WithJsonSchema, model_validator
 
 from distill_core.config.data import LabelSpaceName
 from distill_core.config.fields import (
@@ -51,6 +53,41 @@ Network = Literal[  # keys of models.build.MODELS; *_small are for images of 16 
     "efficientnet_lite1",
     "efficientnet_lite2",
     "alexnet",
+    "resnet34",
+    "regnet_x_400mf",
+    "regnet_y_400mf",
+    "mobilenet_v3_small",
+    "mobilenet_v3_large",
+    "vgg11_bn",
+    "vgg16_bn",
+    "convnext_tiny",
+    "swin_t",
+    "vit_b_16",
+]
+NETWORKS: tuple[str, ...] = get_args(Network)
+WITHOUT_BATCH_NORM = frozenset(
+    {"convnet3_instance", "convnet4_instance", "alexnet", "convnext_tiny", "swin_t", "vit_b_16"}
+)
+FIXED_SIDE = {"vit_b_16": 224}  # S of networks that accept one size of image, in pixels
+TIMM = "timm:"  # beginning of the names of networks that timm builds
+TIMM_PATTERN = r"^timm:[A-Za-z0-9_]+(\.[A-Za-z0-9_.-]+)?$"
+
+
+def _check_network(name: str) -> str:
+    """Refuse a name that is neither a network of ours nor formed like one of timm."""
+    if name in NETWORKS or (len(name) <= 100 and re.match(TIMM_PATTERN, name)):
+        return name
+    close = difflib.get_close_matches(name[:100], NETWORKS, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(map(repr, close))}?" if close else "see docs/networks.md"
+    raise ValueError(f"{name[:100]!r} is not a network, nor timm:NAME with one of timm; {hint}")
+
+
+NetworkName = Annotated[
+    str,
+    AfterValidator(_check_network),
+    WithJsonSchema(
+        {"anyOf": [{"enum": list(NETWORKS)}, {"pattern": TIMM_PATTERN}], "type": "string"}
+    ),
 ]
 
 RESNET18_SMALL_WIDTH = 64  # channels of the first layer where a config gives no width
@@ -58,15 +95,16 @@ CONVNET_WIDTH = 128  # likewise
 
 
 class ModelConfig(Frozen):
-    """A network of `distill_core.models`; teachers and students come from the same table."""
+    """A network of `distill_core.models` or of timm, as a teacher or a student."""
 
-    name: Network
+    name: NetworkName
     width: Channels | None = None  # of the first layer; only resnet18_small and convnets
 
     @property
     def title(self) -> str:
-        """Return the name for people, e.g. ``resnet18_small-w16``."""
-        return self.name if self.width is None else f"{self.name}-w{self.width}"
+        """Return the name for people and files, e.g. ``resnet18_small-w16``."""
+        name = self.name.replace(":", "-")
+        return name if self.width is None else f"{name}-w{self.width}"
 
 
 class OptimizerConfig(Frozen):

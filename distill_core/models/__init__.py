@@ -5,6 +5,6 @@ teacher:   `FrozenTeacher`, which gives features, logits and statistics; ensembl
 files:     networks as stored files; importing: as files of other projects; spec: descriptions.
 checkpoint_check: a file before it is imported, by its header (checkpoint_header).
 moments:   mean and variance of activations.
-small_networks, efficientnet_lite, torchvision_networks, batch_norms, convolutions, measuring:
-           internals of these.
+small_networks, efficientnet_lite, torchvision_networks, timm_networks, initialise, batch_norms,
+convolutions, measuring, unpickling, state_dicts: internals of these.
 """

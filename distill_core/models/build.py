@@ -5,17 +5,18 @@ The start of a network depends on a seed and on nothing else.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 import torch
 from torch import Tensor, nn
 
-from distill_core.config.training import CONVNET_WIDTH, RESNET18_SMALL_WIDTH, ModelConfig
+from distill_core.config.training import CONVNET_WIDTH, RESNET18_SMALL_WIDTH, TIMM, ModelConfig
 from distill_core.errors import ConfigError
 from distill_core.models.efficientnet_lite import efficientnet_lite
+from distill_core.models.initialise import initialise
 from distill_core.models.small_networks import ConvNet, Norm, SmallResNet18, WideResNet
+from distill_core.models.timm_networks import timm_network
 from distill_core.models.torchvision_networks import torchvision_network
 from distill_core.seeds import derive_seed
 
@@ -96,22 +97,35 @@ MODELS: Mapping[str, Builder] = {
     "efficientnet_lite1": _efficientnet_lite("efficientnet_lite1"),
     "efficientnet_lite2": _efficientnet_lite("efficientnet_lite2"),
     "alexnet": _torchvision("alexnet"),
+    "resnet34": _torchvision("resnet34"),
+    "regnet_x_400mf": _torchvision("regnet_x_400mf"),
+    "regnet_y_400mf": _torchvision("regnet_y_400mf"),
+    "mobilenet_v3_small": _torchvision("mobilenet_v3_small"),
+    "mobilenet_v3_large": _torchvision("mobilenet_v3_large"),
+    "vgg11_bn": _torchvision("vgg11_bn"),
+    "vgg16_bn": _torchvision("vgg16_bn"),
+    "convnext_tiny": _torchvision("convnext_tiny"),
+    "swin_t": _torchvision("swin_t"),
+    "vit_b_16": _torchvision("vit_b_16"),
 }
+OWN_START = frozenset({"convnext_tiny", "swin_t", "vit_b_16"})  # their own code initialises them
 
 
 def build_model(config: ModelConfig, num_classes: int, *, seed: int) -> nn.Module:
     """Return a network to train, in float32 on the CPU.
 
-    Every parameter is drawn from its own generator, named by the parameter: the start depends only
-    on (`config`, `num_classes`, `seed`), and the global generator is not used.
+    The start depends only on (`config`, `num_classes`, `seed`), and the global generator is not
+    used. Every parameter is drawn from its own generator, named by the parameter, except in
+    networks with layers that `initialise` has no rule for: their own code draws all parameters
+    from one generator.
 
     Raises:
-        ConfigError: a width was given to a network of fixed width.
+        ConfigError: a width was given to a network of fixed width, or timm has no such network.
     """
+    if config.name in OWN_START or config.name.startswith(TIMM):
+        return _with_own_start(config, num_classes, seed=seed)
     model = skeleton(config, num_classes).to_empty(device="cpu")
-    for prefix, module in model.named_modules():
-        if _owns_tensors(module):
-            _initialise(module, prefix, seed=seed)
+    initialise(model, seed=seed)
     return model
 
 
@@ -119,13 +133,60 @@ def skeleton(config: ModelConfig, num_classes: int) -> nn.Module:
     """Return the network without storage (device ``meta``): its names and shapes.
 
     Raises:
-        ConfigError: a width was given to a network of fixed width.
+        ConfigError: a width was given to a network of fixed width, or timm has no such network.
     """
-    with torch.device("meta"):
-        try:
-            return MODELS[config.name](num_classes, config.width)
-        except ValueError as error:
-            raise ConfigError(f"model {config.name}: {error}") from None
+    try:
+        with torch.device("meta"):
+            return _build(config, num_classes)
+    except (NotImplementedError, RuntimeError):  # its constructor computes with tensors
+        return _with_own_start(config, num_classes, seed=0).to("meta")
+
+
+def with_weights(
+    config: ModelConfig, num_classes: int, state: Mapping[str, Tensor], model: nn.Module
+) -> nn.Module:
+    """Return a network with weights, on their device and in their types.
+
+    Args:
+        config: the network.
+        num_classes: C.
+        state: every tensor of its state dict.
+        model: its skeleton, which is filled where that is possible.
+
+    Raises:
+        RuntimeError: the weights belong to another network.
+    """
+    model.load_state_dict(dict(state), assign=True)
+    if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
+        # Some tensors are computed by the constructor and stored nowhere.
+        model = _with_own_start(config, num_classes, seed=0)
+        model.load_state_dict(dict(state), assign=True)
+    return model
+
+
+def head_width(config: ModelConfig) -> int:
+    """Return D, the width of the features that the head of a network reads."""
+    model = skeleton(config, 2)
+    head = model.get_submodule(head_name(model))
+    assert isinstance(head, nn.Linear)
+    return head.in_features
+
+
+def _build(config: ModelConfig, num_classes: int) -> nn.Module:
+    try:
+        if config.name.startswith(TIMM):
+            _refuse_width(config.width)
+            return timm_network(config.name.removeprefix(TIMM), num_classes)
+        return MODELS[config.name](num_classes, config.width)
+    except ValueError as error:
+        raise ConfigError(f"model {config.name}: {error}") from None
+
+
+def _with_own_start(config: ModelConfig, num_classes: int, *, seed: int) -> nn.Module:
+    """Return a network as its own code initialises it, from a generator of this seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(derive_seed(seed, "initialise", config.name))
+        return _build(config, num_classes)
 
 
 def same_tensors(config: ModelConfig, num_classes: int) -> tuple[ModelConfig, ...]:
@@ -144,47 +205,18 @@ def _shapes(model: nn.Module) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in model.state_dict().items()}
 
 
-def _owns_tensors(module: nn.Module) -> bool:
-    tensors = (*module.parameters(recurse=False), *module.buffers(recurse=False))
-    return len(tensors) > 0
-
-
-@torch.no_grad()
-def _initialise(module: nn.Module, prefix: str, *, seed: int) -> None:
-    """Fill one layer: He normal convolutions, identity norms, uniform linear layers.
-
-    Source: arXiv:1502.01852, section 2.2 (fan out); linear layers as in torch.
-    """
-
-    def draws(name: str) -> torch.Generator:
-        names = (*prefix.split("."), name)
-        return torch.Generator().manual_seed(derive_seed(seed, "initialise", *names))
-
-    match module:
-        case nn.Conv2d():
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", generator=draws("weight"))
-            if module.bias is not None:
-                module.bias.zero_()
-        case nn.BatchNorm2d() | nn.GroupNorm():
-            module.reset_parameters()  # constants only
-        case nn.Linear():
-            bound = 1 / math.sqrt(module.in_features)
-            for name, tensor in module.named_parameters():
-                _uniform(tensor, bound, draws(name))
-        case _:
-            raise TypeError(f"no rule for initialising a {type(module).__name__} ({prefix})")
-
-
-def _uniform(tensor: Tensor, bound: float, generator: torch.Generator) -> None:
-    nn.init.uniform_(tensor, -bound, bound, generator=generator)
-
-
 def head_name(model: nn.Module) -> str:
-    """Return the dotted name of the last linear layer, which computes the logits."""
-    names: list[str] = [
-        name for name, module in model.named_modules() if isinstance(module, nn.Linear)
-    ]
-    if not names:
+    """Return the dotted name of the linear layer that computes the logits.
+
+    Raises:
+        TypeError: the network has none, or several heads.
+    """
+    names: list[str]
+    if callable(classifier := getattr(model, "get_classifier", None)):  # of a network of timm
+        names = [name for name, module in model.named_modules() if module is classifier()]
+    else:  # of the others, the last one
+        names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    if not names or not isinstance(model.get_submodule(names[-1]), nn.Linear):
         raise TypeError(f"{type(model).__name__} has no linear layer, and therefore no head")
     return names[-1]
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from distill_core.config.fields import Precision
 from distill_core.config.training import ModelConfig
-from distill_core.models.build import head_name, skeleton
+from distill_core.models.build import head_name, skeleton, with_weights
 from distill_core.models.importing import fit_weights, parse_safetensors
 from distill_core.models.spec import TeacherSpec
 from distill_core.models.teacher import FrozenTeacher
@@ -31,9 +31,7 @@ def load_network(weights: bytes, config: ModelConfig, *, num_classes: int) -> nn
     Raises:
         RuntimeError: the weights belong to another network.
     """
-    model = skeleton(config, num_classes)
-    model.load_state_dict(load(weights), assign=True)
-    return model
+    return with_weights(config, num_classes, load(weights), skeleton(config, num_classes))
 
 
 def load_teacher(

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from distill_core.config.training import ModelConfig
 from distill_core.errors import ConfigError, DataError
 from distill_core.label_spaces.facts import SPACES
-from distill_core.models.build import head_name, skeleton
+from distill_core.models.build import head_name, skeleton, with_weights
 from distill_core.models.spec import TeacherSpec
 from distill_core.models.state_dicts import COUNTER, check_tensors, choose_entry, names_in_network
 from distill_core.models.unpickling import check_kind, first_line, read_checkpoint
@@ -155,8 +155,7 @@ def fit_weights(
     names = names_in_network(state, expected, head=head_name(model)).renamed
     fitted = {ours: state[name].to(expected[ours].dtype) for name, ours in names.items()}
     absent = {n: torch.zeros((), dtype=torch.int64) for n in expected.keys() - fitted.keys()}
-    model.load_state_dict(fitted | absent, assign=True)
-    return model
+    return with_weights(config, num_classes, fitted | absent, model)
 
 
 def check_shapes(

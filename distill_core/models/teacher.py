@@ -14,11 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from distill_core.config.fields import Precision
-from distill_core.models.batch_norms import LayerStatistics, measure_batch_norms
+from distill_core.models.batch_norms import (
+    LayerStatistics,
+    StatisticsBatchNorm,
+    measure_batch_norms,
+)
 from distill_core.models.build import split_head
 from distill_core.models.convolutions import Probe, Probed, measure_convolutions
 from distill_core.models.layout import CONVOLUTION_DTYPES
 from distill_core.models.spec import TeacherSpec
+from distill_core.models.timm_networks import split_activations
 
 SHAPES = 64  # combinations of network, resolution and group sizes that a process may compile
 # Images per forward pass over many images. Part of the numerics on a CPU: convolutions round
@@ -57,11 +62,12 @@ class FrozenTeacher(nn.Module):
         self.spec, self.digest = spec, digest
         self.input_dtype = CONVOLUTION_DTYPES[precision]
         self.backbone, self.head = split_head(model.to(wide))
+        split_activations(self.backbone)
         self.tape, self.num_statistics = measure_batch_norms(self.backbone)
         self.inputs, self.num_convolutions = measure_convolutions(self.backbone)
         for module in self.backbone.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear | nn.GroupNorm):
-                module.to(self.input_dtype)
+            if not isinstance(module, StatisticsBatchNorm):
+                _cast_own_tensors(module, self.input_dtype)
         self.lay_out(torch.channels_last)
         self.requires_grad_(False).eval()
 
@@ -134,6 +140,13 @@ class FrozenTeacher(nn.Module):
             TeacherOutput(part, self.head(part), layers, inputs)
             for part, layers, inputs in zip(parts, measured, probed, strict=True)
         )
+
+
+def _cast_own_tensors(module: nn.Module, dtype: torch.dtype) -> None:
+    """Convert the floating parameters and buffers of one layer, in place."""
+    for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+        if tensor.is_floating_point():
+            tensor.data = tensor.data.to(dtype)
 
 
 @cache

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from distill_core.config.recovery import RecoverConfig
+from distill_core.config.terms import NEEDS_BATCH_NORMS
 from distill_core.errors import ConfigError
 from distill_core.models.teacher import FrozenTeacher
-from distill_core.recover.terms import NEEDS_BATCH_NORMS
 from distill_core.transforms.pixel_space import PixelSpace
 
 

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from distill_core.config.terms import NEEDS_BATCH_NORMS
 from distill_core.models.teacher import FrozenTeacher, TeacherOutput
 from distill_core.recover.goals import Goal
 from distill_core.recover.statistics_average import StatisticsAverage
-from distill_core.recover.terms import NEEDS_BATCH_NORMS, Forward
+from distill_core.recover.terms import Forward
 from distill_core.selection.mosaic import tiles_of
 from distill_core.transforms.views import SamplingGrid, resample
 

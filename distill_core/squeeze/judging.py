@@ -11,7 +11,7 @@ from torch import nn
 from distill_core.config.schema import RunConfig
 from distill_core.config.training import ImportConfig
 from distill_core.evaluation.metrics import logits_of
-from distill_core.models.build import same_tensors, skeleton
+from distill_core.models.build import same_tensors, skeleton, with_weights
 from distill_core.seeds import generator, philox_key
 from distill_core.squeeze.import_check import check_import, explains
 from distill_core.training.supervised import Labelled
@@ -74,8 +74,8 @@ def _other_stem(
     """
     best, sentence = predicted, ""
     for config in same_tensors(run.squeeze.model, run.data.num_classes):
-        other = skeleton(config, run.data.num_classes)
-        other.load_state_dict(model.state_dict(), assign=True)
+        classes = run.data.num_classes
+        other = with_weights(config, classes, model.state_dict(), skeleton(config, classes))
         trial = _predictions(other, images, run, device)
         if explains(trial, best, images.labels):
             best, top1 = trial, 100 * float(np.mean(trial == images.labels))

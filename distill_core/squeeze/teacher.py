@@ -18,6 +18,7 @@ from distill_core.errors import ConfigError, DataError
 from distill_core.evaluation.accuracy import Accuracy
 from distill_core.models.build import head_name
 from distill_core.models.files import load_teacher, teacher_files
+from distill_core.models.hub_config import check_hub_config
 from distill_core.models.importing import import_model, read_description
 from distill_core.models.spec import TeacherSpec, check_description
 from distill_core.models.teacher import FrozenTeacher
@@ -191,10 +192,12 @@ def import_teacher(
     try:
         if (description := read_description(url)) is not None:
             check_description(description, run, class_hash=class_hash, where=url)
+        outputs = count_outputs(config, data.num_classes)
+        check_hub_config(url, run, outputs=outputs)
         model = import_model(
             url,
             run.squeeze.model,
-            num_classes=count_outputs(config, data.num_classes),
+            num_classes=outputs,
             entry=config.entry,
             notice=notice,
         )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from distill_core.config.schema import RunConfig
-from distill_core.config.training import CONVNET_WIDTH, RESNET18_SMALL_WIDTH, ModelConfig
+from distill_core.config.training import CONVNET_WIDTH, RESNET18_SMALL_WIDTH, TIMM, ModelConfig
 from distill_core.data.readers.formats import open_reader
 from distill_core.errors import DistillError
 from distill_core.evaluation.blocks import validation_blocks
@@ -36,6 +36,16 @@ FEATURES: Mapping[str, int] = {  # of networks with a fixed width and their smal
     "efficientnet_lite2": 1280,
     "alexnet": 4096,
     "wrn_16_2": 128,
+    "resnet34": 512,
+    "regnet_x_400mf": 400,
+    "regnet_y_400mf": 440,
+    "mobilenet_v3_small": 1024,
+    "mobilenet_v3_large": 1280,
+    "vgg11_bn": 4096,
+    "vgg16_bn": 4096,
+    "convnext_tiny": 768,
+    "swin_t": 768,
+    "vit_b_16": 768,
 }
 
 
@@ -205,10 +215,19 @@ def _labels(config: RunConfig) -> tuple[str, int]:
 
 
 def feature_width(model: ModelConfig) -> int:
-    """Return D, the number of penultimate features of a network."""
+    """Return D, the number of penultimate features of a network.
+
+    Raises:
+        ConfigError: it is one of timm, which is not installed or has no such network.
+    """
+    if model.name.startswith(TIMM):
+        from distill_core.models.build import head_width  # imports torch and timm
+
+        return head_width(model)
     if model.name in ("resnet18_small", "resnet18_maxpool_small"):
         # Four stages, each twice as wide as the one before.
         return 8 * (model.width or RESNET18_SMALL_WIDTH)
     if model.name.startswith("convnet"):
         return model.width or CONVNET_WIDTH  # pooled to one value per channel
-    return FEATURES[model.name.removesuffix("_small")]
+    name = model.name if model.name in FEATURES else model.name.removesuffix("_small")
+    return FEATURES[name]

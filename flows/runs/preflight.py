@@ -15,13 +15,18 @@ from distill_core.storage.store import Store
 from flows.runs.checks.dataset import check_dataset, check_labels_of_splits
 from flows.runs.checks.machine import check_device, check_disk, check_gangs, check_memory
 from flows.runs.checks.request import Check, Request, make
-from flows.runs.checks.teachers import check_teachers
+from flows.runs.checks.teachers import check_model_names, check_teachers
 from flows.status.status import run_status
 from tasks.execution import Execution
 from tasks.run import Run, check_same
 from tasks.series import previous_index
 
-OF_THE_INPUT: tuple[Check, ...] = (check_dataset, check_labels_of_splits, check_teachers)
+OF_THE_INPUT: tuple[Check, ...] = (
+    check_model_names,
+    check_dataset,
+    check_labels_of_splits,
+    check_teachers,
+)
 CHECKS: tuple[Check, ...] = (
     *OF_THE_INPUT,
     check_device,
@@ -73,7 +78,7 @@ def problems(config: RunConfig, execution: Execution) -> list[str]:
     request = Request(config, execution, Store(execution.store))
     without_data = config.data.path is None and config.data.format not in WITHOUT_PATH
     try:
-        make((check_teachers,) if without_data else OF_THE_INPUT, request)
+        make((check_model_names, check_teachers) if without_data else OF_THE_INPUT, request)
     except Problems as several:
         return list(map(str, several.args))
     except DistillError as error:

@@ -60,7 +60,6 @@ TERMS: Mapping[str, Term] = {
     )
 }
 NEEDS_SYNC = frozenset({"density"})  # terms that wait for the device in the middle of a step
-NEEDS_BATCH_NORMS = frozenset({"bn_statistics", "relative_bn_statistics", "class_bn_statistics"})
 NEEDS_CHANNELS = frozenset({"conv_statistics", "class_conv_statistics"})
 NEEDS_PATCHES = frozenset({"patch_statistics", "class_patch_statistics"})
 

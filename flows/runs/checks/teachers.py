@@ -5,8 +5,18 @@ from __future__ import annotations
 from functools import partial
 
 from distill_core.config.training import ImportConfig, SqueezeConfig
+from distill_core.recover.requirements import check_networks
 from flows.runs.checks.request import Request, make
 from tasks.stages.squeeze import stored_teacher
+
+
+def check_model_names(request: Request) -> None:
+    """Check that the networks exist, accept the size of image, and have what the terms need.
+
+    Raises:
+        ConfigError: one does not.
+    """
+    check_networks(request.config)
 
 
 def check_teachers(request: Request) -> None:
@@ -26,11 +36,14 @@ def check_teachers(request: Request) -> None:
 def _check_teacher(request: Request, *, member: SqueezeConfig) -> None:
     if member.checkpoint is not None:
         from distill_core.models.checkpoint_check import check_checkpoint  # imports torch
+        from distill_core.models.hub_config import check_hub_config
         from distill_core.squeeze.outputs import count_outputs
 
         config = member.imported or ImportConfig()
         outputs = count_outputs(config, request.num_classes)
         check_checkpoint(member.checkpoint, member.model, num_classes=outputs)
+        of_member = request.config.model_copy(update={"squeeze": member})
+        check_hub_config(member.checkpoint, of_member, outputs=outputs)
     for key in (member.reuse, member.start):
         if key is not None:
             stored_teacher(request.store, key)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from distill_core.config.fields import Precision
-from distill_core.config.training import ModelConfig
-from distill_core.models.build import MODELS, build_model
+from distill_core.config.training import WITHOUT_BATCH_NORM, ModelConfig
+from distill_core.models.build import MODELS, build_model, head_name, skeleton
 from distill_core.models.importing import fit_weights
 from distill_core.models.spec import TeacherSpec
 from distill_core.models.teacher import FrozenTeacher
@@ -44,7 +44,19 @@ NORMS = {  # batch norm layers
     "efficientnet_lite1": 64,
     "efficientnet_lite2": 64,
     "alexnet": 0,
+    "resnet34": 36,
+    "regnet_x_400mf": 71,
+    "regnet_y_400mf": 53,
+    "mobilenet_v3_small": 34,
+    "mobilenet_v3_large": 46,
+    "vgg11_bn": 8,
+    "vgg16_bn": 13,
+    "convnext_tiny": 0,
+    "swin_t": 0,
+    "vit_b_16": 0,
 }
+LARGE = ("vgg11_bn", "vgg16_bn", "convnext_tiny", "swin_t", "vit_b_16")  # seconds to draw
+BUILT = [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in MODELS]
 OWN = ("wrn", "convnet", "efficientnet_lite")  # networks that torchvision lacks
 TORCHVISION = [name for name in MODELS if not name.startswith(OWN)]
 
@@ -58,13 +70,22 @@ def width(name: str) -> int | None:
 
 
 def side(name: str) -> int:
-    return 64 if name == "alexnet" else 32
+    return {"alexnet": 64, "vit_b_16": 224}.get(name, 32)
 
 
 @cache
 def built(name: str) -> nn.Module:
     """Return the network in eval mode; its start is the seed's, so sharing it changes nothing."""
-    return build_model(config(name), CLASSES, seed=0).eval()
+    return drawn(name).eval()
+
+
+def drawn(name: str) -> nn.Module:
+    """Return a network whose head is not zero, as that of a transformer is at its start."""
+    model = build_model(config(name), CLASSES, seed=0)
+    weight = model.get_parameter(f"{head_name(model)}.weight")
+    if not weight.any():
+        nn.init.normal_(weight, std=0.1, generator=torch.Generator().manual_seed(0))
+    return model
 
 
 def pixels(name: str, count: int = 2) -> Tensor:
@@ -72,7 +93,7 @@ def pixels(name: str, count: int = 2) -> Tensor:
 
 
 def frozen(name: str, precision: Precision = "float32") -> FrozenTeacher:
-    model = build_model(config(name), CLASSES, seed=0)
+    model = drawn(name)
     spec = TeacherSpec(
         model=config(name),
         num_classes=CLASSES,
@@ -86,7 +107,7 @@ def frozen(name: str, precision: Precision = "float32") -> FrozenTeacher:
     return FrozenTeacher(model, spec, digest="0" * 64, precision=precision)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", BUILT)
 def test_a_frozen_network_has_the_same_logits_and_its_features_give_them(name: str) -> None:
     with torch.no_grad():
         teacher, x = frozen(name), pixels(name)
@@ -99,7 +120,7 @@ def test_a_frozen_network_has_the_same_logits_and_its_features_give_them(name: s
         assert len(said.statistics) == teacher.num_statistics == NORMS[name]
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", BUILT)
 def test_a_frozen_network_gives_a_gradient_to_the_pixels_and_to_nothing_else(name: str) -> None:
     teacher, x = frozen(name), pixels(name).requires_grad_()
     said = teacher(x, statistics=True)
@@ -120,14 +141,25 @@ def test_features_and_logits_stay_float32_under_bfloat16(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TORCHVISION)
-def test_parameters_have_the_names_of_torchvision(name: str) -> None:
+def test_parameters_have_the_names_and_numbers_of_torchvision(name: str) -> None:
+    plain = name.removesuffix("_small") if name.endswith("_small") and "v3" not in name else name
+    theirs = of_torchvision(plain.removesuffix("_maxpool")).state_dict()
+    ours = skeleton(ModelConfig(name=name), CLASSES).state_dict()
+    assert theirs.keys() == ours.keys()
+    if plain == name:
+        assert {n: t.shape for n, t in ours.items()} == {n: t.shape for n, t in theirs.items()}
+
+
+def of_torchvision(name: str) -> nn.Module:
     from torchvision import models
 
-    with torch.device("meta"):
-        theirs = getattr(models, name.removesuffix("_small").removesuffix("_maxpool"))(
-            num_classes=CLASSES
-        ).state_dict()
-    assert theirs.keys() == built(name).state_dict().keys()
+    with torch.device("cpu" if name.startswith("regnet") else "meta"):  # which needs numbers
+        model: nn.Module = getattr(models, name)(num_classes=CLASSES)
+    return model
+
+
+def test_the_networks_without_batch_norm_are_listed() -> None:
+    assert {name for name, norms in NORMS.items() if norms == 0} == WITHOUT_BATCH_NORM
 
 
 @pytest.mark.parametrize("name", ["resnet18", "densenet121", "shufflenet_v2_x0_5", "mobilenet_v2"])
