@@ -15,7 +15,7 @@ from distill_core.config.training import CONVNET_WIDTH, RESNET18_SMALL_WIDTH, TI
 from distill_core.errors import ConfigError
 from distill_core.models.efficientnet_lite import efficientnet_lite
 from distill_core.models.initialise import initialise
-from distill_core.models.small_networks import ConvNet, Norm, SmallResNet18, WideResNet
+from distill_core.models.small_networks import CifarResNet, ConvNet, Norm, SmallResNet18, WideResNet
 from distill_core.models.timm_networks import timm_network
 from distill_core.models.torchvision_networks import torchvision_network
 from distill_core.seeds import derive_seed
@@ -57,6 +57,16 @@ def _efficientnet_lite(name: str) -> Builder:
     return build
 
 
+def _cifar_resnet(depth: int) -> Builder:
+    """Return the builder of a `CifarResNet`."""
+
+    def build(num_classes: int, width: int | None) -> nn.Module:
+        _refuse_width(width)
+        return CifarResNet(num_classes, depth=depth)
+
+    return build
+
+
 def _wrn_16_2(num_classes: int, width: int | None) -> nn.Module:
     _refuse_width(width)
     return WideResNet(num_classes, depth=16, width=2)
@@ -77,6 +87,10 @@ MODELS: Mapping[str, Builder] = {
     "mobilenet_v2_small": _torchvision("mobilenet_v2", small=True),
     "shufflenet_v2_x0_5_small": _torchvision("shufflenet_v2_x0_5", small=True),
     "efficientnet_b0_small": _torchvision("efficientnet_b0", small=True),
+    "resnet20_small": _cifar_resnet(20),
+    "resnet32_small": _cifar_resnet(32),
+    "resnet44_small": _cifar_resnet(44),
+    "resnet56_small": _cifar_resnet(56),
     "wrn_16_2": _wrn_16_2,
     "convnet1": _convnet(1),
     "convnet2": _convnet(2),

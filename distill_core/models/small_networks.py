@@ -67,9 +67,37 @@ class SmallResNet18(nn.Module):
         return logits
 
 
-def _residual_stage(channels: int, out: int, *, stride: int) -> nn.Sequential:
-    """Return two basic blocks; the first may halve the side."""
-    return nn.Sequential(BasicBlock(channels, out, stride=stride), BasicBlock(out, out))
+class CifarResNet(nn.Module):
+    """The narrow residual networks of depth d = 6 n + 2 for CIFAR-10, in three stages.
+
+    Source: arXiv:1512.03385, section 4.2. Differs from the paper: a shortcut to another width is a
+    1x1 convolution, as in the usual published checkpoints, whose parameter names these are.
+    """
+
+    def __init__(self, num_classes: int, *, depth: int) -> None:
+        super().__init__()
+        count = (depth - 2) // 6
+        self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        self.relu = nn.ReLU(inplace=True)
+        self.layer1 = _residual_stage(16, 16, stride=1, count=count)
+        self.layer2 = _residual_stage(16, 32, stride=2, count=count)
+        self.layer3 = _residual_stage(32, 64, stride=2, count=count)
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(64, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits (B, C) of normalised images (B, 3, S, S)."""
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.layer3(self.layer2(self.layer1(x)))
+        logits: Tensor = self.fc(self.avgpool(x).flatten(1))
+        return logits
+
+
+def _residual_stage(channels: int, out: int, *, stride: int, count: int = 2) -> nn.Sequential:
+    """Return basic blocks of one width; the first may halve the side."""
+    rest = [BasicBlock(out, out) for _ in range(count - 1)]
+    return nn.Sequential(BasicBlock(channels, out, stride=stride), *rest)
 
 
 class ConvNet(nn.Module):

@@ -25,6 +25,10 @@ NORMS = {  # batch norm layers
     "mobilenet_v2_small": 52,
     "shufflenet_v2_x0_5_small": 56,
     "efficientnet_b0_small": 49,
+    "resnet20_small": 21,
+    "resnet32_small": 33,
+    "resnet44_small": 45,
+    "resnet56_small": 57,
     "wrn_16_2": 13,
     "convnet1": 1,
     "convnet2": 2,
@@ -57,7 +61,16 @@ NORMS = {  # batch norm layers
 }
 LARGE = ("vgg11_bn", "vgg16_bn", "convnext_tiny", "swin_t", "vit_b_16")  # seconds to draw
 BUILT = [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in MODELS]
-OWN = ("wrn", "convnet", "efficientnet_lite")  # networks that torchvision lacks
+CIFAR = ("resnet20", "resnet32", "resnet44", "resnet56")
+OWN = (
+    "wrn",
+    "convnet1",
+    "convnet2",
+    "convnet3",
+    "convnet4",
+    "efficientnet_lite",
+    *CIFAR,
+)  # networks that torchvision lacks
 TORCHVISION = [name for name in MODELS if not name.startswith(OWN)]
 
 
@@ -201,3 +214,17 @@ def test_an_instance_norm_does_not_mix_images() -> None:
 def test_wrn_16_2_is_of_the_published_size() -> None:
     model = build_model(ModelConfig(name="wrn_16_2"), 10, seed=0)
     assert sum(p.numel() for p in model.parameters()) == pytest.approx(0.7e6, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"),
+    [
+        ("resnet20_small", 0.27),
+        ("resnet32_small", 0.47),
+        ("resnet44_small", 0.66),
+        ("resnet56_small", 0.86),
+    ],
+)
+def test_a_narrow_residual_network_is_of_the_published_size(name: str, millions: float) -> None:
+    model = skeleton(ModelConfig(name=name), 10)
+    assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, abs=0.01)
