@@ -204,15 +204,26 @@ def _with_own_start(config: ModelConfig, num_classes: int, *, seed: int) -> nn.M
 
 
 def same_tensors(config: ModelConfig, num_classes: int) -> tuple[ModelConfig, ...]:
-    """Return the other networks whose tensors have the same names and shapes."""
+    """Return the other networks of a family whose tensors have the same names and shapes.
+
+    They have other first layers: strides and poolings have no tensors.
+    """
     shapes = _shapes(skeleton(config, num_classes))
-    others = [config.model_copy(update={"name": name}) for name in MODELS if name != config.name]
+    others = [
+        config.model_copy(update={"name": name})
+        for name in MODELS
+        if name != config.name and _family(name) == _family(config.name)
+    ]
     found = []
     for other in others:
         with suppress(ConfigError):  # it has a fixed width
             if _shapes(skeleton(other, num_classes)) == shapes:
                 found.append(other)
     return tuple(found)
+
+
+def _family(name: str) -> str:
+    return name.removesuffix("_small").removesuffix("_maxpool")
 
 
 def _shapes(model: nn.Module) -> dict[str, torch.Size]:

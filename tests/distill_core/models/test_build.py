@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from distill_core.config.training import ModelConfig, Network
 from distill_core.errors import ConfigError
-from distill_core.models.build import MODELS, build_model, skeleton
+from distill_core.models.build import MODELS, build_model, same_tensors, skeleton
 
 SMALL = ModelConfig(name="resnet18_small", width=4)
 
@@ -85,3 +85,19 @@ def test_full_width_is_the_published_size() -> None:
 def test_a_width_for_a_network_of_fixed_width_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"resnet50: width = 32.*Remove width"):
         build_model(ModelConfig(name="resnet50", width=32), 10, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "others"),
+    [
+        ("resnet18_small", ["resnet18_maxpool_small"]),
+        ("mobilenet_v2", ["mobilenet_v2_small"]),
+        ("efficientnet_b0_small", ["efficientnet_b0"]),
+        ("shufflenet_v2_x0_5_small", ["shufflenet_v2_x0_5"]),
+        ("resnet50_small", []),  # the first layer of resnet50 is larger
+        ("resnet34", []),
+    ],
+)
+def test_networks_with_the_same_tensors_are_found(name: str, others: list[str]) -> None:
+    found = same_tensors(ModelConfig(name=name), 10)
+    assert [config.name for config in found] == others

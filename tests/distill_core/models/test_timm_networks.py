@@ -123,6 +123,35 @@ def test_weights_of_timm_are_imported_and_stored_networks_are_read(
         assert torch.equal(stored(pixels(name)), expected)
 
 
+def test_the_container_of_published_weights_of_timm_is_opened(tmp_path: Path) -> None:
+    """MIIL publishes its ImageNet-21K networks as a state dict inside a dictionary."""
+    theirs: nn.Module = timm.create_model("mobilenetv3_small_100", num_classes=CLASSES)
+    content = {"state_dict": theirs.state_dict(), "epoch": 80, "arch": "mobilenetv3"}
+    torch.save(content, tmp_path / "miil.pth")
+    url = str(tmp_path / "miil.pth")
+    ours = import_model(url, config("mobilenetv3_small_100"), num_classes=CLASSES)
+    expected = theirs.state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in ours.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("name", "head"), [("resnet18", "fc"), ("resnet34", "fc"), ("resnet50", "fc")]
+)
+def test_residual_networks_of_timm_load_into_those_of_torchvision(
+    tmp_path: Path, name: str, head: str
+) -> None:
+    theirs: nn.Module = timm.create_model(name, num_classes=CLASSES).eval()
+    state = {n.replace("fc.", "head.fc."): t for n, t in theirs.state_dict().items()}
+    save_file(state, tmp_path / "w.safetensors")
+    ours = import_model(
+        str(tmp_path / "w.safetensors"), ModelConfig(name=name), num_classes=CLASSES
+    ).eval()
+    assert head_name(ours) == head
+    x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(ours(x), theirs(x), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tarfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
@@ -12,12 +14,15 @@ from safetensors.torch import load, save
 
 from distill_core.config.load import fingerprint, load_run
 from distill_core.config.schema import RunConfig
+from distill_core.data.decoding.image import decode_image
 from distill_core.errors import ConfigError
 from distill_core.keys import squeeze_key
 from distill_core.models.build import skeleton
 from distill_core.squeeze.teacher import SqueezedTeacher, import_teacher, train_teacher
+from distill_core.storage.packages import package_file
+from distill_core.training.supervised import Labelled
 from tasks.pools.faults import FINAL
-from tests.support.teacher_training import TEST, TRAIN, run, split
+from tests.support.teacher_training import TEST, TRAIN, TREE, run, split
 
 MANY = split(150, 1)  # test images
 
@@ -173,3 +178,30 @@ def test_a_sample_judges_a_teacher_and_the_error_states_its_size(
     line = refused(tmp_path, moved(weights, [1, 2, 0]), sample=40)
     assert "(judged on a sample)" in line
     assert "on 40 test images" in line
+
+
+def test_a_published_teacher_is_imported_and_judged_on_photographs(imagenet_samples: Path) -> None:
+    """Ten photographs of 1,000 classes suffice to tell a teacher from guesses."""
+    name = "package:efficientnet-lite0"
+    try:
+        package_file(name)
+    except ConfigError as error:
+        pytest.skip(str(error))
+    squeeze = {"model": {"name": "efficientnet_lite0"}, "checkpoint": name, "training": None}
+    half = (0.5, 0.5, 0.5)
+    data = {"num_classes": 1000, "side": 224, "mean": half, "std": half}
+    config = run(data=TREE["data"] | data | {"load": "center_crop", "resize": 256}, squeeze=squeeze)
+    photographs = every_tenth_photograph(imagenet_samples, config)
+    teacher = import_teacher(photographs, run=config, class_hash="ab")
+    assert teacher.accuracy.top1 >= 80
+    moved_labels = Labelled(photographs.pixels, (photographs.labels + 7) % 1000)
+    with pytest.raises(ConfigError, match=r"top-1 is 0\.0 % on 10 test images, which is no better"):
+        import_teacher(moved_labels, run=config, class_hash="ab")
+
+
+def every_tenth_photograph(archive: Path, config: RunConfig) -> Labelled:
+    with tarfile.open(archive) as tar:
+        members = sorted(tar.getmembers(), key=lambda member: member.name)[::10]
+        files = [tar.extractfile(member) for member in members]
+        images = [decode_image(file.read(), config.data) for file in files if file is not None]
+    return Labelled(np.stack(images), np.arange(0, 1000, 100))
