@@ -74,6 +74,8 @@ def read_checkpoint(data: bytes, *, where: str) -> Any:
             LookupError,
             TypeError,
             AttributeError,
+            ArithmeticError,
+            MemoryError,  # a file can state any size
         ) as error:
             raise _unreadable(data, error, where) from None
     raise DataError(

@@ -214,6 +214,12 @@ def test_no_code_in_a_checkpoint_runs(tmp_path: Path, state: State, zipped: bool
         assert not sentinel.exists()
 
 
+def test_an_array_of_absurd_size_is_refused(tmp_path: Path, state: State) -> None:
+    url = saved(tmp_path, {"state_dict": state, "best": Bomb(np.ndarray, (2**55,))})
+    with pytest.raises(DataError, match="cannot be read as plain weights"):
+        imported(url)
+
+
 def test_a_whole_network_and_a_value_of_a_class_are_refused_by_their_class(
     tmp_path: Path, state: State
 ) -> None:
