@@ -12,7 +12,7 @@ from flows.reports import report_data
 from tasks.run import Run
 
 DIGITS, IMAGENET = "digits-demo-16px", "in1k-lite-cpu"  # presets
-IMAGENET_MINUTES = "five"
+IMAGENET_MINUTES = "less than five minutes"  # about 230 CPU-seconds, of which recover takes 170
 MINUTES = "one to three"  # measured: 74 s on two cores that are limited to AVX2
 
 
@@ -59,8 +59,7 @@ def imagenet_opening(config: RunConfig) -> list[str]:
         f"{config.relabel.stored_views} views of each image",
         "  5 report    write one HTML file, and ask networks that took no part what they see",
         "Post-training is left out: without a dataset there are no images to test a student on.",
-        f"On two cores all of it takes about {IMAGENET_MINUTES} minutes, the start of Prefect and "
-        "Ray included.",
+        f"On two cores all of it takes {IMAGENET_MINUTES}, the start of Prefect and Ray included.",
         "You can stop it at any time: run the same command again and it continues.",
     ]
 
