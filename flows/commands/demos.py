@@ -12,7 +12,8 @@ from flows.reports import report_data
 from tasks.run import Run
 
 DIGITS, IMAGENET = "digits-demo-16px", "in1k-lite-cpu"  # presets
-IMAGENET_MINUTES = "less than five minutes"  # about 230 CPU-seconds, of which recover takes 170
+# An estimate: recover was measured at 114 to 174 CPU-seconds, and the whole not on idle cores.
+IMAGENET_MINUTES = "less than five minutes"
 MINUTES = "one to three"  # measured: 74 s on two cores that are limited to AVX2
 
 
