@@ -8,6 +8,7 @@ from torch import nn
 
 from distill_core.config.fields import Precision
 from distill_core.config.training import ModelConfig
+from distill_core.errors import DivergedError
 from distill_core.models.build import head_name, skeleton, with_weights
 from distill_core.models.importing import fit_weights, parse_safetensors
 from distill_core.models.spec import TeacherSpec
@@ -21,8 +22,20 @@ def teacher_files(model: nn.Module, spec: TeacherSpec) -> dict[str, bytes]:
 
 
 def save_weights(model: nn.Module) -> bytes:
-    """Return the state dict of a network as safetensors."""
-    return save({name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()})
+    """Return the state dict of a network as safetensors.
+
+    Raises:
+        DivergedError: a number is not finite. A loss shows that one step late, so the last step of
+            a training needs this check.
+    """
+    tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
+    for name, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise DivergedError(
+                f"{type(model).__name__}: tensor {name!r} has NaN or infinite values, expected "
+                "finite weights. Lower the learning rate, or use precision=float32."
+            )
+    return save(tensors)
 
 
 def load_network(weights: bytes, config: ModelConfig, *, num_classes: int) -> nn.Module:
