@@ -6,7 +6,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from distill_core.config.data import DataConfig
@@ -140,6 +140,7 @@ def soil(root: Path, dirt: list[str]) -> None:
 def test_random_trees_with_dirt_in_them_are_read_alike(
     tmp_path_factory: pytest.TempPathFactory, counts: dict[str, int], dirt: list[str], layout: str
 ) -> None:
+    assume(layout != "development kit" or " " not in "".join(counts))  # it separates columns
     root, images = tmp_path_factory.mktemp("tree"), made(counts)
     changes = LAYOUTS[layout](images, root)
     soil(root, dirt)
