@@ -10,6 +10,7 @@ import pytest
 
 from distill_core.config.data import DataConfig
 from distill_core.data.readers.formats import open_reader
+from distill_core.data.readers.record import Address
 from distill_core.errors import (
     ClusterError,
     ConfigError,
@@ -59,8 +60,9 @@ def test_a_dataset_that_is_not_mounted_is_a_fault_of_the_machine(
     (tmp_path / "data").rename(tmp_path / "elsewhere")
     if missing == "a file":
         (tmp_path / "data").mkdir()
+    address = Address("train/a/1.png", 0, 1)
     with pytest.raises(MissingDataError) as raised:
-        (reader if missing == "a file" else open_reader(config)).fetch([("train/a/1.png", 0)])
+        (reader if missing == "a file" else open_reader(config)).fetch([address])
     assert fault_of(raised.value) is Fault.ENVIRONMENT
 
 
