@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 
 from distill_core.config.load import load_run
 from distill_core.data.decoding.image import decode_image
-from distill_core.data.readers.parquet_files import check_schema
+from distill_core.data.readers.parquet_columns import choose_columns
 from distill_core.errors import MAX_LINE, SHOWN, ConfigError, DistillError, one_line, shown
 from distill_core.models.importing import parse_safetensors
 from distill_core.naming.names import check_name
@@ -59,7 +59,7 @@ def weights(text: str) -> object:
 
 def columns(text: str) -> None:
     """Check the columns of a Parquet file, whose only one is named like the text."""
-    check_schema(pa.schema([(text, pa.int64())]), "a")
+    choose_columns(pa.schema([(text, pa.int64())]), None, None, "a")
 
 
 REFUSALS: dict[str, Callable[[str], object]] = {

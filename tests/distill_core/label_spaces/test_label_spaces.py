@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pyarrow.parquet as pq
 import pytest
 
-from distill_core.data.readers.parquet_files import label_names
+from distill_core.data.readers.parquet_columns import label_names
 from distill_core.errors import ConfigError, DataError
 from distill_core.label_spaces import lists
 from distill_core.label_spaces.compare import check_names, ids_of, order_in
@@ -51,7 +51,7 @@ def test_every_class_of_imagenet_has_words() -> None:
 
 def test_the_classes_of_real_cifar10_are_those_of_the_space(cifar10_path: Path) -> None:
     with pq.ParquetFile(cifar10_path / "train.parquet") as file:
-        names = label_names(file.schema_arrow.metadata)
+        names = label_names(file.schema_arrow.metadata, "label")
     check_names(names, "cifar10", where="cifar10")
     assert names == CIFAR10
 
