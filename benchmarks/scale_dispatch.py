@@ -20,8 +20,9 @@ from distill_core.config.load import load_run
 from distill_core.storage.manifest import Manifest, save_manifest
 from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.store import Store
-from flows.progress.display import Several, display
+from flows.progress.display import display
 from flows.progress.event_log import EventLog
+from flows.progress.followers import Several
 from tasks.execution import Execution
 from tasks.jobs import Job, WorkerSpec
 from tasks.pools.dispatch import dispatch
