@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import ray
-from ray.exceptions import AuthenticationError, RaySystemError
+from ray.exceptions import AuthenticationError
 
 from distill_core.errors import ClusterError, ConfigError
 from tasks.pools.forwarding import forwarded
@@ -88,7 +88,8 @@ def started(*, num_cpus: int, num_gpus: int | None = None) -> Iterator[None]:
     ):
         watch = None
         try:
-            with marked(), preserved_handlers(), _translated_errors("a local Ray cluster"):
+            hint = " If this machine is very busy, run the command again; --local needs no Ray."
+            with marked(), preserved_handlers(), _translated_errors("a local Ray cluster", hint):
                 ray.init(
                     address="local",
                     num_cpus=num_cpus,
@@ -203,10 +204,9 @@ def _translated_errors(source: str, hint: str = "") -> Iterator[None]:
             "RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's token. "
             f"{_first_line(error)}"
         ) from error
-    except (ConnectionError, TimeoutError, RuntimeError, RaySystemError, ValueError) as error:
-        raise ClusterError(
-            f"{source}: cannot be reached or started: {_first_line(error)}.{hint}"
-        ) from error
+    except Exception as error:  # Ray raises a bare one if a node starts too slowly
+        reason = _first_line(error).rstrip(".")
+        raise ClusterError(f"{source}: cannot be reached or started: {reason}.{hint}") from error
 
 
 def _first_line(error: Exception) -> str:

@@ -11,6 +11,7 @@ import pytest
 from distill_core.errors import ClusterError, ConfigError
 from tasks.execution import Execution
 from tasks.jobs import WorkerSpec
+from tasks.pools import ray_cluster
 from tasks.pools.provider import PoolProvider
 
 pytestmark = pytest.mark.cluster
@@ -20,6 +21,7 @@ import os, ray
 from tasks.pools.dispatch import dispatch
 from tasks.execution import Execution
 from tasks.jobs import WorkerSpec
+from tasks.pools import ray_cluster
 from tasks.pools.provider import PoolProvider
 from tests.support.fakes import make_jobs
 
@@ -134,3 +136,15 @@ def test_an_address_without_a_port_is_refused() -> None:
         PoolProvider(Execution(store=".", ray_address="head")) as pools,
     ):
         pools.pool(WorkerSpec("tests.support.fakes:FakeWorker"), jobs=3)
+
+
+def test_a_ray_that_starts_too_slowly_is_reported_in_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def time_out(**settings: object) -> None:
+        raise Exception("The current node timed out during startup. Some raylet failed.")
+
+    monkeypatch.setattr(ray_cluster.ray, "init", time_out)
+    expected = r"^a local Ray cluster: cannot be reached or started: The current node .* busy"
+    with pytest.raises(ClusterError, match=expected), ray_cluster.started(num_cpus=1):
+        pass
