@@ -8,7 +8,7 @@ import pytest
 
 from tests.rehearsal.rehearse import rehearse
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 SLICE = (
     "squeeze.training.epochs=1",
