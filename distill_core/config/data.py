@@ -6,7 +6,15 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from distill_core.config.fields import Address, ClassesOrZero, Extended, Fraction, Pixels, Triple
+from distill_core.config.fields import (
+    MAX_CLASSES,
+    Address,
+    ClassesOrZero,
+    Extended,
+    Fraction,
+    Pixels,
+    Triple,
+)
 from distill_core.config.split_rule import parse_rule
 from distill_core.label_spaces.facts import SPACES
 
@@ -69,7 +77,7 @@ class DataConfig(Extended):
     max_bad_fraction: Fraction = 0.0  # share of unreadable images that is tolerated
     label_space: LabelSpaceName | None = None  # its classes, compared by name; None: any
     # Names of the classes that are distilled; none: all. The others keep their ids. classes only
-    keep: tuple[str, ...] = Field(default=(), max_length=100_000)
+    keep: tuple[str, ...] = Field(default=(), max_length=MAX_CLASSES)
     split: str | None = Field(default=None, max_length=40)  # rule that divides `train`; no `test`
 
     @field_validator("split")

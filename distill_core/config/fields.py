@@ -22,8 +22,9 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 NonNegativeFloat = Annotated[float, Field(ge=0.0)]
 Count = Annotated[int, Field(gt=0, le=1_000_000)]  # of images, steps, epochs, views, ...
 CountOrZero = Annotated[int, Field(ge=0, le=1_000_000)]  # likewise, or an index
-Classes = Annotated[int, Field(gt=0, le=100_000)]
-ClassesOrZero = Annotated[int, Field(ge=0, le=100_000)]  # 0: not counted yet
+MAX_CLASSES = 100_000
+Classes = Annotated[int, Field(gt=0, le=MAX_CLASSES)]
+ClassesOrZero = Annotated[int, Field(ge=0, le=MAX_CLASSES)]  # 0: not counted yet
 Pixels = Annotated[int, Field(gt=0, le=4096)]  # of the side of an image or a part of it
 PixelsOrZero = Annotated[int, Field(ge=0, le=4096)]
 Channels = Annotated[int, Field(gt=0, le=2048)]  # of the first layer of a network

@@ -18,12 +18,13 @@ from distill_core.data.readers.files import read_files
 from distill_core.data.readers.label_lists import (
     LabelList,
     check_devkit,
-    parse_classes,
     parse_labels,
+    read_classes,
     read_text,
 )
+from distill_core.data.readers.labels import numbered_classes, place_of
 from distill_core.data.readers.names import is_image, stem, utf8
-from distill_core.data.readers.parts import assemble, cut, stamp_of
+from distill_core.data.readers.parts import assemble, cut, one_each
 from distill_core.data.readers.passed_over import NOT_FOLLOWED, OTHER, PassedOver
 from distill_core.data.readers.record import Address, Part, Record, Split
 from distill_core.data.readers.split_files import find_archives
@@ -73,17 +74,7 @@ class FlatReader:
         """Return ranges of the files of a folder, or one part for each tar file."""
         if not (archives := self._archives(split)):
             return assemble(split, cut(self._name[split], self._images(split)))
-        return [
-            Part(
-                split,
-                f"{split}-{number:05d}",
-                files=(file.path,),
-                last=file.size,
-                bytes=file.size,
-                stamp=stamp_of([file]),
-            )
-            for number, file in enumerate(archives)
-        ]
+        return one_each(split, archives)
 
     def notices(self, split: Split) -> list[str]:
         """Return sentences about files that are passed over, of tar files once they were read."""
@@ -101,7 +92,7 @@ class FlatReader:
         images = self._archived(part) if self._archives(part.split) else self._in_files(part)
         for uri, offset, name, data, problem in images:
             text = self._labels(part.split).get(stem(name))
-            label = -1 if text is None else self._label(text, places, name)
+            label = -1 if text is None else self._place(text, places, name)
             yield Record(label, uri, offset, name, data, problem or ("" if text else UNLISTED))
 
     def fetch(self, addresses: Sequence[Address]) -> list[bytes]:
@@ -130,26 +121,19 @@ class FlatReader:
     def _numbered(self) -> tuple[str, ...]:
         labels = map(int, self._list().by_stem.values())
         count = self._num_classes or 1 + max(labels)
-        return tuple(f"class_{number:05d}" for number in range(count if self._names_classes else 0))
+        return numbered_classes(count if self._names_classes else 0, self._where_list())
 
-    def _label(self, text: str, places: Mapping[str, int], name: str) -> int:
-        """Return the position of a label among the classes.
-
-        Args:
-            text: the label.
-            places: positions of the classes, by name.
-            name: of the image, for errors.
-        """
+    def _place(self, text: str, places: Mapping[str, int], name: str) -> int:
+        """Return the position among the classes of the label of an image, which is named."""
         names = self._class_list() or tuple(places)
-        if text not in places and text.isdecimal() and int(text) < len(names):
-            text = names[int(text)]
-        if text not in places:
-            raise DataError(
-                f"{self._where_list()}: {shown(name)} has the label {shown(text)}, which is none "
-                f"of the {len(places)} classes of the training split. Numbers count from 0. "
-                "Correct the list, or set data.class_list to the classes in the order of numbers."
-            )
-        return places[text]
+        return place_of(
+            text,
+            names,
+            places,
+            f"{self._where_list()}: {shown(name)}",
+            hint="Numbers count from 0. Correct the list, or set data.class_list to the classes in "
+            "the order of numbers.",
+        )
 
     def _list_images(self, split: Split) -> list[ListedFile]:
         """Return the images of a split that are files, sorted by path."""
@@ -204,8 +188,7 @@ class FlatReader:
     def _read_class_list(self) -> tuple[str, ...]:
         if self._classes_address is None:
             return ()
-        text = read_text(self._root, self._classes_address, "data.class_list")
-        return parse_classes(text, f"data.class_list: {self._classes_address}")
+        return read_classes(self._root, self._classes_address)
 
     def _where_list(self) -> str:
         return f"data.label_list: {self._list_address}"

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from distill_core.data.folders import DatasetFolder, open_place
+from distill_core.data.readers.labels import number_of
 from distill_core.data.readers.names import is_image, stem
 from distill_core.errors import ConfigError, DataError, shown
 
@@ -28,7 +29,7 @@ class LabelList:
     @property
     def is_numbered(self) -> bool:
         """Return whether the labels are numbers, not names."""
-        return bool(self.by_stem) and all(map(str.isdecimal, self.by_stem.values()))
+        return bool(self.by_stem) and None not in map(number_of, self.by_stem.values())
 
 
 def read_text(root: DatasetFolder, address: str, key: str) -> str:
@@ -49,6 +50,12 @@ def read_text(root: DatasetFolder, address: str, key: str) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise DataError(f"{where}: not a text in UTF-8. Convert it, or check the path.") from None
+
+
+def read_classes(root: DatasetFolder, address: str) -> tuple[str, ...]:
+    """Return the classes of the file `data.class_list`; see `read_text` and `parse_classes`."""
+    text = read_text(root, address, "data.class_list")
+    return parse_classes(text, f"data.class_list: {address}")
 
 
 def parse_classes(text: str, where: str) -> tuple[str, ...]:
@@ -88,8 +95,9 @@ def parse_labels(text: str, where: str) -> LabelList:
         DataError: a line has one column, or an image has two classes.
     """
     lines = _lines(text)
-    if all(line.isdecimal() for line in lines):
-        return LabelList(in_order=tuple(map(int, lines)))
+    numbers = [number for line in lines if (number := number_of(line)) is not None]
+    if len(numbers) == len(lines):
+        return LabelList(in_order=tuple(numbers))
     labels: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
         fields = _fields(line)

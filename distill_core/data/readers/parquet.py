@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from distill_core.config.data import DataConfig
 from distill_core.data.folders import locate
 from distill_core.data.local_files import ListedFile
-from distill_core.data.readers.labels import stray_label
+from distill_core.data.readers.labels import numbered_classes, stray_label
 from distill_core.data.readers.parquet_columns import (
     Columns,
     choose_columns,
@@ -235,7 +235,7 @@ class ParquetReader:
                 label = self._layout(uri).columns.label
                 labels = pc.max(file.read(columns=[label]).column(label)).as_py()
             count = max(count, 1 + (-1 if labels is None else int(labels)))
-        return tuple(f"class_{number:05d}" for number in range(count))
+        return numbered_classes(count, self._root.url)
 
     def _where(self, uri: str) -> str:
         return f"{self._root.url}/{uri}"

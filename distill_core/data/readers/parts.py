@@ -64,6 +64,21 @@ def cut(folder: str, files: Sequence[ListedFile]) -> Iterator[Piece]:
         first = last
 
 
+def one_each(split: Split, files: Sequence[ListedFile]) -> list[Part]:
+    """Return one part for each container of records, which are counted when they are read."""
+    return [
+        Part(
+            split,
+            f"{split}-{number:05d}",
+            files=(file.path,),
+            last=file.size,
+            bytes=file.size,
+            stamp=stamp_of([file]),
+        )
+        for number, file in enumerate(files)
+    ]
+
+
 def ranges(count: int, step: int) -> Iterator[tuple[int, int]]:
     """Yield consecutive ranges of at most `step` records: first record, record after the last."""
     for first in range(0, count, step):

@@ -7,6 +7,7 @@ regular file with a name of its own inside the archive has a `problem`.
 
 from __future__ import annotations
 
+import sys
 import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from distill_core.errors import DataError, shown
 BLOCK = tarfile.BLOCKSIZE
 MAX_EXTENDED = 2**20  # bytes of a header that holds a long name
 MARGIN = 20 * BLOCK  # that is examined behind the end marker
+MAX_DIGITS = 18  # of a size
 GZIP = b"\x1f\x8b"
 COPY_AGAIN = "Copy it again."
 LONG_NAME, LONG_LINK = tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK
@@ -143,7 +145,7 @@ class _Archive:
         raw = pending.pax.get("path") or pending.name or header.name
         size = header.size
         if (stated := pending.pax.get("size", "")).isdecimal():
-            size = int(stated)
+            size = int(stated) if len(stated) <= MAX_DIGITS else sys.maxsize
         parts = [part for part in raw.split("/") if part not in ("", ".")]
         name = utf8("/".join(parts))
         if header.type in WITHOUT_DATA:

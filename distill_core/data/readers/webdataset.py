@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
 
@@ -16,10 +16,10 @@ from distill_core.config.data import DataConfig
 from distill_core.data.folders import locate
 from distill_core.data.local_files import ListedFile
 from distill_core.data.readers.archive_images import content, opened
-from distill_core.data.readers.label_lists import parse_classes, read_text
-from distill_core.data.readers.labels import stray_label
+from distill_core.data.readers.label_lists import read_classes
+from distill_core.data.readers.labels import number_of, numbered_classes, place_of
 from distill_core.data.readers.names import EXTENSIONS
-from distill_core.data.readers.parts import stamp_of
+from distill_core.data.readers.parts import one_each
 from distill_core.data.readers.passed_over import OTHER, PassedOver
 from distill_core.data.readers.record import Address, Part, Record, Split
 from distill_core.data.readers.split_files import find_archives
@@ -58,17 +58,7 @@ class WebDatasetReader:
 
     def parts(self, split: Split) -> Sequence[Part]:
         """Return one part for each shard; its samples are not counted before they are read."""
-        return [
-            Part(
-                split,
-                f"{split}-{number:05d}",
-                files=(file.path,),
-                last=file.size,
-                bytes=file.size,
-                stamp=stamp_of([file]),
-            )
-            for number, file in enumerate(self._shards(split))
-        ]
+        return one_each(split, self._shards(split))
 
     def notices(self, split: Split) -> list[str]:
         """Return sentences about members that are passed over, as far as they were read."""
@@ -91,7 +81,7 @@ class WebDatasetReader:
                 label, problem = self._label(stream, sample, f"{where} sample {key}")
                 place = -1
                 if not problem:
-                    place = _place(label, self._names(), places, f"{where} sample {key}")
+                    place = place_of(self._named(label), (), places, f"{where} sample {key}")
                 data, unreadable = content(stream, image, where)
                 name = posixpath.basename(image.name)
                 yield Record(place, uri, image.offset, name, data, unreadable or problem)
@@ -105,14 +95,19 @@ class WebDatasetReader:
 
     def _class_names(self) -> tuple[str, ...]:
         if (address := self._config.class_list) is not None:
-            text = read_text(self._root, address, "data.class_list")
-            return parse_classes(text, f"data.class_list: {address}")
+            return read_classes(self._root, address)
         if count := self._config.num_classes:
-            return _numbered(count)
+            return numbered_classes(count, self._root.url)
         labels = set(self._all_labels("train"))
-        if all(label.isdecimal() for label in labels):
-            return _numbered(1 + max(map(int, labels), default=-1))
+        numbers = [number for label in labels if (number := number_of(label)) is not None]
+        if len(numbers) == len(labels):
+            return numbered_classes(1 + max(numbers, default=-1), self._root.url)
         return tuple(sorted(labels))
+
+    def _named(self, label: str) -> str:
+        """Return the name of a class; a number counts in the list, whatever its names are."""
+        number, names = number_of(label), self._names()
+        return label if number is None or number >= len(names) else names[number]
 
     def _all_labels(self, split: Split) -> Iterator[str]:
         """Yield the label of every sample, from the headers of the shards and the labels alone."""
@@ -166,26 +161,3 @@ class WebDatasetReader:
         data, _ = content(stream, member, where)
         text = data.decode(errors="replace").strip()
         return (text, "") if text else ("", f"its {names[0]} is empty.")
-
-
-def _numbered(count: int) -> tuple[str, ...]:
-    return tuple(f"class_{label:05d}" for label in range(count))
-
-
-def _place(label: str, names: Sequence[str], places: Mapping[str, int], where: str) -> int:
-    """Return the position of a label among the classes of the dataset.
-
-    Args:
-        label: a number, or the name of a class.
-        names: of the classes, by number.
-        places: positions of the classes of the dataset, by name.
-        where: names the sample in errors.
-
-    Raises:
-        DataError: it is of no class.
-    """
-    is_number = label.isdecimal() and len(label) < 10
-    name = names[int(label)] if is_number and int(label) < len(names) else label
-    if name not in places:
-        raise stray_label(where, label, len(places))
-    return places[name]

@@ -129,7 +129,9 @@ def test_numbers_count_in_a_class_list_where_there_is_one(tmp_path: Path) -> Non
 def test_a_label_of_no_class_is_refused(tmp_path: Path) -> None:
     config = flat_validation(IMAGES, tmp_path)
     write(tmp_path / "val.txt", b"v1.png 0\nv2.png 2\n")
-    with pytest.raises(DataError, match=r"'v2\.png' has the label '2', which is none of the 2"):
+    with pytest.raises(
+        DataError, match=r"'v2\.png': its label 2 is not one of the 2 classes, 0 to 1\."
+    ):
         labels(tmp_path, **config | {"label_list": "val.txt"})
     write(tmp_path / "val.txt", b"v1.png cat\nv2.png eel\n")
     with pytest.raises(DataError, match=r"eel: a class that the training split does not have"):

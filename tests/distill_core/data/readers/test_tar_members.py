@@ -170,6 +170,16 @@ def test_a_member_of_any_stated_size_is_never_read_into_memory(size: int) -> Non
         found(reheaded(tar_bytes(FILES), resize))
 
 
+def test_a_size_of_thousands_of_digits_is_an_error_in_one_line() -> None:
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        member = tarfile.TarInfo("a.png")
+        member.pax_headers = {"size": "9" * 5000}
+        tar.addfile(member)
+    with pytest.raises(DataError, match="truncated at byte"):
+        found(archive.getvalue())
+
+
 def test_a_long_name_of_any_stated_size_is_never_read_into_memory() -> None:
     def resize(header: tarfile.TarInfo) -> None:
         header.size = 2**40
