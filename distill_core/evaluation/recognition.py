@@ -6,6 +6,7 @@ students or no real images to test them on.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +14,18 @@ import torch
 from torch import nn
 
 from distill_core.config.fields import Triple
+from distill_core.config.training import ModelConfig
 from distill_core.evaluation.accuracy import Hits
 from distill_core.evaluation.metrics import is_hit, logits_of
+from distill_core.models.importing import import_model
+
+# Networks trained on ImageNet-1K, whose weights are files of installed packages, by name.
+PUBLISHED: Mapping[str, str] = {
+    "efficientnet_lite0": "package:efficientnet-lite0",
+    "efficientnet_lite1": "package:efficientnet-lite1",
+    "efficientnet_lite2": "package:efficientnet-lite2",
+}
+HALF = (0.5, 0.5, 0.5)  # mean and std with which they were trained
 
 
 @dataclass(frozen=True)
@@ -44,3 +55,24 @@ def recognise(
         top1, top5 = top1 + int(right[0]), top5 + int(right[1])
         sure += float(logits.softmax(dim=1).gather(1, own[:, None]).sum())
     return Recognition(Hits(count, top1, top5), sure / max(count, 1))
+
+
+def recognise_published(
+    pixels: np.ndarray, labels: np.ndarray, *, num_classes: int
+) -> dict[str, Recognition]:
+    """Return how well every network of `PUBLISHED` recognises images of ImageNet-1K's classes.
+
+    Args:
+        pixels: (n, 3, S, S) uint8.
+        labels: (n,) int64.
+        num_classes: 1,000.
+
+    Raises:
+        ConfigError: the package of a network is not installed.
+    """
+    found: dict[str, Recognition] = {}
+    for name, address in PUBLISHED.items():
+        config = ModelConfig.model_validate({"name": name})
+        model = import_model(address, config, num_classes=num_classes)
+        found[name] = recognise(model, pixels, labels, mean=HALF, std=HALF)
+    return found

@@ -12,11 +12,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from distill_core.config.training import ModelConfig
 from distill_core.data.index_files import open_index
-from distill_core.evaluation.recognition import Recognition, recognise
+from distill_core.evaluation.recognition import Recognition, recognise_published
 from distill_core.label_spaces.lists import wordnet_words
-from distill_core.models.importing import import_model
 from distill_core.sharding import ImageId
 from distill_core.storage.image_shards import decode_images
 from distill_core.storage.shard_store import ShardStore
@@ -26,13 +24,6 @@ from tasks.stages.inputs import dataset_of
 from tasks.stages.names import StageId
 
 PICTURE = "report/images.png"  # in the folder of a run
-# EfficientNet-lite wants mean = std = 0.5, whatever the normalisation of the run.
-HALF = (0.5, 0.5, 0.5)
-NETWORKS: Mapping[str, str] = {  # of ImageNet-1K, by name; the first is the teacher of the demo
-    "efficientnet_lite0": "package:efficientnet-lite0",
-    "efficientnet_lite1": "package:efficientnet-lite1",
-    "efficientnet_lite2": "package:efficientnet-lite2",
-}
 HEADER = ("network", "top-1", "top-5", "mean probability")
 COLUMNS, SIDE, GAP, CAPTION = 5, 160, 8, 20  # of the picture; in pixels but the first
 FONT_SIZE, LETTERS = 13, 22
@@ -50,19 +41,14 @@ def distilled_images(run: Run) -> Images:
 
 
 def recognised(images: Images, num_classes: int) -> dict[str, Recognition]:
-    """Return how well every network of `NETWORKS` recognises images of ImageNet-1K's classes.
+    """Return how well published networks recognise images of ImageNet-1K's classes.
 
     Raises:
         ConfigError: the package of a network is not installed.
     """
     pixels = np.stack([pixels for _, pixels in images])
     labels = np.array([image.label for image, _ in images])
-    found: dict[str, Recognition] = {}
-    for name, address in NETWORKS.items():
-        config = ModelConfig.model_validate({"name": name})
-        model = import_model(address, config, num_classes=num_classes)
-        found[name] = recognise(model, pixels, labels, mean=HALF, std=HALF)
-    return found
+    return recognise_published(pixels, labels, num_classes=num_classes)
 
 
 def cells(found: Mapping[str, Recognition], *, teacher: str) -> list[tuple[str, ...]]:

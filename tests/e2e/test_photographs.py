@@ -17,7 +17,7 @@ from distill_core.config.schema import RunConfig
 from distill_core.config.training import ModelConfig
 from distill_core.data.ingest import ingest
 from distill_core.data.real_images import RealImages
-from distill_core.evaluation.recognition import recognise
+from distill_core.evaluation.recognition import HALF, PUBLISHED, recognise
 from distill_core.label_spaces.lists import class_ids
 from distill_core.models.files import load_teacher, teacher_files
 from distill_core.models.importing import import_model
@@ -32,7 +32,6 @@ from distill_core.statistics.measure import MeasureSetup, measure_block
 from distill_core.storage.statistics_files import decode_statistics, encode_block
 from distill_core.storage.store import Store
 from distill_core.training.supervised import Labelled
-from flows.reports.recognised import HALF, NETWORKS
 from tasks.run import Run, create_run
 from tests.support.pipeline import execute, manifest
 
@@ -106,7 +105,7 @@ def ten(folders: dict[int, Path], tmp_path: Path) -> np.ndarray:
 def teacher() -> FrozenTeacher:
     """Return lite0 with all of its classes."""
     config = ModelConfig(name="efficientnet_lite0")
-    model = import_model(NETWORKS[config.name], config, num_classes=CLASSES)
+    model = import_model(PUBLISHED[config.name], config, num_classes=CLASSES)
     spec = TeacherSpec(
         model=config,
         num_classes=CLASSES,
@@ -124,7 +123,7 @@ def teacher() -> FrozenTeacher:
 def probability(pixels: np.ndarray, labels: np.ndarray, network: str) -> float:
     """Return the mean probability of the images' own classes under a network."""
     config = ModelConfig.model_validate({"name": network})
-    model = import_model(NETWORKS[network], config, num_classes=CLASSES)
+    model = import_model(PUBLISHED[network], config, num_classes=CLASSES)
     return recognise(model, pixels, labels, mean=HALF, std=HALF).probability
 
 
