@@ -3,7 +3,7 @@
 build:     a network from its config; its head.
 teacher:   `FrozenTeacher`, which gives features, logits and statistics; ensemble: several as one.
 files:     networks as stored files; importing: as files of other projects; spec: descriptions.
-checkpoint_check: a file before it is imported, by its header (checkpoint_header).
+checkpoint_check: a file before it is imported, by its header.
 moments:   mean and variance of activations.
 small_networks, efficientnet_lite, torchvision_networks, timm_networks, initialise, batch_norms,
 convolutions, measuring, unpickling, state_dicts: internals of these.

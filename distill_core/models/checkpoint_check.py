@@ -1,75 +1,80 @@
 """A check of a teacher's file that reads its header only, before any expensive work.
 
-A header of safetensors describes every tensor. Of a torch checkpoint only the size of the head is
-compared: its names may be those of another program, which the import translates.
+A header describes every tensor, also that of a torch checkpoint, unless it is of the format before
+zip files.
 """
 
 from __future__ import annotations
 
+import io
 import json
-import zipfile
 from typing import Any
 
 from distill_core.config.training import ModelConfig
 from distill_core.errors import DataError
-from distill_core.models.build import head_name, skeleton
-from distill_core.models.checkpoint_header import head_rows, read_header
-from distill_core.models.importing import Shape, check_shapes, wrong_head
-from distill_core.models.unpickling import check_kind
+from distill_core.models.importing import Shape, check_shapes
+from distill_core.models.state_dicts import check_tensors, choose_entry
+from distill_core.models.unpickling import BEGINNING, ZIP_MAGIC, check_kind, read_checkpoint
 from distill_core.storage.digest import file_size, read_range
 from distill_core.storage.filesystems import open_filesystem
 
 LENGTH_BYTES = 8  # little-endian length of the header, at the start of a safetensors file
 MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors library
-ZIP_MAGIC = b"PK\x03\x04"
-TORCH_MAGIC = (ZIP_MAGIC, b"\x80")  # a zip file, or a pickle of the format before
-START = 100  # bytes that tell files apart
+OLD_MAGIC = b"\x80"  # of a pickle, the format of torch.save before zip files
 
 
-def check_checkpoint(url: str, config: ModelConfig, *, num_classes: int) -> None:
+def check_checkpoint(
+    url: str, config: ModelConfig, *, num_classes: int, entry: str | None = None
+) -> None:
     """Check that a file can be the weights of a network, as far as its header tells.
 
     Args:
         url: path or fsspec URL of a safetensors file or a torch checkpoint.
         config: the network that the file must contain.
         num_classes: of its head.
+        entry: path of the state dict in a checkpoint; None: the only one, or the usual one.
 
     Raises:
         ConfigError: no such file, or its header describes another network or class count.
         DataError: it is neither of the two formats, or it is incomplete.
     """
     size = file_size(url)
-    start = b"" if size == 0 else read_range(url, 0, START)
+    start = b"" if size == 0 else read_range(url, 0, BEGINNING)
     check_kind(start, where=url)
     if url.endswith(".safetensors"):
-        shapes = _header_shapes(url, size)
-        check_shapes(shapes, config, num_classes=num_classes, where=url)
+        shapes: dict[str, Shape] | None = _header_shapes(url, size)
     elif start.startswith(ZIP_MAGIC):
-        _check_head(url, config, num_classes)
-    elif not start.startswith(TORCH_MAGIC):
+        shapes = _stored_shapes(url, entry)
+    elif start.startswith(OLD_MAGIC):
+        return  # one pickle with everything in it, which only the import reads
+    else:
         raise DataError(
             f"{url}: not a torch checkpoint{_bytes(size)}, expected a file of torch.save, or one "
             "of safetensors named NAME.safetensors. Save model.state_dict()."
         )
+    if shapes is not None:
+        check_shapes(shapes, config, num_classes=num_classes, where=url)
 
 
-def _check_head(url: str, config: ModelConfig, num_classes: int) -> None:
-    """Check the number of classes of a torch checkpoint, if its header shows it."""
+def _stored_shapes(url: str, entry: str | None) -> dict[str, Shape] | None:
+    """Return the shape of every tensor of a torch checkpoint by its name in the file.
+
+    Returns:
+        None: its server knows no ranges of bytes, so that only the import can read it.
+
+    Raises:
+        DataError: it is incomplete, or holds no state dict, or several to choose from.
+    """
     fs, path = open_filesystem(url)
     try:
-        with fs.open(path, "rb") as file:
-            header = read_header(file)
-    except (zipfile.BadZipFile, EOFError):
-        raise DataError(
-            f"{url}: not a complete torch checkpoint: its end is missing or damaged. Copy the file "
-            "again."
-        ) from None
-    except (OSError, ValueError):  # a server that knows no ranges; the import reads the whole file
-        return
-    head = f"{head_name(skeleton(config, num_classes))}.weight"
-    rows = head_rows(header, head)
-    if rows is not None and rows != num_classes:
-        raise wrong_head(head, rows, num_classes, where=url)
+        file = fs.open(path, "rb")
+        file.seek(0, io.SEEK_END)
+    except (OSError, ValueError):
+        return None
+    with file:
+        loaded = read_checkpoint(file, where=url, shapes_only=True)
+    state, _, _ = choose_entry(loaded, entry, where=url)
+    return {name: tuple(tensor.shape) for name, tensor in check_tensors(state, where=url).items()}
 
 
 def _header_shapes(url: str, size: int | None) -> dict[str, Shape]:

@@ -6,6 +6,7 @@ and must then match the network of the configuration tensor by tensor.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -76,7 +77,8 @@ def read_weights(url: str, entry: str | None = None) -> FoundWeights:
     if url.endswith(".safetensors"):
         found = FoundWeights(check_tensors(parse_safetensors(data, where=url), where=url))
     else:
-        state, path, others = choose_entry(read_checkpoint(data, where=url), entry, where=url)
+        loaded = read_checkpoint(io.BytesIO(data), where=url)
+        state, path, others = choose_entry(loaded, entry, where=url)
         found = FoundWeights(check_tensors(state, where=url), path, others)
     for name, tensor in found.state.items():
         if not bool(torch.isfinite(tensor).all()):
@@ -185,18 +187,11 @@ def check_shapes(
 def _check_classes(shapes: Mapping[str, Shape], head: str, num_classes: int, where: str) -> None:
     weight = shapes.get(head)
     if weight is not None and len(weight) == 2 and weight[0] != num_classes:
-        raise wrong_head(head, weight[0], num_classes, where=where)
+        raise _wrong_head(head, weight[0], num_classes, where)
 
 
-def wrong_head(head: str, outputs: int, num_classes: int, *, where: str) -> ConfigError:
-    """Return the error about a head of another size, with the label space that it may have.
-
-    Args:
-        head: name of its weight.
-        outputs: that the file has.
-        num_classes: that are expected.
-        where: names the file.
-    """
+def _wrong_head(head: str, outputs: int, num_classes: int, where: str) -> ConfigError:
+    """Return the error about a head of another size, with the label space that it may have."""
     spaces = [name for name, space in SPACES.items() if space.listed and space.count == outputs]
     remedy = "Use a teacher of this dataset, or train one with squeeze."
     if spaces:

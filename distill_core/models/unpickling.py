@@ -14,12 +14,15 @@ import io
 import pickle
 import re
 import warnings
+import zipfile
 from collections import OrderedDict
-from typing import Any
+from contextlib import nullcontext
+from typing import IO, Any
 
 import numpy as np
 import torch
 from numpy._core.multiarray import _reconstruct, scalar
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from distill_core.errors import DataError
 from distill_core.redaction import redacted
@@ -40,31 +43,43 @@ NUMPY: tuple[tuple[Any, str], ...] = (
     (codecs.encode, "_codecs.encode"),
 )
 PAGE = (b"<!doctype html", b"<html", b"<?xml")
+BEGINNING = 100  # bytes that tell files apart
+ZIP_MAGIC = b"PK\x03\x04"
 POINTER = b"version https://git-lfs"
 
 
-def read_checkpoint(data: bytes, *, where: str) -> Any:
+def read_checkpoint(file: IO[bytes], *, where: str, shapes_only: bool = False) -> Any:
     """Return the content of a torch checkpoint; objects other than tensors and containers are {}.
 
     Args:
-        data: a file of torch.save.
+        file: written by torch.save; can seek.
         where: names it in errors.
+        shapes_only: return tensors without numbers, which are not read either.
 
     Raises:
         DataError: it is no complete checkpoint, or it names a function of the operating system.
     """
-    check_kind(data, where=where)
-    names = _unknown_classes(data) - {name for _, name in NUMPY}
+    file.seek(0)
+    beginning = file.read(BEGINNING)
+    check_kind(beginning, where=where)
+    if beginning.startswith(ZIP_MAGIC) and not zipfile.is_zipfile(file):
+        raise DataError(
+            f"{where}: not a complete torch checkpoint: its end is missing or damaged. Copy the "
+            "file again."
+        )
+    names = _unknown_classes(file) - {name for _, name in NUMPY}
     for _ in range(MOST_CLASSES):
         stand_ins = [(_stand_in(name), spelling) for name in names for spelling in _spellings(name)]
+        file.seek(0)
         try:
             with torch.serialization.safe_globals([*NUMPY, *stand_ins]), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # torch warns about foreign pickles
-                return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+                with FakeTensorMode() if shapes_only else nullcontext():
+                    return torch.load(file, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
             found = GLOBAL.search(str(error))
             if found is None or "is blocked" in str(error) or found[1] in names:
-                raise _unreadable(data, error, where) from None
+                raise _unreadable(file, error, where) from None
             names.add(found[1])
         except (
             RuntimeError,
@@ -77,7 +92,7 @@ def read_checkpoint(data: bytes, *, where: str) -> Any:
             ArithmeticError,
             MemoryError,  # a file can state any size
         ) as error:
-            raise _unreadable(data, error, where) from None
+            raise _unreadable(file, error, where) from None
     raise DataError(
         f"{where}: more than {MOST_CLASSES} classes besides tensors. Save model.state_dict()."
     )
@@ -92,13 +107,13 @@ def check_kind(beginning: bytes, *, where: str) -> None:
     """Refuse files that are often saved in place of a checkpoint.
 
     Args:
-        beginning: of the file, 100 bytes or more.
+        beginning: of the file, `BEGINNING` bytes or more.
         where: names it in errors.
 
     Raises:
         DataError: a pointer of Git LFS, or a page of HTML.
     """
-    start = beginning[:100].lstrip().lower()
+    start = beginning[:BEGINNING].lstrip().lower()
     if start.startswith(POINTER):
         raise DataError(
             f"{where}: not a checkpoint, but a Git LFS pointer to one. Run `git lfs pull` in "
@@ -111,10 +126,11 @@ def check_kind(beginning: bytes, *, where: str) -> None:
         )
 
 
-def _unknown_classes(data: bytes) -> set[str]:
+def _unknown_classes(file: IO[bytes]) -> set[str]:
     """Return the classes of a file in the current format that need a stand-in."""
+    file.seek(0)
     try:
-        found = torch.serialization.get_unsafe_globals_in_checkpoint(io.BytesIO(data))
+        found = torch.serialization.get_unsafe_globals_in_checkpoint(file)
     except Exception:  # noqa: BLE001 - the reader itself then reports what is wrong
         return set()
     return set(found)
@@ -136,7 +152,7 @@ def _spellings(name: str) -> tuple[str, ...]:
     return (name, f"builtins.{name}") if "." not in name else (name,)
 
 
-def _unreadable(data: bytes, error: Exception, where: str) -> DataError:
+def _unreadable(file: IO[bytes], error: Exception, where: str) -> DataError:
     text = str(error)
     named = GLOBAL.search(text)
     if named is not None:
@@ -144,8 +160,9 @@ def _unreadable(data: bytes, error: Exception, where: str) -> DataError:
             f"{where}: it contains {named[1]}, which is code and not a weight; only tensors are "
             "accepted, not pickled code. Do not trust this file: save model.state_dict() again."
         )
+    size = file.seek(0, io.SEEK_END)
     return DataError(
-        f"{where}: {len(data)} bytes cannot be read as plain weights ({first_line(error)}). "
+        f"{where}: {size} bytes cannot be read as plain weights ({first_line(error)}). "
         "Only tensors are accepted, not pickled code: save model.state_dict()."
     )
 
@@ -153,5 +170,5 @@ def _unreadable(data: bytes, error: Exception, where: str) -> DataError:
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, shortened, without colour codes and advice."""
     text = redacted(re.sub(r"\x1b\[[\d;]*m", "", str(error))).strip()
-    text = text.rpartition("WeightsUnpickler error: ")[2] if "WeightsUnpickler" in text else text
+    text = text.rpartition("WeightsUnpickler error: ")[2].strip()
     return (text.splitlines() or [type(error).__name__])[0][:160]

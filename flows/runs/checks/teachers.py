@@ -41,7 +41,7 @@ def _check_teacher(request: Request, *, member: SqueezeConfig) -> None:
 
         config = member.imported or ImportConfig()
         outputs = count_outputs(config, request.num_classes)
-        check_checkpoint(member.checkpoint, member.model, num_classes=outputs)
+        check_checkpoint(member.checkpoint, member.model, num_classes=outputs, entry=config.entry)
         of_member = request.config.model_copy(update={"squeeze": member})
         check_hub_config(member.checkpoint, of_member, outputs=outputs)
     for key in (member.reuse, member.start):

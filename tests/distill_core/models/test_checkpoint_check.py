@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import argparse
 import http.server
+import io
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from distill_core.config.training import ModelConfig
 from distill_core.errors import ConfigError, DataError
 from distill_core.models.build import build_model
 from distill_core.models.checkpoint_check import check_checkpoint
+from distill_core.models.unpickling import read_checkpoint
 
 CONFIG = ModelConfig(name="resnet18_small", width=4)
 
@@ -52,6 +56,69 @@ def test_weights_that_the_import_takes_are_accepted(
     for zipped in (True, False):
         torch.save(state, tmp_path / "w.pth", _use_new_zipfile_serialization=zipped)
         check(tmp_path / "w.pth")
+
+
+class Counting(io.FileIO):
+    """Counts the bytes that are read."""
+
+    count = 0
+
+    def readinto(self, buffer: Any) -> int:
+        size = super().readinto(buffer) or 0
+        self.count += size
+        return size
+
+    def read(self, size: int | None = -1) -> bytes:
+        data = super().read(-1 if size is None else size) or b""
+        self.count += len(data)
+        return data
+
+
+def test_shapes_are_read_without_the_numbers_of_a_checkpoint(tmp_path: Path) -> None:
+    tensors = {"a": torch.zeros(2000, 500), "b": nn.Parameter(torch.zeros(4)), "c": torch.tensor(1)}
+    torch.save({"model": tensors, "args": argparse.Namespace(lr=1.0), "epoch": 3}, tmp_path / "w")
+    with Counting(tmp_path / "w") as file:
+        loaded = read_checkpoint(file, where="w", shapes_only=True)
+        assert file.count < file.seek(0, io.SEEK_END) / 50
+    shapes = {name: tuple(tensor.shape) for name, tensor in loaded["model"].items()}
+    assert shapes == {"a": (2000, 500), "b": (4,), "c": ()}
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: state,
+        lambda state: {f"module.{name}": tensor for name, tensor in state.items()},
+        lambda state: {"model": {f"_orig_mod.{n}": t for n, t in state.items()}, "epoch": 1},
+        lambda state: {"a": {"b": state}, "args": argparse.Namespace(lr=1)},
+        lambda state: {"state_dict": state, "state_dict_ema": state},
+    ],
+)
+def test_every_tensor_of_a_torch_checkpoint_is_compared_by_its_shape(
+    tmp_path: Path, state: dict[str, Tensor], wrap: Callable[[dict[str, Tensor]], Any]
+) -> None:
+    torch.save(wrap(state), tmp_path / "w.pth")
+    check(tmp_path / "w.pth")
+    with pytest.raises(ConfigError, match=r"the head 'fc\.weight' has 5 classes, .* has 7"):
+        check(tmp_path / "w.pth", num_classes=7)
+    wider = {**state, "conv1.weight": torch.zeros(8, 3, 3, 3)}
+    torch.save(wrap(wider), tmp_path / "w.pth")
+    with pytest.raises(ConfigError, match=r"tensor 'conv1\.weight' is \(8, 3, 3, 3\), .* expects"):
+        check(tmp_path / "w.pth")
+    lacking = {name: tensor for name, tensor in state.items() if name != "bn1.weight"}
+    torch.save(wrap(lacking), tmp_path / "w.pth")
+    with pytest.raises(ConfigError, match=r"1 tensors missing \(first 'bn1\.weight'\)"):
+        check(tmp_path / "w.pth")
+
+
+def test_the_entry_that_the_config_names_is_compared(
+    tmp_path: Path, state: dict[str, Tensor]
+) -> None:
+    other = build_model(CONFIG, 7, seed=0).state_dict()
+    torch.save({"teacher": state, "student": other}, tmp_path / "w.pth")
+    with pytest.raises(DataError, match=r"weights under teacher, student\. Set .*entry"):
+        check(tmp_path / "w.pth")
+    check_checkpoint(str(tmp_path / "w.pth"), CONFIG, num_classes=7, entry="student")
 
 
 @pytest.mark.parametrize("data", [b"", b"abc", b"<html>404</html>", b"version https://git-lfs"])

@@ -18,6 +18,7 @@ from distill_core.data.readers.parquet import ParquetReader
 from distill_core.errors import ConfigError, DataError, DistillError, Problems
 from distill_core.label_spaces.facts import CIFAR10
 from distill_core.models.build import build_model
+from distill_core.models.importing import read_weights
 from distill_core.storage.digest import sha256
 from distill_core.storage.store import Store
 from flows.runs import preflight
@@ -296,14 +297,11 @@ def test_a_disk_that_is_too_small_is_refused_and_a_full_one_is_a_warning(
 
 
 @pytest.mark.parametrize("wrap", [None, "state_dict", "model", "model_ema"])
-def test_the_head_of_a_torch_checkpoint_is_compared_without_its_tensors(
-    hub: Path, wrap: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_head_of_a_torch_checkpoint_is_compared(hub: Path, wrap: str | None) -> None:
     state = build_model(ModelConfig(name="resnet18_small", width=4), 3, seed=0).state_dict()
     path = hub / "three.pth"
     wrapped = {f"module.{name}": tensor for name, tensor in state.items()}
     torch.save(state if wrap is None else {wrap: wrapped, "epoch": 3}, path)
-    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("tensors were read"))
     preset, *overrides = preset_of(hub, "data.test=validation", f"squeeze.checkpoint={path}")
     (message,) = found(request(*overrides, name=preset))
     assert "the head 'fc.weight' has 3 classes, the dataset has 2" in message
@@ -333,7 +331,9 @@ def test_a_file_that_is_no_checkpoint_is_named_as_what_it_is(
     assert words in message
 
 
-def test_nothing_of_a_checkpoint_is_executed_to_read_its_header(hub: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_that_the_import_refuses_is_refused_without_executing_it(
+    hub: Path, tmp_path: Path
+) -> None:
     class Hostile:
         def __reduce__(self) -> tuple[object, ...]:
             return (Path.touch, (tmp_path / "executed",))
@@ -342,7 +342,11 @@ def test_nothing_of_a_checkpoint_is_executed_to_read_its_header(hub: Path, tmp_p
     path = hub / "hostile.pth"
     torch.save({"args": Hostile(), "model": state}, path)
     preset, *overrides = preset_of(hub, "data.test=validation", f"squeeze.checkpoint={path}")
-    preflight.check_request(request(*overrides, name=preset))
+    (message,) = found(request(*overrides, name=preset))
+    with pytest.raises(DataError) as refusal:
+        read_weights(str(path))
+    assert message == str(refusal.value)
+    assert "plain weights (Trying to call reduce for unrecognized function" in message
     assert not (tmp_path / "executed").exists()
 
 
