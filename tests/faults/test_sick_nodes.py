@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 from ray.cluster_utils import Cluster
@@ -27,7 +26,7 @@ from tests.support.fault_kinds import error
 from tests.support.fault_proxy import FaultProxy, Rule
 from tests.support.fault_runs import SHARDS, Watch, markers_of, planned_run, recover
 from tests.support.pipeline import manifest
-from tests.support.s3_fixtures import s3_bucket
+from tests.support.s3_fixtures import s3_bucket, unique_name
 from tests.support.stand_in import NODE, Notebook, Orders
 from tests.support.waiting import wait_until
 
@@ -41,8 +40,8 @@ pytestmark = [
 
 SIZE = {"num_cpus": 2, "num_gpus": 1, "object_store_memory": 100 * 2**20}
 ON_RAY = {"workers": 2, "num_cpus": 0.5, "num_gpus": 1}  # one worker on each node
+AWAY_SECONDS = 120.0
 SICK = {NODE: "sick", "AWS_ACCESS_KEY_ID": "EXPIRED", "HOME": "/nonexistent"}
-AWAY_SECONDS = 12.0
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -92,7 +91,7 @@ def test_a_node_with_wrong_credentials_costs_what_it_was_doing(
     notebook.order(Orders(seconds=0.5))
     refused = Rule(error("InvalidAccessKeyId", 403), access_key="EXPIRED", times=None)
     with proxied(refused) as proxy:
-        run = planned_run(f"{s3_bucket}/{uuid4().hex}", shards=SHARDS)
+        run = planned_run(f"{s3_bucket}/{unique_name()}", shards=SHARDS)
         watch = recover(run, **ON_RAY)
         hold_undisturbed(watch, manifest(run, "recover"), undisturbed)
     assert any(seen.fault == "InvalidAccessKeyId" for seen in proxy.requests)
@@ -115,10 +114,10 @@ def test_a_node_without_the_data_folder_costs_what_it_was_doing(
 def test_a_store_that_is_away_for_a_while_costs_no_shard(
     notebook: Notebook, undisturbed: Manifest, s3_bucket: str
 ) -> None:
-    """Clients give up at once on this error, so that seconds stand for minutes."""
+    """Clients give up at once on this error, so that workers and the driver do the waiting."""
     notebook.order(Orders(seconds=0.5))
     with proxied() as proxy:
-        run = planned_run(f"{s3_bucket}/{uuid4().hex}", shards=SHARDS)
+        run = planned_run(f"{s3_bucket}/{unique_name()}", shards=SHARDS)
         shard_store, before = ShardStore(run.store, "recover"), set[str]()
 
         def go_away() -> None:

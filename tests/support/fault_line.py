@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from uuid import uuid4
 
 import pytest
 
@@ -12,7 +11,7 @@ from distill_core.storage import filesystems
 from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.store import Store
 from tests.support.fault_proxy import FaultProxy
-from tests.support.s3_fixtures import s3_bucket
+from tests.support.s3_fixtures import s3_bucket, unique_name
 
 __all__ = ["line", "s3_bucket", "shard_store", "store"]
 
@@ -29,7 +28,7 @@ def line(s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy
 @pytest.fixture
 def store(line: FaultProxy, s3_bucket: str) -> Store:
     """Return an empty store at the end of the line."""
-    return Store(f"{s3_bucket}/{uuid4().hex}")
+    return Store(f"{s3_bucket}/{unique_name()}")
 
 
 @pytest.fixture

@@ -144,7 +144,10 @@ def test_a_ray_that_starts_too_slowly_is_reported_in_one_line(
     def time_out(**settings: object) -> None:
         raise Exception("The current node timed out during startup. Some raylet failed.")
 
+    ended: list[None] = []  # in place of a Ray of other tests, which must live on
     monkeypatch.setattr(ray_cluster.ray, "init", time_out)
+    monkeypatch.setattr(ray_cluster.ray, "shutdown", lambda: ended.append(None))
     expected = r"^a local Ray cluster: cannot be reached or started: The current node .* busy"
     with pytest.raises(ClusterError, match=expected), ray_cluster.started(num_cpus=1):
         pass
+    assert len(ended) == 1

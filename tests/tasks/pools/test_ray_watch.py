@@ -76,7 +76,8 @@ def test_a_port_that_answers_again_in_time_is_no_loss() -> None:
     assert loss.startswith(f"The Ray cluster is gone: its GCS at 127.0.0.1:{address[1]} has not")
 
 
-def test_the_thread_of_the_stages_learns_of_a_loss() -> None:
+def test_the_thread_of_the_stages_learns_of_a_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_watch, "_watch", None)  # other tests may use a Ray of this process
     ray_watch.check()
     with RayWatch(lambda: "Ray is gone.", notice_seconds=3600).watching():
         wait_until(ray_watch.lost, "the loss")
