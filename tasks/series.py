@@ -14,7 +14,7 @@ from pydantic import ConfigDict, TypeAdapter
 from distill_core.config.load import validate_run
 from distill_core.config.schema import RunConfig
 from distill_core.data.index import DatasetIndex
-from distill_core.data.index_files import load_index
+from distill_core.data.index_files import open_index
 from distill_core.errors import ConfigError
 from distill_core.naming.names import check_name
 from distill_core.storage.records import parse_json, seal_json
@@ -127,7 +127,7 @@ def claim(run: Run, version: Version) -> None:
 def previous_index(run: Run) -> DatasetIndex | None:
     """Return the dataset whose class ids this run keeps; None for a first version."""
     version = version_of(run)
-    return None if version is None else load_index(run.store, version.dataset)
+    return None if version is None else open_index(run.store, version.dataset)
 
 
 def _numbers(store: Store, series: str) -> list[int]:

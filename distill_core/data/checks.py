@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-import pyarrow as pa
-import pyarrow.compute as pc
+import numpy as np
 
 from distill_core.config.data import DataConfig
+from distill_core.data.ingest_part import PartSummary, Reject
 from distill_core.data.readers.record import Address, Split
 from distill_core.errors import ConfigError, DataError
 from distill_core.label_spaces.compare import check_names
@@ -69,31 +69,79 @@ def check_kept(config: DataConfig, classes: Sequence[ClassEntry]) -> frozenset[s
     return frozenset(config.keep) or names
 
 
+class SplitCounts:
+    """The rows and the unreadable rows of each class of a split, added up over its parts.
+
+    Args:
+        ids: id of each class by wnid; -1 for the empty one, of images of no class.
+    """
+
+    def __init__(self, ids: Mapping[str, int]) -> None:
+        self._ids = ids
+        count = 1 + max(ids.values(), default=-1)
+        self.rows = np.zeros(count, np.int64)  # of each class
+        self.bad = np.zeros(count, np.int64)  # likewise, unreadable ones
+        self.unlabelled = 0  # rows of no class; all of them are unreadable
+        self._first: dict[int, Reject] = {}  # by class
+
+    def add(self, summary: PartSummary) -> list[int]:
+        """Add a part; return the ids of its classes, with -1 if it has rows of none."""
+        for wnid, (rows, bad) in summary.classes.items():
+            label = self._ids[wnid]
+            if label < 0:
+                self.unlabelled += rows
+            else:
+                self.rows[label] += rows
+                self.bad[label] += bad
+        for reject in summary.rejects:
+            label = self._ids[reject.wnid]
+            known = self._first.get(label)
+            if known is None or _order(reject) < _order(known):
+                self._first[label] = reject
+        return [self._ids[wnid] for wnid in summary.classes]
+
+    @property
+    def total(self) -> int:
+        """Return the number of rows."""
+        return int(self.rows.sum()) + self.unlabelled
+
+    @property
+    def rejected(self) -> int:
+        """Return the number of unreadable rows."""
+        return int(self.bad.sum()) + self.unlabelled
+
+    @property
+    def first(self) -> Reject:
+        """Return the first unreadable row, in the order of the index."""
+        return self._first[min(self._first)]
+
+    def without_images(self, classes: Sequence[ClassEntry]) -> list[ClassEntry]:
+        """Return the classes without a readable image."""
+        return [entry for entry in classes if self.rows[entry.id] == self.bad[entry.id]]
+
+
 def check_split(
-    config: DataConfig, split: Split, table: pa.Table, classes: Sequence[ClassEntry]
+    config: DataConfig, split: Split, counts: SplitCounts, classes: Sequence[ClassEntry]
 ) -> None:
     """Check that a split has few enough bad images and, for training, images of every class.
 
     Args:
         config: of the dataset.
         split: the split to check.
-        table: its rows.
+        counts: of its rows.
         classes: the classes that are present.
 
     Raises:
         DataError: names the first bad image or the first empty class.
     """
     where = f"{config.path or config.format}: {split} split"
-    bad = table.filter(pc.field("status") == "bad")
-    if bad.num_rows > config.max_bad_fraction * table.num_rows:
-        first = bad.slice(0, 1).to_pylist()[0]
-        place = Address(first["uri"], first["offset"], first["size"]).text
+    if counts.rejected > config.max_bad_fraction * counts.total:
         raise DataError(
-            f"{where}: {bad.num_rows} of {table.num_rows} files cannot be used, more than "
+            f"{where}: {counts.rejected} of {counts.total} files cannot be used, more than "
             f"data.max_bad_fraction = {config.max_bad_fraction} allows. The first is "
-            f"{place}: {first['reason']} Repair or remove them, or raise the limit."
+            f"{_described(counts.first)} Repair or remove them, or raise the limit."
         )
-    missing = _missing(table, classes)
+    missing = counts.without_images(classes)
     if missing and (split == "train" or len(missing) == len(classes)):
         raise DataError(
             f"{where}: no readable image of class {missing[0].wnid!r} (one of "
@@ -102,14 +150,14 @@ def check_split(
         )
 
 
-def untested_classes(table: pa.Table, classes: Sequence[ClassEntry]) -> str:
+def untested_classes(counts: SplitCounts, classes: Sequence[ClassEntry]) -> str:
     """Return a sentence about the classes that the test split lacks; empty if it has all.
 
     Args:
-        table: rows of the test split.
+        counts: of the rows of the test split.
         classes: the classes that are present.
     """
-    missing = [repr(entry.wnid) for entry in _missing(table, classes)]
+    missing = [repr(entry.wnid) for entry in counts.without_images(classes)]
     if not missing:
         return ""
     more = f" and {len(missing) - LISTED:,} more" if len(missing) > LISTED else ""
@@ -119,7 +167,9 @@ def untested_classes(table: pa.Table, classes: Sequence[ClassEntry]) -> str:
     )
 
 
-def _missing(table: pa.Table, classes: Sequence[ClassEntry]) -> list[ClassEntry]:
-    """Return the classes without a readable image."""
-    labels = set(pc.unique(table.filter(pc.field("status") == "ok")["label"]).to_pylist())
-    return [entry for entry in classes if entry.id not in labels]
+def _described(reject: Reject) -> str:
+    return f"{Address(reject.uri, reject.offset, 0).text}: {reject.reason}"
+
+
+def _order(reject: Reject) -> tuple[str, str, int]:
+    return reject.name, reject.uri, reject.offset

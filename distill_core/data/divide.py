@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from distill_core.config.split_rule import SplitRule
+from distill_core.data.readers.record import Split
 from distill_core.data.split_rules import chosen_images
 
 
@@ -19,6 +20,10 @@ class DividedRows:
     train: pa.Table
     test: pa.Table
     dropped: frozenset[str]  # wnids of the classes that the rule leaves out
+
+    def of(self, split: Split) -> pa.Table:
+        """Return the rows of a split."""
+        return self.train if split == "train" else self.test
 
 
 def divide_rows(rows: pa.Table, rule: SplitRule) -> DividedRows:

@@ -15,16 +15,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+from pydantic import ConfigDict
 
+from distill_core.data.index_table import IndexTable, readable_rows
 from distill_core.data.readers.record import Split
 from distill_core.sharding import ClassEntry, class_list_hash
 from distill_core.storage.digest import sha256
@@ -35,23 +35,23 @@ CONTENT = ("name", "size", "sha256")
 
 @dataclass(frozen=True)
 class DatasetIndex:
-    """An ingested dataset; its tables have the columns of `ingest.SCHEMA`."""
+    """An ingested dataset; its tables have the columns of `index_table.SCHEMA`."""
 
     id: str
     classes: tuple[ClassEntry, ...]  # by id, holes included
     fingerprints: Mapping[str, str]  # by wnid: hash over its train images' CONTENT
     test_fingerprint: str
-    tables: Mapping[Split, pa.Table]
+    tables: Mapping[Split, IndexTable]
 
     @property
     def train(self) -> pa.Table:
         """Return the rows of the training split."""
-        return self.tables["train"]
+        return self.table("train")
 
     @property
     def test(self) -> pa.Table:
         """Return the rows of the test split."""
-        return self.tables["test"]
+        return self.table("test")
 
     @property
     def class_hash(self) -> str:
@@ -64,25 +64,24 @@ class DatasetIndex:
         return tuple(entry.wnid for entry in self.classes)
 
     def table(self, split: Split) -> pa.Table:
-        """Return the rows of a split."""
-        return self.tables[split]
+        """Return the rows of a split, all in memory."""
+        return self.tables[split].whole
 
     def rows_of(self, split: Split, label: int) -> np.ndarray:
         """Return the rows of a class's readable images in a split, (n,) int64."""
-        rows = self.readable(split)
-        first, last = np.searchsorted(self._labels_of(split)[rows], [label, label + 1])
-        return rows[first:last]
+        return self.tables[split].rows_of(label)
 
     def readable(self, split: Split) -> np.ndarray:
         """Return the rows of every readable image in a split, (n,) int64."""
-        if split not in self._readable:
-            self._readable[split] = _ok_rows(self.tables[split])
-        return self._readable[split]
+        return self.tables[split].readable()
+
+    def count_readable(self, split: Split) -> int:
+        """Return the number of readable images in a split."""
+        return int(self.tables[split].counts.readable.sum())
 
     def class_sizes(self, split: Split) -> dict[str, int]:
         """Return the number of readable images of every class that is present, by wnid."""
-        labels = self._labels_of(split)[self.readable(split)]
-        counts = np.bincount(labels, minlength=len(self.classes))
+        counts = self.tables[split].counts.readable
         return {c.wnid: int(counts[c.id]) for c in self.classes if not c.removed}
 
     def without_images(self, split: Split) -> tuple[str, ...]:
@@ -90,31 +89,39 @@ class DatasetIndex:
         sizes = self.class_sizes(split)
         return tuple(wnid for wnid in self.class_names if not sizes.get(wnid))
 
-    def duplicates(self) -> dict[str, int]:
-        """Return the number of contents with several classes, and of those in both splits.
 
-        Duplicates are kept; a large number indicates a mistake in the dataset.
-        """
-        train, test = (t.filter(pc.field("status") == "ok") for t in (self.train, self.test))
-        labels = train.group_by("sha256").aggregate([("label", "count_distinct")])
-        several = pc.sum(pc.greater(labels["label_count_distinct"], 1)).as_py() or 0
-        leaked = pc.sum(pc.is_in(pc.unique(test["sha256"]), train["sha256"])).as_py() or 0
-        return {"classes": several, "splits": leaked}
+@dataclass(frozen=True)
+class TableFile:
+    """One file with rows of an index."""
 
-    @cached_property
-    def _readable(self) -> dict[Split, np.ndarray]:
-        """Return the rows of the splits that were asked for so far."""
-        return {}
+    file: str  # its name
+    sha256: str
+    bytes: int = -1  # -1: written by an older version, which did not record it
+    rows: int = -1  # -1: all rows of the split
+    first: int = -1  # lowest class id; -1: begins with rows of no class
+    last: int = -1  # class id after the highest; -1: all classes
 
-    @cached_property
-    def _labels(self) -> dict[Split, np.ndarray]:
-        """Return the labels of the splits that were asked for so far."""
-        return {}
 
-    def _labels_of(self, split: Split) -> np.ndarray:
-        if split not in self._labels:
-            self._labels[split] = self.tables[split]["label"].to_numpy()
-        return self._labels[split]
+@dataclass(frozen=True)
+class Description:
+    """``index.json`` as it is stored."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+    classes: tuple[ClassEntry, ...]
+    images: dict[Split, int]  # rows of each split
+    duplicates: dict[str, int]
+    fingerprints: dict[str, str]
+    test_fingerprint: str
+    files: dict[Split, TableFile] = field(default_factory=dict)  # of an older version
+    partitions: dict[Split, tuple[TableFile, ...]] = field(default_factory=dict)
+    rows: dict[Split, tuple[int, ...]] = field(default_factory=dict)  # of each class
+    bad: dict[Split, tuple[int, ...]] = field(default_factory=dict)  # unreadable rows, by number
+    id: str = ""  # older versions have neither the id nor the digest
+    record_sha256: str = ""
+
+    def parts(self, split: Split) -> tuple[TableFile, ...]:
+        """Return the files of a split, in the order of their rows."""
+        return self.partitions[split] if self.partitions else (self.files[split],)
 
 
 def number_classes(
@@ -134,41 +141,52 @@ def number_classes(
 
 
 def build_index(
-    name: str, classes: tuple[ClassEntry, ...], train: pa.Table, test: pa.Table
+    name: str,
+    classes: tuple[ClassEntry, ...],
+    train: pa.Table | IndexTable,
+    test: pa.Table | IndexTable,
 ) -> DatasetIndex:
-    """Return the index of two tables, with its id and its fingerprints."""
-    by_class = [_digest(part, CONTENT) for part in _by_label(train, len(classes))]
-    tests = [_digest(part, CONTENT) for part in _by_label(test, len(classes))]
+    """Return the index of two tables, with its id and its fingerprints.
+
+    Each partition is read once, so memory does not grow with the number of rows.
+    """
+    tables: dict[Split, IndexTable] = {
+        "train": train if isinstance(train, IndexTable) else IndexTable.of(train, len(classes)),
+        "test": test if isinstance(test, IndexTable) else IndexTable.of(test, len(classes)),
+    }
+    by_class, train_hash = _hashes(tables["train"], len(classes))
+    tests, test_hash = _hashes(tables["test"], len(classes))
     entries = [list(asdict(entry).values()) for entry in classes]
-    identity = [entries, _digest(train, IDENTITY), _digest(test, IDENTITY)]
     return DatasetIndex(
-        id=f"{name}-{_hash(identity)[:12]}",
+        id=f"{name}-{_hash([entries, train_hash, test_hash])[:12]}",
         classes=classes,
         fingerprints={c.wnid: by_class[c.id] for c in classes if not c.removed},
         test_fingerprint=_hash([[c.wnid, tests[c.id]] for c in classes if not c.removed]),
-        tables={"train": train, "test": test},
+        tables=tables,
     )
 
 
-def _ok_rows(table: pa.Table) -> np.ndarray:
-    return np.flatnonzero(pc.equal(table["status"], "ok").to_numpy())
+def _hashes(table: IndexTable, count: int) -> tuple[list[str], str]:
+    """Return the content hash of each class, and the hash over all rows in their order."""
+    whole, of_classes = hashlib.sha256(), [hashlib.sha256().hexdigest()] * count
+    for block in table.blocks():
+        _update(whole, block, IDENTITY)
+        readable = readable_rows(block)
+        labels = readable["label"].to_numpy()
+        present = np.unique(labels)
+        starts = np.searchsorted(labels, [*present, count])
+        for label, (first, last) in zip(present, pairwise(starts), strict=True):
+            digest = hashlib.sha256()
+            _update(digest, readable.slice(first, last - first), CONTENT)
+            of_classes[label] = digest.hexdigest()
+    return of_classes, whole.hexdigest()
 
 
-def _by_label(table: pa.Table, count: int) -> Iterator[pa.Table]:
-    """Yield the readable images of each class, in the order of the index."""
-    readable = table.take(pa.array(_ok_rows(table)))
-    starts = np.searchsorted(readable["label"].to_numpy(), np.arange(count + 1))
-    for first, last in pairwise(starts):
-        yield readable.slice(first, last - first)
-
-
-def _digest(table: pa.Table, columns: tuple[str, ...]) -> str:
-    """Return a hash over some columns, row by row."""
-    digest = hashlib.sha256()
+def _update(digest: Any, table: pa.Table, columns: tuple[str, ...]) -> None:
+    """Add some columns to a hash, row by row."""
     for batch in table.select(columns).to_batches(max_chunksize=4096):
         for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
             digest.update(json.dumps(row).encode())
-    return digest.hexdigest()
 
 
 def _hash(parts: Any) -> str:

@@ -1,24 +1,35 @@
-"""The files of an index: ``datasets/<id>/index/`` has a table per split, ``index.json`` the rest.
+"""The files of an index: ``datasets/<id>/index/`` has its rows, ``index.json`` the rest.
 
-``index.json`` is created last. It states the id, the sha256 and the size of both tables and a
-digest of itself.
+The rows of a split are divided into partitions, each with the rows of consecutive classes.
+``index.json`` is created last. It states the id, the class list, the rows of each class, the
+classes, sha256 and size of each partition, and a digest of itself. So a planner reads it alone,
+and a worker the partitions of its classes. Indexes of version 0.1.0 have one table per split and
+no counts.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from functools import partial
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import TypeAdapter
 
-from distill_core.data.index import IDENTITY, DatasetIndex, build_index
+from distill_core.data.duplicates import Contents, count_duplicates
+from distill_core.data.index import (
+    IDENTITY,
+    DatasetIndex,
+    Description,
+    TableFile,
+    build_index,
+)
+from distill_core.data.index_table import SCHEMA, IndexTable, RowCounts
 from distill_core.data.readers.record import Split
 from distill_core.errors import DataError
-from distill_core.sharding import ClassEntry
 from distill_core.storage.digest import sha256
 from distill_core.storage.parquet import open_parquet
 from distill_core.storage.records import parse_json, seal_json
@@ -28,75 +39,74 @@ SPLITS: tuple[Split, ...] = ("train", "test")
 REMEDY = "Delete it and run `distill resume`, which ingests the dataset again."
 
 
-@dataclass(frozen=True)
-class TableFile:
-    """One table of an index."""
-
-    file: str  # its name
-    sha256: str
-    bytes: int = -1  # -1: written by an older version, which did not record it
+_DESCRIPTION: TypeAdapter[Description] = TypeAdapter(Description)
 
 
-@dataclass(frozen=True)
-class _Description:
-    """``index.json`` as it is stored."""
+def _load(store: Store, dataset: str, files: Sequence[TableFile], number: int) -> pa.Table:
+    """Return the rows of a file, hashed."""
+    stated = files[number]
+    path = _table_path(dataset, stated.file)
+    data, where = store.read(path), store.uri(path)
+    if sha256(data) != stated.sha256:
+        raise DataError(
+            f"{where}: {len(data)} bytes do not match index.json. Delete the folder "
+            f"{store.uri(f'datasets/{dataset}')} and run `distill resume`."
+        )
+    with open_parquet(data, where=where, columns=IDENTITY) as opened:
+        table = opened.read()
+    if stated.rows not in (-1, table.num_rows):
+        raise DataError(
+            f"{where}: {table.num_rows} rows, index.json states {stated.rows}. {REMEDY}"
+        )
+    if "version" not in table.column_names:
+        table = table.append_column(SCHEMA.field("version"), pa.repeat("", table.num_rows))
+    return table
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
-    classes: tuple[ClassEntry, ...]
-    images: dict[Split, int]  # rows of each table
-    duplicates: dict[str, int]
-    fingerprints: dict[str, str]
-    test_fingerprint: str
-    files: dict[Split, TableFile]
-    id: str = ""  # older versions have neither the id nor the digest
-    record_sha256: str = ""
+
+def _counts(stored: Description, split: Split) -> RowCounts:
+    by_class = np.array(stored.rows[split], np.int64)
+    unlabelled = stored.images[split] - int(by_class.sum())
+    return RowCounts(unlabelled, by_class, np.array(stored.bad[split], np.int64))
 
 
-_DESCRIPTION: TypeAdapter[_Description] = TypeAdapter(_Description)
+def _stored_table(store: Store, dataset: str, stored: Description, split: Split) -> IndexTable:
+    files = stored.parts(split)
+    load = partial(_load, store, dataset, files)
+    if stored.partitions:
+        counts = partial(_counts, stored, split)
+        return IndexTable([(file.first, file.last) for file in files], counts, load)
+    read = partial(_count, load, len(stored.classes), stored.images[split])
+    return IndexTable([(-1, len(stored.classes))], read, load)
 
 
-class StoredTables(Mapping[Split, pa.Table]):
-    """The tables of a stored index, each read and hashed when it is first used."""
-
-    def __init__(self, store: Store, dataset: str, description: _Description) -> None:
-        self._store, self._dataset, self._description = store, dataset, description
-        self._read = lru_cache(self._load)
-
-    def __getitem__(self, split: Split) -> pa.Table:
-        return self._read(split)
-
-    def __iter__(self) -> Iterator[Split]:
-        return iter(SPLITS)
-
-    def __len__(self) -> int:
-        return len(SPLITS)
-
-    def _load(self, split: Split) -> pa.Table:
-        stated = self._description.files[split]
-        path = _table_path(self._dataset, stated.file)
-        data, where = self._store.read(path), self._store.uri(path)
-        if sha256(data) != stated.sha256:
-            raise DataError(
-                f"{where}: {len(data)} bytes do not match index.json. Delete the folder "
-                f"{self._store.uri(f'datasets/{self._dataset}')} and run `distill resume`."
-            )
-        with open_parquet(data, where=where, columns=IDENTITY) as opened:
-            table = opened.read()
-        if table.num_rows != self._description.images[split]:
-            raise DataError(
-                f"{where}: {table.num_rows} rows, index.json states "
-                f"{self._description.images[split]}. {REMEDY}"
-            )
-        return table
+def _count(load: Callable[[int], pa.Table], classes: int, rows: int) -> RowCounts:
+    """Return the counts of a table of an older version."""
+    counts = RowCounts.of(iter([load(0)]), classes)
+    if counts.rows != rows:
+        raise DataError(
+            f"an index table has {counts.rows} rows, index.json states {rows}. {REMEDY}"
+        )
+    return counts
 
 
 def open_index(store: Store, dataset: str) -> DatasetIndex:
-    """Return a committed index whose tables are read when they are first used.
+    """Return a committed index whose rows are read when they are first used.
 
     Raises:
         DataError: there is no index under that id, its description is damaged, or a table is
             missing or has another size.
     """
+    stored = _read_description(store, dataset)
+    return DatasetIndex(
+        id=dataset,
+        classes=stored.classes,
+        fingerprints=stored.fingerprints,
+        test_fingerprint=stored.test_fingerprint,
+        tables={split: _stored_table(store, dataset, stored, split) for split in SPLITS},
+    )
+
+
+def _read_description(store: Store, dataset: str) -> Description:
     path = description_path(dataset)
     where = store.uri(path)
     stored = parse_json(
@@ -109,24 +119,19 @@ def open_index(store: Store, dataset: str) -> DatasetIndex:
     if stored.id not in ("", dataset):
         raise DataError(f"{where}: describes dataset {stored.id}, expected {dataset}. {REMEDY}")
     _check_tables(store, dataset, stored)
-    return DatasetIndex(
-        id=dataset,
-        classes=stored.classes,
-        fingerprints=stored.fingerprints,
-        test_fingerprint=stored.test_fingerprint,
-        tables=StoredTables(store, dataset, stored),
-    )
+    return stored
 
 
 def load_index(store: Store, dataset: str) -> DatasetIndex:
-    """Return a committed index, its tables read and hashed.
+    """Return a committed index, after each of its files was read and hashed.
 
     Raises:
         DataError: there is no index under that id, or it is damaged.
     """
     index = open_index(store, dataset)
     for split in SPLITS:
-        index.table(split)
+        for _ in index.tables[split].blocks():
+            pass
     return index
 
 
@@ -138,41 +143,78 @@ def check_index(store: Store, dataset: str) -> None:
     """
     index = load_index(store, dataset)
     name = dataset.rpartition("-")[0]
-    actual = build_index(name, index.classes, index.train, index.test)
-    for fact in ("id", "fingerprints", "test_fingerprint"):
-        if getattr(actual, fact) != getattr(index, fact):
-            raise DataError(
-                f"{store.uri(description_path(dataset))}: its {fact} does not follow from its "
-                f"tables and classes. {REMEDY}"
-            )
+    actual = build_index(name, index.classes, index.tables["train"], index.tables["test"])
+    wrong = [
+        fact
+        for fact in ("id", "fingerprints", "test_fingerprint")
+        if getattr(actual, fact) != getattr(index, fact)
+    ]
+    for split in SPLITS:
+        table = index.tables[split]
+        counts = RowCounts.of(table.blocks(), len(index.classes))
+        same = np.array_equal(counts.by_class, table.counts.by_class)
+        if not same or not np.array_equal(counts.bad, table.counts.bad):
+            wrong.append(f"count of {split} rows")
+    if wrong:
+        raise DataError(
+            f"{store.uri(description_path(dataset))}: its {wrong[0]} does not follow from its "
+            f"tables and classes. {REMEDY}"
+        )
 
 
 def commit_index(store: Store, index: DatasetIndex) -> None:
-    """Write the tables under content-based names, then index.json, unless they exist already.
+    """Write the partitions under content-based names, then index.json, unless they exist already.
 
     Files of this index that were damaged or deleted since are written again.
     """
     if _is_sound(store, index.id):
         return
-    files = {}
-    for split in SPLITS:
-        stream = io.BytesIO()
-        pq.write_table(index.table(split), stream, compression="zstd", write_page_checksum=True)
-        data = stream.getvalue()
-        digest = sha256(data)
-        # Another version of Arrow may write other bytes for the same rows; both may exist here.
-        files[split] = TableFile(f"{split}-{digest[:16]}.parquet", digest, len(data))
-        store.put(_table_path(index.id, files[split].file), data)
+    writing = {split: _Writing(store, index, split) for split in SPLITS}
+    counts = {
+        split: RowCounts.of(each.blocks(), len(index.classes)) for split, each in writing.items()
+    }
+    train, test = writing["train"], writing["test"]
     description = {
         "id": index.id,
         "classes": [asdict(entry) for entry in index.classes],
-        "images": {split: index.table(split).num_rows for split in SPLITS},
-        "duplicates": index.duplicates(),
+        "images": {split: counts[split].rows for split in SPLITS},
+        "duplicates": count_duplicates(train.contents, test.contents, train.written),
         "fingerprints": dict(index.fingerprints),
         "test_fingerprint": index.test_fingerprint,
-        "files": {split: asdict(file) for split, file in files.items()},
+        "partitions": {split: [asdict(f) for f in writing[split].files] for split in SPLITS},
+        "rows": {split: counts[split].by_class.tolist() for split in SPLITS},
+        "bad": {split: counts[split].bad.tolist() for split in SPLITS},
     }
     store.put(description_path(index.id), seal_json(description))  # equal, whoever writes it
+
+
+class _Writing:
+    """The partitions of a split as they are written."""
+
+    def __init__(self, store: Store, index: DatasetIndex, split: Split) -> None:
+        self._store, self._dataset, self._split = store, index.id, split
+        self._table = index.tables[split]
+        self.files: list[TableFile] = []
+        self.contents = Contents()
+
+    def blocks(self) -> Iterator[pa.Table]:
+        """Yield the rows of each partition once it is written."""
+        for (first, last), block in zip(self._table.bounds, self._table.blocks(), strict=True):
+            stream = io.BytesIO()
+            pq.write_table(block, stream, compression="zstd", write_page_checksum=True)
+            data = stream.getvalue()
+            digest = sha256(data)
+            # Another version of Arrow may write other bytes for the same rows; both may be there.
+            name = f"{self._split}-{digest[:16]}.parquet"
+            self._store.put(_table_path(self._dataset, name), data)
+            self.files.append(TableFile(name, digest, len(data), block.num_rows, first, last))
+            self.contents.add(block)
+            yield block
+
+    def written(self) -> Iterator[pa.Table]:
+        """Yield the rows of each partition again, from the store."""
+        for number in range(len(self.files)):
+            yield _load(self._store, self._dataset, self.files, number)
 
 
 def _is_sound(store: Store, dataset: str) -> bool:
@@ -190,10 +232,10 @@ def description_path(dataset: str) -> str:
     return f"datasets/{dataset}/index.json"
 
 
-def _check_tables(store: Store, dataset: str, stored: _Description) -> None:
-    """Check that both tables exist and have the sizes that the description states."""
+def _check_tables(store: Store, dataset: str, stored: Description) -> None:
+    """Check that the tables exist and have the sizes that the description states."""
     sizes = {file.path: file.bytes for file in store.files(f"datasets/{dataset}/index")}
-    for file in stored.files.values():
+    for file in (file for split in SPLITS for file in stored.parts(split)):
         path = _table_path(dataset, file.file)
         if path not in sizes:
             raise DataError(

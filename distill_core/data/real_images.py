@@ -47,14 +47,17 @@ class RealImages:
         start_pixels: int = START_PIXELS,
     ) -> None:
         self._config = config
-        self._table = index.table(split)
-        self._readable = index.readable(split)
+        self._rows = index.tables[split]
         self._count = decoders or default_decoders()
         self._start_pixels = start_pixels
         self._decoders: Decoders | None = None
         self._lock = Lock()
         self._pixels_requested = 0
-        self.labels: np.ndarray = self._table["label"].to_numpy()[self._readable].astype(np.int64)
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """Return the class of every readable image, (n,) int64."""
+        return self._rows.labels()
 
     def resident(self, *, progress: Progress = silent) -> np.ndarray:
         """Return every readable image, (n, 3, S, S) uint8, in the order of `labels`."""
@@ -80,7 +83,7 @@ class RealImages:
             DataError: an image is missing, or is not the one that was ingested.
             ClusterError: a decoding process was lost.
         """
-        chosen = self._table.take(pa.array(np.asarray(rows, np.int64)))
+        chosen = self._rows.take(np.asarray(rows, np.int64))
         out = np.empty((len(rows), 3, self._config.side, self._config.side), np.uint8)
         # Read in the order of the files: in the order of the index, every part would touch every
         # file of a shuffled dataset.
@@ -111,6 +114,10 @@ class RealImages:
             if self._decoders is None or not self._decoders.alive:
                 self._decoders = Decoders(self._config, self._count)
             return self._decoders
+
+    @cached_property
+    def _readable(self) -> np.ndarray:
+        return self._rows.readable()
 
     @cached_property
     def _reader(self) -> Reader:

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal
 
 from distill_core.config.schema import RunConfig
 from distill_core.config.training import CONVNET_WIDTH, RESNET18_SMALL_WIDTH, TIMM, ModelConfig
+from distill_core.data.index_files import SPLITS
 from distill_core.data.readers.formats import open_reader
+from distill_core.data.readers.record import Part, Split
 from distill_core.errors import DistillError
 from distill_core.evaluation.blocks import validation_blocks
 from distill_core.sharding import ClassEntry, ClassShard, plan_shards
@@ -147,20 +148,26 @@ def _teacher_images(config: RunConfig, train_images: int | None) -> int | None:
     return None if epochs and train_images is None else epochs * (train_images or 0)
 
 
-def count_images(config: RunConfig, split: Literal["train", "test"]) -> int | None:
+def count_images(config: RunConfig, split: Split) -> int | None:
     """Return the number of images of a split on this machine, unreadable ones included.
 
     Returns:
         None: the split is in a bucket, which can take minutes to list, is divided by a rule, or
             cannot be read.
     """
-    if config.data.split is not None or "://" in (config.data.path or ""):
+    parts = None if config.data.split is not None else _parts(config, split)
+    counts = [-1] if parts is None else [part.count for part in parts]
+    return None if -1 in counts else sum(counts)
+
+
+def _parts(config: RunConfig, split: Split) -> Sequence[Part] | None:
+    """Return the parts of a split on this machine; None: see `count_images`."""
+    if "://" in (config.data.path or ""):
         return None
     try:
-        counts = [part.count for part in open_reader(config.data).parts(split)]
+        return open_reader(config.data).parts(split)
     except DistillError:
         return None
-    return None if -1 in counts else sum(counts)
 
 
 def shards_by_stage(config: RunConfig, *, test_images: int | None = None) -> dict[str, int | None]:
@@ -171,7 +178,12 @@ def shards_by_stage(config: RunConfig, *, test_images: int | None = None) -> dic
         test_images: in the real test split; None: not known.
     """
     scheme, _ = _labels(config)
-    expected = Expected(config, _shards(config), test_images, online=scheme == "online")
+    splits = SPLITS if config.data.split is None else SPLITS[:1]
+    found = [_parts(config, split) for split in splits]
+    parts = None if None in found else sum(len(each or ()) for each in found)
+    expected = Expected(
+        config, _shards(config), test_images, online=scheme == "online", parts=parts
+    )
     return {str(stage): row_of(stage).expected(expected, stage) for stage in stages_of(config)}
 
 

@@ -34,7 +34,7 @@ from tasks.run import Run
 from tasks.stages.dataset_record import FILE as DATASET
 from tasks.stages.names import StageId
 from tasks.stages.plan import manifests_of
-from tasks.stages.table import stages_of
+from tasks.stages.table import row_of, stages_of
 
 RESULT = "result.json"  # the file of a student's results, which its marker repeats
 
@@ -84,7 +84,7 @@ def verify_run(run: Run, *, progress: Progress = silent) -> Verdict:
     damage.extend(check_records(run))
     # Manifests of later rounds repeat entries of earlier ones; each is read once.
     entries: dict[tuple[str, ManifestEntry], StageId] = {}
-    for name, manifest in present.items():
+    for name, manifest in (*present.items(), *_unchained(run, damage)):
         for entry in manifest.entries:
             entries.setdefault((name.kind, entry), name)
     files = [size for _, entry in entries for _, size, _ in entry.files]
@@ -226,6 +226,19 @@ def _manifests(run: Run) -> tuple[dict[StageId, Manifest], tuple[str, ...], list
         else:
             present[name] = manifest
     return present, tuple(missing), damage
+
+
+def _unchained(run: Run, damage: list[Damage]) -> Iterator[tuple[StageId, Manifest]]:
+    """Yield the manifests on which no later stage builds; runs of older versions have none."""
+    for stage in stages_of(run.config):
+        if row_of(stage).record:
+            try:
+                manifest = load_manifest(run.store, run.name, str(stage), sealed=run.sealed)
+            except DataError as error:
+                damage.append(Damage(manifest_path(run.name, str(stage)), str(error)))
+                continue
+            if manifest is not None:
+                yield stage, manifest
 
 
 def _names(run: Run) -> Iterator[StageId]:

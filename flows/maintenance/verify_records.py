@@ -68,7 +68,10 @@ def _dataset(run: Run) -> Iterator[Damage]:
         return
     if record is not None:
         yield from _index(run, record.dataset)
-    elif any(name.endswith(MANIFEST_SUFFIX) for name in run.store.names(run.path())):
+    elif any(
+        name.endswith(MANIFEST_SUFFIX) and name != f"ingest{MANIFEST_SUFFIX}"
+        for name in run.store.names(run.path())
+    ):
         problem = (
             f"is missing, although later stages are complete. Run `distill resume {run.name}`."
         )

@@ -15,7 +15,7 @@ from distill_core.config.schema import RunConfig
 from distill_core.config.split_rule import parse_rule
 from distill_core.data.detection.resolve import resolve_run
 from distill_core.data.index import DatasetIndex
-from distill_core.data.index_files import load_index
+from distill_core.data.index_files import open_index
 from distill_core.data.readers.formats import open_reader
 from distill_core.errors import ConfigError
 from distill_core.storage.store import Store
@@ -27,12 +27,11 @@ from flows.status.status import RunStatus, run_status
 from tasks.execution import Execution
 from tasks.policy import TeacherPolicy
 from tasks.run import Run, create_run
+from tasks.runs.ingest_ahead import Ingested, ingest_ahead
 from tasks.runs.same_shards import same_shards
 from tasks.runs.seen_classes import unseen_by_teachers
 from tasks.runs.stage_status import manifests, stage_status
 from tasks.series import Version, claim, next_name, version_of, versions_of
-from tasks.stages.dataset_record import record_dataset
-from tasks.stages.ingest import ingest_observed
 from tasks.stages.inputs import dataset_of
 from tasks.stages.names import StageId
 from tasks.stages.squeeze import check_inherited
@@ -105,7 +104,12 @@ class _Request:
     history: tuple[Run, ...]
     name: str  # of the next version; taken with the history, so that two at once meet in `claim`
     base: Run | None  # the last version that has its results
-    index: DatasetIndex  # with the class ids of the base
+    ingested: Ingested  # with the class ids of the base
+
+    @property
+    def index(self) -> DatasetIndex:
+        """Return the index of the current dataset."""
+        return self.ingested.index
 
     def current(self) -> Run | None:
         """Return the last version if it has the requested config and the current dataset."""
@@ -136,7 +140,7 @@ class _Request:
         check_inherited(config, self.index, self.store)
         run = self._interrupted(config, version) or self._register(config, version)
         if not stage_status(run, StageId("ingest")).complete:
-            record_dataset(run, self.index)
+            self.ingested.record(run)
         if (other := dataset_of(run)) != self.index.id:
             raise ConfigError(
                 f"runs/{run.name}: another re-distillation of this series, with dataset {other} in "
@@ -166,7 +170,7 @@ def _index(
     """Index the current dataset with the class ids of the previous version."""
     history, name = versions_of(store, series), next_name(store, series)
     base = next((run for run in reversed(history) if run_status(run).has_manifest), None)
-    before = None if base is None else load_index(store, dataset_of(base))
+    before = None if base is None else open_index(store, dataset_of(base))
     if before is not None and policy == "keep":
         assert base is not None
         refuse_unknown(config.data, before, unseen_by_teachers(base, history))
@@ -181,8 +185,10 @@ def _index(
         )
     )
     with display() as progress:
-        index = ingest_observed(config, store, before, progress)
-    return _Request(config, store, policy, history, name, base, index)
+        ingested = ingest_ahead(
+            config, store, before, execution=execution, observer=progress, name=name
+        )
+    return _Request(config, store, policy, history, name, base, ingested)
 
 
 def refuse_unknown(data: DataConfig, before: DatasetIndex, unseen: Set[str]) -> None:

@@ -15,7 +15,7 @@ from tasks.runs.stage_status import StageStatus, stage_status
 from tasks.stages.inputs import NotReady, shard_name, test_images_of
 from tasks.stages.names import StageId
 from tasks.stages.plan import JobPlan
-from tasks.stages.table import row_of, stages_of
+from tasks.stages.table import stages_of
 
 # The shards to run by stage. A stage that is not named runs whole, and the pass ends at a stage
 # that is named without shards.
@@ -192,7 +192,7 @@ def intents_to_json(run: Run, intents: Sequence[Intent]) -> dict[str, Any]:
 
 def _intent(run: Run, stage: StageStatus, shards: Sequence[str] | None) -> Intent:
     only_inherited = bool(stage.missing) and not stage.pending  # shards that earlier stages lack
-    if stage.total is None or row_of(stage.stage).jobs is None or only_inherited:
+    if stage.total is None or only_inherited:
         planned = _expected(run)[str(stage.stage)]
         return Intent(str(stage.stage), planned, stage.total, None)
     chosen = tuple(shard for shard in stage.pending if shards is None or shard in shards)

@@ -32,6 +32,7 @@ from distill_core.storage.shard_store import ShardStore
 from tasks.gc.recorded_plan import MANIFEST_SUFFIX, RecordedPlan, Ref, SharedIndices, listed_in
 from tasks.run import FILE as RUN_FILE
 from tasks.run import Run
+from tasks.stages.dataset_record import FILE as DATASET
 from tasks.stages.expected import Expected
 from tasks.stages.inputs import Jobs, NotReady
 from tasks.stages.names import StageId
@@ -85,6 +86,10 @@ class _Reading:
         """Return the references."""
         refs, unsettled, reached = self._refs, "", self._reached
         refs.listed.update(_teachers(self._run))
+        if not self._run.store.exists(self._run.path(DATASET)):
+            # Which parts it has is known to its drivers alone: they list the dataset.
+            reason = f"{self._run.path()}: its dataset is not ingested yet"
+            refs.held.setdefault("ingest", reason)
         for number, stage in enumerate(self._stages):
             names = self._manifests_of(stage)
             if not names:

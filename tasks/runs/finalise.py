@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from distill_core.errors import ConfigError, DataError, ShardsFailed, ShardsPostponed
 from distill_core.keys import NUMERICS
+from distill_core.progress import Notice
 from distill_core.storage.manifest import Manifest, load_manifest, save_manifest
 from distill_core.storage.shard_store import ShardStore
 from tasks.pools.failures import Failure
@@ -70,6 +71,20 @@ def close_stage(
         return False
     for name in jobs:
         _write_manifest(plan, name, jobs, missing[name])
+    return True
+
+
+def close_with_record(stage: StageId, jobs: Jobs, *, plan: JobPlan, notice: Notice) -> bool:
+    """Finish a stage that has a record if all of its shards are complete; return whether they are.
+
+    Its manifest is written before the record. It only tells which shards the run has made.
+    """
+    done = ShardStore(plan.run.store, stage.kind).done()
+    if any(job.key not in done for part in jobs.values() for job in part):
+        return False
+    for name in jobs:
+        _write_manifest(plan, name, jobs, ())
+    row_of(stage).finish(plan, jobs, notice)
     return True
 
 

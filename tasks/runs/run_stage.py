@@ -24,7 +24,7 @@ from tasks.pools.failures import DispatchResult, Failure
 from tasks.pools.provider import PoolProvider
 from tasks.run import Run
 from tasks.runs.failure_records import keep_failures
-from tasks.runs.finalise import close_stage, raise_failures
+from tasks.runs.finalise import close_stage, close_with_record, raise_failures
 from tasks.runs.peers import Peers
 from tasks.runs.stage_status import StageStatus, stage_status
 from tasks.stages.inputs import Jobs
@@ -34,6 +34,7 @@ from tasks.stages.table import row_of
 
 T = TypeVar("T")
 
+BEFORE_TEACHERS = ("ingest", "squeeze")  # kinds that are planned before there are teachers
 PLANS = 3  # of one pass; more often, other drivers hardly complete the stages before
 POLL_SECONDS = 5.0  # while another driver trains what is missing
 
@@ -72,16 +73,42 @@ def run_stage(
     status = stage_pass.patient(lambda: stage_status(run, stage))
     if status.complete or (only is None and status.nothing_to_do(execution.allow_missing)):
         return status
-    if in_driver := row_of(stage).in_driver:
-        stage_pass.patient(lambda: in_driver(run, observer))
-        return stage_pass.patient(lambda: stage_status(run, stage))
     started = time.monotonic()
     has_manifest = stage_pass.run_and_close()
     failed, status = stage_pass.failed, stage_pass.patient(lambda: stage_status(run, stage))
-    if not has_manifest:  # what failed here, another driver may have done meanwhile
+    if not has_manifest:  # another driver may have done what failed here
         raise_failures(run, stage, {s: why for s, why in failed.items() if s in status.pending})
     observer.stage_finished(str(stage), time.monotonic() - started)
     return status
+
+
+def worker_spec(
+    run: Run, stage: StageId, execution: Execution, *, teachers: Sequence[str] = ()
+) -> WorkerSpec:
+    """Return the worker of a stage.
+
+    Args:
+        run: the run.
+        stage: the stage.
+        execution: where and how jobs run.
+        teachers: sha256 of their weights, by number; none before they exist.
+    """
+    row = row_of(stage)
+    planned = {
+        "outage_seconds": execution.outage_seconds,
+        "job_timeout_seconds": execution.job_timeout_seconds,
+        "teachers": teachers,
+    }
+    kwargs = {
+        "run": run.config.model_dump_json(),
+        "name": run.name,
+        "store": run.store.url,
+        "single_writer": run.store.single_writer,
+        "device": execution.device,
+        "planned": planned,
+        **row.worker_options(execution),
+    }
+    return WorkerSpec(row.worker, kwargs)
 
 
 def _plan(run: Run, stage: StageId) -> tuple[JobPlan, Jobs]:
@@ -109,7 +136,13 @@ class _StagePass:
     driver: str | None
     failed: dict[str, Failure] = field(default_factory=dict)  # by shard
     _given_up: set[str] = field(default_factory=set)  # their keys
+    _noticed: set[str] = field(default_factory=set)
     _teachers: tuple[str, ...] = ()  # sha256 of their weights in the plan
+
+    def _notice(self, text: str) -> None:
+        if text not in self._noticed:  # once, however often the stage is planned
+            self.observer.stage_notice(str(self.stage), text)
+        self._noticed.add(text)
 
     def patient(self, call: Callable[[], T]) -> T:
         """Return the value of a call, which is repeated while the store is away."""
@@ -123,7 +156,9 @@ class _StagePass:
         """
         for _ in range(PLANS):
             plan, jobs = self.patient(lambda: _plan(self.run, self.stage))
-            if self.stage.kind != "squeeze":
+            for text in row_of(self.stage).notices(plan):
+                self._notice(text)
+            if self.stage.kind not in BEFORE_TEACHERS:
                 self._teachers = plan.digests(range(len(plan.teachers)))
             self._run_missing(jobs)
             if (closed := self.patient(partial(self._close, jobs))) is not None:
@@ -135,6 +170,8 @@ class _StagePass:
         plan, now = _plan(self.run, self.stage)
         if _keys(now) != _keys(jobs):
             return None
+        if row_of(self.stage).record:
+            return close_with_record(self.stage, jobs, plan=plan, notice=self._notice)
         allowed = self.execution.allow_missing
         return close_stage(self.run, self.stage, jobs, allow_missing=allowed, plan=plan)
 
@@ -189,21 +226,8 @@ class _StagePass:
 
     def _dispatch(self, jobs: list[Job[Any]], peers: Peers) -> DispatchResult:
         run, execution, row, name = self.run, self.execution, row_of(self.stage), str(self.stage)
-        planned = {
-            "outage_seconds": execution.outage_seconds,
-            "job_timeout_seconds": execution.job_timeout_seconds,
-            "teachers": self._teachers,
-        }
-        kwargs = {
-            "run": run.config.model_dump_json(),
-            "name": run.name,
-            "store": run.store.url,
-            "single_writer": run.store.single_writer,
-            "device": execution.device,
-            "planned": planned,
-            **row.worker_options(execution),
-        }
-        spec, processes = WorkerSpec(row.worker, kwargs), row.processes(run.config)
+        spec = worker_spec(run, self.stage, execution, teachers=self._teachers)
+        processes = row.processes(run.config)
         if processes > 1:
             return self.pools.gang(
                 spec,

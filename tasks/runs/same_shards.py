@@ -11,14 +11,15 @@ from tasks.runs.stage_status import manifests
 from tasks.stages.inputs import NotReady
 from tasks.stages.names import StageId
 from tasks.stages.plan import JobPlan, PlanWithIndex
-from tasks.stages.table import stages_of
+from tasks.stages.table import row_of, stages_of
 
 
 def same_shards(base: Run, config: RunConfig, index: DatasetIndex) -> bool:
     """Return whether a run of this config and index would have exactly the shards of another run.
 
-    The stages are planned in order over the manifests of the other run. As long as all keys agree,
-    those are the manifests that the new run would get, so the next stage can be planned.
+    The dataset is given, so its ingestion is not compared. The other stages are planned in order
+    over the manifests of the other run. As long as all keys agree, those are the manifests that the
+    new run would get, so the next stage can be planned.
 
     Args:
         base: a run whose manifests exist.
@@ -30,7 +31,7 @@ def same_shards(base: Run, config: RunConfig, index: DatasetIndex) -> bool:
         return False
     plan = PlanWithIndex(replace(base, config=config), index)
     try:
-        return all(_same(plan, base, stage) for stage in stages)
+        return all(_same(plan, base, stage) for stage in stages if not row_of(stage).record)
     except NotReady:
         return False
 

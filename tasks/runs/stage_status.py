@@ -64,10 +64,7 @@ def stage_status(run: Run, stage: StageId, plan: JobPlan | None = None) -> Stage
             config may have been edited.
     """
     if row_of(stage).record:
-        record = read_dataset_record(run)
-        ingested = record is not None and run.store.exists(description_path(record.dataset))
-        waiting = () if ingested else (run.config.data.name,)
-        return StageStatus(stage, 1, int(ingested), complete=ingested, pending=waiting)
+        return _status_by_record(run, stage)
     if not manifests_of(run, stage):
         return StageStatus(stage, total=0, done=0, complete=True)
     stored, done = manifests(run, stage), ShardStore(run.store, stage.kind).done()
@@ -100,6 +97,26 @@ def stage_status(run: Run, stage: StageId, plan: JobPlan | None = None) -> Stage
         keys=tuple(dict.fromkeys(job.key for job in every if job.key in done)),
         missing=missing if agrees else (),
         made_with=_environments(stored),
+    )
+
+
+def _status_by_record(run: Run, stage: StageId) -> StageStatus:
+    """Return the status of ingestion without a listing of the dataset, which could take minutes."""
+    record = read_dataset_record(run)
+    stored = load_manifest(run.store, run.name, str(stage), sealed=run.sealed)
+    entries = () if stored is None else stored.entries
+    done = ShardStore(run.store, stage.kind).done() if entries else frozenset()
+    pending = tuple(entry.shard for entry in entries if entry.key not in done)
+    if record is None or not run.store.exists(description_path(record.dataset)):
+        return StageStatus(stage, total=None, done=0, failed=failures(run, stage))
+    total = len(entries) or 1  # older versions wrote no manifest of this stage
+    return StageStatus(
+        stage,
+        total,
+        total - len(pending),
+        complete=not pending,
+        pending=pending,
+        keys=tuple(entry.key for entry in entries if entry.key in done),
     )
 
 

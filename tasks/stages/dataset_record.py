@@ -36,7 +36,7 @@ def record_dataset(run: Run, index: DatasetIndex) -> None:
     names = find_words(run.config.data, index.class_names)
     if names.words:
         record_class_names(run, names)
-    facts = {"run": run.name, "dataset": index.id, "test_images": len(index.readable("test"))}
+    facts = {"run": run.name, "dataset": index.id, "test_images": index.count_readable("test")}
     run.store.put(run.path(FILE), seal_json(facts))
 
 

@@ -19,12 +19,14 @@ class Expected:
         shards: class shards of one image set, as if no class were missing.
         test_images: in the real test split; None: not known.
         online: whether labels are computed again and not stored.
+        parts: of the real dataset; None: not known.
     """
 
     config: RunConfig
     shards: Sequence[ClassShard]
     test_images: int | None
     online: bool
+    parts: int | None = None
 
     @property
     def blocks(self) -> int:

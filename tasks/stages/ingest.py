@@ -1,39 +1,83 @@
-"""The first stage: read, check and index the images; write down which dataset a run has."""
+"""The first stage: read, check and index the images, part by part.
+
+Its shards are not chained to those of later stages by a manifest: what later stages build on is the
+index that is merged from them, whose id the record of the run's dataset states.
+"""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from distill_core.config.schema import RunConfig
 from distill_core.data.class_words import find_words
 from distill_core.data.index import DatasetIndex
-from distill_core.data.ingest import ingest
+from distill_core.data.index_files import open_index
+from distill_core.data.index_merge import merge
+from distill_core.data.index_shards import PlannedPart
+from distill_core.data.ingest import IngestPlan, facts_of
+from distill_core.data.ingest_part import read_part
+from distill_core.data.readers.formats import open_reader
+from distill_core.data.readers.record import Part
 from distill_core.errors import DataError
+from distill_core.progress import Notice
 from distill_core.selection.distinct import starts_from_whole_images, too_small
 from distill_core.squeeze.import_check import can_be_judged
 from distill_core.storage.store import Store
-from tasks.jobs import Receipt
-from tasks.observer import Observer
-from tasks.run import Run
-from tasks.series import previous_index
+from tasks.jobs import Job, Receipt
 from tasks.stages.dataset_record import FILE, read_dataset_record, record_dataset
+from tasks.stages.inputs import Jobs, RunInputs
+from tasks.stages.names import StageId
+from tasks.stages.worker import WorkerContext
 
+STAGE = StageId("ingest")
 IMAGE_SETS = {
     "distilled": "the real images that the images start from",
     "random_real": "the random real images of the baseline",
 }
 
 
-def run_ingest(run: Run, observer: Observer) -> None:
-    """Index the dataset of a run; a version of a series keeps the class ids of the one before.
+@dataclass(frozen=True)
+class IngestPayload:
+    """The part to read."""
+
+    part: Part
+    classes: tuple[str, ...]  # by label, where labels are numbers
+    previous: str | None  # dataset whose rows are taken over where files have not changed
+
+
+def ingest_jobs(plan: RunInputs, stage: StageId) -> Jobs:
+    """Return one job per part of the dataset; its listings are read for them."""
+    return {stage: jobs_of(plan.ingest)}
+
+
+def jobs_of(plan: IngestPlan) -> tuple[Job[IngestPayload], ...]:
+    """Return one job per part of a dataset."""
+    previous = None if plan.previous is None else plan.previous.id
+    return tuple(
+        Job(each.key, each.part.name, IngestPayload(each.part, each.classes, previous))
+        for each in plan.parts
+    )
+
+
+def ingest_notices(plan: RunInputs) -> list[str]:
+    """Return sentences about files that are passed over."""
+    return plan.ingest.notices()
+
+
+def finish_ingest(plan: RunInputs, jobs: Jobs, notice: Notice) -> None:
+    """Merge the shards of a run into its index, and declare the stage done.
 
     Raises:
-        DataError: the index was deleted, and the dataset has changed since it was made.
+        DataError: the dataset is refused, or the index was deleted, and the dataset has changed
+            since it was made.
     """
-    before = read_dataset_record(run)
-    index = ingest_observed(run.config, run.store, previous_index(run), observer)
+    run, before = plan.run, read_dataset_record(plan.run)
+    index = merge_index(run.config, run.store, plan.ingest, jobs[STAGE], notice)
     if before is not None and before.dataset != index.id:
         raise DataError(
             f"{run.store.uri(run.path(FILE))}: states dataset {before.dataset}, but the images are "
@@ -42,31 +86,54 @@ def run_ingest(run: Run, observer: Observer) -> None:
     record_dataset(run, index)
 
 
-def ingest_observed(
-    config: RunConfig, store: Store, previous: DatasetIndex | None, observer: Observer
+def merge_index(
+    config: RunConfig,
+    store: Store,
+    plan: IngestPlan,
+    jobs: Sequence[Job[IngestPayload]],
+    notice: Notice,
 ) -> DatasetIndex:
-    """Index the dataset of a run, and report progress and what deserves attention.
+    """Return the index of a dataset whose parts are finished, and report what deserves attention.
 
-    See `distill_core.data.ingest.ingest`.
+    See `distill_core.data.index_merge.merge`.
     """
-    started, name = time.monotonic(), config.data.name
-    observer.stage_started("ingest", 1, 0)
-    observer.job_started("ingest", name)
-
-    def progress(done: int, total: int) -> None:
-        observer.job_progress("ingest", name, done, total)
-
-    def notice(text: str) -> None:
-        observer.stage_notice("ingest", text)
-
-    index = ingest(config.data, store, previous, progress=progress, notice=notice)
+    parts = [PlannedPart(job.payload.part, job.key) for job in jobs]
+    index = merge(config.data, store, plan.names, parts, known=plan.known, notice=notice)
     for text in (*_repeated_images(config, index), *_unjudged_teachers(config, index)):
         notice(text)
-    rows = index.train.num_rows + index.test.num_rows
-    seconds = time.monotonic() - started
-    observer.job_finished("ingest", Receipt(index.id, name, seconds=seconds, rows=rows))
-    observer.stage_finished("ingest", seconds)
     return index
+
+
+class IngestWorker:
+    """Reads, hashes and decodes the images of one part."""
+
+    def __init__(self, **context: Any) -> None:
+        self.context = WorkerContext("ingest", **context)
+        self._previous: DatasetIndex | None = None
+
+    def peek(self) -> tuple[int, int]:
+        """Return (images done, images in total) of the current job."""
+        return self.context.current_progress
+
+    def run(self, job: Job[IngestPayload]) -> Receipt:
+        """Write the rows of one part and return the receipt."""
+        if done := self.context.begin(job):
+            return done
+        since, payload, data = time.perf_counter(), job.payload, self.context.config.data
+        rows = read_part(
+            open_reader(data),  # a new one, because readers keep their listings
+            data,
+            payload.part,
+            payload.classes,
+            previous=self._index(payload.previous),
+            progress=self.context.progress,
+        )
+        return self.context.commit(job, rows.files(), since=since, **facts_of(rows))
+
+    def _index(self, dataset: str | None) -> DatasetIndex | None:
+        if dataset is not None and (self._previous is None or self._previous.id != dataset):
+            self._previous = open_index(self.context.run.store, dataset)
+        return self._previous if dataset is not None else None
 
 
 def _repeated_images(config: RunConfig, index: DatasetIndex) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from distill_core.data.index import DatasetIndex
 from distill_core.data.index_files import open_index
+from distill_core.data.ingest import IngestPlan
 from distill_core.errors import ConfigError, DataError
 from distill_core.keys import ImageSet
 from distill_core.models.spec import TeacherSpec
@@ -22,6 +23,7 @@ from distill_core.storage.markers import Marker
 from distill_core.storage.shard_store import ShardStore
 from tasks.jobs import Job
 from tasks.run import Run
+from tasks.series import previous_index
 from tasks.stages.dataset_record import DatasetRecord, read_dataset_record
 from tasks.stages.names import StageId, round_of_image
 from tasks.stages.reads import MarkerTimes, has_current_keys
@@ -61,6 +63,11 @@ class RunInputs:
         self.run = run
         self._students: dict[int, ManifestEntry] = {}
         self._marker_times = MarkerTimes(run.store)
+
+    @cached_property
+    def ingest(self) -> IngestPlan:
+        """Return the parts of the dataset as it is now; its folders are listed."""
+        return IngestPlan(self.run.config.data, previous_index(self.run))
 
     @cached_property
     def index(self) -> DatasetIndex:
@@ -220,15 +227,11 @@ def dataset_of(run: Run) -> str:
 
 
 def test_images_of(run: Run) -> int:
-    """Return how many readable images the run's test split has.
-
-    Raises:
-        NotReady: the dataset is not ingested yet.
-    """
+    """Return how many readable images the run's test split has; see `dataset_of`."""
     record = _ingested(run)
     if record.test_images is not None:
         return record.test_images
-    return len(open_index(run.store, record.dataset).readable("test"))
+    return open_index(run.store, record.dataset).count_readable("test")
 
 
 def _ingested(run: Run) -> DatasetRecord:

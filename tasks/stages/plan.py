@@ -22,7 +22,7 @@ class JobPlan(RunInputs):
             NotReady: an earlier stage has no manifest yet.
         """
         config, row = self.run.config, row_of(stage)
-        if row.jobs is None or not row.occurs(config) or not row.has_shards(self.run):
+        if not row.occurs(config) or not row.has_shards(self.run):
             return {}
         jobs, number = row.jobs(self, stage), stage.last_round(config)
         if not row.per_round or number == 1:
@@ -74,7 +74,7 @@ class PlanWithIndex(JobPlan):
     @cached_property
     def test_images(self) -> int:
         """Return how many readable images its test split has."""
-        return len(self._index.readable("test"))
+        return self._index.count_readable("test")
 
 
 def _upstream(run: Run, manifest: StageId) -> tuple[StageId, ...]:
@@ -93,9 +93,9 @@ def _upstream(run: Run, manifest: StageId) -> tuple[StageId, ...]:
 
 
 def manifests_of(run: Run, stage: StageId) -> tuple[StageId, ...]:
-    """Return the manifests that a stage of this run writes."""
+    """Return the manifests that a stage of this run writes and that later stages build on."""
     row = row_of(stage)
-    if row.jobs is None or stage not in stages_of(run.config) or not row.has_shards(run):
+    if row.record or stage not in stages_of(run.config) or not row.has_shards(run):
         return ()
     if row.image_sets and stage.is_last:
         return tuple(stage.of(images) for images in run.config.image_sets)

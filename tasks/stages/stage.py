@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from distill_core.config.schema import RunConfig
+from distill_core.progress import Notice
 from tasks.execution import Execution
-from tasks.observer import Observer
 from tasks.run import Run
 from tasks.stages.expected import Expected
 from tasks.stages.inputs import Jobs, RunInputs
@@ -19,19 +19,21 @@ from tasks.stages.names import StageId
 class Stage:
     """One kind of stage, with all that planning, running, reporting and collecting need.
 
-    A stage either has `jobs` and a `worker`, which pools run shard by shard, or `in_driver`, which
-    the driver calls itself and which is complete once its `record` lies in the folder of the run.
+    Pools run its `jobs` shard by shard. A stage is complete once its manifests list all of them.
+    One that has a `record` instead is complete once that lies in the folder of the run; `finish`
+    makes of its shards what later stages read.
     """
 
     kind: str
     unit: str  # what a running job counts, e.g. steps
     summary: str  # one sentence for people
     expected: Callable[[Expected, StageId], int | None]  # shards; None: the dataset must be known
-    payload: type | None = None  # of its jobs
-    jobs: Callable[[RunInputs, StageId], Jobs] | None = None
-    worker: str = ""  # "module:Class", imported where it runs
-    in_driver: Callable[[Run, Observer], None] | None = None
-    record: str = ""  # file in the run's folder that `in_driver` writes last
+    payload: type  # of its jobs
+    jobs: Callable[[RunInputs, StageId], Jobs]
+    worker: str  # "module:Class", imported where it runs
+    record: str = ""  # file in the run's folder that `finish` writes last
+    finish: Callable[[RunInputs, Jobs, Notice], None] = lambda inputs, jobs, notice: None
+    notices: Callable[[RunInputs], Sequence[str]] = lambda inputs: ()  # before its jobs are run
     per_round: bool = False  # occurs once per round of images
     image_sets: bool = False  # writes one manifest per image set
     reports_accuracy: bool = False  # the summaries of its markers hold accuracies

@@ -13,7 +13,7 @@ from distill_core.errors import ConfigError
 from distill_core.evaluation.blocks import validation_blocks
 from tasks.stages.dataset_record import FILE as DATASET_RECORD
 from tasks.stages.expected import Expected
-from tasks.stages.ingest import run_ingest
+from tasks.stages.ingest import IngestPayload, finish_ingest, ingest_jobs, ingest_notices
 from tasks.stages.names import StageId
 from tasks.stages.posttrain import PosttrainPayload, posttrain_jobs
 from tasks.stages.recover import RecoverPayload, recover_jobs
@@ -61,9 +61,14 @@ ROWS = (
         kind="ingest",
         unit="images",
         summary="Index the images of the dataset.",
-        expected=lambda expected, stage: 1,
-        in_driver=run_ingest,
+        expected=lambda expected, stage: expected.parts,
+        payload=IngestPayload,
+        jobs=ingest_jobs,
+        worker="tasks.stages.ingest:IngestWorker",
+        is_whole=lambda stage: True,
         record=DATASET_RECORD,
+        finish=finish_ingest,
+        notices=ingest_notices,
     ),
     Stage(
         kind="squeeze",
@@ -168,7 +173,12 @@ def row_of(stage: StageId) -> Stage:
 
 def sharded_kinds() -> tuple[str, ...]:
     """Return the kinds whose shards lie in the store, each in a folder of its name."""
-    return tuple(kind for kind, row in STAGES.items() if row.jobs is not None)
+    return tuple(STAGES)
+
+
+def chained_kinds() -> tuple[str, ...]:
+    """Return the kinds on whose shards later stages build, which their manifests list."""
+    return tuple(kind for kind, row in STAGES.items() if not row.record)
 
 
 def stages_of(config: RunConfig) -> tuple[StageId, ...]:

@@ -16,7 +16,7 @@ from distill_core.storage.manifest import Manifest, load_manifest
 from distill_core.storage.shard_store import ShardStore, new_token
 from distill_core.storage.store import Store
 from tasks.run import Run, create_run
-from tasks.stages.table import sharded_kinds, stages_of
+from tasks.stages.table import chained_kinds, stages_of
 from tests.support.pipeline import execute
 from tests.support.stopping import SMALL, Driver
 
@@ -41,7 +41,7 @@ def age(*files: Path) -> None:
 def age_committed(run: Run) -> int:
     """Make every committed shard of a store two days old, and return their number."""
     root, markers = Path(run.store.url), 0
-    for kind in sharded_kinds():
+    for kind in chained_kinds():
         shards = ShardStore(run.store, kind)
         for key in shards.done():
             marker = shards.marker(key)
@@ -73,7 +73,7 @@ def collect(run: Run) -> None:
 
 def manifests(run: Run) -> dict[str, Manifest]:
     """Return the manifests of a run by stage; stages that do not occur have none."""
-    names = [str(stage) for stage in stages_of(run.config) if stage.kind in sharded_kinds()]
+    names = [str(stage) for stage in stages_of(run.config) if stage.kind in chained_kinds()]
     loaded = {name: load_manifest(run.store, run.name, name) for name in names}
     return {name: manifest for name, manifest in loaded.items() if manifest is not None}
 

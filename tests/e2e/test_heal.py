@@ -44,7 +44,7 @@ def test_a_deleted_index_is_made_again(tmp_path: Path) -> None:
     execute(run)
     shutil.rmtree(tmp_path / "datasets")
     assert not stage_status(run, StageId("ingest")).complete
-    assert execute(run).ran == [("ingest", "digits")]
+    assert execute(run).ran == []  # merged from the parts, which are there
     assert run_status(run).complete
     assert not verify_run(run).damage
 

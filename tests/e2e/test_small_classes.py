@@ -11,8 +11,11 @@ import pytest
 from flows.commands.summary import outcome_json
 from flows.reports import report, report_data
 from flows.status.status import run_status
+from tasks.execution import Execution
+from tasks.pools.provider import PoolProvider
 from tasks.run import Run
-from tasks.stages.ingest import run_ingest
+from tasks.runs.run_stage import run_stage
+from tasks.stages.names import StageId
 from tests.support.datasets import encoded, picture
 from tests.support.fault_runs import Watch
 from tests.support.pipeline import execute, tiny_run
@@ -40,8 +43,9 @@ def small_run(folder: Path, *overrides: str) -> Run:
 
 def noticed(run: Run) -> list[str]:
     """Return what ingestion notices."""
-    watch = Watch()
-    run_ingest(run, watch)
+    watch, execution = Watch(), Execution(store=run.store.url, local=True)
+    with PoolProvider(execution) as pools:
+        run_stage(run, StageId("ingest"), execution=execution, observer=watch, pools=pools)
     return [text for stage, text in watch.notices if stage == "ingest"]
 
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 from distill_core.config.load import load_run
 from distill_core.data.index import DatasetIndex, build_index, number_classes
 from distill_core.data.index_files import commit_index
-from distill_core.data.ingest import SCHEMA
+from distill_core.data.index_table import SCHEMA
 from distill_core.keys import NUMERICS
 from distill_core.models.spec import TeacherSpec
 from distill_core.sharding import ClassEntry, ImageId
@@ -130,7 +130,7 @@ def _table(classes: Sequence[ClassEntry], count: int) -> pa.Table:
         (c.id, c.wnid, name, f"{c.id}/{name}", 0, 9, sha256(f"{count} {c.id} {name}".encode()))
         for c, name in names
     ]
-    rows = [dict(zip(SCHEMA.names, (*value, "ok", ""), strict=True)) for value in values]
+    rows = [dict(zip(SCHEMA.names, (*value, "ok", "", ""), strict=True)) for value in values]
     return pa.Table.from_pylist(rows, schema=SCHEMA)
 
 

@@ -27,11 +27,11 @@ from tasks.stages.dataset_record import record_dataset
 from tasks.stages.inputs import NotReady
 from tasks.stages.names import StageId
 from tasks.stages.plan import JobPlan, manifests_of
-from tasks.stages.table import sharded_kinds
+from tasks.stages.table import chained_kinds
 from tests.support.datasets import data_config, image_folder
 from tests.support.fabricate import preset_file
 
-SHARDED_STAGES = tuple(kind for kind in sharded_kinds() if kind != "statistics")
+SHARDED_STAGES = tuple(kind for kind in chained_kinds() if kind != "statistics")
 STARTED = "2026-01-01T00:00:00+00:00"
 OVERRIDES = ("data.num_classes=2", "recover.ipc_range=1", "relabel.views_per_shard=1")
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 
 from distill_core.config.data import DataConfig
 from distill_core.data.folders import locate
 from distill_core.data.local_files import ListedFile
 from distill_core.data.readers.archive_images import content, members_of, opened
-from distill_core.data.readers.files import read_files
+from distill_core.data.readers.files import labelled, load_files
 from distill_core.data.readers.label_lists import (
     LabelList,
     check_devkit,
@@ -24,12 +25,13 @@ from distill_core.data.readers.label_lists import (
 )
 from distill_core.data.readers.labels import numbered_classes, place_of
 from distill_core.data.readers.names import is_image, stem, utf8
-from distill_core.data.readers.parts import assemble, cut, one_each
+from distill_core.data.readers.parts import Piece, assemble, cut, one_each
 from distill_core.data.readers.passed_over import NOT_FOLLOWED, OTHER, PassedOver
-from distill_core.data.readers.record import Address, Part, Record, Split
+from distill_core.data.readers.record import Address, ListedRecord, Part, Record, Split
 from distill_core.data.readers.split_files import find_archives
 from distill_core.data.readers.tar_members import members
 from distill_core.errors import ConfigError, DataError, shown
+from distill_core.storage.digest import sha256
 
 UNLISTED = "it is not in data.label_list."
 
@@ -73,8 +75,16 @@ class FlatReader:
     def parts(self, split: Split) -> Sequence[Part]:
         """Return ranges of the files of a folder, or one part for each tar file."""
         if not (archives := self._archives(split)):
-            return assemble(split, cut(self._name[split], self._images(split)))
-        return one_each(split, archives)
+            return [self._stamped(part) for part in assemble(split, self._pieces(split))]
+        return [self._stamped(part) for part in one_each(split, archives)]
+
+    def passed_over(self, split: Split) -> PassedOver:
+        """Return what was passed over so far in archives."""
+        return self._passed_over[split]
+
+    def passed_over(self, split: Split) -> PassedOver:
+        """Return what was passed over so far in archives."""
+        return self._passed_over[split]
 
     def notices(self, split: Split) -> list[str]:
         """Return sentences about files that are passed over, of tar files once they were read."""
@@ -88,12 +98,36 @@ class FlatReader:
         Raises:
             DataError: a label is of no class.
         """
+        if (listed := self.listed(part, classes)) is not None:
+            yield from labelled(self._root, listed, classes)
+            return
         places = {name: place for place, name in enumerate(classes)}
-        images = self._archived(part) if self._archives(part.split) else self._in_files(part)
-        for uri, offset, name, data, problem in images:
+        for uri, offset, name, data, problem in self._archived(part):
             text = self._labels(part.split).get(stem(name))
             label = -1 if text is None else self._place(text, places, name)
             yield Record(label, uri, offset, name, data, problem or ("" if text else UNLISTED))
+
+    def listed(self, part: Part, classes: Sequence[str]) -> Sequence[ListedRecord] | None:
+        """Return the images of a folder with their classes; None for a tar file.
+
+        Raises:
+            DataError: a label is of no class.
+        """
+        if self._archives(part.split):
+            return None
+        places = {name: place for place, name in enumerate(classes)}
+        found, last = [], None if part.last < 0 else part.last
+        for path, size, version in self._images(part.split)[part.first : last]:
+            name = utf8(posixpath.basename(path))
+            text = self._labels(part.split).get(stem(name))
+            wnid = "" if text is None else classes[self._place(text, places, name)]
+            problem = "" if text else UNLISTED
+            found.append(ListedRecord(path, utf8(path), wnid, name, size, version, problem))
+        return found
+
+    def load(self, listed: Sequence[ListedRecord]) -> list[Record]:
+        """Read some images together."""
+        return load_files(self._root, listed)
 
     def fetch(self, addresses: Sequence[Address]) -> list[bytes]:
         """Return files, or ranges of bytes of tar files."""
@@ -111,12 +145,13 @@ class FlatReader:
                 else:
                     self._passed_over[part.split].add(OTHER, [f"{uri}/{member.name}"])
 
-    def _in_files(self, part: Part) -> Iterator[tuple[str, int, str, bytes, str]]:
-        """Yield address, name, content and problem of every image that is a file."""
-        last = None if part.last < 0 else part.last
-        paths = [file.path for file in self._images(part.split)[part.first : last]]
-        for path, data, problem in read_files(self._root, paths):
-            yield utf8(path), 0, utf8(posixpath.basename(path)), data, problem
+    def _pieces(self, split: Split) -> Iterator[Piece]:
+        return cut(self._name[split], self._images(split))
+
+    def _stamped(self, part: Part) -> Part:
+        """Return a part whose stamp depends on the lists as well."""
+        lists = (part.stamp, self._list(), self._class_list())
+        return replace(part, stamp=sha256(repr(lists).encode()))
 
     def _numbered(self) -> tuple[str, ...]:
         labels = map(int, self._list().by_stem.values())
@@ -146,7 +181,8 @@ class FlatReader:
     def _find_archives(self, split: Split) -> list[ListedFile]:
         """Return the tar files of a split, none if it is a folder with images."""
         name = self._name[split]
-        if self._root.is_folder(name) and self._images(split):
+        files = self._root.files(name).files if self._root.is_folder(name) else []
+        if any(is_image(file.path) for file in files):
             return []
         return find_archives(self._root, name, split)
 

@@ -11,11 +11,11 @@ from functools import cache
 from distill_core.config.data import DataConfig
 from distill_core.data.folders import locate
 from distill_core.data.local_files import ListedFile, Listing
-from distill_core.data.readers.files import read_files
+from distill_core.data.readers.files import labelled, load_files
 from distill_core.data.readers.names import is_image, utf8
 from distill_core.data.readers.parts import Piece, assemble, cut
 from distill_core.data.readers.passed_over import NOT_FOLLOWED, OTHER, OUTSIDE, PassedOver
-from distill_core.data.readers.record import Address, Part, Record, Split
+from distill_core.data.readers.record import Address, ListedRecord, Part, Record, Split
 from distill_core.data.readers.split_classes import check_names
 from distill_core.errors import DataError
 
@@ -49,17 +49,28 @@ class ImageFolderReader:
 
     def records(self, part: Part, classes: Sequence[str]) -> Iterator[Record]:
         """Yield every image of a part, whose folders are listed again."""
-        labels = {name: label for label, name in enumerate(classes)}
-        folder = self._folder[part.split]
+        return labelled(self._root, self.listed(part), classes)
+
+    def classes_of(self, part: Part, names: Sequence[str]) -> tuple[str, ...]:
+        """Return nothing: the files of a part are named after their classes."""
+        return ()
+
+    def listed(self, part: Part, classes: Sequence[str] = ()) -> Sequence[ListedRecord]:
+        """Return the images of a part, whose folders are listed again."""
+        folder, found = self._folder[part.split], []
         for class_folder in part.files:
             wnid = class_folder.removeprefix(f"{folder}/")
-            images = _images(self._root.below(folder, wnid))[part.first :]
-            paths = [file.path for file in images]
-            if part.last >= 0:
-                paths = paths[: part.last - part.first]
-            for path, data, problem in read_files(self._root, paths):
-                name = path.removeprefix(f"{class_folder}/")
-                yield Record(labels[wnid], utf8(path), 0, utf8(name), data, problem)
+            images = _images(self._root.below(folder, wnid))
+            last = len(images) if part.last < 0 else part.last
+            for file in images[part.first : last]:
+                name = utf8(file.path.removeprefix(f"{class_folder}/"))
+                uri = utf8(file.path)
+                found.append(ListedRecord(file.path, uri, wnid, name, file.size, file.version))
+        return found
+
+    def load(self, listed: Sequence[ListedRecord]) -> list[Record]:
+        """Read some images together."""
+        return load_files(self._root, listed)
 
     def fetch(self, addresses: Sequence[Address]) -> list[bytes]:
         """Return whole files."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from distill_core.data.readers.names import utf8
 
@@ -25,6 +25,16 @@ class PassedOver:
         if paths:
             self._first.setdefault(reason, paths[0])
             self._counts[reason] += len(paths)
+
+    def counts(self) -> dict[str, tuple[str, int]]:
+        """Return the first path and the number of paths by reason."""
+        return {reason: (path, self._counts[reason]) for reason, path in self._first.items()}
+
+    def add_counts(self, counts: Mapping[str, tuple[str, int]]) -> None:
+        """Add what `counts` has returned elsewhere."""
+        for reason, (path, number) in counts.items():
+            self._first.setdefault(reason, path)
+            self._counts[reason] += number
 
     def sentences(self) -> list[str]:
         """Return a sentence for each reason, in the order of `REASONS`."""

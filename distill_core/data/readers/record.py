@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+
+from distill_core.data.readers.passed_over import PassedOver
 
 Split = Literal["train", "test"]
 
@@ -50,6 +52,24 @@ class Part:
     bytes: int = -1  # of the records or, in a container, of its share of the files; -1: unknown
     stamp: str = ""  # hash over uri, size and version of everything that it reads
 
+    @property
+    def reads(self) -> dict[str, Any]:
+        """Return what the part reads, whatever it is called and how much that is."""
+        return {k: v for k, v in asdict(self).items() if k not in ("name", "count", "bytes")}
+
+
+@dataclass(frozen=True, slots=True)
+class ListedRecord:
+    """An image that is a file of its own, before it is read."""
+
+    path: str  # of the file, below the dataset's folder; unlike the uri, it may be no UTF-8
+    uri: str
+    wnid: str  # name of its class; empty: of none
+    name: str  # within its class
+    size: int  # bytes
+    version: str  # etag or times of change; empty: unknown
+    problem: str = ""  # reason why it cannot be used, whatever it holds, as a sentence
+
 
 class Reader(Protocol):
     """Reader of one format, made from a `DataConfig`; it does not decode images."""
@@ -77,7 +97,7 @@ class Reader(Protocol):
 
         Args:
             part: one of `parts`.
-            classes: of the training split; a label is a position in it.
+            classes: of the training split, or those of `classes_of`; a label is a position in it.
         """
 
     def fetch(self, addresses: Sequence[Address]) -> list[bytes]:
@@ -90,3 +110,51 @@ class SamplesLabels(Protocol):
 
     def sample_labels(self, split: Split) -> Sequence[int | None]:
         """Return the labels of some records as they are stored, without any image."""
+
+
+@runtime_checkable
+class FileReader(Reader, Protocol):
+    """Reader of a format with one file per image, whose files can be told apart unread."""
+
+    def listed(self, part: Part, classes: Sequence[str]) -> Sequence[ListedRecord] | None:
+        """Return what is known of each image of a part from its listing.
+
+        Args:
+            part: one of `parts`.
+            classes: see `classes_of`.
+
+        Returns:
+            None: the images of this part are no files of their own; see `records`.
+        """
+
+    def load(self, listed: Sequence[ListedRecord]) -> list[Record]:
+        """Read some images together; their labels are -1, since the listing has their classes."""
+
+
+@runtime_checkable
+class ReadsArchives(Protocol):
+    """A reader of archives, whose members it sees only while it reads them."""
+
+    def passed_over(self, split: Split) -> PassedOver:
+        """Return what was passed over so far in the archives of a split."""
+
+
+@runtime_checkable
+class NamesClasses(Protocol):
+    """A reader of a format in which names of folders or files are classes, not labels."""
+
+    def classes_of(self, part: Part, names: Sequence[str]) -> tuple[str, ...]:
+        """Return the classes that the records of a part depend on, beside those that it names."""
+
+
+def classes_of(reader: Reader, part: Part, names: Sequence[str]) -> tuple[str, ...]:
+    """Return the classes that the records of a part depend on, beside those that it names.
+
+    The key of a part contains them, so that another class changes no key where names are classes.
+
+    Args:
+        reader: of the dataset.
+        part: one of its parts.
+        names: the classes of the training split.
+    """
+    return reader.classes_of(part, names) if isinstance(reader, NamesClasses) else tuple(names)

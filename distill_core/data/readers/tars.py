@@ -73,9 +73,17 @@ class TarsReader:
             for number, block in enumerate(self._blocks(split))
         ]
 
+    def passed_over(self, split: Split) -> PassedOver:
+        """Return what was passed over so far in archives."""
+        return self._passed_over[split]
+
     def notices(self, split: Split) -> list[str]:
         """Return sentences about members that are passed over, as far as they were read."""
         return self._passed_over[split].sentences()
+
+    def classes_of(self, part: Part, names: Sequence[str]) -> tuple[str, ...]:
+        """Return the class of an archive that has only one, else all."""
+        return part.files[1:] or tuple(names)
 
     def records(self, part: Part, classes: Sequence[str]) -> Iterator[Record]:
         """Yield every image of an archive, in its order.

@@ -12,7 +12,7 @@ from dataclasses import replace
 from distill_core.config.data import DataConfig
 from distill_core.data.readers.flat import FlatReader
 from distill_core.data.readers.imagefolder import ImageFolderReader
-from distill_core.data.readers.record import Address, Part, Record, Split
+from distill_core.data.readers.record import Address, ListedRecord, Part, Record, Split
 from distill_core.data.readers.split_classes import check_names
 
 IMAGES = "images"
@@ -56,6 +56,23 @@ class TinyImageNetReader:
             return
         for record in self._train.records(part, classes):
             yield replace(record, name=record.name.removeprefix(f"{IMAGES}/"))
+
+    def classes_of(self, part: Part, names: Sequence[str]) -> tuple[str, ...]:
+        """Return nothing: folders and annotations name the classes."""
+        return ()
+
+    def listed(self, part: Part, classes: Sequence[str]) -> Sequence[ListedRecord] | None:
+        """Return what is known of each image of a part from its listing."""
+        if part.split == "test":
+            return self._test.listed(part, self.classes())
+        prefix = f"{IMAGES}/"
+        return [
+            replace(each, name=each.name.removeprefix(prefix)) for each in self._train.listed(part)
+        ]
+
+    def load(self, listed: Sequence[ListedRecord]) -> list[Record]:
+        """Read some images together."""
+        return self._train.load(listed)
 
     def fetch(self, addresses: Sequence[Address]) -> list[bytes]:
         """Return whole files."""

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from distill_core.data.readers.record import Address, Part, Reader, Record, Split
+from distill_core.data.readers.passed_over import PassedOver
+from distill_core.data.readers.record import (
+    Address,
+    FileReader,
+    ListedRecord,
+    Part,
+    Reader,
+    ReadsArchives,
+    Record,
+    Split,
+    classes_of,
+)
 from distill_core.data.readers.split_classes import check_names
 
 PARQUET = ".parquet"
@@ -42,6 +53,25 @@ class TwoFormats:
     def records(self, part: Part, classes: Sequence[str]) -> Iterator[Record]:
         """Yield every image of a part."""
         return self._readers[part.split].records(part, classes)
+
+    def classes_of(self, part: Part, names: Sequence[str]) -> tuple[str, ...]:
+        """Return the classes that the records of a part depend on, beside those that it names."""
+        return classes_of(self._readers[part.split], part, names)
+
+    def listed(self, part: Part, classes: Sequence[str]) -> Sequence[ListedRecord] | None:
+        """Return what is known of the images of a part that are files of their own."""
+        reader = self._readers[part.split]
+        return reader.listed(part, classes) if isinstance(reader, FileReader) else None
+
+    def load(self, listed: Sequence[ListedRecord]) -> list[Record]:
+        """Read some images together; all formats with files of their own read them alike."""
+        readers = self._readers.values()
+        return next(r for r in readers if isinstance(r, FileReader)).load(listed)
+
+    def passed_over(self, split: Split) -> PassedOver:
+        """Return what was passed over so far in the archives of a split."""
+        reader = self._readers[split]
+        return reader.passed_over(split) if isinstance(reader, ReadsArchives) else PassedOver()
 
     def fetch(self, addresses: Sequence[Address]) -> list[bytes]:
         """Return images by address: rows of Parquet files by the reader of these, others by bytes.

@@ -60,6 +60,10 @@ class WebDatasetReader:
         """Return one part for each shard; its samples are not counted before they are read."""
         return one_each(split, self._shards(split))
 
+    def passed_over(self, split: Split) -> PassedOver:
+        """Return what was passed over so far in archives."""
+        return self._passed_over[split]
+
     def notices(self, split: Split) -> list[str]:
         """Return sentences about members that are passed over, as far as they were read."""
         return self._passed_over[split].sentences()
@@ -73,6 +77,9 @@ class WebDatasetReader:
         (uri,) = part.files
         where = f"{self._root.url}/{uri}"
         places = {name: place for place, name in enumerate(classes)}
+        # Labels that nothing names are those of the training split, which are not read once more.
+        is_named = self._config.class_list is not None or self._config.num_classes
+        names = self._names() if is_named else classes
         with opened(self._root, uri) as stream:
             for key, sample in self._samples(stream, where):
                 if not (image := self._image(sample)):
@@ -81,7 +88,7 @@ class WebDatasetReader:
                 label, problem = self._label(stream, sample, f"{where} sample {key}")
                 place = -1
                 if not problem:
-                    place = place_of(self._named(label), (), places, f"{where} sample {key}")
+                    place = place_of(_named(label, names), (), places, f"{where} sample {key}")
                 data, unreadable = content(stream, image, where)
                 name = posixpath.basename(image.name)
                 yield Record(place, uri, image.offset, name, data, unreadable or problem)
@@ -103,11 +110,6 @@ class WebDatasetReader:
         if len(numbers) == len(labels):
             return numbered_classes(1 + max(numbers, default=-1), self._root.url)
         return tuple(sorted(labels))
-
-    def _named(self, label: str) -> str:
-        """Return the name of a class; a number counts in the list, whatever its names are."""
-        number, names = number_of(label), self._names()
-        return label if number is None or number >= len(names) else names[number]
 
     def _all_labels(self, split: Split) -> Iterator[str]:
         """Yield the label of every sample, from the headers of the shards and the labels alone."""
@@ -161,3 +163,9 @@ class WebDatasetReader:
         data, _ = content(stream, member, where)
         text = data.decode(errors="replace").strip()
         return (text, "") if text else ("", f"its {names[0]} is empty.")
+
+
+def _named(label: str, names: Sequence[str]) -> str:
+    """Return the name of a class; a number counts in the list, whatever its names are."""
+    number = number_of(label)
+    return label if number is None or number >= len(names) else names[number]

@@ -11,14 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill_core.config.data import DataConfig
-from distill_core.data import ingest as ingest_module
+from distill_core.data import ingest_part as part_module
 from distill_core.data.index import DatasetIndex, number_classes
 from distill_core.data.index_files import load_index
-from distill_core.data.ingest import Contents, ingest
+from distill_core.data.ingest import ingest
 from distill_core.data.real_images import RealImages
 from distill_core.errors import DataError
 from distill_core.sharding import ClassEntry
-from distill_core.storage.digest import sha256
 from distill_core.storage.store import Store
 from tests.support.datasets import data_config, png, write_parquet
 
@@ -164,26 +163,18 @@ def test_only_images_that_are_new_since_the_version_before_are_decoded(
 ) -> None:
     (folder / "train" / "cat" / "1.png").write_bytes(b"broken")
     config, seen = data_config(folder, max_bad_fraction=0.5), []
-    decode = ingest_module.decode_image
+    decode = part_module.decode_image
 
     def noted(data: bytes, *some: Any, **more: Any) -> Any:
         seen.append(data)
         return decode(data, *some, **more)
 
-    monkeypatch.setattr(ingest_module, "decode_image", noted)
+    monkeypatch.setattr(part_module, "decode_image", noted)
     first = ingest(config, store)
     assert len(seen) == 8
     seen.clear()
     (folder / "train" / "dog" / "11.png").write_bytes(png(50))
     (folder / "train" / "dog" / "12.png").rename(folder / "train" / "dog" / "renamed.png")
     second = ingest(config, store, first)
-    assert sorted(seen) == sorted([b"broken", png(50)])
+    assert seen == [png(50)]
     assert ingest(config, Store(f"{store.url}-other")).train.equals(second.train)
-
-
-@given(some=st.sets(st.binary(max_size=3)), others=st.sets(st.binary(max_size=3)))
-def test_contents_contain_exactly_the_hashes_they_were_built_from(
-    some: set[bytes], others: set[bytes]
-) -> None:
-    known = Contents(map(sha256, some))
-    assert {data for data in some | others if sha256(data) in known} == some

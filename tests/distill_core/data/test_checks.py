@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 
-from distill_core.data.checks import untested_classes
+from distill_core.data.checks import SplitCounts, untested_classes
 from distill_core.data.ingest import ingest
+from distill_core.data.ingest_part import PartSummary
 from distill_core.sharding import ClassEntry
 from distill_core.storage.store import Store
 from tests.support.datasets import data_config
@@ -36,6 +36,7 @@ def test_a_complete_test_split_is_not_noticed(folder: Path, store: Store) -> Non
 
 def test_a_notice_names_some_of_many_classes() -> None:
     classes = [ClassEntry(n, f"c{n}") for n in range(9)]
-    table = pa.table({"label": [0, 1, -1], "status": ["ok", "bad", "bad"]})
-    text = untested_classes(table, classes)
+    counts = SplitCounts({entry.wnid: entry.id for entry in classes} | {"": -1})
+    counts.add(PartSummary({"c0": (1, 0), "c1": (1, 1), "": (1, 1)}, ()))
+    text = untested_classes(counts, classes)
     assert "of 8 of 9 classes: 'c1', 'c2', 'c3', 'c4', 'c5' and 3 more" in text

@@ -9,7 +9,7 @@ import pytest
 from distill_core.storage.identity import PATH as IDENTITY
 from distill_core.storage.store import PROBES
 from tasks.gc.grammar import DATASETS, RUNS, recognise, recognise_unfinished
-from tasks.stages.table import sharded_kinds
+from tasks.stages.table import chained_kinds
 from tests.support.repository import ROOT
 from tests.support.store_names import KEY, OURS, TOKEN
 
@@ -46,7 +46,7 @@ def test_every_object_of_complete_runs_is_recognised() -> None:
     with tarfile.open(ARCHIVE) as archive:
         paths = [member.name.removeprefix("./") for member in archive if member.isfile()]
     assert {path for path in paths if recognise(path) is None} == set()
-    assert {path.partition("/")[0] for path in paths} >= {*sharded_kinds(), DATASETS, RUNS}
+    assert {path.partition("/")[0] for path in paths} >= {*chained_kinds(), DATASETS, RUNS}
 
 
 @pytest.mark.parametrize("path", OURS)

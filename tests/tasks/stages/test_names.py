@@ -59,8 +59,9 @@ def test_a_kind_without_a_row_is_refused() -> None:
         row_of(StageId("polish"))
 
 
-def test_every_stage_is_either_sharded_or_run_by_the_driver() -> None:
+def test_every_stage_is_a_row_with_shards_and_ingest_alone_has_a_record() -> None:
+    assert sharded_kinds() == tuple(STAGES)
     for kind, row in STAGES.items():
         assert row.kind == kind
-        assert (row.jobs is None) == (row.worker == "") == (row.payload is None)
-        assert (row.in_driver is None) == (row.record == "") == (kind in sharded_kinds())
+        assert row.worker.startswith(f"tasks.stages.{kind}:")
+        assert bool(row.record) == (kind == "ingest")

@@ -1,0 +1,269 @@
+"""One part of a dataset: its images read, hashed and decoded, as the files of a shard.
+
+Fetching and decoding overlap: while some images are decoded, the next ones are fetched. The rows of
+a shard name classes and know no ids, so the shard serves every version of the dataset.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from distill_core.config.data import DataConfig
+from distill_core.data.decoding.image import decode_image
+from distill_core.data.index import DatasetIndex
+from distill_core.data.index_table import SCHEMA
+from distill_core.data.readers.record import (
+    FileReader,
+    ListedRecord,
+    Part,
+    Reader,
+    ReadsArchives,
+    Record,
+)
+from distill_core.errors import DataError
+from distill_core.progress import Progress, silent
+from distill_core.storage.digest import sha256
+
+CHUNK = 256  # encoded images fetched together; two such groups are in memory
+THREADS = 2  # that decode; Pillow releases the GIL
+ROWS = pa.schema([field for field in SCHEMA if field.name != "label"])  # of a shard
+ORDER = ("wnid", "name", "sha256", "uri", "offset")
+TABLE, SUMMARY = "parquet", "json"  # suffixes of the files of a shard
+
+Row = tuple[Any, ...]  # in the order of ROWS
+
+
+@dataclass(frozen=True)
+class Reject:
+    """An image that cannot be used."""
+
+    wnid: str  # empty if it belongs to no class
+    name: str
+    uri: str
+    offset: int
+    reason: str  # a sentence
+
+
+@dataclass(frozen=True)
+class PartSummary:
+    """What the driver needs to know of a part without its rows."""
+
+    classes: Mapping[str, tuple[int, int]]  # rows, and bad ones among them, by wnid
+    rejects: tuple[Reject, ...]
+    # First path and number by reason, of members of archives that were passed over
+    passed_over: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+
+    def to_json(self) -> bytes:
+        """Return the summary as it is stored."""
+        return json.dumps(asdict(self), sort_keys=True).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> PartSummary:
+        """Read a stored summary, whose bytes were compared with their hash."""
+        tree = json.loads(data)
+        classes = {wnid: (rows, bad) for wnid, (rows, bad) in tree["classes"].items()}
+        passed_over = {why: (path, count) for why, (path, count) in tree["passed_over"].items()}
+        return cls(classes, tuple(Reject(**each) for each in tree["rejects"]), passed_over)
+
+
+@dataclass(frozen=True)
+class KnownImages:
+    """What a previous version knows of the files of some classes."""
+
+    rows: Mapping[str, Row] = field(default_factory=dict)  # by uri; those with a version
+    decoded: frozenset[str] = frozenset()  # sha256 of readable images
+
+    @classmethod
+    def of(cls, index: DatasetIndex | None, part: Part, wnids: Sequence[str]) -> KnownImages:
+        """Return what an index knows of the classes of a part; it reads only their partitions."""
+        if index is None:
+            return cls()
+        wanted = set(wnids)
+        labels = [entry.id for entry in index.classes if entry.wnid in wanted]
+        rows: dict[str, Row] = {}
+        decoded: set[str] = set()
+        for table in index.tables[part.split].of_classes(labels):
+            for row in table.select(ROWS.names).to_pylist():
+                if row["wnid"] in wanted and row["status"] == "ok":
+                    decoded.add(row["sha256"])
+                if row["wnid"] in wanted and row["version"]:
+                    rows[row["uri"]] = tuple(row[name] for name in ROWS.names)
+        return cls(rows, frozenset(decoded))
+
+    def row_of(self, listed: ListedRecord) -> Row | None:
+        """Return the row of a file that is the same as before by uri, size and version."""
+        row = self.rows.get(listed.uri)
+        same = row is not None and (listed.wnid, listed.size, listed.version) == (
+            row[0],
+            row[4],
+            row[8],
+        )
+        return row if same else None
+
+
+@dataclass
+class PartRows:
+    """The rows of a part."""
+
+    table: pa.Table  # sorted by ORDER
+    summary: PartSummary
+    read: int  # images whose bytes were read; the rows of the others were taken over
+
+    def files(self) -> dict[str, bytes]:
+        """Return the files of its shard by suffix."""
+        stream = io.BytesIO()
+        pq.write_table(self.table, stream, compression="zstd", write_page_checksum=True)
+        return {TABLE: stream.getvalue(), SUMMARY: self.summary.to_json()}
+
+
+def read_part(
+    reader: Reader,
+    config: DataConfig,
+    part: Part,
+    classes: Sequence[str],
+    *,
+    previous: DatasetIndex | None = None,
+    progress: Progress = silent,
+) -> PartRows:
+    """Read, hash and decode the images of a part.
+
+    Args:
+        reader: of the dataset.
+        config: of the dataset.
+        part: one of the reader's parts.
+        classes: see `readers.record.classes_of`.
+        previous: index of the version before. The rows of files that have not changed by uri,
+            size and version are taken over without reading them.
+        progress: called with (images done, images in total).
+
+    Raises:
+        DataError: the files are no longer those that were planned.
+    """
+    work = _planned(reader, config, part, classes, previous)
+    rows = list(work.taken)
+    with ThreadPoolExecutor(1) as fetcher, ThreadPoolExecutor(THREADS) as decoders:
+        pending = fetcher.submit(next, work.chunks, None)
+        while (chunk := pending.result()) is not None:
+            pending = fetcher.submit(next, work.chunks, None)
+            share = -(-len(chunk) // THREADS)
+            shares = [chunk[n : n + share] for n in range(0, len(chunk), share)]
+            for some in decoders.map(lambda each: _rows(each, config, work.decoded), shares):
+                rows += some
+            progress(len(rows), max(part.count, len(rows)))
+    if part.count not in (-1, len(rows)):
+        raise DataError(
+            f"{config.path or config.format}: {part.name} has {len(rows)} images, {part.count} "
+            "were listed before. The dataset changed while it was read; run again."
+        )
+    table = _table(rows)
+    # Listings have shown what else is passed over.
+    archives = reader if work.in_archives and isinstance(reader, ReadsArchives) else None
+    passed_over = {} if archives is None else archives.passed_over(part.split).counts()
+    summary = replace(summarise(table), passed_over=passed_over)
+    return PartRows(table, summary, len(rows) - len(work.taken))
+
+
+Chunk = list[tuple[Record, str, str]]  # records, each with its class and the version of its file
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What there is to do for a part."""
+
+    chunks: Iterator[Chunk]  # to read
+    taken: Sequence[Row] = ()  # of files that have not changed
+    decoded: frozenset[str] = frozenset()  # contents that need not be decoded
+    in_archives: bool = False
+
+
+def _planned(
+    reader: Reader,
+    config: DataConfig,
+    part: Part,
+    classes: Sequence[str],
+    previous: DatasetIndex | None,
+) -> _Work:
+    """Return what there is to do for a part; see `read_part`."""
+    listed = reader.listed(part, classes) if isinstance(reader, FileReader) else None
+    if listed is None or not isinstance(reader, FileReader):
+        return _Work(_chunks(reader, part, classes), in_archives=True)
+    known = KnownImages.of(previous, part, sorted({each.wnid for each in listed}))
+    found = [(each, known.row_of(each)) for each in listed]
+    return _Work(
+        _file_chunks(reader, [each for each, row in found if row is None]),
+        [row for _, row in found if row is not None],
+        known.decoded,
+    )
+
+
+def _table(rows: Sequence[Row]) -> pa.Table:
+    """Return rows as a table, sorted."""
+    columns = list(zip(*rows, strict=True)) if rows else [()] * len(ROWS)
+    arrays = [pa.array(column, kind) for column, kind in zip(columns, ROWS.types, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=ROWS).sort_by([(n, "ascending") for n in ORDER])
+
+
+def _chunks(reader: Reader, part: Part, classes: Sequence[str]) -> Iterator[Chunk]:
+    records = reader.records(part, classes)
+    while chunk := list(islice(records, CHUNK)):
+        yield [(r, classes[r.label] if r.label >= 0 else "", "") for r in chunk]
+
+
+def _file_chunks(reader: FileReader, listed: Sequence[ListedRecord]) -> Iterator[Chunk]:
+    for start in range(0, len(listed), CHUNK):
+        some = listed[start : start + CHUNK]
+        records = reader.load(some)
+        yield [(r, each.wnid, each.version) for r, each in zip(records, some, strict=True)]
+
+
+def _rows(chunk: Chunk, config: DataConfig, decoded: frozenset[str]) -> list[Row]:
+    return [_row(*each, config, decoded) for each in chunk]
+
+
+def _row(
+    record: Record, wnid: str, version: str, config: DataConfig, decoded: frozenset[str]
+) -> Row:
+    digest, reason = sha256(record.data), record.problem
+    if not reason and digest not in decoded:
+        reason = _undecodable(record, config)
+    status, size = "bad" if reason else "ok", len(record.data)
+    place = (record.name, record.uri, record.offset)
+    return (wnid, *place, size, digest, status, reason, version)
+
+
+def _undecodable(record: Record, config: DataConfig) -> str:
+    """Return why an image cannot be decoded, as a sentence; empty when it can."""
+    check: Callable[..., object] = decode_image
+    try:
+        check(record.data, config, where="")
+    except DataError as error:
+        return str(error).removeprefix(": ")
+    return ""
+
+
+def summarise(table: pa.Table) -> PartSummary:
+    """Return the summary of the rows of a part, or of some rows of an index."""
+    rows, bad = Counter[str](), defaultdict[str, int](int)
+    rejects = []
+    names = ("wnid", "name", "uri", "offset", "reason")
+    for wnid, status, row in zip(
+        table["wnid"].to_pylist(),
+        table["status"].to_pylist(),
+        range(table.num_rows),
+        strict=True,
+    ):
+        rows[wnid] += 1
+        if status == "bad":
+            bad[wnid] += 1
+            rejects.append(Reject(*(table[name][row].as_py() for name in names)))
+    return PartSummary({wnid: (rows[wnid], bad[wnid]) for wnid in sorted(rows)}, tuple(rejects))

@@ -1,0 +1,130 @@
+"""What ingestion reads: every image once, and no image whose file has not changed."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from distill_core.data import folders
+from distill_core.data.ingest import ingest
+from distill_core.data.ingest_part import TABLE
+from distill_core.data.readers import parts as bounds
+from distill_core.storage.shard_store import ShardStore
+from distill_core.storage.store import Store
+from tests.support.datasets import data_config, png
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Note the files whose bytes are read."""
+    read, seen = folders.LocalFolder.read, list[str]()
+
+    def noted(self: folders.LocalFolder, paths: Sequence[str]) -> list[bytes]:
+        seen.extend(paths)
+        return read(self, paths)
+
+    monkeypatch.setattr(folders.LocalFolder, "read", noted)
+    return seen
+
+
+def test_an_unchanged_dataset_is_only_listed(folder: Path, store: Store, reads: list[str]) -> None:
+    first = ingest(data_config(folder), store)
+    assert len(reads) == len(set(reads)) == 8
+    reads.clear()
+    assert ingest(data_config(folder), store) == first
+    assert ingest(data_config(folder), store, first) == first
+    assert reads == []
+
+
+def test_a_new_class_and_a_changed_file_are_all_that_is_read(
+    folder: Path, store: Store, reads: list[str]
+) -> None:
+    first = ingest(data_config(folder), store)
+    reads.clear()
+    for split in ("train", "test"):
+        (folder / split / "bat").mkdir()
+        (folder / split / "bat" / "1.png").write_bytes(png(60))
+    (folder / "train" / "dog" / "11.png").write_bytes(png(61))
+    second = ingest(data_config(folder, num_classes=3), store, first)
+    assert sorted(reads) == ["test/bat/1.png", "train/bat/1.png", "train/dog/11.png"]
+    other = Store(f"{store.url}-other")
+    assert ingest(data_config(folder, num_classes=3), other, first).id == second.id
+
+
+def test_another_folder_with_equal_names_sizes_and_times_is_read(
+    folder: Path, store: Store, reads: list[str], tmp_path: Path
+) -> None:
+    ingest(data_config(folder), store)
+    copy = folder.rename(tmp_path / "elsewhere")
+    reads.clear()
+    ingest(data_config(copy), store)
+    assert len(reads) == 8
+
+
+SCRIPT = """
+import sys
+from distill_core.data import folders
+from distill_core.data.ingest import ingest
+from distill_core.data.readers import parts
+from distill_core.storage.store import Store
+from tests.support.datasets import data_config
+parts.PART_RECORDS = 3
+read = folders.LocalFolder.read
+def noted(self, paths):
+    for path in paths:
+        print(path, flush=True)
+    return read(self, paths)
+folders.LocalFolder.read = noted
+ingest(data_config(sys.argv[1], num_classes=12), Store(sys.argv[2]))
+"""
+
+
+def committed(store: Store) -> set[str]:
+    """Return the files whose rows are in finished shards."""
+    shards = ShardStore(store, "ingest")
+    markers = shards.markers(sorted(shards.done()))
+    tables = [pq.read_table(io.BytesIO(shards.load(m, TABLE))) for m in markers if m is not None]
+    return {uri for table in tables for uri in table["uri"].to_pylist()}
+
+
+@pytest.mark.slow
+def test_what_was_committed_before_a_kill_is_never_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for split, count in (("train", 9), ("test", 3)):
+        for label in range(12):
+            (tmp_path / "data" / split / f"c{label:02d}").mkdir(parents=True)
+            for n in range(count):
+                path = tmp_path / "data" / split / f"c{label:02d}" / f"{n}.png"
+                path.write_bytes(png(100 * label + n))
+    rng, store = np.random.default_rng(0), Store(str(tmp_path / "store"))
+    for _ in range(10):
+        before, seen = committed(store), list[str]()
+        process = subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, str(tmp_path / "data"), store.url],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None
+        for line in process.stdout:
+            seen.append(line.strip())
+            if len(seen) > rng.integers(4, 40):
+                break
+        process.kill()
+        seen += [line.strip() for line in process.stdout]
+        process.wait()
+        assert not before & set(seen)
+        assert before <= committed(store)
+    monkeypatch.setattr(bounds, "PART_RECORDS", 3)
+    index = ingest(data_config(tmp_path / "data", num_classes=12), store)
+    undisturbed = ingest(
+        data_config(tmp_path / "data", num_classes=12), Store(str(tmp_path / "other"))
+    )
+    assert index == undisturbed
