@@ -53,7 +53,7 @@ class DataConfig(Extended):
 
     ADDED = frozenset(
         {"label_space", "keep", "split", "test_format", "class_list", "label_list"}
-        | {"image_column", "label_column"}
+        | {"image_column", "label_column", "max_bad_per_class", "verify"}
     )
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=100)
@@ -74,7 +74,11 @@ class DataConfig(Extended):
     resize: Pixels | None = None  # short side in pixels, for center_crop only
     mean: Triple  # per channel, of pixels in [0, 1]
     std: Triple  # likewise; mean 0 with std 1 is no normalisation
-    max_bad_fraction: Fraction = 0.0  # share of unreadable images that is tolerated
+    max_bad_fraction: Fraction = 0.0  # share of unreadable images that is tolerated in a split
+    max_bad_per_class: int | None = Field(default=None, ge=0)  # and in a class of it; None: any
+    # full: every image is decoded when it is ingested; header: only its format and size are read,
+    # so damage of the rest is found by the stage that decodes it first
+    verify: Literal["full", "header"] = "full"
     label_space: LabelSpaceName | None = None  # its classes, compared by name; None: any
     # Names of the classes that are distilled; none: all. The others keep their ids. classes only
     keep: tuple[str, ...] = Field(default=(), max_length=MAX_CLASSES)

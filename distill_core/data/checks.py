@@ -115,6 +115,10 @@ class SplitCounts:
         """Return the first unreadable row, in the order of the index."""
         return self._first[min(self._first)]
 
+    def first_of(self, label: int) -> Reject:
+        """Return the first unreadable row of a class that has one."""
+        return self._first[label]
+
     def without_images(self, classes: Sequence[ClassEntry]) -> list[ClassEntry]:
         """Return the classes without a readable image."""
         return [entry for entry in classes if self.rows[entry.id] == self.bad[entry.id]]
@@ -140,6 +144,15 @@ def check_split(
             f"{where}: {counts.rejected} of {counts.total} files cannot be used, more than "
             f"data.max_bad_fraction = {config.max_bad_fraction} allows. The first is "
             f"{_described(counts.first)} Repair or remove them, or raise the limit."
+        )
+    limit = config.max_bad_per_class
+    spoilt = [] if limit is None else [entry for entry in classes if counts.bad[entry.id] > limit]
+    if spoilt:
+        raise DataError(
+            f"{where}: {counts.bad[spoilt[0].id]} files of class {spoilt[0].wnid!r} cannot be used "
+            f"(one of {len(spoilt)} such classes), more than data.max_bad_per_class = {limit} "
+            f"allows. The first is {_described(counts.first_of(spoilt[0].id))} Repair or "
+            "remove them, or raise the limit."
         )
     missing = counts.without_images(classes)
     if missing and (split == "train" or len(missing) == len(classes)):

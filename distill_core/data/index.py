@@ -42,6 +42,7 @@ class DatasetIndex:
     fingerprints: Mapping[str, str]  # by wnid: hash over its train images' CONTENT
     test_fingerprint: str
     tables: Mapping[Split, IndexTable]
+    verify: str = field(default="full", compare=False)  # `data.verify` when it was first made
 
     @property
     def train(self) -> pa.Table:
@@ -116,6 +117,7 @@ class Description:
     partitions: dict[Split, tuple[TableFile, ...]] = field(default_factory=dict)
     rows: dict[Split, tuple[int, ...]] = field(default_factory=dict)  # of each class
     bad: dict[Split, tuple[int, ...]] = field(default_factory=dict)  # unreadable rows, by number
+    verify: str = "full"  # see `DatasetIndex`; no part of the id
     id: str = ""  # older versions have neither the id nor the digest
     record_sha256: str = ""
 

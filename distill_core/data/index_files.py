@@ -103,6 +103,7 @@ def open_index(store: Store, dataset: str) -> DatasetIndex:
         fingerprints=stored.fingerprints,
         test_fingerprint=stored.test_fingerprint,
         tables={split: _stored_table(store, dataset, stored, split) for split in SPLITS},
+        verify=stored.verify,
     )
 
 
@@ -184,6 +185,7 @@ def commit_index(store: Store, index: DatasetIndex) -> None:
         "partitions": {split: [asdict(f) for f in writing[split].files] for split in SPLITS},
         "rows": {split: counts[split].by_class.tolist() for split in SPLITS},
         "bad": {split: counts[split].bad.tolist() for split in SPLITS},
+        **({} if index.verify == "full" else {"verify": index.verify}),
     }
     store.put(description_path(index.id), seal_json(description))  # equal, whoever writes it
 

@@ -65,7 +65,7 @@ def merge(
         notice(text)
     train, test = (rows[split].table(len(classes)) for split in SPLITS)
     index = build_index(config.name, classes, train, test)
-    commit_index(store, index)
+    commit_index(store, replace(index, verify=config.verify))
     return open_index(store, index.id)
 
 

@@ -54,6 +54,8 @@ def part_key(data: DataConfig, part: Part, classes: Sequence[str]) -> str:
     columns = data.model_dump(include={"image_column", "label_column"})
     settings |= {name: column for name, column in columns.items() if column is not None}
     parts = {"version": VERSION, "data": settings, "part": part.reads, "classes": classes}
+    if data.verify != "full":
+        parts["verify"] = data.verify
     return sha256(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode())[:32]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from distill_core.config.data import DataConfig
-from distill_core.data.decoding.image import decode_image
+from distill_core.data.decoding.image import check_header, decode_image
 from distill_core.data.index import DatasetIndex
 from distill_core.data.index_table import SCHEMA
 from distill_core.data.readers.record import (
@@ -197,7 +197,10 @@ def _planned(
     listed = reader.listed(part, classes) if isinstance(reader, FileReader) else None
     if listed is None or not isinstance(reader, FileReader):
         return _Work(_chunks(reader, part, classes), in_archives=True)
-    known = KnownImages.of(previous, part, sorted({each.wnid for each in listed}))
+    # What only had its header read is not taken over where every image is to be decoded.
+    usable = previous is not None and previous.verify in ("full", config.verify)
+    wnids = sorted({each.wnid for each in listed})
+    known = KnownImages.of(previous if usable else None, part, wnids)
     found = [(each, known.row_of(each)) for each in listed]
     return _Work(
         _file_chunks(reader, [each for each, row in found if row is None]),
@@ -243,9 +246,11 @@ def _row(
 
 def _undecodable(record: Record, config: DataConfig) -> str:
     """Return why an image cannot be decoded, as a sentence; empty when it can."""
-    check: Callable[..., object] = decode_image
     try:
-        check(record.data, config, where="")
+        if config.verify == "header":
+            check_header(record.data, where="")
+        else:
+            decode_image(record.data, config, where="")
     except DataError as error:
         return str(error).removeprefix(": ")
     return ""

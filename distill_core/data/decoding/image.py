@@ -44,6 +44,29 @@ def decode_image(data: bytes, config: DataConfig, *, where: str = "image") -> np
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
+def check_header(data: bytes, *, where: str = "image") -> None:
+    """Check the format and the size of an image, without decoding its pixels.
+
+    Args:
+        data: an encoded image in one of `FORMATS`.
+        where: names the image in errors.
+
+    Raises:
+        DataError: it is not an image, or has more than `MAX_PIXELS`.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            _check_size(image)
+    except UnidentifiedImageError:
+        raise DataError(
+            f"{where}: {len(data)} bytes that are not an image. Replace the file."
+        ) from None
+    except Exception as error:  # noqa: BLE001 - decoders raise anything for a damaged file
+        raise DataError(
+            f"{where}: its header cannot be read ({_one_line(error)}). Replace the file."
+        ) from None
+
+
 def _pixels_alone(data: bytes, config: DataConfig, first: Exception, where: str) -> np.ndarray:
     """Decode a file without its metadata, where it failed with them.
 

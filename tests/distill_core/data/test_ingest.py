@@ -12,10 +12,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from distill_core.config.data import DataConfig
 from distill_core.data import folders
+from distill_core.data.index_files import open_index
 from distill_core.data.ingest import ingest
 from distill_core.data.ingest_part import TABLE
 from distill_core.data.readers import parts as bounds
+from distill_core.errors import DataError
 from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.store import Store
 from tests.support.datasets import data_config, png
@@ -128,3 +131,39 @@ def test_what_was_committed_before_a_kill_is_never_read_again(
         data_config(tmp_path / "data", num_classes=12), Store(str(tmp_path / "other"))
     )
     assert index == undisturbed
+
+
+def test_headers_alone_find_what_is_no_image_and_are_recorded_in_the_index(
+    folder: Path, store: Store, reads: list[str]
+) -> None:
+
+    (folder / "train" / "cat" / "cut.png").write_bytes(png(5)[:60])
+    (folder / "train" / "cat" / "text.png").write_bytes(b"text")
+    config = data_config(folder, max_bad_fraction=0.5, verify="header")
+    quick = ingest(config, store)
+    assert (quick.train["status"].to_pylist().count("bad"), quick.verify) == (1, "header")
+    assert open_index(store, quick.id).verify == "header"
+    reads.clear()
+    full = ingest(data_config(folder, max_bad_fraction=0.5), store, quick)
+    assert (full.train["status"].to_pylist().count("bad"), full.verify) == (2, "full")
+    assert len(reads) == 10  # nothing is taken over from headers
+
+
+def test_the_way_of_checking_is_no_part_of_the_id(folder: Path, store: Store) -> None:
+    other = Store(f"{store.url}-other")
+    quick = ingest(data_config(folder, verify="header"), other)
+    assert quick.id == ingest(data_config(folder), store).id
+
+
+def test_a_class_with_more_bad_images_than_allowed_is_named(folder: Path, store: Store) -> None:
+    for n in (10, 11):
+        (folder / "train" / "dog" / f"{n}.png").write_bytes(b"text")
+    ingest(data_config(folder, max_bad_fraction=0.5, max_bad_per_class=2), store)
+    with pytest.raises(DataError, match=r"2 files of class 'dog' .*per_class = 1 .*dog/10\.png"):
+        ingest(data_config(folder, max_bad_fraction=0.5, max_bad_per_class=1), store)
+
+
+def test_settings_of_checking_are_dumped_only_where_they_are_set(folder: Path) -> None:
+    assert not {"verify", "max_bad_per_class"} & data_config(folder).model_dump().keys()
+    changed = data_config(folder, verify="header", max_bad_per_class=0)
+    assert DataConfig.model_validate(changed.model_dump()) == changed
