@@ -22,9 +22,10 @@ class Contents:
         """Add the readable rows of a table."""
         numbers = _numbers(readable_rows(rows))
         filled = self._filled + len(numbers)
-        while len(self._numbers) < filled:
-            # In place; what is not filled takes no memory.
-            self._numbers.resize(2 * len(self._numbers), refcheck=False)
+        if len(self._numbers) < filled:
+            larger = np.empty(2 * filled, np.uint64)  # what is not filled takes no memory
+            larger[: self._filled] = self._numbers[: self._filled]
+            self._numbers = larger
         self._numbers[self._filled : filled] = numbers
         self._filled = filled
 

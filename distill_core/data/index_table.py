@@ -130,7 +130,9 @@ class IndexTable:
 
     def blocks(self) -> Iterator[pa.Table]:
         """Yield the partitions one after the other; none is kept."""
-        yield from map(self._load, range(len(self.bounds)))
+        for number in range(len(self.bounds)):
+            yield self._load(number)
+            pa.default_memory_pool().release_unused()  # Arrow keeps what it has freed
 
     @cached_property
     def whole(self) -> pa.Table:
