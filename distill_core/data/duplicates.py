@@ -13,17 +13,22 @@ HEX_DIGITS = 16  # of a sha256, kept as one 64-bit number; a collision is improb
 
 
 class Contents:
-    """The contents of the readable images of a split, 8 bytes each."""
+    """The contents of the readable images of a split, 8 bytes each.
 
-    def __init__(self) -> None:
-        self._numbers, self._filled = np.empty(2**16, np.uint64), 0
+    Args:
+        images: that will be added at most, if their number is known.
+    """
+
+    def __init__(self, images: int = 0) -> None:
+        # What is not filled takes no memory.
+        self._numbers, self._filled = np.empty(max(images, 2**16), np.uint64), 0
 
     def add(self, rows: pa.Table) -> None:
         """Add the readable rows of a table."""
         numbers = _numbers(readable_rows(rows))
         filled = self._filled + len(numbers)
         if len(self._numbers) < filled:
-            larger = np.empty(2 * filled, np.uint64)  # what is not filled takes no memory
+            larger = np.empty(2 * filled, np.uint64)
             larger[: self._filled] = self._numbers[: self._filled]
             self._numbers = larger
         self._numbers[self._filled : filled] = numbers

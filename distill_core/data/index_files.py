@@ -197,7 +197,7 @@ class _Writing:
         self._store, self._dataset, self._split = store, index.id, split
         self._table = index.tables[split]
         self.files: list[TableFile] = []
-        self.contents = Contents()
+        self.contents = Contents(self._table.known_rows)
 
     def blocks(self) -> Iterator[pa.Table]:
         """Yield the rows of each partition once it is written."""

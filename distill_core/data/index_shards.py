@@ -50,7 +50,7 @@ class SplitRows:
     def table(self, classes: int) -> IndexTable:
         """Return the rows as a table of an index with some number of classes."""
         count = partial(_count, self.load, len(self.bounds), classes)
-        return IndexTable(self.bounds, count, self.load)
+        return IndexTable(self.bounds, count, self.load, rows=self.counts.total)
 
 
 @dataclass(frozen=True)

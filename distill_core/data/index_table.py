@@ -97,6 +97,7 @@ class IndexTable:
         bounds: classes of each partition, see `partition_bounds`.
         counts: rows of each class; called once, when they are needed.
         load: reads a partition by its number; a partition that rows were taken from is kept.
+        rows: number of rows, where it is known before the counts; 0: it is not.
     """
 
     def __init__(
@@ -104,8 +105,10 @@ class IndexTable:
         bounds: Sequence[tuple[int, int]],
         counts: Callable[[], RowCounts],
         load: Callable[[int], pa.Table],
+        *,
+        rows: int = 0,
     ) -> None:
-        self.bounds = tuple(bounds)
+        self.bounds, self.known_rows = tuple(bounds), rows
         self._make_counts, self._load = counts, load
         self._held: dict[int, pa.Table] = {}
 
