@@ -26,9 +26,9 @@ import pyarrow as pa
 from benchmarks.hardware import hardware
 from distill_core.config.data import DataConfig
 from distill_core.config.load import load_run
-from distill_core.data.index import number_classes
 from distill_core.data.index_files import open_index
-from distill_core.data.index_merge import STAGE, PlannedPart, merge
+from distill_core.data.index_merge import STAGE, merge
+from distill_core.data.index_shards import PlannedPart
 from distill_core.data.ingest_part import ROWS, PartRows, summarise
 from distill_core.data.readers.parts import PART_RECORDS
 from distill_core.data.readers.record import Part, Split
@@ -128,10 +128,10 @@ def measure(folder: str, rows: int, classes: int) -> list[str]:
     subprocess.run([*command, "--rows", str(rows), "--classes", str(classes)], check=True)
     run = load_run("cda-in21k", [f"data.num_classes={classes}", "data.path=/nowhere"])
     config: DataConfig = run.data
-    store, entries = Store(folder), number_classes(class_names(classes))
+    store, names = Store(folder), class_names(classes)
     started, cpu = time.perf_counter(), time.process_time()
     with Peak() as peak:
-        index = merge(config, store, entries, planned(rows))
+        index = merge(config, store, names, planned(rows))
     wall, used = time.perf_counter() - started, time.process_time() - cpu
     started = time.perf_counter()
     opened = open_index(store, index.id)
