@@ -6,7 +6,7 @@ None of them changes a result, so none of them is part of a key.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_core.core_schema import ValidationInfo
@@ -82,6 +82,10 @@ class Placement(BaseModel):
         if self.num_gpus is None:
             return 1.0 if self.device == "cuda" else 0.0
         return self.num_gpus
+
+    def on_cpu(self) -> Self:
+        """Return these settings for workers that use no GPU."""
+        return self.model_copy(update={"device": "cpu", "num_gpus": 0.0})
 
     def policy(self) -> RetryPolicy:
         """Return the settings of the dispatcher."""

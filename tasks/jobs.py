@@ -45,6 +45,7 @@ class WorkerSpec:
 
     factory: str  # "package.module:Class"
     kwargs: Mapping[str, Any] = field(default_factory=dict)  # JSON-able
+    cpu_only: bool = False  # it uses no GPU, whatever device is set
 
     @property
     def name(self) -> str:

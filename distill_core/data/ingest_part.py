@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import pyarrow as pa
@@ -29,6 +29,7 @@ from distill_core.data.readers.record import (
     Reader,
     ReadsArchives,
     Record,
+    Split,
 )
 from distill_core.errors import DataError
 from distill_core.progress import Progress, silent
@@ -84,15 +85,14 @@ class KnownImages:
     decoded: frozenset[str] = frozenset()  # sha256 of readable images
 
     @classmethod
-    def of(cls, index: DatasetIndex | None, part: Part, wnids: Sequence[str]) -> KnownImages:
-        """Return what an index knows of the classes of a part; it reads only their partitions."""
-        if index is None:
-            return cls()
+    def of(cls, index: DatasetIndex, splits: Sequence[Split], wnids: Sequence[str]) -> KnownImages:
+        """Return what an index knows of some classes; it reads only their partitions."""
         wanted = set(wnids)
         labels = [entry.id for entry in index.classes if entry.wnid in wanted]
         rows: dict[str, Row] = {}
         decoded: set[str] = set()
-        for table in index.tables[part.split].of_classes(labels):
+        tables = (index.tables[split].of_classes(labels) for split in splits)
+        for table in chain.from_iterable(tables):
             for row in table.select(ROWS.names).to_pylist():
                 if row["wnid"] in wanted and row["status"] == "ok":
                     decoded.add(row["sha256"])
@@ -103,11 +103,8 @@ class KnownImages:
     def row_of(self, listed: ListedRecord) -> Row | None:
         """Return the row of a file that is the same as before by uri, size and version."""
         row = self.rows.get(listed.uri)
-        same = row is not None and (listed.wnid, listed.size, listed.version) == (
-            row[0],
-            row[4],
-            row[8],
-        )
+        found = (listed.wnid, listed.name, listed.size, listed.version)
+        same = row is not None and found == (row[0], row[1], row[4], row[8])
         return row if same else None
 
 
@@ -151,15 +148,9 @@ def read_part(
     """
     work = _planned(reader, config, part, classes, previous)
     rows = list(work.taken)
-    with ThreadPoolExecutor(1) as fetcher, ThreadPoolExecutor(THREADS) as decoders:
-        pending = fetcher.submit(next, work.chunks, None)
-        while (chunk := pending.result()) is not None:
-            pending = fetcher.submit(next, work.chunks, None)
-            share = -(-len(chunk) // THREADS)
-            shares = [chunk[n : n + share] for n in range(0, len(chunk), share)]
-            for some in decoders.map(lambda each: _rows(each, config, work.decoded), shares):
-                rows += some
-            progress(len(rows), max(part.count, len(rows)))
+    for some in _read(work, config):
+        rows += some
+        progress(len(rows), max(part.count, len(rows)))
     if part.count not in (-1, len(rows)):
         raise DataError(
             f"{config.path or config.format}: {part.name} has {len(rows)} images, {part.count} "
@@ -197,16 +188,30 @@ def _planned(
     listed = reader.listed(part, classes) if isinstance(reader, FileReader) else None
     if listed is None or not isinstance(reader, FileReader):
         return _Work(_chunks(reader, part, classes), in_archives=True)
+    known = KnownImages()
     # What only had its header read is not taken over where every image is to be decoded.
-    usable = previous is not None and previous.verify in ("full", config.verify)
-    wnids = sorted({each.wnid for each in listed})
-    known = KnownImages.of(previous if usable else None, part, wnids)
+    if previous is not None and previous.verify in ("full", config.verify):
+        # A rule makes test images of some images of the training split.
+        splits = (part.split,) if config.split is None else tuple(previous.tables)
+        known = KnownImages.of(previous, splits, sorted({each.wnid for each in listed}))
     found = [(each, known.row_of(each)) for each in listed]
     return _Work(
         _file_chunks(reader, [each for each, row in found if row is None]),
         [row for _, row in found if row is not None],
         known.decoded,
     )
+
+
+def _read(work: _Work, config: DataConfig) -> Iterator[list[Row]]:
+    """Yield the rows of each chunk, while the next one is fetched."""
+    with ThreadPoolExecutor(1) as fetcher, ThreadPoolExecutor(THREADS) as decoders:
+        pending = fetcher.submit(next, work.chunks, None)
+        while (chunk := pending.result()) is not None:
+            pending = fetcher.submit(next, work.chunks, None)
+            share = -(-len(chunk) // THREADS)
+            shares = [chunk[n : n + share] for n in range(0, len(chunk), share)]
+            some = decoders.map(lambda each: _rows(each, config, work.decoded), shares)
+            yield list(chain.from_iterable(some))
 
 
 def _table(rows: Sequence[Row]) -> pa.Table:

@@ -36,10 +36,12 @@ class PoolProvider:
     """Starts workers during a `with` block; a signal that ends the block stops them."""
 
     def __init__(self, execution: Execution) -> None:
-        self._execution = execution
+        self._settings = execution  # of all pools
+        self._execution = execution  # of the workers of the current pool
         self._pool: Pool | None = None
         self._ray: Mapping[str, str] | None = None  # environment of actors, once connected
-        self._most_room = 0  # workers of this size that the cluster has had room for
+        # Workers that the cluster has had room for, by their CPUs and GPUs
+        self._most_room: dict[tuple[float, float], int] = {}
         self._stack, self._connection = ExitStack(), ExitStack()
 
     def __enter__(self) -> Self:
@@ -88,7 +90,7 @@ class PoolProvider:
             ClusterError: there is no cluster, or it has lost the nodes that had room.
         """
         self.release()
-        execution = self._execution
+        execution = self._execution = self._settings.on_cpu() if spec.cpu_only else self._settings
         if execution.local:
             workers = min(execution.workers or 1, max(1, jobs))
             self._pool = local_pool(spec, workers=workers, device=execution.device)
@@ -115,7 +117,7 @@ class PoolProvider:
             ClusterError: the processes were lost too often.
         """
         self.release()
-        execution = self._execution
+        execution = self._execution = self._settings
         if execution.local:
             self._pool = local_pool(spec, processes=processes, device=execution.device)
         else:
@@ -172,9 +174,9 @@ class PoolProvider:
         """Return for how many workers the cluster has, or has had, room."""
         from tasks.pools.ray_capacity import capacity
 
-        room = capacity(self._execution.num_cpus, self._execution.gpus)
-        self._most_room = max(self._most_room, room)
-        return self._most_room
+        size = (self._execution.num_cpus, self._execution.gpus)
+        self._most_room[size] = max(self._most_room.get(size, 0), capacity(*size))
+        return self._most_room[size]
 
     def _await_nodes(self, demand: Resources, notify: Notify) -> None:
         from tasks.pools import ray_capacity

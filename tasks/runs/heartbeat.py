@@ -105,7 +105,7 @@ class Heartbeat:
             self._activity.has_begun = False
             row = row_of(StageId.parse(stage))
             gpus = self._execution.gpus * row.processes(self._run.config)
-            self._activity.gpus[stage] = 0.0 if row.jobs is None else gpus
+            self._activity.gpus[stage] = 0.0 if row.cpu_only else gpus
         self._changed.set()
 
     def stage_notice(self, stage: str, text: str) -> None:

@@ -94,6 +94,7 @@ def worker_spec(
         teachers: sha256 of their weights, by number; none before they exist.
     """
     row = row_of(stage)
+    execution = execution.on_cpu() if row.cpu_only else execution
     planned = {
         "outage_seconds": execution.outage_seconds,
         "job_timeout_seconds": execution.job_timeout_seconds,
@@ -108,7 +109,7 @@ def worker_spec(
         "planned": planned,
         **row.worker_options(execution),
     }
-    return WorkerSpec(row.worker, kwargs)
+    return WorkerSpec(row.worker, kwargs, cpu_only=row.cpu_only)
 
 
 def _plan(run: Run, stage: StageId) -> tuple[JobPlan, Jobs]:

@@ -40,6 +40,7 @@ class Stage:
     occurs: Callable[[RunConfig], bool] = lambda config: True
     has_shards: Callable[[Run], bool] = lambda run: True  # False: nothing to do in this run
     is_whole: Callable[[StageId], bool] = lambda stage: False  # later stages need every shard
+    cpu_only: bool = False  # its workers use no GPU
     trains: bool = False  # a shard that another driver runs is left to it: it takes hours
     check: Callable[[RunInputs], None] = lambda inputs: None  # before its jobs are planned
     processes: Callable[[RunConfig], int] = lambda config: 1  # that share one job

@@ -65,6 +65,7 @@ ROWS = (
         payload=IngestPayload,
         jobs=ingest_jobs,
         worker="tasks.stages.ingest:IngestWorker",
+        cpu_only=True,
         is_whole=lambda stage: True,
         record=DATASET_RECORD,
         finish=finish_ingest,

@@ -247,6 +247,16 @@ def test_a_provider_fills_the_cluster_but_starts_no_worker_without_a_job() -> No
         assert pools.pool(WorkerSpec(FAKE), jobs=1).workers == 1
 
 
+def test_workers_that_use_no_gpu_reserve_none_and_fill_the_cluster_by_its_cpus() -> None:
+    how = Execution(store=".", device="cuda", num_cpus=0.5, num_gpus=1)
+    with PoolProvider(how) as pools:
+        pool = pools.pool(WorkerSpec(FAKE, cpu_only=True), jobs=100)
+        assert pool.workers == 4
+        assert len(dispatch(make_jobs(8), pool).receipts) == 8
+        assert ray.available_resources()["GPU"] == 2
+        assert pools.pool(WorkerSpec(FAKE), jobs=100).workers == 2  # each has a GPU again
+
+
 def test_a_provider_does_not_stop_a_ray_that_it_did_not_start() -> None:
     with PoolProvider(Execution(store=".", num_cpus=0, workers=1)) as pools:
         result = dispatch(make_jobs(2), pools.pool(WorkerSpec(FAKE), jobs=2))
