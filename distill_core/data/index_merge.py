@@ -56,9 +56,10 @@ def merge(
     rows = {split: _read(store, parts, split, classes, notice) for split in SPLITS}
     if config.split is not None:
         divided = divide_split(rows["train"], parse_rule(config.split), names, known)
-        classes, rows = divided.classes, divided.rows
-        check_classes(config, divided.names, classes)
-    present = [entry for entry in classes if not entry.removed]
+        names, classes, rows = divided.names, divided.classes, divided.rows
+        check_classes(config, names, classes)
+    by_name = {entry.wnid: entry for entry in classes}
+    present = [by_name[name] for name in names]
     for split in SPLITS:
         check_split(config, split, rows[split].counts, present)
     for text in _sentences(config, rows, present):

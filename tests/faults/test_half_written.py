@@ -42,7 +42,7 @@ from tasks.runs.failure_records import keep_failures
 from tasks.runs.heartbeat import Heartbeat
 from tasks.series import Version, claim
 from tasks.stages.dataset_record import record_dataset
-from tasks.stages.table import chained_kinds
+from tasks.stages.table import sharded_kinds
 from tests.support.datasets import data_config, image_folder
 from tests.support.fabricate import finished_run
 from tests.support.repository import ROOT
@@ -103,7 +103,7 @@ def beat(run: Run) -> None:
 
 
 WRITERS: Mapping[str, Callable[[Run], object]] = {
-    **{f"shard of {s}": lambda run, s=s: commit_a_shard(run, s) for s in chained_kinds()},
+    **{f"shard of {s}": lambda run, s=s: commit_a_shard(run, s) for s in sharded_kinds()},
     "manifest": lambda run: save_manifest(run.store, run.name, Manifest("recover", ())),
     "run.yaml": lambda run: create_run(run.config, run.store, "another"),
     "version": lambda run: claim(run, Version("before", "tiny-0", "keep", run.config)),

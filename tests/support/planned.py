@@ -32,6 +32,7 @@ from tests.support.datasets import data_config, image_folder
 from tests.support.fabricate import preset_file
 
 SHARDED_STAGES = tuple(kind for kind in chained_kinds() if kind != "statistics")
+KINDS = ("ingest", *SHARDED_STAGES)  # that have shards in these runs
 STARTED = "2026-01-01T00:00:00+00:00"
 OVERRIDES = ("data.num_classes=2", "recover.ipc_range=1", "relabel.views_per_shard=1")
 
@@ -47,16 +48,21 @@ class Workshop:
         self._preset = str(preset_file(folder))
         data, template = image_folder(folder / "data"), Store(str(folder / "index"))
         self.dataset = ingest(data_config(data), template).id
-        self._index = {file.path: template.read(file.path) for file in template.files("datasets")}
+        files = (*template.files("datasets"), *template.files("ingest"))
+        self._files = {file.path: template.read(file.path) for file in files}
+        parts = ShardStore(template, "ingest")
+        self._parts = [mark for mark in parts.markers(sorted(parts.done())) if mark is not None]
 
     def register(self, store: Store, name: str, *overrides: str) -> Run:
         """Register a run that has not ingested its dataset yet."""
         return create_run(load_run(self._preset, (*OVERRIDES, *overrides)), store, name)
 
     def ingest(self, run: Run) -> None:
-        """Do the ingest stage."""
-        for path, data in self._index.items():
-            run.store.put(path, data)
+        """Do the ingest stage; what there is already, even if damaged, stays as it is."""
+        for path, data in self._files.items():
+            if not run.store.exists(path):
+                run.store.put(path, data)
+        save_manifest(run.store, run.name, Manifest.of("ingest", self._parts))
         record_dataset(run, open_index(run.store, self.dataset))
 
     def finished(self, store: Store, name: str, *overrides: str) -> Run:
@@ -110,8 +116,12 @@ def paths(store: Store) -> set[str]:
 
 
 def wanted(run: Run) -> set[tuple[str, str]]:
-    """Return stage and key of what a run's manifests name or, without them, its plan."""
-    found = set()
+    """Return stage and key of what a run's manifests name or, without them, its plan.
+
+    Without a manifest of ingestion, nothing is known of its shards.
+    """
+    ingested = load_manifest(run.store, run.name, "ingest")
+    found = {("ingest", entry.key) for entry in (ingested.entries if ingested else ())}
     for stage in SHARDED_STAGES:
         manifests = [
             load_manifest(run.store, run.name, str(name))
@@ -129,11 +139,13 @@ def reachable(run: Run) -> set[str]:
     """Return every object that a run needs: its own, its dataset, its markers and their files."""
     store = run.store
     found = {file.path for file in store.files(f"runs/{run.name}")}
+    needed = wanted(run)
     try:
         found |= {file.path for file in store.files(f"datasets/{JobPlan(run).dataset}")}
     except NotReady:
         found |= {file.path for file in store.files("datasets") if file.regular}
-    for stage, key in wanted(run):
+        needed |= {("ingest", key) for key in ShardStore(store, "ingest").done()}
+    for stage, key in needed:
         shard_store = ShardStore(store, stage)
         if marker := shard_store.marker(key):
             found |= {shard_store.marker_path(key), *(info.path for info in marker.files)}

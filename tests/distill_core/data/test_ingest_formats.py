@@ -14,7 +14,6 @@ from distill_core.data.index import DatasetIndex
 from distill_core.data.index_files import load_index
 from distill_core.data.ingest import IngestPlan, ingest
 from distill_core.data.readers import parts
-from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.store import Store
 from tests.support import sources
 from tests.support.datasets import data_config, png

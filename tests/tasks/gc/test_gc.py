@@ -160,7 +160,7 @@ def test_a_teacher_is_kept_while_a_config_names_its_run(
     begin(workshop.register(run.store, "second", f"squeeze.{way}={teacher}"))
     gc(run.store)
     kept = {path.split("/")[0] for path in paths(run.store)}
-    assert kept == {"squeeze", "datasets", "runs", IDENTITY}
+    assert kept == {"ingest", "squeeze", "datasets", "runs", IDENTITY}
     assert ShardStore(run.store, "squeeze").done() == {teacher}
 
 
@@ -343,7 +343,7 @@ def test_a_run_whose_plan_fails_keeps_every_shard_that_it_may_need(
     (held,) = done.kept
     assert (held.path, "/no/such/file" in held.reason) == ("squeeze/", True)
     assert {path.split("/")[0] for path in paths(run.store)} == {
-        *("squeeze", "datasets", "runs", IDENTITY)
+        *("ingest", "squeeze", "datasets", "runs", IDENTITY)
     }
 
 

@@ -24,7 +24,7 @@ from tasks.gc import collect as collecting
 from tasks.gc.collect import collect
 from tasks.gc.references import References
 from tests.support.killed import Killed
-from tests.support.planned import SHARDED_STAGES, Workshop
+from tests.support.planned import KINDS, Workshop
 from tests.support.random_store import RandomStore
 
 
@@ -32,7 +32,7 @@ def consistent(store: Store) -> bool:
     """Return whether every marker has all of its files."""
     return all(
         store.exists(info.path)
-        for stage in SHARDED_STAGES
+        for stage in KINDS
         for key in ShardStore(store, stage).done()
         if len(key) == 32 and (marker := ShardStore(store, stage).marker(key))
         for info in marker.files
