@@ -43,6 +43,7 @@ class DatasetIndex:
     test_fingerprint: str
     tables: Mapping[Split, IndexTable]
     verify: str = field(default="full", compare=False)  # `data.verify` when it was first made
+    of_parts: bool = field(default=True, compare=False)  # False: of version 0.1.0, without parts
 
     @property
     def train(self) -> pa.Table:

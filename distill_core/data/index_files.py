@@ -104,6 +104,7 @@ def open_index(store: Store, dataset: str) -> DatasetIndex:
         test_fingerprint=stored.test_fingerprint,
         tables={split: _stored_table(store, dataset, stored, split) for split in SPLITS},
         verify=stored.verify,
+        of_parts=bool(stored.partitions),
     )
 
 

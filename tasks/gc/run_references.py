@@ -86,10 +86,8 @@ class _Reading:
         """Return the references."""
         refs, unsettled, reached = self._refs, "", self._reached
         refs.listed.update(_teachers(self._run))
-        if not self._run.store.exists(self._run.path(DATASET)):
-            # Which parts it has is known to its drivers alone: they list the dataset.
-            reason = f"{self._run.path()}: its dataset is not ingested yet"
-            refs.held.setdefault("ingest", reason)
+        if reason := self._lost_parts():
+            refs.held.setdefault("ingest", f"{self._run.path()}: {reason}")
         for number, stage in enumerate(self._stages):
             names = self._manifests_of(stage)
             if not names:
@@ -111,6 +109,25 @@ class _Reading:
         if unsettled:
             refs.listed.update(_logged(self._run))
         return refs
+
+    def _lost_parts(self) -> str:
+        """Return why the parts of its dataset are not known here; empty if they are.
+
+        Only drivers that list the dataset know them then.
+        """
+        if not self._run.store.exists(self._run.path(DATASET)):
+            return "its dataset is not ingested yet"
+        manifest = self._stored.get(StageId("ingest"))
+        if manifest is not None and manifest.entries:
+            return ""
+        try:
+            index = self._plan.index
+            has_parts = index.of_parts and any(index.tables[s].num_rows for s in index.tables)
+        except StorageError:
+            raise
+        except PLAN_ERRORS:
+            has_parts = True  # it cannot be read
+        return "its manifest of ingestion names no shards" if has_parts else ""
 
     def _may_have_begun(self, stage: StageId, plan: _Planned) -> bool:
         """Return whether a run without any trace may have made shards, in its first stage."""

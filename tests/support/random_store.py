@@ -218,7 +218,6 @@ class RandomStore:
 
     def _damage_records(self, run: Run) -> None:
         names = [n for n in self.store.names(run.path()) if n.endswith(".manifest.json")]
-        names = [n for n in names if not n.startswith("ingest.")]  # the index does without it
         chosen = self._rng.sample(names, self._rng.randrange(len(names) + 1))
         for name in chosen:
             self._originals[run.path(name)] = self.store.read(run.path(name))

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import tarfile
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
 from distill_core.storage.identity import PATH as IDENTITY
+from distill_core.storage.identity import ensure_identity
+from distill_core.storage.manifest import Manifest, save_manifest
 from distill_core.storage.markers import ShardFacts
 from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.store import Store
@@ -15,9 +19,11 @@ from tasks.gc.collect import Collection, collect
 from tasks.runs.stage_status import stage_status
 from tasks.stages.names import StageId
 from tests.support.planned import Workshop, begin, date, drop, paths, reachable, stray
+from tests.support.repository import ROOT
 
 NOW = datetime.now(UTC)
 OLD = NOW - timedelta(days=30)
+ARCHIVE = ROOT / "tests" / "golden" / "store-before-restructuring.tar.xz"
 KEY = "ab" * 16  # of a part that no run has
 
 
@@ -86,13 +92,27 @@ def test_parts_of_an_earlier_content_of_the_dataset_are_collected(
     assert stage_status(run, StageId("ingest")).complete
 
 
-def test_a_dataset_whose_manifest_of_parts_is_gone_is_still_complete(
-    workshop: Workshop, store: Store
+@pytest.mark.parametrize("is_empty", [False, True])
+def test_a_run_whose_manifest_of_parts_is_lost_keeps_every_part_and_stays_complete(
+    is_empty: bool, workshop: Workshop, store: Store
 ) -> None:
-    """As in runs of version 0.1.0, which have an index and no parts."""
     run = workshop.register(store, "first")
     workshop.ingest(run)
     store.delete(run.path("ingest.manifest.json"))
-    gc(store)
-    assert ingested(store) == frozenset()
+    if is_empty:
+        save_manifest(store, run.name, Manifest("ingest", ()))
+    (held,) = gc(store).kept
+    assert (held.path, "names no shards" in held.reason) == ("ingest/", True)
+    assert len(ingested(store)) == 2
     assert stage_status(run, StageId("ingest")).complete
+
+
+def test_runs_of_version_0_1_0_have_no_parts_and_keep_none(tmp_path: Path) -> None:
+    with tarfile.open(ARCHIVE) as archive:
+        archive.extractall(tmp_path, filter="data")
+    store = Store(str(tmp_path))
+    ensure_identity(store)
+    facts = ShardFacts(rows=1, classes=1, seconds=1.0, device="cpu")
+    ShardStore(store, "ingest").commit(KEY, shard="old", files={"parquet": b"rows"}, facts=facts)
+    gone = {item.path.partition("-")[0] for item in gc(store).removed}
+    assert gone == {f"ingest/_done/{KEY}.json", f"ingest/data/{KEY}"}
