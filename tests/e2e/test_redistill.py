@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,6 +59,29 @@ def test_a_changed_class_is_made_again_and_other_blocks_are_reused(
         for shard in before:
             assert (before[shard] == after[shard]) == shard.startswith("c00000-00001"), shard
     assert manifest(outcome.run, "squeeze") == manifest(first, "squeeze")
+
+
+def test_of_an_unchanged_dataset_nothing_but_listings_is_read(
+    series: Series, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that was written again with the same content is read, and makes no version."""
+    first, seen = series(small(root)).run, list[str]()
+    read, opened = Path.read_bytes, Path.open
+
+    def noted(reading: Callable[..., Any], path: Path, *rest: Any, **options: Any) -> Any:
+        if path.is_relative_to(root):
+            seen.append(path.relative_to(root).as_posix())
+        return reading(path, *rest, **options)
+
+    monkeypatch.setattr(Path, "read_bytes", lambda *a, **k: noted(read, *a, **k))
+    monkeypatch.setattr(Path, "open", lambda *a, **k: noted(opened, *a, **k))
+    outcome = series(small(root))
+    assert (outcome.run, outcome.changed, seen) == (first, False, [])
+    again = root / "train" / "cat" / "1.png"
+    again.write_bytes(read(again))
+    seen.clear()
+    outcome = series(small(root))
+    assert (outcome.run, outcome.changed, set(seen)) == (first, False, {"train/cat/1.png"})
 
 
 def test_with_gaussian_starts_and_the_teacher_kept_a_changed_class_makes_no_version(
