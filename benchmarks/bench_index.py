@@ -28,8 +28,9 @@ from distill_core.config.data import DataConfig
 from distill_core.config.load import load_run
 from distill_core.data.index_files import open_index
 from distill_core.data.index_merge import STAGE, merge
-from distill_core.data.index_shards import PlannedPart
-from distill_core.data.ingest_part import ROWS, PartRows, summarise
+from distill_core.data.parts.read import ROWS, PartRows
+from distill_core.data.parts.rows import PlannedPart
+from distill_core.data.parts.summary import summarise
 from distill_core.data.readers.parts import PART_RECORDS
 from distill_core.data.readers.record import Part, Split
 from distill_core.sharding import plan_shards

@@ -21,7 +21,7 @@ from tasks.pools.provider import PoolProvider
 from tasks.run import Run, create_run
 from tasks.runs.run_stage import run_stage
 from tasks.runs.stage_status import stage_status
-from tasks.stages.ingest import record_dataset
+from tasks.stages.dataset_record import record_dataset
 from tasks.stages.names import StageId
 from tasks.stages.plan import JobPlan
 from tasks.stages.squeeze import stored_teacher

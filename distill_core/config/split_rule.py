@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class SplitRule:
-    """A rule with its amount; see `distill_core.data.split_rules`."""
+    """A rule with its amount; see `distill_core.data.splits.rules`."""
 
     kind: str
     amount: float = 0.0

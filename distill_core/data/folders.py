@@ -19,9 +19,9 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from distill_core.config.data import DataConfig
-from distill_core.data.local_files import Listing, LocalFiles
-from distill_core.data.reading import complete, reading
-from distill_core.data.remote_folder import RemoteFolder
+from distill_core.data.files.errors import complete, reading
+from distill_core.data.files.local import Listing, LocalFiles
+from distill_core.data.files.remote import RemoteFolder
 from distill_core.errors import ConfigError, MissingDataError
 from distill_core.naming.addresses import data_address
 from distill_core.storage.filesystems import open_filesystem

@@ -8,14 +8,14 @@ from dataclasses import replace
 from distill_core.config.data import DataConfig
 from distill_core.config.split_rule import parse_rule
 from distill_core.data.checks import check_classes, check_kept, check_split, untested_classes
-from distill_core.data.divide_index import divide_split
 from distill_core.data.index import DatasetIndex, build_index, number_classes
 from distill_core.data.index_files import SPLITS, commit_index, open_index
-from distill_core.data.index_shards import PlannedPart, SplitRows, read_split
 from distill_core.data.index_table import SCHEMA
+from distill_core.data.parts.rows import PlannedPart, SplitRows, read_split
 from distill_core.data.readers.passed_over import PassedOver
 from distill_core.data.readers.record import Split
-from distill_core.data.split_rules import count_notice
+from distill_core.data.splits.divide_index import divide_split
+from distill_core.data.splits.rules import count_notice
 from distill_core.progress import Notice, ignore_notice
 from distill_core.sharding import ClassEntry
 from distill_core.storage.shard_store import ShardStore

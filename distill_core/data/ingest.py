@@ -22,8 +22,8 @@ from distill_core.data.checks import check_classes
 from distill_core.data.index import DatasetIndex, number_classes
 from distill_core.data.index_files import SPLITS
 from distill_core.data.index_merge import STAGE, merge
-from distill_core.data.index_shards import PlannedPart
-from distill_core.data.ingest_part import PartRows, read_part
+from distill_core.data.parts.read import PartRows, read_part
+from distill_core.data.parts.rows import PlannedPart
 from distill_core.data.readers.formats import open_reader
 from distill_core.data.readers.record import Part, Reader, Split, classes_of
 from distill_core.progress import Notice, Progress, ignore_notice, silent

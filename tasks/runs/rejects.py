@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from distill_core.data.ingest_part import SUMMARY, PartSummary
+from distill_core.data.parts.read import SUMMARY
+from distill_core.data.parts.summary import PartSummary
 from distill_core.data.readers.record import Address
 from distill_core.storage.manifest import load_manifest
 from distill_core.storage.shard_store import ShardStore

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from pydantic import ConfigDict, TypeAdapter
 
-from distill_core.data.class_words import find_words
 from distill_core.data.index import DatasetIndex
+from distill_core.data.labels.words import find_words
 from distill_core.errors import DataError
 from distill_core.storage.records import parse_json, seal_json
 from tasks.run import Run

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 
 from distill_core.config.schema import RunConfig
-from distill_core.data.class_words import find_words
 from distill_core.data.index import DatasetIndex
 from distill_core.data.index_files import open_index
 from distill_core.data.index_merge import merge
-from distill_core.data.index_shards import PlannedPart
 from distill_core.data.ingest import IngestPlan, facts_of
-from distill_core.data.ingest_part import read_part
+from distill_core.data.labels.words import find_words
+from distill_core.data.parts.read import read_part
+from distill_core.data.parts.rows import PlannedPart
 from distill_core.data.readers.formats import open_reader
 from distill_core.data.readers.record import Part
 from distill_core.errors import DataError

@@ -14,7 +14,7 @@ from dataclasses import replace
 import pytest
 
 from distill_core.config.load import load_run
-from distill_core.data.remote_folder import RemoteFolder
+from distill_core.data.files.remote import RemoteFolder
 from distill_core.errors import ConfigError, DataError, StorageError, StorageRefused
 from distill_core.storage.filesystems import open_filesystem
 from distill_core.storage.store import Store, probe

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from distill_core.data.files.errors import reading
 from distill_core.data.folders import DatasetFolder
 from distill_core.data.readers.tar_members import Member, members
-from distill_core.data.reading import reading
 from distill_core.errors import DataError
 
 MAX_IMAGE = 2**27  # bytes of an image file

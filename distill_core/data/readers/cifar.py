@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from distill_core.config.data import DataConfig
+from distill_core.data.files.local import ListedFile
 from distill_core.data.folders import locate
-from distill_core.data.local_files import ListedFile
 from distill_core.data.readers.inert_pickle import load
 from distill_core.data.readers.labels import stray_label
 from distill_core.data.readers.parts import stamp_of

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 
 from distill_core.config.data import DataConfig
+from distill_core.data.files.local import ListedFile, Listing
 from distill_core.data.folders import locate
-from distill_core.data.local_files import ListedFile, Listing
 from distill_core.data.readers.files import labelled, load_files
 from distill_core.data.readers.names import is_image, utf8
 from distill_core.data.readers.parts import Piece, assemble, cut

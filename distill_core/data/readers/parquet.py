@@ -19,8 +19,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from distill_core.config.data import DataConfig
+from distill_core.data.files.errors import reading
+from distill_core.data.files.local import ListedFile
 from distill_core.data.folders import locate
-from distill_core.data.local_files import ListedFile
 from distill_core.data.readers.labels import numbered_classes, stray_label
 from distill_core.data.readers.parquet_columns import (
     Columns,
@@ -33,7 +34,6 @@ from distill_core.data.readers.parquet_rows import batches_of, rows_of
 from distill_core.data.readers.parts import Piece, assemble, stamp_of
 from distill_core.data.readers.record import Address, Part, Record, Split
 from distill_core.data.readers.row_groups import HeldGroups
-from distill_core.data.reading import reading
 from distill_core.errors import DataError
 from distill_core.storage.row_groups import PARQUET_ERRORS
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from itertools import count
 
+from distill_core.data.files.local import ListedFile
 from distill_core.data.folders import DatasetFolder
-from distill_core.data.local_files import ListedFile
 from distill_core.data.readers.record import Split
 from distill_core.errors import DataError
 

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from distill_core.data.local_files import ListedFile
+from distill_core.data.files.local import ListedFile
 from distill_core.data.readers.record import Part, Split
 
 PART_RECORDS = 4096

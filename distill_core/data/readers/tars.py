@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import cache
 
 from distill_core.config.data import DataConfig
+from distill_core.data.files.local import ListedFile
 from distill_core.data.folders import locate
-from distill_core.data.local_files import ListedFile
 from distill_core.data.readers.archive_images import content, members_of, opened
 from distill_core.data.readers.names import is_image, stem
 from distill_core.data.readers.parts import stamp_of

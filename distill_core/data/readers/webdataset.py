@@ -13,8 +13,8 @@ from functools import cache
 from typing import Any
 
 from distill_core.config.data import DataConfig
+from distill_core.data.files.local import ListedFile
 from distill_core.data.folders import locate
-from distill_core.data.local_files import ListedFile
 from distill_core.data.readers.archive_images import content, opened
 from distill_core.data.readers.label_lists import read_classes
 from distill_core.data.readers.labels import number_of, numbered_classes, place_of

@@ -6,7 +6,7 @@ from functools import partial
 
 from distill_core.data.checks import check_classes
 from distill_core.data.index import number_classes
-from distill_core.data.label_checks import check_labels
+from distill_core.data.labels.checks import check_labels
 from distill_core.data.readers.record import SamplesLabels, Split
 from distill_core.errors import DistillError
 from distill_core.label_spaces.compare import check_contains

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill_core.config.data import DataConfig
-from distill_core.data import ingest_part as part_module
 from distill_core.data.index import DatasetIndex, number_classes
 from distill_core.data.index_files import load_index
 from distill_core.data.ingest import ingest
+from distill_core.data.parts import read as part_module
 from distill_core.data.real_images import RealImages
 from distill_core.errors import DataError
 from distill_core.sharding import ClassEntry

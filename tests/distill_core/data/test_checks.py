@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from distill_core.data.checks import SplitCounts, untested_classes
+from distill_core.data.checks import untested_classes
 from distill_core.data.ingest import ingest
-from distill_core.data.ingest_part import PartSummary
+from distill_core.data.parts.counts import SplitCounts
+from distill_core.data.parts.summary import PartSummary
 from distill_core.sharding import ClassEntry
 from distill_core.storage.store import Store
 from tests.support.datasets import data_config

@@ -12,7 +12,7 @@ from distill_core.config.split_rule import parse_rule
 from distill_core.data.index import DatasetIndex
 from distill_core.data.ingest import ingest
 from distill_core.data.real_images import RealImages
-from distill_core.data.split_rules import chosen_images
+from distill_core.data.splits.rules import chosen_images
 from distill_core.errors import DataError
 from distill_core.storage.store import Store
 from tests.support.datasets import data_config, png, write_parquet

@@ -16,7 +16,7 @@ from distill_core.config.data import DataConfig
 from distill_core.data import folders
 from distill_core.data.index_files import open_index
 from distill_core.data.ingest import ingest
-from distill_core.data.ingest_part import TABLE
+from distill_core.data.parts.read import TABLE
 from distill_core.data.readers import parts as bounds
 from distill_core.errors import DataError
 from distill_core.storage.shard_store import ShardStore

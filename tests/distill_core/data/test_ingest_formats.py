@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from distill_core.config.data import DataConfig
-from distill_core.data import folders, index_table, split_rules
+from distill_core.data import folders, index_table
 from distill_core.data.index import DatasetIndex
 from distill_core.data.index_files import load_index
 from distill_core.data.ingest import IngestPlan, ingest
 from distill_core.data.readers import parts
+from distill_core.data.splits import rules
 from distill_core.storage.store import Store
 from tests.support import sources
 from tests.support.datasets import data_config, png
@@ -135,8 +136,8 @@ def test_a_rule_gives_the_same_index_in_parts_and_partitions_of_any_size(
     rule: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Under the last rule two classes are too small; one of them comes back later."""
-    monkeypatch.setattr(split_rules, "LEAST", 4)
-    monkeypatch.setattr(split_rules, "VALIDATION", 2)
+    monkeypatch.setattr(rules, "LEAST", 4)
+    monkeypatch.setattr(rules, "VALIDATION", 2)
     whole, cut = Store(str(tmp_path / "whole")), Store(str(tmp_path / "cut"))
     known: dict[str, DatasetIndex | None] = {"whole": None, "cut": None}
     for counts in ({"a": 4, "b": 7, "c": 3, "d": 5, "e": 9}, {"a": 6, "d": 2, "0": 8}):

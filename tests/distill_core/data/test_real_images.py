@@ -8,7 +8,7 @@ import pytest
 
 from distill_core.data.decoding.image import decode_image
 from distill_core.data.ingest import ingest
-from distill_core.data.ingest_part import CHUNK
+from distill_core.data.parts.read import CHUNK
 from distill_core.data.real_images import RealImages
 from distill_core.errors import DataError
 from distill_core.storage.store import Store

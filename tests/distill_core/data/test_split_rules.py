@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distill_core.config.split_rule import SplitRule, parse_rule
-from distill_core.data.split_rules import RULES, chosen_images, count_notice
+from distill_core.data.splits.rules import RULES, chosen_images, count_notice
 from distill_core.label_spaces.facts import SPACES
 
 TEXTS = ("fraction:0.2", "first:3", "per_class:3", "imagenet21k", "imagenet21k_p")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from distill_core.data.class_words import find_words
+from distill_core.data.labels.words import find_words
 from distill_core.label_spaces.words import MAX_WORDS, SHOWN, ClassWords, words_of
 from tests.support.class_lists import need_timm, without_timm
 from tests.support.datasets import data_config, image_folder

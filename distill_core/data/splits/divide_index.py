@@ -10,13 +10,13 @@ import numpy as np
 import pyarrow as pa
 
 from distill_core.config.split_rule import SplitRule
-from distill_core.data.checks import SplitCounts
-from distill_core.data.divide import divide_rows, renumber
 from distill_core.data.index import number_classes
 from distill_core.data.index_files import SPLITS
-from distill_core.data.index_shards import SplitRows, ids_of
-from distill_core.data.ingest_part import PartSummary, summarise
+from distill_core.data.parts.counts import SplitCounts
+from distill_core.data.parts.rows import SplitRows, ids_of
+from distill_core.data.parts.summary import PartSummary, summarise
 from distill_core.data.readers.record import Split
+from distill_core.data.splits.divide import divide_rows, renumber
 from distill_core.sharding import ClassEntry
 
 

@@ -16,9 +16,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from distill_core.data.checks import SplitCounts
 from distill_core.data.index_table import ORDER, SCHEMA, IndexTable, RowCounts, partition_bounds
-from distill_core.data.ingest_part import ROWS, SUMMARY, TABLE, PartSummary
+from distill_core.data.parts.counts import SplitCounts
+from distill_core.data.parts.read import ROWS, SUMMARY, TABLE
+from distill_core.data.parts.summary import PartSummary
 from distill_core.data.readers.passed_over import PassedOver
 from distill_core.data.readers.record import Part
 from distill_core.errors import ShardError

@@ -7,8 +7,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from distill_core.data.local_files import ListedFile, Listing
-from distill_core.data.reading import complete, reading
+from distill_core.data.files.errors import complete, reading
+from distill_core.data.files.local import ListedFile, Listing
 from distill_core.errors import DataError
 
 # Keys of fsspec's listings, the most reliable first; each file system has some of them.

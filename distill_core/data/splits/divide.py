@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from distill_core.config.split_rule import SplitRule
 from distill_core.data.readers.record import Split
-from distill_core.data.split_rules import chosen_images
+from distill_core.data.splits.rules import chosen_images
 
 
 @dataclass(frozen=True)
