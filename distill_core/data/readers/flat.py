@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import cache
 
 from distill_core.config.data import DataConfig
@@ -25,13 +24,12 @@ from distill_core.data.readers.label_lists import (
 )
 from distill_core.data.readers.labels import numbered_classes, place_of
 from distill_core.data.readers.names import is_image, stem, utf8
-from distill_core.data.readers.parts import Piece, assemble, cut, one_each
+from distill_core.data.readers.parts import Piece, assemble, cut, one_each, with_lists
 from distill_core.data.readers.passed_over import NOT_FOLLOWED, OTHER, PassedOver
 from distill_core.data.readers.record import Address, ListedRecord, Part, Record, Split
 from distill_core.data.readers.split_files import find_archives
 from distill_core.data.readers.tar_members import members
 from distill_core.errors import ConfigError, DataError, shown
-from distill_core.storage.digest import sha256
 
 UNLISTED = "it is not in data.label_list."
 
@@ -150,8 +148,7 @@ class FlatReader:
 
     def _stamped(self, part: Part) -> Part:
         """Return a part whose stamp depends on the lists as well."""
-        lists = (part.stamp, self._list(), self._class_list())
-        return replace(part, stamp=sha256(repr(lists).encode()))
+        return with_lists(part, self._list(), self._class_list())
 
     def _numbered(self) -> tuple[str, ...]:
         labels = map(int, self._list().by_stem.values())

@@ -79,6 +79,16 @@ def one_each(split: Split, files: Sequence[ListedFile]) -> list[Part]:
     ]
 
 
+def with_lists(part: Part, *lists: object) -> Part:
+    """Return a part whose stamp depends on lists of labels or classes as well.
+
+    Args:
+        part: with the stamp of its files.
+        lists: what was read from the lists; equal lists have equal representations.
+    """
+    return replace(part, stamp=hashlib.sha256(repr((part.stamp, *lists)).encode()).hexdigest())
+
+
 def ranges(count: int, step: int) -> Iterator[tuple[int, int]]:
     """Yield consecutive ranges of at most `step` records: first record, record after the last."""
     for first in range(0, count, step):

@@ -19,7 +19,7 @@ from distill_core.data.readers.archive_images import content, opened
 from distill_core.data.readers.label_lists import read_classes
 from distill_core.data.readers.labels import number_of, numbered_classes, place_of
 from distill_core.data.readers.names import EXTENSIONS
-from distill_core.data.readers.parts import one_each
+from distill_core.data.readers.parts import one_each, with_lists
 from distill_core.data.readers.passed_over import OTHER, PassedOver
 from distill_core.data.readers.record import Address, Part, Record, Split
 from distill_core.data.readers.split_files import find_archives
@@ -58,7 +58,10 @@ class WebDatasetReader:
 
     def parts(self, split: Split) -> Sequence[Part]:
         """Return one part for each shard; its samples are not counted before they are read."""
-        return one_each(split, self._shards(split))
+        parts = one_each(split, self._shards(split))
+        if self._config.class_list is None:
+            return parts
+        return [with_lists(part, self._names()) for part in parts]
 
     def passed_over(self, split: Split) -> PassedOver:
         """Return what was passed over so far in archives."""

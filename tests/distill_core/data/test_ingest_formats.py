@@ -105,6 +105,22 @@ def test_another_column_changes_the_keys(tmp_path: Path) -> None:
     assert set(keys_of(config).values()).isdisjoint(keys_of(changed).values())
 
 
+def test_another_order_of_classes_changes_the_keys_of_numbered_labels(tmp_path: Path) -> None:
+    """Also where only the test split has numbers, and the classes are those of folders."""
+    shards, as_folders = (config_of(name, tmp_path) for name in ("webdataset", "image_folders"))
+    mixed = {"format": "imagefolder", "test_format": "webdataset"}
+    config = shards.model_copy(update=mixed)
+    before = keys_of(config)
+    (tmp_path / "classes.txt").write_text("b\na")
+    after = keys_of(config)
+    changed = {files for files, key in before.items() if after[files] != key}
+    assert changed == {files for files in before if files[0].endswith(".tar")}
+    folders_alone = keys_of(as_folders)
+    assert {k: v for k, v in folders_alone.items() if k[0].startswith("train")}.items() <= (
+        before.items()
+    )
+
+
 def test_ignored_members_of_all_archives_are_counted_once(tmp_path: Path, store: Store) -> None:
     config = config_of("synset_tars", tmp_path)
     for name in ("a", "b"):
