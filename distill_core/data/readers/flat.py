@@ -80,10 +80,6 @@ class FlatReader:
         """Return what was passed over so far in archives."""
         return self._passed_over[split]
 
-    def passed_over(self, split: Split) -> PassedOver:
-        """Return what was passed over so far in archives."""
-        return self._passed_over[split]
-
     def notices(self, split: Split) -> list[str]:
         """Return sentences about files that are passed over, of tar files once they were read."""
         if not self._archives(split):
