@@ -133,7 +133,7 @@ def test_planned_counts_equal_the_results_and_every_file_verifies(whole: Run) ->
     assert not verdict.missing
     keys = {
         (StageId.parse(n).kind, entry.key)
-        for n in names(whole)
+        for n in ("ingest", *names(whole))
         for entry in manifest(whole, n).entries
     }
     assert verdict.shards == len(keys)
