@@ -112,6 +112,10 @@ class MissingDataError(DataError):
     """A folder or file of the dataset is not there; another machine may have it."""
 
 
+class ChangedDataError(DataError):
+    """The dataset is no longer what was planned; only another plan can succeed."""
+
+
 class Problems(DistillError):
     """Several errors that do not depend on each other, one message for each."""
 

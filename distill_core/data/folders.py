@@ -20,9 +20,9 @@ import pyarrow as pa
 
 from distill_core.config.data import DataConfig
 from distill_core.data.files.errors import complete, reading
-from distill_core.data.files.local import Listing, LocalFiles
+from distill_core.data.files.local import ListedFile, Listing, LocalFiles, listed_file
 from distill_core.data.files.remote import RemoteFolder
-from distill_core.errors import ConfigError, MissingDataError
+from distill_core.errors import ConfigError, DataError, MissingDataError, shown
 from distill_core.naming.addresses import data_address
 from distill_core.storage.filesystems import open_filesystem
 
@@ -54,6 +54,13 @@ class DatasetFolder(Protocol):
 
     def below(self, path: str, name: str) -> Listing:
         """Return all files below a folder that lies directly in another, as `by_folder` does."""
+
+    def listed(self, path: str) -> ListedFile:
+        """Return one file as a listing shows it now.
+
+        Raises:
+            MissingDataError: there is no such file.
+        """
 
     def read(self, paths: Sequence[str]) -> list[bytes]:
         """Return whole files."""
@@ -103,6 +110,11 @@ class LocalFolder:
         """Return all files below a folder that lies directly in another, as `by_folder` does."""
         return LocalFiles(self._full(path), reading).below(name, self.url)
 
+    def listed(self, path: str) -> ListedFile:
+        """Return one file as a listing shows it now."""
+        with reading(f"{self.url}/{path}"):
+            return listed_file(path, os.stat(self._full(path)))
+
     def read(self, paths: Sequence[str]) -> list[bytes]:
         """Return whole files."""
         contents = []
@@ -122,7 +134,17 @@ class LocalFolder:
         return contents
 
     def open(self, path: str, *, sparse: bool = False) -> AbstractContextManager[Any]:
-        """Map a file into memory."""
+        """Map a file into memory.
+
+        Raises:
+            DataError: its name is not UTF-8, which Arrow cannot open and no address can state.
+        """
+        try:
+            path.encode()
+        except UnicodeEncodeError:
+            raise DataError(
+                f"{shown(path)}: the name of the file is not UTF-8. Rename it."
+            ) from None
         with reading(f"{self.url}/{path}"):
             opened: AbstractContextManager[Any] = pa.memory_map(self._full(path))
             return opened

@@ -169,7 +169,6 @@ def commit_part(plan: IngestPlan, store: Store, planned: PlannedPart) -> None:
     if shard_store.marker(planned.key) is not None:
         return
     rows = read_part(
-        open_reader(plan.config),  # it counts what it passes over
         plan.config,
         planned.part,
         planned.classes,

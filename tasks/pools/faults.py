@@ -9,6 +9,7 @@ from __future__ import annotations
 from enum import Enum, auto
 
 from distill_core.errors import (
+    ChangedDataError,
     ClusterError,
     ConfigError,
     DistillError,
@@ -29,7 +30,8 @@ class Fault(Enum):
     LOSS = auto()  # a process or a node is gone
 
 
-FINAL = (DivergedError, ConfigError)  # another attempt on the same machine would end the same way
+# Another attempt on the same machine would end the same way.
+FINAL = (DivergedError, ConfigError, ChangedDataError)
 _ENVIRONMENT = (StorageRefused, MissingDataError, OSError, ImportError, MemoryError)
 
 

@@ -31,9 +31,7 @@ def raise_failures(run: Run, stage: StageId, failed: Mapping[str, Failure]) -> N
         ShardsFailed: shards failed.
         ShardsPostponed: each of them for a reason that may pass by itself.
     """
-    for failure in failed.values():
-        if isinstance(failure.error, ConfigError | DataError):
-            raise failure.error
+    raise_input_errors(failed)
     if failed:
         names = ", ".join(sorted(failed)[:10])
         without = "" if row_of(stage).is_whole(stage) else WITHOUT
@@ -43,6 +41,13 @@ def raise_failures(run: Run, stage: StageId, failed: Mapping[str, Failure]) -> N
             f"others are complete. The reasons are in runs/{run.name}/failed/. Fix them, then run "
             f"`distill resume {run.name}`, which runs only what is missing.{without}"
         )
+
+
+def raise_input_errors(failed: Mapping[str, Failure]) -> None:
+    """Raise the first failure that the config or the data is the cause of, as it is."""
+    for failure in failed.values():
+        if isinstance(failure.error, ConfigError | DataError):
+            raise failure.error
 
 
 def close_stage(
@@ -70,7 +75,7 @@ def close_stage(
     if len({shard for shards in missing.values() for shard in shards}) > allow_missing:
         return False
     for name in jobs:
-        _write_manifest(plan, name, jobs, missing[name])
+        write_manifest(plan, name, jobs, missing[name])
     return True
 
 
@@ -83,7 +88,7 @@ def close_with_record(stage: StageId, jobs: Jobs, *, plan: JobPlan, notice: Noti
     if any(job.key not in done for part in jobs.values() for job in part):
         return False
     for name in jobs:
-        _write_manifest(plan, name, jobs, ())
+        write_manifest(plan, name, jobs, ())
     row_of(stage).finish(plan, jobs, notice)
     return True
 
@@ -98,7 +103,8 @@ def _is_bearable(run: Run, stage: StageId, jobs: Jobs, done: Collection[str]) ->
     )
 
 
-def _write_manifest(plan: JobPlan, name: StageId, jobs: Jobs, missing: tuple[str, ...]) -> None:
+def write_manifest(plan: JobPlan, name: StageId, jobs: Jobs, missing: tuple[str, ...]) -> None:
+    """Write the manifest of some jobs, which are done but for those that are named as missing."""
     run = plan.run
     shard_store = ShardStore(run.store, name.kind)
     part = [job for job in jobs[name] if job.shard not in missing]

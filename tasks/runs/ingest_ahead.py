@@ -6,7 +6,7 @@ The shards are those that the ingest stage of the run would make, so nothing is 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -14,8 +14,7 @@ from typing import Any, TypeVar
 from distill_core.config.schema import RunConfig
 from distill_core.data.index import DatasetIndex
 from distill_core.data.ingest import IngestPlan
-from distill_core.errors import DataError
-from distill_core.storage.manifest import Manifest, save_manifest
+from distill_core.errors import ShardsFailed, ShardsPostponed
 from distill_core.storage.patience import Patience
 from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.store import Store
@@ -23,12 +22,15 @@ from tasks.execution import Execution
 from tasks.jobs import Job
 from tasks.observer import Observer
 from tasks.pools.dispatch import dispatch
+from tasks.pools.failures import Failure, describe_error
 from tasks.pools.provider import PoolProvider
 from tasks.run import Run, default_name
-from tasks.runs.finalise import raise_failures
-from tasks.runs.run_stage import PLANS, worker_spec
+from tasks.runs.finalise import raise_input_errors, write_manifest
+from tasks.runs.run_stage import PLANS
+from tasks.runs.worker_spec import worker_spec
 from tasks.stages.dataset_record import record_dataset
-from tasks.stages.ingest import STAGE, jobs_of, merge_index
+from tasks.stages.ingest import STAGE, changing, jobs_of, merge_index
+from tasks.stages.plan import JobPlan
 
 T = TypeVar("T")
 
@@ -42,11 +44,7 @@ class Ingested:
 
     def record(self, run: Run) -> None:
         """Declare the ingest stage of a run with this dataset done."""
-        markers = ShardStore(run.store, STAGE.kind).markers([job.key for job in self.jobs])
-        present = [marker for marker in markers if marker is not None]
-        if len(present) < len(markers):
-            raise DataError(f"{run.store.uri(STAGE.kind)}: markers vanished since they were read.")
-        save_manifest(run.store, run.name, Manifest.of(str(STAGE), present))
+        write_manifest(JobPlan(run), STAGE, {STAGE: tuple(self.jobs)}, ())
         record_dataset(run, self.index)
 
 
@@ -70,18 +68,20 @@ def ingest_ahead(
         name: of the run, for messages.
 
     Raises:
-        DataError: the dataset is refused, or changes all the time.
-        ShardsFailed: a part could not be read.
+        DataError: the dataset is refused, a label is of no class, or it changes all the time.
+        ShardsFailed, ShardsPostponed: a part could not be read.
     """
     run, started = Run(name or default_name(config), config, store), time.monotonic()
     notice = partial(observer.stage_notice, str(STAGE))
     patience = Patience(execution.outage_seconds)
     noticed: set[str] = set()
     jobs: tuple[Job[Any], ...] | None = None
+    failed: Mapping[str, Failure] = {}
     for _ in range(PLANS + 1):
         plan = IngestPlan(config.data, previous)
         now = patience.repeat(partial(jobs_of, plan), notice)
         if jobs is not None and [job.key for job in now] == [job.key for job in jobs]:
+            _raise_failures(config, failed)
             merged = partial(merge_index, config, store, plan, now, notice)
             index = patience.repeat(merged, notice)
             observer.stage_finished(str(STAGE), time.monotonic() - started)
@@ -91,26 +91,39 @@ def ingest_ahead(
                 notice(text)
             noticed.add(text)
         jobs = now
-        _run_missing(run, jobs, execution, observer)
-    raise DataError(
-        f"{config.data.path or config.data.format}: the dataset changed each time it was listed. "
-        "Run again when nothing writes to it."
-    )
+        failed = _run_missing(run, jobs, execution, observer)
+    raise changing(config.data)
 
 
 def _run_missing(
     run: Run, jobs: Sequence[Job[Any]], execution: Execution, observer: Observer
-) -> None:
-    """Run the jobs without a marker; workers are started only if there are any."""
+) -> Mapping[str, Failure]:
+    """Run the jobs without a marker; return those that failed.
+
+    Workers are started only if there are any.
+    """
     done = ShardStore(run.store, STAGE.kind).done()
     todo = [job for job in jobs if job.key not in done]
     observer.stage_started(str(STAGE), len(jobs), len(jobs) - len(todo))
     if not todo:
-        return
+        return {}
     with PoolProvider(execution) as pools:
         spec = worker_spec(run, STAGE, execution)
         pool = pools.pool(spec, jobs=len(todo), stage=str(STAGE), observer=observer)
         result = dispatch(
             todo, pool, policy=execution.policy(), stage=str(STAGE), observer=observer
         )
-    raise_failures(run, STAGE, result.failed)
+    return result.failed
+
+
+def _raise_failures(config: RunConfig, failed: Mapping[str, Failure]) -> None:
+    """Raise the failures of parts; there is no run yet that could keep them."""
+    raise_input_errors(failed)
+    if failed:
+        names, first = ", ".join(sorted(failed)[:10]), next(iter(failed.values())).error
+        may_pass = all(failure.retryable for failure in failed.values())
+        raise (ShardsPostponed if may_pass else ShardsFailed)(
+            f"{config.data.path or config.data.format}: {len(failed)} parts of the dataset could "
+            f"not be read: {names}. The first: {describe_error(first)} What was read is kept. Fix "
+            "the cause, then run again."
+        )

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from distill_core.storage.patience import Patience
 from distill_core.storage.shard_store import ShardStore
 from tasks.execution import Execution
-from tasks.jobs import Job, WorkerSpec
+from tasks.jobs import Job
 from tasks.observer import Observer
 from tasks.pools.dispatch import dispatch
 from tasks.pools.failures import DispatchResult, Failure
@@ -27,6 +27,8 @@ from tasks.runs.failure_records import keep_failures
 from tasks.runs.finalise import close_stage, close_with_record, raise_failures
 from tasks.runs.peers import Peers
 from tasks.runs.stage_status import StageStatus, stage_status
+from tasks.runs.worker_spec import worker_spec
+from tasks.stages.ingest import changing
 from tasks.stages.inputs import Jobs
 from tasks.stages.names import StageId
 from tasks.stages.plan import JobPlan
@@ -77,39 +79,11 @@ def run_stage(
     has_manifest = stage_pass.run_and_close()
     failed, status = stage_pass.failed, stage_pass.patient(lambda: stage_status(run, stage))
     if not has_manifest:  # another driver may have done what failed here
-        raise_failures(run, stage, {s: why for s, why in failed.items() if s in status.pending})
+        known = status.total is not None  # not for a dataset whose parts are not recorded yet
+        left = {s: why for s, why in failed.items() if not known or s in status.pending}
+        raise_failures(run, stage, left)
     observer.stage_finished(str(stage), time.monotonic() - started)
     return status
-
-
-def worker_spec(
-    run: Run, stage: StageId, execution: Execution, *, teachers: Sequence[str] = ()
-) -> WorkerSpec:
-    """Return the worker of a stage.
-
-    Args:
-        run: the run.
-        stage: the stage.
-        execution: where and how jobs run.
-        teachers: sha256 of their weights, by number; none before they exist.
-    """
-    row = row_of(stage)
-    execution = execution.on_cpu() if row.cpu_only else execution
-    planned = {
-        "outage_seconds": execution.outage_seconds,
-        "job_timeout_seconds": execution.job_timeout_seconds,
-        "teachers": teachers,
-    }
-    kwargs = {
-        "run": run.config.model_dump_json(),
-        "name": run.name,
-        "store": run.store.url,
-        "single_writer": run.store.single_writer,
-        "device": execution.device,
-        "planned": planned,
-        **row.worker_options(execution),
-    }
-    return WorkerSpec(row.worker, kwargs, cpu_only=row.cpu_only)
 
 
 def _plan(run: Run, stage: StageId) -> tuple[JobPlan, Jobs]:
@@ -154,6 +128,9 @@ class _StagePass:
         """Run what is missing until the plan stays the same; return whether manifests are written.
 
         They are not if shards are missing, or if the plan changed `PLANS` times.
+
+        Raises:
+            DataError: all parts of the dataset were read, but it was another one each time.
         """
         for _ in range(PLANS):
             plan, jobs = self.patient(lambda: _plan(self.run, self.stage))
@@ -164,6 +141,8 @@ class _StagePass:
             self._run_missing(jobs)
             if (closed := self.patient(partial(self._close, jobs))) is not None:
                 return closed
+        if row_of(self.stage).record and not self.failed:
+            raise changing(self.run.config.data)
         return False
 
     def _close(self, jobs: Jobs) -> bool | None:

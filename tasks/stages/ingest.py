@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from distill_core.config.data import DataConfig
 from distill_core.config.schema import RunConfig
 from distill_core.data.index import DatasetIndex
 from distill_core.data.index_files import open_index
@@ -21,7 +22,6 @@ from distill_core.data.ingest import IngestPlan, facts_of
 from distill_core.data.labels.words import find_words
 from distill_core.data.parts.read import read_part
 from distill_core.data.parts.rows import PlannedPart
-from distill_core.data.readers.formats import open_reader
 from distill_core.data.readers.record import Part
 from distill_core.errors import DataError
 from distill_core.progress import Notice
@@ -104,6 +104,14 @@ def merge_index(
     return index
 
 
+def changing(config: DataConfig) -> DataError:
+    """Return the error about a dataset that something writes to."""
+    return DataError(
+        f"{config.path or config.format}: the dataset changed each time it was listed. "
+        "Run again when nothing writes to it; what was read is kept."
+    )
+
+
 class IngestWorker:
     """Reads, hashes and decodes the images of one part."""
 
@@ -121,7 +129,6 @@ class IngestWorker:
             return done
         since, payload, data = time.perf_counter(), job.payload, self.context.config.data
         rows = read_part(
-            open_reader(data),  # a new one, because readers keep their listings
             data,
             payload.part,
             payload.classes,

@@ -6,6 +6,7 @@ from uuid import uuid4
 
 import boto3
 
+from distill_core.data.folders import open_place
 from distill_core.data.ingest import ingest
 from distill_core.data.readers.formats import open_reader
 from distill_core.storage.store import Store
@@ -31,3 +32,12 @@ def test_markers_of_folders_are_nothing(s3_bucket: str, s3_store: Store) -> None
     assert ingest(config, s3_store, notice=heard.append) == plain
     assert heard == []
     assert open_reader(config).classes() == ("cat", "dog")
+
+
+def test_a_single_object_is_described_as_in_a_listing(s3_bucket: str) -> None:
+    bucket, prefix = s3_bucket.removeprefix("s3://"), uuid4().hex
+    boto3.client("s3").put_object(Bucket=bucket, Key=f"{prefix}/train/a.tar", Body=b"archive")
+    folder = open_place(f"{s3_bucket}/{prefix}", "data.path")
+    (listed,) = folder.files_in("train").files
+    assert folder.listed("train/a.tar") == listed
+    assert listed.version

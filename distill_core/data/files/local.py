@@ -174,15 +174,14 @@ def _relative(paths: list[str], root: str) -> list[ListedFile]:
         if folder not in prefixes:
             below = os.path.relpath(folder, root).replace(os.sep, "/")
             prefixes[folder] = "" if below == "." else f"{below}/"
-        found.append(ListedFile(prefixes[folder] + name, *_facts(path)))
+        try:
+            found.append(listed_file(prefixes[folder] + name, os.stat(path)))
+        except OSError:  # a link that leads nowhere
+            found.append(ListedFile(prefixes[folder] + name, -1, ""))
     return sorted(found)
 
 
-def _facts(path: str) -> tuple[int, str]:
-    """Return the size and the version of a file; a link that leads nowhere has neither."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return -1, ""
+def listed_file(path: str, status: os.stat_result) -> ListedFile:
+    """Return a file as it is listed."""
     # The time of the last write can be set, by tar or cp, to one that it had with other contents.
-    return status.st_size, f"{status.st_mtime_ns:x}-{status.st_ctime_ns:x}"
+    return ListedFile(path, status.st_size, f"{status.st_mtime_ns:x}-{status.st_ctime_ns:x}")

@@ -67,6 +67,12 @@ class RemoteFolder:
         """Return all objects below a prefix that lies directly below another."""
         return self.files(f"{path}/{name}".lstrip("/"))
 
+    def listed(self, path: str) -> ListedFile:
+        """Return one object as its file system describes it now."""
+        with reading(f"{self.url}/{path}"):
+            entry = self.fs.info(self._full(path))
+        return ListedFile(path, int(entry.get("size") or 0), _version(entry))
+
     def _listing(self, entries: Mapping[str, dict[str, Any]]) -> Listing:
         above = f"{self.root.strip('/')}/".lstrip("/")
         objects = {

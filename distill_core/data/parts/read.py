@@ -21,16 +21,18 @@ from distill_core.data.decoding.image import check_header, decode_image
 from distill_core.data.index import DatasetIndex
 from distill_core.data.index_table import SCHEMA
 from distill_core.data.parts.summary import PartSummary, summarise
+from distill_core.data.readers.formats import open_reader
 from distill_core.data.readers.record import (
     FileReader,
     ListedRecord,
     Part,
     Reader,
     ReadsArchives,
+    ReadsFiles,
     Record,
     Split,
 )
-from distill_core.errors import DataError
+from distill_core.errors import ChangedDataError, DataError
 from distill_core.progress import Progress, silent
 from distill_core.storage.digest import sha256
 
@@ -90,7 +92,6 @@ class PartRows:
 
 
 def read_part(
-    reader: Reader,
     config: DataConfig,
     part: Part,
     classes: Sequence[str],
@@ -101,26 +102,28 @@ def read_part(
     """Read, hash and decode the images of a part.
 
     Args:
-        reader: of the dataset.
         config: of the dataset.
-        part: one of the reader's parts.
+        part: one of the parts of its reader.
         classes: see `readers.record.classes_of`.
         previous: index of the version before. The rows of files that have not changed by uri,
             size and version are taken over without reading them.
         progress: called with (images done, images in total).
 
     Raises:
-        DataError: the files are no longer those that were planned.
+        DataError: an archive is damaged, or a label is of no class.
+        ChangedDataError: the files are no longer those that were planned. Their rows must not lie
+            under the key of the planned ones, because those may come back.
     """
+    reader = open_reader(config)  # a new one, because readers keep their listings
     work = _planned(reader, config, part, classes, previous)
     rows = list(work.taken)
     for some in _read(work, config):
         rows += some
         progress(len(rows), max(part.count, len(rows)))
-    if part.count not in (-1, len(rows)):
-        raise DataError(
-            f"{config.path or config.format}: {part.name} has {len(rows)} images, {part.count} "
-            "were listed before. The dataset changed while it was read; run again."
+    if part.count not in (-1, len(rows)) or not _is_current(config, part):
+        raise ChangedDataError(
+            f"{config.path or config.format}: files of {', '.join(part.files[:3])} changed while "
+            "the dataset was read. Run again when nothing writes to it."
         )
     table = _table(rows)
     # Listings have shown what else is passed over.
@@ -128,6 +131,12 @@ def read_part(
     passed_over = {} if archives is None else archives.passed_over(part.split).counts()
     summary = replace(summarise(table), passed_over=passed_over)
     return PartRows(table, summary, len(rows) - len(work.taken))
+
+
+def _is_current(config: DataConfig, part: Part) -> bool:
+    """Return whether the files of a part are still those that were planned, by a new listing."""
+    again = open_reader(config)
+    return not isinstance(again, ReadsFiles) or again.is_current(part)
 
 
 Chunk = list[tuple[Record, str, str]]  # records, each with its class and the version of its file

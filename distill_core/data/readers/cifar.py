@@ -20,7 +20,7 @@ from distill_core.data.files.local import ListedFile
 from distill_core.data.folders import locate
 from distill_core.data.readers.inert_pickle import load
 from distill_core.data.readers.labels import stray_label
-from distill_core.data.readers.parts import stamp_of
+from distill_core.data.readers.parts import is_current, stamp_of
 from distill_core.data.readers.record import Address, Part, Record, Split
 from distill_core.errors import DataError
 
@@ -118,6 +118,10 @@ class CifarReader:
                 raise stray_label(f"{self._root.url}/{uri} row {row}", label, len(classes))
             text = name.decode(errors="replace") if isinstance(name, bytes) else str(name)
             yield Record(label, uri, row, text, _ppm(pixels[row]))
+
+    def is_current(self, part: Part) -> bool:
+        """Return whether the batch is the one that was planned."""
+        return is_current(part, self._root)
 
     def fetch(self, addresses: Sequence[Address]) -> list[bytes]:
         """Return images by file and row."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 
 from distill_core.config.data import DataConfig
@@ -24,7 +25,15 @@ from distill_core.data.readers.label_lists import (
 )
 from distill_core.data.readers.labels import numbered_classes, place_of
 from distill_core.data.readers.names import is_image, stem, utf8
-from distill_core.data.readers.parts import Piece, assemble, cut, one_each, with_lists
+from distill_core.data.readers.parts import (
+    assemble,
+    cut,
+    is_current,
+    one_each,
+    stamp_of,
+    stamp_of_pieces,
+    with_lists,
+)
 from distill_core.data.readers.passed_over import NOT_FOLLOWED, OTHER, PassedOver
 from distill_core.data.readers.record import Address, ListedRecord, Part, Record, Split
 from distill_core.data.readers.split_files import find_archives
@@ -72,9 +81,10 @@ class FlatReader:
 
     def parts(self, split: Split) -> Sequence[Part]:
         """Return ranges of the files of a folder, or one part for each tar file."""
-        if not (archives := self._archives(split)):
-            return [self._stamped(part) for part in assemble(split, self._pieces(split))]
-        return [self._stamped(part) for part in one_each(split, archives)]
+        archives = self._archives(split)
+        pieces = cut(self._name[split], () if archives else self._images(split))
+        parts = one_each(split, archives) if archives else assemble(split, pieces)
+        return [replace(part, stamp=self._stamp(part.stamp)) for part in parts]
 
     def passed_over(self, split: Split) -> PassedOver:
         """Return what was passed over so far in archives."""
@@ -110,8 +120,8 @@ class FlatReader:
         if self._archives(part.split):
             return None
         places = {name: place for place, name in enumerate(classes)}
-        found, last = [], None if part.last < 0 else part.last
-        for path, size, version in self._images(part.split)[part.first : last]:
+        found = []
+        for path, size, version in self._files(part):
             name = utf8(posixpath.basename(path))
             text = self._labels(part.split).get(stem(name))
             wnid = "" if text is None else classes[self._place(text, places, name)]
@@ -122,6 +132,12 @@ class FlatReader:
     def load(self, listed: Sequence[ListedRecord]) -> list[Record]:
         """Read some images together."""
         return load_files(self._root, listed)
+
+    def is_current(self, part: Part) -> bool:
+        """Return whether the files of a part and the lists are those that were planned."""
+        if self._archives(part.split):
+            return is_current(part, self._root, self._stamp)
+        return part.stamp == self._stamp(stamp_of_pieces([stamp_of(self._files(part))]))
 
     def fetch(self, addresses: Sequence[Address]) -> list[bytes]:
         """Return files, or ranges of bytes of tar files."""
@@ -139,12 +155,13 @@ class FlatReader:
                 else:
                     self._passed_over[part.split].add(OTHER, [f"{uri}/{member.name}"])
 
-    def _pieces(self, split: Split) -> Iterator[Piece]:
-        return cut(self._name[split], self._images(split))
+    def _files(self, part: Part) -> list[ListedFile]:
+        """Return the images of a part that are files of their own."""
+        return self._images(part.split)[part.first : None if part.last < 0 else part.last]
 
-    def _stamped(self, part: Part) -> Part:
-        """Return a part whose stamp depends on the lists as well."""
-        return with_lists(part, self._list(), self._class_list())
+    def _stamp(self, stamp: str) -> str:
+        """Return a stamp that depends on the lists as well."""
+        return with_lists(stamp, self._list(), self._class_list())
 
     def _numbered(self) -> tuple[str, ...]:
         labels = map(int, self._list().by_stem.values())

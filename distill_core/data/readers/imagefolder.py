@@ -13,7 +13,7 @@ from distill_core.data.files.local import ListedFile, Listing
 from distill_core.data.folders import locate
 from distill_core.data.readers.files import labelled, load_files
 from distill_core.data.readers.names import is_image, utf8
-from distill_core.data.readers.parts import Piece, assemble, cut
+from distill_core.data.readers.parts import Piece, assemble, cut, stamp_of, stamp_of_pieces
 from distill_core.data.readers.passed_over import NOT_FOLLOWED, OTHER, OUTSIDE, PassedOver
 from distill_core.data.readers.record import Address, ListedRecord, Part, Record, Split
 from distill_core.data.readers.split_classes import check_names
@@ -60,13 +60,17 @@ class ImageFolderReader:
         folder, found = self._folder[part.split], []
         for class_folder in part.files:
             wnid = class_folder.removeprefix(f"{folder}/")
-            images = _images(self._root.below(folder, wnid))
-            last = len(images) if part.last < 0 else part.last
-            for file in images[part.first : last]:
+            for file in self._files(part, wnid):
                 name = utf8(file.path.removeprefix(f"{class_folder}/"))
                 uri = utf8(file.path)
                 found.append(ListedRecord(file.path, uri, wnid, name, file.size, file.version))
         return found
+
+    def is_current(self, part: Part) -> bool:
+        """Return whether the folders of a part hold the files that were planned."""
+        folder = self._folder[part.split]
+        wnids = (each.removeprefix(f"{folder}/") for each in part.files)
+        return part.stamp == stamp_of_pieces(stamp_of(self._files(part, wnid)) for wnid in wnids)
 
     def load(self, listed: Sequence[ListedRecord]) -> list[Record]:
         """Read some images together."""
@@ -75,6 +79,11 @@ class ImageFolderReader:
     def fetch(self, addresses: Sequence[Address]) -> list[bytes]:
         """Return whole files."""
         return self._root.read([address.uri for address in addresses])
+
+    def _files(self, part: Part, wnid: str) -> list[ListedFile]:
+        """List the images of one of the classes of a part."""
+        images = _images(self._root.below(self._folder[part.split], wnid))
+        return images[part.first : None if part.last < 0 else part.last]
 
     def _class_folders(self, split: Split) -> list[str]:
         if not self._root.is_folder(self._folder[split]):

@@ -31,7 +31,7 @@ from distill_core.data.readers.parquet_columns import (
 )
 from distill_core.data.readers.parquet_files import find_files, label_map
 from distill_core.data.readers.parquet_rows import batches_of, rows_of
-from distill_core.data.readers.parts import Piece, assemble, stamp_of
+from distill_core.data.readers.parts import Piece, assemble, is_current, stamp_of, stamp_of_pieces
 from distill_core.data.readers.record import Address, Part, Record, Split
 from distill_core.data.readers.row_groups import HeldGroups
 from distill_core.errors import DataError
@@ -130,6 +130,10 @@ class ParquetReader:
                     problem = "the row holds no image."
                 yield Record(place, uri, row, name or "", image or b"", problem)
                 row += 1
+
+    def is_current(self, part: Part) -> bool:
+        """Return whether the file of a part is the one that was planned."""
+        return is_current(part, self._root, lambda stamp: stamp_of_pieces([stamp]))
 
     def sample_labels(self, split: Split) -> list[int | None]:
         """Return the labels of the first row group of some files, evenly spaced."""

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from distill_core.data.files.local import ListedFile
+from distill_core.data.folders import DatasetFolder
 from distill_core.data.readers.record import Part, Split
 
 PART_RECORDS = 4096
@@ -79,14 +80,14 @@ def one_each(split: Split, files: Sequence[ListedFile]) -> list[Part]:
     ]
 
 
-def with_lists(part: Part, *lists: object) -> Part:
-    """Return a part whose stamp depends on lists of labels or classes as well.
+def with_lists(stamp: str, *lists: object) -> str:
+    """Return the stamp of a part that depends on lists of labels or classes as well.
 
     Args:
-        part: with the stamp of its files.
+        stamp: of its files.
         lists: what was read from the lists; equal lists have equal representations.
     """
-    return replace(part, stamp=hashlib.sha256(repr((part.stamp, *lists)).encode()).hexdigest())
+    return hashlib.sha256(repr((stamp, *lists)).encode()).hexdigest()
 
 
 def ranges(count: int, step: int) -> Iterator[tuple[int, int]]:
@@ -103,31 +104,53 @@ def stamp_of(files: Iterable[ListedFile]) -> str:
     return digest.hexdigest()
 
 
+def stamp_of_pieces(stamps: Iterable[str]) -> str:
+    """Return the stamp of a part from those of its pieces; pieces of one file have the same."""
+    return hashlib.sha256("".join(dict.fromkeys(stamps)).encode()).hexdigest()
+
+
+def is_current(part: Part, root: DatasetFolder, stamp: Callable[[str], str] = str) -> bool:
+    """Return whether the file that holds the records of a part is the one that was planned.
+
+    Args:
+        part: the part.
+        root: the dataset's folder.
+        stamp: returns the stamp of the part, given that of its file.
+
+    Raises:
+        DataError: there is no such file.
+    """
+    uri = part.files[0]
+    if stamp(stamp_of([root.listed(uri)])) == part.stamp:
+        return True
+    # Some file systems describe a single file in other words than a listing does.
+    beside = root.files_in(uri.rpartition("/")[0]).files
+    return any(stamp(stamp_of([file])) == part.stamp for file in beside if file.path == uri)
+
+
 def _groups(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
     group: list[Piece] = []
+    count = size = 0  # of the group; a sum for each piece takes seconds for thousands of classes
     for piece in pieces:
-        if group and not _fits(group, piece):
+        count, size = count + piece.count, size + piece.bytes
+        too_large = count > PART_RECORDS or size > PART_BYTES
+        if group and (too_large or not _follows(piece, group[-1])):
             yield group
-            group = []
+            group, count, size = [], piece.count, piece.bytes
         group.append(piece)
     if group:
         yield group
 
 
-def _fits(group: Sequence[Piece], piece: Piece) -> bool:
-    """Return whether a piece may follow others in one part."""
-    if sum(p.count for p in group) + piece.count > PART_RECORDS:
-        return False
-    if sum(p.bytes for p in group) + piece.bytes > PART_BYTES:
-        return False
+def _follows(piece: Piece, last: Piece) -> bool:
+    """Return whether a piece may follow another one in a part."""
     if piece.last < 0:
-        return group[-1].last < 0
-    return group[-1].file == piece.file and group[-1].last == piece.first
+        return last.last < 0
+    return last.file == piece.file and last.last == piece.first
 
 
 def _part(split: Split, group: Sequence[Piece]) -> Part:
     files = tuple(dict.fromkeys(piece.file for piece in group))
-    stamps = dict.fromkeys(piece.stamp for piece in group)
     return Part(
         split,
         name="",
@@ -136,5 +159,5 @@ def _part(split: Split, group: Sequence[Piece]) -> Part:
         last=group[-1].last,
         count=sum(piece.count for piece in group),
         bytes=sum(piece.bytes for piece in group),
-        stamp=hashlib.sha256("".join(stamps).encode()).hexdigest(),
+        stamp=stamp_of_pieces(piece.stamp for piece in group),
     )

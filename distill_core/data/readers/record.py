@@ -132,6 +132,18 @@ class FileReader(Reader, Protocol):
 
 
 @runtime_checkable
+class ReadsFiles(Protocol):
+    """A reader of files, which may change after their parts were planned."""
+
+    def is_current(self, part: Part) -> bool:
+        """Return whether all that a part reads is still what its stamp is of.
+
+        Raises:
+            DataError: a file is gone.
+        """
+
+
+@runtime_checkable
 class ReadsArchives(Protocol):
     """A reader of archives, whose members it sees only while it reads them."""
 

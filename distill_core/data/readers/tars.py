@@ -16,7 +16,7 @@ from distill_core.data.files.local import ListedFile
 from distill_core.data.folders import locate
 from distill_core.data.readers.archive_images import content, members_of, opened
 from distill_core.data.readers.names import is_image, stem
-from distill_core.data.readers.parts import stamp_of
+from distill_core.data.readers.parts import is_current, stamp_of
 from distill_core.data.readers.passed_over import OTHER, OUTSIDE, PassedOver
 from distill_core.data.readers.record import Address, Part, Record, Split
 from distill_core.data.readers.split_classes import check_names
@@ -104,6 +104,10 @@ class TarsReader:
                 else:
                     data, problem = content(stream, member, where)
                     yield Record(labels[wnid], uri, member.offset, name, data, problem)
+
+    def is_current(self, part: Part) -> bool:
+        """Return whether the archive of a part is the one that was planned."""
+        return is_current(part, self._root)
 
     def fetch(self, addresses: Sequence[Address]) -> list[bytes]:
         """Return ranges of bytes of the files."""

@@ -70,6 +70,11 @@ class TinyImageNetReader:
             replace(each, name=each.name.removeprefix(prefix)) for each in self._train.listed(part)
         ]
 
+    def is_current(self, part: Part) -> bool:
+        """Return whether the files of a part are those that were planned."""
+        reader = self._train if part.split == "train" else self._test
+        return reader.is_current(part)
+
     def load(self, listed: Sequence[ListedRecord]) -> list[Record]:
         """Read some images together."""
         return self._train.load(listed)

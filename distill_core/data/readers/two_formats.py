@@ -12,6 +12,7 @@ from distill_core.data.readers.record import (
     Part,
     Reader,
     ReadsArchives,
+    ReadsFiles,
     Record,
     Split,
     classes_of,
@@ -62,6 +63,11 @@ class TwoFormats:
         """Return what is known of the images of a part that are files of their own."""
         reader = self._readers[part.split]
         return reader.listed(part, classes) if isinstance(reader, FileReader) else None
+
+    def is_current(self, part: Part) -> bool:
+        """Return whether the files of a part are those that were planned."""
+        reader = self._readers[part.split]
+        return not isinstance(reader, ReadsFiles) or reader.is_current(part)
 
     def load(self, listed: Sequence[ListedRecord]) -> list[Record]:
         """Read some images together; all formats with files of their own read them alike."""

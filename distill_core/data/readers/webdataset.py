@@ -9,6 +9,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -19,7 +20,7 @@ from distill_core.data.readers.archive_images import content, opened
 from distill_core.data.readers.label_lists import read_classes
 from distill_core.data.readers.labels import number_of, numbered_classes, place_of
 from distill_core.data.readers.names import EXTENSIONS
-from distill_core.data.readers.parts import one_each, with_lists
+from distill_core.data.readers.parts import is_current, one_each, with_lists
 from distill_core.data.readers.passed_over import OTHER, PassedOver
 from distill_core.data.readers.record import Address, Part, Record, Split
 from distill_core.data.readers.split_files import find_archives
@@ -59,9 +60,7 @@ class WebDatasetReader:
     def parts(self, split: Split) -> Sequence[Part]:
         """Return one part for each shard; its samples are not counted before they are read."""
         parts = one_each(split, self._shards(split))
-        if self._config.class_list is None:
-            return parts
-        return [with_lists(part, self._names()) for part in parts]
+        return [replace(part, stamp=self._stamp(part.stamp)) for part in parts]
 
     def passed_over(self, split: Split) -> PassedOver:
         """Return what was passed over so far in archives."""
@@ -96,9 +95,17 @@ class WebDatasetReader:
                 name = posixpath.basename(image.name)
                 yield Record(place, uri, image.offset, name, data, unreadable or problem)
 
+    def is_current(self, part: Part) -> bool:
+        """Return whether the shard and the class list are those that were planned."""
+        return is_current(part, self._root, self._stamp)
+
     def fetch(self, addresses: Sequence[Address]) -> list[bytes]:
         """Return ranges of bytes of the shards."""
         return self._root.read_ranges(addresses)
+
+    def _stamp(self, stamp: str) -> str:
+        """Return a stamp that depends on the class list as well."""
+        return stamp if self._config.class_list is None else with_lists(stamp, self._names())
 
     def _find(self, split: Split) -> list[ListedFile]:
         return find_archives(self._root, self._name[split], split)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tasks.execution import Execution
-from tasks.runs.run_stage import worker_spec
+from tasks.runs.worker_spec import worker_spec
 from tasks.stages.names import StageId
 from tasks.stages.table import sharded_kinds
 from tests.support.fabricate import finished_run
