@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import NamedTuple
 
 FolderId = tuple[int, int]  # device and inode of a folder
@@ -48,6 +49,7 @@ class LocalFiles:
 
     def __init__(self, top: str, guard: Guard) -> None:
         self._top, self._guard = top, guard
+        self._above = cache(self._find_above)
 
     def folders(self) -> list[str]:
         """Return the sorted names of the folders directly in it, hidden ones excluded."""
@@ -98,9 +100,13 @@ class LocalFiles:
         files: list[str] = []
         not_followed: list[str] = []
         first = os.path.join(self._top, name)
-        seen = self._above(self._top) | self._above(os.path.dirname(os.path.realpath(first)))
+        seen = set(self._above(self._top))
         folders, links = deque[str](), deque[str]()
-        (links if os.path.islink(first) else folders).append(first)
+        if os.path.islink(first):
+            links.append(first)
+            seen |= self._above(os.path.dirname(os.path.realpath(first)))
+        else:
+            folders.append(first)
         while folders or links:
             is_link = not folders
             folder = links.popleft() if is_link else folders.popleft()
@@ -135,7 +141,7 @@ class LocalFiles:
             status = os.stat(folder)
         return status.st_dev, status.st_ino
 
-    def _above(self, folder: str) -> set[FolderId]:
+    def _find_above(self, folder: str) -> frozenset[FolderId]:
         """Return a folder and all that contain it, by its own path and by the real one."""
         found = set()
         for path in (os.path.abspath(folder), os.path.realpath(folder)):
@@ -144,7 +150,7 @@ class LocalFiles:
                 if path == os.path.dirname(path):
                     break
                 path = os.path.dirname(path)
-        return found
+        return frozenset(found)
 
 
 def _is_file(entry: os.DirEntry[str]) -> bool:

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from distill_core.data.files.errors import reading
+from distill_core.data.files.local import LocalFiles
 from distill_core.data.ingest import ingest
 from distill_core.data.readers.formats import open_reader
 from distill_core.errors import DataError, StorageError
@@ -172,3 +174,22 @@ def test_one_folder_may_be_two_classes_but_counts_once_in_each(folder: Path) -> 
     found = listed(folder)
     assert found.count("train/cat/sub/9.png") == found.count("train/kitten/sub/9.png") == 1
     assert len(found) == 6 + 3 + 2
+
+
+def test_each_of_many_folders_is_looked_at_a_few_times_however_deep_the_dataset_lies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    top = tmp_path.joinpath(*"abcdefghij")
+    for name in range(40):
+        (top / str(name)).mkdir(parents=True)
+        (top / str(name) / "1.png").write_bytes(b"")
+    stat, calls = os.stat, list[object]()
+
+    def counted(path: object, **options: object) -> os.stat_result:
+        calls.append(path)
+        return stat(path, **options)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(os, "stat", counted)
+    listings = dict(LocalFiles(str(top), reading).by_folder(str(top)))
+    assert len(listings) == 41
+    assert len(calls) < 40 * 3 + 2 * len(top.parts)
