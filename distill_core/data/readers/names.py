@@ -18,6 +18,11 @@ def stem(path: str) -> str:
     return posixpath.splitext(posixpath.basename(path))[0]
 
 
+def printable(name: str) -> str:
+    """Return a name in one line of printable characters, with escapes for all others."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+
+
 def utf8(name: str) -> str:
     """Return a name with bytes that are not UTF-8 written as escapes."""
     return name.encode("utf-8", "backslashreplace").decode()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from distill_core.data.readers.names import utf8
+from distill_core.data.readers.names import printable
 
 OTHER = "is ignored, because its name is not that of an image"
 OUTSIDE = "is ignored, because it lies in no class folder"
@@ -39,7 +39,7 @@ class PassedOver:
     def sentences(self) -> list[str]:
         """Return a sentence for each reason, in the order of `REASONS`."""
         return [
-            f"{utf8(self._first[reason])} {reason}{_more(self._counts[reason] - 1)}."
+            f"{printable(self._first[reason])} {reason}{_more(self._counts[reason] - 1)}."
             for reason in REASONS
             if reason in self._first
         ]

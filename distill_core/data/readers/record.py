@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
+from distill_core.data.readers.names import printable
 from distill_core.data.readers.passed_over import PassedOver
 
 Split = Literal["train", "test"]
@@ -21,10 +22,11 @@ class Address(NamedTuple):
     @property
     def text(self) -> str:
         """Return the place as in messages."""
-        if self.uri.endswith(".tar"):
-            return f"{self.uri} at byte {self.offset}"
-        in_rows = self.offset or self.uri.endswith(".parquet")
-        return f"{self.uri} row {self.offset}" if in_rows else self.uri
+        uri = printable(self.uri)
+        if uri.endswith(".tar"):
+            return f"{uri} at byte {self.offset}"
+        in_rows = self.offset or uri.endswith(".parquet")
+        return f"{uri} row {self.offset}" if in_rows else uri
 
 
 @dataclass(frozen=True, slots=True)
