@@ -14,6 +14,7 @@ from distill_core.data.readers.record import (
     ReadsArchives,
     ReadsFiles,
     Record,
+    SamplesLabels,
     Split,
     classes_of,
 )
@@ -73,6 +74,11 @@ class TwoFormats:
         """Read some images together; all formats with files of their own read them alike."""
         readers = self._readers.values()
         return next(r for r in readers if isinstance(r, FileReader)).load(listed)
+
+    def sample_labels(self, split: Split) -> Sequence[int | None]:
+        """Return the labels of some records, none where they are names of folders."""
+        reader = self._readers[split]
+        return reader.sample_labels(split) if isinstance(reader, SamplesLabels) else ()
 
     def passed_over(self, split: Split) -> PassedOver:
         """Return what was passed over so far in the archives of a split."""

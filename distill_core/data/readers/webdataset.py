@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache
+from itertools import chain, islice
 from typing import Any
 
 from distill_core.config.data import DataConfig
@@ -30,6 +31,8 @@ from distill_core.errors import DataError
 KEY = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)")  # as the library webdataset splits names
 LABELS = ("cls", "cls.txt")
 MAX_LABEL = 1000  # bytes
+INTEGER = re.compile(r"-?\d{1,9}")
+SAMPLED_SHARDS, SAMPLES = 4, 32  # whose labels are looked at before a run starts
 Sample = dict[str, Member]  # members by their names in the sample
 
 
@@ -99,6 +102,24 @@ class WebDatasetReader:
         """Return whether the shard and the class list are those that were planned."""
         return is_current(part, self._root, self._stamp)
 
+    def sample_labels(self, split: Split) -> list[int | None]:
+        """Return the labels of the first samples of some shards, evenly spaced.
+
+        Raises:
+            DataError: one is a name that no class has.
+        """
+        shards, labels = self._shards(split), list[int | None]()
+        names = self._names()
+        places = {name: place for place, name in enumerate(names)}
+        for file in shards[:: -(-len(shards) // SAMPLED_SHARDS)]:
+            where = f"{self._root.url}/{file.path}"
+            for key, text in islice(self._labels_of(file), SAMPLES):
+                number = int(text) if INTEGER.fullmatch(text) else None
+                if text and number is None:
+                    number = place_of(text, names, places, f"{where} sample {key}")
+                labels.append(number)
+        return labels
+
     def fetch(self, addresses: Sequence[Address]) -> list[bytes]:
         """Return ranges of bytes of the shards."""
         return self._root.read_ranges(addresses)
@@ -123,13 +144,16 @@ class WebDatasetReader:
 
     def _all_labels(self, split: Split) -> Iterator[str]:
         """Yield the label of every sample, from the headers of the shards and the labels alone."""
-        for file in self._shards(split):
-            where = f"{self._root.url}/{file.path}"
-            with opened(self._root, file.path) as stream:
-                for key, sample in self._samples(stream, where):
-                    label, problem = self._label(stream, sample, f"{where} sample {key}")
-                    if not problem and self._image(sample):
-                        yield label
+        labels = (self._labels_of(file) for file in self._shards(split))
+        yield from (label for _, label in chain.from_iterable(labels) if label)
+
+    def _labels_of(self, file: ListedFile) -> Iterator[tuple[str, str]]:
+        """Yield key and label of every sample of a shard that has an image; it may be empty."""
+        where = f"{self._root.url}/{file.path}"
+        with opened(self._root, file.path) as stream:
+            for key, sample in self._samples(stream, where):
+                if self._image(sample):
+                    yield key, self._label(stream, sample, f"{where} sample {key}")[0]
 
     def _samples(self, stream: Any, where: str) -> Iterator[tuple[str, Sample]]:
         """Yield key and members of every sample: of consecutive members with the same key."""

@@ -30,7 +30,8 @@ def check_labels_of_splits(request: Request) -> None:
     """Check a sample of the labels of each split, where labels are not names of folders.
 
     Raises:
-        DataError: no label of a split is one of its classes, or some are not.
+        DataError: no label of a split is one of its classes, or some are not, or a file with
+            labels is damaged.
         Problems: both splits have such labels.
     """
     if "ingest" not in request.complete:
@@ -54,8 +55,9 @@ def _check_splits(request: Request) -> None:
 def _check_labels(request: Request, *, split: Split) -> None:
     try:
         reader, classes = request.reader, request.classes
-        labels = reader.sample_labels(split) if isinstance(reader, SamplesLabels) else None
+        reader.classes(split)
     except DistillError:
         return  # there is no such split, which `check_dataset` reports
-    if labels is not None:
+    if isinstance(reader, SamplesLabels):
+        labels = reader.sample_labels(split)
         check_labels(request.config.data, split, labels, classes=len(classes))
