@@ -18,7 +18,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -42,7 +42,8 @@ class DatasetIndex:
     fingerprints: Mapping[str, str]  # by wnid: hash over its train images' CONTENT
     test_fingerprint: str
     tables: Mapping[Split, IndexTable]
-    verify: str = field(default="full", compare=False)  # `data.verify` when it was first made
+    verify: str = field(default="full", compare=False)  # `data.verify` of its images
+    versions: str = field(default="", compare=False)  # hash over the versions of its files
     of_parts: bool = field(default=True, compare=False)  # False: of version 0.1.0, without parts
 
     @property
@@ -119,6 +120,7 @@ class Description:
     rows: dict[Split, tuple[int, ...]] = field(default_factory=dict)  # of each class
     bad: dict[Split, tuple[int, ...]] = field(default_factory=dict)  # unreadable rows, by number
     verify: str = "full"  # see `DatasetIndex`; no part of the id
+    versions: str = ""  # likewise; empty: written by an older version
     id: str = ""  # older versions have neither the id nor the digest
     record_sha256: str = ""
 
@@ -157,23 +159,34 @@ def build_index(
         "train": train if isinstance(train, IndexTable) else IndexTable.of(train, len(classes)),
         "test": test if isinstance(test, IndexTable) else IndexTable.of(test, len(classes)),
     }
-    by_class, train_hash = _hashes(tables["train"], len(classes))
-    tests, test_hash = _hashes(tables["test"], len(classes))
+    train_hashes, test_hashes = (_hashes(tables[s], len(classes)) for s in ("train", "test"))
+    by_class, tests = train_hashes.of_classes, test_hashes.of_classes
     entries = [list(asdict(entry).values()) for entry in classes]
     return DatasetIndex(
-        id=f"{name}-{_hash([entries, train_hash, test_hash])[:12]}",
+        id=f"{name}-{_hash([entries, train_hashes.rows, test_hashes.rows])[:12]}",
         classes=classes,
         fingerprints={c.wnid: by_class[c.id] for c in classes if not c.removed},
         test_fingerprint=_hash([[c.wnid, tests[c.id]] for c in classes if not c.removed]),
         tables=tables,
+        versions=_hash([train_hashes.versions, test_hashes.versions]),
     )
 
 
-def _hashes(table: IndexTable, count: int) -> tuple[list[str], str]:
-    """Return the content hash of each class, and the hash over all rows in their order."""
+class _Hashes(NamedTuple):
+    """The hashes of a table."""
+
+    of_classes: list[str]  # over the contents of each class
+    rows: str  # over all rows in their order
+    versions: str  # over the versions of their files
+
+
+def _hashes(table: IndexTable, count: int) -> _Hashes:
+    """Return the hashes of a table, which is read once."""
     whole, of_classes = hashlib.sha256(), [hashlib.sha256().hexdigest()] * count
+    versions = hashlib.sha256()
     for block in table.blocks():
         _update(whole, block, IDENTITY)
+        versions.update("".join(f"{each}\n" for each in block["version"].to_pylist()).encode())
         readable = readable_rows(block)
         labels = readable["label"].to_numpy()
         present = np.unique(labels)
@@ -182,7 +195,7 @@ def _hashes(table: IndexTable, count: int) -> tuple[list[str], str]:
             digest = hashlib.sha256()
             _update(digest, readable.slice(first, last - first), CONTENT)
             of_classes[label] = digest.hexdigest()
-    return of_classes, whole.hexdigest()
+    return _Hashes(of_classes, whole.hexdigest(), versions.hexdigest())
 
 
 def _update(digest: Any, table: pa.Table, columns: tuple[str, ...]) -> None:

@@ -9,17 +9,14 @@ no counts.
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 
-from distill_core.data.duplicates import Contents, count_duplicates
 from distill_core.data.index import (
     IDENTITY,
     DatasetIndex,
@@ -32,7 +29,7 @@ from distill_core.data.readers.record import Split
 from distill_core.errors import DataError
 from distill_core.storage.digest import sha256
 from distill_core.storage.parquet import open_parquet
-from distill_core.storage.records import parse_json, seal_json
+from distill_core.storage.records import parse_json
 from distill_core.storage.store import Store
 
 SPLITS: tuple[Split, ...] = ("train", "test")
@@ -42,10 +39,20 @@ REMEDY = "Delete it and run `distill resume`, which ingests the dataset again."
 _DESCRIPTION: TypeAdapter[Description] = TypeAdapter(Description)
 
 
-def _load(store: Store, dataset: str, files: Sequence[TableFile], number: int) -> pa.Table:
-    """Return the rows of a file, hashed."""
+def load_partition(store: Store, dataset: str, files: Sequence[TableFile], number: int) -> pa.Table:
+    """Return the rows of a file, hashed.
+
+    Args:
+        store: that has the index.
+        dataset: its id.
+        files: of a split.
+        number: of the file among them.
+
+    Raises:
+        DataError: it is damaged, or is not what the description states.
+    """
     stated = files[number]
-    path = _table_path(dataset, stated.file)
+    path = table_path(dataset, stated.file)
     data, where = store.read(path), store.uri(path)
     if sha256(data) != stated.sha256:
         raise DataError(
@@ -58,9 +65,22 @@ def _load(store: Store, dataset: str, files: Sequence[TableFile], number: int) -
         raise DataError(
             f"{where}: {table.num_rows} rows, index.json states {stated.rows}. {REMEDY}"
         )
+    if not _is_within(table, stated):
+        raise DataError(
+            f"{where}: has other classes than those from {stated.first} to {stated.last - 1} that "
+            f"index.json states. {REMEDY}"
+        )
     if "version" not in table.column_names:
         table = table.append_column(SCHEMA.field("version"), pa.repeat("", table.num_rows))
     return table
+
+
+def _is_within(table: pa.Table, stated: TableFile) -> bool:
+    """Return whether the classes of a partition, which are sorted, are those stated."""
+    if stated.last < 0 or not table.num_rows:
+        return True
+    first, last = table["label"][0].as_py(), table["label"][-1].as_py()
+    return bool(stated.first <= first and last < stated.last)
 
 
 def _counts(stored: Description, split: Split) -> RowCounts:
@@ -71,7 +91,7 @@ def _counts(stored: Description, split: Split) -> RowCounts:
 
 def _stored_table(store: Store, dataset: str, stored: Description, split: Split) -> IndexTable:
     files = stored.parts(split)
-    load = partial(_load, store, dataset, files)
+    load = partial(load_partition, store, dataset, files)
     if stored.partitions:
         counts = partial(_counts, stored, split)
         return IndexTable([(file.first, file.last) for file in files], counts, load)
@@ -104,6 +124,7 @@ def open_index(store: Store, dataset: str) -> DatasetIndex:
         test_fingerprint=stored.test_fingerprint,
         tables={split: _stored_table(store, dataset, stored, split) for split in SPLITS},
         verify=stored.verify,
+        versions=stored.versions,
         of_parts=bool(stored.partitions),
     )
 
@@ -151,8 +172,13 @@ def check_index(store: Store, dataset: str) -> None:
         for fact in ("id", "fingerprints", "test_fingerprint")
         if getattr(actual, fact) != getattr(index, fact)
     ]
+    if index.versions and index.versions != actual.versions:
+        wrong.append("hash of the versions of its files")
     for split in SPLITS:
         table = index.tables[split]
+        ends = [-1, *(last for _, last in table.bounds)]
+        if table.bounds != tuple(pairwise(ends)) or ends[-1] != len(index.classes):
+            wrong.append(f"division of the {split} rows into classes")
         counts = RowCounts.of(table.blocks(), len(index.classes))
         same = np.array_equal(counts.by_class, table.counts.by_class)
         if not same or not np.array_equal(counts.bad, table.counts.bad):
@@ -164,72 +190,6 @@ def check_index(store: Store, dataset: str) -> None:
         )
 
 
-def commit_index(store: Store, index: DatasetIndex) -> None:
-    """Write the partitions under content-based names, then index.json, unless they exist already.
-
-    Files of this index that were damaged or deleted since are written again.
-    """
-    if _is_sound(store, index.id):
-        return
-    writing = {split: _Writing(store, index, split) for split in SPLITS}
-    counts = {
-        split: RowCounts.of(each.blocks(), len(index.classes)) for split, each in writing.items()
-    }
-    train, test = writing["train"], writing["test"]
-    description = {
-        "id": index.id,
-        "classes": [asdict(entry) for entry in index.classes],
-        "images": {split: counts[split].rows for split in SPLITS},
-        "duplicates": count_duplicates(train.contents, test.contents, train.written),
-        "fingerprints": dict(index.fingerprints),
-        "test_fingerprint": index.test_fingerprint,
-        "partitions": {split: [asdict(f) for f in writing[split].files] for split in SPLITS},
-        "rows": {split: counts[split].by_class.tolist() for split in SPLITS},
-        "bad": {split: counts[split].bad.tolist() for split in SPLITS},
-        **({} if index.verify == "full" else {"verify": index.verify}),
-    }
-    store.put(description_path(index.id), seal_json(description))  # equal, whoever writes it
-
-
-class _Writing:
-    """The partitions of a split as they are written."""
-
-    def __init__(self, store: Store, index: DatasetIndex, split: Split) -> None:
-        self._store, self._dataset, self._split = store, index.id, split
-        self._table = index.tables[split]
-        self.files: list[TableFile] = []
-        self.contents = Contents(self._table.known_rows)
-
-    def blocks(self) -> Iterator[pa.Table]:
-        """Yield the rows of each partition once it is written."""
-        for (first, last), block in zip(self._table.bounds, self._table.blocks(), strict=True):
-            stream = io.BytesIO()
-            pq.write_table(block, stream, compression="zstd", write_page_checksum=True)
-            data = stream.getvalue()
-            digest = sha256(data)
-            # Another version of Arrow may write other bytes for the same rows; both may be there.
-            name = f"{self._split}-{digest[:16]}.parquet"
-            self._store.put(_table_path(self._dataset, name), data)
-            self.files.append(TableFile(name, digest, len(data), block.num_rows, first, last))
-            self.contents.add(block)
-            yield block
-
-    def written(self) -> Iterator[pa.Table]:
-        """Yield the rows of each partition again, from the store."""
-        for number in range(len(self.files)):
-            yield _load(self._store, self._dataset, self.files, number)
-
-
-def _is_sound(store: Store, dataset: str) -> bool:
-    if not store.exists(description_path(dataset)):
-        return False
-    try:
-        load_index(store, dataset)
-    except DataError:
-        return False
-    return True
-
-
 def description_path(dataset: str) -> str:
     """Return the path of the description of a dataset."""
     return f"datasets/{dataset}/index.json"
@@ -239,7 +199,7 @@ def _check_tables(store: Store, dataset: str, stored: Description) -> None:
     """Check that the tables exist and have the sizes that the description states."""
     sizes = {file.path: file.bytes for file in store.files(f"datasets/{dataset}/index")}
     for file in (file for split in SPLITS for file in stored.parts(split)):
-        path = _table_path(dataset, file.file)
+        path = table_path(dataset, file.file)
         if path not in sizes:
             raise DataError(
                 f"{store.uri(path)}: no such object, but index.json lists it. Delete the folder "
@@ -252,5 +212,6 @@ def _check_tables(store: Store, dataset: str, stored: Description) -> None:
             )
 
 
-def _table_path(dataset: str, file: str) -> str:
+def table_path(dataset: str, file: str) -> str:
+    """Return the path of a file with rows of a dataset."""
     return f"datasets/{dataset}/index/{file}"

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from distill_core.config.load import load_run
 from distill_core.data.index import DatasetIndex, build_index, number_classes
-from distill_core.data.index_files import commit_index
+from distill_core.data.index_commit import commit_index
 from distill_core.data.index_table import SCHEMA
 from distill_core.keys import NUMERICS
 from distill_core.models.spec import TeacherSpec

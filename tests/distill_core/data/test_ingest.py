@@ -155,6 +155,33 @@ def test_the_way_of_checking_is_no_part_of_the_id(folder: Path, store: Store) ->
     assert quick.id == ingest(data_config(folder), store).id
 
 
+def test_files_that_were_written_again_are_read_once_though_their_parts_are_collected(
+    folder: Path, store: Store, reads: list[str]
+) -> None:
+    """The dataset has the same contents and the same id; only the versions of its files differ."""
+    first = ingest(data_config(folder), store)
+    for path in folder.rglob("*.png"):
+        path.write_bytes(path.read_bytes())
+    second = ingest(data_config(folder), store, first)
+    assert (second.id, second.versions == first.versions) == (first.id, False)
+    for path in store.files("ingest"):
+        store.delete(path.path)
+    reads.clear()
+    assert ingest(data_config(folder), store, open_index(store, first.id)) == second
+    assert reads == []
+
+
+def test_an_index_states_that_all_images_were_decoded_once_they_were(
+    folder: Path, store: Store
+) -> None:
+    quick, full = data_config(folder, verify="header"), data_config(folder)
+    assert [ingest(config, store).verify for config in (quick, full, quick)] == [
+        "header",
+        "full",
+        "full",
+    ]
+
+
 def test_a_class_with_more_bad_images_than_allowed_is_named(folder: Path, store: Store) -> None:
     for n in (10, 11):
         (folder / "train" / "dog" / f"{n}.png").write_bytes(b"text")

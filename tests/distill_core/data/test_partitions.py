@@ -61,13 +61,13 @@ def test_planning_reads_no_rows_and_a_class_only_its_partition(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, index = in_partitions(mixed(tmp_path), tmp_path, 9)
-    load, seen = index_files._load, list[int]()
+    load, seen = index_files.load_partition, list[int]()
 
     def noted(*some: Any) -> pa.Table:
         seen.append(some[-1])
         return load(*some)
 
-    monkeypatch.setattr(index_files, "_load", noted)
+    monkeypatch.setattr(index_files, "load_partition", noted)
     opened = open_index(store, index.id)
     assert opened.class_sizes("train") == index.class_sizes("train")
     assert opened.without_images("train") == ()
@@ -90,6 +90,23 @@ def test_an_edited_count_of_rows_is_found_by_verification(tmp_path: Path) -> Non
     store.put(path, seal_json(tree))
     assert bad not in open_index(store, index.id).tables["train"].counts.bad
     with pytest.raises(DataError, match="count of train rows does not follow"):
+        check_index(store, index.id)
+
+
+def test_edited_bounds_of_partitions_are_found(tmp_path: Path) -> None:
+    store, index = in_partitions(mixed(tmp_path), tmp_path, 9)
+    path = index_files.description_path(index.id)
+    tree = json.loads(store.read(path))
+    del tree["record_sha256"]
+    first, second, *_ = tree["partitions"]["train"]
+    second["first"] = first["last"] = first["last"] + 1
+    store.put(path, seal_json(tree))
+    with pytest.raises(DataError, match="has other classes than those from"):
+        load_index(store, index.id)
+    second["first"] = first["last"] = first["last"] - 1
+    tree["partitions"]["train"][-1]["last"] += 1
+    store.put(path, seal_json(tree))
+    with pytest.raises(DataError, match="division of the train rows into classes does not follow"):
         check_index(store, index.id)
 
 
