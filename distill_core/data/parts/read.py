@@ -7,11 +7,11 @@ a shard name classes and know no ids, so the shard serves every version of the d
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from itertools import chain, islice
-from typing import Any
+from itertools import chain
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -36,13 +36,15 @@ from distill_core.errors import ChangedDataError, DataError
 from distill_core.progress import Progress, silent
 from distill_core.storage.digest import sha256
 
-CHUNK = 256  # encoded images fetched together; two such groups are in memory
+CHUNK = 256  # encoded images fetched together, at most; two such groups are in memory
+CHUNK_BYTES = 2**26  # of them, but for the last one: photographs of a camera have 10 MB each
 THREADS = 2  # that decode; Pillow releases the GIL
 ROWS = pa.schema([field for field in SCHEMA if field.name != "label"])  # of a shard
 ORDER = ("wnid", "name", "sha256", "uri", "offset")
 TABLE, SUMMARY = "parquet", "json"  # suffixes of the files of a shard
 
 Row = tuple[Any, ...]  # in the order of ROWS
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -197,16 +199,27 @@ def _table(rows: Sequence[Row]) -> pa.Table:
 
 
 def _chunks(reader: Reader, part: Part, classes: Sequence[str]) -> Iterator[Chunk]:
-    records = reader.records(part, classes)
-    while chunk := list(islice(records, CHUNK)):
+    for chunk in _grouped(reader.records(part, classes), lambda record: len(record.data)):
         yield [(r, classes[r.label] if r.label >= 0 else "", "") for r in chunk]
 
 
 def _file_chunks(reader: FileReader, listed: Sequence[ListedRecord]) -> Iterator[Chunk]:
-    for start in range(0, len(listed), CHUNK):
-        some = listed[start : start + CHUNK]
+    for some in _grouped(listed, lambda each: each.size):
         records = reader.load(some)
         yield [(r, each.wnid, each.version) for r, each in zip(records, some, strict=True)]
+
+
+def _grouped(items: Iterable[T], size: Callable[[T], int]) -> Iterator[list[T]]:
+    """Yield consecutive items together: `CHUNK` of them, or fewer that reach `CHUNK_BYTES`."""
+    group, total = list[T](), 0
+    for item in items:
+        group.append(item)
+        total += max(0, size(item))
+        if len(group) == CHUNK or total >= CHUNK_BYTES:
+            yield group
+            group, total = [], 0
+    if group:
+        yield group
 
 
 def _rows(chunk: Chunk, config: DataConfig, decoded: frozenset[str]) -> list[Row]:

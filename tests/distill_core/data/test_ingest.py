@@ -16,6 +16,7 @@ from distill_core.config.data import DataConfig
 from distill_core.data import folders
 from distill_core.data.index_files import open_index
 from distill_core.data.ingest import ingest
+from distill_core.data.parts import read as part_reading
 from distill_core.data.parts.read import TABLE
 from distill_core.data.readers import parts as bounds
 from distill_core.errors import DataError
@@ -44,6 +45,23 @@ def test_an_unchanged_dataset_is_only_listed(folder: Path, store: Store, reads: 
     assert ingest(data_config(folder), store) == first
     assert ingest(data_config(folder), store, first) == first
     assert reads == []
+
+
+@pytest.mark.parametrize(("limit", "most"), [(1, 1), (600, 3), (10**6, 6)])
+def test_large_images_are_read_a_few_at_a_time(
+    limit: int, most: int, folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By their bytes; those of this dataset have 268 each."""
+    read, seen = folders.LocalFolder.read, list[int]()
+
+    def counted(self: folders.LocalFolder, paths: Sequence[str]) -> list[bytes]:
+        seen.append(len(paths))
+        return read(self, paths)
+
+    monkeypatch.setattr(folders.LocalFolder, "read", counted)
+    monkeypatch.setattr(part_reading, "CHUNK_BYTES", limit)
+    ingest(data_config(folder), store)
+    assert (max(seen), sum(seen)) == (most, 8)
 
 
 def test_a_new_class_and_a_changed_file_are_all_that_is_read(
