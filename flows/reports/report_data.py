@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any, TypeVar
 
 from distill_core.config.load import fingerprint
+from distill_core.data.index_files import open_index
 from distill_core.environment import describe_mixed, mixed
+from distill_core.errors import DataError
+from distill_core.label_spaces.facts import find_space
 from distill_core.label_spaces.words import ClassWords
 from distill_core.storage.manifest import Manifest
 from distill_core.storage.markers import Marker
@@ -22,6 +26,7 @@ from flows.reports.tables import AccuracyRow, accuracy_cells, accuracy_rows
 from tasks.run import Run
 from tasks.runs.stage_status import manifests, missing_in
 from tasks.stages.class_names import read_class_names
+from tasks.stages.dataset_record import read_dataset_record
 from tasks.stages.names import StageId
 from tasks.stages.table import stages_of
 
@@ -99,7 +104,7 @@ def header(data: ReportData) -> list[tuple[str, str]]:
         ("run", data.run.name),
         *missing,
         ("preset", config.preset),
-        *([("label space", config.data.label_space)] if config.data.label_space else []),
+        *_label_space(data.run),
         ("config fingerprint", fingerprint(config)),
         ("teacher", _teacher(data.teacher)),
         ("source", config.source),
@@ -112,6 +117,21 @@ def header(data: ReportData) -> list[tuple[str, str]]:
         *_mixed(data),
         ("worker time", units.duration(sum(m.seconds for m in every_marker(data)))),
     ]
+
+
+def _label_space(run: Run) -> list[tuple[str, str]]:
+    """Return the label space of the set: that of the config, else the one whose classes it has."""
+    name = run.config.data.label_space or _known_space(run)
+    return [("label space", name)] if name else []
+
+
+def _known_space(run: Run) -> str | None:
+    with suppress(DataError):
+        record = read_dataset_record(run)
+        if record is not None:
+            space = find_space(open_index(run.store, record.dataset).class_names)
+            return None if space is None else space.name
+    return None
 
 
 def _mixed(data: ReportData) -> list[tuple[str, str]]:
