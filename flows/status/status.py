@@ -121,6 +121,9 @@ class Activity:
     eta_seconds: float | None = None
     worker_hours: float = 0.0  # of busy workers, failed attempts included
     gpu_hours: float = 0.0  # the same times the GPUs of a worker, which may be a fraction
+    # By the files of the drivers, for a dataset whose parts are not recorded yet
+    reported_total: int | None = None
+    reported_done: int = 0
 
     @property
     def running_shards(self) -> int:
@@ -169,7 +172,13 @@ def _stage_activity(
     current = [driver for driver in active if driver.stage == name and not stage.complete]
     rate = _rate(markers, current, now)
     left = None if stage.total is None else stage.total - stage.done
+    total, done = None, 0
+    if stage.total is None:
+        total, done, rate = _reported(name, drivers, current)
+        left = None if total is None else total - done
     return Activity(
+        reported_total=total,
+        reported_done=done,
         drivers=len(current),
         running=running,
         orphaned=tuple(
@@ -188,13 +197,33 @@ def _stage_activity(
 
 def _claims(stage: StageStatus, drivers: Iterable[DriverRecord]) -> tuple[Claim, ...]:
     """Return the shards of a stage that have no marker and that some drivers name."""
-    pending = set(stage.pending)
+    pending = None if stage.total is None else set(stage.pending)
     return tuple(
         Claim(named.shard, driver.id, named.since)
         for driver in drivers
         for named in driver.running
-        if named.stage == str(stage.stage) and named.shard in pending
+        if named.stage == str(stage.stage) and (pending is None or named.shard in pending)
     )
+
+
+def _reported(
+    stage: str, drivers: Sequence[DriverRecord], current: Sequence[DriverRecord]
+) -> tuple[int | None, int, float | None]:
+    """Return the shards of a stage, those that are done and those per hour, by its drivers."""
+    counts = [d for d in drivers if d.stage == stage and d.stage_total is not None]
+    if not counts:
+        return None, 0, None
+    newest = max(counts, key=lambda driver: driver.updated)
+    rates = [
+        (driver.stage_done - driver.stage_done_before) / hours
+        for driver in current
+        if driver.stage_started and (hours := _hours(driver.stage_started, driver.updated)) > 0
+    ]
+    return newest.stage_total, max(d.stage_done for d in counts), sum(rates) or None
+
+
+def _hours(begin: str, end: str) -> float:
+    return (parse_time(end) - parse_time(begin)) / timedelta(hours=1)
 
 
 def _rate(

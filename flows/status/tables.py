@@ -59,10 +59,11 @@ def details(status: RunStatus, activity: RunActivity | None = None) -> Renderabl
     table.title_justify = "left"
     for stage in status.stages:
         part = None if activity is None else activity.stages[str(stage.stage)]
+        total, done = _counts(stage, part)
         table.add_row(
             str(stage.stage),
-            "?" if stage.total is None else f"{stage.total:,}",
-            f"{stage.done:,}",
+            "?" if total is None else f"{total:,}",
+            f"{done:,}",
             str(len(stage.failed) or "-"),
             *(() if part is None else _live_cells(part)),
             _state(stage, part),
@@ -105,15 +106,25 @@ def _by_kind(status: RunStatus) -> dict[str, StageStatus]:
 
 
 def _stage_json(stage: StageStatus, activity: Activity | None) -> dict[str, Any]:
+    total, done = _counts(stage, activity)
     tree = {
         "stage": str(stage.stage),
-        "total": stage.total,
-        "done": stage.done,
+        "total": total,
+        "done": done,
         "complete": stage.complete,
         "failed": stage.failed,
         "missing": list(stage.missing),
     }
-    return tree if activity is None else tree | asdict(activity)
+    if activity is None:
+        return tree
+    return tree | {k: v for k, v in asdict(activity).items() if not k.startswith("reported_")}
+
+
+def _counts(stage: StageStatus, activity: Activity | None) -> tuple[int | None, int]:
+    """Return the shards of a stage, and those that are done, from the store or by its drivers."""
+    if stage.total is None and activity is not None:
+        return activity.reported_total, activity.reported_done
+    return stage.total, stage.done
 
 
 def _live_cells(activity: Activity) -> tuple[str, ...]:

@@ -47,6 +47,9 @@ class DriverRecord:
     reason: str = ""  # name of the error that stopped it
     stage: str | None = None  # the current one, or the last one
     stage_started: str | None = None
+    stage_total: int | None = None  # its shards; None: not known, or an older version
+    stage_done: int = 0  # of them, as far as this driver knows
+    stage_done_before: int = 0  # of them, when this driver came to it
     running: tuple[RunningShard, ...] = ()  # in order of start
     done: int = 0  # shards that it committed, in all stages
     workers: int = 0  # of the current stage

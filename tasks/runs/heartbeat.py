@@ -33,6 +33,9 @@ class _Activity:
     stage: str | None = None
     stage_started: str | None = None
     since: dict[str, datetime] = field(default_factory=dict)  # start of each running shard, by name
+    total: int | None = None  # shards of this stage
+    stage_done: int = 0
+    done_before: int = 0
     has_begun: bool = False  # a shard of this stage
     done: int = 0
     gpus: dict[str, float] = field(default_factory=dict)  # per worker, by stage
@@ -103,6 +106,8 @@ class Heartbeat:
         with self._lock:
             self._activity.stage, self._activity.stage_started = stage, format_time(self._clock())
             self._activity.has_begun = False
+            self._activity.total, self._activity.stage_done = total, done
+            self._activity.done_before = done
             row = row_of(StageId.parse(stage))
             gpus = self._execution.gpus * row.processes(self._run.config)
             self._activity.gpus[stage] = 0.0 if row.cpu_only else gpus
@@ -128,6 +133,7 @@ class Heartbeat:
         with self._lock:
             self._stop_clock(receipt.shard)
             self._activity.done += int(receipt.won)
+            self._activity.stage_done += 1
 
     def job_retried(self, stage: str, shard: str, reason: str) -> None:
         """Record that a shard no longer runs."""
@@ -155,6 +161,9 @@ class Heartbeat:
                 updated=format_time(now),
                 stage=activity.stage,
                 stage_started=activity.stage_started,
+                stage_total=activity.total,
+                stage_done=activity.stage_done,
+                stage_done_before=activity.done_before,
                 running=tuple(
                     RunningShard(stage, shard, format_time(since))
                     for shard, since in activity.since.items()

@@ -256,3 +256,24 @@ def test_a_run_without_drivers_is_reported_as_such(run: Run) -> None:
     empty = RunActivity(NOW, {"recover": Activity()}, ())
     text = printed(RunStatus("tiny", "tiny", (half_done(),)), empty)
     assert "no driver at work" in text
+
+
+def test_of_a_dataset_that_is_not_recorded_the_drivers_tell_how_far_it_is(run: Run) -> None:
+    """Its parts are known only where it was listed, so the store alone shows neither number."""
+    facts = {"stage": "ingest", "stage_started": ago(minutes=60), "stage_total": 40}
+    part = RunningShard("ingest", "train-00031", ago(minutes=1))
+    driver(run, "a", running=(part,), stage_done=30, stage_done_before=10, **facts)
+    lost = RunningShard("ingest", "train-00007", ago(hours=9))
+    driver(run, "b", running=(lost,), stage_done=10, updated=ago(hours=8), **facts)
+    unknown = StageStatus(StageId("ingest"), total=None, done=0)
+    seen = run_activity(run, [unknown], now=NOW)
+    (found,) = seen.stages.values()
+    assert (found.reported_total, found.reported_done) == (40, 30)
+    assert [claim.shard for claim in found.running] == ["train-00031"]
+    assert found.orphaned == ("train-00007",)
+    assert found.shards_per_hour == pytest.approx(20, rel=0.02)
+    assert found.eta_seconds == pytest.approx(1800, rel=0.02)
+    reached = RunStatus(run.name, "tiny", (unknown,))
+    row = next(line for line in printed(reached, seen).splitlines() if "ingest" in line)
+    assert row.split()[3:6:2] == ["40", "30"]
+    assert tables.to_json(reached, seen)["stages"][0]["total"] == 40
