@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from distill_core.config.schema import RunConfig
+from distill_core.config.training import TIMM, ModelConfig
 from distill_core.errors import ConfigError, DataError
 from distill_core.storage.digest import read_file
 from distill_core.storage.filesystems import open_filesystem
 
 WEIGHTS, BESIDE = "model.safetensors", "config.json"
+PADDED = "tf_"  # beginning of the names of networks of timm that pad as TensorFlow does
+PADDED_HERE = (f"{TIMM}{PADDED}", "efficientnet_lite")  # likewise, of the names of this project
 TOLERANCE = 5e-4  # of a mean or a deviation; some configs round them to three places
 
 
@@ -24,6 +27,7 @@ class HubConfig:
     mean: tuple[float, ...] | None  # of pixels in [0, 1]
     std: tuple[float, ...] | None
     side: int | None  # S in pixels, of the training
+    architecture: str | None  # of timm
 
 
 def check_hub_config(url: str, run: RunConfig, *, outputs: int) -> None:
@@ -37,13 +41,14 @@ def check_hub_config(url: str, run: RunConfig, *, outputs: int) -> None:
         outputs: that the head must have, the number of classes unless the config differs.
 
     Raises:
-        ConfigError: it has another class count, normalisation or size of image.
+        ConfigError: it has another class count, normalisation, size of image or padding.
         DataError: the config cannot be read.
     """
     imported = run.squeeze.imported
     found = read_hub_config(url)
     if found is None or (imported is not None and imported.accept_any):
         return
+    _check_padding(found.architecture, run.squeeze.model, url)
     data = run.data
     pairs: Sequence[tuple[str, Any, Any]] = (
         ("data.num_classes", found.num_classes, outputs),
@@ -58,6 +63,29 @@ def check_hub_config(url: str, run: RunConfig, *, outputs: int) -> None:
                 "to the value that the network was trained with, or set "
                 "squeeze.imported.accept_any=true."
             )
+
+
+def _check_padding(architecture: str | None, model: ModelConfig, url: str) -> None:
+    """Refuse weights of a network that has the same tensors and pads in another way.
+
+    timm has some networks twice: padded evenly, and as TensorFlow does. The batch norms of the two
+    differ in their constants, too.
+    """
+    if architecture is None:
+        return
+    padded = model.name.startswith(PADDED_HERE)
+    same = _without_padding(architecture) == _without_padding(model.name)
+    if same and architecture.startswith(PADDED) != padded:
+        raise ConfigError(
+            f"{url}: its {BESIDE} has the architecture {architecture}, which has the tensors of "
+            f"{model.title} and pads in another way. Set squeeze.model.name={TIMM}{architecture}, "
+            "or set squeeze.imported.accept_any=true."
+        )
+
+
+def _without_padding(name: str) -> str:
+    """Return the name of a network, here or in timm, which two ways of padding have in common."""
+    return name.removeprefix(TIMM).partition(".")[0].removeprefix(PADDED).removesuffix("_small")
 
 
 def read_hub_config(url: str) -> HubConfig | None:
@@ -87,11 +115,13 @@ def _parsed(tree: Mapping[str, Any]) -> HubConfig:
     described: Mapping[str, Any] = tree.get("pretrained_cfg") or tree
     classes = tree.get("num_classes", described.get("num_classes"))
     size = described.get("input_size")
+    architecture = tree.get("architecture", described.get("architecture"))
     return HubConfig(
         num_classes=None if classes is None else int(classes),
         mean=_numbers(described.get("mean")),
         std=_numbers(described.get("std")),
         side=None if size is None else int(size[-1]),
+        architecture=None if architecture is None else str(architecture),
     )
 
 

@@ -7,8 +7,9 @@ and must then match the network of the configuration tensor by tensor.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from safetensors import SafetensorError
@@ -18,9 +19,18 @@ from torch import Tensor, nn
 from distill_core.config.training import ModelConfig
 from distill_core.errors import ConfigError, DataError
 from distill_core.label_spaces.facts import SPACES
-from distill_core.models.build import head_name, skeleton, with_weights
+from distill_core.models.build import build_model, head_name, skeleton, with_weights
+from distill_core.models.key_maps.incompatible import incompatibility
+from distill_core.models.key_maps.lookup import key_maps_of
 from distill_core.models.spec import TeacherSpec
-from distill_core.models.state_dicts import COUNTER, check_tensors, choose_entry, names_in_network
+from distill_core.models.state_dicts import (
+    COMPUTED,
+    COUNTER,
+    Names,
+    check_tensors,
+    choose_entry,
+    names_in_network,
+)
 from distill_core.models.unpickling import check_kind, first_line, read_checkpoint
 from distill_core.progress import Notice, ignore_notice
 from distill_core.storage.digest import read_file
@@ -154,10 +164,17 @@ def fit_weights(
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
     model = check_shapes(shapes, config, num_classes=num_classes, where=where)
     expected = model.state_dict()
-    names = names_in_network(state, expected, head=head_name(model)).renamed
-    fitted = {ours: state[name].to(expected[ours].dtype) for name, ours in names.items()}
-    absent = {n: torch.zeros((), dtype=torch.int64) for n in expected.keys() - fitted.keys()}
-    return with_weights(config, num_classes, fitted | absent, model)
+    names = _names(state, model, config).renamed
+    fitted = {
+        ours: state[name].to(expected[ours].dtype).reshape(expected[ours].shape)
+        for name, ours in names.items()
+    }
+    absent = expected.keys() - fitted.keys()
+    counters = {name: torch.zeros((), dtype=torch.int64) for name in absent if _counts(name)}
+    if computed := absent - counters.keys():
+        own = build_model(config, num_classes, seed=0).state_dict()
+        fitted |= {name: own[name] for name in computed}
+    return with_weights(config, num_classes, fitted | counters, model)
 
 
 def check_shapes(
@@ -170,18 +187,30 @@ def check_shapes(
     """
     model = skeleton(config, num_classes)
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    head = head_name(model)
-    names = names_in_network(shapes, expected, head=head).renamed
+    names = _names(shapes, model, config).renamed
     found = {ours: shapes[name] for name, ours in names.items()}
-    _check_classes(found, f"{head}.weight", num_classes, where)
+    _check_classes(found, f"{head_name(model)}.weight", num_classes, where)
     _check_names(found, expected, config, where)
+    reshaped = {name for table in key_maps_of(config) for name in table.reshaped}
     for name, shape in expected.items():
+        if name in reshaped and prod(found[name]) == prod(shape):
+            continue
         if found.get(name, shape) != shape:
             raise ConfigError(
                 f"{where}: tensor {name!r} is {found[name]}, {config.title} expects "
                 f"{shape}. Set squeeze.model to the network in the file."
             )
     return model
+
+
+def _names(names: Iterable[str], model: nn.Module, config: ModelConfig) -> Names:
+    """Return the name in a network of every tensor of a file."""
+    maps = key_maps_of(config)
+    return names_in_network(names, model.state_dict(), head=head_name(model), maps=maps)
+
+
+def _counts(name: str) -> bool:
+    return name.endswith(COUNTER)
 
 
 def _check_classes(shapes: Mapping[str, Shape], head: str, num_classes: int, where: str) -> None:
@@ -207,8 +236,10 @@ def _wrong_head(head: str, outputs: int, num_classes: int, where: str) -> Config
 def _check_names(
     shapes: Mapping[str, Shape], expected: Mapping[str, Shape], config: ModelConfig, where: str
 ) -> None:
-    missing = [n for n in expected if n not in shapes and not n.endswith(COUNTER)]
+    missing = [n for n in expected if n not in shapes and not (_counts(n) or COMPUTED.search(n))]
     unknown = [n for n in shapes if n not in expected]
+    if unknown and (reason := incompatibility(config, shapes)) is not None:
+        raise ConfigError(f"{where}: not the weights of {config.title}: {reason}")
     if missing or unknown:
         raise ConfigError(
             f"{where}: not the weights of {config.title}: {_count(missing, 'missing')}, "

@@ -7,13 +7,14 @@ weights, a second network), and under names of its own. Axes: C classes, ch chan
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
 from distill_core.errors import DataError
+from distill_core.models.key_maps.key_map import KeyMap
 from distill_core.models.unpickling import origin
 
 PREFERRED = ("state_dict", "model")  # entries that hold the network, whatever else is there
@@ -30,8 +31,15 @@ LEFTOVER = re.compile(
 )  # of averaging and of profilers
 CLASS_STATISTICS = re.compile(r"(^|\.)class_running_(mean|var)$")  # [C, ch] beside running_mean
 HEADS = re.compile(r"^(?:head\.fc|head|fc|linear|classifier|last_linear)\.(weight|bias)$")
-# Names of residual networks in the checkpoints of some papers, and torchvision's.
-RENAMED = ((re.compile(r"\.shortcut\."), ".downsample."),)
+COMPUTED = re.compile(r"(^|\.)(relative_position_index|attn_mask)$")  # by the constructor
+RENAMED = (
+    # Residual networks in the checkpoints of some papers
+    (re.compile(r"\.shortcut\."), ".downsample."),
+    # torchvision's own checkpoints of DenseNet and of ViT, which are older than its networks
+    (re.compile(r"(denselayer\d+)\.(norm|conv)\.([12])\."), r"\1.\2\3."),
+    (re.compile(r"(encoder_layer_\d+\.mlp)\.linear_1\."), r"\1.0."),
+    (re.compile(r"(encoder_layer_\d+\.mlp)\.linear_2\."), r"\1.3."),
+)
 
 
 @dataclass(frozen=True)
@@ -107,17 +115,22 @@ def check_tensors(state: Any, *, where: str, entry: str = "") -> dict[str, Tenso
 
 
 def names_in_network(
-    names: Iterable[str], expected: Collection[str] = (), *, head: str | None = None
+    names: Iterable[str],
+    expected: Collection[str] = (),
+    *,
+    head: str | None = None,
+    maps: Sequence[KeyMap] = (),
 ) -> Names:
     """Return the name of every tensor in a network.
 
-    Prefixes of wrappers are removed always; those of owners, and other names of shortcuts and of
-    the head, only where they lead to names that the network has.
+    Prefixes of wrappers are removed always; those of owners, and names of other programs, only
+    where they lead to names that the network has.
 
     Args:
         names: of the tensors in a file.
         expected: those of the network; (): not known.
         head: dotted name of the network's head.
+        maps: tables of names of other programs.
     """
     known = set(expected)
     leftovers, statistics, renamed = list[str](), list[str](), dict[str, str]()
@@ -126,30 +139,38 @@ def names_in_network(
             leftovers.append(name)
         elif CLASS_STATISTICS.search(name):
             statistics.append(name)
-        else:
-            renamed[name] = _renamed(name, known, head)
+        elif not COMPUTED.search(name):
+            renamed[name] = _renamed(name, known, head, maps)
     if len(set(renamed.values())) < len(renamed):  # two became one: keep the names of the file
         renamed = {name: strip_prefixes(name) for name in renamed}
     return Names(renamed, tuple(leftovers), tuple(statistics))
 
 
-def strip_prefixes(name: str, prefixes: tuple[str, ...] = PREFIXES) -> str:
+def strip_prefixes(name: str) -> str:
     """Return the name of a tensor without the prefixes that trainers add."""
+    return list(_stripped(name, PREFIXES))[-1]
+
+
+def _stripped(name: str, prefixes: tuple[str, ...]) -> Iterator[str]:
+    """Yield a name, and what is left of it after each prefix."""
+    yield name
     while prefix := next((p for p in prefixes if name.startswith(p)), None):
         name = name.removeprefix(prefix)
-    return name
+        yield name
 
 
-def _renamed(name: str, known: set[str], head: str | None) -> str:
+def _renamed(name: str, known: set[str], head: str | None, maps: Sequence[KeyMap]) -> str:
+    """Return the name of a tensor in a network, or a name that it does not have."""
     plain = strip_prefixes(name)
     if not known or plain in known:
         return plain
-    inner = strip_prefixes(plain, PREFIXES + OWNERS)
-    candidates = [inner]
-    for pattern, replacement in RENAMED:
-        candidates.append(pattern.sub(replacement, inner))
-    if head is not None and (match := HEADS.match(inner)):
-        candidates.append(f"{head}.{match[1]}")
+    candidates: list[str | None] = []
+    for inner in _stripped(plain, PREFIXES + OWNERS):
+        candidates.append(inner)
+        candidates += [pattern.sub(replacement, inner) for pattern, replacement in RENAMED]
+        candidates += [table.rename(inner) for table in maps]
+        if head is not None and (match := HEADS.match(inner)):
+            candidates.append(f"{head}.{match[1]}")
     return next((name for name in candidates if name in known), plain)
 
 

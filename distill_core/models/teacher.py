@@ -23,7 +23,7 @@ from distill_core.models.build import split_head
 from distill_core.models.convolutions import Probe, Probed, measure_convolutions
 from distill_core.models.layout import CONVOLUTION_DTYPES
 from distill_core.models.spec import TeacherSpec
-from distill_core.models.timm_networks import split_activations
+from distill_core.models.timm_networks import split_layers
 
 SHAPES = 64  # combinations of network, resolution and group sizes that a process may compile
 # Images per forward pass over many images. Part of the numerics on a CPU: convolutions round
@@ -62,7 +62,7 @@ class FrozenTeacher(nn.Module):
         self.spec, self.digest = spec, digest
         self.input_dtype = CONVOLUTION_DTYPES[precision]
         self.backbone, self.head = split_head(model.to(wide))
-        split_activations(self.backbone)
+        split_layers(self.backbone)
         self.tape, self.num_statistics = measure_batch_norms(self.backbone)
         self.inputs, self.num_convolutions = measure_convolutions(self.backbone)
         for module in self.backbone.modules():

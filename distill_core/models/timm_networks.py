@@ -9,8 +9,10 @@ from typing import Any
 from torch import nn
 
 from distill_core.errors import ConfigError
+from distill_core.models.efficientnet_lite import SamePad2d
 
 NORM_WITH_ACTIVATION = "BatchNormAct2d"  # of timm: a batch norm and the activation behind it
+PADDED_CONVOLUTION = "Conv2dSame"  # of timm: TensorFlow's padding and a convolution
 
 
 def timm_network(name: str, num_classes: int) -> nn.Module:
@@ -45,20 +47,42 @@ def fixed_side(name: str) -> int | None:
     return int(described.input_size[-1])
 
 
-def split_activations(model: nn.Module) -> None:
-    """Replace every batch norm that contains an activation by the two layers, in place.
+def split_layers(model: nn.Module) -> None:
+    """Replace layers of timm that do two things by two layers, in place.
 
+    These are batch norms that contain an activation, and convolutions that pad as TensorFlow does.
     They can then be measured like those of any network. The names of tensors change, so a network
     has its weights before.
     """
-    found = [
+    for name, module in _of_timm(model, NORM_WITH_ACTIVATION):
+        model.set_submodule(name, nn.Sequential(_plain_norm(module), module.drop, module.act))
+    for name, module in _of_timm(model, PADDED_CONVOLUTION):
+        if module.dilation == (1, 1):
+            padding = SamePad2d(module.kernel_size[0], module.stride[0])
+            model.set_submodule(name, nn.Sequential(padding, _plain_convolution(module)))
+
+
+def _of_timm(model: nn.Module, kind: str) -> list[tuple[str, Any]]:
+    """Return the modules of exactly one class of timm, by name."""
+    return [
         (name, module)
         for name, module in model.named_modules()
-        if type(module).__name__ == NORM_WITH_ACTIVATION
-        and type(module).__module__.startswith("timm.")
+        if type(module).__name__ == kind and type(module).__module__.startswith("timm.")
     ]
-    for name, module in found:
-        model.set_submodule(name, nn.Sequential(_plain_norm(module), module.drop, module.act))
+
+
+def _plain_convolution(module: Any) -> nn.Conv2d:
+    plain = nn.Conv2d(
+        module.in_channels,
+        module.out_channels,
+        module.kernel_size,
+        module.stride,
+        groups=module.groups,
+        bias=module.bias is not None,
+        device="meta",
+    )
+    plain.weight, plain.bias = module.weight, module.bias
+    return plain.train(module.training)
 
 
 def _plain_norm(module: Any) -> nn.BatchNorm2d:

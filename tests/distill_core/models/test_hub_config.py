@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,18 @@ CONFIG: dict[str, Any] = {
 }
 
 
-def check(folder: Path, config: Any, name: str = "model.safetensors", **imported: Any) -> None:
+def check(
+    folder: Path,
+    config: Any,
+    name: str = "model.safetensors",
+    *,
+    model: dict[str, Any] | None = None,
+    **imported: Any,
+) -> None:
     (folder / "config.json").write_text(json.dumps(config))
     squeeze = {"checkpoint": str(folder / name), "training": None, "imported": imported or None}
+    if model is not None:
+        squeeze["model"] = model
     check_hub_config(str(folder / name), run(squeeze=squeeze), outputs=3)
 
 
@@ -57,6 +67,30 @@ def test_a_value_that_differs_is_refused_with_both(
     with pytest.raises(ConfigError, match=words):
         check(tmp_path, config)
     check(tmp_path, config, accept_any=True)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "name", "refused"),
+    [
+        ("tf_efficientnet_b0", "efficientnet_b0", True),
+        ("tf_efficientnet_b0", "timm:efficientnet_b0.ra_in1k", True),
+        ("efficientnet_lite0", "efficientnet_lite0", True),
+        ("efficientnet_b0", "timm:tf_efficientnet_b0", True),
+        ("tf_efficientnet_lite0", "efficientnet_lite0", False),
+        ("efficientnet_lite0", "timm:efficientnet_lite0", False),
+        ("tf_efficientnet_b0", "timm:tf_efficientnet_b0.ns_jft_in1k", False),
+        ("efficientnet_b0", "efficientnet_b0_small", False),
+        ("tf_efficientnet_b0", "resnet18", False),  # its tensors are the reason to refuse it
+    ],
+)
+def test_the_same_tensors_with_another_padding_are_refused(
+    tmp_path: Path, architecture: str, name: str, refused: bool
+) -> None:
+    found = CONFIG | {"architecture": architecture}
+    reason = f"architecture {architecture}, which .* pads in another way"
+    with pytest.raises(ConfigError, match=reason) if refused else nullcontext():
+        check(tmp_path, found, model={"name": name})
+    check(tmp_path, found, accept_any=True)
 
 
 @pytest.mark.parametrize("config", [[1], "text", {"num_classes": "many"}, changed(mean=3)])

@@ -14,6 +14,7 @@ from distill_core.config.fields import Precision
 from distill_core.config.training import ModelConfig
 from distill_core.errors import ConfigError
 from distill_core.models.build import build_model, head_name, head_width, skeleton
+from distill_core.models.convolutions import Probe
 from distill_core.models.files import load_network, save_weights
 from distill_core.models.importing import import_model
 from distill_core.models.spec import TeacherSpec
@@ -177,8 +178,25 @@ def test_timm_that_is_not_installed_is_named_with_its_extra(
         skeleton(config("resnet18"), CLASSES)
 
 
+def test_convolutions_that_pad_as_tensorflow_does_are_measured_and_compute_the_same() -> None:
+    whole = build_model(config("tf_efficientnet_lite0"), CLASSES, seed=0).eval()
+    teacher = FrozenTeacher(
+        build_model(config("tf_efficientnet_lite0"), CLASSES, seed=0),
+        frozen("resnet18").spec,
+        digest="0" * 64,
+    )
+    assert teacher.num_convolutions == sum(isinstance(m, nn.Conv2d) for m in whole.modules())
+    for side in (32, 45):  # an odd side needs another padding
+        x = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            found = teacher(x, probe=Probe(layer=1))
+            torch.testing.assert_close(found.logits, whole(x), rtol=1e-4, atol=1e-5)
+            assert found.convolutions.features is not None
+
+
 def test_a_network_that_pads_in_its_convolutions_is_refused_as_a_teacher() -> None:
-    whole: Any = build_model(config("tf_efficientnet_lite0"), CLASSES, seed=0)
+    """These convolutions rescale their weights, too, which no layer before them could do."""
+    whole: Any = build_model(config("vit_tiny_r_s16_p8_224"), CLASSES, seed=0)
     spec = frozen("resnet18").spec
-    with pytest.raises(ConfigError, match=r"layer 'conv_stem': a timm\..*Conv2dSame"):
+    with pytest.raises(ConfigError, match=r"layer 'patch_embed.*conv': a timm\..*StdConv2dSame"):
         FrozenTeacher(whole, spec, digest="0" * 64)
