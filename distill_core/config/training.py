@@ -161,7 +161,7 @@ class TrainingConfig(Frozen):
 class ImportConfig(Extended):
     """Checks and corrections of a teacher that is imported from a file."""
 
-    ADDED = frozenset({"label_space", "min_accuracy", "sample", "entry"})
+    ADDED = frozenset({"label_space", "min_accuracy", "sample", "entry", "class_statistics"})
 
     top1: float | None = Field(default=None, ge=0, le=100)  # expected on the test split, percent
     accept_any: bool = False  # do not compare its accuracy with `top1` or with guessing
@@ -171,6 +171,7 @@ class ImportConfig(Extended):
     min_accuracy: float | None = Field(default=None, ge=0, le=100)
     sample: Count | None = None  # test images on which it is judged; None: all
     entry: str | None = Field(default=None, min_length=1, max_length=200)  # of a checkpoint
+    class_statistics: bool = True  # use those of the checkpoint if it has any; else measure them
 
     @model_validator(mode="after")
     def _one_order(self) -> Self:

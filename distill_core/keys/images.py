@@ -59,6 +59,7 @@ def statistics_key(
     teachers: Sequence[str],
     fingerprints: Mapping[str, str],
     labels: Sequence[int] = (),
+    imported: str | None = None,
 ) -> str:
     """Return the key of the class statistics of one block of classes.
 
@@ -68,11 +69,14 @@ def statistics_key(
         teachers: sha256 of the teachers' weights; the one that is measured comes first.
         fingerprints: content fingerprint by wnid.
         labels: ids of the classes; used only where a teacher ranks the images of a class.
+        imported: sha256 of the statistics that were imported with the teacher; None: none were.
     """
     config, content = run.recover, [[wnid, fingerprints[wnid]] for wnid in wnids]
     parts: dict[str, Any] = {"teachers": list(teachers), "content": content}
     if config.measured - {"batch_norms"}:
         parts["measured"] = sorted(config.measured)
+    if imported is not None:
+        parts["imported"] = imported
     if "patches" in config.measured:
         parts |= {k: v for k, v in dumped(config.convolutions).items() if k == "patch"}
     if "barycentre" in config.measured:

@@ -12,7 +12,7 @@ from typing import Any
 
 from distill_core.config.training import ModelConfig
 from distill_core.errors import DataError
-from distill_core.models.importing import Shape, check_shapes
+from distill_core.models.fitting import Shape, check_shapes
 from distill_core.models.state_dicts import check_tensors, choose_entry
 from distill_core.models.unpickling import BEGINNING, ZIP_MAGIC, check_kind, read_checkpoint
 from distill_core.storage.digest import file_size, read_range

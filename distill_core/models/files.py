@@ -10,7 +10,8 @@ from distill_core.config.fields import Precision
 from distill_core.config.training import ModelConfig
 from distill_core.errors import DivergedError
 from distill_core.models.build import head_name, skeleton, with_weights
-from distill_core.models.importing import fit_weights, parse_safetensors
+from distill_core.models.fitting import fit_weights
+from distill_core.models.importing import parse_safetensors
 from distill_core.models.spec import TeacherSpec
 from distill_core.models.teacher import FrozenTeacher
 from distill_core.storage.digest import sha256

@@ -7,10 +7,11 @@ and must then match the network of the configuration tensor by tensor.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from math import prod
+from typing import Literal
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
@@ -18,15 +19,11 @@ from torch import Tensor, nn
 
 from distill_core.config.training import ModelConfig
 from distill_core.errors import ConfigError, DataError
-from distill_core.label_spaces.facts import SPACES
-from distill_core.models.build import build_model, head_name, skeleton, with_weights
-from distill_core.models.key_maps.incompatible import incompatibility
-from distill_core.models.key_maps.lookup import key_maps_of
+from distill_core.models.class_statistics import REMEDY, class_statistics
+from distill_core.models.fitting import fit_weights
 from distill_core.models.spec import TeacherSpec
 from distill_core.models.state_dicts import (
-    COMPUTED,
-    COUNTER,
-    Names,
+    CLASS_STATISTICS,
     check_tensors,
     choose_entry,
     names_in_network,
@@ -37,7 +34,13 @@ from distill_core.storage.digest import read_file
 from distill_core.storage.filesystems import open_filesystem
 
 StateDict = dict[str, Tensor]
-Shape = tuple[int, ...]
+Fate = Literal["left_out", "kept", "used"]
+FATES: Mapping[Fate, str] = {  # of the statistics of every class
+    "left_out": "are left out; the statistics stage measures them on the dataset",
+    "kept": "are kept beside the teacher; no term of this run compares with them",
+    "used": "are compared with as they are; squeeze.imported.class_statistics=false measures them "
+    "on the dataset instead",
+}
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,14 @@ class FoundWeights:
     state: StateDict
     entry: str = ""  # its path in a checkpoint; "": it is the checkpoint
     others: tuple[str, ...] = ()  # paths of further state dicts
+
+
+@dataclass(frozen=True)
+class ImportedNetwork:
+    """A network with the weights of a file, and the statistics of classes beside them."""
+
+    model: nn.Module  # float32, on the CPU
+    statistics: Mapping[str, np.ndarray]  # see `class_statistics`; empty: none, or left out
 
 
 def import_model(
@@ -71,9 +82,62 @@ def import_model(
         DataError: it cannot be read as weights, or they are not finite.
     """
     found = read_weights(url, entry)
-    for sentence in _sentences(found, url):
+    return fit_network(found, config, num_classes=num_classes, where=url, notice=notice).model
+
+
+def fit_network(
+    found: FoundWeights,
+    config: ModelConfig,
+    *,
+    num_classes: int,
+    where: str,
+    statistics: Fate = "left_out",
+    notice: Notice = ignore_notice,
+) -> ImportedNetwork:
+    """Return the network of `config` with weights that were read from a file.
+
+    Args:
+        found: the tensors of the file.
+        config: the network that the file must contain.
+        num_classes: K, of its head.
+        where: names the file in errors and notices.
+        statistics: what happens to statistics of every class.
+        notice: receives a sentence about each choice and about tensors that are left out.
+
+    Raises:
+        ConfigError: another network or class count, or statistics of other shapes are to be used.
+    """
+    for sentence in _sentences(found, where):
         notice(sentence)
-    return fit_weights(found.state, config, num_classes=num_classes, where=url)
+    model = fit_weights(found.state, config, num_classes=num_classes, where=where)
+    rows: Mapping[str, np.ndarray] = {}
+    if statistics != "left_out":
+        try:
+            rows = _statistics(found.state, model, config, num_classes, where)
+        except ConfigError as error:
+            if statistics == "used":
+                raise
+            notice(f"{error} They are left out.")
+            return ImportedNetwork(model, {})
+    if (first := next(filter(CLASS_STATISTICS.search, found.state), None)) is not None:
+        notice(
+            f"{where}: statistics of each of {len(found.state[first])} classes are not weights and "
+            f"{FATES[statistics]} (first {first!r})."
+        )
+    return ImportedNetwork(model, rows)
+
+
+def _statistics(
+    state: StateDict, model: nn.Module, config: ModelConfig, num_classes: int, where: str
+) -> Mapping[str, np.ndarray]:
+    rows = class_statistics(state, model, config, where=where)
+    counts = {len(values) for values in rows.values()}
+    if counts - {num_classes}:
+        raise ConfigError(
+            f"{where}: statistics of {max(counts)} classes, but the network has {num_classes} "
+            f"outputs. {REMEDY}"
+        )
+    return rows
 
 
 def read_weights(url: str, entry: str | None = None) -> FoundWeights:
@@ -114,12 +178,6 @@ def _sentences(found: FoundWeights, url: str) -> Iterator[str]:
             f"{url}: {len(names.leftovers)} numbers of a profiler or an average are left out "
             f"(first {names.leftovers[0]!r})."
         )
-    if names.class_statistics:
-        first = names.class_statistics[0]
-        yield (
-            f"{url}: statistics of each of {len(found.state[first])} classes are not weights and "
-            f"are left out (first {first!r}); the statistics stage measures them on the dataset."
-        )
 
 
 def parse_safetensors(data: bytes, *, where: str) -> StateDict:
@@ -145,108 +203,3 @@ def read_description(url: str) -> TeacherSpec | None:
     beside = url.removesuffix(".safetensors") + ".json"
     fs, path = open_filesystem(beside)
     return TeacherSpec.from_json(read_file(beside), where=beside) if fs.isfile(path) else None
-
-
-def fit_weights(
-    state: Mapping[str, Tensor], config: ModelConfig, *, num_classes: int, where: str
-) -> nn.Module:
-    """Return the network of `config` holding `state`, float32 on the CPU.
-
-    Args:
-        state: by names in the network, or by those of one of the usual trainers.
-        config: the network.
-        num_classes: of its head.
-        where: names the weights in errors.
-
-    Raises:
-        ConfigError: another class count, or a tensor is missing, unknown or of another shape.
-    """
-    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    model = check_shapes(shapes, config, num_classes=num_classes, where=where)
-    expected = model.state_dict()
-    names = _names(state, model, config).renamed
-    fitted = {
-        ours: state[name].to(expected[ours].dtype).reshape(expected[ours].shape)
-        for name, ours in names.items()
-    }
-    absent = expected.keys() - fitted.keys()
-    counters = {name: torch.zeros((), dtype=torch.int64) for name in absent if _counts(name)}
-    if computed := absent - counters.keys():
-        own = build_model(config, num_classes, seed=0).state_dict()
-        fitted |= {name: own[name] for name in computed}
-    return with_weights(config, num_classes, fitted | counters, model)
-
-
-def check_shapes(
-    shapes: Mapping[str, Shape], config: ModelConfig, *, num_classes: int, where: str
-) -> nn.Module:
-    """Return the network of `config` without storage, whose tensors are those of a file.
-
-    Raises:
-        ConfigError: another class count, or a tensor is missing, unknown or of another shape.
-    """
-    model = skeleton(config, num_classes)
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    names = _names(shapes, model, config).renamed
-    found = {ours: shapes[name] for name, ours in names.items()}
-    _check_classes(found, f"{head_name(model)}.weight", num_classes, where)
-    _check_names(found, expected, config, where)
-    reshaped = {name for table in key_maps_of(config) for name in table.reshaped}
-    for name, shape in expected.items():
-        if name in reshaped and prod(found[name]) == prod(shape):
-            continue
-        if found.get(name, shape) != shape:
-            raise ConfigError(
-                f"{where}: tensor {name!r} is {found[name]}, {config.title} expects "
-                f"{shape}. Set squeeze.model to the network in the file."
-            )
-    return model
-
-
-def _names(names: Iterable[str], model: nn.Module, config: ModelConfig) -> Names:
-    """Return the name in a network of every tensor of a file."""
-    maps = key_maps_of(config)
-    return names_in_network(names, model.state_dict(), head=head_name(model), maps=maps)
-
-
-def _counts(name: str) -> bool:
-    return name.endswith(COUNTER)
-
-
-def _check_classes(shapes: Mapping[str, Shape], head: str, num_classes: int, where: str) -> None:
-    weight = shapes.get(head)
-    if weight is not None and len(weight) == 2 and weight[0] != num_classes:
-        raise _wrong_head(head, weight[0], num_classes, where)
-
-
-def _wrong_head(head: str, outputs: int, num_classes: int, where: str) -> ConfigError:
-    """Return the error about a head of another size, with the label space that it may have."""
-    spaces = [name for name, space in SPACES.items() if space.listed and space.count == outputs]
-    remedy = "Use a teacher of this dataset, or train one with squeeze."
-    if spaces:
-        remedy = (
-            f"If its outputs are those of {spaces[0]}, set squeeze.imported.label_space="
-            f"{spaces[0]}; else use a teacher of this dataset, or train one with squeeze."
-        )
-    return ConfigError(
-        f"{where}: the head {head!r} has {outputs} classes, the dataset has {num_classes}. {remedy}"
-    )
-
-
-def _check_names(
-    shapes: Mapping[str, Shape], expected: Mapping[str, Shape], config: ModelConfig, where: str
-) -> None:
-    missing = [n for n in expected if n not in shapes and not (_counts(n) or COMPUTED.search(n))]
-    unknown = [n for n in shapes if n not in expected]
-    if unknown and (reason := incompatibility(config, shapes)) is not None:
-        raise ConfigError(f"{where}: not the weights of {config.title}: {reason}")
-    if missing or unknown:
-        raise ConfigError(
-            f"{where}: not the weights of {config.title}: {_count(missing, 'missing')}, "
-            f"{_count(unknown, 'unknown')}. Set squeeze.model to the network in the file."
-        )
-
-
-def _count(names: list[str], what: str) -> str:
-    first = f" (first {names[0]!r})" if names else ""
-    return f"{len(names)} tensors {what}{first}"

@@ -5,8 +5,9 @@ Axes: C classes of the dataset, K outputs of the file.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -16,6 +17,8 @@ from distill_core.label_spaces.compare import ids_of, order_in
 from distill_core.label_spaces.facts import SPACES
 from distill_core.label_spaces.lists import class_ids
 from distill_core.models.build import head_name
+from distill_core.models.class_statistics import without_images
+from distill_core.storage.statistics_files import encode_rows
 
 
 def count_outputs(config: ImportConfig, num_classes: int) -> int:
@@ -62,3 +65,19 @@ def take_outputs(model: nn.Module, places: Sequence[int]) -> None:
     for name, parameter in list(head.named_parameters()):
         setattr(head, name, nn.Parameter(parameter.detach()[rows].clone()))
     head.out_features = len(places)
+
+
+def statistics_file(
+    rows: Mapping[str, np.ndarray], places: Sequence[int], classes: Sequence[str]
+) -> bytes:
+    """Return the file of the statistics of those classes of which the checkpoint has seen images.
+
+    Args:
+        rows: (K, ch) each, by name, in the order of the outputs.
+        places: of the outputs, by class; empty: they are in order.
+        classes: (C,) names of the classes.
+    """
+    ordered = {name: values[list(places)] if places else values for name, values in rows.items()}
+    known = np.flatnonzero(~without_images(ordered)).tolist()
+    names = [classes[row] for row in known]
+    return encode_rows(names, {name: values[known] for name, values in ordered.items()})

@@ -19,13 +19,14 @@ from distill_core.evaluation.accuracy import Accuracy
 from distill_core.models.build import head_name
 from distill_core.models.files import load_teacher, teacher_files
 from distill_core.models.hub_config import check_hub_config
-from distill_core.models.importing import import_model, read_description
+from distill_core.models.importing import Fate, fit_network, read_description, read_weights
 from distill_core.models.spec import TeacherSpec, check_description
 from distill_core.models.teacher import FrozenTeacher
 from distill_core.progress import Notice, ignore_notice
 from distill_core.seeds import derive_seed
 from distill_core.squeeze.judging import judge_import
-from distill_core.squeeze.outputs import count_outputs, places_of, take_outputs
+from distill_core.squeeze.outputs import count_outputs, places_of, statistics_file, take_outputs
+from distill_core.storage.statistics_files import OF_TEACHER
 from distill_core.training.checkpoint import pack_state, restore
 from distill_core.training.runtime import TrainingRuntime
 from distill_core.training.streaming import StreamedSplit, fits, source_of
@@ -176,7 +177,8 @@ def import_teacher(
         test: images on which its accuracy is measured.
         run: names the file, the network it holds, the class count and the normalisation.
         class_hash: identity of the label space; compared where a description stands beside a file.
-        classes: names of the classes by id; read only if the file has another label space.
+        classes: names of the classes by id; read only if the file has another label space, or
+            statistics of its classes, which are left out without names.
         device: where its accuracy is measured.
         notice: receives a sentence about what was chosen from the file or left out.
 
@@ -194,23 +196,34 @@ def import_teacher(
             check_description(description, run, class_hash=class_hash, where=url)
         outputs = count_outputs(config, data.num_classes)
         check_hub_config(url, run, outputs=outputs)
-        model = import_model(
-            url,
+        network = fit_network(
+            read_weights(url, config.entry),
             run.squeeze.model,
             num_classes=outputs,
-            entry=config.entry,
+            where=url,
+            statistics=_fate(config, run),
             notice=notice,
         )
         places = places_of(config, data, classes, where=url)
     except DataError as error:
         raise ConfigError(str(error)) from None
     if places:
-        take_outputs(model, places)
-    model, accuracy = model.float().to(device), None
+        take_outputs(network.model, places)
+    model, accuracy = network.model.float().to(device), None
     if len(test.labels) > 0:
         judge_import(model, test, run=run, device=device, where=url)
         accuracy = evaluate(model, test, run, device=device)
-    return _finish(model, accuracy, (), run=run, class_hash=class_hash)
+    teacher = _finish(model, accuracy, (), run=run, class_hash=class_hash)
+    if network.statistics and classes:
+        teacher.files[OF_TEACHER] = statistics_file(network.statistics, places, classes)
+    return teacher
+
+
+def _fate(config: ImportConfig, run: RunConfig) -> Fate:
+    """Return what an import does with the statistics of classes that a checkpoint may have."""
+    if not config.class_statistics:
+        return "left_out"
+    return "used" if "batch_norms" in run.recover.measured else "kept"
 
 
 def _resume(train_state: TrainState, runtime: TrainingRuntime) -> list[Point]:

@@ -29,7 +29,7 @@ from distill_core.seeds import generator, philox_key
 from distill_core.selection.class_images import ClassImages, forward_batches, normalised
 from distill_core.selection.mosaic import choose_candidates, rank_crops
 from distill_core.statistics.barycentre import barycentre
-from distill_core.storage.statistics_files import Rows
+from distill_core.storage.statistics_files import ClassStatistics, Rows
 
 BATCH_NORMS: frozenset[Measured] = frozenset({"batch_norms"})
 
@@ -43,12 +43,18 @@ class MeasureSetup:
         teacher: the network whose activations are measured; frozen.
         scorer: the network that chooses the images that mosaics are made of; frozen.
         seed: the run's seed.
+        imported: statistics of batch norms that need not be measured; None: there are none.
     """
 
     config: RecoverConfig
     teacher: FrozenTeacher
     scorer: FrozenTeacher
     seed: int
+    imported: ClassStatistics | None = None
+
+    def given(self, wnid: str) -> Rows | None:
+        """Return the imported statistics of a class; None: it is measured."""
+        return None if self.imported is None else self.imported.of_class(wnid)
 
 
 def measure_block(
@@ -89,11 +95,15 @@ def measure_for_terms(label: int, wnid: str, images: ClassImages, setup: Measure
         Arrays by name, see `distill_core.storage.statistics_files`.
     """
     config, measured = setup.config, dict[str, np.ndarray]()
-    if config.measured - {"originals"}:
+    wanted = config.measured - {"originals"}
+    if "batch_norms" in wanted and (given := setup.given(wnid)) is not None:
+        measured |= given
+        wanted -= BATCH_NORMS
+    if wanted:
         measured |= measure_class(
             images.pixels_of(images.rows_of(label)),
             setup.teacher,
-            measured=config.measured,
+            measured=wanted,
             patch=PATCH_SIDE if config.convolutions is None else config.convolutions.patch,
             points=0 if config.barycentre is None else config.barycentre.points,
             rng=generator(philox_key(setup.seed, "statistics", f"barycentre/{wnid}")),

@@ -1,7 +1,8 @@
 """The file format of class statistics: a teacher's activations on real images of each class.
 
 There is one safetensors file per block of classes, with a row per class. A small second file holds
-the statistics pooled over the block, so that those of a whole dataset are quick to read.
+the statistics pooled over the block, so that those of a whole dataset are quick to read. A teacher
+that was imported with statistics of its classes has them in such a file of its own.
 
 Names of the arrays: mean and variance of batch norm n are ``00n.mean`` and ``00n.var``, of the
 input of convolution n ``channels/00n.mean`` and ``patches/00n.mean``; beside them ``barycentre``
@@ -35,6 +36,7 @@ PREFIXES: Mapping[Measured, str] = {
 }
 COUNT = "classes"  # name of the number of classes that were pooled
 POOLED = "pooled.safetensors"  # suffix of the second file
+OF_TEACHER = "classes.safetensors"  # suffix of the statistics that were imported with a teacher
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,13 @@ class ClassStatistics:
             else:
                 features[term] = self.rows[kind][places[:, None], _turns(batch, config, kind)]
         return Expected(moments, features)
+
+    def of_class(self, wnid: str) -> Rows | None:
+        """Return the statistics of one class; None: it has none here."""
+        if wnid not in self.wnids:
+            return None
+        row = self.wnids.index(wnid)
+        return {name: values[row] for name, values in self.rows.items()}
 
     def _places(self, batch: Batch) -> np.ndarray:
         known = {wnid: row for row, wnid in enumerate(self.wnids)}
@@ -158,9 +167,17 @@ def encode_statistics(wnids: Sequence[str], measured: Sequence[Rows]) -> bytes:
         measured: the statistics of each.
     """
     names = measured[0].keys()
-    tensors = {
-        name: np.stack([rows[name] for rows in measured]).astype(np.float32) for name in names
-    }
+    return encode_rows(wnids, {name: np.stack([rows[name] for rows in measured]) for name in names})
+
+
+def encode_rows(wnids: Sequence[str], rows: Mapping[str, np.ndarray]) -> bytes:
+    """Return the file of statistics that are stacked already.
+
+    Args:
+        wnids: K classes.
+        rows: (K, ...) each, by name.
+    """
+    tensors = {name: values.astype(np.float32) for name, values in rows.items()}
     return save(tensors, metadata={"wnids": json.dumps(list(wnids))})
 
 

@@ -75,15 +75,25 @@ def missing_marker(shard_store: ShardStore, key: str) -> ShardError:
 def check_weights(marker: Marker, digest: str, where: str) -> None:
     """Refuse weights that were made again with other bytes after a job was planned.
 
+    Raises:
+        ShardError: they are others; see `check_digest`.
+    """
+    check_digest(marker, "safetensors", digest, where)
+
+
+def check_digest(marker: Marker, suffix: str, digest: str, where: str) -> None:
+    """Refuse a file of a teacher that was made again with other bytes after a job was planned.
+
     Args:
-        marker: of a teacher.
-        digest: sha256 of its weights in the plan.
+        marker: of the teacher.
+        suffix: of the file.
+        digest: its sha256 in the plan.
         where: for the message.
 
     Raises:
-        ShardError: they are others.
+        ShardError: it is another one, or gone.
     """
-    if marker.file("safetensors").sha256 != digest:
+    if marker.file(suffix).sha256 != digest:
         raise ShardError(
             f"{where}: teacher {marker.shard} was made again with other bytes after this job was "
             "planned. Run `distill resume`, which plans it anew."

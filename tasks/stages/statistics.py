@@ -9,10 +9,17 @@ from typing import Any
 from distill_core.keys import statistics_key
 from distill_core.sharding import Group
 from distill_core.storage.manifest import ManifestEntry
-from distill_core.storage.statistics_files import encode_block
+from distill_core.storage.shard_store import ShardStore
+from distill_core.storage.statistics_files import (
+    OF_TEACHER,
+    ClassStatistics,
+    decode_statistics,
+    encode_block,
+)
 from tasks.jobs import Job, Receipt
 from tasks.stages.inputs import Block, Jobs, RunInputs, block_name, classes_of, first_images
 from tasks.stages.names import StageId
+from tasks.stages.reads import check_digest
 from tasks.stages.worker import WorkerContext
 
 
@@ -22,6 +29,7 @@ class StatisticsPayload:
 
     classes: Group
     teacher: int
+    imported: str | None = None  # sha256 of the statistics that were imported with the teacher
 
 
 def statistics_jobs(plan: RunInputs, stage: StageId) -> Jobs:
@@ -31,7 +39,7 @@ def statistics_jobs(plan: RunInputs, stage: StageId) -> Jobs:
             Job(
                 key,
                 statistics_name(block, teacher),
-                StatisticsPayload(classes_of(block), teacher),
+                StatisticsPayload(classes_of(block), teacher, _imported(plan, teacher)),
             )
             for teacher in plan.run.config.recover.teachers
             for block, key in statistics_keys(plan, teacher).items()
@@ -64,9 +72,25 @@ def statistics_keys(plan: RunInputs, teacher: int) -> dict[Block, str]:
             teachers=plan.digests([teacher, *rankers]),
             fingerprints=plan.index.fingerprints,
             labels=[image.label for image in block],
+            imported=_imported(plan, teacher),
         )
         for block in blocks
     }
+
+
+def _imported(plan: RunInputs, teacher: int) -> str | None:
+    """Return the sha256 of the statistics that were imported with a teacher and are used.
+
+    A teacher that an older version imported has none, so they are measured as they were then.
+    """
+    config = plan.run.config
+    imported = config.squeeze.member(teacher).imported
+    if "batch_norms" not in config.recover.measured:
+        return None
+    if imported is not None and not imported.class_statistics:
+        return None
+    files = {info.suffix: info.sha256 for info in plan.teachers[teacher].files}
+    return files.get(OF_TEACHER)
 
 
 def statistics_name(block: Block, teacher: int) -> str:
@@ -97,6 +121,7 @@ class StatisticsWorker:
             teacher=self.context.teacher(payload.teacher),
             scorer=self.context.teacher(config.recover.teachers[0]),
             seed=config.seed,
+            imported=self._imported(payload),
         )
         measured = measure_block(
             payload.classes, self.context.class_images, setup, progress=self.context.progress
@@ -108,3 +133,12 @@ class StatisticsWorker:
             rows=len(measured),
             classes=len(measured),
         )
+
+    def _imported(self, payload: StatisticsPayload) -> ClassStatistics | None:
+        """Return the statistics that were imported with the teacher, checked against the plan."""
+        if payload.imported is None:
+            return None
+        store = self.context.run.store
+        marker = self.context.plan.teachers[payload.teacher]
+        check_digest(marker, OF_TEACHER, payload.imported, store.uri("squeeze"))
+        return decode_statistics(ShardStore(store, "squeeze").load(marker, OF_TEACHER))

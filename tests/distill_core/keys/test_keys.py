@@ -235,10 +235,15 @@ def test_a_setting_at_its_default_is_in_no_key(monkeypatch: pytest.MonkeyPatch) 
 CONVOLUTIONS = ("recover.convolutions={first_layer_factor: 10}", "recover.batch_size=5")
 
 
-def statistics(*overrides: str, labels: Sequence[int] = ()) -> str:
-    run = load_run("digits-demo", overrides)
-    wnids = ("n0", "n1")
-    return statistics_key(run, wnids, teachers=["t"], fingerprints=FINGERPRINTS, labels=labels)
+def statistics(*overrides: str, labels: Sequence[int] = (), imported: str | None = None) -> str:
+    return statistics_key(
+        load_run("digits-demo", overrides),
+        ("n0", "n1"),
+        teachers=["t"],
+        fingerprints=FINGERPRINTS,
+        labels=labels,
+        imported=imported,
+    )
 
 
 def test_the_key_of_class_statistics_follows_the_terms_that_read_them() -> None:
@@ -263,6 +268,11 @@ def test_class_statistics_of_batch_norms_alone_keep_their_keys(
     alone = json.loads(statistics("recover.terms={class_bn_statistics: 1}"))
     common = {"stage", "numerics", "threads", "precision", "pixels"}
     assert alone.keys() - common == {"teachers", "content"}
+
+
+def test_the_key_of_class_statistics_follows_those_that_were_imported_with_the_teacher() -> None:
+    bn = "recover.terms={class_bn_statistics: 1}"
+    assert len({statistics(bn, imported=digest) for digest in (None, "a", "b")}) == 3
 
 
 def test_the_key_of_a_barycentre_follows_its_points_and_the_seed() -> None:

@@ -16,7 +16,8 @@ from distill_core.config.training import ModelConfig
 from distill_core.errors import ConfigError
 from distill_core.models.build import build_model, skeleton
 from distill_core.models.checkpoint_check import check_checkpoint
-from distill_core.models.importing import check_shapes, fit_weights, import_model
+from distill_core.models.fitting import check_shapes, fit_weights
+from distill_core.models.importing import import_model
 
 timm = pytest.importorskip("timm")
 

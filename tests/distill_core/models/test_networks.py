@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from distill_core.config.fields import Precision
 from distill_core.config.training import WITHOUT_BATCH_NORM, ModelConfig
 from distill_core.models.build import MODELS, build_model, head_name, skeleton
-from distill_core.models.importing import fit_weights
+from distill_core.models.fitting import fit_weights
 from distill_core.models.spec import TeacherSpec
 from distill_core.models.teacher import FrozenTeacher
 

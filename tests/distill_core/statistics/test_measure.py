@@ -214,3 +214,35 @@ def test_a_block_holds_what_its_terms_need_of_each_class() -> None:
     assert encode_block(block, needs).keys() == {"safetensors", POOLED}
     only_norms = config("class_bn_statistics")
     assert encode_block(block, only_norms).keys() == {"safetensors"}
+
+
+def test_imported_statistics_are_taken_over_and_only_the_rest_is_measured() -> None:
+    """No image is read for a class whose batch norms are all that a term needs."""
+    teacher, read = tiny_teacher(), list[int]()
+    own = {name: values + 1 for name, values in measure_class(images(7), teacher).items()}
+    imported = decode_statistics(encode_statistics(["cat"], [own]))
+
+    def pixels_of(rows: np.ndarray) -> np.ndarray:
+        read.append(int(rows[0]))
+        return images(7, seed=int(rows[0]))
+
+    real = ClassImages(lambda label: np.array([label]), pixels_of)
+    classes = list(enumerate(NAMES))
+
+    def block(*terms: str) -> dict[str, Rows]:
+        read.clear()
+        setup = MeasureSetup(config(*terms), teacher, teacher, seed=0, imported=imported)
+        return measure_block(classes, real, setup)
+
+    norms = block("class_bn_statistics")
+    assert read == [1]
+    for name, values in own.items():
+        np.testing.assert_allclose(norms["cat"][name], values, rtol=1e-6)
+        expected = measure_class(images(7, seed=1), teacher)[name]
+        np.testing.assert_array_equal(norms["dog"][name], expected)
+    both = block("class_bn_statistics", "class_conv_statistics")
+    assert read == [0, 1]
+    assert both["cat"].keys() == both["dog"].keys() > own.keys()
+    np.testing.assert_allclose(both["cat"]["000.mean"], own["000.mean"], rtol=1e-6)
+    without = block("feature_barycentre")
+    assert not own.keys() & without["cat"].keys()
