@@ -119,8 +119,9 @@ class LocalFolder:
         """Return whole files."""
         contents = []
         for path in paths:
-            with reading(f"{self.url}/{path}"):
-                contents.append(Path(self.url, path).read_bytes())
+            full = self._full(path)
+            with reading(full), open(full, "rb", buffering=0) as file:
+                contents.append(file.read())
         return contents
 
     def read_ranges(self, ranges: Sequence[tuple[str, int, int]]) -> list[bytes]:

@@ -44,6 +44,32 @@ def decode_image(data: bytes, config: DataConfig, *, where: str = "image") -> np
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
+def check_image(data: bytes, config: DataConfig, *, where: str = "image") -> None:
+    """Check that an image can be decoded by `decode_image`, in less time.
+
+    A JPEG is read to its end, but its pixels are computed at an eighth of its size: what can fail
+    is the decoding of its bits, not the arithmetic of the transform that follows.
+
+    Args:
+        data: an encoded image in one of `FORMATS`.
+        config: as for `decode_image`.
+        where: names the image in errors.
+
+    Raises:
+        DataError: as `decode_image` does.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            _check_size(image)
+            if image.format == "JPEG":
+                image.draft(None, (1, 1))
+            image.load()
+            if image.mode != "RGB" or "transparency" in image.info:
+                _rgb(image)
+    except Exception:  # noqa: BLE001 - decoders raise anything for a damaged file
+        decode_image(data, config, where=where)
+
+
 def check_header(data: bytes, *, where: str = "image") -> None:
     """Check the format and the size of an image, without decoding its pixels.
 

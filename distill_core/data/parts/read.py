@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from distill_core.config.data import DataConfig
-from distill_core.data.decoding.image import check_header, decode_image
+from distill_core.data.decoding.image import check_header, check_image
 from distill_core.data.index import DatasetIndex
 from distill_core.data.index_table import SCHEMA
 from distill_core.data.parts.summary import PartSummary, summarise
@@ -33,12 +33,13 @@ from distill_core.data.readers.record import (
     Split,
 )
 from distill_core.errors import ChangedDataError, DataError
+from distill_core.machine_share import cpu_share
 from distill_core.progress import Progress, silent
 from distill_core.storage.digest import sha256
 
 CHUNK = 256  # encoded images fetched together, at most; two such groups are in memory
 CHUNK_BYTES = 2**26  # of them, but for the last one: photographs of a camera have 10 MB each
-THREADS = 2  # that decode; Pillow releases the GIL
+THREADS = 2  # that decode at most; Pillow holds the GIL during much of the work on a small image
 ROWS = pa.schema([field for field in SCHEMA if field.name != "label"])  # of a shard
 ORDER = ("wnid", "name", "sha256", "uri", "offset")
 TABLE, SUMMARY = "parquet", "json"  # suffixes of the files of a shard
@@ -181,11 +182,12 @@ def _planned(
 
 def _read(work: _Work, config: DataConfig) -> Iterator[list[Row]]:
     """Yield the rows of each chunk, while the next one is fetched."""
-    with ThreadPoolExecutor(1) as fetcher, ThreadPoolExecutor(THREADS) as decoders:
+    threads = min(THREADS, cpu_share())
+    with ThreadPoolExecutor(1) as fetcher, ThreadPoolExecutor(threads) as decoders:
         pending = fetcher.submit(next, work.chunks, None)
         while (chunk := pending.result()) is not None:
             pending = fetcher.submit(next, work.chunks, None)
-            share = -(-len(chunk) // THREADS)
+            share = -(-len(chunk) // threads)
             shares = [chunk[n : n + share] for n in range(0, len(chunk), share)]
             some = decoders.map(lambda each: _rows(each, config, work.decoded), shares)
             yield list(chain.from_iterable(some))
@@ -243,7 +245,7 @@ def _undecodable(record: Record, config: DataConfig) -> str:
         if config.verify == "header":
             check_header(record.data, where="")
         else:
-            decode_image(record.data, config, where="")
+            check_image(record.data, config, where="")
     except DataError as error:
         return str(error).removeprefix(": ")
     return ""
