@@ -186,7 +186,7 @@ def _index(
     )
     with display() as progress:
         ingested = ingest_ahead(
-            config, store, before, execution=execution, observer=progress, name=name
+            config, store, before, execution=execution, observer=progress, base=base, name=name
         )
     return _Request(config, store, policy, history, name, base, ingested)
 

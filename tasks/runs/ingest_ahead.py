@@ -12,9 +12,10 @@ from functools import partial
 from typing import Any, TypeVar
 
 from distill_core.config.schema import RunConfig
-from distill_core.data.index import DatasetIndex
+from distill_core.data.index import DatasetIndex, number_classes
 from distill_core.data.ingest import IngestPlan
 from distill_core.errors import ShardsFailed, ShardsPostponed
+from distill_core.storage.manifest import load_manifest
 from distill_core.storage.patience import Patience
 from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.store import Store
@@ -55,9 +56,12 @@ def ingest_ahead(
     *,
     execution: Execution,
     observer: Observer,
+    base: Run | None = None,
     name: str | None = None,
 ) -> Ingested:
     """Index a dataset; parts that are finished are not read again.
+
+    An unchanged dataset is listed once, and its index is that of the version before.
 
     Args:
         config: of the run to be.
@@ -65,6 +69,7 @@ def ingest_ahead(
         previous: index of the version before; its class ids are kept.
         execution: where and how parts are read.
         observer: receives events, in this thread.
+        base: the version before, which `previous` is the index of.
         name: of the run, for messages.
 
     Raises:
@@ -80,33 +85,59 @@ def ingest_ahead(
     for _ in range(PLANS + 1):
         plan = IngestPlan(config.data, previous)
         now = patience.repeat(partial(jobs_of, plan), notice)
-        if jobs is not None and [job.key for job in now] == [job.key for job in jobs]:
+        if jobs is not None and _keys(now) == _keys(jobs):
             _raise_failures(config, failed)
+        else:
+            for text in plan.notices():
+                if text not in noticed:
+                    notice(text)
+                noticed.add(text)
+            jobs = now
+            if (tried := _run_missing(run, jobs, execution, observer)) is not None:
+                failed = tried
+                continue  # the dataset may have changed meanwhile
+        index = patience.repeat(partial(_unchanged, base, config, plan, now), notice)
+        if index is None:
             merged = partial(merge_index, config, store, plan, now, notice)
             index = patience.repeat(merged, notice)
-            observer.stage_finished(str(STAGE), time.monotonic() - started)
-            return Ingested(index, now)
-        for text in plan.notices():
-            if text not in noticed:
-                notice(text)
-            noticed.add(text)
-        jobs = now
-        failed = _run_missing(run, jobs, execution, observer)
+        observer.stage_finished(str(STAGE), time.monotonic() - started)
+        return Ingested(index, now)
     raise changing(config.data)
+
+
+def _keys(jobs: Sequence[Job[Any]]) -> list[str]:
+    return [job.key for job in jobs]
+
+
+def _unchanged(
+    base: Run | None, config: RunConfig, plan: IngestPlan, jobs: Sequence[Job[Any]]
+) -> DatasetIndex | None:
+    """Return the index of the version before if the same parts were merged into it.
+
+    A rule may leave out classes, which only the merge shows.
+    """
+    previous = plan.previous
+    if base is None or previous is None or plan.rule is not None or base.config.data != config.data:
+        return None
+    manifest = load_manifest(base.store, base.name, str(STAGE))
+    if manifest is None or [entry.key for entry in manifest.entries] != _keys(jobs):
+        return None
+    return previous if number_classes(plan.names, plan.known) == previous.classes else None
 
 
 def _run_missing(
     run: Run, jobs: Sequence[Job[Any]], execution: Execution, observer: Observer
-) -> Mapping[str, Failure]:
-    """Run the jobs without a marker; return those that failed.
+) -> Mapping[str, Failure] | None:
+    """Run the jobs without a marker; workers are started only if there are any.
 
-    Workers are started only if there are any.
+    Returns:
+        the jobs that failed; None if there was none to run.
     """
     done = ShardStore(run.store, STAGE.kind).done()
     todo = [job for job in jobs if job.key not in done]
     observer.stage_started(str(STAGE), len(jobs), len(jobs) - len(todo))
     if not todo:
-        return {}
+        return None
     with PoolProvider(execution) as pools:
         spec = worker_spec(run, STAGE, execution)
         pool = pools.pool(spec, jobs=len(todo), stage=str(STAGE), observer=observer)

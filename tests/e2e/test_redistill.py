@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from distill_core.data.folders import LocalFolder
+from distill_core.data.index import DatasetIndex
 from distill_core.data.index_files import load_index
 from distill_core.errors import ConfigError
 from distill_core.models.spec import TeacherSpec
@@ -19,6 +21,7 @@ from flows.status.status import RunStatus
 from tasks.execution import Execution
 from tasks.policy import TeacherPolicy
 from tasks.run import Run
+from tasks.runs import ingest_ahead
 from tasks.runs.seen_classes import unseen_by_teachers
 from tasks.stages.inputs import dataset_of
 from tests.support.datasets import png
@@ -66,22 +69,24 @@ def test_of_an_unchanged_dataset_nothing_but_listings_is_read(
 ) -> None:
     """A file that was written again with the same content is read, and makes no version."""
     first, seen = series(small(root)).run, list[str]()
-    read, opened = Path.read_bytes, Path.open
+    read, merge = LocalFolder.read, ingest_ahead.merge_index
 
-    def noted(reading: Callable[..., Any], path: Path, *rest: Any, **options: Any) -> Any:
-        if path.is_relative_to(root):
-            seen.append(path.relative_to(root).as_posix())
-        return reading(path, *rest, **options)
+    def noted(folder: LocalFolder, paths: Sequence[str]) -> list[bytes]:
+        seen.extend(paths)
+        return read(folder, paths)
 
-    monkeypatch.setattr(Path, "read_bytes", lambda *a, **k: noted(read, *a, **k))
-    monkeypatch.setattr(Path, "open", lambda *a, **k: noted(opened, *a, **k))
+    def noted_merge(*given: Any) -> DatasetIndex:
+        seen.append("shards")
+        return merge(*given)
+
+    monkeypatch.setattr(LocalFolder, "read", noted)
+    monkeypatch.setattr(ingest_ahead, "merge_index", noted_merge)
     outcome = series(small(root))
     assert (outcome.run, outcome.changed, seen) == (first, False, [])
     again = root / "train" / "cat" / "1.png"
-    again.write_bytes(read(again))
-    seen.clear()
+    again.write_bytes(again.read_bytes())
     outcome = series(small(root))
-    assert (outcome.run, outcome.changed, set(seen)) == (first, False, {"train/cat/1.png"})
+    assert (outcome.run, outcome.changed, seen) == (first, False, ["train/cat/1.png", "shards"])
 
 
 def test_with_gaussian_starts_and_the_teacher_kept_a_changed_class_makes_no_version(
