@@ -8,9 +8,10 @@ import sys
 import pytest
 import yaml
 
-from benchmarks import bench_guards, pairs
+from benchmarks import bench_guards, bench_ingest, pairs
 from benchmarks.methods_block import Cell
 from benchmarks.pairs import Ratios
+from distill_core.data.readers import parts as bounds
 from distill_core.errors import ConfigError
 
 SMALLEST = {
@@ -80,3 +81,15 @@ def test_extra_methods_of_a_block_may_not_have_the_name_of_a_preset() -> None:
     tree = {"methods": {"edc": {"preset": "edc-cifar10", "set": []}}}
     with pytest.raises(ConfigError, match="edc"):
         bench_guards.block_of(tree, "/nowhere", smoke=False).methods()
+
+
+@pytest.mark.slow
+def test_ingestion_is_compared_with_decoding_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bounds, "PART_RECORDS", bounds.PART_RECORDS)  # the benchmark sets another
+    words = "--small 60 --large 60 --rounds 1 --part 20 --workers 1 2 --no-s3"
+    assert bench_ingest.main(words.split()) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("| ingest, local, 2 workers |") == 2
+    assert shown.count("- local, unchanged: ") == 2
