@@ -93,7 +93,7 @@ def plan_run(
         train_images: in the real training split; None: not known.
         test_images: in the real test split; None: not known.
     """
-    shards = _shards(config)
+    shards = class_shards(config)
     shapes = stored_bytes.shapes_of(shards)
     images = sum(shape.images * count for shape, count in shapes.items())
     sets = len(config.image_sets)
@@ -182,7 +182,7 @@ def shards_by_stage(config: RunConfig, *, test_images: int | None = None) -> dic
     found = [_parts(config, split) for split in splits]
     parts = None if None in found else sum(len(each or ()) for each in found)
     expected = Expected(
-        config, _shards(config), test_images, online=scheme == "online", parts=parts
+        config, class_shards(config), test_images, online=scheme == "online", parts=parts
     )
     return {str(stage): row_of(stage).expected(expected, stage) for stage in stages_of(config)}
 
@@ -203,7 +203,8 @@ def _seen_between_rounds(config: RunConfig, between: Sequence[Sequence[ClassShar
     return epochs * sum(shard.num_images for shards in between for shard in shards)
 
 
-def _shards(config: RunConfig) -> tuple[ClassShard, ...]:
+def class_shards(config: RunConfig) -> tuple[ClassShard, ...]:
+    """Return the class shards of a run, as if no class were missing."""
     names = [f"class_{number}" for number in range(config.data.num_classes)]
     if config.data.keep:
         with suppress(DistillError):  # without the list, every class counts

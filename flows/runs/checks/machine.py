@@ -8,14 +8,17 @@ larger ones may join later, so they are never a reason to refuse.
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
 
 from distill_core.config.schema import RunConfig
 from distill_core.errors import ConfigError
 from distill_core.label_spaces.facts import SPACES
 from flows import terminal, units
+from flows.estimate.footprints import network_bytes
+from flows.estimate.memory import BASE, Launch, Memory, stage_memories
 from flows.estimate.workload import plan_run
-from flows.runs.checks.request import Request
+from flows.runs.checks.request import Request, make
 from tasks.execution import Execution
 from tasks.pools import device
 from tasks.pools.device import NodeMemory
@@ -40,10 +43,12 @@ def check_gangs(request: Request) -> None:
 
 
 def check_memory(request: Request) -> None:
-    """Check that a node has the memory for the images that one process holds, stage by stage.
+    """Check that a node has the memory that one process of a stage needs, stage by stage.
 
     Raises:
-        ConfigError: not even one copy of the images of post-train fits.
+        ConfigError: not even one copy of the images of post-train fits, or not even half of what a
+            stage must hold at once.
+        Problems: this is so for several stages.
     """
     config, have = request.config, device.node_memory(request.execution)
     distilled, real = distilled_bytes(config), test_bytes(config)
@@ -57,6 +62,15 @@ def check_memory(request: Request) -> None:
         share = have.host / have.workers
         if real > share:
             terminal.warn(_needs("squeeze", real, f"its share is {units.size(share)}"))
+    launch = Launch(request.execution.device, request.execution.groups)
+    make(
+        tuple(
+            partial(_check_stage, memory=memory, have=have)
+            for memory in stage_memories(config, launch)
+            if memory.stage not in request.complete
+        ),
+        request,
+    )
 
 
 def check_joined_cluster(run: Run, execution: Execution) -> None:
@@ -67,7 +81,7 @@ def check_joined_cluster(run: Run, execution: Execution) -> None:
 
 
 def check_disk(request: Request) -> None:
-    """Check that the disk of a local store has room for the images and labels of a run.
+    """Check that the disk of a local store has room for what the stages of a run store.
 
     Raises:
         ConfigError: the whole disk is too small for them.
@@ -80,14 +94,16 @@ def check_disk(request: Request) -> None:
     largest = len(config.image_sets) * distilled_bytes(config)
     if largest == 0:  # the number of classes is not known yet
         return
-    if config.relabel.scheme == "online" and largest < disk.free / UNCERTAIN:
+    networks = network_bytes(config)
+    if config.relabel.scheme == "online" and largest + networks < disk.free / UNCERTAIN:
         return
     plan = plan_run(config)
-    size = plan.image_bytes + plan.label_bytes
+    size = plan.image_bytes + plan.label_bytes + networks
     problem = (
-        f"{url}: images and labels of the run need about {units.size(size)}, the disk has "
-        f"{units.size(disk.total)}, of which {units.size(disk.free)} are free. Use another store, "
-        "or lower ipc or relabel.views."
+        f"{url}: images and labels of the run need about {units.size(size)} with its networks "
+        f"(recover {units.size(plan.image_bytes)}, relabel {units.size(plan.label_bytes)}, squeeze "
+        f"and posttrain {units.size(networks)}), the disk has {units.size(disk.total)}, of which "
+        f"{units.size(disk.free)} are free. Use another store, or lower ipc or relabel.views."
     )
     if size > UNCERTAIN * disk.total:
         raise ConfigError(problem)
@@ -122,6 +138,31 @@ def _compare(stage: str, images: int, have: NodeMemory, *, copies: float) -> Non
     if copies * have.workers * images > have.host:
         shared = f" for {have.workers} workers" if have.workers > 1 else ""
         terminal.warn(_needs(stage, copies * images, f"a node has {units.size(have.host)}{shared}"))
+
+
+def _check_stage(request: Request, *, memory: Memory, have: NodeMemory | None) -> None:
+    """Refuse a stage whose least memory is more than there is; warn about an estimate that is.
+
+    Networks and activations are on the GPU if the workers use one of this machine.
+    """
+    if (gpu := device.gpu_memory(request.execution)) is not None:
+        place, there, workers, fixed = "the GPU", gpu, 1, True
+        needed = memory.needed - BASE
+    elif request.execution.device == "cuda" or have is None:
+        return  # on GPUs of other machines, or on nodes that are not known yet
+    else:
+        place, there, workers, fixed = "a node", have.host, have.workers, have.fixed
+        needed = memory.needed
+    shared = f" for {workers} workers" if workers > 1 else ""
+    problem = (
+        f"{memory.stage}: a process needs about {units.size(needed)} for its networks and "
+        f"{memory.what}, but {place} has {units.size(there)}{shared}. Use fewer workers or nodes "
+        f"with more memory, or lower {memory.settings}."
+    )
+    if memory.least > there and fixed:
+        raise ConfigError(problem)
+    if workers * needed > there:
+        terminal.warn(problem)
 
 
 def _needs(stage: str, size: float, problem: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,6 +22,7 @@ from distill_core.models.build import build_model
 from distill_core.models.importing import read_weights
 from distill_core.storage.digest import sha256
 from distill_core.storage.store import Store
+from flows.estimate.memory import BASE, Launch, stage_memories
 from flows.runs import preflight
 from flows.runs.checks import machine
 from flows.runs.checks.request import Check, make
@@ -207,6 +209,7 @@ def test_images_that_fit_no_node_are_refused_and_tight_ones_are_a_warning(
 ) -> None:
     machine.terminal.warn.cache_clear()
     asked = request("ipc=200", name="digits-demo")
+    asked = replace(asked, complete=frozenset({"recover", "relabel"}))
     images = machine.distilled_bytes(asked.config)
     assert images == 10 * 200 * 3 * 32 * 32
 
@@ -225,6 +228,61 @@ def test_images_that_fit_no_node_are_refused_and_tight_ones_are_a_warning(
     monkeypatch.setattr(device, "gpu_memory", lambda _: images - 1)
     (message,) = found(asked)
     assert "but the GPU has 6.14 MB" in message
+
+
+def test_the_memory_of_a_process_is_compared_with_its_node_stage_by_stage(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An estimate is a warning; half of what must be held at once is a reason to refuse."""
+    machine.terminal.warn.cache_clear()
+    asked = replace(request(name="sre2l-tiny"), complete=frozenset({"posttrain"}))
+    recover, relabel = stage_memories(asked.config)
+    assert (recover.stage, relabel.stage) == ("recover", "relabel")
+
+    def nodes(host: float, workers: int = 1, *, fixed: bool = True) -> None:
+        memory = NodeMemory(int(host), workers, fixed=fixed)
+        monkeypatch.setattr(device, "node_memory", lambda _: memory)
+
+    nodes(2 * recover.needed + 1, workers=2)
+    machine.check_memory(asked)
+    assert capsys.readouterr().err == ""
+    nodes(2 * recover.needed - 1, workers=2)
+    machine.check_memory(asked)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"recover: a process needs about {recover.needed / GB:.3g} GB" in line
+    assert "the activations of 100 images" in line
+    assert "for 2 workers. Use fewer workers" in line
+    nodes(relabel.least - 1, fixed=False)  # larger nodes may come
+    machine.check_memory(asked)
+    assert len(capsys.readouterr().err.splitlines()) == 2
+    nodes(recover.least - 1)
+    with pytest.raises(ConfigError, match="recover: a process needs"):
+        machine.check_memory(asked)
+    nodes(relabel.least - 1)
+    with pytest.raises(Problems) as both:
+        machine.check_memory(asked)
+    assert [str(error).split(":")[0] for error in both.value.args] == ["recover", "relabel"]
+    machine.check_memory(replace(asked, complete=frozenset({"recover", "relabel", "posttrain"})))
+
+
+def test_a_gpu_holds_what_a_stage_needs_without_the_imports_of_the_process(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine.terminal.warn.cache_clear()
+    on_gpu = request(name="sre2l-in1k", device="cuda", local=True)
+    asked = replace(on_gpu, complete=frozenset({"posttrain", "relabel"}))
+    (recover, _) = stage_memories(asked.config, Launch("cuda"))
+    monkeypatch.setattr(device, "gpu_memory", lambda _: int(recover.needed - BASE + 1))
+    machine.check_memory(asked)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(device, "gpu_memory", lambda _: int(recover.needed - BASE - 1))
+    machine.check_memory(asked)
+    assert "but the GPU has" in capsys.readouterr().err
+    monkeypatch.setattr(device, "gpu_memory", lambda _: int(recover.least - 1))
+    with pytest.raises(ConfigError, match=r"recover: .* but the GPU has"):
+        machine.check_memory(asked)
+    monkeypatch.setattr(device, "gpu_memory", lambda _: None)  # on other machines
+    machine.check_memory(asked)
 
 
 def test_the_published_test_split_of_a_label_space_is_compared_with_memory(
@@ -291,7 +349,7 @@ def test_a_disk_that_is_too_small_is_refused_and_a_full_one_is_a_warning(
     machine.check_disk(asked)
     assert "images and labels of the run need about" in capsys.readouterr().err
     disk(1000, 1000)
-    with pytest.raises(ConfigError, match="Use another store, or lower ipc"):
+    with pytest.raises(ConfigError, match=r"recover .* relabel .* squeeze and .* Use another"):
         machine.check_disk(asked)
     assert not (tmp_path / "not").exists()
 
