@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import Tensor
@@ -15,6 +18,7 @@ from distill_core.recover.batching import LAUNCH_IMAGES
 from flows.estimate import memory
 from flows.estimate.footprints import FOOTPRINTS, Footprint, footprint, network_bytes
 from flows.estimate.memory import Launch, Memory, stage_memories
+from tests.support.repository import ROOT
 
 CLASSES = 10
 
@@ -146,3 +150,22 @@ def test_the_networks_of_a_run_are_stored_once_and_students_twice() -> None:
     )
     expected = 4e6 * (size.numbers + 2 * trainings * student.numbers)
     assert network_bytes(one) == pytest.approx(expected, abs=1)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="resident memory is counted as on Linux")
+@pytest.mark.parametrize(
+    ("preset", "stage", "settings"),
+    [
+        ("digits-demo", "recover", ["recover.steps=2"]),
+        ("cda-cifar10-cpu", "relabel", []),
+        ("in1k-lite-cpu", "recover", ["recover.steps=1"]),
+    ],
+)
+def test_the_peak_of_a_process_is_within_a_factor_of_the_estimate(
+    preset: str, stage: str, settings: list[str]
+) -> None:
+    command = [sys.executable, "-m", "tests.support.peak_memory", preset, stage, *settings]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    peak = int(done.stdout)
+    assert 0.7 <= of(stage, *settings, preset=preset).needed / peak <= 1.5
