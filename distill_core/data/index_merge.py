@@ -17,6 +17,7 @@ from distill_core.data.readers.passed_over import PassedOver
 from distill_core.data.readers.record import Split
 from distill_core.data.splits.divide_index import divide_split
 from distill_core.data.splits.rules import count_notice
+from distill_core.errors import DataError
 from distill_core.progress import Notice, ignore_notice
 from distill_core.sharding import ClassEntry
 from distill_core.storage.shard_store import ShardStore
@@ -57,6 +58,12 @@ def merge(
     rows = {split: _read(store, parts, split, classes, notice) for split in SPLITS}
     if config.split is not None:
         divided = divide_split(rows["train"], parse_rule(config.split), names, known)
+        if not divided.names:
+            raise DataError(
+                f"{config.path or config.format}: data.split={config.split} leaves out all "
+                f"{len(names):,} classes, as they have too few images. Check that the dataset is "
+                "complete, or use another rule."
+            )
         names, classes, rows = divided.names, divided.classes, divided.rows
         check_classes(config, names, classes)
     by_name = {entry.wnid: entry for entry in classes}

@@ -15,6 +15,7 @@ from distill_core.data.index_files import load_index
 from distill_core.data.ingest import IngestPlan, ingest
 from distill_core.data.readers import parts
 from distill_core.data.splits import rules
+from distill_core.errors import DataError
 from distill_core.storage.store import Store
 from tests.support import sources
 from tests.support.datasets import data_config, png
@@ -169,6 +170,12 @@ def test_a_rule_gives_the_same_index_in_parts_and_partitions_of_any_size(
     if rule == "imagenet21k_p":
         expected = [("b", False), ("d", True), ("e", False), ("0", False), ("a", False)]
         assert classes == expected
+
+
+def test_a_rule_that_leaves_no_class_is_refused_by_its_name(tmp_path: Path, store: Store) -> None:
+    write_classes(tmp_path, {"a": 6, "b": 6})
+    with pytest.raises(DataError, match=r"data\.split=imagenet21k_p leaves out all 2 classes"):
+        divided(tmp_path, store, "imagenet21k_p")
 
 
 def test_of_a_divided_dataset_unchanged_images_of_both_splits_are_taken_over(
