@@ -6,7 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from distill_core.data.detection.survey import CLASS_FOLDERS, HUB_FOLDER, TEST, TRAIN, Tree, join
+from distill_core.data.detection.survey import (
+    CLASS_FOLDERS,
+    HUB_FOLDER,
+    SPLITS,
+    TEST,
+    TRAIN,
+    Tree,
+    join,
+)
 from distill_core.data.readers.cifar import KINDS
 from distill_core.data.readers.names import is_image, stem
 from distill_core.data.readers.parquet_files import split_name
@@ -26,6 +34,7 @@ CLASS_LISTS = ("classes.txt", "classnames.txt", "class_names.txt", "map_clsloc.t
 LABEL_LISTS = ("LOC_val_solution.csv", ANNOTATIONS, "val.txt", "validation.txt")
 GROUND_TRUTH = "validation_ground_truth.txt"
 LABEL_MEMBERS = (".cls", ".cls.txt")
+WHOLE = "."  # the dataset's folder as a split
 
 
 @dataclass(frozen=True)
@@ -76,6 +85,7 @@ def candidates(tree: Tree, train: str, test: str | None) -> list[Candidate]:
         return cifar
     first = _chosen(tree, train, TRAIN)
     if test is None:
+        first = first or [s for s in splits(tree, _whole(tree)) if _is_labelled(tree, s)]
         return [Candidate(a, a, _lists(tree, a, a)) for a in first]
     second = _chosen(tree, test, TEST)
     return [
@@ -94,6 +104,17 @@ def splits(tree: Tree, names: Sequence[str]) -> list[SplitFound]:
 def _chosen(tree: Tree, configured: str, usual: Sequence[str]) -> list[SplitFound]:
     """Return the split of the config if it is there, else those of the usual names."""
     return splits(tree, [configured.strip("/")]) or splits(tree, usual)
+
+
+def _whole(tree: Tree) -> Sequence[str]:
+    """Return the dataset's folder as a split, unless a part of it is called like one."""
+    names = [*tree.folders.get("", ()), *(stem(name) for name in tree.files.get("", ()))]
+    return () if any(name.lower() in SPLITS for name in names) else (WHOLE,)
+
+
+def _is_labelled(tree: Tree, split: SplitFound) -> bool:
+    """Return whether the classes of a split are known, from folders or from a list."""
+    return split.kind != "flat" or "label_list" in _lists(tree, split, split)
 
 
 def _fit(train: Kind, test: Kind) -> bool:
@@ -123,22 +144,23 @@ def _split(tree: Tree, name: str) -> Iterator[SplitFound]:
 
 
 def _in_folders(tree: Tree, name: str) -> Iterator[SplitFound]:
+    split, name = name, "" if name == WHOLE else name
     folders, files = tree.folders.get(name, ()), tree.files.get(name, ())
     if name not in tree.folders:
         return
     if ANNOTATIONS in files and IMAGES in folders:
-        yield SplitFound(name, "flat", f"{name}/{ANNOTATIONS}")
+        yield SplitFound(split, "flat", join(name, ANNOTATIONS))
         return
     inside = [join(name, folder) for folder in folders[:CLASS_FOLDERS]]
     inside += [join(top, inner) for top in inside for inner in tree.folders.get(top, ())[:1]]
     if any(is_image(path) for folder in inside for path in tree.paths(folder)):
-        evidence = f"{name}/{folders[0]} and {len(folders) - 1:,} more folders"
+        evidence = f"{join(name, folders[0])} and {len(folders) - 1:,} more folders"
         is_tiny = "wnids.txt" in tree.files[""] and any(
             list(tree.folders.get(folder, ())) == [IMAGES] for folder in inside
         )
-        yield SplitFound(name, "tiny" if is_tiny else "imagefolder", evidence)
+        yield SplitFound(split, "tiny" if is_tiny else "imagefolder", evidence)
     elif images := [path for path in files if is_image(path)]:
-        yield SplitFound(name, "flat", f"{len(images):,} images in {name}")
+        yield SplitFound(split, "flat", f"{len(images):,} images in {split}")
 
 
 def _in_archives(tree: Tree, name: str) -> Iterator[SplitFound]:
@@ -146,7 +168,7 @@ def _in_archives(tree: Tree, name: str) -> Iterator[SplitFound]:
     top = tree.paths("", ".tar")
     exact = [p for p in top if name in (p, stem(p)) or stem(p).startswith(f"{name}-")]
     near = [path for path in top if f"_{name}" in stem(path).lower()]
-    files = top if name == "." else tree.paths(name, ".tar")
+    files = top if name == WHOLE else tree.paths(name, ".tar")
     for found, setting in ((files, name), (exact, name), (near, near[0] if near else "")):
         if not found:
             continue

@@ -59,14 +59,19 @@ def survey(root: DatasetFolder, *, named: Sequence[str] = ()) -> Tree:
         folders[folder] = root.folders(folder)
         files[folder] = [path.rpartition("/")[2] for path in root.files_in(folder).paths]
 
+    def visit_classes(folder: str) -> None:
+        for first in folders[folder][:CLASS_FOLDERS]:
+            visit(join(folder, first))
+            for inner in folders[join(folder, first)][:1]:
+                visit(join(join(folder, first), inner))
+
     visit("")
     for name in folders[""]:
         if name in named or name.lower() in (*SPLITS, HUB_FOLDER):
             visit(name)
-            for first in folders[name][:CLASS_FOLDERS]:
-                visit(join(name, first))
-                for inner in folders[join(name, first)][:1]:
-                    visit(join(join(name, first), inner))
+            visit_classes(name)
+    if not any(name in folders for name in (*named, *folders[""])):
+        visit_classes("")  # they may be those of classes
     tree = Tree(folders, files)
     archives = [path for folder in files for path in _first_archives(tree, folder)]
     return Tree(folders, files, {path: _first_members(root, path) for path in archives})

@@ -1,5 +1,6 @@
 """Reader of image folders: ``<path>/<split>/<class>/<image>``, deeper folders included.
 
+The split ``.`` is the dataset's folder itself: ``<path>/<class>/<image>``.
 As in torchvision, a file is an image if its name ends like one; every other file is passed over.
 """
 
@@ -25,7 +26,7 @@ class ImageFolderReader:
 
     def __init__(self, config: DataConfig) -> None:
         self._root = locate(config)
-        self._folder = {"train": config.train.strip("/"), "test": config.test.strip("/")}
+        self._folder = {"train": _folder(config.train), "test": _folder(config.test)}
         self._surveyed = cache(self._survey)
 
     def classes(self, split: Split = "train") -> tuple[str, ...]:
@@ -59,7 +60,7 @@ class ImageFolderReader:
         """Return the images of a part, whose folders are listed again."""
         folder, found = self._folder[part.split], []
         for class_folder in part.files:
-            wnid = class_folder.removeprefix(f"{folder}/")
+            wnid = class_folder.removeprefix(f"{folder}/" if folder else "")
             for file in self._files(part, wnid):
                 name = utf8(file.path.removeprefix(f"{class_folder}/"))
                 uri = utf8(file.path)
@@ -106,12 +107,17 @@ class ImageFolderReader:
                     passed_over.add(OUTSIDE, [file.path for file in images])
                     continue
                 passed_over.add(OTHER, [p for p in listing.paths if not is_image(p)])
-                yield from cut(f"{folder}/{name}", images)
+                yield from cut(f"{folder}/{name}".lstrip("/"), images)
 
         return assemble(split, pieces()), passed_over.sentences()
 
     def _where(self, split: Split) -> str:
-        return f"{self._root.url}/{self._folder[split]}"
+        return f"{self._root.url}/{self._folder[split]}".rstrip("/")
+
+
+def _folder(split: str) -> str:
+    """Return the path of a split below the dataset's folder; empty: that folder itself."""
+    return "" if split == "." else split.strip("/")
 
 
 def _images(listing: Listing) -> list[ListedFile]:
