@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -42,16 +43,37 @@ def load_run(name: str, overrides: Sequence[str] = ()) -> RunConfig:
             with credentials.
     """
     check_credentials(name, key="preset")
-    try:
-        tree = _resolve(name, children=())
-        for override in overrides:
-            _apply_override(tree, override, where=name)
-    except ConfigError as error:  # names and keys come from outside and may contain anything
-        raise ConfigError(one_line(error)) from None
-    tree["preset"] = Path(name).stem
-    config = validate_run(tree, where=name)
-    check_config(config)
-    return config
+    tree = partial(_resolve, name, children=())
+    return _loaded(tree, overrides, preset=Path(name).stem, where=name)
+
+
+def load_text(text: str, overrides: Sequence[str] = (), *, preset: str, where: str) -> RunConfig:
+    """Return the run of a YAML document that is in no file.
+
+    Args:
+        text: of the document.
+        overrides: as those of `load_run`.
+        preset: name of the run's config, as that of the file would be.
+        where: names the document in errors.
+
+    Raises:
+        ConfigError: as `load_run`.
+    """
+    return _loaded(
+        lambda: _merged_over_parent(parse_yaml(text, where=where), where, children=()),
+        overrides,
+        preset=preset,
+        where=where,
+    )
+
+
+def parse_overrides(overrides: Sequence[str], *, where: str) -> dict[str, Any]:
+    """Return the values of overrides by their dotted keys; the last one of a key wins.
+
+    Raises:
+        ConfigError: an override is not of the form ``dotted.key=value``.
+    """
+    return dict(_parse_override(override, where=where) for override in overrides)
 
 
 def validate_run(tree: Mapping[str, Any], *, where: str) -> RunConfig:
@@ -84,7 +106,26 @@ def _resolve(name: str, *, children: tuple[str, ...]) -> Tree:
         raise ConfigError(
             f"{name}: extends itself through {' -> '.join(children[-3:])}. Remove one `extends`."
         )
-    tree = parse_yaml(_read(name), where=name)
+    return _merged_over_parent(parse_yaml(_read(name), where=name), name, children=children)
+
+
+def _loaded(
+    read: Callable[[], Tree], overrides: Sequence[str], *, preset: str, where: str
+) -> RunConfig:
+    """Return the run of a tree with its overrides, checked."""
+    try:
+        tree = read()
+        for override in overrides:
+            _apply_override(tree, override, where=where)
+    except ConfigError as error:  # names and keys come from outside and may contain anything
+        raise ConfigError(one_line(error)) from None
+    config = validate_run(tree | {"preset": preset}, where=where)
+    check_config(config)
+    return config
+
+
+def _merged_over_parent(tree: Any, name: str, *, children: tuple[str, ...]) -> Tree:
+    """Return the tree of a document, merged over the preset it extends."""
     if not isinstance(tree, dict):
         kind = "empty" if tree is None else f"a {type(tree).__name__}"
         raise ConfigError(
@@ -143,12 +184,17 @@ def _merge(base: Tree, top: Tree) -> Tree:
     return merged
 
 
-def _apply_override(tree: Tree, override: str, *, where: str) -> None:
+def _parse_override(override: str, *, where: str) -> tuple[str, Any]:
     dotted, equals, text = override.partition("=")
     if not equals or not dotted:
         raise ConfigError(
             f"{where}: override {shown(override)}, expected the form dotted.key=value. Correct it."
         )
+    return dotted, parse_yaml(text, where=f"{where}: {dotted}") if text else None
+
+
+def _apply_override(tree: Tree, override: str, *, where: str) -> None:
+    dotted, value = _parse_override(override, where=where)
     *parents, leaf = dotted.split(".")
     if len(parents) > MAX_YAML_DEPTH:
         raise ConfigError(
@@ -164,7 +210,7 @@ def _apply_override(tree: Tree, override: str, *, where: str) -> None:
             path = ".".join(parents[: depth + 1])
             raise ConfigError(f"{where}: {path} is a value, so {dotted} cannot be set inside it.")
         node = node[key]
-    node[leaf] = parse_yaml(text, where=f"{where}: {dotted}") if text else None
+    node[leaf] = value
 
 
 def _check_key(key: str, *, where: str) -> None:

@@ -1,6 +1,7 @@
 """The commands of `distill`. Nothing outside this folder and `flows.cli` imports them.
 
 options:     arguments and options that several commands share; groups: of several of them
+init:        init; ingest: ingest
 run:         run, resume, redistill, demo
 inspect:     status, plan, show, report
 maintenance: verify, doctor, gc

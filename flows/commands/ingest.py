@@ -11,7 +11,7 @@ from flows.commands.options import (
     NewName,
     Overrides,
     PlacementOptions,
-    Preset,
+    Source,
     StoreUrl,
     grouped,
 )
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @grouped
 def ingest(
-    preset: Preset,
+    preset: Source,
     placement: PlacementOptions,
     overrides: Overrides = None,
     store: StoreUrl = DEFAULT_STORE,
@@ -32,18 +32,20 @@ def ingest(
         bool, typer.Option("--rejects", help="Print every image that cannot be used, and why.")
     ] = False,
 ) -> None:
-    """Read and index the dataset of a run, e.g. `distill ingest cda-tiny data.path=DIR --local`.
+    """Read and index the dataset of a run, e.g. `distill ingest FOLDER --local`.
 
     The run is registered; `distill resume` completes it. What was read is not read again.
     """
-    from distill_core.config.load import load_run
     from flows import terminal
     from flows.runs import pipeline
+    from flows.runs.argument import load_requested
     from tasks.runs.rejects import rejects_of
     from tasks.stages.inputs import RunInputs
 
-    config, execution = load_run(preset, overrides or []), placement.execution(store)
-    run = pipeline.prepare(config, execution, name=name)
+    execution = placement.execution(store)
+    requested = load_requested(preset, overrides or [], execution)
+    terminal.print_lines(*requested.lines)
+    run = pipeline.prepare(requested.config, execution, name=name)
     try:
         _ingest(run, execution)
     finally:  # a dataset that is refused has rejects as well

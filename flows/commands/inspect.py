@@ -11,8 +11,8 @@ from flows.commands.options import (
     AsJson,
     Overrides,
     PlacementOptions,
-    Preset,
     RunName,
+    Source,
     StoreUrl,
     checked,
     grouped,
@@ -63,7 +63,7 @@ def show_status(
 
 @grouped
 def plan(
-    preset: Preset,
+    preset: Source,
     placement: PlacementOptions,
     overrides: Overrides = None,
     rate: Annotated[
@@ -81,16 +81,19 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Estimate the shards, bytes and GPU-hours of a run without starting it."""
-    from distill_core.config.load import load_run
     from distill_core.data.detection.resolve import resolve_run
     from flows import terminal
     from flows.estimate import cost, workload
+    from flows.runs.argument import load_requested
     from flows.runs.precision import warn_if_slow
     from flows.runs.preflight import problems
     from tasks.calibration import calibrate as measure
 
-    config, execution = load_run(preset, overrides or []), placement.execution(DEFAULT_STORE)
-    config = resolve_run(config)
+    execution = placement.execution(DEFAULT_STORE)
+    requested = load_requested(preset, overrides or [], execution)
+    config = resolve_run(requested.config)
+    if not as_json:
+        terminal.print_lines(*requested.lines)
     warn_if_slow(config, execution.device)
     for problem in problems(config, execution):
         terminal.warn(f"a run would be refused: {problem}")

@@ -32,6 +32,14 @@ def checked(what: str) -> Callable[[str | None], str | None]:
 Preset = Annotated[
     str, typer.Argument(metavar="PRESET", help="Name of a shipped preset, or path of a .yaml file.")
 ]
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="PRESET|SOURCE",
+        help="Name of a shipped preset, path of a .yaml file, or your own images: a folder, an "
+        "archive or a bucket. Write ./NAME for a folder that is called like a preset.",
+    ),
+]
 RunName = Annotated[
     str,
     typer.Argument(metavar="RUN", callback=checked("run"), help="Name of a run in the store."),

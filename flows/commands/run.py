@@ -25,9 +25,9 @@ from flows.commands.options import (
     NewName,
     Overrides,
     PlacementOptions,
-    Preset,
     RunName,
     SeriesOptions,
+    Source,
     StoreUrl,
     grouped,
 )
@@ -43,25 +43,29 @@ if TYPE_CHECKING:
 
 @grouped
 def run(
-    preset: Preset,
+    preset: Source,
     placement: PlacementOptions,
     overrides: Overrides = None,
     store: StoreUrl = DEFAULT_STORE,
     name: NewName = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Distil a dataset, e.g. `distill run digits-demo ipc=10 --local`.
+    """Distil a dataset, e.g. `distill run digits-demo ipc=10 --local` or `distill run FOLDER`.
 
+    For your own images, the method and all sizes are chosen; `distill init` writes them to a file.
     Run it again and finished work is skipped.
     """
-    from distill_core.config.load import load_run
     from distill_core.data.detection.resolve import resolve_run
     from distill_core.storage.store import Store
     from flows import terminal
     from flows.runs import preflight
+    from flows.runs.argument import load_requested
     from tasks.run import planned_run
 
-    config, execution = load_run(preset, overrides or []), placement.execution(store)
+    execution = placement.execution(store)
+    requested = load_requested(preset, overrides or [], execution)
+    config = requested.config
+    terminal.print_lines(*requested.lines)
     if dry_run:
         config = resolve_run(config, notice=terminal.print_lines)
         planned = planned_run(config, Store(store), name)

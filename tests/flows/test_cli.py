@@ -46,7 +46,8 @@ def test_errors_of_distill_are_one_line_and_exit_code_2(distill: Distill) -> Non
     output = distill("run", "no-such-preset")
     assert output.code == 2
     assert output.err == (
-        "distill: no-such-preset: no such preset. Run `distill show` for a list of presets.\n"
+        "distill: no-such-preset: no such preset, and no folder or file of this name. "
+        "Run `distill show` for a list of presets.\n"
     )
 
 

@@ -28,7 +28,7 @@ def line_of(output: CommandOutput) -> str:
     ("arguments", "words"),
     [
         (("nonsense",), ("No such command 'nonsense'", "`distill --help`")),
-        (("run",), ("Missing argument 'PRESET'", "`distill run --help`")),
+        (("run",), ("Missing argument 'PRESET|SOURCE'", "`distill run --help`")),
         (("run", "x", "--nonsense"), ("No such option", "`distill run --help`")),
         (("run", "x", "--workers", "1e9"), ("'--workers'", "integer")),
         (("run", "x", "--workers", "0"), ("'--workers'", "greater than or equal to 1")),
@@ -122,7 +122,7 @@ def test_a_bug_is_one_line_and_its_traceback_is_in_a_file(
 ) -> None:
     monkeypatch.setattr("distill_core.config.load.load_run", broken)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    output = distill("plan", "x")
+    output = distill("show", "x")
     line = line_of(output)
     assert output.code == 1
     assert "ZeroDivisionError: a bug in two lines. This is a bug of distill" in line
@@ -138,7 +138,7 @@ def test_a_traceback_is_printed_if_the_environment_asks_for_it(
     monkeypatch.setattr("distill_core.config.load.load_run", broken)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setenv("DISTILL_TRACEBACK", "1")
-    output = distill("plan", "x")
+    output = distill("show", "x")
     assert output.code == 1
     assert output.err.startswith("Traceback (most recent call last)")
     assert output.err.splitlines()[-1].startswith("distill: ZeroDivisionError")
@@ -150,7 +150,7 @@ def test_an_interrupt_is_no_traceback(distill: Distill, monkeypatch: pytest.Monk
         raise KeyboardInterrupt
 
     monkeypatch.setattr("distill_core.config.load.load_run", interrupted)
-    assert distill("plan", "x") == CommandOutput("", "", 130)
+    assert distill("show", "x") == CommandOutput("", "", 130)
 
 
 def test_a_reader_that_closes_the_pipe_ends_a_command_quietly() -> None:
