@@ -45,7 +45,7 @@ def check_classes(config: DataConfig, names: Sequence[str], classes: Sequence[Cl
         before = f" and {holes} removed earlier, whose ids stay reserved" if holes else ""
         raise DataError(
             f"{where}: found {len(names)} classes{before}, but data.num_classes is "
-            f"{config.num_classes}. Correct the dataset or data.num_classes."
+            f"{config.num_classes}. Correct the dataset or data.num_classes; 0 counts them."
         )
 
 

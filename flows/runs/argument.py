@@ -80,8 +80,10 @@ def recommend_for(address: str, overrides: Sequence[str], execution: Execution) 
     Raises:
         ConfigError, DataError: as there.
     """
-    memory = device.gpu_memory(execution) if execution.device == "cuda" else memory_share()
-    machine = Machine(execution.device, memory or GPU_MEMORY)
+    memory = memory_share()
+    if execution.device == "cuda":
+        memory = min(memory, device.gpu_memory(execution) or GPU_MEMORY)
+    machine = Machine(execution.device, memory)
     return recommend(address, overrides, machine)
 
 

@@ -6,6 +6,8 @@ from uuid import uuid4
 
 import boto3
 
+from distill_core.config.recommended.facts import Machine
+from distill_core.data.detection.recommend import recommend
 from distill_core.data.folders import open_place
 from distill_core.data.ingest import ingest
 from distill_core.data.readers.formats import open_reader
@@ -41,3 +43,19 @@ def test_a_single_object_is_described_as_in_a_listing(s3_bucket: str) -> None:
     (listed,) = folder.files_in("train").files
     assert folder.listed("train/a.tar") == listed
     assert listed.version
+
+
+def test_a_bucket_is_a_dataset_of_its_own(s3_bucket: str) -> None:
+    bucket, prefix = s3_bucket.removeprefix("s3://"), f"{uuid4().hex}/my flowers"
+    client = boto3.client("s3")
+    for wnid in ("rose", "tulip"):
+        for number in range(5):
+            key = f"{prefix}/{wnid}/{number} ü.png"
+            client.put_object(Bucket=bucket, Key=key, Body=png(number))
+    client.put_object(Bucket=bucket, Key=f"{prefix}/", Body=b"")
+    found = recommend(f"{s3_bucket}/{prefix}/", [], Machine("cpu", 2**33))
+    data = found.config.data
+    assert (data.name, data.path) == ("my-flowers", f"{s3_bucket}/{prefix}")
+    assert (data.train, data.split, data.num_classes) == (".", "fraction:0.2", 2)
+    assert found.source.facts.smallest == 5
+    assert ingest(data, Store("memory://own")).count_readable("train") == 8

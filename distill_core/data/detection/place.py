@@ -41,19 +41,17 @@ def locate_source(address: str) -> dict[str, Any]:
         ConfigError: no installed file system can open it.
         DataError: there is nothing, or a file that is no archive.
     """
-    if address.endswith((*ARCHIVES, PARQUET)) and not open_place(address, "SOURCE").is_folder(""):
-        folder, _, name = address.rpartition("/")
-        if name not in open_place(folder or "/", "SOURCE").files_in("").paths:
-            raise _missing(address)
-        return {"path": folder or "/", "train": split_name(name)}
-    place = open_place(address, "SOURCE")
-    if place.is_folder(""):
+    if open_place(address, "SOURCE").is_folder(""):
         return {"path": address}
     folder, _, name = address.rpartition("/")
+    if folder.endswith(":/"):  # a bucket
+        raise _missing(address)
     beside = open_place(folder or "/", "SOURCE")
-    if "://" not in folder and beside.is_folder("") and name in beside.files_in("").paths:
-        raise DataError(f"{address}: a file, expected {EXPECTED}. Correct the path.")
-    raise _missing(address)
+    if not beside.is_folder("") or name not in beside.files_in("").paths:
+        raise _missing(address)
+    if name.endswith((*ARCHIVES, PARQUET)):
+        return {"path": folder or "/", "train": split_name(name)}
+    raise DataError(f"{address}: a file, expected {EXPECTED}. Correct the path.")
 
 
 def resolve_source(settings: Mapping[str, Any]) -> tuple[DataConfig, list[str]]:

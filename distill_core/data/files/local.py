@@ -178,7 +178,7 @@ def _relative(paths: list[str], root: str) -> list[ListedFile]:
     for path in paths:
         folder, _, name = path.rpartition(os.sep)
         if folder not in prefixes:
-            below = os.path.relpath(folder, root).replace(os.sep, "/")
+            below = os.path.relpath(folder or os.sep, root).replace(os.sep, "/")
             prefixes[folder] = "" if below == "." else f"{below}/"
         try:
             found.append(listed_file(prefixes[folder] + name, os.stat(path)))

@@ -297,7 +297,19 @@ def test_what_is_no_dataset_is_refused_in_one_line(
     assert str(error.value).count("\n") == 0
 
 
-@pytest.mark.parametrize("address", ["nowhere", "no\0where/x", "s3://", "c:\\data", "x" * 2_000])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "nowhere",
+        "no\0where/x",
+        "s3://",
+        "c:\\data",
+        "x" * 2_000,
+        "/",
+        "memory://no",
+        "memory://a.tar",
+    ],
+)
 def test_what_is_no_address_is_refused_in_one_line(address: str, tmp_path: Path) -> None:
     with pytest.raises((ConfigError, DataError)) as error:
         recommend(f"{tmp_path}/{address}" if address == "nowhere" else address, [], LAPTOP)
