@@ -112,7 +112,9 @@ def _run(choice: Choice) -> Iterator[Setting]:
     yield Setting("source", f"{method}, with sizes for this dataset", "not from a paper")
     yield Setting("expected", NOT_PUBLISHED, "compare with random real images instead")
     yield Setting("differs", "dataset, networks and sizes of every stage", "from the preset")
-    yield Setting("ipc", choice.ipc, f"images per class; of about {facts.per_class:,} real ones")
+    share = f"a tenth of about {facts.per_class:,} real ones"
+    most = sizes.LARGEST_IPC[choice.machine.device]
+    yield Setting("ipc", choice.ipc, f"images per class: {share}, at least 1 and at most {most}")
 
 
 def _data(choice: Choice, pixels: Pixels) -> Iterator[Setting]:
@@ -155,16 +157,20 @@ def _squeeze(choice: Choice) -> Iterator[Setting]:
     size = "16 channels, for a CPU" if is_cpu else f"a usual network for {side} px"
     yield Setting("squeeze.model", choice.network, f"teacher: {size}")
     yield Setting("squeeze.pool", [], "one teacher; the method accepts several")
-    epochs = f"with {choice.facts.train_images:,} images"
+    epochs = f"{training.epochs * choice.facts.train_images:,} images seen in all"
     yield Setting("squeeze.training.epochs", training.epochs, epochs)
-    yield Setting("squeeze.training.batch_size", training.batch_size, "ten steps an epoch or more")
+    yield Setting(
+        "squeeze.training.batch_size",
+        training.batch_size,
+        "ten steps an epoch or more",
+    )
     rate = round(0.1 * min(1.0, training.batch_size / 64), 4)
     decay = 0.0005 if is_small else 0.0001
     optimizer = {"name": "sgd", "lr": rate, "momentum": 0.9, "weight_decay": decay}
-    yield Setting("squeeze.training.optimizer", optimizer, "usual; less for small batches")
+    yield Setting("squeeze.training.optimizer", optimizer, "a smaller rate for batches below 64")
     schedule = {"warmup_epochs": 1, "per_step": True, "milestones": []}
-    yield Setting("squeeze.training.schedule", schedule, "half a cosine, for a training this short")
-    yield Setting("squeeze.training.nesterov", True, "usual")
+    yield Setting("squeeze.training.schedule", schedule, "an epoch of warm-up, then half a cosine")
+    yield Setting("squeeze.training.nesterov", True, "as in the recipe of docs/results.md")
     if is_small:
         augment: dict[str, Any] = {"pad_crop": side // 8, "crop": None, "flip": True}
         why = "shifts by an eighth; set flip to false if left and right differ, as in text"
@@ -188,12 +194,18 @@ def _images_and_labels(choice: Choice) -> Iterator[Setting]:
 
 def _posttrain(choice: Choice) -> Iterator[Setting]:
     training, images = choice.student, choice.ipc * len(choice.facts.classes)
-    yield Setting("posttrain.students", [choice.network], "student: the network of the teacher")
+    yield Setting("posttrain.students", [choice.network], "student: a new network like the teacher")
     yield Setting("posttrain.seeds", [0], "one student of each kind; [0, 1, 2] shows the spread")
     sets = ["distilled", "random_real"]
     yield Setting("posttrain.sets", sets, "a student of random real images is the baseline")
-    yield Setting("posttrain.epochs", training.epochs, f"with {images:,} images")
-    yield Setting("posttrain.batch_size", training.batch_size, "two steps an epoch or more")
+    yield Setting(
+        "posttrain.epochs", training.epochs, f"{training.epochs * images:,} views seen in all"
+    )
+    yield Setting(
+        "posttrain.batch_size",
+        training.batch_size,
+        "two steps an epoch or more",
+    )
     optimizer = {"name": "adamw", "lr": 0.003, "weight_decay": 0.01}
     yield Setting("posttrain.optimizer", optimizer, "as measured in docs/results.md")
     yield Setting("posttrain.schedule", {"zeta": 1.0, "milestones": []}, "half a cosine")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -122,6 +123,8 @@ def _facts(config: DataConfig, reader: Reader, sample: Sample, given: Mapping[st
         raise _unreadable(config, len(sample.images))
     few = sample.counted and sample.total <= COUNTED
     counts = count_classes(reader, classes) if few else None
+    if counts is not None:
+        _check_counts(config, counts)
     keys = [key for key in (*FOUND, *GIVEN) if key != "test" or config.split is None]
     return Facts(
         name=config.name,
@@ -154,6 +157,24 @@ def _checked_classes(config: DataConfig, reader: Reader) -> tuple[str, ...]:
             "learns to tell classes apart. Put the images of each class into a folder of its own."
         )
     return classes
+
+
+def _check_counts(config: DataConfig, counts: Counter[str]) -> None:
+    """Refuse classes without images, and classes of one image each, which cannot be divided.
+
+    Raises:
+        DataError: there are such.
+    """
+    if empty := [name for name, count in counts.items() if not count]:
+        raise DataError(
+            f"{config.path}: no image of class {empty[0]!r} (one of {len(empty)} such classes out "
+            f"of {len(counts)}). Add images, or remove the folder."
+        )
+    if config.split is not None and max(counts.values()) == 1:
+        raise DataError(
+            f"{config.path}: one image of each class; expected two or more, one of which is to "
+            "test on. Add images, or a folder of images to test on."
+        )
 
 
 def _unreadable(config: DataConfig, images: int) -> DataError:

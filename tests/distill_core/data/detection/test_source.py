@@ -171,9 +171,10 @@ def test_an_unchanged_folder_gives_the_same_config_and_a_changed_one_another(
 def test_mean_and_std_are_those_of_the_images_at_the_chosen_side(tmp_path: Path) -> None:
     for name, value in (("dark", 51), ("light", 204)):
         data = encoded(Image.fromarray(np.full((40, 40, 3), value, np.uint8)))
-        write(tmp_path / name / "0.png", data)
+        for number in range(2):
+            write(tmp_path / name / f"{number}.png", data)
     pixels = find_source(str(tmp_path), {}).pixels(View(16, None))
-    assert pixels.images == 2
+    assert pixels.images == 4
     assert pixels.mean == pytest.approx((0.5, 0.5, 0.5))
     assert pixels.std == pytest.approx((0.3, 0.3, 0.3))
 
@@ -222,8 +223,8 @@ def test_archives_that_are_not_read_to_their_end_are_estimated(
 
 
 def test_images_that_are_all_alike_have_a_standard_deviation(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        write(tmp_path / name / "0.png", encoded(Image.new("RGB", (20, 20))))
+    for name in ("a0", "a1", "b0", "b1"):
+        write(tmp_path / name[0] / f"{name}.png", encoded(Image.new("RGB", (20, 20))))
     assert recommend(str(tmp_path), [], LAPTOP).config.data.std == (0.05, 0.05, 0.05)
 
 
@@ -268,9 +269,19 @@ def compressed(root: Path) -> Path:
     return root / "images.tar.gz"
 
 
+def an_empty_class(root: Path) -> Path:
+    (root / "empty").mkdir()
+    return pictures(root, cat=2, dog=2)
+
+
+def one_each(root: Path) -> Path:
+    return pictures(root, cat=1, dog=1)
+
+
 def no_pictures(root: Path) -> Path:
     for name in ("a", "b"):
         write(root / name / "1.png", b"<html>")
+        write(root / name / "2.png", b"")
     return root
 
 
@@ -285,6 +296,8 @@ def no_pictures(root: Path) -> Path:
         (a_zip, r"images\.zip: a file, expected a folder, a \.tar"),
         (compressed, r"images\.tar\.gz: a compressed archive.*gunzip"),
         (splits_in_one_archive, "are test and train, which are splits, not classes"),
+        (an_empty_class, r"no image of class 'empty' \(one of 1 such classes out of 3\)"),
+        (one_each, "one image of each class; expected two or more"),
         (no_pictures, "none of 2 images that were tried can be opened"),
     ],
 )
