@@ -137,7 +137,10 @@ def _split(tree: Tree, name: str) -> Iterator[SplitFound]:
     yield from _in_archives(tree, name)
     for folder in ("", HUB_FOLDER, name):
         files = tree.paths(folder, ".parquet")
+        names = {split_name(path) for path in files}
         split = name if folder == name else join(folder, name)
+        if name == WHOLE and len(names) == 1:  # all files are parts of one set
+            split = names.pop()
         if mine := [path for path in files if folder == name or split_name(path) == split]:
             yield SplitFound(split, "parquet", _some(mine))
             return

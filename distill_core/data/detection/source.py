@@ -31,6 +31,7 @@ from distill_core.data.detection.sample import (
     take_sample,
 )
 from distill_core.data.detection.survey import SPLITS
+from distill_core.data.folders import locate
 from distill_core.data.index import number_classes
 from distill_core.data.readers.formats import open_reader
 from distill_core.data.readers.record import Reader
@@ -154,9 +155,17 @@ def _checked_classes(config: DataConfig, reader: Reader) -> tuple[str, ...]:
     if len(classes) < 2:
         raise DataError(
             f"{config.path}: only one class, {classes[0]!r}; expected two or more, as a network "
-            "learns to tell classes apart. Put the images of each class into a folder of its own."
+            f"learns to tell classes apart. {_remedy(config, classes[0])}"
         )
     return classes
+
+
+def _remedy(config: DataConfig, only: str) -> str:
+    """Return what to do about the only class of a dataset, which may be a folder around others."""
+    below = only if config.train == "." else f"{config.train}/{only}"
+    if config.format == "imagefolder" and locate(config).folders(below):
+        return f"If the folders in it are the classes, use {config.path}/{below}."
+    return "Put the images of each class into a folder of its own."
 
 
 def _check_counts(config: DataConfig, counts: Counter[str]) -> None:

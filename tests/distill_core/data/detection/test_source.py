@@ -111,6 +111,32 @@ def test_a_file_is_a_dataset(kind: str, tmp_path: Path) -> None:
     assert source.facts.images == 10
 
 
+@pytest.mark.parametrize("folder", ["", "data"])
+def test_parquet_files_of_one_set_are_a_dataset(folder: str, tmp_path: Path) -> None:
+    for part in range(2):
+        path = tmp_path / folder / f"flowers-0000{part}-of-00002.parquet"
+        write_parquet(path, [(png(n), n % 2) for n in range(5)], names=("cat", "dog"))
+    facts = find_source(str(tmp_path), {}).facts
+    assert facts.data["train"] == f"{folder}/flowers".lstrip("/")
+    assert (facts.images, facts.data["split"]) == (10, "fraction:0.2")
+    write_parquet(tmp_path / folder / "birds.parquet", [(png(0), 0)], names=("cat", "dog"))
+    with pytest.raises(DataError, match="found no images"):
+        find_source(str(tmp_path), {})
+
+
+def test_webdataset_shards_of_one_set_are_a_dataset(tmp_path: Path) -> None:
+    for part in range(2):
+        members = [(f"{n}.{kind}", data) for n in range(4) for kind, data in sample_of(n)]
+        write(tmp_path / f"shard-{part}.tar", tar_bytes(members))
+    facts = find_source(str(tmp_path), {}).facts
+    assert (facts.data["format"], facts.data["train"], facts.images) == ("webdataset", ".", 8)
+
+
+def sample_of(number: int) -> list[tuple[str, bytes]]:
+    """Return the image and the label of a sample."""
+    return [("png", png(number)), ("cls", str(number % 2).encode())]
+
+
 def test_the_archive_of_a_training_split_has_its_test_split_beside_it(tmp_path: Path) -> None:
     LAYOUTS["tar of tars"](IMAGES, tmp_path)
     source = find_source(str(tmp_path / "train.tar"), {})
@@ -236,6 +262,10 @@ def one_class(root: Path) -> Path:
     return pictures(root / "pets", cat=3).parent / "pets"
 
 
+def a_folder_around(root: Path) -> Path:
+    return pictures(root / "photos", cat=2, dog=2).parent
+
+
 def flat(root: Path) -> Path:
     write(root / "1.jpg", png(1))
     write(root / "notes" / "a.txt", b"text")
@@ -290,6 +320,7 @@ def no_pictures(root: Path) -> Path:
     [
         (empty, "found no images; expected a folder of images for each class"),
         (one_class, r"only one class, 'cat'; expected two or more"),
+        (a_folder_around, r"only one class, 'photos'.* are the classes, use .*/photos\."),
         (flat, "1 images, but no folders of classes with images. Put the images of each class"),
         (without_images, "found no images; .* there are cat, dog. Check the path."),
         (a_picture, r"1\.jpg: a file, expected a folder, a \.tar or \.parquet file"),
