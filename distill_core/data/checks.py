@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from distill_core.config.data import DataConfig
+from distill_core.data.labels.words import find_words
 from distill_core.data.parts.counts import SplitCounts
 from distill_core.data.parts.summary import Reject
 from distill_core.data.readers.record import Address, Split
@@ -93,35 +94,46 @@ def check_split(
     spoilt = [] if limit is None else [entry for entry in classes if counts.bad[entry.id] > limit]
     if spoilt:
         raise DataError(
-            f"{where}: {counts.bad[spoilt[0].id]} files of class {spoilt[0].wnid!r} cannot be used "
-            f"(one of {len(spoilt)} such classes), more than data.max_bad_per_class = {limit} "
-            f"allows. The first is {_described(counts.first_of(spoilt[0].id))} Repair or "
+            f"{where}: {counts.bad[spoilt[0].id]} files of class "
+            f"{_titles(config, classes, spoilt[:1])[0]} cannot be used (one of "
+            f"{len(spoilt)} such classes), more than data.max_bad_per_class = {limit} allows. "
+            f"The first is {_described(counts.first_of(spoilt[0].id))} Repair or "
             "remove them, or raise the limit."
         )
     missing = counts.without_images(classes)
     if missing and (split == "train" or len(missing) == len(classes)):
         raise DataError(
-            f"{where}: no readable image of class {missing[0].wnid!r} (one of "
-            f"{len(missing)} such classes out of {len(classes)}). Add images, or remove the class "
-            "and lower data.num_classes."
+            f"{where}: no readable image of class {_titles(config, classes, missing[:1])[0]} "
+            f"(one of {len(missing)} such classes out of {len(classes)}). Add images, or remove "
+            "the class and lower data.num_classes."
         )
 
 
-def untested_classes(counts: SplitCounts, classes: Sequence[ClassEntry]) -> str:
+def untested_classes(config: DataConfig, counts: SplitCounts, classes: Sequence[ClassEntry]) -> str:
     """Return a sentence about the classes that the test split lacks; empty if it has all.
 
     Args:
+        config: of the dataset.
         counts: of the rows of the test split.
         classes: the classes that are present.
     """
-    missing = [repr(entry.wnid) for entry in counts.without_images(classes)]
+    missing = counts.without_images(classes)
     if not missing:
         return ""
+    first = ", ".join(_titles(config, classes, missing[:LISTED]))
     more = f" and {len(missing) - LISTED:,} more" if len(missing) > LISTED else ""
     return (
         f"test split: no readable image of {len(missing):,} of {len(classes):,} classes: "
-        f"{', '.join(missing[:LISTED])}{more}. Accuracies are measured on the other classes only."
+        f"{first}{more}. Accuracies are measured on the other classes only."
     )
+
+
+def _titles(
+    config: DataConfig, classes: Sequence[ClassEntry], some: Sequence[ClassEntry]
+) -> list[str]:
+    """Return some of the classes for a message, with their readable names where they have any."""
+    words = find_words(config, [entry.wnid for entry in classes])
+    return [repr(words.title(entry.wnid)) for entry in some]
 
 
 def _described(reject: Reject) -> str:

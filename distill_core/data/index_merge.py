@@ -110,7 +110,7 @@ def _sentences(
 ) -> list[str]:
     """Return what deserves attention in the number of images."""
     counts = rows["test"].counts
-    texts = [untested_classes(counts, present)]
+    texts = [untested_classes(config, counts, present)]
     if config.split is not None:
         train, rule = rows["train"].counts.total, parse_rule(config.split)
         texts.append(count_notice(rule, config.label_space, train, counts.total))

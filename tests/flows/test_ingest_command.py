@@ -53,3 +53,6 @@ def test_rejects_are_printed_of_a_dataset_that_is_refused_as_well(
     line = "train/cat/1.png: 4 bytes that are not an image. Replace the file."
     assert said.out.splitlines() == [line]
     assert "max_bad_fraction" in said.err
+    (data / "words.txt").write_text("cat\ttabby, tabby cat\n")
+    assert ingest(monkeypatch, tmp_path / "store", data, "--rejects") == 2
+    assert capsys.readouterr().out.splitlines() == [f"{line} Its class is tabby (cat)."]
