@@ -34,6 +34,9 @@ class DatasetFolder(Protocol):
     def url(self) -> str:
         """Return the address, for people."""
 
+    def __hash__(self) -> int:
+        """Return a hash; equal folders are the same place."""
+
     def is_folder(self, path: str) -> bool:
         """Return whether a folder exists; the empty path is the dataset's folder itself."""
 

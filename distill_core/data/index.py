@@ -28,6 +28,7 @@ from distill_core.data.index_table import IndexTable, readable_rows
 from distill_core.data.readers.record import Split
 from distill_core.sharding import ClassEntry, class_list_hash
 from distill_core.storage.digest import sha256
+from distill_core.storage.store import Store
 
 IDENTITY = ("label", "name", "uri", "offset", "size", "sha256", "status")  # `reason` does not count
 CONTENT = ("name", "size", "sha256")
@@ -45,6 +46,8 @@ class DatasetIndex:
     verify: str = field(default="full", compare=False)  # `data.verify` of its images
     versions: str = field(default="", compare=False)  # hash over the versions of its files
     of_parts: bool = field(default=True, compare=False)  # False: of version 0.1.0, without parts
+    store: Store | None = field(default=None, compare=False)  # None: not committed
+    packs: tuple[str, ...] = field(default=(), compare=False)  # see `Description`
 
     @property
     def train(self) -> pa.Table:
@@ -121,6 +124,7 @@ class Description:
     bad: dict[Split, tuple[int, ...]] = field(default_factory=dict)  # unreadable rows, by number
     verify: str = "full"  # see `DatasetIndex`; no part of the id
     versions: str = ""  # likewise; empty: written by an older version
+    packs: tuple[str, ...] = ()  # keys of the parts that were read from compressed archives
     id: str = ""  # older versions have neither the id nor the digest
     record_sha256: str = ""
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from distill_core.data.duplicates import Contents, count_duplicates
@@ -19,6 +21,7 @@ from distill_core.data.index_files import (
     table_path,
 )
 from distill_core.data.index_table import RowCounts
+from distill_core.data.readers.compression import COMPRESSED
 from distill_core.data.readers.record import Split
 from distill_core.errors import DataError
 from distill_core.storage.digest import sha256
@@ -57,6 +60,7 @@ def commit_index(store: Store, index: DatasetIndex) -> None:
         "bad": {split: counts[split].bad.tolist() for split in SPLITS},
         "versions": index.versions,
         **({} if index.verify == "full" else {"verify": index.verify}),
+        **({"packs": packs} if (packs := sorted(train.packs | test.packs)) else {}),
     }
     store.put(description_path(index.id), seal_json(description))  # equal, whoever writes it
 
@@ -69,6 +73,7 @@ class _Writing:
         self._table = index.tables[split]
         self.files: list[TableFile] = []
         self.contents = Contents(self._table.known_rows)
+        self.packs = set[str]()  # see `Description`
 
     def blocks(self) -> Iterator[pa.Table]:
         """Yield the rows of each partition once it is written."""
@@ -82,12 +87,20 @@ class _Writing:
             self._store.put(table_path(self._dataset, name), data)
             self.files.append(TableFile(name, digest, len(data), block.num_rows, first, last))
             self.contents.add(block)
+            self.packs |= _packs_of(block)
             yield block
 
     def written(self) -> Iterator[pa.Table]:
         """Yield the rows of each partition again, from the store."""
         for number in range(len(self.files)):
             yield load_partition(self._store, self._dataset, self.files, number)
+
+
+def _packs_of(block: pa.Table) -> set[str]:
+    """Return the versions of the rows whose archives are compressed."""
+    endings = f"({'|'.join(map(re.escape, COMPRESSED))})$"
+    packed = block.filter(pc.match_substring_regex(block["uri"], endings))
+    return set(pc.unique(packed["version"]).to_pylist())
 
 
 def _sound(store: Store, dataset: str) -> DatasetIndex | None:

@@ -126,6 +126,8 @@ def open_index(store: Store, dataset: str) -> DatasetIndex:
         verify=stored.verify,
         versions=stored.versions,
         of_parts=bool(stored.partitions),
+        store=store,
+        packs=stored.packs,
     )
 
 

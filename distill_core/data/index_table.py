@@ -25,7 +25,9 @@ COLUMNS = (
     ("sha256", pa.string()),
     ("status", pa.string()),  # ok | bad
     ("reason", pa.string()),  # of status bad, as a sentence
-    ("version", pa.string()),  # etag or times of its file, if the file holds this image alone
+    # Etag or times of its file, if the file holds this image alone; the key of the part that read
+    # it, if its archive is compressed
+    ("version", pa.string()),
 )
 SCHEMA = pa.schema([pa.field(name, kind, nullable=False) for name, kind in COLUMNS])
 ORDER = ("label", "name", "sha256", "uri", "offset")

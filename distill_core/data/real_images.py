@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from distill_core.config.data import DataConfig
+from distill_core.data.decoding.fetch import EncodedImages
 from distill_core.data.decoding.processes import SPAN, Decoders, default_decoders
 from distill_core.data.decoding.rows import read_images
 from distill_core.data.index import DatasetIndex
-from distill_core.data.readers.formats import open_reader
-from distill_core.data.readers.record import Reader, Split
+from distill_core.data.readers.record import Split
 from distill_core.progress import Progress, silent
 
 # Decoded pixels that justify starting processes. An image counts as at least 64 x 64, because the
@@ -48,6 +48,7 @@ class RealImages:
     ) -> None:
         self._config = config
         self._rows = index.tables[split]
+        self._store = None if index.store is None else index.store.url
         self._count = decoders or default_decoders()
         self._start_pixels = start_pixels
         self._decoders: Decoders | None = None
@@ -94,7 +95,7 @@ class RealImages:
             return out
         for start in range(0, len(order), SPAN):
             places = order[start : start + SPAN]
-            read_images(self._reader, self._config, chosen.take(pa.array(places)), out, places)
+            read_images(self._images, chosen.take(pa.array(places)), out, places)
             progress(min(start + SPAN, len(order)), len(order))
         return out
 
@@ -112,7 +113,7 @@ class RealImages:
     def _started(self) -> Decoders:
         with self._lock:
             if self._decoders is None or not self._decoders.alive:
-                self._decoders = Decoders(self._config, self._count)
+                self._decoders = Decoders(self._config, self._count, self._store)
             return self._decoders
 
     @cached_property
@@ -120,5 +121,5 @@ class RealImages:
         return self._rows.readable()
 
     @cached_property
-    def _reader(self) -> Reader:
-        return open_reader(self._config)
+    def _images(self) -> EncodedImages:
+        return EncodedImages(self._config, self._store)

@@ -5,6 +5,7 @@ such bits, belongs to nobody else. Everything else in the folders of a store is 
 
 ``_done/<key>.json``                                   marker
 ``data/<key>-<token>.<suffix>``                        file of an attempt
+``data/<key>-<token>.00012.pack``                      piece of a decompressed archive
 ``checkpoints/<key>-<token>/step-000012.safetensors``  state of an attempt
 ``checkpoints/<key>-<token>/pointer.json``             its newest complete state
 ``.<name>.<16 hex>.partial``                           unfinished write of ``<name>`` on a disk
@@ -34,7 +35,7 @@ SUFFIXES = (
     "result.json",
 )
 _MARKER = re.compile(rf"({HEX}){re.escape(MARKER_SUFFIX)}")
-_DATA = re.compile(rf"({HEX})-({HEX})\.(?:{'|'.join(map(re.escape, SUFFIXES))})")
+_DATA = re.compile(rf"({HEX})-({HEX})\.(?:{'|'.join(map(re.escape, SUFFIXES))}|\d{{5,}}\.pack)")
 _CHECKPOINTS = re.compile(rf"({HEX})-({HEX})")
 _CHECKPOINT = re.compile(rf"step-\d{{6,}}\.safetensors|{re.escape(POINTER)}")
 _BITS = r"\.[0-9a-f]{16}"

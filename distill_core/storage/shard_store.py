@@ -84,6 +84,7 @@ class ShardStore:
         facts: ShardFacts,
         clock: Callable[[], datetime] = utc_now,
         token: str | None = None,
+        stored: Sequence[FileInfo] = (),
     ) -> Marker:
         """Publish a shard's files; return the marker that is now stored, ours or the winner's.
 
@@ -94,12 +95,13 @@ class ShardStore:
             facts: about the shard; they are part of no key.
             clock: returns the time at which it was finished.
             token: name of this execution; new by default, and never used twice.
+            stored: files that were written before by `put`, under the same token.
 
         Raises:
             StorageError: the store refused, and it is not known to hold a marker.
         """
         token = token or new_token()
-        infos = self._put_all(key, token, files)
+        infos = (*stored, *self._put_all(key, token, files))
         marker = Marker(
             key=key,
             stage=self.stage,
@@ -118,8 +120,14 @@ class ShardStore:
         )
         winner = self._settle(marker)
         if winner.token != token:
-            self._discard(info.path for info in infos)
+            self.discard(infos)
         return winner
+
+    def put(self, key: str, token: str, suffix: str, data: bytes) -> FileInfo:
+        """Write one file of a shard before its commit, since not all of them fit into memory."""
+        path = data_path(self.stage, key, token, suffix)
+        self.store.put(path, data)
+        return FileInfo(suffix, path, len(data), sha256(data))
 
     def load(self, marker: Marker, suffix: str) -> bytes:
         """Return one file of a finished shard, hashed again.
@@ -151,7 +159,7 @@ class ShardStore:
             for info in infos:
                 self.store.put(info.path, files[info.suffix])
         except BaseException:
-            self._discard(info.path for info in infos)
+            self.discard(infos)
             raise
         return infos
 
@@ -179,8 +187,8 @@ class ShardStore:
             "read. Run again; if this repeats, use another store."
         )
 
-    def _discard(self, paths: Iterable[str]) -> None:
+    def discard(self, infos: Iterable[FileInfo]) -> None:
         """Delete files that no marker will name; `gc` deletes those that cannot be deleted now."""
-        for path in paths:
+        for info in infos:
             with suppress(StorageError):
-                self.store.delete(path)
+                self.store.delete(info.path)

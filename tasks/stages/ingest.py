@@ -20,6 +20,7 @@ from distill_core.data.index_files import open_index
 from distill_core.data.index_merge import merge
 from distill_core.data.ingest import IngestPlan, facts_of
 from distill_core.data.labels.words import find_words
+from distill_core.data.packs import PackWriter
 from distill_core.data.parts.read import read_part
 from distill_core.data.parts.rows import PlannedPart
 from distill_core.data.readers.record import Part
@@ -133,6 +134,7 @@ class IngestWorker:
             payload.part,
             payload.classes,
             previous=self._index(payload.previous),
+            packs=PackWriter(self.context.shard_store, job.key, payload.part.name),
             progress=self.context.progress,
         )
         return self.context.commit(job, rows.files(), since=since, **facts_of(rows))

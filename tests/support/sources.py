@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
+import lzma
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -13,6 +16,9 @@ from tests.support.datasets import write_parquet
 
 Classes = Mapping[str, Mapping[str, bytes]]  # images of each class, by name
 Images = Mapping[str, Classes]  # of "train" and "test"
+COMPRESSORS: Mapping[str, Callable[..., Any]] = MappingProxyType(
+    {".tar.gz": gzip.open, ".tgz": gzip.open, ".tar.bz2": bz2.open, ".tar.xz": lzma.open}
+)
 Writer = Callable[[Images, Path], dict[str, Any]]  # returns what the config needs to read them
 
 
@@ -134,6 +140,20 @@ def webdataset(images: Images, root: Path) -> dict[str, Any]:
     return {"format": "webdataset", "class_list": "classes.txt"}
 
 
+def compressed(write_tars: Writer, ending: str) -> Writer:
+    """Return a writer of the same tar files, compressed."""
+
+    def write_compressed(images: Images, root: Path) -> dict[str, Any]:
+        config = write_tars(images, root)
+        for path in root.rglob("*.tar"):
+            with COMPRESSORS[ending](path.with_suffix(ending), "wb") as target:
+                target.write(path.read_bytes())
+            path.unlink()
+        return config
+
+    return write_compressed
+
+
 def hugging_face(images: Images, root: Path) -> dict[str, Any]:
     """Write two Parquet files per split, their classes named in an order of their own."""
     wnids = sorted(images["train"])
@@ -162,5 +182,10 @@ LAYOUTS: Mapping[str, Writer] = MappingProxyType(
         "Tiny-ImageNet": tiny_imagenet,
         "WebDataset": webdataset,
         "Hugging Face": hugging_face,
+        "compressed synset tars": compressed(synset_tars, ".tar.xz"),
+        "compressed tar of tars": compressed(tar_of_tars, ".tar.gz"),
+        "compressed tar of folders": compressed(tar_of_folders, ".tgz"),
+        "compressed WebDataset": compressed(webdataset, ".tar.bz2"),
+        "compressed development kit": compressed(devkit, ".tar.gz"),
     }
 )

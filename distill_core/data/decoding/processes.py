@@ -25,7 +25,8 @@ import numpy as np
 import pyarrow as pa
 
 from distill_core.config.data import DataConfig
-from distill_core.data.decoding.rows import ADDRESS, map_images
+from distill_core.data.decoding.fetch import ADDRESS
+from distill_core.data.decoding.rows import map_images
 from distill_core.errors import ClusterError, ConfigError
 from distill_core.exit_codes import describe_exit
 from distill_core.machine_share import cpu_share
@@ -60,15 +61,16 @@ class Decoders:
     Args:
         config: of the dataset.
         count: number of processes.
+        store: address of the store of its index; None: it has none.
     """
 
-    def __init__(self, config: DataConfig, count: int) -> None:
+    def __init__(self, config: DataConfig, count: int, store: str | None = None) -> None:
         self._count, self._idle = count, SimpleQueue[_Decoder]()
         self._all: list[_Decoder] = []
         self._end = weakref.finalize(self, _stop, self._all)
         try:
             for _ in range(count):
-                self._all.append(_Decoder(config))
+                self._all.append(_Decoder(config, store))
                 self._idle.put(self._all[-1])
         except BaseException:  # including an interrupt: no process may be left running
             self.close()
@@ -128,7 +130,7 @@ class Decoders:
 class _Decoder:
     """One process; it fills one half of its shared memory while the other half is read."""
 
-    def __init__(self, config: DataConfig) -> None:
+    def __init__(self, config: DataConfig, store: str | None) -> None:
         self._half = max(1, SHARED_BYTES // (2 * 3 * config.side**2))  # images
         self._connection, theirs = Pipe()
         shared = _anonymous_memory(2 * self._half * 3 * config.side**2)
@@ -143,7 +145,7 @@ class _Decoder:
         finally:
             os.close(shared)
             theirs.close()
-        self._connection.send((config, 2 * self._half))
+        self._connection.send((config, store, 2 * self._half))
 
     def read(self, rows: pa.Table, places: np.ndarray, out: np.ndarray) -> None:
         """Decode some rows, by number, into the same positions; one caller at a time."""

@@ -15,25 +15,18 @@ from multiprocessing.connection import Connection
 import numpy as np
 import pyarrow as pa
 
-from distill_core.config.data import DataConfig
+from distill_core.data.decoding.fetch import EncodedImages
 from distill_core.data.decoding.image import decode_image
-from distill_core.data.readers.formats import open_reader
-from distill_core.data.readers.record import Address, Reader
 from distill_core.errors import DataError
 from distill_core.lifetime import end_with_parent
 from distill_core.storage.digest import sha256
 
-ADDRESS = ("uri", "offset", "size", "sha256")  # columns of the index that address an image
 
-
-def read_images(
-    reader: Reader, config: DataConfig, rows: pa.Table, out: np.ndarray, places: np.ndarray
-) -> None:
+def read_images(images: EncodedImages, rows: pa.Table, out: np.ndarray, places: np.ndarray) -> None:
     """Fetch some images together and decode each into its position in `out`.
 
     Args:
-        reader: of the dataset.
-        config: of the dataset.
+        images: of the dataset.
         rows: n rows of the index, with the columns of `ADDRESS`.
         out: (m, 3, S, S) uint8, written.
         places: (n,) position in `out` of each image.
@@ -41,22 +34,21 @@ def read_images(
     Raises:
         DataError: an image is missing, or is not the one that was ingested.
     """
-    uris, offsets, sizes, hashes = (rows[name].to_pylist() for name in ADDRESS)
-    addresses = list(map(Address, uris, offsets, sizes))
-    files = reader.fetch(addresses)
+    files, hashes = images.fetch(rows), rows["sha256"].to_pylist()
     for n, place in enumerate(places):
-        where = f"{config.path or config.format}: {addresses[n].text}"
+        where = images.where(rows, n)
         if sha256(files[n]) != hashes[n]:
             raise DataError(
                 f"{where}: not the image that was ingested. Restore it, or start a new run."
             )
-        out[place] = decode_image(files[n], config, where=where)
+        out[place] = decode_image(files[n], images.config, where=where)
 
 
 def serve(connection: int, shared: int, parent: int) -> None:
     """Answer requests until the connection closes.
 
-    The first message is the dataset's `DataConfig` and how many images the shared memory holds.
+    The first message is the dataset's `DataConfig`, the address of the store of its index and how
+    many images the shared memory holds.
     Every other one is (rows of the index, place of the first in shared memory), and its answer is
     None or what it raised.
 
@@ -71,15 +63,14 @@ def serve(connection: int, shared: int, parent: int) -> None:
     )  # the parent handles Ctrl-C and closes the connection
     line = Connection(connection)
     try:
-        config, images = line.recv()
-        pixels = map_images(shared, images, config.side)
-        reader: Reader | None = None
+        config, store, count = line.recv()
+        pixels = map_images(shared, count, config.side)
+        images = EncodedImages(config, store)
         while True:
             rows, first = line.recv()
             places = np.arange(first, first + len(rows))
             try:
-                reader = reader or open_reader(config)
-                read_images(reader, config, rows, pixels, places)
+                read_images(images, rows, pixels, places)
             except Exception as error:  # noqa: BLE001 - the parent raises it
                 line.send(_portable(error))
             else:

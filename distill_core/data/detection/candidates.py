@@ -16,7 +16,8 @@ from distill_core.data.detection.survey import (
     join,
 )
 from distill_core.data.readers.cifar import KINDS
-from distill_core.data.readers.names import is_image, stem
+from distill_core.data.readers.compression import ARCHIVES, archive_stem
+from distill_core.data.readers.names import is_image
 from distill_core.data.readers.parquet_files import split_name
 from distill_core.data.readers.tiny_imagenet import ANNOTATIONS, IMAGES
 
@@ -108,7 +109,7 @@ def _chosen(tree: Tree, configured: str, usual: Sequence[str]) -> list[SplitFoun
 
 def _whole(tree: Tree) -> Sequence[str]:
     """Return the dataset's folder as a split, unless a part of it is called like one."""
-    names = [*tree.folders.get("", ()), *(stem(name) for name in tree.files.get("", ()))]
+    names = [*tree.folders.get("", ()), *(archive_stem(name) for name in tree.files.get("", ()))]
     return () if any(name.lower() in SPLITS for name in names) else (WHOLE,)
 
 
@@ -168,10 +169,11 @@ def _in_folders(tree: Tree, name: str) -> Iterator[SplitFound]:
 
 def _in_archives(tree: Tree, name: str) -> Iterator[SplitFound]:
     """Yield a split in tar files: in its folder, named after it, or with its name in theirs."""
-    top = tree.paths("", ".tar")
-    exact = [p for p in top if name in (p, stem(p)) or stem(p).startswith(f"{name}-")]
-    near = [path for path in top if f"_{name}" in stem(path).lower()]
-    files = top if name == WHOLE else tree.paths(name, ".tar")
+    top = tree.paths("", ARCHIVES)
+    stems = {path: archive_stem(path) for path in top}
+    exact = [p for p, stem in stems.items() if name in (p, stem) or stem.startswith(f"{name}-")]
+    near = [path for path, stem in stems.items() if f"_{name}" in stem.lower()]
+    files = top if name == WHOLE else tree.paths(name, ARCHIVES)
     for found, setting in ((files, name), (exact, name), (near, near[0] if near else "")):
         if not found:
             continue
@@ -187,7 +189,7 @@ def _in_archives(tree: Tree, name: str) -> Iterator[SplitFound]:
 
 def _is_flat(archive: str, members: Sequence[str]) -> bool:
     """Return whether an archive of a split has images side by side, by its first members."""
-    below = [member.removeprefix(f"{stem(archive)}/") for member in members]
+    below = [member.removeprefix(f"{archive_stem(archive)}/") for member in members]
     return all(is_image(member) and "/" not in member for member in below)
 
 

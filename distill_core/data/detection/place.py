@@ -18,15 +18,14 @@ from distill_core.data.detection.resolve import resolve_data
 from distill_core.data.detection.survey import TEST, TRAIN, Tree, survey
 from distill_core.data.folders import DatasetFolder, locate, open_place
 from distill_core.data.labels.checks import check_labels
+from distill_core.data.readers.compression import ARCHIVES, UNREADABLE
 from distill_core.data.readers.formats import open_reader
 from distill_core.data.readers.names import is_image
 from distill_core.data.readers.parquet_files import split_name
 from distill_core.data.readers.record import SamplesLabels
-from distill_core.data.readers.split_files import COMPRESSED
 from distill_core.errors import ConfigError, DataError, MissingDataError
 
 RULE = "fraction:0.2"  # of each class becomes the test split, where there is none
-ARCHIVES = (".tar", *COMPRESSED)
 PARQUET = ".parquet"
 EXPECTED = "a folder, a .tar or .parquet file, or a bucket prefix"
 
@@ -49,7 +48,7 @@ def locate_source(address: str) -> dict[str, Any]:
     beside = open_place(folder or "/", "SOURCE")
     if not beside.is_folder("") or name not in beside.files_in("").paths:
         raise _missing(address)
-    if name.endswith((*ARCHIVES, PARQUET)):
+    if name.endswith((*ARCHIVES, *UNREADABLE, PARQUET)):
         return {"path": folder or "/", "train": split_name(name)}
     raise DataError(f"{address}: a file, expected {EXPECTED}. Correct the path.")
 
@@ -132,10 +131,10 @@ def _check_labels(config: DataConfig) -> None:
 def _nothing(root: DatasetFolder, tree: Tree) -> DataError:
     """Return the error about a folder without a dataset."""
     folders, files = tree.folders.get("", ()), tree.files.get("", ())
-    if packed := [name for name in files if name.endswith(COMPRESSED)]:
+    if packed := [name for name in files if name.endswith(UNREADABLE)]:
         return DataError(
-            f"{root.url}/{packed[0]}: a compressed archive, whose members cannot be read in place. "
-            "Decompress it once, with `gunzip --keep` or the like."
+            f"{root.url}/{packed[0]}: compressed in a way that is not read here. Decompress it "
+            "once, and use the resulting .tar file."
         )
     if images := sum(map(is_image, files)):
         return DataError(

@@ -21,9 +21,9 @@ from distill_core.config.schema import RunConfig
 from distill_core.data.detection.candidates import TITLES, Candidate, candidates, splits
 from distill_core.data.detection.survey import TEST, TRAIN, Tree, survey
 from distill_core.data.folders import DatasetFolder, locate
+from distill_core.data.readers.compression import ARCHIVES, UNREADABLE
 from distill_core.data.readers.formats import open_reader
 from distill_core.data.readers.record import Reader, Split
-from distill_core.data.readers.split_files import COMPRESSED
 from distill_core.errors import ConfigError, DataError
 from distill_core.progress import Notice, ignore_notice
 
@@ -130,7 +130,7 @@ def _changed(config: DataConfig, **changes: Any) -> DataConfig:
 def _in_its_folder(config: DataConfig) -> DataConfig:
     """Return a config whose path is a folder, where it is the archive of the training split."""
     path = config.path or ""
-    if not path.endswith((".tar", *COMPRESSED)):
+    if not path.endswith((*ARCHIVES, *UNREADABLE)):
         return config
     folder, _, name = path.rpartition("/")
     return _changed(config, path=folder or ".", train=name)
@@ -138,11 +138,11 @@ def _in_its_folder(config: DataConfig) -> DataConfig:
 
 def _nothing(root: DatasetFolder, tree: Tree, config: DataConfig) -> DataError:
     """Return the error about a dataset without splits that can be read."""
-    top = [name for name in tree.files.get("", ()) if name.endswith(COMPRESSED)]
+    top = [name for name in tree.files.get("", ()) if name.endswith(UNREADABLE)]
     if top:
         return DataError(
-            f"{root.url}/{top[0]}: a compressed archive, whose members cannot be read in place. "
-            "Decompress it once, with `gunzip --keep` or the like."
+            f"{root.url}/{top[0]}: compressed in a way that is not read here. Decompress it once, "
+            "and use the resulting .tar file."
         )
     needed = ((config.train, TRAIN, "train"), (config.test, TEST, "test"))
     for wanted, usual, key in needed[: 1 if config.split else 2]:

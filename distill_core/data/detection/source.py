@@ -17,7 +17,6 @@ from distill_core.config.recommended.facts import Facts, Pixels
 from distill_core.config.recommended.sizes import View
 from distill_core.data.checks import check_classes
 from distill_core.data.detection.place import (
-    ARCHIVES,
     PARQUET,
     locate_source,
     resolve_source,
@@ -33,6 +32,7 @@ from distill_core.data.detection.sample import (
 from distill_core.data.detection.survey import SPLITS
 from distill_core.data.folders import locate
 from distill_core.data.index import number_classes
+from distill_core.data.readers.compression import ARCHIVES
 from distill_core.data.readers.formats import open_reader
 from distill_core.data.readers.record import Reader
 from distill_core.errors import ConfigError, DataError

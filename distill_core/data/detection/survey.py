@@ -13,6 +13,7 @@ from itertools import islice
 
 from distill_core.data.folders import DatasetFolder
 from distill_core.data.readers.archive_images import opened
+from distill_core.data.readers.compression import ARCHIVES, archive_stem
 from distill_core.data.readers.names import is_image
 from distill_core.data.readers.tar_members import members
 from distill_core.errors import DataError
@@ -34,7 +35,7 @@ class Tree:
     files: Mapping[str, Sequence[str]] = field(default_factory=dict)  # names, by folder
     members: Mapping[str, Sequence[str]] = field(default_factory=dict)  # first ones, by archive
 
-    def paths(self, folder: str, ending: str = "") -> list[str]:
+    def paths(self, folder: str, ending: str | tuple[str, ...] = "") -> list[str]:
         """Return the paths of the files in a folder whose names have an ending."""
         names = (name for name in self.files.get(folder, ()) if name.endswith(ending))
         return [join(folder, name) for name in names]
@@ -80,8 +81,8 @@ def survey(root: DatasetFolder, *, named: Sequence[str] = ()) -> Tree:
 def _first_archives(tree: Tree, folder: str) -> list[str]:
     """Return an archive of each beginning of a name, such as that of a split."""
     by_stem: dict[str, str] = {}
-    for path in tree.paths(folder, ".tar"):
-        by_stem.setdefault(path.rpartition("/")[2].rstrip("0123456789.tar-_")[:40], path)
+    for path in tree.paths(folder, ARCHIVES):
+        by_stem.setdefault(archive_stem(path).rstrip("0123456789.tar-_")[:40], path)
     return list(by_stem.values())[:8]
 
 

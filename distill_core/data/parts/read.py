@@ -20,7 +20,9 @@ from distill_core.config.data import DataConfig
 from distill_core.data.decoding.image import check_header, check_image
 from distill_core.data.index import DatasetIndex
 from distill_core.data.index_table import SCHEMA
+from distill_core.data.packs import PackWriter
 from distill_core.data.parts.summary import PartSummary, summarise
+from distill_core.data.readers.compression import is_compressed
 from distill_core.data.readers.formats import open_reader
 from distill_core.data.readers.record import (
     FileReader,
@@ -31,6 +33,7 @@ from distill_core.data.readers.record import (
     ReadsFiles,
     Record,
     Split,
+    Unpacks,
 )
 from distill_core.errors import ChangedDataError, DataError
 from distill_core.machine_share import cpu_share
@@ -100,6 +103,7 @@ def read_part(
     classes: Sequence[str],
     *,
     previous: DatasetIndex | None = None,
+    packs: PackWriter | None = None,
     progress: Progress = silent,
 ) -> PartRows:
     """Read, hash and decode the images of a part.
@@ -110,6 +114,8 @@ def read_part(
         classes: see `readers.record.classes_of`.
         previous: index of the version before. The rows of files that have not changed by uri,
             size and version are taken over without reading them.
+        packs: receives an archive that is compressed; the version of its rows is the key of the
+            part, by which their images are found.
         progress: called with (images done, images in total).
 
     Raises:
@@ -118,16 +124,23 @@ def read_part(
             under the key of the planned ones, because those may come back.
     """
     reader = open_reader(config)  # a new one, because readers keep their listings
-    work = _planned(reader, config, part, classes, previous)
+    work = _planned(reader, config, part, classes, previous, packs)
     rows = list(work.taken)
-    for some in _read(work, config):
-        rows += some
-        progress(len(rows), max(part.count, len(rows)))
-    if part.count not in (-1, len(rows)) or not _is_current(config, part):
-        raise ChangedDataError(
-            f"{config.path or config.format}: files of {', '.join(part.files[:3])} changed while "
-            "the dataset was read. Run again when nothing writes to it."
-        )
+    try:
+        for some in _read(work, config):
+            rows += some
+            progress(len(rows), max(part.count, len(rows)))
+        if part.count not in (-1, len(rows)) or not _is_current(config, part):
+            raise ChangedDataError(
+                f"{config.path or config.format}: files of {', '.join(part.files[:3])} changed "
+                "while the dataset was read. Run again when nothing writes to it."
+            )
+        if packs is not None:
+            packs.commit()
+    except BaseException:
+        if packs is not None:
+            packs.abandon()
+        raise
     table = _table(rows)
     # Listings have shown what else is passed over.
     archives = reader if work.in_archives and isinstance(reader, ReadsArchives) else None
@@ -161,11 +174,15 @@ def _planned(
     part: Part,
     classes: Sequence[str],
     previous: DatasetIndex | None,
+    packs: PackWriter | None,
 ) -> _Work:
     """Return what there is to do for a part; see `read_part`."""
     listed = reader.listed(part, classes) if isinstance(reader, FileReader) else None
     if listed is None or not isinstance(reader, FileReader):
-        return _Work(_chunks(reader, part, classes), in_archives=True)
+        version, packed = "", any(map(is_compressed, part.files))
+        if packed and packs is not None and isinstance(reader, Unpacks):
+            reader.sink, version = packs, packs.part
+        return _Work(_chunks(reader, part, classes, version), in_archives=True)
     known = KnownImages()
     # What only had its header read is not taken over where every image is to be decoded.
     if previous is not None and previous.verify in ("full", config.verify):
@@ -200,9 +217,9 @@ def _table(rows: Sequence[Row]) -> pa.Table:
     return pa.Table.from_arrays(arrays, schema=ROWS).sort_by([(n, "ascending") for n in ORDER])
 
 
-def _chunks(reader: Reader, part: Part, classes: Sequence[str]) -> Iterator[Chunk]:
+def _chunks(reader: Reader, part: Part, classes: Sequence[str], version: str) -> Iterator[Chunk]:
     for chunk in _grouped(reader.records(part, classes), lambda record: len(record.data)):
-        yield [(r, classes[r.label] if r.label >= 0 else "", "") for r in chunk]
+        yield [(r, classes[r.label] if r.label >= 0 else "", version) for r in chunk]
 
 
 def _file_chunks(reader: FileReader, listed: Sequence[ListedRecord]) -> Iterator[Chunk]:

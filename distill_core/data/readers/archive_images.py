@@ -8,6 +8,7 @@ from typing import Any
 
 from distill_core.data.files.errors import reading
 from distill_core.data.folders import DatasetFolder
+from distill_core.data.readers.compression import Decompressed, Sink, is_compressed
 from distill_core.data.readers.tar_members import Member, members
 from distill_core.errors import DataError
 
@@ -15,16 +16,28 @@ MAX_IMAGE = 2**27  # bytes of an image file
 
 
 @contextmanager
-def opened(root: DatasetFolder, uri: str, *, sparse: bool = False) -> Iterator[Any]:
+def opened(
+    root: DatasetFolder, uri: str, *, sparse: bool = False, sink: Sink | None = None
+) -> Iterator[Any]:
     """Open an archive; the errors of its file system become our own.
+
+    A compressed one is decompressed, and can be read forwards only.
 
     Args:
         root: the dataset's folder.
         uri: of the archive.
         sparse: only headers are read, far from each other.
+        sink: receives a compressed archive, which is then read to its end.
     """
-    with reading(f"{root.url}/{uri}"), root.open(uri, sparse=sparse) as stream:
-        yield stream
+    packed = is_compressed(uri)
+    with reading(f"{root.url}/{uri}"), root.open(uri, sparse=sparse and not packed) as stream:
+        if not packed:
+            yield stream
+            return
+        decompressed = Decompressed(stream, f"{root.url}/{uri}", sink)
+        yield decompressed
+        if sink is not None:
+            decompressed.finish()
 
 
 def members_of(root: DatasetFolder, uri: str, *, sparse: bool = False) -> list[Member]:

@@ -15,6 +15,7 @@ from distill_core.config.data import DataConfig
 from distill_core.data.files.local import ListedFile
 from distill_core.data.folders import locate
 from distill_core.data.readers.archive_images import content, members_of, opened
+from distill_core.data.readers.compression import Sink
 from distill_core.data.readers.files import labelled, load_files
 from distill_core.data.readers.label_lists import (
     LabelList,
@@ -60,6 +61,7 @@ class FlatReader:
         self._labels = cache(self._label_all)
         self._images = cache(self._list_images)
         self._passed_over = {"train": PassedOver(), "test": PassedOver()}
+        self.sink: Sink | None = None  # see `record.Unpacks`
 
     def classes(self, split: Split = "train") -> tuple[str, ...]:
         """Return the classes that are listed.
@@ -147,7 +149,7 @@ class FlatReader:
         """Yield address, name, content and problem of every image of a tar file."""
         (uri,) = part.files
         where = f"{self._root.url}/{uri}"
-        with opened(self._root, uri) as stream:
+        with opened(self._root, uri, sink=self.sink) as stream:
             for member in members(stream, where):
                 name = posixpath.basename(member.name)
                 if is_image(name):

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
+from distill_core.data.readers.compression import ARCHIVES, Sink
 from distill_core.data.readers.names import printable
 from distill_core.data.readers.passed_over import PassedOver
 
@@ -23,7 +24,7 @@ class Address(NamedTuple):
     def text(self) -> str:
         """Return the place as in messages."""
         uri = printable(self.uri)
-        if uri.endswith(".tar"):
+        if uri.endswith(ARCHIVES):
             return f"{uri} at byte {self.offset}"
         in_rows = self.offset or uri.endswith(".parquet")
         return f"{uri} row {self.offset}" if in_rows else uri
@@ -151,6 +152,13 @@ class ReadsArchives(Protocol):
 
     def passed_over(self, split: Split) -> PassedOver:
         """Return what was passed over so far in the archives of a split."""
+
+
+@runtime_checkable
+class Unpacks(Protocol):
+    """A reader of archives that may be compressed."""
+
+    sink: Sink | None  # receives a compressed archive while the records of its part are read
 
 
 @runtime_checkable

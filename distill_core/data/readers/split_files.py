@@ -9,6 +9,12 @@ from math import prod
 
 from distill_core.data.files.local import ListedFile
 from distill_core.data.folders import DatasetFolder
+from distill_core.data.readers.compression import (
+    ARCHIVES,
+    COMPRESSED,
+    UNREADABLE,
+    is_compressed,
+)
 from distill_core.data.readers.record import Split
 from distill_core.errors import ConfigError, DataError
 
@@ -16,7 +22,6 @@ BRACES = re.compile(r"\{([^{}]*)\}")
 RANGE = re.compile(r"(\d+)\.\.(\d+)")
 GLOB = re.compile(r"[*?[]")
 MAX_NAMES = 1_000_000  # that braces may stand for
-COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 
 def find_archives(root: DatasetFolder, name: str, split: Split) -> list[ListedFile]:
@@ -29,7 +34,7 @@ def find_archives(root: DatasetFolder, name: str, split: Split) -> list[ListedFi
 
     Raises:
         ConfigError: braces that cannot be read.
-        DataError: there is none, one of those in braces is missing, or they are compressed.
+        DataError: there is none, one of those in braces is missing, or none can be decompressed.
     """
     name = name.strip("/")
     names = expand_braces(name, f"data.{split}")
@@ -80,7 +85,7 @@ def _matching(root: DatasetFolder, name: str) -> list[ListedFile]:
     if GLOB.search(folder):
         return _tars(file for file in root.files("").files if _matches(file.path, name))
     beside = _in(root, folder)
-    for path in (name, f"{name}.tar"):
+    for path in (name, *(f"{name}{ending}" for ending in ARCHIVES)):
         if exact := _tars(file for file in beside if file.path == path):
             return exact
     if inside := _tars(_in(root, name)):
@@ -90,7 +95,15 @@ def _matching(root: DatasetFolder, name: str) -> list[ListedFile]:
 
 
 def _tars(files: Iterable[ListedFile]) -> list[ListedFile]:
-    return [file for file in files if file.path.endswith(".tar")]
+    """Return the tar files, compressed ones only where there is no uncompressed copy."""
+    tars = [file for file in files if file.path.endswith(ARCHIVES)]
+    plain = {file.path.removesuffix(".tar") for file in tars if not is_compressed(file.path)}
+    return [f for f in tars if not is_compressed(f.path) or _without_ending(f.path) not in plain]
+
+
+def _without_ending(path: str) -> str:
+    ending = next(ending for ending in COMPRESSED if path.endswith(ending))
+    return path.removesuffix(ending)
 
 
 def _in(root: DatasetFolder, folder: str) -> list[ListedFile]:
@@ -111,11 +124,10 @@ def _matches(path: str, pattern: str) -> bool:
 def _none(root: DatasetFolder, name: str, split: Split) -> DataError:
     near = "" if name in ("", ".") else name
     files = {*_in(root, name.rpartition("/")[0]), *_in(root, near)}
-    if packed := sorted(f.path for f in files if f.path.endswith(COMPRESSED) and near in f.path):
+    if packed := sorted(f.path for f in files if f.path.endswith(UNREADABLE) and near in f.path):
         return DataError(
-            f"{root.url}/{packed[0]}: a compressed archive, whose members cannot be read in place. "
-            f"Decompress it once, with `gunzip --keep` or the like, and set data.{split} to the "
-            "resulting .tar file."
+            f"{root.url}/{packed[0]}: compressed in a way that is not read here. Decompress it "
+            f"once, and set data.{split} to the resulting .tar file."
         )
     return DataError(
         f"{root.url}: no tar file for the split {name!r}; expected {name}.tar, {name}-*.tar or a "

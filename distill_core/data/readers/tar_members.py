@@ -57,7 +57,7 @@ def members(stream: Any, where: str, *, start: int = 0, end: int | None = None) 
     """Yield every file of an archive, hidden ones excluded; other code may move the stream.
 
     Args:
-        stream: a binary file that can seek.
+        stream: a binary file that can seek, or one that is decompressed.
         where: names the archive in errors.
         start: its first byte in the file.
         end: the byte after its last one; None: it ends with the file.
@@ -95,8 +95,8 @@ class _Archive:
     def _refuse_gzip(self) -> None:
         if self._end - self._start > len(GZIP) and self._read(self._start, len(GZIP)) == GZIP:
             raise self._error(
-                "compressed with gzip, so its members cannot be read in place. Decompress it with "
-                "`gunzip --keep` and use the result."
+                "compressed with gzip, although its name ends otherwise. Name it .tar.gz, or use "
+                "the result of `gunzip --keep`."
             )
 
     def _header(self, offset: int) -> tarfile.TarInfo | None:
@@ -185,7 +185,8 @@ class _Archive:
 
     def _check_rest(self, offset: int) -> None:
         """Refuse an archive behind the end of this one, which other programs pass over."""
-        rest = self._read(offset, min(MARGIN, self._end - offset))
+        self._stream.seek(offset)
+        rest = bytes(self._stream.read(min(MARGIN, self._end - offset)))
         if rest.strip(b"\0"):
             raise self._error(
                 f"has an end marker at byte {offset} and more data behind it. "

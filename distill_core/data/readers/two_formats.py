@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from distill_core.data.readers.compression import Sink
 from distill_core.data.readers.passed_over import PassedOver
 from distill_core.data.readers.record import (
     Address,
@@ -16,6 +17,7 @@ from distill_core.data.readers.record import (
     Record,
     SamplesLabels,
     Split,
+    Unpacks,
     classes_of,
 )
 from distill_core.data.readers.split_classes import check_names
@@ -33,6 +35,7 @@ class TwoFormats:
 
     def __init__(self, train: Reader, test: Reader) -> None:
         self._readers = {"train": train, "test": test}
+        self.sink: Sink | None = None  # see `record.Unpacks`
 
     def classes(self, split: Split = "train") -> tuple[str, ...]:
         """Return the classes of a split.
@@ -54,7 +57,10 @@ class TwoFormats:
 
     def records(self, part: Part, classes: Sequence[str]) -> Iterator[Record]:
         """Yield every image of a part."""
-        return self._readers[part.split].records(part, classes)
+        reader = self._readers[part.split]
+        if isinstance(reader, Unpacks):
+            reader.sink = self.sink
+        return reader.records(part, classes)
 
     def classes_of(self, part: Part, names: Sequence[str]) -> tuple[str, ...]:
         """Return the classes that the records of a part depend on, beside those that it names."""

@@ -18,6 +18,7 @@ from distill_core.config.data import DataConfig
 from distill_core.data.files.local import ListedFile
 from distill_core.data.folders import locate
 from distill_core.data.readers.archive_images import content, opened
+from distill_core.data.readers.compression import Sink
 from distill_core.data.readers.label_lists import read_classes
 from distill_core.data.readers.labels import number_of, numbered_classes, place_of
 from distill_core.data.readers.names import EXTENSIONS
@@ -50,6 +51,7 @@ class WebDatasetReader:
         self._shards = cache(self._find)
         self._names = cache(self._class_names)
         self._passed_over = {"train": PassedOver(), "test": PassedOver()}
+        self.sink: Sink | None = None  # see `record.Unpacks`
 
     def classes(self, split: Split = "train") -> tuple[str, ...]:
         """Return the classes of the list, or those that the labels of the training split name.
@@ -85,7 +87,7 @@ class WebDatasetReader:
         # Labels that nothing names are those of the training split, which are not read once more.
         is_named = self._config.class_list is not None or self._config.num_classes
         names = self._names() if is_named else classes
-        with opened(self._root, uri) as stream:
+        with opened(self._root, uri, sink=self.sink) as stream:
             for key, sample in self._samples(stream, where):
                 if not (image := self._image(sample)):
                     self._passed_over[part.split].add(OTHER, [f"{uri}/{key}.{min(sample)}"])

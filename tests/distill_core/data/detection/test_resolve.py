@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from distill_core.data.detection.survey import Tree
 from distill_core.data.readers.formats import open_reader
 from distill_core.errors import ConfigError, DataError
 from tests.support.datasets import data_config, encoded, picture, png
-from tests.support.sources import LAYOUTS, Images, image_folders, synset_tars, tar_bytes, write
+from tests.support.sources import LAYOUTS, Images, image_folders, synset_tars, write
 
 BIG = encoded(picture(1, (40, 30)))
 IMAGES: Images = {
@@ -112,11 +111,20 @@ def test_the_path_may_be_an_archive(tmp_path: Path) -> None:
     assert open_reader(config).classes() == ("n0", "n1")
 
 
-def test_a_compressed_archive_is_refused_with_the_remedy(tmp_path: Path) -> None:
-    write(tmp_path / "winter21_whole.tar.gz", gzip.compress(tar_bytes([("n0.tar", b"")])))
-    for path in (tmp_path, tmp_path / "winter21_whole.tar.gz"):
-        with pytest.raises(DataError, match=r"winter21_whole\.tar\.gz: a compressed .*gunzip"):
+def test_an_archive_of_an_unknown_compression_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    write(tmp_path / "winter21_whole.tar.zst", b"zst")
+    for path in (tmp_path, tmp_path / "winter21_whole.tar.zst"):
+        with pytest.raises(DataError, match=r"winter21_whole\.tar\.zst: compressed in a way"):
             resolved(path)
+
+
+def test_the_path_may_be_a_compressed_archive_that_a_rule_divides(tmp_path: Path) -> None:
+    LAYOUTS["compressed tar of tars"](IMAGES, tmp_path)
+    (tmp_path / "test.tar.gz").unlink()
+    (tmp_path / "train.tar.gz").rename(tmp_path / "winter21_whole.tar.gz")
+    config, _ = resolved(tmp_path / "winter21_whole.tar.gz", split="first:1")
+    assert (config.format, config.train) == ("tars", "winter21_whole.tar.gz")
+    assert open_reader(config).classes() == ("n0", "n1")
 
 
 def test_a_bucket_is_resolved_alike(tmp_path: Path) -> None:

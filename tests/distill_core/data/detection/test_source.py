@@ -295,8 +295,8 @@ def a_zip(root: Path) -> Path:
 
 
 def compressed(root: Path) -> Path:
-    write(root / "images.tar.gz", b"\x1f\x8b")
-    return root / "images.tar.gz"
+    write(root / "images.tar.zst", b"zst")
+    return root / "images.tar.zst"
 
 
 def an_empty_class(root: Path) -> Path:
@@ -325,7 +325,7 @@ def no_pictures(root: Path) -> Path:
         (without_images, "found no images; .* there are cat, dog. Check the path."),
         (a_picture, r"1\.jpg: a file, expected a folder, a \.tar or \.parquet file"),
         (a_zip, r"images\.zip: a file, expected a folder, a \.tar"),
-        (compressed, r"images\.tar\.gz: a compressed archive.*gunzip"),
+        (compressed, r"images\.tar\.zst: compressed in a way .*Decompress"),
         (splits_in_one_archive, "are test and train, which are splits, not classes"),
         (an_empty_class, r"no image of class 'empty' \(one of 1 such classes out of 3\)"),
         (one_each, "one image of each class; expected two or more"),

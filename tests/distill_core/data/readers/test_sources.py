@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from distill_core.config.data import DataConfig
 from distill_core.data.detection.resolve import resolve_data
 from distill_core.data.ingest import ingest
+from distill_core.data.readers.compression import is_compressed
 from distill_core.data.readers.formats import open_reader
 from distill_core.data.readers.record import Address, Split
 from distill_core.data.real_images import RealImages
@@ -37,7 +38,7 @@ def facts(config: DataConfig, *, fetched: int = 1) -> Facts:
     for split in splits:
         records = [r for part in reader.parts(split) for r in reader.records(part, classes)]
         assert [record.problem for record in records] == [""] * len(records)
-        some = records[::-fetched]
+        some = [r for r in records[::-fetched] if not is_compressed(r.uri)]  # see `test_packs`
         addresses = [Address(r.uri, r.offset, len(r.data)) for r in some]
         assert open_reader(config).fetch(addresses) == [r.data for r in some]
         images[split] = sorted((r.label, r.name, sha256(r.data)) for r in records)
@@ -140,7 +141,7 @@ def soil(root: Path, dirt: list[str]) -> None:
 def test_random_trees_with_dirt_in_them_are_read_alike(
     tmp_path_factory: pytest.TempPathFactory, counts: dict[str, int], dirt: list[str], layout: str
 ) -> None:
-    assume(layout != "development kit" or " " not in "".join(counts))  # it separates columns
+    assume("development kit" not in layout or " " not in "".join(counts))  # it separates columns
     root, images = tmp_path_factory.mktemp("tree"), made(counts)
     changes = LAYOUTS[layout](images, root)
     soil(root, dirt)

@@ -121,13 +121,11 @@ def test_a_bucket_gives_the_same_records(tmp_path: Path) -> None:
             memory.rm("/tars", recursive=True)
 
 
-def test_a_compressed_archive_is_refused_with_the_remedy(tmp_path: Path) -> None:
-    write(tmp_path / "train.tar.gz", gzip.compress(tar_bytes([("n0.tar", b"")])))
-    with pytest.raises(
-        DataError, match=r"train\.tar\.gz: a compressed .*gunzip --keep.*data\.train"
-    ):
+def test_an_archive_of_an_unknown_compression_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    write(tmp_path / "train.tar.zst", b"zst")
+    with pytest.raises(DataError, match=r"train\.tar\.zst: compressed in a way .*data\.train"):
         everything(tmp_path)
-    write(tmp_path / "train.tar", (tmp_path / "train.tar.gz").read_bytes())
+    write(tmp_path / "train.tar", gzip.compress(tar_bytes([("n0.tar", b"")])))
     with pytest.raises(DataError, match=r"train\.tar: compressed with gzip"):
         everything(tmp_path)
 

@@ -1,0 +1,66 @@
+"""The encoded images of some rows of the index, wherever their bytes are."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import pyarrow as pa
+
+from distill_core.config.data import DataConfig
+from distill_core.data.packs import Packs
+from distill_core.data.readers.compression import is_compressed
+from distill_core.data.readers.formats import open_reader
+from distill_core.data.readers.record import Address, Reader
+from distill_core.errors import DataError
+from distill_core.storage.store import Store
+
+ADDRESS = ("uri", "offset", "size", "sha256", "version")  # columns that address an image
+
+
+class EncodedImages:
+    """Reads images of a dataset from its files, and those of compressed archives from the store.
+
+    Args:
+        config: of the dataset.
+        store: address of the store of its index; None: it has none.
+    """
+
+    def __init__(self, config: DataConfig, store: str | None) -> None:
+        self.config, self._store = config, store
+
+    def fetch(self, rows: pa.Table) -> list[bytes]:
+        """Return the images of some rows, with the columns of `ADDRESS`.
+
+        Raises:
+            DataError: an image is missing.
+        """
+        columns = (rows[name].to_pylist() for name in ("uri", "offset", "size"))
+        addresses = list(map(Address, *columns))
+        if not any(is_compressed(address.uri) for address in addresses):
+            return self._reader.fetch(addresses)
+        parts = rows["version"].to_pylist()
+        return [
+            self._unpacked(address, part)
+            if is_compressed(address.uri)
+            else self._reader.fetch([address])[0]
+            for address, part in zip(addresses, parts, strict=True)
+        ]
+
+    def where(self, rows: pa.Table, number: int) -> str:
+        """Return the place of the image of a row, for messages."""
+        address = Address(*(rows[name][number].as_py() for name in ("uri", "offset", "size")))
+        return f"{self.config.path or self.config.format}: {address.text}"
+
+    def _unpacked(self, address: Address, part: str) -> bytes:
+        where = f"{self.config.path}: {address.text}"
+        if self._packs is None:
+            raise DataError(f"{where}: its index is in no store. Ingest the dataset.")
+        return self._packs.read(part, address.offset, address.size, where=where)
+
+    @cached_property
+    def _packs(self) -> Packs | None:
+        return None if self._store is None else Packs(Store(self._store))
+
+    @cached_property
+    def _reader(self) -> Reader:
+        return open_reader(self.config)
