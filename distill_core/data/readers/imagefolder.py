@@ -106,7 +106,8 @@ class ImageFolderReader:
                 if not name:
                     passed_over.add(OUTSIDE, [file.path for file in images])
                     continue
-                passed_over.add(OTHER, [p for p in listing.paths if not is_image(p)])
+                if len(images) < len(listing.files):
+                    passed_over.add(OTHER, [p for p in listing.paths if not is_image(p)])
                 yield from cut(f"{folder}/{name}".lstrip("/"), images)
 
         return assemble(split, pieces()), passed_over.sentences()

