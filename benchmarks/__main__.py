@@ -13,6 +13,7 @@ import subprocess
 import sys
 
 TRIES = 3
+QUICK = {"bench_start": ("--runs", "1"), "bench_ingest": ("--rounds", "1")}
 ON_CPU = (
     "bench_recover --width 64 --batch 50 --compile",
     "bench_recover --width 16 --batch 100 --compile",
@@ -25,6 +26,7 @@ ON_CPU = (
     "bench_posttrain --side 224 --batch 25 --batches 4",
     "bench_squeeze",
     "bench_start",
+    "bench_ingest",
 )
 ON_GPU = (
     "bench_recover --width 64 --batch 50 --groups 8 --compile",
@@ -56,7 +58,7 @@ def _measured(words: list[str], quick: bool) -> bool:
     """Run a benchmark until it is not rejected; return whether it ever was not."""
     name, *options = words
     if quick:
-        options += ["--runs", "1"] if name == "bench_start" else ["--pairs", "5"]
+        options += QUICK.get(name, ("--pairs", "5"))
     command = [sys.executable, "-m", f"benchmarks.{name}", *options]
     return any(subprocess.run(command, check=False).returncode == 0 for _ in range(TRIES))
 

