@@ -60,7 +60,7 @@ class ImageFolderReader:
         """Return the images of a part, whose folders are listed again."""
         folder, found = self._folder[part.split], []
         for class_folder in part.files:
-            wnid = class_folder.removeprefix(f"{folder}/" if folder else "")
+            wnid = class_folder.removeprefix(f"{folder}/")
             for file in self._files(part, wnid):
                 name = utf8(file.path.removeprefix(f"{class_folder}/"))
                 uri = utf8(file.path)
