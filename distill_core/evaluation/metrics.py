@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from distill_core.config.fields import Triple
 from distill_core.evaluation.accuracy import Hits
 from distill_core.transforms.pixel_space import PixelSpace
+from distill_core.transforms.upload import upload
 
 EVALUATION_BATCH = 500  # images per forward pass; a memory setting
 
@@ -58,7 +59,7 @@ def count_hits(
     hits = [torch.zeros(0, 2, dtype=torch.bool, device=device)]
     batches = logits_of(model, pixels, mean=mean, std=std, device=device, batch=batch)
     for start, logits in batches:
-        hits.append(is_hit(logits, torch.from_numpy(labels[start : start + batch]).to(device)))
+        hits.append(is_hit(logits, upload(labels[start : start + batch], device)))
     return _by_class(torch.cat(hits).cpu().numpy(), labels)
 
 
@@ -78,7 +79,7 @@ def logits_of(
     was_training = model.training
     model.eval()
     for start in range(0, len(pixels), batch):
-        part = torch.from_numpy(pixels[start : start + batch]).to(device)
+        part = upload(pixels[start : start + batch], device)
         yield start, model(space.normalise(part).to(memory_format=torch.channels_last))
     model.train(was_training)
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from distill_core.config.students import Rest
 from distill_core.labels.topk import Top, restore
+from distill_core.transforms.upload import upload
 
 
 @dataclass(frozen=True)
@@ -101,4 +102,4 @@ def decode(codes: Tensor, scale: Tensor, offset: Tensor, *, bits: int) -> Tensor
 
 def take_rows(array: np.ndarray, rows: np.ndarray, device: torch.device) -> Tensor:
     """Return some rows of an array on a device, in the array's own type."""
-    return torch.from_numpy(array[rows]).to(device, non_blocking=True)
+    return upload(array[rows], device)

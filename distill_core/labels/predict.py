@@ -13,6 +13,7 @@ from distill_core.config.students import RelabelConfig
 from distill_core.labels.views import LabelView, Renderer
 from distill_core.models.ensemble import Ensemble
 from distill_core.models.teacher import FORWARD_BATCH, FrozenTeacher, TeacherOutput
+from distill_core.transforms.upload import upload
 
 
 @torch.no_grad()
@@ -40,7 +41,7 @@ def predict_view(
     renderer = Renderer(config.mix.kind, spec.mean, spec.std, dtype)
     groups, pooled = groups_of(len(pixels), drawn, config, size=FORWARD_BATCH // parts)
     outputs = [teacher(renderer.render(pixels, rows, drawn), pooled=pooled) for rows in groups]
-    back = torch.from_numpy(np.argsort(np.concatenate(groups))).to(pixels.device)
+    back = upload(np.argsort(np.concatenate(groups)), pixels.device)
     features, logits = (
         torch.cat([getattr(o, name) for o in outputs])[back] for name in ("features", "logits")
     )

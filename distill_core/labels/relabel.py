@@ -25,6 +25,7 @@ from distill_core.progress import Progress, silent
 from distill_core.storage.image_shards import ImageRows
 from distill_core.storage.label_rows import choose_scheme
 from distill_core.storage.label_shards import LabelRows
+from distill_core.transforms.upload import upload
 
 
 def relabel_shard(
@@ -55,7 +56,7 @@ def relabel_shard(
     scheme = choose_scheme(
         config.scheme, features=spec.features, classes=spec.num_classes, bits=config.bits
     )
-    pixels = torch.from_numpy(rows.pixels).to(teacher.head.weight.device)
+    pixels = upload(rows.pixels, teacher.head.weight.device)
     drawn = [sample_label_view(seed, rows.images, view, config, side=spec.side) for view in views]
     kept: dict[str, Tensor] = {}  # by name, (V, N, ...)
     for number, draw in enumerate(drawn):

@@ -27,6 +27,7 @@ from distill_core.models.teacher import FrozenTeacher
 from distill_core.sharding import ImageId
 from distill_core.transforms.mixing import Mix
 from distill_core.transforms.rand_augment import Operations
+from distill_core.transforms.upload import upload
 from distill_core.transforms.views import View
 
 
@@ -104,7 +105,7 @@ class StoredLabels:
             return KeptLogits(kept, ids, others, len(bias), self.rest, device)
         scale, offset, bits = buffer.affine()
         head = Head(weight.bfloat16() if self.half else weight, bias)
-        steps, starts = (torch.from_numpy(part).to(device) for part in (scale, offset))
+        steps, starts = (upload(part, device) for part in (scale, offset))
         return CodedFeatures(arrays["features"], buffer.owners(), steps, starts, bits, head)
 
 
@@ -131,7 +132,7 @@ class OnlineLabels:
 
         @torch.no_grad()
         def logits(rows: np.ndarray) -> Tensor:
-            chosen: Tensor = self.teacher.head(features[torch.from_numpy(rows).to(features.device)])
+            chosen: Tensor = self.teacher.head(features[upload(rows, features.device)])
             return chosen
 
         return Labels(concatenate(drawn), logits)

@@ -20,6 +20,7 @@ from distill_core.transforms.crops import crop_dtype, crop_pixels
 from distill_core.transforms.mixing import Mix, apply_mix, has_partners, sample_mix
 from distill_core.transforms.patch_shuffle import apply_patches, sample_patches
 from distill_core.transforms.rand_augment import Operations, apply_operations, sample_operations
+from distill_core.transforms.upload import constant, upload
 from distill_core.transforms.views import View, sample_view
 
 BLOCK, GPU_BLOCK = 1 << 18, 1 << 27  # values of the images that are rendered at once
@@ -73,7 +74,7 @@ class RenderedViews:
 
     def take(self, rows: np.ndarray, dtype: torch.dtype) -> Tensor:
         """Return (B, 3, S, S) levels, channels last, of rows that are among these."""
-        places = torch.from_numpy(np.searchsorted(self.rows, rows)).to(self.views.device)
+        places = upload(np.searchsorted(self.rows, rows), self.views.device)
         return self.views.index_select(0, places).to(dtype).permute(0, 3, 1, 2)
 
 
@@ -142,8 +143,8 @@ class Renderer:
     def mix_rendered(self, rendered: RenderedViews, rows: np.ndarray, drawn: LabelView) -> Tensor:
         """Return the views of (B,) rows from rendered ones, as `render` does."""
         side = rendered.views.shape[1]
-        scale, offset = self._normalising(side, rendered.views.device)
         out = rendered.views.new_empty(len(rows), side, 3 * side, dtype=self.dtype)
+        scale, offset = self._normalising(side, out)
         for part in blocks(len(rows), rendered.views):
             mix = drawn.mix.rows(rows[part])
             mix = replace(mix, colours=mix.colours * 255)
@@ -153,17 +154,14 @@ class Renderer:
             torch.addcmul(offset, mix_rendered, scale, out=out[part])
         return out.view(-1, side, side, 3).permute(0, 3, 1, 2)
 
-    def _normalising(self, side: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    def _normalising(self, side: int, like: Tensor) -> tuple[Tensor, Tensor]:
         """Return scale and offset of levels, for a line of pixels of three channels."""
         scale = [1 / (255 * std) for std in self.std] * side
         offset = [-mean / std for mean, std in zip(self.mean, self.std, strict=True)] * side
-        return (
-            torch.tensor(scale, dtype=self.dtype).to(device),
-            torch.tensor(offset, dtype=self.dtype).to(device),
-        )
+        return constant(scale, like), constant(offset, like)
 
     def _cropped(self, pixels: Tensor, rows: np.ndarray, drawn: LabelView) -> Tensor:
-        chosen = pixels.index_select(0, torch.from_numpy(rows.astype(np.int64)).to(pixels.device))
+        chosen = pixels.index_select(0, upload(rows.astype(np.int64), pixels.device))
         if drawn.operations is not None:
             chosen = apply_operations(chosen, drawn.operations.rows(rows), fill=self.mean)
         if drawn.patches is not None:

@@ -39,6 +39,7 @@ from distill_core.training.losses import (
 from distill_core.training.optim import WeightEma, build_optimizer, lr_at, set_lr
 from distill_core.training.runtime import TrainingRuntime
 from distill_core.training.supervised import Labelled, evaluate
+from distill_core.transforms.upload import upload
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,8 @@ class Student:
         self.task, self.test, self.device, self.world = task, test, device, world
         self.settings = task.run.posttrain
         _check_share(min(self.settings.batch_size, len(images.labels)), world)
-        pixels = torch.from_numpy(images.pixels).to(device)
-        self.labels = torch.from_numpy(images.labels).to(device)
+        pixels = upload(images.pixels, device)
+        self.labels = upload(images.labels, device)
         self.dtype = torch.float64 if task.run.precision == "float64" else torch.float32
         data, mix = task.run.data, task.run.relabel.mix.kind
         self.renderer = EpochRenderer(pixels, Renderer(mix, data.mean, data.std, self.dtype))
@@ -257,9 +258,9 @@ class Student:
     def _hard(self, student: Tensor, rows: np.ndarray, labels: Labels) -> Tensor:
         """Return the cross-entropy with the classes of the images, mixed as the images are."""
         mix = labels.drawn.mix.rows(rows)
-        partners = self.labels[torch.from_numpy(mix.partners.astype(np.int64))]
-        share = torch.from_numpy(mix.lam).to(student)
-        own = self.labels[torch.from_numpy(rows)]
+        partners = self.labels[upload(mix.partners.astype(np.int64), self.device)]
+        share = upload(mix.lam, self.device).to(student.dtype)
+        own = self.labels[upload(rows, self.device)]
         smoothing = self.settings.hard_smoothing
         return mixed_cross_entropy(student, own, partners, share, smoothing=smoothing)
 

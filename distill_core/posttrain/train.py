@@ -26,6 +26,7 @@ from distill_core.storage.image_shards import ImageRows
 from distill_core.storage.label_shards import LabelRows
 from distill_core.training.runtime import TrainingRuntime
 from distill_core.training.supervised import Labelled
+from distill_core.transforms.upload import upload
 
 CHECKPOINTS = 20  # of one training; a crash costs a twentieth of it at most
 
@@ -99,7 +100,7 @@ def _label_source(
         return _views_only(run, shards)
     teacher = soft.teacher()
     if run.relabel.scheme == "online":
-        images = [(rows.images, torch.from_numpy(rows.pixels).to(device)) for rows in shards]
+        images = [(rows.images, upload(rows.pixels, device)) for rows in shards]
         return OnlineLabels(images, teacher, run.relabel, run.seed)
     if len(soft.readers) != len(shards):
         raise ConfigError(

@@ -28,6 +28,7 @@ from distill_core.selection.starts import gaussian
 from distill_core.sharding import Batch
 from distill_core.storage.statistics_files import Expected
 from distill_core.transforms.curricula import cosine_lr, crop_low
+from distill_core.transforms.upload import upload
 from distill_core.transforms.views import View, apply_view, sample_view
 
 
@@ -84,15 +85,15 @@ class BatchRecovery:
         if real is None:
             start = self._noise()
         else:
-            start = self.space.normalise(torch.from_numpy(real).to(self.like.device))
+            start = self.space.normalise(upload(real, self.like.device))
         if self.config.perturb is not None and self.config.steps:
             self._perturb_teachers(start, self.config.perturb)
         return start
 
     def _noise(self) -> Tensor:
         """Return gaussian noise around the mean of the first teacher's normalisation."""
-        noise = torch.from_numpy(gaussian(self.batch, self.side, seed=self.setup.seed))
-        noise, std = noise.to(self.like.device, self.like.dtype), self.config.start_std
+        noise = upload(gaussian(self.batch, self.side, seed=self.setup.seed), self.like.device)
+        noise, std = noise.to(self.like.dtype), self.config.start_std
         if self.config.space == "teacher":
             return noise if std is None else noise * std
         normal = self.setup.space_of(self.setup.teachers[0])

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from distill_core.errors import DataError
 from distill_core.models.teacher import FORWARD_BATCH, FrozenTeacher
 from distill_core.transforms.pixel_space import PixelSpace
+from distill_core.transforms.upload import upload
 
 RowNumbers = np.ndarray  # (n,) int64, of real images
 
@@ -45,7 +45,10 @@ def forward_batches(images: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def normalised(network: FrozenTeacher, pixels: np.ndarray | Tensor) -> Tensor:
-    """Return (B, 3, S, S) uint8 pixels as a network takes them: on its device, normalised."""
+    """Return (B, 3, S, S) uint8 pixels as a network takes them: on its device, normalised.
+
+    A tensor is there already."""
     space = PixelSpace.of(network.spec.mean, network.spec.std, network.head.weight)
-    tensor = torch.from_numpy(pixels) if isinstance(pixels, np.ndarray) else pixels
-    return space.normalise(tensor.to(network.head.weight.device))
+    if isinstance(pixels, np.ndarray):
+        pixels = upload(pixels, network.head.weight.device)
+    return space.normalise(pixels)

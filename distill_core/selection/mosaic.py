@@ -22,6 +22,7 @@ from distill_core.config.recovery_settings import MosaicConfig
 from distill_core.models.teacher import FORWARD_BATCH, FrozenTeacher
 from distill_core.seeds import generator, philox_key
 from distill_core.selection.class_images import normalised
+from distill_core.transforms.upload import upload
 from distill_core.transforms.views import apply_view, sample_view
 
 
@@ -64,7 +65,7 @@ def rank_crops(
     side, rng = pixels.shape[-1], generator(philox_key(seed, "recover", f"crops/{wnid}"))
     small = side // config.factor
     device = teacher.head.weight.device
-    images = torch.from_numpy(pixels).to(device).repeat_interleave(config.crops, dim=0)
+    images = upload(pixels, device).repeat_interleave(config.crops, dim=0)
     view = sample_view(
         rng, count=len(images), side=side, scale=config.scale, ratio=(1.0, 1.0), flip=False
     )
@@ -72,7 +73,7 @@ def rank_crops(
     crops = crops.round().clamp(0, 255).to(torch.uint8)
     scores = _scores(crops, label, teacher, side).view(-1, config.crops)
     best = crops.view(-1, config.crops, 3, small, small)[
-        torch.arange(len(scores)), scores.argmin(dim=1)
+        torch.arange(len(scores), device=device), scores.argmin(dim=1)
     ]
     order = torch.argsort(_cost(scores.amin(dim=1), config.order), stable=True)
     return RankedCrops(best[order].cpu().numpy(), order.cpu().numpy())

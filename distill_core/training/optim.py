@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -71,17 +72,28 @@ class WeightEma:
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-        self._average = AveragedModel(model, multi_avg_fn=average)
+        self._lerp = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+        self._average = AveragedModel(model)
 
     @property
     def model(self) -> nn.Module:
         """Return the averaged network."""
         return self._average.module
 
+    @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Average in the weights after an optimiser step."""
-        self._average.update_parameters(model)
+        """Average in the weights after an optimiser step.
+
+        It does what `AveragedModel.update_parameters` does. That one copies its count to the GPU at
+        every step, for which the host waits.
+        """
+        averages, weights = (list[Tensor](network.parameters()) for network in (self.model, model))
+        if self._average.n_averaged == 0:
+            torch._foreach_copy_(averages, weights)
+        else:
+            self._lerp(averages, weights, self._average.n_averaged)
+        self.copy_buffers(model)
+        self._average.n_averaged += 1
 
     def copy_buffers(self, model: nn.Module) -> None:
         """Copy the raw network's buffers, before the average is evaluated."""

@@ -19,6 +19,7 @@ from distill_core.config.schema import RunConfig
 from distill_core.errors import ConfigError
 from distill_core.machine_share import gpu_memory_share, memory_share
 from distill_core.training.supervised import Batches, Labelled, Resident, Source, augmented
+from distill_core.transforms.upload import upload
 
 VARIABLE = (
     "DISTILL_RESIDENT_BYTES"  # limit for training images in memory; larger splits are streamed
@@ -63,9 +64,9 @@ class Streamed:
                 if number < 0:
                     continue
                 rows = parts[number]
-                pixels = torch.from_numpy(ahead.popleft().result()).to(device)
+                pixels = upload(ahead.popleft().result(), device)
                 images = augmented(pixels, len(rows), run, step=first + number, share=share)
-                yield images, self.labels[torch.from_numpy(rows[share]).to(device)]
+                yield images, self.labels[upload(rows[share], device)]
         finally:
             threads.shutdown(cancel_futures=True)
 
@@ -74,7 +75,7 @@ def source_of(split: Labelled | StreamedSplit, *, device: str) -> Source:
     """Return the training images of a split, resident or streamed."""
     if isinstance(split, Labelled):
         return Resident.of(split, device=device)
-    return Streamed(split.pixels_of, torch.from_numpy(split.labels).to(device))
+    return Streamed(split.pixels_of, upload(split.labels, device))
 
 
 def fits(images: int, side: int, *, device: str) -> bool:

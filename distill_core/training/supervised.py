@@ -29,6 +29,7 @@ from distill_core.seeds import derive_seed, generator, philox_key
 from distill_core.training.distributed import DistributedContext
 from distill_core.training.optim import build_optimizer, lr_at, set_lr
 from distill_core.transforms.train_augment import apply_augmentation, sample_augmentation
+from distill_core.transforms.upload import upload
 
 
 @dataclass(frozen=True)
@@ -120,9 +121,7 @@ class Resident:
     @classmethod
     def of(cls, split: Labelled, *, device: str) -> Resident:
         """Move a split to the device, once."""
-        return cls(
-            torch.from_numpy(split.pixels).to(device), torch.from_numpy(split.labels).to(device)
-        )
+        return cls(upload(split.pixels, device), upload(split.labels, device))
 
     def batches(
         self, parts: Sequence[np.ndarray], run: RunConfig, *, first: int, share: slice
@@ -135,7 +134,7 @@ class Resident:
         self, rows: np.ndarray, run: RunConfig, *, step: int, share: slice
     ) -> tuple[Tensor, Tensor]:
         """Return this process's part of the batch of a step."""
-        chosen = torch.from_numpy(rows[share]).to(self.pixels.device)
+        chosen = upload(rows[share], self.pixels.device)
         pixels = self.pixels.index_select(0, chosen)
         return augmented(pixels, len(rows), run, step=step, share=share), self.labels[chosen]
 

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from distill_core.config.students import MixConfig
+from distill_core.transforms.upload import upload
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ def _keep(views: Tensor, partners: Tensor, mix: Mix) -> Tensor:
 
 
 def _blend(views: Tensor, partners: Tensor, mix: Mix) -> Tensor:
-    share = torch.from_numpy(mix.lam).to(views).view(-1, 1, 1, 1)
+    share = upload(mix.lam, views.device).to(views.dtype).view(-1, 1, 1, 1)
     return share * views + (1 - share) * partners
 
 
@@ -113,7 +113,7 @@ def _paste(views: Tensor, partners: Tensor, mix: Mix) -> Tensor:
 
 
 def _fill(views: Tensor, partners: Tensor, mix: Mix) -> Tensor:
-    colours = torch.from_numpy(mix.colours).to(views).view(-1, 3, 1, 1)
+    colours = upload(mix.colours, views.device).to(views.dtype).view(-1, 3, 1, 1)
     return views.lerp(colours, _inside(views, mix))
 
 
@@ -124,7 +124,8 @@ def _inside(views: Tensor, mix: Mix) -> Tensor:
     """
     line = np.arange(views.shape[-1])
     start, length = mix.boxes.T[:2, :, None], mix.boxes.T[2:, :, None]
-    rows, columns = torch.from_numpy((line >= start) & (line < start + length)).to(views).unbind()
+    lines = upload((line >= start) & (line < start + length), views.device)
+    rows, columns = lines.to(views.dtype).unbind()
     # Three channels side by side give long contiguous runs of memory.
     inside: Tensor = rows[:, :, None] * columns.repeat_interleave(3, dim=1)[:, None, :]
     return inside.view(len(rows), len(line), len(line), 3).permute(0, 3, 1, 2)

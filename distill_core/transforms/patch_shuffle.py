@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from distill_core.transforms.upload import upload
+
 
 def sample_patches(rng: np.random.Generator, *, count: int, grid: int) -> np.ndarray:
     """Draw the order of the rows and of the columns of patches, for `count` images.
@@ -32,7 +34,7 @@ def apply_patches(images: Tensor, orders: np.ndarray) -> Tensor:
     """
     side = images.shape[-1] // orders.shape[-1]
     lines = orders.astype(np.int64)[..., None] * side + np.arange(side)
-    rows, columns = torch.from_numpy(lines.reshape(len(orders), 2, -1)).to(images.device).unbind(1)
+    rows, columns = upload(lines.reshape(len(orders), 2, -1), images.device).unbind(1)
     image = torch.arange(len(images), device=images.device)[:, None, None]
     picked = images.permute(0, 2, 3, 1)[image, rows[:, :, None], columns[:, None, :]]
     return picked.permute(0, 3, 1, 2)

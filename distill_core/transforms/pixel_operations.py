@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, conv2d, grid_sample
 
 from distill_core.config.fields import Triple
+from distill_core.transforms.upload import constant
 
 GREY = (19595, 38470, 7471)  # weights of red, green and blue, in 1 / 65536
 
@@ -43,8 +44,9 @@ def _blend(plain: Tensor, images: Tensor, factor: Tensor) -> Tensor:
 
 
 def _grey(images: Tensor) -> Tensor:
-    weights = torch.tensor(GREY, device=images.device, dtype=torch.int64).view(1, 3, 1, 1)
-    return (((images.long() * weights).sum(1, keepdim=True) + 0x8000) >> 16).float()
+    levels = images.long()
+    weights = constant(GREY, levels).view(1, 3, 1, 1)
+    return (((levels * weights).sum(1, keepdim=True) + 0x8000) >> 16).float()
 
 
 def _colour(images: Tensor, factor: Tensor) -> Tensor:
@@ -95,8 +97,8 @@ def _autocontrast(images: Tensor, _: Tensor) -> Tensor:
 def _equalize(images: Tensor, _: Tensor) -> Tensor:
     """Equalise each channel's histogram, in integers as Pillow does."""
     flat = images.long().flatten(2).flatten(0, 1)  # (3 B, pixels)
-    start = 256 * torch.arange(len(flat), device=flat.device)[:, None]
-    counts = torch.bincount((flat + start).flatten(), minlength=256 * len(flat)).view(-1, 256)
+    # Not `bincount`, for which the host would wait on a GPU.
+    counts = flat.new_zeros(len(flat), 256).scatter_add_(1, flat, torch.ones_like(flat))
     last = counts.gather(1, flat.amax(1, keepdim=True))
     step = (flat.shape[1] - last) // 255
     before = counts.cumsum(1) - counts
@@ -169,5 +171,5 @@ def _move(images: Tensor, matrices: Tensor, fill: Triple) -> Tensor:
     padded = torch.cat([images.float(), torch.ones_like(images[:, :1], dtype=torch.float32)], dim=1)
     grid = affine_grid(theta, list(padded.shape), align_corners=False)
     sampled = grid_sample(padded, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-    outside = torch.tensor(fill, device=images.device).view(1, 3, 1, 1) * 255
+    outside = constant(fill, sampled).view(1, 3, 1, 1) * 255
     return _to_uint8(sampled[:, :3] + (1 - sampled[:, 3:]) * outside + 0.5)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from distill_core.config.fields import Triple
+from distill_core.transforms.upload import constant
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,7 @@ class PixelSpace:
     @classmethod
     def of(cls, mean: Triple, std: Triple, like: Tensor) -> PixelSpace:
         """Return the space of a teacher, with the dtype and device of `like`."""
-        mean_, std_ = (like.new_tensor(v).view(1, 3, 1, 1) for v in (mean, std))
+        mean_, std_ = (constant(v, like).view(1, 3, 1, 1) for v in (mean, std))
         return cls(mean_, std_)
 
     @property
@@ -60,8 +61,8 @@ def normalise(pixels: Tensor, *, mean: Triple, std: Triple) -> Tensor:
     """
     count, _, height, width = pixels.shape
     # A line of pixels is 3 S contiguous numbers, which vectorises; three channels would not.
-    scale = torch.tensor([1 / (255 * s) for s in std], device=pixels.device).repeat(width)
-    offset = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=pixels.device)
-    lines = pixels.permute(0, 2, 3, 1).reshape(count, height, 3 * width)
-    images = lines.float().mul_(scale).add_(offset.repeat(width))
+    lines = pixels.permute(0, 2, 3, 1).reshape(count, height, 3 * width).float()
+    scale = constant([1 / (255 * s) for s in std], lines).repeat(width)
+    offset = constant([-m / s for m, s in zip(mean, std, strict=True)], lines).repeat(width)
+    images = lines.mul_(scale).add_(offset)
     return images.view(count, height, width, 3).permute(0, 3, 1, 2)

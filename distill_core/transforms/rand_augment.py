@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from distill_core.config.fields import Triple
 from distill_core.config.students import RandAugmentConfig
 from distill_core.transforms.pixel_operations import KINDS, apply_operation
+from distill_core.transforms.upload import upload
 
 TOP = 10.0  # the highest level
 
@@ -69,8 +69,8 @@ def apply_operations(pixels: Tensor, drawn: Operations, *, fill: Triple) -> Tens
         for kind in np.unique(drawn.kinds[:, place]).tolist():
             if kind:
                 rows = np.flatnonzero(drawn.kinds[:, place] == kind)
-                index = torch.from_numpy(rows).to(pixels.device)
-                argument = torch.from_numpy(drawn.arguments[rows, place]).to(pixels.device)
+                index = upload(rows, pixels.device)
+                argument = upload(drawn.arguments[rows, place], pixels.device)
                 images[index] = apply_operation(KINDS[kind - 1], images[index], argument, fill=fill)
     return images
 

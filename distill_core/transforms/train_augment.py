@@ -14,6 +14,7 @@ from torch import Tensor
 from distill_core.config.fields import Triple
 from distill_core.config.training import AugmentConfig
 from distill_core.transforms.pixel_space import normalise
+from distill_core.transforms.upload import upload
 from distill_core.transforms.views import View, apply_view, sample_view
 
 
@@ -87,10 +88,10 @@ def _gather(pixels: Tensor, draw: Augmentation, *, margin: int) -> Tensor:
     along = torch.arange(side, device=device, dtype=torch.int32)
     rows = columns = along.expand(count, side)
     if draw.flips is not None:
-        flips = torch.from_numpy(draw.flips).to(device)
+        flips = upload(draw.flips, device)
         columns = torch.where(flips[:, None], along.flip(0), along)
     if draw.windows is not None:
-        windows = torch.from_numpy(draw.windows).to(device)
+        windows = upload(draw.windows, device)
         rows, columns = rows + windows[:, :1], columns + windows[:, 1:]
     # Three channels and an unused one are gathered as one number.
     padded = pixels.new_zeros(count, width, width, 4)
@@ -105,7 +106,7 @@ def _gather(pixels: Tensor, draw: Augmentation, *, margin: int) -> Tensor:
 def _erase(images: Tensor, holes: np.ndarray, *, length: int) -> Tensor:
     """Zero a square of `length` pixels around each centre, clipped to the image."""
     along = torch.arange(images.shape[-1], device=images.device)
-    first = torch.from_numpy(holes).to(images.device) - length // 2
+    first = upload(holes, images.device) - length // 2
     inside = (along >= first[..., None]) & (along < first[..., None] + length)  # (B, 2, S)
     hole = inside[:, 0, :, None] & inside[:, 1, None, :]
     return images.masked_fill(hole[:, None], 0.0)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from distill_core.config.training import OptimizerConfig, ScheduleConfig
 from distill_core.errors import DataError
@@ -106,3 +107,20 @@ def test_the_average_follows_the_weights_and_takes_over_buffers() -> None:
 def test_processes_share_a_batch_without_gap_or_overlap(count: int, size: int) -> None:
     parts = [range(count)[DistributedContext(rank, size).share(count)] for rank in range(size)]
     assert [n for part in parts for n in part] == list(range(count))
+
+
+def test_averaged_weights_are_those_of_torch() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+    ours, average = WeightEma(model, 0.7), get_ema_multi_avg_fn(0.7)
+    theirs = AveragedModel(model, multi_avg_fn=average)
+    for _ in range(3):
+        model(torch.randn(5, 4)).sum().backward()
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight.add_(torch.randn_like(weight))
+        ours.update(model)
+        theirs.update_parameters(model)
+    state, expected = ours.state_dict(), theirs.state_dict()
+    assert state.keys() == expected.keys()
+    assert all(torch.equal(state[name], expected[name]) for name in state)
