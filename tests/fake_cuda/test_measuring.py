@@ -16,7 +16,7 @@ from distill_core.config.terms import MEASURED
 from distill_core.errors import ConfigError
 from distill_core.evaluation.validate import validate_student
 from distill_core.models.build import build_model
-from distill_core.models.files import save_weights
+from distill_core.models.files import load_student, load_teacher, save_weights
 from distill_core.selection.class_images import ClassImages
 from distill_core.selection.coreset import SELECTIONS, features_of
 from distill_core.selection.select import SelectionSetup, select_block
@@ -103,6 +103,17 @@ def test_real_images_are_judged_and_described_on_the_gpu(precision: Precision) -
 
 def network() -> nn.Module:
     return build_model(tiny_run().posttrain.students[0], CLASSES, seed=0)
+
+
+@BOTH
+def test_stored_networks_are_loaded_onto_the_gpu(precision: Precision) -> None:
+    weights, spec = save_weights(network()), tiny_teacher().spec
+    with fake_cuda():
+        teacher = load_teacher(weights, spec.to_json(), device="cuda", precision=precision)
+        student = load_student(weights, spec.model, teacher, precision=precision)
+        for loaded in (teacher, student):
+            tensors = [*loaded.parameters(), *loaded.buffers()]
+            assert all(tensor.is_cuda for tensor in tensors)
 
 
 def test_a_student_is_validated_on_the_gpu_with_one_wait_for_all_its_batches() -> None:

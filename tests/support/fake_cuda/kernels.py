@@ -80,8 +80,7 @@ def indexed(x: Tensor, indices: list[Tensor | None]) -> Tensor:
         if index is None or index.dtype not in (torch.bool, torch.uint8):
             every.append(index)
         else:
-            where = aten.nonzero(index) if index.device.type == "cpu" else positions(index)
-            every += list(where.unbind(1))
+            every += list(positions(index).unbind(1))
     result: Tensor = aten.index(x, every)
     return result
 

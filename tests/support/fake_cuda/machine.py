@@ -23,6 +23,22 @@ MEMORY = 16 << 30  # bytes of the GPU
 class FakeCuda(Watch):
     """The GPU: what was waited for, and how steps are recorded on it."""
 
+    def recorder(self) -> type[Any]:
+        """Return the class that takes the place of `CudaRecorder`."""
+        gpu = self
+
+        class Recorder:
+            def __init__(self, device: torch.device) -> None:
+                assert device.type == "cuda"
+
+            def rehearse(self, step: Callable[[], Tensor]) -> Tensor:
+                return gpu.rehearse(step)
+
+            def record(self, step: Callable[[], Tensor]) -> Callable[[], Tensor]:
+                return gpu.record(step)
+
+        return Recorder
+
     def rehearse(self, step: Callable[[], Tensor]) -> Tensor:
         """Take a step; see `Recorder`."""
         return step()
@@ -72,7 +88,7 @@ def _patches(mode: FakeTensorMode, gpu: FakeCuda) -> Iterator[Any]:
     yield patch.object(nn.Module, "_apply", _apply)
     yield patch.object(torch.autograd, "backward", backward.backward)
     yield patch.object(torch.autograd, "grad", backward.grad)
-    yield patch("distill_core.recover.cudagraph.CudaRecorder", lambda device: gpu)
+    yield patch("distill_core.recover.cudagraph.CudaRecorder", gpu.recorder())
     for module in ("distill_core.training.checkpoint", "distill_core.models.files"):
         yield patch(f"{module}.save", _save)
     yield patch("torch.cuda.amp.common.amp_definitely_not_available", lambda: False)

@@ -68,6 +68,8 @@ TRAINING: Mapping[Wait, str] = {
 }
 MEASURING: Mapping[Wait, str] = {
     # Once a network.
+    Wait("models/files.py:load_teacher", "upload"): "the weights",
+    Wait("models/files.py:load_student", "upload"): "the weights",
     Wait("evaluation/validate.py:validate", "upload"): "the weights",
     Wait("squeeze/teacher.py:import_teacher", "upload"): "the weights",
     Wait("evaluation/metrics.py:count_hits", "download"): "the hits of all images together",
