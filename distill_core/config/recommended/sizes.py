@@ -69,9 +69,7 @@ def choose_view(shapes: Shapes, classes: int, machine: Machine, given: Mapping[s
     largest = min(LARGEST_SIDE[machine.device], ENLARGED * shapes.short_side)
     fitting = [s for s in SIDES if s <= largest and largest_ipc(classes, s, machine.memory)]
     side = given.get("data.side")
-    if (
-        not isinstance(side, int) or not 0 < side <= MAX_SIDE
-    ):  # if it is given, it is refused with the config
+    if not isinstance(side, int) or not 0 < side <= MAX_SIDE:  # the config refuses a wrong one
         side = max(fitting, default=SIDES[0])
     is_long = shapes.long_side > LONG * shapes.short_side
     return View(side, round(CROP * side) if is_long else None)
