@@ -6,7 +6,7 @@ The shards are those that the ingest stage of the run would make, so nothing is 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -93,7 +93,8 @@ def ingest_ahead(
                     notice(text)
                 noticed.add(text)
             jobs = now
-            if (tried := _run_missing(run, jobs, execution, observer)) is not None:
+            done = patience.repeat(ShardStore(store, STAGE.kind).done, notice)
+            if (tried := _run_missing(run, jobs, done, execution, observer)) is not None:
                 failed = tried
                 continue  # the dataset may have changed meanwhile
         index = patience.repeat(partial(_unchanged, base, config, plan, now), notice)
@@ -126,14 +127,17 @@ def _unchanged(
 
 
 def _run_missing(
-    run: Run, jobs: Sequence[Job[Any]], execution: Execution, observer: Observer
+    run: Run,
+    jobs: Sequence[Job[Any]],
+    done: Collection[str],
+    execution: Execution,
+    observer: Observer,
 ) -> Mapping[str, Failure] | None:
-    """Run the jobs without a marker; workers are started only if there are any.
+    """Run the jobs whose keys are not done; workers are started only if there are any.
 
     Returns:
         the jobs that failed; None if there was none to run.
     """
-    done = ShardStore(run.store, STAGE.kind).done()
     todo = [job for job in jobs if job.key not in done]
     observer.stage_started(str(STAGE), len(jobs), len(jobs) - len(todo))
     if not todo:

@@ -11,8 +11,10 @@ from distill_core.config.load import load_run
 from distill_core.data.index_files import load_index
 from distill_core.data.ingest import ingest
 from distill_core.data.readers import parts as bounds
-from distill_core.errors import DataError, ShardsFailed
+from distill_core.errors import DataError, ShardsFailed, StorageError
+from distill_core.storage import delays
 from distill_core.storage.manifest import load_manifest
+from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.store import Store
 from tasks.execution import Execution
 from tasks.pools.provider import PoolProvider
@@ -132,3 +134,21 @@ def test_parts_have_the_names_of_this_dataset_though_an_earlier_one_named_them_o
     assert manifest is not None
     names = Counter(entry.shard for entry in manifest.entries)
     assert names == Counter(f"{s}-{n:05d}" for s in ("train", "test") for n in range(3))
+
+
+def test_a_store_that_is_away_before_the_parts_are_read_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, watch, away = register(tmp_path), Watch(), [True, True]
+    present = ShardStore.done
+
+    def done(shard_store: ShardStore) -> frozenset[str]:
+        if away and away.pop():
+            raise StorageError(f"{shard_store.store.url}: the store is away.")
+        return frozenset(present(shard_store))
+
+    monkeypatch.setattr(delays, "FIRST_SECONDS", 0.01)
+    monkeypatch.setattr(ShardStore, "done", done)
+    run_ahead(run, watch)
+    assert not away
+    assert any("Waiting" in text for _, text in watch.notices)
