@@ -27,7 +27,8 @@ from benchmarks.hardware import hardware
 from distill_core.config.data import DataConfig
 from distill_core.config.load import load_run
 from distill_core.data.index_files import open_index
-from distill_core.data.index_merge import STAGE, merge
+from distill_core.data.index_merge import merge
+from distill_core.data.packs import STAGE
 from distill_core.data.parts.read import ROWS, PartRows
 from distill_core.data.parts.rows import PlannedPart
 from distill_core.data.parts.summary import summarise

@@ -12,6 +12,7 @@ from distill_core.data.index import DatasetIndex, build_index, number_classes
 from distill_core.data.index_commit import commit_index
 from distill_core.data.index_files import SPLITS, open_index
 from distill_core.data.index_table import SCHEMA
+from distill_core.data.packs import STAGE
 from distill_core.data.parts.rows import PlannedPart, SplitRows, read_split
 from distill_core.data.readers.passed_over import PassedOver
 from distill_core.data.readers.record import Split
@@ -22,8 +23,6 @@ from distill_core.progress import Notice, ignore_notice
 from distill_core.sharding import ClassEntry
 from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.store import Store
-
-STAGE = "ingest"  # folder of the shards
 
 
 def merge(

@@ -21,8 +21,8 @@ from distill_core.config.split_rule import SplitRule, parse_rule
 from distill_core.data.checks import check_classes
 from distill_core.data.index import DatasetIndex, number_classes
 from distill_core.data.index_files import SPLITS
-from distill_core.data.index_merge import STAGE, merge
-from distill_core.data.packs import PackWriter
+from distill_core.data.index_merge import merge
+from distill_core.data.packs import STAGE, PackWriter
 from distill_core.data.parts.read import PartRows, read_part
 from distill_core.data.parts.rows import PlannedPart
 from distill_core.data.readers.formats import open_reader

@@ -20,6 +20,7 @@ from distill_core.data.index_files import open_index
 from distill_core.data.index_merge import merge
 from distill_core.data.ingest import IngestPlan, facts_of
 from distill_core.data.labels.words import find_words
+from distill_core.data.packs import STAGE as FOLDER
 from distill_core.data.packs import PackWriter
 from distill_core.data.parts.read import read_part
 from distill_core.data.parts.rows import PlannedPart
@@ -35,7 +36,7 @@ from tasks.stages.inputs import Jobs, RunInputs
 from tasks.stages.names import StageId
 from tasks.stages.worker import WorkerContext
 
-STAGE = StageId("ingest")
+STAGE = StageId(FOLDER)
 IMAGE_SETS = {
     "distilled": "the real images that the images start from",
     "random_real": "the random real images of the baseline",
