@@ -96,15 +96,8 @@ def mobilenet_v2() -> KeyMap:
         (f"blocks.{stage}.{place}", f"features.{number + 1}.conv")
         for stage, place, number in numbered(MOBILENET_V2_DEPTHS)
     ]
-    ends = {
-        "conv_stem": "features.0.0",
-        "bn1": "features.0.1",
-        "conv_head": "features.18.0",
-        "bn2": "features.18.1",
-        "classifier": "classifier.1",
-    }
     inner = inside(blocks[:1], MOBILENET_V2_FIRST) | inside(blocks[1:], MOBILENET_V2_BLOCK)
-    return KeyMap("timm", "mobilenetv2_100", ends | inner)
+    return KeyMap("timm", "mobilenetv2_100", _ends(18) | inner)
 
 
 def efficientnet_b0() -> KeyMap:
@@ -113,15 +106,8 @@ def efficientnet_b0() -> KeyMap:
         (f"blocks.{stage}.{place}", f"features.{stage + 1}.{place}.block")
         for stage, place, _ in numbered(EFFICIENTNET_DEPTHS)
     ]
-    ends = {
-        "conv_stem": "features.0.0",
-        "bn1": "features.0.1",
-        "conv_head": "features.8.0",
-        "bn2": "features.8.1",
-        "classifier": "classifier.1",
-    }
     inner = inside(blocks[:1], EFFICIENTNET_FIRST) | inside(blocks[1:], EFFICIENTNET_BLOCK)
-    return KeyMap("timm", "efficientnet_b0", ends | inner)
+    return KeyMap("timm", "efficientnet_b0", _ends(8) | inner)
 
 
 def efficientnet_pytorch(number: int) -> KeyMap:
@@ -212,4 +198,15 @@ def convolutional_maps() -> dict[str, KeyMap]:
         "convnext_tiny": convnext_tiny(),
         **lite,
         **published,
+    }
+
+
+def _ends(head: int) -> dict[str, str]:
+    """Return the first and last modules of two families, whose last convolution has a number."""
+    return {
+        "conv_stem": "features.0.0",
+        "bn1": "features.0.1",
+        "conv_head": f"features.{head}.0",
+        "bn2": f"features.{head}.1",
+        "classifier": "classifier.1",
     }
