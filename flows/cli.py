@@ -22,7 +22,7 @@ from distill_core.errors import (
     one_line,
 )
 from distill_core.naming.addresses import check_text
-from flows.commands import ingest, init, inspect, maintenance, run, schedule, trigger
+from flows.commands import ingest, init, inspect, maintenance, plan, run, schedule, trigger
 from flows.commands.failures import UsageError, unexpected, usage
 
 app = typer.Typer(
@@ -36,7 +36,7 @@ for command in (run.run, run.resume, run.redistill):
 app.command()(init.init)
 app.command()(ingest.ingest)
 app.command("status")(inspect.show_status)
-for command in (inspect.plan, inspect.show, inspect.report, maintenance.verify, maintenance.doctor):
+for command in (plan.plan, inspect.show, inspect.report, maintenance.verify, maintenance.doctor):
     app.command()(command)
 for command in (trigger.trigger, trigger.serve):
     app.command()(command)

@@ -6,12 +6,16 @@ Time depends on shapes and not on values, so neither the data nor a trained teac
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from distill_core.config.data import DataConfig
 from distill_core.config.recovery import RecoverConfig
 from distill_core.config.schema import RunConfig
+from distill_core.config.training import TrainingConfig
 from distill_core.environment import set_backend_flags
-from distill_core.errors import ClusterError
+from distill_core.errors import ClusterError, DistillError
 from tasks.execution import Execution
 from tasks.jobs import Job, Receipt, WorkerSpec
 from tasks.pools.dispatch import dispatch
@@ -25,13 +29,18 @@ if TYPE_CHECKING:
 STEPS = 10  # of the first, short measurement; the second takes as many as fit into SECONDS
 SECONDS = 5.0  # of one measurement, about
 VIEWS = 3
+PASSES = 3  # over a batch, through a network
+IMAGES = 64  # real images that are read, at most
 
 
 def calibrate(config: RunConfig, execution: Execution) -> dict[str, float]:
     """Measure one worker in the place where the run would start its workers.
 
     Returns:
-        ``recover``: image-iterations per second; ``relabel``: views of one image per second.
+        Per second of a worker: ``recover``: image-iterations; ``relabel``: views of one image;
+        ``train``: images through a training step of the first teacher; ``forward``: images through
+        it. Per second of one CPU core: ``decode``: real images fetched and decoded; ``check``:
+        likewise, as ingestion does. What the config does not do, or cannot read, is left out.
 
     Raises:
         ClusterError: the worker was lost, or there is no cluster.
@@ -52,7 +61,7 @@ def calibrate(config: RunConfig, execution: Execution) -> dict[str, float]:
 
 
 class CalibrationWorker:
-    """Times recover and relabel on one batch."""
+    """Times what the stages do on one batch, and on a sample of the real images."""
 
     def __init__(self, *, run: str, device: str) -> None:
         self._config = RunConfig.model_validate_json(run)
@@ -65,8 +74,14 @@ class CalibrationWorker:
         torch.set_num_threads(self._config.threads)
         set_backend_flags()
         teacher, batch = self._teacher(), self._batch()
-        rates = {"recover": self._recover(teacher, batch), "relabel": self._relabel(teacher, batch)}
-        return Receipt(job.key, job.shard, summary=rates)
+        rates = {
+            "recover": self._recover(teacher, batch),
+            "relabel": self._relabel(teacher, batch),
+            "forward": self._forward(teacher, len(batch)),
+        }
+        if self._config.squeeze.training is not None:
+            rates["train"] = self._train(self._config.squeeze.training, len(batch))
+        return Receipt(job.key, job.shard, summary=rates | reading_rates(self._config.data))
 
     def _recover(self, teacher: FrozenTeacher, batch: Batch) -> float:
         """Return image-iterations per second, without the time spent once per batch."""
@@ -123,6 +138,36 @@ class CalibrationWorker:
         first, many = seconds_for(1), seconds_for(1 + VIEWS)
         return len(batch) * VIEWS / max(many - min(first, seconds_for(1)), 1e-9)
 
+    def _forward(self, teacher: FrozenTeacher, count: int) -> float:
+        """Return images per second through a network, without gradients."""
+        import torch
+
+        side = self._config.data.side
+        weight = teacher.head.weight
+        images = torch.zeros(count, 3, side, side, device=weight.device, dtype=weight.dtype)
+
+        def forward() -> float:
+            return float(teacher(images).logits.sum())  # waits for the device
+
+        return count / _seconds(forward)
+
+    def _train(self, training: TrainingConfig, count: int) -> float:
+        """Return images per second of training steps of the first teacher."""
+        import torch
+
+        from distill_core.training.supervised import TrainState, train_step
+
+        data = self._config.data
+        state = TrainState.start(self._config.of_teacher(0), training, device=self._device)
+        images = torch.zeros(count, 3, data.side, data.side, device=self._device)
+        labels = torch.zeros(count, dtype=torch.int64, device=self._device)
+        state.model.train()
+
+        def step() -> float:
+            return float(train_step(state.model, state, images, labels, weight=1 / count))
+
+        return count / _seconds(step)
+
     def _batch(self) -> Batch:
         """Return the first batch of the run's plan."""
         from distill_core.sharding import ClassEntry, plan_shards
@@ -153,6 +198,47 @@ class CalibrationWorker:
             device=self._device,
             precision=self._config.precision,
         )
+
+
+def reading_rates(data: DataConfig) -> dict[str, float]:
+    """Return how many real images one core fetches and decodes, and checks, in a second.
+
+    Waiting for storage counts, since a decoding process fetches what it decodes.
+
+    Returns:
+        Empty: the dataset has no images, or cannot be read from here.
+    """
+    from distill_core.data.decoding.image import check_image, decode_image
+    from distill_core.data.detection.sample import take_sample
+    from distill_core.data.readers.formats import open_reader
+
+    try:
+        reader = open_reader(data)
+        since = time.perf_counter()
+        images = take_sample(reader, reader.classes(), images=IMAGES).images
+        fetched = time.perf_counter() - since
+        if not images:
+            return {}
+        seconds = {}
+        for name, read in (("decode", decode_image), ("check", check_image)):
+            since = time.perf_counter()
+            for image in images:
+                read(image, data)
+            seconds[name] = fetched + time.perf_counter() - since
+    except DistillError:
+        return {}
+    return {name: len(images) / taken for name, taken in seconds.items()}
+
+
+def _seconds(work: Callable[[], float]) -> float:
+    """Return the seconds of some work, the median of a few times after a first one."""
+    work()
+    taken = []
+    for _ in range(PASSES):
+        since = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - since)
+    return max(median(taken), 1e-9)
 
 
 def _of_noise(config: RecoverConfig, teacher: FrozenTeacher, batch: Batch) -> Expected:

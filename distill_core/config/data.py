@@ -12,6 +12,7 @@ from distill_core.config.fields import (
     ClassesOrZero,
     Extended,
     Fraction,
+    Images,
     Pixels,
     Triple,
 )
@@ -53,7 +54,7 @@ class DataConfig(Extended):
 
     ADDED = frozenset(
         {"label_space", "keep", "split", "test_format", "class_list", "label_list"}
-        | {"image_column", "label_column", "max_bad_per_class", "verify"}
+        | {"image_column", "label_column", "max_bad_per_class", "verify", "images"}
     )
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=100)
@@ -79,6 +80,9 @@ class DataConfig(Extended):
     # full: every image is decoded when it is ingested; header: only its format and size are read,
     # so damage of the rest is found by the stage that decodes it first
     verify: Literal["full", "header"] = "full"
+    # Numbers of files to train and to test on, for estimates before the dataset can be listed;
+    # ingestion compares them with what it finds. None: any
+    images: tuple[Images, Images] | None = None
     label_space: LabelSpaceName | None = None  # its classes, compared by name; None: any
     # Names of the classes that are distilled; none: all. The others keep their ids. classes only
     keep: tuple[str, ...] = Field(default=(), max_length=MAX_CLASSES)

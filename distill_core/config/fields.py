@@ -21,6 +21,7 @@ from distill_core.naming.addresses import HOST_PATTERN, TEXT_PATTERN
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 NonNegativeFloat = Annotated[float, Field(ge=0.0)]
 Count = Annotated[int, Field(gt=0, le=1_000_000)]  # of images, steps, epochs, views, ...
+Images = Annotated[int, Field(ge=0, le=1_000_000_000)]  # of a whole split
 CountOrZero = Annotated[int, Field(ge=0, le=1_000_000)]  # likewise, or an index
 MAX_CLASSES = 100_000
 Classes = Annotated[int, Field(gt=0, le=MAX_CLASSES)]

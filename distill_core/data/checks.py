@@ -81,9 +81,16 @@ def check_split(
         classes: the classes that are present.
 
     Raises:
-        DataError: names the first bad image or the first empty class.
+        DataError: names the first bad image or the first empty class, or the split has another
+            number of files than `data.images` states.
     """
     where = f"{config.path or config.format}: {split} split"
+    stated = None if config.images is None else config.images[split == "test"]
+    if stated not in (None, counts.total):
+        raise DataError(
+            f"{where}: found {counts.total:,} files, but data.images states {stated:,}. Complete "
+            "the dataset, or correct data.images."
+        )
     if counts.rejected > config.max_bad_fraction * counts.total:
         raise DataError(
             f"{where}: {counts.rejected} of {counts.total} files cannot be used, more than "

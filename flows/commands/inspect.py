@@ -1,4 +1,4 @@
-"""Commands that read and report: status, plan, show, report."""
+"""Commands that read and report: status, show, report."""
 
 from __future__ import annotations
 
@@ -10,12 +10,9 @@ from flows.commands.options import (
     DEFAULT_STORE,
     AsJson,
     Overrides,
-    PlacementOptions,
     RunName,
-    Source,
     StoreUrl,
     checked,
-    grouped,
 )
 
 
@@ -59,55 +56,6 @@ def show_status(
         terminal.print_lines(*tables.failures(progress))
     for line in tables.mixture(progress.run, progress.mixed):
         terminal.warn(line)
-
-
-@grouped
-def plan(
-    preset: Source,
-    placement: PlacementOptions,
-    overrides: Overrides = None,
-    rate: Annotated[
-        float | None,
-        typer.Option(
-            min=1e-6,
-            max=1e12,
-            help="Image-iterations per second of one GPU, to estimate GPU-hours.",
-        ),
-    ] = None,
-    calibrate: Annotated[
-        bool, typer.Option("--calibrate", help="Measure the rates on a worker; takes seconds.")
-    ] = False,
-    price: Annotated[float | None, typer.Option(min=0, max=1e6, help="USD per GPU-hour.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Estimate the shards, bytes and GPU-hours of a run without starting it."""
-    from distill_core.data.detection.resolve import resolve_run
-    from flows import terminal
-    from flows.estimate import cost, workload
-    from flows.runs.argument import load_requested
-    from flows.runs.precision import warn_if_slow
-    from flows.runs.preflight import problems
-    from tasks.calibration import calibrate as measure
-
-    execution = placement.execution(DEFAULT_STORE)
-    requested = load_requested(preset, overrides or [], execution)
-    config = resolve_run(requested.config)
-    if not as_json:
-        terminal.print_lines(*requested.lines)
-    warn_if_slow(config, execution.device)
-    for problem in problems(config, execution):
-        terminal.warn(f"a run would be refused: {problem}")
-    rates = {"recover": rate} if rate else {}
-    if calibrate:
-        rates = {**measure(config, execution)}
-    work = workload.plan_run(
-        config,
-        train_images=workload.count_images(config, "train"),
-        test_images=workload.count_images(config, "test"),
-    )
-    estimate = cost.cost_at(work, config, rates, price=price)
-    table = terminal.pairs(cost.lines(work, estimate), title=config.preset)
-    terminal.print_table(table, cost.to_json(work, estimate), as_json=as_json)
 
 
 def show(

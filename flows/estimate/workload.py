@@ -12,14 +12,13 @@ from dataclasses import dataclass
 
 from distill_core.config.schema import RunConfig
 from distill_core.config.training import CONVNET_WIDTH, RESNET18_SMALL_WIDTH, TIMM, ModelConfig
-from distill_core.data.index_files import SPLITS
 from distill_core.data.readers.formats import open_reader
-from distill_core.data.readers.record import Part, Split
 from distill_core.errors import DistillError
 from distill_core.evaluation.blocks import validation_blocks
 from distill_core.sharding import ClassEntry, ClassShard, plan_shards
 from distill_core.storage.label_rows import choose_scheme
 from flows.estimate import stored_bytes
+from flows.estimate.counts import count_parts
 from tasks.stages.expected import Expected
 from tasks.stages.table import row_of, stages_of
 
@@ -68,7 +67,6 @@ class Plan:
     classes_per_shard: int  # of the widest
     batches: int
     teachers: int
-    teacher_images: int | None  # images seen in all epochs of all teachers; None: not known yet
     statistics_shards: int  # 0 unless a term compares with class statistics
     rounds: tuple[int, ...]  # shards of one set up to each round but the last; () if there is one
     selection_shards: int  # of each round; 0 unless a network chooses the starts
@@ -78,19 +76,26 @@ class Plan:
     students: int  # students x seeds x sets
     validation_shards: int | None  # 0 if posttrain uses the whole split; None: not known yet
     student_images: int  # images seen in all post-train epochs together, those of rounds included
-    image_bytes: int
-    label_bytes: int
+    set_image_bytes: Mapping[str, int]  # by image set
+    set_label_bytes: Mapping[str, int]  # likewise
     scheme: str  # label scheme, `auto` resolved
 
+    @property
+    def image_bytes(self) -> int:
+        """Return the bytes of the images of all sets."""
+        return sum(self.set_image_bytes.values())
 
-def plan_run(
-    config: RunConfig, *, train_images: int | None = None, test_images: int | None = None
-) -> Plan:
+    @property
+    def label_bytes(self) -> int:
+        """Return the bytes of the labels of all sets."""
+        return sum(self.set_label_bytes.values())
+
+
+def plan_run(config: RunConfig, *, test_images: int | None = None) -> Plan:
     """Return the workload of a run, computed from its config as if no class were missing.
 
     Args:
         config: of the run.
-        train_images: in the real training split; None: not known.
         test_images: in the real test split; None: not known.
     """
     shards = class_shards(config)
@@ -99,9 +104,7 @@ def plan_run(
     sets = len(config.image_sets)
     views = images * config.relabel.stored_views * sets
     scheme, width = _labels(config)
-    pictures = [
-        stored_bytes.image_bytes(config, shapes, real=real) for real in (False, True)[:sets]
-    ]
+    labels = stored_bytes.label_bytes(config, shapes, scheme=scheme, width=width)
     post = config.posttrain
     students = len(post.students) * len(post.seeds) * len(post.sets)
     stored = len(shards) if scheme != "online" else 0
@@ -118,7 +121,6 @@ def plan_run(
         classes_per_shard=max(shape.classes for shape in shapes),
         batches=sum(shape.batches * count for shape, count in shapes.items()),
         teachers=1 + len(config.squeeze.pool),
-        teacher_images=_teacher_images(config, train_images),
         statistics_shards=len(config.recover.teachers) * blocks
         if config.recover.needs_class_statistics
         else 0,
@@ -134,40 +136,13 @@ def plan_run(
         if test_images is None
         else students * len(validation_blocks(test_images, post.validation_shard)),
         student_images=students * images * post.epochs + _seen_between_rounds(config, between),
-        image_bytes=sum(pictures),
-        label_bytes=sets * stored_bytes.label_bytes(config, shapes, scheme=scheme, width=width),
+        set_image_bytes={
+            name: stored_bytes.image_bytes(config, shapes, real=name != "distilled")
+            for name in config.image_sets
+        },
+        set_label_bytes=dict.fromkeys(config.image_sets, labels),
         scheme=scheme,
     )
-
-
-def _teacher_images(config: RunConfig, train_images: int | None) -> int | None:
-    """Return the images seen in all epochs of all teachers that this run trains."""
-    members = [config.squeeze.member(number) for number in range(1 + len(config.squeeze.pool))]
-    trained = [m for m in members if m.training and m.checkpoint is None and m.reuse is None]
-    epochs = sum(m.training.epochs for m in trained if m.training)
-    return None if epochs and train_images is None else epochs * (train_images or 0)
-
-
-def count_images(config: RunConfig, split: Split) -> int | None:
-    """Return the number of images of a split on this machine, unreadable ones included.
-
-    Returns:
-        None: the split is in a bucket, which can take minutes to list, is divided by a rule, or
-            cannot be read.
-    """
-    parts = None if config.data.split is not None else _parts(config, split)
-    counts = [-1] if parts is None else [part.count for part in parts]
-    return None if -1 in counts else sum(counts)
-
-
-def _parts(config: RunConfig, split: Split) -> Sequence[Part] | None:
-    """Return the parts of a split on this machine; None: see `count_images`."""
-    if "://" in (config.data.path or ""):
-        return None
-    try:
-        return open_reader(config.data).parts(split)
-    except DistillError:
-        return None
 
 
 def shards_by_stage(config: RunConfig, *, test_images: int | None = None) -> dict[str, int | None]:
@@ -178,11 +153,12 @@ def shards_by_stage(config: RunConfig, *, test_images: int | None = None) -> dic
         test_images: in the real test split; None: not known.
     """
     scheme, _ = _labels(config)
-    splits = SPLITS if config.data.split is None else SPLITS[:1]
-    found = [_parts(config, split) for split in splits]
-    parts = None if None in found else sum(len(each or ()) for each in found)
     expected = Expected(
-        config, class_shards(config), test_images, online=scheme == "online", parts=parts
+        config,
+        class_shards(config),
+        test_images,
+        online=scheme == "online",
+        parts=count_parts(config),
     )
     return {str(stage): row_of(stage).expected(expected, stage) for stage in stages_of(config)}
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from distill_core.errors import ConfigError, shown
 from flows.estimate import workload
+from flows.estimate.counts import count_images
 from flows.status.status import RunStatus, run_status
 from tasks.run import Run
 from tasks.runs.stage_status import StageStatus, stage_status
@@ -204,7 +205,7 @@ def _expected(run: Run) -> dict[str, int | None]:
     try:
         images: int | None = test_images_of(run)
     except NotReady:
-        images = workload.count_images(run.config, "test")
+        images = count_images(run.config).test
     return workload.shards_by_stage(run.config, test_images=images)
 
 

@@ -15,7 +15,10 @@ from distill_core.config.load import load_run, parse_yaml, preset_names, to_yaml
 from distill_core.config.schema import RunConfig
 from distill_core.errors import MAX_LINE, ConfigError
 from distill_core.sharding import plan_size
-from flows.estimate import cost, workload
+from flows.estimate import cost, tables, workload
+from flows.estimate.counts import Counts
+from flows.estimate.passes import stage_works
+from flows.estimate.rates import rates_of
 from tests.support.fuzzing import ODD, examples, mutated_bytes, mutated_trees, trees
 
 PRESETS = [load_run(name) for name in preset_names()[::8]]
@@ -60,8 +63,11 @@ def check_usable(run: RunConfig) -> None:
         shard_classes=recover.shard_classes,
     )
     if shards < MANY_SHARDS and batches < 10 * MANY_SHARDS:
-        work = workload.plan_run(run)
-        cost.to_json(work, cost.cost_at(work, run, {"recover": 1.0}, price=1.0))
+        work, counts = workload.plan_run(run, test_images=20_000), Counts(50_000, 20_000, "")
+        works = stage_works(run, work, counts, workload.shards_by_stage(run, test_images=20_000))
+        spent = cost.cost(run, work, works, rates_of(run, given=1.0), price=1.0)
+        assert spent.unknown == ()
+        tables.to_json(work, counts, spent, {}, cost.Machines(gpus=2, cores=4))
 
 
 @examples(60)

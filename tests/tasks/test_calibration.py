@@ -1,16 +1,17 @@
-"""Calibration measures the rates of recover and relabel, and a plan computes hours from them."""
+"""Calibration measures the rates of networks and of reading; a plan computes hours from them."""
 
 from __future__ import annotations
 
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from distill_core.config.load import load_run
 from distill_core.config.schema import RunConfig
-from tasks.calibration import calibrate
+from tasks.calibration import calibrate, reading_rates
 from tasks.execution import Execution
 from tests.support.cli import Distill
 from tests.support.pipeline import TINY
@@ -44,11 +45,11 @@ def measured(config: RunConfig, store: Path) -> dict[str, float]:
     [(), CLASS_WISE, CONVOLUTIONS, ORIGINALS],
     ids=["plain", "class statistics", "convolutions", "originals"],
 )
-def test_both_rates_are_positive_and_finite(tmp_path: Path, terms: tuple[str, ...]) -> None:
+def test_every_rate_is_positive_and_finite(tmp_path: Path, terms: tuple[str, ...]) -> None:
     config = tiny_run(*SMALL, *terms)
     assert config.recover.needs_class_statistics == bool(terms)
     rates = measured(config, tmp_path)
-    assert rates.keys() == {"recover", "relabel"}
+    assert rates.keys() == {"recover", "relabel", "forward", "train", "decode", "check"}
     assert all(math.isfinite(rate) and rate > 0 for rate in rates.values()), rates
     assert list(tmp_path.iterdir()) == []
 
@@ -59,11 +60,38 @@ def test_without_optimisation_there_is_no_rate_of_recover(tmp_path: Path) -> Non
     assert rates["relabel"] > 0
 
 
-def test_a_calibrated_plan_has_hours_at_the_measured_rate(distill: Distill) -> None:
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"format": "imagefolder", "path": "/nowhere"},
+        {"format": "classes", "label_space": "cifar10"},
+    ],
+)
+def test_real_images_that_cannot_be_read_have_no_rates(data: dict[str, Any]) -> None:
+    config = tiny_run(*SMALL).data
+    assert reading_rates(config).keys() == {"decode", "check"}
+    assert reading_rates(config.model_copy(update=data)) == {}
+
+
+def test_a_teacher_that_is_imported_has_no_rate_of_training(tmp_path: Path) -> None:
+    imported = ("squeeze.training=null", "squeeze.checkpoint=teacher.pth")
+    rates = measured(tiny_run(*SMALL, *imported), tmp_path)
+    assert "train" not in rates
+    assert rates["forward"] > 0
+
+
+def test_a_calibrated_plan_has_hours_at_the_measured_rates(distill: Distill) -> None:
     output = distill("plan", "digits-demo", *TINY, "--calibrate", "--local", "--json")
     assert output.code == 0, output.err
-    cost = json.loads(output.out)["cost"]
+    tree = json.loads(output.out)
+    rates = {name: each["per_second"] for name, each in tree["rates"].items()}
+    assert {each["source"] for each in tree["rates"].values()} == {"measured"}
     images = load_run("digits-demo", TINY).ipc * 10
-    assert 0 < cost["rate"] < math.inf
-    assert cost["recover_hours"] == pytest.approx(images * 4 / cost["rate"] / 3600)
-    assert cost["hours"] > cost["recover_hours"]
+    stages = tree["stages"]
+    assert stages["recover"]["gpu_hours"] == pytest.approx(images * 4 / rates["recover"] / 3600)
+    seen = tree["real_images"]["train"]  # one epoch
+    tests = tree["real_images"]["test"] / rates["forward"]
+    hours = (seen / rates["train"] + tests) / 3600
+    assert stages["squeeze"]["gpu_hours"] == pytest.approx(hours)
+    assert tree["cost"]["hours"] == pytest.approx(sum(e["gpu_hours"] for e in stages.values()))
+    assert tree["cost"]["without"] == []

@@ -45,28 +45,29 @@ class Sample:
     counted: bool  # False: `total` is estimated from the bytes of archives
 
 
-def take_sample(reader: Reader, classes: Sequence[str]) -> Sample:
+def take_sample(reader: Reader, classes: Sequence[str], *, images: int = IMAGES) -> Sample:
     """Return a sample of the training split of a dataset.
 
     Args:
         reader: of the dataset.
         classes: of the training split.
+        images: in the sample, at most.
     """
     parts = [part for part in reader.parts("train") if part.count != 0]
     chosen = [parts[place] for place in _spread(len(parts), PARTS)]
-    images: list[bytes] = []
+    some_of_all: list[bytes] = []
     estimate = 0.0
     for number, part in enumerate(chosen):
-        wanted = -(-(IMAGES - len(images)) // (len(chosen) - number))
+        wanted = -(-(images - len(some_of_all)) // (len(chosen) - number))
         some = list(_of_part(reader, part, classes, wanted))
-        images += some
+        some_of_all += some
         estimate += _estimated(part, some, wanted)
     if counted := all(part.count >= 0 for part in parts):
         total = sum(part.count for part in parts)
     else:
         share = sum(part.bytes for part in chosen) / sum(part.bytes for part in parts)
         total = round(estimate / share)
-    return Sample(tuple(data for data in images if data), total, counted)
+    return Sample(tuple(data for data in some_of_all if data), total, counted)
 
 
 def shapes_of(images: Sequence[bytes]) -> Shapes | None:

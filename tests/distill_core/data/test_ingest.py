@@ -208,6 +208,14 @@ def test_a_class_with_more_bad_images_than_allowed_is_named(folder: Path, store:
         ingest(data_config(folder, max_bad_fraction=0.5, max_bad_per_class=1), store)
 
 
+def test_another_number_of_files_than_stated_is_refused(folder: Path, store: Store) -> None:
+    assert ingest(data_config(folder, images=(6, 2)), store) == ingest(data_config(folder), store)
+    with pytest.raises(DataError, match=r"train split: found 6 files, .*images states 1,281,167"):
+        ingest(data_config(folder, images=(1_281_167, 2)), store)
+    with pytest.raises(DataError, match=r"test split: found 2 files, .*images states 0"):
+        ingest(data_config(folder, images=(6, 0)), store)
+
+
 def test_settings_of_checking_are_dumped_only_where_they_are_set(folder: Path) -> None:
     assert not {"verify", "max_bad_per_class"} & data_config(folder).model_dump().keys()
     changed = data_config(folder, verify="header", max_bad_per_class=0)

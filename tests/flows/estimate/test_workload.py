@@ -9,8 +9,9 @@ import pytest
 
 from distill_core.config.load import load_run
 from distill_core.config.schema import RunConfig
-from distill_core.config.training import ModelConfig, Network, PoolMember
-from flows.estimate import cost, workload
+from distill_core.config.training import ModelConfig, Network
+from flows.estimate import workload
+from flows.estimate.counts import count_images
 from flows.estimate.workload import Plan
 from tests.support.fabricate import preset_file
 
@@ -58,9 +59,7 @@ def test_the_test_split_is_counted_only_where_it_lies_on_this_machine(
     tiny: RunConfig, data: dict[str, Any], images: int | None
 ) -> None:
     config = tiny.model_copy(update={"data": tiny.data.model_copy(update=data)})
-    assert workload.count_images(config, "test") == images
-    said = dict(cost.lines(workload.plan_run(config, test_images=images), None))["validate"]
-    assert said.startswith("not known" if images is None else "within post-train")
+    assert count_images(config).test == images
 
 
 def test_online_labels_cost_no_bytes(tmp_path: Path) -> None:
@@ -87,29 +86,6 @@ def test_the_cost_of_a_large_run_follows_from_its_counts(large: Plan) -> None:
     assert large.shards == 105 * 2
     assert large.image_iterations == 418_000_000
     assert large.scheme == "features"
-    spent = cost.cost(large, steps=2000, rate=25_500, price=2.0)
-    assert spent.recover_hours == pytest.approx(4.55, abs=0.01)
-    assert spent.shard_seconds == pytest.approx(100 * 10 * 2000 / 25_500)
-    assert spent.usd == pytest.approx(2 * spent.hours)
-
-
-@pytest.mark.parametrize("rate", [100.0, 2_000.0, 25_500.0])
-def test_the_recommended_range_makes_a_shard_last_five_to_fifteen_minutes_if_it_can(
-    large: Plan, rate: float
-) -> None:
-    spent = cost.cost(large, steps=2000, rate=rate)
-    seconds = 100 * 2000 / rate * spent.ipc_range
-    low, high = cost.SHARD_SECONDS
-    assert 1 <= spent.ipc_range <= 20
-    assert low <= seconds <= high or spent.ipc_range in (1, 20)
-
-
-def test_json_and_lines_hold_the_cost_only_when_a_rate_is_given(large: Plan) -> None:
-    assert "cost" not in cost.to_json(large, None)
-    spent = cost.cost(large, steps=2000, rate=1000, price=1.5)
-    assert cost.to_json(large, spent)["cost"]["usd"] == pytest.approx(1.5 * spent.hours)
-    assert "price" in dict(cost.lines(large, spent))
-    assert "GPU-hours" not in dict(cost.lines(large, None))
 
 
 @pytest.mark.parametrize("name", get_args(Network))
@@ -119,28 +95,3 @@ def test_feature_widths_are_those_of_the_networks(name: Network) -> None:
     width = 4 if name.startswith(("resnet18_small", "resnet18_maxpool", "convnet")) else None
     for model in (ModelConfig(name=name), ModelConfig(name=name, width=width)):
         assert workload.feature_width(model) == split_head(skeleton(model, 10))[1].in_features
-
-
-def test_teachers_that_are_trained_cost_their_epochs_and_imported_ones_nothing(
-    tiny: RunConfig,
-) -> None:
-    training = tiny.squeeze.training
-    assert training is not None
-    assert workload.plan_run(tiny).teacher_images is None  # nobody counted the images yet
-    counted = workload.plan_run(tiny, train_images=100)
-    assert counted.teacher_images == 100 * training.epochs
-    pool = tiny.squeeze.model_copy(update={"pool": (PoolMember(model=tiny.squeeze.model),)})
-    two = tiny.model_copy(update={"squeeze": pool})
-    assert workload.plan_run(two, train_images=100).teacher_images == 200 * training.epochs
-    imported = tiny.squeeze.model_copy(update={"training": None, "checkpoint": "teacher.pth"})
-    free = workload.plan_run(tiny.model_copy(update={"squeeze": imported}))
-    assert free.teacher_images == 0
-    assert cost.cost(free, steps=10, rate=100).squeeze_hours == 0
-
-
-def test_hours_hold_squeeze_where_its_images_are_known(tiny: RunConfig) -> None:
-    known = cost.cost(workload.plan_run(tiny, train_images=1000), steps=10, rate=100)
-    unknown = cost.cost(workload.plan_run(tiny), steps=10, rate=100)
-    assert known.squeeze_hours is not None
-    assert known.hours == pytest.approx(unknown.hours + known.squeeze_hours)
-    assert "not included" in dict(cost.lines(workload.plan_run(tiny), unknown))["  squeeze"]
