@@ -10,12 +10,12 @@ from collections.abc import Callable
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from distill_core.config.data import DataConfig
 from distill_core.config.recovery import RecoverConfig
 from distill_core.config.schema import RunConfig
 from distill_core.config.training import TrainingConfig
+from distill_core.data.detection.speed import reading_rates
 from distill_core.environment import set_backend_flags
-from distill_core.errors import ClusterError, DistillError
+from distill_core.errors import ClusterError
 from tasks.execution import Execution
 from tasks.jobs import Job, Receipt, WorkerSpec
 from tasks.pools.dispatch import dispatch
@@ -30,7 +30,6 @@ STEPS = 10  # of the first, short measurement; the second takes as many as fit i
 SECONDS = 5.0  # of one measurement, about
 VIEWS = 3
 PASSES = 3  # over a batch, through a network
-IMAGES = 64  # real images that are read, at most
 
 
 def calibrate(config: RunConfig, execution: Execution) -> dict[str, float]:
@@ -198,36 +197,6 @@ class CalibrationWorker:
             device=self._device,
             precision=self._config.precision,
         )
-
-
-def reading_rates(data: DataConfig) -> dict[str, float]:
-    """Return how many real images one core fetches and decodes, and checks, in a second.
-
-    Waiting for storage counts, since a decoding process fetches what it decodes.
-
-    Returns:
-        Empty: the dataset has no images, or cannot be read from here.
-    """
-    from distill_core.data.decoding.image import check_image, decode_image
-    from distill_core.data.detection.sample import take_sample
-    from distill_core.data.readers.formats import open_reader
-
-    try:
-        reader = open_reader(data)
-        since = time.perf_counter()
-        images = take_sample(reader, reader.classes(), images=IMAGES).images
-        fetched = time.perf_counter() - since
-        if not images:
-            return {}
-        seconds = {}
-        for name, read in (("decode", decode_image), ("check", check_image)):
-            since = time.perf_counter()
-            for image in images:
-                read(image, data)
-            seconds[name] = fetched + time.perf_counter() - since
-    except DistillError:
-        return {}
-    return {name: len(images) / taken for name, taken in seconds.items()}
 
 
 def _seconds(work: Callable[[], float]) -> float:

@@ -11,7 +11,8 @@ import pytest
 
 from distill_core.config.load import load_run
 from distill_core.config.schema import RunConfig
-from tasks.calibration import calibrate, reading_rates
+from distill_core.data.detection.speed import reading_rates
+from tasks.calibration import calibrate
 from tasks.execution import Execution
 from tests.support.cli import Distill
 from tests.support.pipeline import TINY
