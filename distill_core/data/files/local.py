@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cache
+from operator import itemgetter
 from typing import NamedTuple
 
 FolderId = tuple[int, int]  # device and inode of a folder
@@ -56,9 +57,8 @@ class LocalFiles:
         above = self._above(self._top)
         return sorted(
             entry.name
-            for entry in self._entries(self._top)
-            if self._is_folder(entry)
-            and not (entry.is_symlink() and self._identity(entry.path) in above)
+            for entry in self._entries(self._top)[0]
+            if not (entry.is_symlink() and self._identity(entry.path) in above)
         )
 
     def listing(self, root: str) -> Listing:
@@ -75,9 +75,7 @@ class LocalFiles:
         Args:
             root: folder that the paths of the result are relative to.
         """
-        entries = self._entries(self._top)
-        folders = sorted(entry.name for entry in entries if self._is_folder(entry))
-        for name in folders:
+        for name in sorted(entry.name for entry in self._entries(self._top)[0]):
             yield name, self.below(name, root)
         yield "", self.own(root)
 
@@ -87,8 +85,7 @@ class LocalFiles:
         Args:
             root: folder that the paths of the result are relative to.
         """
-        entries = self._entries(self._top)
-        return Listing(_relative([e.path for e in entries if not self._is_folder(e)], root))
+        return Listing(_sorted(_listed(self._entries(self._top)[1], self._top, root)))
 
     def below(self, name: str, root: str) -> Listing:
         """Return the files of a folder directly in it; real folders come before links.
@@ -97,7 +94,7 @@ class LocalFiles:
             name: of the folder.
             root: folder that the paths of the result are relative to.
         """
-        files: list[str] = []
+        files: list[ListedFile] = []
         not_followed: list[str] = []
         first = os.path.join(self._top, name)
         seen = set(self._above(self._top))
@@ -112,27 +109,34 @@ class LocalFiles:
             folder = links.popleft() if is_link else folders.popleft()
             identity = self._identity(folder)
             if identity in seen:
-                not_followed.append(folder)
+                not_followed.append(_below(folder, root))
                 continue
             seen.add(identity)
-            for entry in self._entries(folder):
-                if not self._is_folder(entry):
-                    files.append(entry.path)
-                else:
-                    (links if entry.is_symlink() else folders).append(entry.path)
-        return Listing(_relative(files, root), [f.path for f in _relative(not_followed, root)])
+            inner, own = self._entries(folder)
+            files += _listed(own, folder, root)
+            for entry in inner:
+                (links if entry.is_symlink() else folders).append(entry.path)
+        return Listing(_sorted(files), sorted(not_followed))
 
-    def _entries(self, folder: str) -> list[os.DirEntry[str]]:
-        """Return the folders and files in a folder; not pipes, sockets, or hidden names."""
+    def _entries(self, folder: str) -> tuple[list[os.DirEntry[str]], list[os.DirEntry[str]]]:
+        """Return the folders and the files in a folder; not pipes, sockets, or hidden names."""
+        folders, files = list[os.DirEntry[str]](), list[os.DirEntry[str]]()
         with self._guard(folder), os.scandir(folder) as entries:
-            visible = [entry for entry in entries if not entry.name.startswith(".")]
-        return [e for e in visible if self._is_folder(e) or _is_file(e)]
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                # Ordinary files first: the other checks take longer than everything else.
+                if entry.is_file(follow_symlinks=False):
+                    files.append(entry)
+                elif self._is_folder(entry):
+                    folders.append(entry)
+                elif _is_file(entry):
+                    files.append(entry)
+        return folders, files
 
     def _is_folder(self, entry: os.DirEntry[str]) -> bool:
         if entry.is_symlink() and not os.path.exists(entry.path):
             return False  # a link to nothing, or to itself
-        if entry.is_file(follow_symlinks=False):
-            return False  # without the guard, which takes longer than everything else
         with self._guard(entry.path):
             return entry.is_dir()
 
@@ -171,23 +175,35 @@ def joined(listings: Iterable[Listing]) -> Listing:
     )
 
 
-def _relative(paths: list[str], root: str) -> list[ListedFile]:
-    """Return files by their paths relative to a folder, with slashes, sorted."""
-    prefixes: dict[str, str] = {}
-    found = []
-    for path in paths:
-        folder, _, name = path.rpartition(os.sep)
-        if folder not in prefixes:
-            below = os.path.relpath(folder or os.sep, root).replace(os.sep, "/")
-            prefixes[folder] = "" if below == "." else f"{below}/"
+def _below(folder: str, root: str) -> str:
+    """Return the path of a folder below another, with slashes; empty: they are the same."""
+    below = os.path.relpath(folder, root).replace(os.sep, "/")
+    return "" if below == "." else below
+
+
+def _sorted(files: list[ListedFile]) -> list[ListedFile]:
+    return sorted(files, key=itemgetter(0))  # no path is there twice
+
+
+def _listed(entries: list[os.DirEntry[str]], folder: str, root: str) -> list[ListedFile]:
+    """Return the files in a folder as they are listed, by their paths relative to another."""
+    prefix, found = _below(folder, root), []
+    prefix = f"{prefix}/" if prefix else ""
+    for entry in entries:
+        path = prefix + entry.name
         try:
-            found.append(listed_file(prefixes[folder] + name, os.stat(path)))
-        except OSError:  # a link that leads nowhere
-            found.append(ListedFile(prefixes[folder] + name, -1, ""))
-    return sorted(found)
+            found.append(listed_file(path, entry.stat()))
+        except OSError:  # a link that leads nowhere, or a file that was deleted meanwhile
+            found.append(ListedFile(path, -1, ""))
+    return found
 
 
 def listed_file(path: str, status: os.stat_result) -> ListedFile:
     """Return a file as it is listed."""
+    return ListedFile(path, status.st_size, version_of(status))
+
+
+def version_of(status: os.stat_result) -> str:
+    """Return what tells one content of a file from the next."""
     # The time of the last write can be set, by tar or cp, to one that it had with other contents.
-    return ListedFile(path, status.st_size, f"{status.st_mtime_ns:x}-{status.st_ctime_ns:x}")
+    return f"{status.st_mtime_ns:x}-{status.st_ctime_ns:x}"

@@ -6,11 +6,14 @@ import posixpath
 
 JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
 EXTENSIONS = (*JPEG, ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+_ENDINGS = frozenset(ending[1:] for ending in EXTENSIONS)
 
 
 def is_image(path: str) -> bool:
     """Return whether a file is an image by its name, as torchvision decides."""
-    return posixpath.splitext(path)[1].lower() in EXTENSIONS
+    # As `posixpath.splitext`, in less than half of its time: dots alone are not before an ending.
+    before, _, ending = path.rpartition(".")
+    return ending.lower() in _ENDINGS and before.rpartition("/")[2].strip(".") != ""
 
 
 def stem(path: str) -> str:
@@ -25,4 +28,4 @@ def printable(name: str) -> str:
 
 def utf8(name: str) -> str:
     """Return a name with bytes that are not UTF-8 written as escapes."""
-    return name.encode("utf-8", "backslashreplace").decode()
+    return name if name.isascii() else name.encode("utf-8", "backslashreplace").decode()

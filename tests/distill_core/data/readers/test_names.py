@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import posixpath
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from distill_core.data.ingest import ingest
+from distill_core.data.readers.names import EXTENSIONS, is_image
 from distill_core.errors import DataError
 from distill_core.storage.store import Store
 from tests.support.datasets import data_config, image_folder
@@ -27,3 +31,10 @@ def test_names_with_control_characters_are_one_printable_line_in_every_message(
     ]
     index = ingest(data_config(folder, max_bad_fraction=0.5), store)
     assert "c\nd\x1b[2J.png" in index.train["name"].to_pylist()
+
+
+@given(name=st.text(alphabet="./aPpngNbm", max_size=9))
+def test_a_name_is_that_of_an_image_where_the_standard_library_finds_such_an_ending(
+    name: str,
+) -> None:
+    assert is_image(name) == (posixpath.splitext(name)[1].lower() in EXTENSIONS)
