@@ -26,9 +26,9 @@ import pyarrow as pa
 from benchmarks.hardware import hardware
 from distill_core.config.data import DataConfig
 from distill_core.config.load import load_run
+from distill_core.data.archives import STAGE
 from distill_core.data.index_files import open_index
 from distill_core.data.index_merge import merge
-from distill_core.data.packs import STAGE
 from distill_core.data.parts.read import ROWS, PartRows
 from distill_core.data.parts.rows import PlannedPart
 from distill_core.data.parts.summary import summarise

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 from distill_core.config.data import DataConfig
 from distill_core.config.split_rule import parse_rule
+from distill_core.data.archives import STAGE
 from distill_core.data.checks import check_classes, check_kept, check_split, untested_classes
 from distill_core.data.index import DatasetIndex, build_index, number_classes
 from distill_core.data.index_commit import commit_index
 from distill_core.data.index_files import SPLITS, open_index
 from distill_core.data.index_table import SCHEMA
-from distill_core.data.packs import STAGE
 from distill_core.data.parts.rows import PlannedPart, SplitRows, read_split
 from distill_core.data.readers.passed_over import PassedOver
 from distill_core.data.readers.record import Split

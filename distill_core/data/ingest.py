@@ -18,11 +18,11 @@ from typing import Any
 
 from distill_core.config.data import DataConfig
 from distill_core.config.split_rule import SplitRule, parse_rule
+from distill_core.data.archives import STAGE, ArchiveWriter
 from distill_core.data.checks import check_classes
 from distill_core.data.index import DatasetIndex, number_classes
 from distill_core.data.index_files import SPLITS
 from distill_core.data.index_merge import merge
-from distill_core.data.packs import STAGE, PackWriter
 from distill_core.data.parts.read import PartRows, read_part
 from distill_core.data.parts.rows import PlannedPart
 from distill_core.data.readers.formats import open_reader
@@ -174,7 +174,7 @@ def commit_part(plan: IngestPlan, store: Store, planned: PlannedPart) -> None:
         planned.part,
         planned.classes,
         previous=plan.previous,
-        packs=PackWriter(shard_store, planned.key, planned.part.name),
+        archive=ArchiveWriter(shard_store, planned.key, planned.part.name),
     )
     seconds = time.perf_counter() - since
     shard_store.commit(

@@ -5,7 +5,7 @@ such bits, belongs to nobody else. Everything else in the folders of a store is 
 
 ``_done/<key>.json``                                   marker
 ``data/<key>-<token>.<suffix>``                        file of an attempt
-``data/<key>-<token>.00012.pack``                      piece of a decompressed archive
+``data/<key>-<token>.00012.pack``                      piece of a larger file, or of many images
 ``checkpoints/<key>-<token>/step-000012.safetensors``  state of an attempt
 ``checkpoints/<key>-<token>/pointer.json``             its newest complete state
 ``.<name>.<16 hex>.partial``                           unfinished write of ``<name>`` on a disk

@@ -16,9 +16,9 @@ from functools import partial
 
 import pyarrow.parquet as pq
 
+from distill_core.data.archives import STAGE as ARCHIVES
+from distill_core.data.archives import archive_key
 from distill_core.data.index_files import open_index
-from distill_core.data.packs import STAGE as PACKS
-from distill_core.data.packs import pack_key
 from distill_core.environment import mixed
 from distill_core.errors import DataError, DistillError, StorageError
 from distill_core.progress import Progress, silent
@@ -91,17 +91,17 @@ def verify_run(run: Run, *, progress: Progress = silent) -> Verdict:
     for name, manifest in (*present.items(), *_unchained(run, damage)):
         for entry in manifest.entries:
             entries.setdefault((name.kind, entry), name)
-    packs, lost = _packs(run)
+    archives, lost = _archives(run)
     damage.extend(lost)
     files = [size for _, entry in entries for _, size, _ in entry.files]
-    files += [info.bytes for marker in packs for info in marker.files]
+    files += [info.bytes for marker in archives for info in marker.files]
     done = 0
     for (kind, entry), name in entries.items():
         path = manifest_path(run.name, str(name))
         damage.extend(check_entry(ShardStore(run.store, kind), entry, manifest=path))
         done += sum(size for _, size, _ in entry.files)
         progress(done, sum(files))
-    for info in (info for marker in packs for info in marker.files):
+    for info in (info for marker in archives for info in marker.files):
         damage.extend(_check_file(run.store, info, rows=0))
         done += info.bytes
         progress(done, sum(files))
@@ -114,18 +114,18 @@ def verify_run(run: Run, *, progress: Progress = silent) -> Verdict:
             damage.append(Damage(run.path(), f"the plan of the run cannot be made: {error}"))
     damage.extend(check_labels(run, present))
     environments = mixed(each for manifest in present.values() for each in manifest.made_with)
-    shards = len(entries) + len(packs)
+    shards = len(entries) + len(archives)
     return Verdict(len(files), sum(files), shards, tuple(damage), missing, environments)
 
 
-def _packs(run: Run) -> tuple[list[Marker], list[Damage]]:
+def _archives(run: Run) -> tuple[list[Marker], list[Damage]]:
     """Return the decompressed archives that the images of a run are read from, and what is lost."""
-    shard_store, found, lost = ShardStore(run.store, PACKS), list[Marker](), list[Damage]()
+    shard_store, found, lost = ShardStore(run.store, ARCHIVES), list[Marker](), list[Damage]()
     try:
         parts = open_index(run.store, dataset_of(run)).packs
     except (DataError, NotReady):
         return [], []  # whatever is wrong with the index is reported with it
-    for key in map(pack_key, parts):
+    for key in map(archive_key, parts):
         try:
             marker = shard_store.marker(key)
         except DistillError as error:

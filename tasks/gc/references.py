@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from distill_core.data.packs import STAGE as PACKS
-from distill_core.data.packs import pack_key
+from distill_core.data.archives import STAGE as ARCHIVES
+from distill_core.data.archives import archive_key
 from distill_core.errors import DataError, DistillError, StorageError
 from distill_core.storage.object_names import MENTIONED
 from distill_core.storage.store import Store
@@ -68,24 +68,24 @@ def find_references(store: Store) -> References:
         with _readable(f"{PUBLISHED}/{release}"):
             listed |= listed_in(store, f"{PUBLISHED}/{release}")[1]
     listed |= set(_teachers_of_schedules(store))
-    listed |= set(_read_from_packs(store, listed))
-    return References(_with_packs(listed), _with_packs(planned), frozenset(names), held)
+    listed |= set(_read_from_archives(store, listed))
+    return References(_with_archives(listed), _with_archives(planned), frozenset(names), held)
 
 
-def _read_from_packs(store: Store, refs: Iterable[Ref]) -> Iterator[Ref]:
+def _read_from_archives(store: Store, refs: Iterable[Ref]) -> Iterator[Ref]:
     """Yield the parts whose decompressed archives datasets need, damaged descriptions included.
 
     A dataset may have been read from another copy of an archive than the runs that name it.
     """
     for path in (f"{DATASETS}/{name}/{DESCRIPTION}" for kind, name in refs if kind == DATASETS):
         if store.exists(path):
-            yield from ((PACKS, key.decode()) for key in MENTIONED.findall(store.read(path)))
+            yield from ((ARCHIVES, key.decode()) for key in MENTIONED.findall(store.read(path)))
 
 
-def _with_packs(refs: Iterable[Ref]) -> frozenset[Ref]:
+def _with_archives(refs: Iterable[Ref]) -> frozenset[Ref]:
     """Return references, and the decompressed archives that belong to parts of datasets."""
     refs = frozenset(refs)
-    return refs | {(PACKS, pack_key(key)) for kind, key in refs if kind == PACKS}
+    return refs | {(ARCHIVES, archive_key(key)) for kind, key in refs if kind == ARCHIVES}
 
 
 def find_dataset_references(store: Store) -> References:

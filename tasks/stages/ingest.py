@@ -15,13 +15,13 @@ import numpy as np
 
 from distill_core.config.data import DataConfig
 from distill_core.config.schema import RunConfig
+from distill_core.data.archives import STAGE as FOLDER
+from distill_core.data.archives import ArchiveWriter
 from distill_core.data.index import DatasetIndex
 from distill_core.data.index_files import open_index
 from distill_core.data.index_merge import merge
 from distill_core.data.ingest import IngestPlan, facts_of
 from distill_core.data.labels.words import find_words
-from distill_core.data.packs import STAGE as FOLDER
-from distill_core.data.packs import PackWriter
 from distill_core.data.parts.read import read_part
 from distill_core.data.parts.rows import PlannedPart
 from distill_core.data.readers.record import Part
@@ -135,7 +135,7 @@ class IngestWorker:
             payload.part,
             payload.classes,
             previous=self._index(payload.previous),
-            packs=PackWriter(self.context.shard_store, job.key, payload.part.name),
+            archive=ArchiveWriter(self.context.shard_store, job.key, payload.part.name),
             progress=self.context.progress,
         )
         return self.context.commit(job, rows.files(), since=since, **facts_of(rows))

@@ -7,7 +7,7 @@ from functools import cached_property
 import pyarrow as pa
 
 from distill_core.config.data import DataConfig
-from distill_core.data.packs import Packs
+from distill_core.data.archives import Archives
 from distill_core.data.readers.compression import is_compressed
 from distill_core.data.readers.formats import open_reader
 from distill_core.data.readers.record import Address, Reader
@@ -53,13 +53,13 @@ class EncodedImages:
 
     def _unpacked(self, address: Address, part: str) -> bytes:
         where = f"{self.config.path}: {address.text}"
-        if self._packs is None:
+        if self._archives is None:
             raise DataError(f"{where}: its index is in no store. Ingest the dataset.")
-        return self._packs.read(part, address.offset, address.size, where=where)
+        return self._archives.read(part, address.offset, address.size, where=where)
 
     @cached_property
-    def _packs(self) -> Packs | None:
-        return None if self._store is None else Packs(Store(self._store))
+    def _archives(self) -> Archives | None:
+        return None if self._store is None else Archives(Store(self._store))
 
     @cached_property
     def _reader(self) -> Reader:

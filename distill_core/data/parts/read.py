@@ -17,10 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from distill_core.config.data import DataConfig
+from distill_core.data.archives import ArchiveWriter
 from distill_core.data.decoding.image import check_header, check_image
 from distill_core.data.index import DatasetIndex
 from distill_core.data.index_table import SCHEMA
-from distill_core.data.packs import PackWriter
 from distill_core.data.parts.summary import PartSummary, summarise
 from distill_core.data.readers.compression import is_compressed
 from distill_core.data.readers.formats import open_reader
@@ -103,7 +103,7 @@ def read_part(
     classes: Sequence[str],
     *,
     previous: DatasetIndex | None = None,
-    packs: PackWriter | None = None,
+    archive: ArchiveWriter | None = None,
     progress: Progress = silent,
 ) -> PartRows:
     """Read, hash and decode the images of a part.
@@ -114,7 +114,7 @@ def read_part(
         classes: see `readers.record.classes_of`.
         previous: index of the version before. The rows of files that have not changed by uri,
             size and version are taken over without reading them.
-        packs: receives an archive that is compressed; the version of its rows is the key of the
+        archive: receives an archive that is compressed; the version of its rows is the key of the
             part, by which their images are found.
         progress: called with (images done, images in total).
 
@@ -124,7 +124,7 @@ def read_part(
             under the key of the planned ones, because those may come back.
     """
     reader = open_reader(config)  # a new one, because readers keep their listings
-    work = _planned(reader, config, part, classes, previous, packs)
+    work = _planned(reader, config, part, classes, previous, archive)
     rows = list(work.taken)
     try:
         for some in _read(work, config):
@@ -135,11 +135,11 @@ def read_part(
                 f"{config.path or config.format}: files of {', '.join(part.files[:3])} changed "
                 "while the dataset was read. Run again when nothing writes to it."
             )
-        if packs is not None:
-            packs.commit()
+        if archive is not None:
+            archive.commit()
     except BaseException:
-        if packs is not None:
-            packs.abandon()
+        if archive is not None:
+            archive.abandon()
         raise
     table = _table(rows)
     # Listings have shown what else is passed over.
@@ -174,14 +174,14 @@ def _planned(
     part: Part,
     classes: Sequence[str],
     previous: DatasetIndex | None,
-    packs: PackWriter | None,
+    archive: ArchiveWriter | None,
 ) -> _Work:
     """Return what there is to do for a part; see `read_part`."""
     listed = reader.listed(part, classes) if isinstance(reader, FileReader) else None
     if listed is None or not isinstance(reader, FileReader):
         version, packed = "", any(map(is_compressed, part.files))
-        if packed and packs is not None and isinstance(reader, Unpacks):
-            reader.sink, version = packs, packs.part
+        if packed and archive is not None and isinstance(reader, Unpacks):
+            reader.sink, version = archive, archive.part
         return _Work(_chunks(reader, part, classes, version), in_archives=True)
     known = KnownImages()
     # What only had its header read is not taken over where every image is to be decoded.

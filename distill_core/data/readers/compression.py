@@ -1,7 +1,7 @@
 """Compressed tar files as streams: read forwards only, and decompressed once.
 
 Nothing in such a file can be found without decompressing everything before it, so it is not read in
-place. Its bytes, decompressed, go to a sink while they are read for the first time; see `packs`.
+place. Its bytes, decompressed, go to a sink while they are read for the first time; see `archives`.
 """
 
 from __future__ import annotations

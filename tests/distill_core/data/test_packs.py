@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from distill_core.config.data import DataConfig
-from distill_core.data import packs
+from distill_core.data import archives
 from distill_core.data.ingest import IngestPlan, ingest
 from distill_core.data.parts import read as part_module
 from distill_core.data.readers import compression
@@ -50,7 +50,7 @@ def pieces(store: Store) -> list[str]:
 def test_rows_and_pixels_are_those_of_the_uncompressed_archive(
     layout: str, tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(packs, "PIECE_BYTES", 700)  # images lie across pieces
+    monkeypatch.setattr(archives, "PIECE_BYTES", 700)  # images lie across pieces
     plain = layout.removeprefix("compressed ")
     config = dataset(tmp_path / "a", layout)
     other = dataset(tmp_path / "b", plain[0].upper() + plain[1:] if plain[0] == "W" else plain)
@@ -155,16 +155,18 @@ class Killed(BaseException):
 def test_what_ends_in_the_middle_leaves_attempts_and_is_complete_after_another_run(
     moment: str, tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(packs, "PIECE_BYTES", 700)
+    monkeypatch.setattr(archives, "PIECE_BYTES", 700)
     config = dataset(tmp_path / "data")
     (part, *_) = IngestPlan(config).parts
     with monkeypatch.context() as patch:
-        patch.setattr(packs.PackWriter, "abandon", lambda self: None)  # a killed process does not
+        patch.setattr(
+            archives.ArchiveWriter, "abandon", lambda self: None
+        )  # a killed process does not
         patch.setattr(*_killing(moment))
         with pytest.raises(Killed):
             ingest(config, store)
     done = ShardStore(store, "ingest").done()
-    assert done == (set() if moment == "first" else {packs.pack_key(part.key)})
+    assert done == (set() if moment == "first" else {archives.archive_key(part.key)})
     attempts = len(pieces(store))
     assert attempts > 1
     index = ingest(config, store)
@@ -177,14 +179,14 @@ def test_what_ends_in_the_middle_leaves_attempts_and_is_complete_after_another_r
 
 def _killing(moment: str) -> tuple[Any, str, Callable[..., Any]]:
     """Return a replacement that ends the process before or after the archive is committed."""
-    commit = packs.PackWriter.commit
+    commit = archives.ArchiveWriter.commit
 
-    def killed(self: packs.PackWriter) -> None:
+    def killed(self: archives.ArchiveWriter) -> None:
         if moment == "last":
             commit(self)
         raise Killed
 
-    return packs.PackWriter, "commit", killed
+    return archives.ArchiveWriter, "commit", killed
 
 
 def test_a_missing_decompressed_archive_is_named_with_the_remedy(
@@ -193,7 +195,7 @@ def test_a_missing_decompressed_archive_is_named_with_the_remedy(
     config = dataset(tmp_path / "data")
     index = ingest(config, store)
     for part in IngestPlan(config).parts:
-        store.delete(f"ingest/_done/{packs.pack_key(part.key)}.json")
+        store.delete(f"ingest/_done/{archives.archive_key(part.key)}.json")
     with pytest.raises(DataError, match=r"train\.tgz at byte \d+: its decompressed .*--name"):
         RealImages(config, index, "train").resident()
 
@@ -219,7 +221,7 @@ def test_a_copy_of_an_archive_is_the_same_dataset_and_stays_readable_without_the
     shutil.copytree(tmp_path / "data", tmp_path / "copy")
     copy = config.model_copy(update={"path": str(tmp_path / "copy")})
     for part in IngestPlan(config).parts:
-        for key in (part.key, packs.pack_key(part.key)):
+        for key in (part.key, archives.archive_key(part.key)):
             store.delete(f"ingest/_done/{key}.json")
     second = ingest(copy, store)
     assert second.id == first.id

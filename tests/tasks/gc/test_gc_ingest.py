@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 
-from distill_core.data import packs
+from distill_core.data import archives
 from distill_core.storage.identity import PATH as IDENTITY
 from distill_core.storage.identity import ensure_identity
 from distill_core.storage.manifest import Manifest, save_manifest
@@ -68,17 +68,17 @@ def test_decompressed_archives_are_kept_as_long_as_the_parts_that_were_read_from
 ) -> None:
     run = workshop.register(store, "first")
     workshop.ingest(run)
-    monkeypatch.setattr(packs, "PIECE_BYTES", 10)
+    monkeypatch.setattr(archives, "PIECE_BYTES", 10)
     for part in ingested(store):
-        writer = packs.PackWriter(ShardStore(store, "ingest"), part, "train-00000")
+        writer = archives.ArchiveWriter(ShardStore(store, "ingest"), part, "train-00000")
         writer.write(bytes(25))
         writer.close()
         writer.commit()
-    lost = packs.PackWriter(ShardStore(store, "ingest"), KEY, "train-00001")
+    lost = archives.ArchiveWriter(ShardStore(store, "ingest"), KEY, "train-00001")
     lost.write(bytes(25))  # by a process that was killed
     removed = [item.path for item in gc(store).removed]
     assert len(removed) == 2
-    assert all(path.endswith(".pack") and packs.pack_key(KEY) in path for path in removed)
+    assert all(path.endswith(".pack") and archives.archive_key(KEY) in path for path in removed)
     assert sum(path.endswith(".pack") for path in paths(store)) == 6
     drop(run)
     gc(store)

@@ -11,15 +11,16 @@ import time
 
 from distill_core.errors import DataError
 from distill_core.storage.digest import sha256
-from distill_core.storage.markers import FileInfo, Marker, ShardFacts
-from distill_core.storage.shard_store import ShardStore, new_token
+from distill_core.storage.markers import Marker, ShardFacts
+from distill_core.storage.pieces import PieceWriter
+from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.store import Store
 
 STAGE = "ingest"  # folder of the shards
 PIECE_BYTES = 2**26
 
 
-def pack_key(part: str) -> str:
+def archive_key(part: str) -> str:
     """Return the key of the decompressed archive that a part was read from.
 
     Args:
@@ -28,11 +29,11 @@ def pack_key(part: str) -> str:
     return sha256(f"pack {part}".encode())[:32]
 
 
-class PackWriter:
+class ArchiveWriter:
     """Writes one archive while it is decompressed; see `compression.Sink`.
 
-    Pieces are written as they fill, under a name of this attempt alone, and `commit` publishes
-    them. An archive that was committed before is not written again.
+    Pieces are written as they fill, and `commit` publishes them. An archive that was committed
+    before is not written again.
 
     Args:
         shard_store: of the stage.
@@ -42,9 +43,9 @@ class PackWriter:
 
     def __init__(self, shard_store: ShardStore, part: str, name: str) -> None:
         self.part, self._name = part, name
-        self._shard_store, self._key, self._token = shard_store, pack_key(part), new_token()
-        self._since, self._filling = time.perf_counter(), bytearray()
-        self._infos: list[FileInfo] = []
+        self._shard_store, self._key = shard_store, archive_key(part)
+        self._pieces = PieceWriter(shard_store, self._key, PIECE_BYTES)
+        self._since = time.perf_counter()
         self._is_stored: bool | None = None  # None: not known yet
         self._is_whole = False
 
@@ -52,12 +53,8 @@ class PackWriter:
         """Take the next bytes of the archive."""
         if self._is_stored is None:
             self._is_stored = self._shard_store.marker(self._key) is not None
-        if self._is_stored:
-            return
-        self._filling += data
-        while len(self._filling) >= PIECE_BYTES:
-            self._put(bytes(self._filling[:PIECE_BYTES]))
-            del self._filling[:PIECE_BYTES]
+        if not self._is_stored:
+            self._pieces.write(data)
 
     def close(self) -> None:
         """Note that the archive was read to its end."""
@@ -67,32 +64,21 @@ class PackWriter:
         """Publish the archive if one was written: it is whole and the one that was planned."""
         if self._is_stored is not False or not self._is_whole:
             return
-        if self._filling:
-            self._put(bytes(self._filling))
+        self._pieces.flush()
         # From here on a marker may name the pieces, even if an error is reported.
         self._is_stored = True
-        self._shard_store.commit(
-            self._key,
-            shard=f"{self._name}-pack",
-            files={},
-            facts=ShardFacts(
-                rows=0, classes=0, seconds=time.perf_counter() - self._since, device="cpu"
-            ),
-            token=self._token,
-            stored=self._infos,
+        seconds = time.perf_counter() - self._since
+        self._pieces.commit(
+            f"{self._name}-pack", ShardFacts(rows=0, classes=0, seconds=seconds, device="cpu")
         )
 
     def abandon(self) -> None:
         """Delete what was written, unless it is committed."""
         if not self._is_stored:
-            self._shard_store.discard(self._infos)
-
-    def _put(self, data: bytes) -> None:
-        suffix = f"{len(self._infos):05d}.pack"
-        self._infos.append(self._shard_store.put(self._key, self._token, suffix, data))
+            self._pieces.discard()
 
 
-class Packs:
+class Archives:
     """The decompressed archives of a store.
 
     Args:
@@ -128,10 +114,11 @@ class Packs:
 
     def _marker(self, part: str, where: str) -> Marker:
         if part not in self._markers:
-            marker = self._shard_store.marker(pack_key(part))
+            key = archive_key(part)
+            marker = self._shard_store.marker(key)
             if marker is None:
                 raise DataError(
-                    f"{where}: its decompressed archive {self._shard_store.uri(pack_key(part))} is "
+                    f"{where}: its decompressed archive {self._shard_store.uri(key)} is "
                     f"missing. Delete {self._shard_store.uri(part)} and ingest the dataset again "
                     "under another --name."
                 )
