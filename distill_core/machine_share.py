@@ -36,10 +36,15 @@ def memory_share() -> int:
     Raises:
         ConfigError: `WORKERS` is not a positive integer.
     """
+    return machine_memory() // _number(WORKERS)
+
+
+def machine_memory() -> int:
+    """Return the memory of the machine, in bytes, which all of its workers share."""
     sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     sizes += [int(text) for text in _limits("memory", "memory.max") if text.isdecimal()]
     sizes += [int(t) for t in _limits("memory", "memory.limit_in_bytes") if t.isdecimal()]
-    return min(sizes) // _number(WORKERS)
+    return min(sizes)
 
 
 def gpu_memory_share(size: int) -> int:

@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from distill_core.config.students import RelabelConfig
 from distill_core.labels.views import LabelView, Renderer
 from distill_core.models.ensemble import Ensemble
 from distill_core.models.teacher import FORWARD_BATCH, FrozenTeacher, TeacherOutput
+from distill_core.transforms.pixel_store import Pixels
 from distill_core.transforms.upload import upload
 
 
 @torch.no_grad()
 def predict_view(
     teacher: FrozenTeacher | Ensemble,
-    pixels: Tensor,
+    pixels: Pixels,
     drawn: LabelView,
     config: RelabelConfig,
     *,

@@ -26,6 +26,7 @@ from distill_core.models.ensemble import Ensemble
 from distill_core.models.teacher import FrozenTeacher
 from distill_core.sharding import ImageId
 from distill_core.transforms.mixing import Mix
+from distill_core.transforms.pixel_store import Pixels
 from distill_core.transforms.rand_augment import Operations
 from distill_core.transforms.upload import upload
 from distill_core.transforms.views import View
@@ -113,7 +114,7 @@ class StoredLabels:
 class OnlineLabels:
     """Labels that are computed when they are needed, from the same draws as stored ones."""
 
-    shards: Sequence[tuple[tuple[ImageId, ...], Tensor]]  # per shard: names, (n, 3, S, S) uint8
+    shards: Sequence[tuple[tuple[ImageId, ...], Pixels]]  # per shard: names, (n, 3, S, S) uint8
     teacher: FrozenTeacher | Ensemble
     config: RelabelConfig
     seed: int

@@ -6,6 +6,7 @@ again later are the same labels. Axes: N images of a shard, B rows of it, S side
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,6 +20,7 @@ from distill_core.sharding import ImageId
 from distill_core.transforms.crops import crop_dtype, crop_pixels
 from distill_core.transforms.mixing import Mix, apply_mix, has_partners, sample_mix
 from distill_core.transforms.patch_shuffle import apply_patches, sample_patches
+from distill_core.transforms.pixel_store import Pixels, take
 from distill_core.transforms.rand_augment import Operations, apply_operations, sample_operations
 from distill_core.transforms.upload import constant, upload
 from distill_core.transforms.views import View, sample_view
@@ -95,7 +97,7 @@ class Renderer:
         """Return the images that some views consist of: rows and their partners, ascending."""
         return np.unique([rows, drawn.mix.partners[rows]] if has_partners(self.kind) else rows)
 
-    def render(self, pixels: Tensor, rows: np.ndarray, drawn: LabelView) -> Tensor:
+    def render(self, pixels: Pixels, rows: np.ndarray, drawn: LabelView) -> Tensor:
         """Render the views of some rows.
 
         Args:
@@ -110,14 +112,14 @@ class Renderer:
             self.render_unmixed(pixels, self.needed_rows(rows, drawn), drawn), rows, drawn
         )
 
-    def num_bytes(self, pixels: Tensor, count: int) -> int:
+    def num_bytes(self, pixels: Pixels, count: int) -> int:
         """Return how many bytes `count` unmixed views of such pixels take."""
         kept = crop_dtype(pixels.shape[-1], self.dtype)
-        return count * pixels[0].numel() * kept.itemsize
+        return count * math.prod(pixels.shape[1:]) * kept.itemsize
 
     def render_unmixed(
         self,
-        pixels: Tensor,
+        pixels: Pixels,
         rows: np.ndarray,
         drawn: LabelView,
         *,
@@ -160,8 +162,8 @@ class Renderer:
         offset = [-mean / std for mean, std in zip(self.mean, self.std, strict=True)] * side
         return constant(scale, like), constant(offset, like)
 
-    def _cropped(self, pixels: Tensor, rows: np.ndarray, drawn: LabelView) -> Tensor:
-        chosen = pixels.index_select(0, upload(rows.astype(np.int64), pixels.device))
+    def _cropped(self, pixels: Pixels, rows: np.ndarray, drawn: LabelView) -> Tensor:
+        chosen = take(pixels, rows)
         if drawn.operations is not None:
             chosen = apply_operations(chosen, drawn.operations.rows(rows), fill=self.mean)
         if drawn.patches is not None:
@@ -169,9 +171,9 @@ class Renderer:
         return crop_pixels(chosen, drawn.view.rows(rows), dtype=self.dtype)
 
 
-def blocks(count: int, images: Tensor) -> list[slice]:
+def blocks(count: int, images: Pixels) -> list[slice]:
     """Cut `count` images like these into slices that stay in a cache; on a GPU, in memory."""
     limit = BLOCK if images.device.type == "cpu" else GPU_BLOCK
-    parts = -(-count * images[0].numel() // limit)
+    parts = -(-count * math.prod(images.shape[1:]) // limit)
     size = -(-count // max(1, min(parts, count)))
     return [slice(start, start + size) for start in range(0, count, size or 1)]

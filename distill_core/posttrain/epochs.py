@@ -21,6 +21,7 @@ from distill_core.labels.sources import Labels, LabelSource, Prefetched, StoredL
 from distill_core.labels.views import LabelView, Renderer
 from distill_core.seeds import generator, philox_key
 from distill_core.transforms.mixing import has_partners
+from distill_core.transforms.pixel_store import Pixels
 
 RENDERED_BYTES = 256 << 20  # that the unmixed views of an epoch may take
 EpochLabels = tuple[LabelSource, Sequence[int]]  # a source, and the view of each of its shards
@@ -87,7 +88,7 @@ def _read_ahead(source: LabelSource, view: Sequence[int]) -> Prefetched | None:
 class EpochRenderer:
     """Renders epochs of one set of images; keeps its memory from one epoch to the next."""
 
-    pixels: Tensor  # (N, 3, S, S) uint8
+    pixels: Pixels  # (N, 3, S, S) uint8
     renderer: Renderer
     limit: int = RENDERED_BYTES
     _views: Tensor | None = field(default=None, init=False)

@@ -26,6 +26,7 @@ from distill_core.labels.views import Renderer
 from distill_core.models.build import build_model
 from distill_core.models.layout import CONVOLUTION_DTYPES, training_layout
 from distill_core.posttrain.epochs import EpochRenderer, is_hard, views_of_epoch
+from distill_core.posttrain.placing import PlacedImages, place
 from distill_core.progress import Progress, silent
 from distill_core.seeds import derive_seed, generator, philox_key
 from distill_core.training.checkpoint import pack_state, restore
@@ -58,7 +59,7 @@ class Student:
     def __init__(
         self,
         task: StudentTask,
-        images: Labelled,
+        images: Labelled | PlacedImages,
         test: Labelled,
         device: torch.device,
         world: DistributedContext,
@@ -67,11 +68,11 @@ class Student:
         self.task, self.test, self.device, self.world = task, test, device, world
         self.settings = task.run.posttrain
         _check_share(min(self.settings.batch_size, len(images.labels)), world)
-        pixels = upload(images.pixels, device)
+        placed = place(images, device)
         self.labels = upload(images.labels, device)
         self.dtype = torch.float64 if task.run.precision == "float64" else torch.float32
         data, mix = task.run.data, task.run.relabel.mix.kind
-        self.renderer = EpochRenderer(pixels, Renderer(mix, data.mean, data.std, self.dtype))
+        self.renderer = EpochRenderer(placed.pixels, Renderer(mix, data.mean, data.std, self.dtype))
         self.seed = derive_seed(task.run.seed, "posttrain", task.seed)
         classes = data.num_classes
         model = build_model(task.student, classes, seed=self.seed) if start is None else start

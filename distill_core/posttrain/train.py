@@ -10,7 +10,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -21,12 +20,14 @@ from distill_core.labels.sources import LabelSource, OnlineLabels, StoredLabels,
 from distill_core.models.ensemble import Ensemble
 from distill_core.models.teacher import FrozenTeacher
 from distill_core.posttrain.epochs import EpochLabels, is_hard, labels_by_epoch
+from distill_core.posttrain.images import TrainingImages
+from distill_core.posttrain.placing import PlacedImages, place
 from distill_core.posttrain.student import Student, StudentTask
 from distill_core.storage.image_shards import ImageRows
 from distill_core.storage.label_shards import LabelRows
 from distill_core.training.runtime import TrainingRuntime
 from distill_core.training.supervised import Labelled
-from distill_core.transforms.upload import upload
+from distill_core.transforms.pixel_store import Pixels
 
 CHECKPOINTS = 20  # of one training; a crash costs a twentieth of it at most
 
@@ -57,7 +58,7 @@ class SoftLabels:
 
 def train_on_shards(
     task: StudentTask,
-    shards: Sequence[ImageRows],
+    images: Sequence[ImageRows] | TrainingImages,
     soft: SoftLabels,
     test: Labelled,
     *,
@@ -68,7 +69,8 @@ def train_on_shards(
 
     Args:
         task: run, architecture, seed and set; the set and the config decide which labels.
-        shards: image shards of the set, in plan order.
+        images: image shards of the set, in plan order. The pixels of several are copied, unless
+            they are in one array already.
         soft: their soft labels.
         test: the real images it is evaluated on.
         start: network that training goes on from, see `train_student`.
@@ -76,32 +78,41 @@ def train_on_shards(
 
     Raises:
         ConfigError: a batch is too small for so many processes, or stored labels are missing.
+        DataError: there is no image, or the images differ in size.
         DivergedError: the loss stopped being finite.
     """
-    labels = [image.label for rows in shards for image in rows.images]
-    pixels = np.concatenate([rows.pixels for rows in shards])
+    if not isinstance(images, TrainingImages):
+        images = TrainingImages.of(images)
+    placed = place(Labelled(images.pixels, images.labels), runtime.device, runtime.notice)
     return train_student(
         task,
-        Labelled(pixels, np.array(labels, np.int64)),
-        _label_source(task, shards, soft, device=runtime.device),
+        placed,
+        _label_source(task, images, placed.pixels, soft),
         test,
-        views=_views_only(task.run, shards),
+        views=_views_only(task.run, images),
         start=start,
         runtime=runtime,
     )
 
 
 def _label_source(
-    task: StudentTask, shards: Sequence[ImageRows], soft: SoftLabels, *, device: str
+    task: StudentTask, images: TrainingImages, pixels: Pixels, soft: SoftLabels
 ) -> LabelSource:
-    """Return the labels of a set: none for hard labels, computed online, or stored."""
-    run = task.run
+    """Return the labels of a set: none for hard labels, computed online, or stored.
+
+    Args:
+        task: run and set.
+        images: of the set.
+        pixels: of the images, for the device that computes.
+        soft: their soft labels.
+    """
+    run, shards = task.run, images.shards
     if task.images_of == "hard_labels":
-        return _views_only(run, shards)
+        return _views_only(run, images)
     teacher = soft.teacher()
     if run.relabel.scheme == "online":
-        images = [(rows.images, upload(rows.pixels, device)) for rows in shards]
-        return OnlineLabels(images, teacher, run.relabel, run.seed)
+        parts = [(names, pixels[rows]) for names, rows in zip(shards, images.slices(), strict=True)]
+        return OnlineLabels(parts, teacher, run.relabel, run.seed)
     if len(soft.readers) != len(shards):
         raise ConfigError(
             f"posttrain: stored labels of {len(soft.readers)} image shards, {len(shards)} "
@@ -109,21 +120,21 @@ def _label_source(
         )
     return StoredLabels(
         soft.readers,
-        [len(rows.images) for rows in shards],
+        [len(names) for names in shards],
         (teacher.head.weight, teacher.head.bias),
-        device,
+        pixels.device,
         rest=run.posttrain.rest,
         half=run.precision == "bfloat16",
     )
 
 
-def _views_only(run: RunConfig, shards: Sequence[ImageRows]) -> ViewsOnly:
-    return ViewsOnly([rows.images for rows in shards], run.relabel, run.seed, run.data.side)
+def _views_only(run: RunConfig, images: TrainingImages) -> ViewsOnly:
+    return ViewsOnly(images.shards, run.relabel, run.seed, run.data.side)
 
 
 def train_student(
     task: StudentTask,
-    images: Labelled,
+    images: Labelled | PlacedImages,
     labels: LabelSource,
     test: Labelled,
     *,
@@ -138,7 +149,7 @@ def train_student(
 
     Args:
         task: run, architecture, seed and set.
-        images: the small set, (N, 3, S, S) uint8.
+        images: the small set, (N, 3, S, S) uint8; placed for the device, or still to be placed.
         labels: its soft labels; views only, for hard labels.
         test: the real images it is evaluated on: the test split, or a part of it.
         views: views without labels, for epochs that learn from the classes alone.

@@ -11,6 +11,7 @@ label_shards:     the file format of soft labels; label_rows: its contents, labe
 statistics_files: the file format of class statistics.
 parquet:          writing and verified reading; row_groups: one row group at a time from a store.
 object_names:     the names that a store gives to its objects; identity: the proof that it is one.
+shared_files:     files that the processes of a machine share, in its memory.
 digest:           sha256, and reading a file by URL.
 backends, listing, filesystems, error_hints: internals of `store`.
 """

@@ -91,11 +91,21 @@ def fits(images: int, side: int, *, device: str) -> bool:
     Raises:
         ConfigError: the variable is not a number of bytes.
     """
-    text = os.environ.get(VARIABLE, "")
-    if text and not text.isdecimal():
-        raise ConfigError(f"{VARIABLE}: {text!r}, expected bytes. Correct it, or unset it.")
-    limit = int(text) if text else _memory(device) // SHARE
+    stated = stated_bytes(VARIABLE)
+    limit = _memory(device) // SHARE if stated is None else stated
     return images * 3 * side**2 <= limit
+
+
+def stated_bytes(variable: str) -> int | None:
+    """Return the bytes that a variable of the environment states; None: it is not set.
+
+    Raises:
+        ConfigError: it is not a number of bytes.
+    """
+    text = os.environ.get(variable, "")
+    if text and not text.isdecimal():
+        raise ConfigError(f"{variable}: {text!r}, expected bytes. Correct it, or unset it.")
+    return int(text) if text else None
 
 
 def _memory(device: str) -> int:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from distill_core.labels.reading import ViewReader
+    from distill_core.posttrain.images import TrainingImages
     from distill_core.training.runtime import TrainingRuntime
 
 
@@ -132,6 +133,7 @@ class PosttrainWorker:
 
     def __init__(self, **context: Any) -> None:
         self.context = WorkerContext("posttrain", **context)
+        self._held: tuple[tuple[str, ...], TrainingImages] | None = None  # of the last job
 
     def peek(self) -> tuple[int, int]:
         """Return (epochs done, epochs in total)."""
@@ -157,7 +159,7 @@ class PosttrainWorker:
             images = payload.images.markers(ShardStore(self.context.run.store, "recover"), IMAGES)
             trained = train_on_shards(
                 task,
-                [self.context.images(marker) for marker in images],
+                self._images(images),
                 SoftLabels(lambda: self.context.labeller, self._readers(payload.labels, images)),
                 Labelled(*self.context.split("test", rows)),
                 start=self._start(payload.start),
@@ -174,6 +176,23 @@ class PosttrainWorker:
             )
 
         return train_and_commit(self.context, job, train)
+
+    def _images(self, markers: Sequence[Marker]) -> TrainingImages:
+        """Return the images of some shards; students of one set follow one another.
+
+        The workers of a machine hold the pixels of a set once.
+        """
+        from distill_core.posttrain.images import shared_images
+
+        digests = tuple(marker.file(IMAGES).sha256 for marker in markers)
+        if self._held is None or self._held[0] != digests:
+            self._held = None  # frees the last set before the next one is read
+            size = sum(marker.rows for marker in markers) * 3 * self.context.config.data.side**2
+            images = shared_images(
+                digests, lambda number: self.context.images(markers[number]), size=size
+            )
+            self._held = digests, images
+        return self._held[1]
 
     def _start(self, reads: Reads | None) -> nn.Module | None:
         """Return the student of the round before, if this one goes on from it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from distill_core.training import supervised
 from distill_core.training.runtime import TrainingRuntime
 from distill_core.training.streaming import StreamedSplit
 from distill_core.training.supervised import Labelled
+from distill_core.transforms.pixel_store import HostPixels
 from tests.support import stored_labels
 from tests.support.fake_cuda import FakeCuda, fake_cuda
 from tests.support.stored_labels import SHARDS, shard
@@ -189,3 +191,24 @@ def test_a_student_waits_once_an_epoch_however_many_steps_it_has(scheme: str) ->
         for size in (8, 3)
     )
     assert sorted(few.waits) == sorted(many.waits)
+
+
+@pytest.mark.parametrize(("scheme", "precision"), [("features", "float32"), ("online", "bfloat16")])
+def test_images_that_do_not_fit_the_gpu_are_uploaded_batch_by_batch_without_waiting(
+    scheme: str, precision: Precision, steps: list[Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes, original = list[int](), HostPixels.take
+
+    def take(pixels: HostPixels, rows: np.ndarray) -> Tensor:
+        sizes.append(len(rows))
+        return original(pixels, rows)
+
+    monkeypatch.setattr(HostPixels, "take", take)
+    settings = ("relabel.mix.kind=none",)  # views of a mix are rendered once for the whole epoch
+    resident = trained(*settings, precision=precision, scheme=scheme, epochs=1)
+    assert sizes == []
+    monkeypatch.setenv("DISTILL_DEVICE_BYTES", "0")
+    on_host = trained(*settings, precision=precision, scheme=scheme, epochs=1)
+    assert 0 < max(sizes) < sum(sizes)
+    assert sorted(on_host.waits) == sorted(resident.waits)
+    assert_on_gpu(steps, 2 * 2)

@@ -25,7 +25,6 @@ from tasks.pools.device import NodeMemory
 from tasks.run import Run
 from tasks.stages.table import row_of, stages_of
 
-HELD_IMAGES = 2.0  # copies of the distilled images that post-train holds at once, at most
 UNCERTAIN = 2.0  # an estimate of stored bytes may be so many times too large
 
 
@@ -46,22 +45,29 @@ def check_memory(request: Request) -> None:
     """Check that a node has the memory that one process of a stage needs, stage by stage.
 
     Raises:
-        ConfigError: not even one copy of the images of post-train fits, or not even half of what a
-            stage must hold at once.
+        ConfigError: the images of post-train do not fit, or not even half of what a stage must hold
+            at once.
         Problems: this is so for several stages.
     """
     config, have = request.config, device.node_memory(request.execution)
     distilled, real = distilled_bytes(config), test_bytes(config)
-    if "posttrain" not in request.complete:
-        gpu = device.gpu_memory(request.execution)
-        if gpu is not None and distilled > gpu:
-            raise ConfigError(_needs("posttrain", distilled, f"the GPU has {units.size(gpu)}"))
-        if have is not None:
-            _compare("posttrain", distilled, have, copies=HELD_IMAGES)
+    if have is not None and distilled > have.host and "posttrain" not in request.complete:
+        problem = (
+            f"posttrain: the workers of a node hold {units.size(distilled)} of images in memory "
+            f"together, but a node has {units.size(have.host)}. Use nodes with more memory, or "
+            "lower ipc or data.side."
+        )
+        if have.fixed:
+            raise ConfigError(problem)
+        terminal.warn(problem)
     if have is not None and real is not None and "squeeze" not in request.complete:
         share = have.host / have.workers
         if real > share:
-            terminal.warn(_needs("squeeze", real, f"its share is {units.size(share)}"))
+            terminal.warn(
+                f"squeeze: a process holds {units.size(real)} of images in memory, but its share "
+                f"is {units.size(share)}. Use fewer workers or nodes with more memory, or lower "
+                "data.side."
+            )
     launch = Launch(request.execution.device, request.execution.groups)
     make(
         tuple(
@@ -124,22 +130,6 @@ def test_bytes(config: RunConfig) -> int | None:
     return space.images[1] * 3 * config.data.side**2
 
 
-def _compare(stage: str, images: int, have: NodeMemory, *, copies: float) -> None:
-    """Refuse images of which one copy fits no node; warn where all copies of workers do not.
-
-    Args:
-        stage: that holds them.
-        images: bytes of one copy.
-        have: the memory of a node.
-        copies: that a worker holds at once, at most.
-    """
-    if images > have.host and have.fixed:
-        raise ConfigError(_needs(stage, images, f"a node has {units.size(have.host)}"))
-    if copies * have.workers * images > have.host:
-        shared = f" for {have.workers} workers" if have.workers > 1 else ""
-        terminal.warn(_needs(stage, copies * images, f"a node has {units.size(have.host)}{shared}"))
-
-
 def _check_stage(request: Request, *, memory: Memory, have: NodeMemory | None) -> None:
     """Refuse a stage whose least memory is more than there is; warn about an estimate that is.
 
@@ -163,13 +153,6 @@ def _check_stage(request: Request, *, memory: Memory, have: NodeMemory | None) -
         raise ConfigError(problem)
     if workers * needed > there:
         terminal.warn(problem)
-
-
-def _needs(stage: str, size: float, problem: str) -> str:
-    return (
-        f"{stage}: a process holds {units.size(size)} of images in memory, but {problem}. Use "
-        "fewer workers or nodes with more memory, or lower ipc or data.side."
-    )
 
 
 def _existing(path: Path) -> Path:
