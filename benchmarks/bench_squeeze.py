@@ -43,7 +43,9 @@ from distill_core.machine_share import usable_cpus
 from distill_core.models.build import build_model
 from distill_core.seeds import derive_seed, generator, philox_key
 from distill_core.storage.store import Store
-from distill_core.training.supervised import Labelled, Resident, TrainState, train_step
+from distill_core.training.epochs import BatchParts, train_step
+from distill_core.training.runtime import TrainingRuntime
+from distill_core.training.supervised import Labelled, Resident, TrainState
 from distill_core.transforms.pixel_space import PixelSpace
 from distill_core.transforms.train_augment import sample_augmentation
 
@@ -85,6 +87,7 @@ def training_steps(
     assert training is not None
     train_state, margin = TrainState.start(run, training, device="cpu"), training.augment.pad_crop
     source = Resident.of(Labelled(pixels, labels), device="cpu")
+    parts = BatchParts.of(training, TrainingRuntime())
     seed = derive_seed(run.seed, "squeeze", "model")
     model = build_model(run.squeeze.model, run.data.num_classes, seed=seed)
     sgd = torch.optim.SGD(model.parameters(), LR, momentum=training.optimizer.momentum)
@@ -105,7 +108,7 @@ def training_steps(
     def mine() -> float:
         step = next(steps[1])
         images, chosen = source.batch(rows(step), run, step=step, share=slice(None))
-        loss = train_step(train_state.model, train_state, images, chosen, weight=1 / batch)
+        loss = train_step(train_state.model, train_state, images, chosen, parts, size=batch)
         return float(loss)
 
     return theirs, mine

@@ -20,7 +20,8 @@ from distill_core.recover import cudagraph
 from distill_core.recover.batch import RecoveredBatch
 from distill_core.recover.terms import NEEDS_SYNC, TERMS
 from distill_core.sharding import ClassEntry, class_list_hash
-from distill_core.squeeze.teacher import SqueezedTeacher, train_teacher
+from distill_core.squeeze.result import SqueezedTeacher
+from distill_core.squeeze.teacher import train_teacher
 from distill_core.storage.image_shards import ImageRows
 from distill_core.storage.label_shards import LabelRows, decode_labels, encode_labels
 from distill_core.training.runtime import TrainingRuntime

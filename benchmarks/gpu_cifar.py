@@ -21,7 +21,8 @@ from distill_core.recover.setup import RecoverySetup
 from distill_core.recover.shard import recover_shard
 from distill_core.selection.class_images import ClassImages
 from distill_core.sharding import ClassEntry, class_list_hash, plan_shards
-from distill_core.squeeze.teacher import SqueezedTeacher, train_teacher
+from distill_core.squeeze.result import SqueezedTeacher
+from distill_core.squeeze.teacher import train_teacher
 from distill_core.training.runtime import TrainingRuntime
 from distill_core.training.supervised import Labelled
 

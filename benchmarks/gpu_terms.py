@@ -19,7 +19,7 @@ from distill_core.recover.shard import TeacherStatistics, recover_shard
 from distill_core.recover.terms import TERMS
 from distill_core.selection.class_images import ClassImages
 from distill_core.sharding import ImageId
-from distill_core.squeeze.teacher import SqueezedTeacher
+from distill_core.squeeze.result import SqueezedTeacher
 from distill_core.statistics.measure import MeasureSetup, measure_block
 from distill_core.storage.statistics_files import (
     Rows,

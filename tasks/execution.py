@@ -19,6 +19,7 @@ Count = Annotated[int, Field(gt=0, le=1_000_000)]
 CountOrZero = Annotated[int, Field(ge=0, le=1_000_000)]
 Resources = Annotated[float, Field(ge=0.0, le=10_000.0)]  # of one worker
 Seconds = Annotated[float, Field(gt=0.0, le=1e9)]
+Interval = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,5} ?(steps?|minutes?)$")]
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ class Placement(BaseModel):
     wait_for_workers_seconds: Seconds = 1800.0  # while all workers are lost
     outage_seconds: Seconds = 1800.0  # while the store is away
     job_timeout_seconds: Seconds | None = None
+    # Between states of a teacher in training inside an epoch; None: only after whole epochs.
+    checkpoint_every: Interval | None = None
     allow_missing: CountOrZero = 0  # failed shards without which later stages may run
 
     @field_validator("ray_address", mode="before")

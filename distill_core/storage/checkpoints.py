@@ -2,7 +2,8 @@
 
 An execution writes ``<stage>/checkpoints/<key>-<token>/step-000012.safetensors`` under its own
 token, then ``pointer.json``, and keeps the last two. It reads those of all executions and uses the
-furthest one that is undamaged.
+furthest one that is undamaged. Inside an epoch the name is ``step-000012-000340.safetensors``: 340
+batches after 12 epochs.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from distill_core.errors import DataError, StorageError
 from distill_core.progress import Notice, ignore_notice
@@ -25,6 +27,12 @@ class Pointer:
     step: int
     file: str
     sha256: str
+    batches: int = 0  # after so many steps; older versions pass over a pointer that has any
+
+    @property
+    def tree(self) -> dict[str, Any]:
+        """Return what is stored."""
+        return {name: value for name, value in asdict(self).items() if name != "batches" or value}
 
 
 @dataclass(frozen=True)
@@ -38,16 +46,22 @@ class Checkpoints:
     # Receives a sentence about each checkpoint that cannot be used.
     notice: Notice = field(default=ignore_notice, compare=False)
 
-    def save(self, step: int, payload: bytes) -> None:
+    def save(self, step: int, payload: bytes, *, batches: int = 0) -> None:
         """Store the state after `step` steps; keep the one before it and delete older ones.
+
+        Args:
+            step: whole epochs.
+            payload: the state.
+            batches: of the epoch after those.
 
         Raises:
             StorageError: the store refused; the checkpoints before are kept.
         """
-        folder, file = self._own_folder, f"step-{step:06d}.safetensors"
-        newest = Pointer(step, file, sha256(payload))
+        place = f"step-{step:06d}" + (f"-{batches:06d}" if batches else "")
+        folder, file = self._own_folder, f"{place}.safetensors"
+        newest = Pointer(step, file, sha256(payload), batches)
         before = [each for each in self._pointers(folder) if each.file != file][:1]
-        tree = {**asdict(newest), **({"before": asdict(before[0])} if before else {})}
+        tree = {**newest.tree, **({"before": before[0].tree} if before else {})}
         self.store.put(f"{folder}/{file}", payload)
         self.store.put(f"{folder}/{POINTER}", json.dumps(tree).encode())
         kept = {POINTER, file, *(each.file for each in before)}
@@ -65,7 +79,8 @@ class Checkpoints:
         found = [
             (pointer, folder) for folder in self._folders() for pointer in self._pointers(folder)
         ]
-        for pointer, folder in sorted(found, key=lambda pair: pair[0].step, reverse=True):
+        furthest = sorted(found, key=lambda pair: (pair[0].step, pair[0].batches), reverse=True)
+        for pointer, folder in furthest:
             payload = self._read(pointer, folder)
             if payload is not None:
                 yield pointer.step, payload

@@ -7,6 +7,7 @@ such bits, belongs to nobody else. Everything else in the folders of a store is 
 ``data/<key>-<token>.<suffix>``                        file of an attempt
 ``data/<key>-<token>.00012.pack``                      piece of a larger file, or of many images
 ``checkpoints/<key>-<token>/step-000012.safetensors``  state of an attempt
+``checkpoints/<key>-<token>/step-000012-000340.safetensors``  likewise, inside an epoch
 ``checkpoints/<key>-<token>/pointer.json``             its newest complete state
 ``.<name>.<16 hex>.partial``                           unfinished write of ``<name>`` on a disk
 ``.<name>[.<16 hex>].claim.partial/``                  folder of such a file, see `exclusive`
@@ -37,7 +38,7 @@ SUFFIXES = (
 _MARKER = re.compile(rf"({HEX}){re.escape(MARKER_SUFFIX)}")
 _DATA = re.compile(rf"({HEX})-({HEX})\.(?:{'|'.join(map(re.escape, SUFFIXES))}|\d{{5,}}\.pack)")
 _CHECKPOINTS = re.compile(rf"({HEX})-({HEX})")
-_CHECKPOINT = re.compile(rf"step-\d{{6,}}\.safetensors|{re.escape(POINTER)}")
+_CHECKPOINT = re.compile(rf"step-\d{{6,}}(?:-\d{{6,}})?\.safetensors|{re.escape(POINTER)}")
 _BITS = r"\.[0-9a-f]{16}"
 _PARTIAL = re.compile(
     rf"(?P<folder>(?:.*?/)??)(?:\.(?P<claimed>[^/]+?)(?:{_BITS})?{re.escape(CLAIM)}/)?"

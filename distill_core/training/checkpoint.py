@@ -26,8 +26,10 @@ class CheckpointPort(Protocol):
     Every process of a training calls it, in the same order.
     """
 
-    def save(self, step: int, state: Callable[[], bytes]) -> None:
-        """Store the state after `step` whole epochs; `state` is called in the main process only.
+    def save(self, step: int, state: Callable[[], bytes], *, batches: int = 0) -> None:
+        """Store the state after `step` whole epochs and some batches of the next one.
+
+        `state` is called in the main process only.
 
         It may raise to end a training whose result is no longer needed, in every process.
         """

@@ -37,6 +37,10 @@ class DistributedContext:
         """Return this process's part of a batch of `count` images."""
         return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
+    def parts(self, count: int) -> range:
+        """Return the numbers of this process's parts of a batch that has `count` parts."""
+        return range(count * self.rank // self.size, count * (self.rank + 1) // self.size)
+
     def broadcast(self, decide: Callable[[], T]) -> T:
         """Return the decision of the first process in every process.
 
@@ -53,6 +57,14 @@ class DistributedContext:
         torch.distributed.broadcast_object_list(values, src=0)
         value: T = values[0]
         return value
+
+    def gather(self, values: Sequence[T]) -> list[T]:
+        """Return the values of all processes, in the order of their ranks; all must call this."""
+        if self.size == 1:
+            return list(values)
+        by_rank: list[Any] = [None] * self.size
+        torch.distributed.all_gather_object(by_rank, list(values))
+        return [value for of_rank in by_rank for value in of_rank]
 
     def sum(self, counts: Sequence[int]) -> tuple[int, ...]:
         """Return the sums of some numbers over all processes; all of them must call this."""

@@ -1,33 +1,28 @@
-"""Supervised training on labelled real images, epoch by epoch.
+"""Labelled real images, the network that is trained on them, and its accuracy.
 
 Axes: n images in the split, B in the batch of all processes, B' of this process, S side in pixels.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Generator, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
 from distill_core.config.schema import RunConfig
 from distill_core.config.training import TrainingConfig
-from distill_core.errors import DivergedError
 from distill_core.evaluation.accuracy import Accuracy, Hits, total
 from distill_core.evaluation.metrics import EVALUATION_BATCH, count_hits
 from distill_core.models.build import build_model, continue_from
 from distill_core.models.layout import CONVOLUTION_DTYPES, training_layout
-from distill_core.progress import Progress, silent
 from distill_core.seeds import derive_seed, generator, philox_key
 from distill_core.training.distributed import DistributedContext
-from distill_core.training.optim import build_optimizer, lr_at, set_lr
+from distill_core.training.optim import build_optimizer
 from distill_core.transforms.train_augment import apply_augmentation, sample_augmentation
 from distill_core.transforms.upload import upload
 
@@ -158,86 +153,6 @@ def augmented(pixels: Tensor, count: int, run: RunConfig, *, step: int, share: s
     draw = sample_augmentation(rng, config, count=count, side=pixels.shape[-1])
     part = draw.take(np.arange(count)[share])
     return apply_augmentation(pixels, part, config, mean=run.data.mean, std=run.data.std)
-
-
-def train_epoch(
-    model: nn.Module,
-    train_state: TrainState,
-    source: Source,
-    *,
-    epoch: int,
-    world: DistributedContext,
-    progress: Progress = silent,
-) -> dict[str, float]:
-    """Train on every image once, without an incomplete last batch; return the epoch's record.
-
-    Args:
-        model: `train_state.model`, wrapped for the processes of the training.
-        train_state: the training.
-        source: the training images.
-        epoch: counted from 0; determines the order.
-        world: this process among all.
-        progress: called after every step with the steps done and those of the whole training.
-
-    Returns:
-        ``epoch`` (counted from 1), the last ``lr``, and the mean ``loss`` of this process.
-
-    Raises:
-        DivergedError: the mean loss is not finite.
-    """
-    run, training, count = train_state.run, train_state.training, len(source.labels)
-    order = generator(philox_key(run.seed, "squeeze", "order"), epoch).permutation(count)
-    size = min(training.batch_size, count)
-    steps = count // size
-    lr, total = 0.0, torch.zeros((), device=source.labels.device)
-    model.train()
-    parts = [order[number * size : (number + 1) * size] for number in range(steps)]
-    share, first = world.share(size), epoch * steps
-    with closing(source.batches(parts, run, first=first, share=share)) as batches:
-        for step, (images, labels) in enumerate(batches, first):
-            lr = lr_at(
-                training.schedule,
-                training.optimizer.lr,
-                step=step,
-                steps_per_epoch=steps,
-                epochs=training.epochs,
-            )
-            set_lr(train_state.optimizer, lr)
-            total += train_step(model, train_state, images, labels, weight=world.size / size)
-            progress(step + 1, steps * training.epochs)
-    loss = float(total) / steps
-    if not math.isfinite(loss):
-        raise DivergedError(
-            f"squeeze: the mean loss of epoch {epoch + 1} is {loss}, expected a finite number. "
-            "Lower squeeze.training.optimizer.lr, or warm up longer."
-        )
-    return {"epoch": epoch + 1, "lr": lr, "loss": loss}
-
-
-def train_step(
-    model: nn.Module, train_state: TrainState, images: Tensor, labels: Tensor, *, weight: float
-) -> Tensor:
-    """Take one optimiser step; return the loss, detached.
-
-    Args:
-        model: `train_state.model`, wrapped for the processes of the training.
-        train_state: the training.
-        images: (B', 3, S, S), normalised.
-        labels: (B',) int64.
-        weight: of one image: processes / B, so that gradients averaged over processes equal those
-            of the mean over the whole batch, however it is split.
-    """
-    train_state.optimizer.zero_grad(set_to_none=True)
-    losses = cross_entropy(
-        train_state.forward(model, images),
-        labels,
-        reduction="sum",
-        label_smoothing=train_state.training.label_smoothing,
-    )
-    loss = weight * losses
-    torch.autograd.backward(loss)
-    train_state.optimizer.step()
-    return loss.detach()
 
 
 def evaluate(

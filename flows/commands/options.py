@@ -196,6 +196,15 @@ class PlacementOptions:
             rich_help_panel=PANEL,
         ),
     ] = None
+    checkpoint_every: Annotated[
+        str | None,
+        typer.Option(
+            metavar="INTERVAL",
+            help="Keep the state of a teacher in training this often, e.g. '10 minutes' or "
+            "'500 steps', besides after every epoch.",
+            rich_help_panel=PANEL,
+        ),
+    ] = None
     outage_seconds: Annotated[
         float | None,
         typer.Option(

@@ -27,6 +27,7 @@ def worker_spec(
     planned = {
         "outage_seconds": execution.outage_seconds,
         "job_timeout_seconds": execution.job_timeout_seconds,
+        "checkpoint_every": execution.checkpoint_every,
         "teachers": teachers,
     }
     kwargs = {

@@ -46,13 +46,13 @@ class SharedCheckpoints:
     marker: Callable[[], Marker | None]  # reads the one of this training, if it exists
     notice: Notice
 
-    def save(self, step: int, state: Callable[[], bytes]) -> None:
-        """Keep the state after `step` whole epochs; all processes must call this.
+    def save(self, step: int, state: Callable[[], bytes], *, batches: int = 0) -> None:
+        """Keep the state after `step` whole epochs and some batches; all processes must call this.
 
         Raises:
             CommittedElsewhere: the training is no longer needed.
         """
-        committed = self.world.broadcast(lambda: self._save(step, state))
+        committed = self.world.broadcast(lambda: self._save(step, state, batches))
         if committed is not None:
             raise CommittedElsewhere(committed)
 
@@ -62,14 +62,15 @@ class SharedCheckpoints:
         while (found := self.world.broadcast(lambda: next(own, None))) is not None:
             yield found
 
-    def _save(self, step: int, state: Callable[[], bytes]) -> Marker | None:
+    def _save(self, step: int, state: Callable[[], bytes], batches: int) -> Marker | None:
         """Save a checkpoint unless the result is committed; return the marker if it is."""
         try:
             if (marker := self.marker()) is not None:
                 return marker
-            self.own.save(step, state())
+            self.own.save(step, state(), batches=batches)
         except DistillError as error:
-            self.notice(f"The checkpoint after epoch {step} was not saved: {error}")
+            place = f"epoch {step}" + (f" and {batches} batches" if batches else "")
+            self.notice(f"The checkpoint after {place} was not saved: {error}")
         return None
 
 
@@ -88,6 +89,7 @@ def train_and_commit(
 ) -> Receipt:
     """Train, from the last checkpoint on, and commit the result under the job's key."""
     from distill_core.training.distributed import DistributedContext
+    from distill_core.training.intervals import SaveInterval
     from distill_core.training.runtime import TrainingRuntime
 
     if done := context.begin(job):
@@ -96,7 +98,14 @@ def train_and_commit(
     store, shard_store = context.run.store, context.shard_store
     own = Checkpoints(store, shard_store.stage, job.key, new_token(), context.notice)
     shared = SharedCheckpoints(own, world, lambda: shard_store.marker(job.key), context.notice)
-    runtime = TrainingRuntime(context.device, world, shared, context.progress, context.notice)
+    runtime = TrainingRuntime(
+        context.device,
+        world,
+        shared,
+        context.progress,
+        context.notice,
+        SaveInterval.parse(context.planned.checkpoint_every),
+    )
     try:
         trained = train(runtime)
     except CommittedElsewhere as ended:

@@ -49,6 +49,7 @@ class Planned:
 
     outage_seconds: float = OUTAGE_SECONDS  # that the store may be away
     job_timeout_seconds: float | None = None  # the dispatcher then kills the worker
+    checkpoint_every: str | None = None  # e.g. "10 minutes": states of a teacher inside an epoch
     # sha256 of the weights of the teachers, by number, which the keys of the jobs contain. Before
     # the teachers exist, none.
     teachers: Sequence[str] = ()
@@ -90,7 +91,7 @@ class WorkerContext:
         self.plan = RunInputs(self.run)
         self.current_progress: tuple[int, int] = (0, 0)
         self.notices: list[str] = []  # of the current job
-        self._planned = Planned(**(planned or {}))
+        self.planned = Planned(**(planned or {}))
         self._finished = FinishedShards(self.shard_store, self.notice)
         self._teachers: dict[int, FrozenTeacher] = {}
         self._students: dict[Reads, FrozenTeacher] = {}
@@ -147,7 +148,7 @@ class WorkerContext:
             ),
         )
         gang = DistributedContext.current().size > 1
-        limits = WaitLimits(self._planned.outage_seconds, self._planned.job_timeout_seconds)
+        limits = WaitLimits(self.planned.outage_seconds, self.planned.job_timeout_seconds)
         committed = self._finished.commit(finished, limits.patience(seconds, gang=gang))
         return replace(committed, notices=tuple(self.notices[-NOTICES:]))
 
@@ -159,7 +160,7 @@ class WorkerContext:
         """
         if number not in self._teachers:
             marker = self.plan.teachers[number]
-            if digests := self._planned.teachers:
+            if digests := self.planned.teachers:
                 check_weights(marker, digests[number], self.run.store.uri("squeeze"))
             self._teachers[number] = self._load_teacher(marker)
         return self._teachers[number]

@@ -27,7 +27,7 @@ from distill_core.recover.optimise import recover_batch
 from distill_core.recover.setup import RecoverySetup
 from distill_core.selection.class_images import ClassImages
 from distill_core.sharding import ImageId
-from distill_core.squeeze.teacher import import_teacher
+from distill_core.squeeze.importing import import_teacher
 from distill_core.statistics.measure import MeasureSetup, measure_block
 from distill_core.storage.statistics_files import decode_statistics, encode_block
 from distill_core.storage.store import Store

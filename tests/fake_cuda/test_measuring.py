@@ -21,7 +21,7 @@ from distill_core.selection.class_images import ClassImages
 from distill_core.selection.coreset import SELECTIONS, features_of
 from distill_core.selection.select import SelectionSetup, select_block
 from distill_core.selection.starts import Starts
-from distill_core.squeeze.teacher import import_teacher
+from distill_core.squeeze.importing import import_teacher
 from distill_core.statistics.barycentre import barycentre
 from distill_core.statistics.measure import MeasureSetup, measure_block
 from tests.support.fake_cuda import Wait, fake_cuda

@@ -14,7 +14,7 @@ from distill_core.config.fields import Precision
 from distill_core.posttrain.student import Student, StudentTask
 from distill_core.posttrain.train import SoftLabels, train_on_shards
 from distill_core.squeeze.teacher import train_teacher
-from distill_core.training import supervised
+from distill_core.training import epochs
 from distill_core.training.runtime import TrainingRuntime
 from distill_core.training.streaming import StreamedSplit
 from distill_core.training.supervised import Labelled
@@ -60,7 +60,7 @@ LOSSES: dict[str, tuple[str, ...]] = {
 def steps(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     """Return the losses of all steps that are taken."""
     taken: list[Tensor] = []
-    of_teacher, of_student = supervised.train_step, Student._step
+    of_teacher, of_student = epochs.train_step, Student._step
 
     def teacher_step(*args: Any, **options: Any) -> Tensor:
         taken.append(of_teacher(*args, **options))
@@ -71,7 +71,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
         assert all(weight.is_cuda for weight in student.ema.model.parameters())
         return taken[-1]
 
-    monkeypatch.setattr(supervised, "train_step", teacher_step)
+    monkeypatch.setattr(epochs, "train_step", teacher_step)
     monkeypatch.setattr(Student, "_step", student_step)
     return taken
 
@@ -96,7 +96,7 @@ def squeezed(
 class Kept:
     """Checkpoints that are made and forgotten."""
 
-    def save(self, step: int, state: Callable[[], bytes]) -> None:
+    def save(self, step: int, state: Callable[[], bytes], *, batches: int = 0) -> None:
         assert len(state()) > 0
 
     def stored(self) -> Iterator[tuple[int, bytes]]:

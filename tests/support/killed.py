@@ -14,19 +14,25 @@ class Killed(BaseException):
 class MemoryCheckpoints:
     """Keeps checkpoints in memory; may die directly after one of them."""
 
-    dies_after: int | None = None
-    kept: dict[int, bytes] = field(default_factory=dict)
+    dies_after: int | tuple[int, int] | None = None  # epochs, or epochs and batches
+    kept: dict[int, bytes] = field(default_factory=dict)  # of whole epochs
+    inside: dict[tuple[int, int], bytes] = field(default_factory=dict)  # of epochs and batches
 
-    def save(self, step: int, state: Callable[[], bytes]) -> None:
+    def save(self, step: int, state: Callable[[], bytes], *, batches: int = 0) -> None:
         """Keep a checkpoint.
 
         Raises:
             Killed: it is the one after which the process dies.
         """
-        self.kept[step] = state()
-        if step == self.dies_after:
+        if batches:
+            self.inside[step, batches] = state()
+        else:
+            self.kept[step] = state()
+        if self.dies_after == ((step, batches) if batches else step):
             raise Killed
 
     def stored(self) -> Iterator[tuple[int, bytes]]:
-        """Yield the checkpoints with their steps, the last one first."""
-        yield from sorted(self.kept.items(), reverse=True)
+        """Yield the checkpoints with their steps, the furthest first."""
+        every = {(step, 0): state for step, state in self.kept.items()} | self.inside
+        for place in sorted(every, reverse=True):
+            yield place[0], every[place]

@@ -12,6 +12,7 @@ OURS: dict[str, Role] = {
     f"statistics/data/{KEY}-{TOKEN}.pooled.safetensors": "data",
     f"squeeze/checkpoints/{KEY}-{TOKEN}/step-000012.safetensors": "checkpoint",
     f"squeeze/checkpoints/{KEY}-{TOKEN}/step-1000000.safetensors": "checkpoint",
+    f"squeeze/checkpoints/{KEY}-{TOKEN}/step-000012-000340.safetensors": "checkpoint",
     f"squeeze/checkpoints/{KEY}-{TOKEN}/pointer.json": "checkpoint",
     "datasets/tiny-imagenet_2-0123456789ab/index.json": "dataset",
     "datasets/tiny-0123456789ab/index/train-0123456789abcdef.parquet": "dataset",

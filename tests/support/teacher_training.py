@@ -58,7 +58,7 @@ TREE: dict[str, Any] = {
 def run(*, model: str = "resnet18_small", **changes: Any) -> RunConfig:
     """Return a tiny run; `changes` go to the tree, `training` into the training part."""
     training = TRAINING | changes.pop("training", {})
-    width = {} if model == "mobilenet_v2" else {"width": 4}
+    width = {} if model.startswith("mobilenet") else {"width": 4}
     squeeze = {"model": {"name": model} | width, "training": training}
     squeeze |= changes.pop("squeeze", {})
     return RunConfig.model_validate(TREE | {"squeeze": squeeze} | changes)

@@ -18,7 +18,9 @@ from distill_core.data.decoding.image import decode_image
 from distill_core.errors import ConfigError
 from distill_core.keys import squeeze_key
 from distill_core.models.build import skeleton
-from distill_core.squeeze.teacher import SqueezedTeacher, import_teacher, train_teacher
+from distill_core.squeeze.importing import import_teacher
+from distill_core.squeeze.result import SqueezedTeacher
+from distill_core.squeeze.teacher import train_teacher
 from distill_core.storage.packages import package_file
 from distill_core.training.supervised import Labelled
 from tasks.pools.faults import FINAL

@@ -16,8 +16,10 @@ from distill_core.label_spaces.facts import CIFAR10
 from distill_core.label_spaces.lists import class_ids, wordnet_words
 from distill_core.models.build import head_name, skeleton
 from distill_core.models.spec import TeacherSpec
+from distill_core.squeeze.importing import import_teacher
 from distill_core.squeeze.outputs import count_outputs, places_of, take_outputs
-from distill_core.squeeze.teacher import SqueezedTeacher, import_teacher, train_teacher
+from distill_core.squeeze.result import SqueezedTeacher
+from distill_core.squeeze.teacher import train_teacher
 from tests.support.class_lists import need_timm
 from tests.support.teacher_training import TEST, TRAIN, run, split
 

@@ -15,10 +15,13 @@ from distill_core.errors import ConfigError, DivergedError
 from distill_core.models.files import load_model, load_teacher
 from distill_core.models.spec import TeacherSpec, check_start
 from distill_core.sharding import ClassEntry, class_list_hash
-from distill_core.squeeze.teacher import import_teacher, train_teacher
+from distill_core.squeeze.importing import import_teacher
+from distill_core.squeeze.teacher import train_teacher
 from distill_core.training.distributed import DistributedContext
+from distill_core.training.epochs import BatchParts, train_step
+from distill_core.training.random_streams import RandomStreams
 from distill_core.training.runtime import TrainingRuntime
-from distill_core.training.supervised import Resident, TrainState, evaluate, train_step
+from distill_core.training.supervised import Resident, TrainState, evaluate
 from tests.support.killed import Killed, MemoryCheckpoints
 from tests.support.teacher_training import TEST, TRAIN, TREE, run
 
@@ -163,16 +166,25 @@ def test_gradients_of_unequal_parts_average_to_that_of_the_whole_batch() -> None
         np.arange(15), config, step=0, share=slice(None)
     )
 
-    def gradient(part: slice, weight: float) -> Tensor:
+    def gradient(mine: slice, parts: BatchParts) -> Tensor:
         for group in train_state.optimizer.param_groups:
             group["lr"] = 0.0
-        train_step(train_state.model, train_state, images[part], labels[part], weight=weight)
+        train_step(train_state.model, train_state, images[mine], labels[mine], parts, size=15)
         return torch.cat(
             [p.grad.flatten() for p in train_state.model.parameters() if p.grad is not None]
         )
 
-    halves = [gradient(DistributedContext(rank, 2).share(15), 2 / 15) for rank in (0, 1)]
-    torch.testing.assert_close((halves[0] + halves[1]) / 2, gradient(slice(None), 1 / 15))
+    def parts(count: int, world: DistributedContext = DistributedContext()) -> BatchParts:
+        mine = world.parts(count)
+        streams = RandomStreams("cpu", len(mine))
+        streams.seed(mine)
+        return BatchParts(count, mine, world, streams)
+
+    whole = gradient(slice(None), parts(1))
+    worlds = [DistributedContext(rank, 2) for rank in (0, 1)]
+    halves = [gradient(world.share(15), parts(2, world)) for world in worlds]
+    torch.testing.assert_close((halves[0] + halves[1]) / 2, whole)
+    torch.testing.assert_close(gradient(slice(None), parts(4)), whole)
 
 
 def exported(folder: Path) -> tuple[Path, RunConfig]:

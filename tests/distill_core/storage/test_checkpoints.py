@@ -112,6 +112,33 @@ def test_the_pointer_of_an_older_version_names_one_checkpoint(store: Store) -> N
     assert list(execution(store, T2).stored()) == [(8, b"eight"), (7, b"seven")]
 
 
+def test_inside_an_epoch_the_furthest_batch_is_read_and_the_end_of_the_epoch_is_further(
+    store: Store,
+) -> None:
+    first, second = execution(store, T1), execution(store, T2)
+    for batches in (5, 10, 15):
+        first.save(2, b"%d" % batches, batches=batches)
+    second.save(2, b"two")
+    names = ("step-000002-000010.safetensors", "step-000002-000015.safetensors")
+    assert store.names(f"{FOLDER}-{T1}") == ("pointer.json", *names)
+    assert list(second.stored()) == [(2, b"15"), (2, b"10"), (2, b"two")]
+    first.save(3, b"three")
+    assert list(second.stored()) == [(3, b"three"), (2, b"15"), (2, b"two")]
+    first.clear()
+    assert store.names(f"{FOLDER}-{T1}") == ()
+
+
+def test_the_pointer_of_whole_epochs_is_that_of_an_older_version(store: Store) -> None:
+    first = execution(store, T1)
+    first.save(2, b"two", batches=7)
+    assert json.loads(store.read(f"{FOLDER}-{T1}/pointer.json"))["batches"] == 7
+    for step in (3, 4):
+        first.save(step, b"%d" % step)
+    newest = json.loads(store.read(f"{FOLDER}-{T1}/pointer.json"))
+    assert newest.keys() == {"step", "file", "sha256", "before"}
+    assert newest["before"].keys() == {"step", "file", "sha256"}
+
+
 class Unreadable:
     """Refuses to read some objects, as a disk with bad blocks or a store that is away."""
 

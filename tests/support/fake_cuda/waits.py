@@ -61,7 +61,7 @@ TRAINING: Mapping[Wait, str] = {
     Wait("posttrain/student.py:Student.__init__", "upload"): "the weights",
     Wait("models/files.py:save_weights", "download"): "the weights, to be stored",
     # Once an epoch, or less.
-    Wait("training/supervised.py:train_epoch", "read"): "the mean loss, which has to be finite",
+    Wait("training/epochs.py:checked_loss", "read"): "the mean loss, which has to be finite",
     Wait("posttrain/student.py:Student.epoch", "read"): "the mean loss, which has to be finite",
     Wait("training/losses.py:best_temperature", "read"): "the student's temperature",
     Wait("training/checkpoint.py:pack_state", "download"): "the state, to be stored",
@@ -71,7 +71,7 @@ MEASURING: Mapping[Wait, str] = {
     Wait("models/files.py:load_teacher", "upload"): "the weights",
     Wait("models/files.py:load_student", "upload"): "the weights",
     Wait("evaluation/validate.py:validate", "upload"): "the weights",
-    Wait("squeeze/teacher.py:import_teacher", "upload"): "the weights",
+    Wait("squeeze/importing.py:import_teacher", "upload"): "the weights",
     Wait("evaluation/metrics.py:count_hits", "download"): "the hits of all images together",
     Wait("squeeze/judging.py:_predictions", "download"): "the predictions, 500 images at a time",
     # Once a class of real images.

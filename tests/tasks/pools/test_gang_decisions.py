@@ -109,7 +109,7 @@ def finish(run: Run) -> None:
 class Kept(dict[int, bytes]):
     """Checkpoints in memory."""
 
-    def save(self, step: int, state: Callable[[], bytes]) -> None:
+    def save(self, step: int, state: Callable[[], bytes], *, batches: int = 0) -> None:
         """Keep one."""
         self[step] = state()
 

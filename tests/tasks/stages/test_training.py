@@ -18,6 +18,7 @@ from tasks.run import Run, create_run
 from tasks.stages.names import StageId
 from tasks.stages.plan import JobPlan
 from tasks.stages.squeeze import SqueezePayload, SqueezeWorker
+from tasks.stages.worker import WorkerContext
 from tests.support.pipeline import execute
 
 EPOCHS = 3
@@ -38,10 +39,20 @@ def run(tmp_path: Path) -> Run:
     return run
 
 
-def train(run: Run) -> Receipt:
+@pytest.fixture
+def undisturbed(run: Run, tmp_path: Path) -> Run:
+    """Return the same run in another store, where its teacher was trained without interruption."""
+    other = Run(run.name, run.config, Store(str(tmp_path / "undisturbed")))
+    create_run(run.config, other.store, run.name)
+    execute(other, "ingest")
+    train(other)
+    return other
+
+
+def train(run: Run, **planned: str) -> Receipt:
     """Train the teacher in this process."""
     where = {"run": run.config.model_dump_json(), "name": run.name, "store": run.store.url}
-    return SqueezeWorker(**where, device="cpu").run(job_of(run))
+    return SqueezeWorker(**where, device="cpu", planned=planned).run(job_of(run))
 
 
 def job_of(run: Run) -> Job[SqueezePayload]:
@@ -67,15 +78,19 @@ def commit_elsewhere(run: Run) -> Marker:
 
 
 def after_checkpoint(
-    monkeypatch: pytest.MonkeyPatch, epoch: int, action: Callable[[], object]
+    monkeypatch: pytest.MonkeyPatch, epoch: int | tuple[int, int], action: Callable[[], object]
 ) -> list[int]:
-    """Do something once the checkpoint after an epoch is saved; return the epochs saved so far."""
+    """Do something once the checkpoint after an epoch, or after batches of the next one, is saved.
+
+    Returns:
+        The epochs saved so far.
+    """
     save, saved = Checkpoints.save, list[int]()
 
-    def save_and_act(self: Checkpoints, step: int, payload: bytes) -> None:
-        save(self, step, payload)
+    def save_and_act(self: Checkpoints, step: int, payload: bytes, *, batches: int = 0) -> None:
+        save(self, step, payload, batches=batches)
         saved.append(step)
-        if step == epoch:
+        if (step, batches) in (epoch, (epoch, 0)):
             action()
 
     monkeypatch.setattr(Checkpoints, "save", save_and_act)
@@ -120,13 +135,8 @@ def test_a_checkpoint_that_cannot_be_saved_is_a_notice_and_training_goes_on(
 
 
 def test_a_damaged_checkpoint_costs_an_epoch_and_no_byte_of_the_result(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, undisturbed: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    undisturbed = Run(run.name, run.config, Store(str(tmp_path / "undisturbed")))
-    create_run(run.config, undisturbed.store, run.name)
-    execute(undisturbed, "ingest")
-    train(undisturbed)
-
     def die() -> None:
         raise KeyboardInterrupt
 
@@ -141,5 +151,26 @@ def test_a_damaged_checkpoint_costs_an_epoch_and_no_byte_of_the_result(
     receipt = train(run)
     assert saved == [2, 3]
     assert ["step-000002" in notice for notice in receipt.notices] == [True]
+    assert weights(run) == weights(undisturbed)
+    assert checkpoints(run) == []
+
+
+def test_a_training_killed_inside_an_epoch_goes_on_in_it(
+    run: Run, undisturbed: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die() -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        after_checkpoint(patch, (1, 2), die)
+        with pytest.raises(KeyboardInterrupt):
+            train(run, checkpoint_every="1 step")
+    (folder,) = run.store.folders("squeeze/checkpoints")
+    (kept,) = [n for n in run.store.names(f"squeeze/checkpoints/{folder}") if "-000002." in n]
+    assert kept == "step-000001-000002.safetensors"
+    steps: list[int] = []
+    monkeypatch.setattr(WorkerContext, "progress", lambda self, done, total: steps.append(done))
+    train(run)
+    assert steps[0] == steps[-1] // EPOCHS + 3
     assert weights(run) == weights(undisturbed)
     assert checkpoints(run) == []
