@@ -154,16 +154,20 @@ class CalibrationWorker:
         """Return images per second of training steps of the first teacher."""
         import torch
 
-        from distill_core.training.supervised import TrainState, train_step
+        from distill_core.training.epochs import BatchParts, train_step
+        from distill_core.training.runtime import TrainingRuntime
+        from distill_core.training.supervised import TrainState
 
         data = self._config.data
-        state = TrainState.start(self._config.of_teacher(0), training, device=self._device)
+        alone = training.model_copy(update={"processes": 1})
+        state = TrainState.start(self._config.of_teacher(0), alone, device=self._device)
         images = torch.zeros(count, 3, data.side, data.side, device=self._device)
         labels = torch.zeros(count, dtype=torch.int64, device=self._device)
+        parts = BatchParts.of(alone, TrainingRuntime(self._device))
         state.model.train()
 
         def step() -> float:
-            return float(train_step(state.model, state, images, labels, weight=1 / count))
+            return float(train_step(state.model, state, images, labels, parts, size=count))
 
         return count / _seconds(step)
 
