@@ -62,10 +62,10 @@ def teacher_pool(block: Block, out: Path, *, jobs: int = 1) -> Pool:
     """
     run = create_run(block.pool(), Store(str(out / "store")))
     note, recipe = out / "teachers.json", block.tree["teachers"]
-    _execute(run, (StageId("ingest"),))
+    execute(run, (StageId("ingest"),))
     noted = json.loads(note.read_text()) if note.is_file() else {}
     if noted.get("recipe") != recipe:
-        _execute(run, (StageId("squeeze"),), jobs=jobs)
+        execute(run, (StageId("squeeze"),), jobs=jobs)
         noted = {"recipe": recipe, "keys": [marker.key for marker in JobPlan(run).teachers]}
         note.write_text(json.dumps(noted, indent=1))
     return Pool(run, tuple(stored_teacher(run.store, key) for key in noted["keys"]))
@@ -82,13 +82,13 @@ def run_cell(out: Path, block: Block, method: Method, cell: Cell) -> dict[str, A
     pool = teacher_pool(block, out)
     config, path = block.run(method, cell, pool.keys), cell_path(out, block, method, cell, pool)
     run, notes = _started(config, pool), out / "seconds"
-    _execute(run, (StageId("squeeze"),))  # nothing to do but to say which teachers
+    execute(run, (StageId("squeeze"),))  # nothing to do but to say which teachers
     seconds = _every_stage(run, notes)
     hard = None
     if cell.seed == 0:
         hard = _started(block.run(method, cell, pool.keys, hard=True), pool)
         stages = stages_of(hard.config)
-        _execute(hard, stages[1 : stages.index(StageId("posttrain"))])
+        execute(hard, stages[1 : stages.index(StageId("posttrain"))])
         seconds["hard_labels"] = _timed(hard, StageId("posttrain"), notes, set())
     result = {
         **asdict(cell),
@@ -134,9 +134,9 @@ def _timed(run: Run, stage: StageId, notes: Path, counted: set[str]) -> float:
             of this stage are added.
     """
     before, since = ShardStore(run.store, stage.kind).done(), time.process_time()
-    _execute(run, (stage,))
+    execute(run, (stage,))
     spent = time.process_time() - since
-    markers = [marker for marker in _markers(run, stage) if marker.key not in counted]
+    markers = [marker for marker in markers_of(run, stage) if marker.key not in counted]
     counted.update(marker.key for marker in markers)
     made = [marker for marker in markers if marker.key not in before]
     notes.mkdir(parents=True, exist_ok=True)
@@ -151,14 +151,16 @@ def _noted(marker: Marker, notes: Path) -> float:
     return float(note.read_text()) if note.is_file() else marker.seconds
 
 
-def _execute(run: Run, stages: tuple[StageId, ...], *, jobs: int = 1) -> None:
+def execute(run: Run, stages: tuple[StageId, ...], *, jobs: int = 1) -> None:
+    """Run some stages in processes of this machine, or in this process."""
     execution = Execution(store=run.store.url, local=True, workers=jobs)
     with PoolProvider(execution) as pools:
         for stage in stages:
             run_stage(run, stage, execution=execution, observer=Silent(), pools=pools)
 
 
-def _markers(run: Run, stage: StageId) -> Iterator[Marker]:
+def markers_of(run: Run, stage: StageId) -> Iterator[Marker]:
+    """Yield the markers of a stage's shards that are done."""
     shard_store = ShardStore(run.store, stage.kind)
     for key in stage_status(run, stage).keys:
         if (marker := shard_store.marker(key)) is not None:
@@ -178,11 +180,11 @@ def _student(run: Run, hard: Run | None) -> dict[str, Any]:
 
 def _summary(run: Run) -> dict[str, Any]:
     """Return what is said of the one student of a run."""
-    (marker,) = _markers(run, StageId("posttrain"))
+    (marker,) = markers_of(run, StageId("posttrain"))
     return marker.summary
 
 
 def _image_bytes(run: Run) -> int:
     """Return what the image shards take in the store, without their loss curves."""
-    files = [info for marker in _markers(run, StageId("recover")) for info in marker.files]
+    files = [info for marker in markers_of(run, StageId("recover")) for info in marker.files]
     return sum(info.bytes for info in files if info.suffix == "parquet")
