@@ -38,8 +38,8 @@ HEAD = (
 LEGEND = (
     "top-1 in percent of the student's last weights on all test images, mean +- sample standard "
     "deviation over seeds; images, students, steps and learning rates are equal in all rows. "
-    "bytes: what all label shards take in the store. Hard labels are the classes alone: they are a column "
-    "of the images."
+    "bytes: what all label shards take in the store. Hard labels are the classes alone: "
+    "they are a column of the images."
 )
 Tree = Mapping[str, Any]
 
@@ -52,9 +52,9 @@ class Row:
     views: int  # labelled and stored of each image
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run what is missing, print the tables, and write a result file when asked."""
-    args = _arguments()
+    args = _arguments(argv)
     tree = yaml.safe_load(COMPARED.read_text())
     names = args.dataset or list(tree["datasets"])
     text = [
@@ -154,7 +154,7 @@ def _label_bytes(run: Run) -> Iterator[int]:
         yield from (info.bytes for info in marker.files)
 
 
-def _arguments() -> argparse.Namespace:
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder with the datasets")
     parser.add_argument(
@@ -163,7 +163,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--dataset", action="append", help="default: all of them")
     parser.add_argument("--smoke", action="store_true", help="smallest sizes: does it run at all")
     parser.add_argument("--write", metavar="HARDWARE", help="write benchmarks/results/, so named")
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":
