@@ -28,8 +28,7 @@ CROP = 8 / 7  # short side before the crop, relative to S: 256 for 224 as usual
 
 LARGEST_IPC: Mapping[Device, int] = MappingProxyType({"cpu": 10, "cuda": 50})
 SHARE = 10  # distilled images are at most this part of the real ones of a class
-COPIES = 2  # of all distilled images that post-training holds at once
-PART = 2  # of the memory that may be used for them
+PART = 4  # of the memory may be used for the distilled images, which a node holds once
 CLASS_STATISTICS = 1000  # largest number of classes whose statistics by class were published
 
 # Images that a training sees in all epochs together, for S = 32 and one network.
@@ -93,8 +92,8 @@ def choose_ipc(facts: Facts, side: int, machine: Machine) -> int:
 
 
 def largest_ipc(classes: int, side: int, memory: int) -> int:
-    """Return the most images per class whose copies in post-training use a part of the memory."""
-    return memory // (PART * COPIES * classes * 3 * side**2)
+    """Return the most images per class that use a part of the memory in post-training."""
+    return memory // (PART * classes * 3 * side**2)
 
 
 def choose_network(side: int, device: Device) -> dict[str, Any]:
