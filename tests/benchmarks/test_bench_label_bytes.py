@@ -10,9 +10,6 @@ import yaml
 
 from benchmarks import bench_label_bytes
 from benchmarks.bench_label_bytes import COMPARED, HARD, Row, config_of, rows_of
-from tests.benchmarks.test_bench_methods import images
-
-__all__ = ["images"]
 
 TREE = yaml.safe_load(COMPARED.read_text())
 

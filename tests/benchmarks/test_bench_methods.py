@@ -11,23 +11,9 @@ from benchmarks import bench_methods, methods_table
 from benchmarks.methods_block import BLOCK, Block, Cell, cell_id
 from distill_core.recover.pixels import late_groups
 from distill_core.sharding import ImageId
-from tests.support.datasets import encoded, picture, write_parquet
 from tests.support.published import METHODS
 
 TEACHERS = ["a" * 32, "b" * 32, "c" * 32, "d" * 32]
-
-
-@pytest.fixture
-def images(tmp_path: Path) -> Path:
-    """Return a folder of two splits with ten classes of 32 x 32 noise."""
-    for split, each in (("train", 12), ("test", 2)):
-        rows = [
-            (encoded(picture(100 * label + number + 50 * (split == "test"), (32, 32))), label)
-            for label in range(10)
-            for number in range(each)
-        ]
-        write_parquet(tmp_path / "images" / f"{split}.parquet", rows, row_group_size=60)
-    return tmp_path / "images"
 
 
 def test_cells_run_once_and_the_table_shows_their_results(
