@@ -29,7 +29,8 @@ from distill_core.config.load import load_run
 from distill_core.data.archives import STAGE
 from distill_core.data.index_files import open_index
 from distill_core.data.index_merge import merge
-from distill_core.data.parts.read import ROWS, PartRows
+from distill_core.data.parts.known import ROWS
+from distill_core.data.parts.read import PartRows
 from distill_core.data.parts.rows import PlannedPart
 from distill_core.data.parts.summary import summarise
 from distill_core.data.readers.parts import PART_RECORDS

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from distill_core.config.data import DataConfig
 from distill_core.data.files.errors import complete, reading
-from distill_core.data.files.local import ListedFile, Listing, LocalFiles, listed_file
+from distill_core.data.files.local import ListedFile, Listing, LocalFiles, listed_file, read_file
 from distill_core.data.files.remote import RemoteFolder
 from distill_core.errors import ConfigError, DataError, MissingDataError, shown
 from distill_core.naming.addresses import data_address
@@ -67,6 +67,12 @@ class DatasetFolder(Protocol):
 
     def read(self, paths: Sequence[str]) -> list[bytes]:
         """Return whole files."""
+
+    def read_listed(self, files: Sequence[ListedFile]) -> tuple[list[bytes | None], bool]:
+        """Return whole files, None for each that there is not, and whether all are as listed.
+
+        It is False also where the folder cannot tell.
+        """
 
     def read_ranges(self, ranges: Sequence[tuple[str, int, int]]) -> list[bytes]:
         """Return parts of files, each given as path, first byte and number of bytes.
@@ -126,6 +132,23 @@ class LocalFolder:
             with reading(full), open(full, "rb", buffering=0) as file:
                 contents.append(file.read())
         return contents
+
+    def read_listed(self, files: Sequence[ListedFile]) -> tuple[list[bytes | None], bool]:
+        """Return whole files, None for each that there is not, and whether all are as listed."""
+        contents, current = list[bytes | None](), True
+        for file in files:
+            full = self._full(file.path)
+            try:
+                data, status = read_file(full, file.size)
+            except OSError as error:
+                with suppress(MissingDataError), reading(full):
+                    raise error
+                contents.append(None)
+                current = current and not file.version
+            else:
+                contents.append(data)
+                current = current and file == listed_file(file.path, status)
+        return contents, current
 
     def read_ranges(self, ranges: Sequence[tuple[str, int, int]]) -> list[bytes]:
         """Return parts of files; those of one file that follow each other open it once."""

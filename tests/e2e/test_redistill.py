@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from distill_core.data.folders import LocalFolder
 from distill_core.data.index import DatasetIndex
 from distill_core.data.index_files import load_index
 from distill_core.errors import ConfigError
@@ -25,6 +23,7 @@ from tasks.runs import ingest_ahead
 from tasks.runs.seen_classes import unseen_by_teachers
 from tasks.stages.inputs import dataset_of
 from tests.support.datasets import png
+from tests.support.noted_reads import note_reads
 from tests.support.pipeline import manifest
 from tests.support.places import objects
 from tests.support.series import Series, change_class, remove_class, small, write_class
@@ -68,18 +67,13 @@ def test_of_an_unchanged_dataset_nothing_but_listings_is_read(
     series: Series, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file that was written again with the same content is read, and makes no version."""
-    first, seen = series(small(root)).run, list[str]()
-    read, merge = LocalFolder.read, ingest_ahead.merge_index
-
-    def noted(folder: LocalFolder, paths: Sequence[str]) -> list[bytes]:
-        seen.extend(paths)
-        return read(folder, paths)
+    first = series(small(root)).run
+    merge, seen = ingest_ahead.merge_index, note_reads(monkeypatch)
 
     def noted_merge(*given: Any) -> DatasetIndex:
         seen.append("shards")
         return merge(*given)
 
-    monkeypatch.setattr(LocalFolder, "read", noted)
     monkeypatch.setattr(ingest_ahead, "merge_index", noted_merge)
     outcome = series(small(root))
     assert (outcome.run, outcome.changed, seen) == (first, False, [])

@@ -120,11 +120,11 @@ def _of_part(reader: Reader, part: Part, classes: Sequence[str], wanted: int) ->
     listed = reader.listed(part, classes) if isinstance(reader, FileReader) else None
     if listed is not None and isinstance(reader, FileReader):
         some = [listed[place] for place in _spread(len(listed), wanted)]
-        sizes = accumulate(max(each.size, 0) for each in some)
+        sizes = accumulate(max(each.file.size, 0) for each in some)
         records: Iterable[Record] = reader.load(
             [each for each, size in zip(some, sizes, strict=True) if size <= BYTES // PARTS]
             or some[:1]
-        )
+        ).records
     elif part.count > 0 and part.bytes <= BYTES:
         places = set(_spread(part.count, wanted))
         every = enumerate(reader.records(part, classes))

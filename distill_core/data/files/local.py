@@ -11,6 +11,7 @@ from functools import cache
 from operator import itemgetter
 from typing import NamedTuple
 
+BLOCK = 2**20  # bytes of a file that are read at once if it has another size than expected
 FolderId = tuple[int, int]  # device and inode of a folder
 Guard = Callable[[str], AbstractContextManager[None]]  # translates the errors of one address
 
@@ -200,10 +201,24 @@ def _listed(entries: list[os.DirEntry[str]], folder: str, root: str) -> list[Lis
 
 def listed_file(path: str, status: os.stat_result) -> ListedFile:
     """Return a file as it is listed."""
-    return ListedFile(path, status.st_size, version_of(status))
-
-
-def version_of(status: os.stat_result) -> str:
-    """Return what tells one content of a file from the next."""
     # The time of the last write can be set, by tar or cp, to one that it had with other contents.
-    return f"{status.st_mtime_ns:x}-{status.st_ctime_ns:x}"
+    version = f"{status.st_mtime_ns:x}-{status.st_ctime_ns:x}"
+    return ListedFile(path, status.st_size, version)
+
+
+def read_file(path: str, size: int) -> tuple[bytes, os.stat_result]:
+    """Return a file, and its status after it was read.
+
+    Args:
+        path: of the file.
+        size: bytes that it should have, so that one call reads all of them.
+    """
+    file = os.open(path, os.O_RDONLY)
+    try:
+        data = os.read(file, max(0, size) + 1)
+        if len(data) != size:
+            while more := os.read(file, BLOCK):
+                data += more
+        return data, os.fstat(file)
+    finally:
+        os.close(file)

@@ -9,7 +9,7 @@ from typing import Any
 
 from distill_core.data.files.errors import complete, reading
 from distill_core.data.files.local import ListedFile, Listing
-from distill_core.errors import DataError
+from distill_core.errors import DataError, MissingDataError
 
 # Keys of fsspec's listings, the most reliable first; each file system has some of them.
 VERSIONS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "created")
@@ -94,14 +94,22 @@ class RemoteFolder:
 
     def read(self, paths: Sequence[str]) -> list[bytes]:
         """Return whole objects, many at a time where the file system can."""
-        full = [self._full(path) for path in paths]
-        # Not fs.cat, which would treat brackets in a file name as a pattern.
-        contents = self.fs.cat_ranges(full, None, None) if full else []
-        for path, data in zip(full, contents, strict=True):
-            with reading(path):
-                if isinstance(data, Exception):
-                    raise data
-        return [bytes(data) for data in contents]
+        contents = []
+        for path, data in zip(paths, self._whole(paths), strict=True):
+            with reading(self._full(path)):
+                contents.append(_content(data))
+        return contents
+
+    def read_listed(self, files: Sequence[ListedFile]) -> tuple[list[bytes | None], bool]:
+        """Return whole objects, None for each that there is not, and that they may have changed."""
+        contents = list[bytes | None]()
+        for file, data in zip(files, self._whole([file.path for file in files]), strict=True):
+            try:
+                with reading(self._full(file.path)):
+                    contents.append(_content(data))
+            except MissingDataError:
+                contents.append(None)
+        return contents, False
 
     def read_ranges(self, ranges: Sequence[tuple[str, int, int]]) -> list[bytes]:
         """Return parts of objects, many at a time where the file system can."""
@@ -111,10 +119,10 @@ class RemoteFolder:
         contents = self.fs.cat_ranges(paths, starts, ends) if paths else []
         whole = []
         for (path, _, size), data in zip(ranges, contents, strict=True):
-            with reading(f"{self.url}/{path}"):
-                if isinstance(data, Exception):
-                    raise data
-            whole.append(complete(bytes(data), size, f"{self.url}/{path}"))
+            where = f"{self.url}/{path}"
+            with reading(where):
+                content = _content(data)
+            whole.append(complete(content, size, where))
         return whole
 
     def open(self, path: str, *, sparse: bool = False) -> AbstractContextManager[Any]:
@@ -124,8 +132,22 @@ class RemoteFolder:
             opened: AbstractContextManager[Any] = self.fs.open(self._full(path), "rb", **options)
             return opened
 
+    def _whole(self, paths: Sequence[str]) -> list[Any]:
+        """Return whole objects, or what was raised instead of each."""
+        # Not fs.cat, which would treat brackets in a file name as a pattern.
+        full = [self._full(path) for path in paths]
+        found: list[Any] = self.fs.cat_ranges(full, None, None) if full else []
+        return found
+
     def _full(self, path: str) -> str:
         return f"{self.root}/{path}".rstrip("/")
+
+
+def _content(data: Any) -> bytes:
+    """Return the bytes of an object, or raise what was raised instead."""
+    if isinstance(data, Exception):
+        raise data
+    return bytes(data)
 
 
 def _is_folder(entry: dict[str, Any]) -> bool:

@@ -7,11 +7,11 @@ a shard name classes and know no ids, so the shard serves every version of the d
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any, TypeVar
+from typing import NamedTuple, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,7 +20,7 @@ from distill_core.config.data import DataConfig
 from distill_core.data.archives import ArchiveWriter
 from distill_core.data.decoding.image import check_header, check_image
 from distill_core.data.index import DatasetIndex
-from distill_core.data.index_table import SCHEMA
+from distill_core.data.parts.known import ROWS, KnownImages, Row
 from distill_core.data.parts.summary import PartSummary, summarise
 from distill_core.data.readers.compression import is_compressed
 from distill_core.data.readers.formats import open_reader
@@ -32,7 +32,6 @@ from distill_core.data.readers.record import (
     ReadsArchives,
     ReadsFiles,
     Record,
-    Split,
     Unpacks,
 )
 from distill_core.errors import ChangedDataError, DataError
@@ -42,44 +41,14 @@ from distill_core.storage.digest import sha256
 
 CHUNK = 256  # encoded images fetched together, at most; two such groups are in memory
 CHUNK_BYTES = 2**26  # of them, but for the last one: photographs of a camera have 10 MB each
-THREADS = 2  # that decode at most; Pillow holds the GIL during much of the work on a small image
-ROWS = pa.schema([field for field in SCHEMA if field.name != "label"])  # of a shard
+THREADS = 2  # that decode at most
+# Mean bytes of the images of a group that one thread decodes: Pillow holds the GIL during half of
+# the work on a small image, and a second thread would only exchange it with the first.
+SMALL = 2**14
 ORDER = ("wnid", "name", "sha256", "uri", "offset")
 TABLE, SUMMARY = "parquet", "json"  # suffixes of the files of a shard
 
-Row = tuple[Any, ...]  # in the order of ROWS
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class KnownImages:
-    """What a previous version knows of the files of some classes."""
-
-    rows: Mapping[str, Row] = field(default_factory=dict)  # by uri; those with a version
-    decoded: frozenset[str] = frozenset()  # sha256 of readable images
-
-    @classmethod
-    def of(cls, index: DatasetIndex, splits: Sequence[Split], wnids: Sequence[str]) -> KnownImages:
-        """Return what an index knows of some classes; it reads only their partitions."""
-        wanted = set(wnids)
-        labels = [entry.id for entry in index.classes if entry.wnid in wanted]
-        rows: dict[str, Row] = {}
-        decoded: set[str] = set()
-        tables = (index.tables[split].of_classes(labels) for split in splits)
-        for table in chain.from_iterable(tables):
-            for row in table.select(ROWS.names).to_pylist():
-                if row["wnid"] in wanted and row["status"] == "ok":
-                    decoded.add(row["sha256"])
-                if row["wnid"] in wanted and row["version"]:
-                    rows[row["uri"]] = tuple(row[name] for name in ROWS.names)
-        return cls(rows, frozenset(decoded))
-
-    def row_of(self, listed: ListedRecord) -> Row | None:
-        """Return the row of a file that is the same as before by uri, size and version."""
-        row = self.rows.get(listed.uri)
-        found = (listed.wnid, listed.name, listed.size, listed.version)
-        same = row is not None and found == (row[0], row[1], row[4], row[8])
-        return row if same else None
 
 
 @dataclass
@@ -125,16 +94,14 @@ def read_part(
     """
     reader = open_reader(config)  # a new one, because readers keep their listings
     work = _planned(reader, config, part, classes, previous, archive)
-    rows = list(work.taken)
+    rows, current = list(work.taken), not work.in_archives
     try:
-        for some in _read(work, config):
+        for some, are_current in _read(work, config):
             rows += some
+            current = current and are_current
             progress(len(rows), max(part.count, len(rows)))
-        if part.count not in (-1, len(rows)) or not _is_current(config, part):
-            raise ChangedDataError(
-                f"{config.path or config.format}: files of {', '.join(part.files[:3])} changed "
-                "while the dataset was read. Run again when nothing writes to it."
-            )
+        if part.count not in (-1, len(rows)) or not (current or _is_current(config, part)):
+            raise _changed(config, part)
         if archive is not None:
             archive.commit()
     except BaseException:
@@ -149,13 +116,27 @@ def read_part(
     return PartRows(table, summary, len(rows) - len(work.taken))
 
 
+def _changed(config: DataConfig, part: Part) -> ChangedDataError:
+    return ChangedDataError(
+        f"{config.path or config.format}: files of {', '.join(part.files[:3])} changed while the "
+        "dataset was read. Run again when nothing writes to it."
+    )
+
+
 def _is_current(config: DataConfig, part: Part) -> bool:
     """Return whether the files of a part are still those that were planned, by a new listing."""
     again = open_reader(config)
     return not isinstance(again, ReadsFiles) or again.is_current(part)
 
 
-Chunk = list[tuple[Record, str, str]]  # records, each with its class and the version of its file
+Images = list[tuple[Record, str, str]]  # records, each with its class and the version of its file
+
+
+class Chunk(NamedTuple):
+    """Images that were fetched together."""
+
+    images: Images
+    current: bool = False  # see `readers.record.Loaded`
 
 
 @dataclass(frozen=True)
@@ -183,6 +164,8 @@ def _planned(
         if packed and archive is not None and isinstance(reader, Unpacks):
             reader.sink, version = archive, archive.part
         return _Work(_chunks(reader, part, classes, version), in_archives=True)
+    if not reader.is_current(part):
+        raise _changed(config, part)
     known = KnownImages()
     # What only had its header read is not taken over where every image is to be decoded.
     if previous is not None and previous.verify in ("full", config.verify):
@@ -197,17 +180,23 @@ def _planned(
     )
 
 
-def _read(work: _Work, config: DataConfig) -> Iterator[list[Row]]:
-    """Yield the rows of each chunk, while the next one is fetched."""
-    threads = min(THREADS, cpu_share())
-    with ThreadPoolExecutor(1) as fetcher, ThreadPoolExecutor(threads) as decoders:
+def _read(work: _Work, config: DataConfig) -> Iterator[tuple[list[Row], bool]]:
+    """Yield the rows of each chunk, and whether they are current, while the next one is fetched."""
+    with ThreadPoolExecutor(1) as fetcher, ThreadPoolExecutor(THREADS) as decoders:
         pending = fetcher.submit(next, work.chunks, None)
         while (chunk := pending.result()) is not None:
             pending = fetcher.submit(next, work.chunks, None)
-            share = -(-len(chunk) // threads)
-            shares = [chunk[n : n + share] for n in range(0, len(chunk), share)]
+            images = chunk.images
+            share = -(-len(images) // _threads(images))
+            shares = [images[n : n + share] for n in range(0, len(images), share)]
             some = decoders.map(lambda each: _rows(each, config, work.decoded), shares)
-            yield list(chain.from_iterable(some))
+            yield list(chain.from_iterable(some)), chunk.current
+
+
+def _threads(images: Images) -> int:
+    """Return how many threads decode some images."""
+    size = sum(len(record.data) for record, _, _ in images)
+    return 1 if size < SMALL * len(images) else min(THREADS, cpu_share())
 
 
 def _table(rows: Sequence[Row]) -> pa.Table:
@@ -219,13 +208,14 @@ def _table(rows: Sequence[Row]) -> pa.Table:
 
 def _chunks(reader: Reader, part: Part, classes: Sequence[str], version: str) -> Iterator[Chunk]:
     for chunk in _grouped(reader.records(part, classes), lambda record: len(record.data)):
-        yield [(r, classes[r.label] if r.label >= 0 else "", version) for r in chunk]
+        yield Chunk([(r, classes[r.label] if r.label >= 0 else "", version) for r in chunk])
 
 
 def _file_chunks(reader: FileReader, listed: Sequence[ListedRecord]) -> Iterator[Chunk]:
-    for some in _grouped(listed, lambda each: each.size):
-        records = reader.load(some)
-        yield [(r, each.wnid, each.version) for r, each in zip(records, some, strict=True)]
+    for some in _grouped(listed, lambda each: each.file.size):
+        records, current = reader.load(some)
+        pairs = zip(records, some, strict=True)
+        yield Chunk([(record, each.wnid, each.file.version) for record, each in pairs], current)
 
 
 def _grouped(items: Iterable[T], size: Callable[[T], int]) -> Iterator[list[T]]:
@@ -241,8 +231,8 @@ def _grouped(items: Iterable[T], size: Callable[[T], int]) -> Iterator[list[T]]:
         yield group
 
 
-def _rows(chunk: Chunk, config: DataConfig, decoded: frozenset[str]) -> list[Row]:
-    return [_row(*each, config, decoded) for each in chunk]
+def _rows(images: Images, config: DataConfig, decoded: frozenset[str]) -> list[Row]:
+    return [_row(*each, config, decoded) for each in images]
 
 
 def _row(

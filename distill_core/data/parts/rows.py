@@ -18,7 +18,8 @@ import pyarrow.compute as pc
 
 from distill_core.data.index_table import ORDER, SCHEMA, IndexTable, RowCounts, partition_bounds
 from distill_core.data.parts.counts import SplitCounts
-from distill_core.data.parts.read import ROWS, SUMMARY, TABLE
+from distill_core.data.parts.known import ROWS
+from distill_core.data.parts.read import SUMMARY, TABLE
 from distill_core.data.parts.summary import PartSummary
 from distill_core.data.readers.passed_over import PassedOver
 from distill_core.data.readers.record import Part

@@ -3,51 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from dataclasses import replace
 
 from distill_core.data.folders import DatasetFolder
-from distill_core.data.readers.names import utf8
-from distill_core.data.readers.record import ListedRecord, Record
-from distill_core.errors import DataError
+from distill_core.data.readers.record import ListedRecord, Loaded, Record
 
 CHUNK = 256  # files requested together, which matters for remote folders
 MISSING = "the file does not exist; if it is a link, it leads nowhere."
+NOT_UTF8 = "its name is not UTF-8."
 
 
-def read_files(root: DatasetFolder, paths: Sequence[str]) -> Iterator[tuple[str, bytes, str]]:
-    """Yield path, content and problem of files; the problem is a sentence, empty if there is none.
-
-    Args:
-        root: the dataset's folder.
-        paths: below it.
-    """
-    for start in range(0, len(paths), CHUNK):
-        chunk = paths[start : start + CHUNK]
-        named = [path for path in chunk if utf8(path) == path]
-        try:
-            files: dict[str, bytes] = dict(zip(named, root.read(named), strict=True))
-        except DataError:  # a file is gone, or a link leads nowhere
-            files = dict(_existing(root, named))
-        for path in chunk:
-            if utf8(path) != path:
-                yield path, b"", "its name is not UTF-8."
-            else:
-                yield path, files.get(path, b""), "" if path in files else MISSING
-
-
-def load_files(root: DatasetFolder, listed: Sequence[ListedRecord]) -> list[Record]:
+def load_files(root: DatasetFolder, listed: Sequence[ListedRecord]) -> Loaded:
     """Return images of no class yet, read together.
 
     Args:
         root: the dataset's folder.
         listed: the images.
     """
-    files = read_files(root, [each.path for each in listed])
-    return [
-        Record(-1, each.uri, 0, each.name, data, problem or each.problem)
-        for each, (_, data, problem) in zip(listed, files, strict=True)
-    ]
+    named = [each.file for each in listed if each.uri == each.file.path]
+    contents, current = root.read_listed(named)
+    found, records = iter(contents), []
+    for file, uri, _, name, problem in listed:
+        data = next(found) if uri == file.path else b""
+        if data is None:
+            data, problem = b"", MISSING
+        elif uri != file.path:
+            problem = NOT_UTF8
+        records.append(Record(-1, uri, 0, name, data, problem))
+    return Loaded(records, current)
 
 
 def labelled(
@@ -63,11 +45,5 @@ def labelled(
     labels = {name: label for label, name in enumerate(classes)} | {"": -1}
     for start in range(0, len(listed), CHUNK):
         some = listed[start : start + CHUNK]
-        for each, record in zip(some, load_files(root, some), strict=True):
-            yield replace(record, label=labels[each.wnid])
-
-
-def _existing(root: DatasetFolder, paths: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-    for path in paths:
-        with suppress(DataError):
-            yield path, root.read([path])[0]
+        for each, record in zip(some, load_files(root, some).records, strict=True):
+            yield record._replace(label=labels[each.wnid])

@@ -36,7 +36,7 @@ from distill_core.data.readers.parts import (
     with_lists,
 )
 from distill_core.data.readers.passed_over import NOT_FOLLOWED, OTHER, PassedOver
-from distill_core.data.readers.record import Address, ListedRecord, Part, Record, Split
+from distill_core.data.readers.record import Address, ListedRecord, Loaded, Part, Record, Split
 from distill_core.data.readers.split_files import find_archives
 from distill_core.data.readers.tar_members import members
 from distill_core.errors import ConfigError, DataError, shown
@@ -123,15 +123,15 @@ class FlatReader:
             return None
         places = {name: place for place, name in enumerate(classes)}
         found = []
-        for path, size, version in self._files(part):
-            name = utf8(posixpath.basename(path))
+        for file in self._files(part):
+            name = utf8(posixpath.basename(file.path))
             text = self._labels(part.split).get(stem(name))
             wnid = "" if text is None else classes[self._place(text, places, name)]
             problem = "" if text else UNLISTED
-            found.append(ListedRecord(path, utf8(path), wnid, name, size, version, problem))
+            found.append(ListedRecord(file, utf8(file.path), wnid, name, problem))
         return found
 
-    def load(self, listed: Sequence[ListedRecord]) -> list[Record]:
+    def load(self, listed: Sequence[ListedRecord]) -> Loaded:
         """Read some images together."""
         return load_files(self._root, listed)
 

@@ -7,7 +7,7 @@ As in torchvision, a file is an image if its name ends like one; every other fil
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cache
+from functools import cache, lru_cache
 
 from distill_core.config.data import DataConfig
 from distill_core.data.files.local import ListedFile, Listing
@@ -16,7 +16,7 @@ from distill_core.data.readers.files import labelled, load_files
 from distill_core.data.readers.names import is_image, utf8
 from distill_core.data.readers.parts import Piece, assemble, cut, stamp_of, stamp_of_pieces
 from distill_core.data.readers.passed_over import NOT_FOLLOWED, OTHER, OUTSIDE, PassedOver
-from distill_core.data.readers.record import Address, ListedRecord, Part, Record, Split
+from distill_core.data.readers.record import Address, ListedRecord, Loaded, Part, Record, Split
 from distill_core.data.readers.split_classes import check_names
 from distill_core.errors import DataError
 
@@ -28,6 +28,7 @@ class ImageFolderReader:
         self._root = locate(config)
         self._folder = {"train": _folder(config.train), "test": _folder(config.test)}
         self._surveyed = cache(self._survey)
+        self._files = lru_cache(1)(self._list)  # one part is read at a time
 
     def classes(self, split: Split = "train") -> tuple[str, ...]:
         """Return the names of the folders of a split.
@@ -58,22 +59,20 @@ class ImageFolderReader:
 
     def listed(self, part: Part, classes: Sequence[str] = ()) -> Sequence[ListedRecord]:
         """Return the images of a part, whose folders are listed again."""
-        folder, found = self._folder[part.split], []
-        for class_folder in part.files:
-            wnid = class_folder.removeprefix(f"{folder}/")
-            for file in self._files(part, wnid):
-                name = utf8(file.path.removeprefix(f"{class_folder}/"))
-                uri = utf8(file.path)
-                found.append(ListedRecord(file.path, uri, wnid, name, file.size, file.version))
+        above = f"{self._folder[part.split]}/"
+        found = []
+        for class_folder, files in zip(part.files, self._files(part), strict=True):
+            wnid, start = class_folder.removeprefix(above), len(class_folder) + 1
+            for file in files:
+                path = file.path
+                found.append(ListedRecord(file, utf8(path), wnid, utf8(path[start:])))
         return found
 
     def is_current(self, part: Part) -> bool:
         """Return whether the folders of a part hold the files that were planned."""
-        folder = self._folder[part.split]
-        wnids = (each.removeprefix(f"{folder}/") for each in part.files)
-        return part.stamp == stamp_of_pieces(stamp_of(self._files(part, wnid)) for wnid in wnids)
+        return part.stamp == stamp_of_pieces(map(stamp_of, self._files(part)))
 
-    def load(self, listed: Sequence[ListedRecord]) -> list[Record]:
+    def load(self, listed: Sequence[ListedRecord]) -> Loaded:
         """Read some images together."""
         return load_files(self._root, listed)
 
@@ -81,10 +80,12 @@ class ImageFolderReader:
         """Return whole files."""
         return self._root.read([address.uri for address in addresses])
 
-    def _files(self, part: Part, wnid: str) -> list[ListedFile]:
-        """List the images of one of the classes of a part."""
-        images = _images(self._root.below(self._folder[part.split], wnid))
-        return images[part.first : None if part.last < 0 else part.last]
+    def _list(self, part: Part) -> list[list[ListedFile]]:
+        """List the images of a part, class by class."""
+        folder = self._folder[part.split]
+        chosen = slice(part.first, None if part.last < 0 else part.last)
+        wnids = (each.removeprefix(f"{folder}/") for each in part.files)
+        return [_images(self._root.below(folder, wnid))[chosen] for wnid in wnids]
 
     def _class_folders(self, split: Split) -> list[str]:
         if not self._root.is_folder(self._folder[split]):

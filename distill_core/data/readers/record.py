@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
+from distill_core.data.files.local import ListedFile
 from distill_core.data.readers.compression import ARCHIVES, Sink
 from distill_core.data.readers.names import printable
 from distill_core.data.readers.passed_over import PassedOver
@@ -30,8 +31,7 @@ class Address(NamedTuple):
         return f"{uri} row {self.offset}" if in_rows else uri
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """One image as it is stored, not decoded."""
 
     label: int  # -1 if the file has none
@@ -61,17 +61,21 @@ class Part:
         return {k: v for k, v in asdict(self).items() if k not in ("name", "count", "bytes")}
 
 
-@dataclass(frozen=True, slots=True)
-class ListedRecord:
+class ListedRecord(NamedTuple):
     """An image that is a file of its own, before it is read."""
 
-    path: str  # of the file, below the dataset's folder; unlike the uri, it may be no UTF-8
+    file: ListedFile  # its path, unlike the uri, may be no UTF-8
     uri: str
     wnid: str  # name of its class; empty: of none
     name: str  # within its class
-    size: int  # bytes
-    version: str  # etag or times of change; empty: unknown
     problem: str = ""  # reason why it cannot be used, whatever it holds, as a sentence
+
+
+class Loaded(NamedTuple):
+    """Images that were read together."""
+
+    records: list[Record]  # their labels are -1, since the listing has their classes
+    current: bool  # whether each file is the one that was listed; False also where it is unknown
 
 
 class Reader(Protocol):
@@ -116,7 +120,21 @@ class SamplesLabels(Protocol):
 
 
 @runtime_checkable
-class FileReader(Reader, Protocol):
+class ReadsFiles(Protocol):
+    """A reader of files, which may change after their parts were planned."""
+
+    def is_current(self, part: Part) -> bool:
+        """Return whether all that a part reads is what its stamp is of.
+
+        A reader that has listed the files of the part already compares that listing.
+
+        Raises:
+            DataError: a file is gone.
+        """
+
+
+@runtime_checkable
+class FileReader(Reader, ReadsFiles, Protocol):
     """Reader of a format with one file per image, whose files can be told apart unread."""
 
     def listed(self, part: Part, classes: Sequence[str]) -> Sequence[ListedRecord] | None:
@@ -130,20 +148,8 @@ class FileReader(Reader, Protocol):
             None: the images of this part are no files of their own; see `records`.
         """
 
-    def load(self, listed: Sequence[ListedRecord]) -> list[Record]:
-        """Read some images together; their labels are -1, since the listing has their classes."""
-
-
-@runtime_checkable
-class ReadsFiles(Protocol):
-    """A reader of files, which may change after their parts were planned."""
-
-    def is_current(self, part: Part) -> bool:
-        """Return whether all that a part reads is still what its stamp is of.
-
-        Raises:
-            DataError: a file is gone.
-        """
+    def load(self, listed: Sequence[ListedRecord]) -> Loaded:
+        """Read some images together."""
 
 
 @runtime_checkable

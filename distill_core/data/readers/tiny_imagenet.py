@@ -7,12 +7,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 from distill_core.config.data import DataConfig
 from distill_core.data.readers.flat import FlatReader
 from distill_core.data.readers.imagefolder import ImageFolderReader
-from distill_core.data.readers.record import Address, ListedRecord, Part, Record, Split
+from distill_core.data.readers.record import Address, ListedRecord, Loaded, Part, Record, Split
 from distill_core.data.readers.split_classes import check_names
 
 IMAGES = "images"
@@ -55,7 +54,7 @@ class TinyImageNetReader:
             yield from self._test.records(part, classes)
             return
         for record in self._train.records(part, classes):
-            yield replace(record, name=record.name.removeprefix(f"{IMAGES}/"))
+            yield record._replace(name=record.name.removeprefix(f"{IMAGES}/"))
 
     def classes_of(self, part: Part, names: Sequence[str]) -> tuple[str, ...]:
         """Return nothing: folders and annotations name the classes."""
@@ -67,7 +66,7 @@ class TinyImageNetReader:
             return self._test.listed(part, self.classes())
         prefix = f"{IMAGES}/"
         return [
-            replace(each, name=each.name.removeprefix(prefix)) for each in self._train.listed(part)
+            each._replace(name=each.name.removeprefix(prefix)) for each in self._train.listed(part)
         ]
 
     def is_current(self, part: Part) -> bool:
@@ -75,7 +74,7 @@ class TinyImageNetReader:
         reader = self._train if part.split == "train" else self._test
         return reader.is_current(part)
 
-    def load(self, listed: Sequence[ListedRecord]) -> list[Record]:
+    def load(self, listed: Sequence[ListedRecord]) -> Loaded:
         """Read some images together."""
         return self._train.load(listed)
 

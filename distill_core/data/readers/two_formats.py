@@ -10,6 +10,7 @@ from distill_core.data.readers.record import (
     Address,
     FileReader,
     ListedRecord,
+    Loaded,
     Part,
     Reader,
     ReadsArchives,
@@ -76,7 +77,7 @@ class TwoFormats:
         reader = self._readers[part.split]
         return not isinstance(reader, ReadsFiles) or reader.is_current(part)
 
-    def load(self, listed: Sequence[ListedRecord]) -> list[Record]:
+    def load(self, listed: Sequence[ListedRecord]) -> Loaded:
         """Read some images together; all formats with files of their own read them alike."""
         readers = self._readers.values()
         return next(r for r in readers if isinstance(r, FileReader)).load(listed)

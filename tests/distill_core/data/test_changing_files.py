@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import fsspec
 import pytest
 
 from distill_core.config.data import DataConfig
+from distill_core.data.files.remote import RemoteFolder
+from distill_core.data.folders import LocalFolder
 from distill_core.data.ingest import IngestPlan, commit_part, ingest
 from distill_core.data.parts.read import read_part
 from distill_core.errors import ChangedDataError, DataError
+from distill_core.storage.digest import sha256
 from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.store import Store
 from tests.support import sources
@@ -35,7 +40,13 @@ def written(layout: str, root: Path) -> DataConfig:
 def swap_image(root: Path) -> None:
     """Replace an image by another one of the same size and name."""
     path = next(path for path in sorted(root.rglob("*.png")) if b"atrain" in bytes(path))
-    path.write_bytes(b"x" * path.stat().st_size)
+    rewrite(path, b"x" * path.stat().st_size)
+
+
+def rewrite(path: Path, data: bytes) -> None:
+    """Write a file again; its time differs also where the clock of the file system is coarse."""
+    path.write_bytes(data)
+    os.utime(path, ns=(10**18, 10**18))
 
 
 def swap_archive(root: Path) -> None:
@@ -86,31 +97,101 @@ def test_what_changed_since_it_was_planned_is_no_shard(
     assert ShardStore(store, "ingest").done() == {e.key for e in planned} - set(refused)
 
 
+def bucket() -> tuple[str, Any]:
+    """Return the address of the images in a bucket in memory, and its file system."""
+    url, files = f"memory://{uuid4().hex}", fsspec.filesystem("memory")
+    for split, classes in IMAGES.items():
+        for wnid, name, data in sources.items(classes):
+            files.pipe(f"{url}/{split}/{wnid}/{name}", data)
+    return url, files
+
+
+def before_reading(
+    monkeypatch: pytest.MonkeyPatch, folder: type, change: Callable[[], object]
+) -> None:
+    """Change a dataset after the listing of a worker, before it reads any image."""
+    read = folder.read_listed  # type: ignore[attr-defined]
+
+    def changed(self: object, files: object) -> object:
+        change()
+        return read(self, files)
+
+    monkeypatch.setattr(folder, "read_listed", changed)
+
+
+CHANGED = r"files of train/a, train/b changed while"
+
+
+@pytest.mark.parametrize("change", ["swap", "touch", "delete"])
+def test_a_file_that_is_changed_after_it_was_listed_ends_the_part(
+    change: str, tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, path = written("image_folders", tmp_path), tmp_path / "train" / "a" / "atrain1.png"
+    changes = {
+        "swap": lambda: swap_image(tmp_path),
+        "touch": lambda: os.utime(path, ns=(7, 7)),
+        "delete": path.unlink,
+    }
+    before_reading(monkeypatch, LocalFolder, changes[change])
+    with pytest.raises(ChangedDataError, match=CHANGED):
+        commit_part(plan := IngestPlan(config), store, plan.parts[0])
+    assert ShardStore(store, "ingest").done() == frozenset()
+
+
+def test_an_object_that_is_changed_after_it_was_listed_ends_the_part(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, files = bucket()
+    place = f"{url}/train/a/atrain1.png"
+    before_reading(monkeypatch, RemoteFolder, lambda: files.pipe(place, b"x"))
+    with pytest.raises(ChangedDataError, match=CHANGED):
+        ingest(data_config(url), store)
+    assert ShardStore(store, "ingest").done() == frozenset()
+
+
 def test_a_file_that_is_changed_while_its_part_is_read_ends_the_part(
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The change falls between the listing of the worker and the end of its reading."""
-    from distill_core.data.parts import read
+    """Its first bytes are those that were planned, and its last ones are not."""
+    config, path = written("image_folders", tmp_path), tmp_path / "train" / "a" / "atrain1.png"
+    data, read = path.read_bytes(), os.read
 
-    config, summarise = written("image_folders", tmp_path), read._read
+    def changed(file: int, size: int) -> bytes:
+        some = read(file, size)
+        if some == data:
+            rewrite(path, data[:-20] + bytes(20))
+            some = some[:40]
+        return some
 
-    def changed_meanwhile(*some: object) -> object:
-        yield from summarise(*some)  # type: ignore[arg-type]
-        swap_image(tmp_path)
-
-    monkeypatch.setattr(read, "_read", changed_meanwhile)
-    with pytest.raises(ChangedDataError, match=r"files of train/a, train/b changed while"):
+    monkeypatch.setattr(os, "read", changed)
+    with pytest.raises(ChangedDataError, match=CHANGED):
         ingest(config, store)
     assert ShardStore(store, "ingest").done() == frozenset()
 
 
+def test_a_file_that_is_changed_after_it_was_read_is_in_the_shard_as_it_was_planned(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, path = written("image_folders", tmp_path), tmp_path / "train" / "a" / "atrain1.png"
+    planned, read = sha256(path.read_bytes()), LocalFolder.read_listed
+
+    def change_after(self: LocalFolder, files: Any) -> Any:
+        found = read(self, files)
+        rewrite(path, png(40))
+        return found
+
+    monkeypatch.setattr(LocalFolder, "read_listed", change_after)
+    rows = read_part(config, (plan := IngestPlan(config)).parts[0].part, plan.names)
+    digests = dict(
+        zip(rows.table["name"].to_pylist(), rows.table["sha256"].to_pylist(), strict=True)
+    )
+    assert digests[path.name] == planned
+    assert plan.parts[0].key not in {each.key for each in IngestPlan(config).parts}
+
+
 def test_an_object_that_comes_back_has_its_own_row(store: Store) -> None:
     """In a bucket the version of an object is a hash of it, so a version can come back."""
-    url = f"memory://{uuid4().hex}"
-    files = fsspec.filesystem("memory")
-    for split, classes in IMAGES.items():
-        for wnid, name, data in sources.items(classes):
-            files.pipe(f"{url}/{split}/{wnid}/{name}", data)
+    url, files = bucket()
     plan = IngestPlan(data_config(url))
     planned, place = plan.parts, f"{url}/train/a/atrain0.png"
     original = files.store[files._strip_protocol(place)]

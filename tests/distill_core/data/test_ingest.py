@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -14,6 +15,7 @@ import pytest
 
 from distill_core.config.data import DataConfig
 from distill_core.data import folders
+from distill_core.data.files.local import ListedFile
 from distill_core.data.index_files import open_index
 from distill_core.data.ingest import ingest
 from distill_core.data.parts import read as part_reading
@@ -23,19 +25,13 @@ from distill_core.errors import DataError
 from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.store import Store
 from tests.support.datasets import data_config, png
+from tests.support.noted_reads import note_reads
 
 
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Note the files whose bytes are read."""
-    read, seen = folders.LocalFolder.read, list[str]()
-
-    def noted(self: folders.LocalFolder, paths: Sequence[str]) -> list[bytes]:
-        seen.extend(paths)
-        return read(self, paths)
-
-    monkeypatch.setattr(folders.LocalFolder, "read", noted)
-    return seen
+    return note_reads(monkeypatch)
 
 
 def test_an_unchanged_dataset_is_only_listed(folder: Path, store: Store, reads: list[str]) -> None:
@@ -52,13 +48,13 @@ def test_large_images_are_read_a_few_at_a_time(
     limit: int, most: int, folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By their bytes; those of this dataset have 268 each."""
-    read, seen = folders.LocalFolder.read, list[int]()
+    read, seen = folders.LocalFolder.read_listed, list[int]()
 
-    def counted(self: folders.LocalFolder, paths: Sequence[str]) -> list[bytes]:
-        seen.append(len(paths))
-        return read(self, paths)
+    def counted(self: folders.LocalFolder, files: Sequence[ListedFile]) -> Any:
+        seen.append(len(files))
+        return read(self, files)
 
-    monkeypatch.setattr(folders.LocalFolder, "read", counted)
+    monkeypatch.setattr(folders.LocalFolder, "read_listed", counted)
     monkeypatch.setattr(part_reading, "CHUNK_BYTES", limit)
     ingest(data_config(folder), store)
     assert (max(seen), sum(seen)) == (most, 8)
@@ -92,17 +88,18 @@ def test_another_folder_with_equal_names_sizes_and_times_is_read(
 SCRIPT = """
 import sys
 from distill_core.data import folders
+from distill_core.data.files.local import ListedFile
 from distill_core.data.ingest import ingest
 from distill_core.data.readers import parts
 from distill_core.storage.store import Store
 from tests.support.datasets import data_config
 parts.PART_RECORDS = 3
-read = folders.LocalFolder.read
-def noted(self, paths):
-    for path in paths:
-        print(path, flush=True)
-    return read(self, paths)
-folders.LocalFolder.read = noted
+read = folders.LocalFolder.read_listed
+def noted(self, files):
+    for file in files:
+        print(file.path, flush=True)
+    return read(self, files)
+folders.LocalFolder.read_listed = noted
 ingest(data_config(sys.argv[1], num_classes=12), Store(sys.argv[2]))
 """
 

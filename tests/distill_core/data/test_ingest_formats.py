@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from distill_core.config.data import DataConfig
-from distill_core.data import folders, index_table
+from distill_core.data import index_table
 from distill_core.data.index import DatasetIndex
 from distill_core.data.index_files import load_index
 from distill_core.data.ingest import IngestPlan, ingest
@@ -19,6 +18,7 @@ from distill_core.errors import DataError
 from distill_core.storage.store import Store
 from tests.support import sources
 from tests.support.datasets import data_config, png
+from tests.support.noted_reads import note_reads
 
 IMAGES: sources.Images = {
     "train": {wnid: {f"{n}.png": png(30 * k + n) for n in range(4)} for k, wnid in enumerate("ab")},
@@ -32,14 +32,7 @@ IMAGES: sources.Images = {
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Note the files with images whose bytes are read."""
-    read, seen = folders.LocalFolder.read, list[str]()
-
-    def noted(self: folders.LocalFolder, paths: Sequence[str]) -> list[bytes]:
-        seen.extend(path for path in paths if path.endswith(".png"))
-        return read(self, paths)
-
-    monkeypatch.setattr(folders.LocalFolder, "read", noted)
-    return seen
+    return note_reads(monkeypatch, ".png")
 
 
 def config_of(layout: str, root: Path) -> DataConfig:
