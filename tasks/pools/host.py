@@ -20,6 +20,7 @@ from distill_core.errors import OutOfMemoryError
 from distill_core.redaction import sanitised
 from tasks.jobs import Job, Receipt, Worker, WorkerSpec
 
+HOST_ALLOCATOR = "DefaultCPUAllocator"  # of torch, in its message that memory ran out
 RECEIPT_BYTES = 10_000  # most that is sent through Ray or a pipe; the marker has everything
 JobProgress = tuple[str, int, int]  # (job key, units done, units in total)
 
@@ -41,7 +42,7 @@ class Host:
         """Run one job and measure its time, including storage.
 
         Raises:
-            OutOfMemoryError: the device is full.
+            OutOfMemoryError: the device or the host is full.
             Exception: anything else that the worker raises.
         """
         self.ready()
@@ -130,15 +131,25 @@ def reporting_progress(
 
 @contextmanager
 def _translated_out_of_memory(job: Job[Any]) -> Iterator[None]:
-    """Turn torch's error into our own, which a driver without torch can read."""
+    """Turn the error of a full device or host into our own, which any driver can read."""
     try:
         yield
     except Exception as error:
-        torch = sys.modules.get("torch")
-        if torch is None or not isinstance(error, torch.OutOfMemoryError):
+        if not _is_out_of_memory(error):
             raise
         traceback.clear_frames(error.__traceback__)  # they refer to the tensors on the device
-        raise OutOfMemoryError(f"{job.shard}: {(str(error).splitlines() or [''])[0]}") from error
+        text = (str(error).splitlines() or [type(error).__name__])[0]
+        raise OutOfMemoryError(f"{job.shard}: {text}") from error
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Return whether memory ran out, of arrays and tables, or of torch's on a device or host."""
+    if isinstance(error, MemoryError):
+        return True
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(error, torch.OutOfMemoryError):
+        return True
+    return type(error) is RuntimeError and HOST_ALLOCATOR in str(error)
 
 
 def _without_large_summary(receipt: Receipt) -> Receipt:

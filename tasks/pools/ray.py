@@ -13,6 +13,7 @@ from ray.exceptions import (
     ActorDiedError,
     ActorUnavailableError,
     GetTimeoutError,
+    OutOfMemoryError,
     RayError,
     RayTaskError,
 )
@@ -31,6 +32,7 @@ SIGNAL_HINT = (
     "If its process was ended by a signal, Ray does not report which one: on the node, `dmesg` "
     "names what the out-of-memory killer ended, and logs/worker-*.err a SIGSEGV or SIGABRT."
 )
+RAN_OUT = ("OUT_OF_MEMORY", "running low on memory")  # in Ray's account of a process it ended
 PEEK_SECONDS = 1.0  # between two requests for the progress of a worker
 
 
@@ -228,6 +230,8 @@ class RayPool:
 def _reason(error: Exception) -> str:
     first = (str(error).splitlines() or [""])[0]
     reason = f"{type(error).__name__}: {first}"
+    if isinstance(error, OutOfMemoryError) or any(words in str(error) for words in RAN_OUT):
+        return f"{reason} Ray ended its process, because the node was running out of memory."
     if isinstance(error, ActorDiedError | ActorUnavailableError):
         reason += f" {SIGNAL_HINT}"
     return reason

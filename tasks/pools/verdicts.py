@@ -25,11 +25,7 @@ EXHAUSTIVE_NODES = 5  # that failed with a job, after which no further node is t
 GUILT = 2  # jobs that failed on a node and were done elsewhere, which shows that it was sick
 CEILING = 10  # times the failures that are enough
 NODE_LOSSES = 5  # losses of whole nodes that count as much as one of a process
-OUT_OF_MEMORY_HINT = (
-    "A second attempt, in a new process and split in two, did not fit either. Recover in smaller "
-    "launches (--groups 1), give each worker more of a GPU (--num-gpus), use a larger GPU, or "
-    "lower the stage's batch size (posttrain: micro_batch), which changes the result."
-)
+SECOND_ATTEMPT = "A second attempt, in a new process and in smaller parts, did not fit either."
 
 
 class Verdicts:
@@ -104,7 +100,7 @@ class Verdicts:
         if not self._is_convicted(record.too_small, 1, in_doubt=True):
             return None
         attempts = record.too_small.total() + 1
-        hint = OutOfMemoryError(f"{record.error} {OUT_OF_MEMORY_HINT}")
+        hint = OutOfMemoryError(f"{record.error} {SECOND_ATTEMPT}")
         return Failure(attempts, hint, record.traceback)
 
     def lost(

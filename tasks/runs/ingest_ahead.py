@@ -27,6 +27,7 @@ from tasks.pools.failures import Failure, describe_error
 from tasks.pools.provider import PoolProvider
 from tasks.run import Run, default_name
 from tasks.runs.finalise import raise_input_errors, write_manifest
+from tasks.runs.memory_advice import advised, advising
 from tasks.runs.run_stage import PLANS
 from tasks.runs.worker_spec import worker_spec
 from tasks.stages.dataset_record import record_dataset
@@ -142,13 +143,13 @@ def _run_missing(
     observer.stage_started(str(STAGE), len(jobs), len(jobs) - len(todo))
     if not todo:
         return None
-    with PoolProvider(execution) as pools:
+    with PoolProvider(execution) as pools, advising(STAGE):
         spec = worker_spec(run, STAGE, execution)
         pool = pools.pool(spec, jobs=len(todo), stage=str(STAGE), observer=observer)
         result = dispatch(
             todo, pool, policy=execution.policy(), stage=str(STAGE), observer=observer
         )
-    return result.failed
+    return advised(result.failed, STAGE)
 
 
 def _raise_failures(config: RunConfig, failed: Mapping[str, Failure]) -> None:

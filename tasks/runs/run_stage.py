@@ -25,6 +25,7 @@ from tasks.pools.provider import PoolProvider
 from tasks.run import Run
 from tasks.runs.failure_records import keep_failures
 from tasks.runs.finalise import close_stage, close_with_record, raise_failures
+from tasks.runs.memory_advice import advised, advising
 from tasks.runs.peers import Peers
 from tasks.runs.stage_status import StageStatus, stage_status
 from tasks.runs.worker_spec import worker_spec
@@ -172,10 +173,12 @@ class _StagePass:
         start = secrets.randbelow(len(todo))  # several drivers share the work, not double it
         ordered = [*todo[start:], *todo[:start]]
         ordered.sort(key=lambda job: peers.holder(job.shard) is not None)
-        result = self._dispatch(ordered, peers)
-        self.failed |= result.failed
-        self._given_up |= {job.key for job in todo if job.shard in result.failed}
-        self.patient(lambda: keep_failures(self.run, self.stage, result.failed))
+        with advising(self.stage):
+            result = self._dispatch(ordered, peers)
+        failed = advised(result.failed, self.stage)
+        self.failed |= failed
+        self._given_up |= {job.key for job in todo if job.shard in failed}
+        self.patient(lambda: keep_failures(self.run, self.stage, failed))
         return list(result.left)
 
     def _await_peers(self, todo: list[Job[Any]], jobs: Jobs, peers: Peers) -> list[Job[Any]]:

@@ -31,6 +31,7 @@ class Stage:
     payload: type  # of its jobs
     jobs: Callable[[RunInputs, StageId], Jobs]
     worker: str  # "module:Class", imported where it runs
+    less_memory: str  # the settings with which a worker needs less, as the start of a sentence
     record: str = ""  # file in the run's folder that `finish` writes last
     finish: Callable[[RunInputs, Jobs, Notice], None] = lambda inputs, jobs, notice: None
     notices: Callable[[RunInputs], Sequence[str]] = lambda inputs: ()  # before its jobs are run

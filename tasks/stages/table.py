@@ -65,6 +65,7 @@ ROWS = (
         payload=IngestPayload,
         jobs=ingest_jobs,
         worker="tasks.stages.ingest:IngestWorker",
+        less_memory="Divide the dataset into smaller files or folders",
         cpu_only=True,
         is_whole=lambda stage: True,
         record=DATASET_RECORD,
@@ -79,6 +80,10 @@ ROWS = (
         payload=SqueezePayload,
         jobs=squeeze_jobs,
         worker="tasks.stages.squeeze:SqueezeWorker",
+        less_memory=(
+            "Read the training images in every epoch (DISTILL_RESIDENT_BYTES=0), or lower "
+            "squeeze.training.batch_size"
+        ),
         reports_accuracy=True,
         trains=True,
         is_whole=lambda stage: True,
@@ -93,6 +98,7 @@ ROWS = (
         payload=StatisticsPayload,
         jobs=statistics_jobs,
         worker="tasks.stages.statistics:StatisticsWorker",
+        less_memory="Measure a smaller network, or lower data.side",
         has_shards=lambda run: run.config.recover.needs_class_statistics,
     ),
     Stage(
@@ -103,6 +109,7 @@ ROWS = (
         payload=SelectPayload,
         jobs=select_jobs,
         worker="tasks.stages.select:SelectWorker",
+        less_memory="Lower recover.candidates, or data.side",
         per_round=True,
         occurs=lambda config: config.recover.init == "judged",
     ),
@@ -114,6 +121,10 @@ ROWS = (
         payload=RecoverPayload,
         jobs=recover_jobs,
         worker="tasks.stages.recover:RecoverWorker",
+        less_memory=(
+            "Recover in smaller launches (--groups 1), or lower recover.batch_size, which changes "
+            "the result"
+        ),
         per_round=True,
         image_sets=True,
         worker_options=lambda execution: {"groups": execution.groups},
@@ -126,6 +137,10 @@ ROWS = (
         payload=RelabelPayload,
         jobs=relabel_jobs,
         worker="tasks.stages.relabel:RelabelWorker",
+        less_memory=(
+            "Make smaller image shards (recover.shard_classes, recover.ipc_range), or lower "
+            "relabel.views_per_shard"
+        ),
         per_round=True,
         image_sets=True,
     ),
@@ -137,6 +152,10 @@ ROWS = (
         payload=PosttrainPayload,
         jobs=posttrain_jobs,
         worker="tasks.stages.posttrain:PosttrainWorker",
+        less_memory=(
+            "Compute a batch in parts (posttrain.micro_batch), which changes the result, or leave "
+            "the images on the host (DISTILL_DEVICE_BYTES=0)"
+        ),
         per_round=True,
         reports_accuracy=True,
         trains=True,
@@ -152,6 +171,7 @@ ROWS = (
         payload=ValidatePayload,
         jobs=validate_jobs,
         worker="tasks.stages.validate:ValidateWorker",
+        less_memory="Lower posttrain.validation_shard",
         reports_accuracy=True,
         has_shards=judged_in_blocks,
         occurs=lambda config: bool(config.posttrain.students),

@@ -68,5 +68,6 @@ ROW = Stage(
     expected=_expected,
     payload=BrightnessPayload,
     jobs=brightness_jobs,
+    less_memory="Make smaller image shards (recover.shard_classes)",
     worker="tests.support.toy_stage:BrightnessWorker",
 )
