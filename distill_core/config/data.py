@@ -16,6 +16,7 @@ from distill_core.config.fields import (
     Pixels,
     Triple,
 )
+from distill_core.config.packs import PackConfig
 from distill_core.config.split_rule import parse_rule
 from distill_core.label_spaces.facts import SPACES
 
@@ -54,7 +55,7 @@ class DataConfig(Extended):
 
     ADDED = frozenset(
         {"label_space", "keep", "split", "test_format", "class_list", "label_list"}
-        | {"image_column", "label_column", "max_bad_per_class", "verify", "images"}
+        | {"image_column", "label_column", "max_bad_per_class", "verify", "images", "pack"}
     )
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=100)
@@ -87,6 +88,7 @@ class DataConfig(Extended):
     # Names of the classes that are distilled; none: all. The others keep their ids. classes only
     keep: tuple[str, ...] = Field(default=(), max_length=MAX_CLASSES)
     split: str | None = Field(default=None, max_length=40)  # rule that divides `train`; no `test`
+    pack: PackConfig | None = None  # a copy in the store that stages read; None: the source
 
     @field_validator("split")
     @classmethod
@@ -115,4 +117,25 @@ class DataConfig(Extended):
             raise ValueError("keep is allowed with format=classes only: remove it")
         if min(self.std) <= 0:
             raise ValueError("std must be positive in every channel")
+        return self
+
+    @model_validator(mode="after")
+    def _pack_is_large_enough(self) -> Self:
+        if self.pack is None:
+            return self
+        if self.format == "classes":
+            raise ValueError("format=classes has no images to pack: remove pack")
+        if self.pack.size is not None:
+            least = self.side if self.resize is None else self.resize
+            if self.pack.size < least:
+                raise ValueError(
+                    f"pack.size = {self.pack.size} is smaller than "
+                    f"{'side' if self.resize is None else 'resize'} = {least}, to which images "
+                    "would be enlarged again: set a larger one"
+                )
+            if self.pack.shape == "squish" and self.load == "center_crop":
+                raise ValueError(
+                    "pack.shape=squish loses the proportions that load=center_crop keeps: set "
+                    "pack.shape=short_edge or load=squish"
+                )
         return self

@@ -1,4 +1,7 @@
-"""Decoded real images by row of the index. Axes: n images, S side in pixels."""
+"""Decoded real images by row of the index, read from packs where the config has them.
+
+Axes: n images, S side in pixels.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from distill_core.data.decoding.fetch import EncodedImages
 from distill_core.data.decoding.processes import SPAN, Decoders, default_decoders
 from distill_core.data.decoding.rows import read_images
 from distill_core.data.index import DatasetIndex
+from distill_core.data.packs.addresses import PackedRows
 from distill_core.data.readers.record import Split
 from distill_core.progress import Progress, silent
 
@@ -35,6 +39,8 @@ class RealImages:
         split: the split to read.
         decoders: decoding processes; 1: decode in this process; None: see `default_decoders`.
         start_pixels: total number of requested pixels at which processes are started.
+        repeated: whether the images are read often enough from this machine to keep packs of
+            them on its disk.
     """
 
     def __init__(
@@ -45,9 +51,15 @@ class RealImages:
         *,
         decoders: int | None = None,
         start_pixels: int = START_PIXELS,
+        repeated: bool = False,
     ) -> None:
         self._config = config
         self._rows = index.tables[split]
+        self._addresses = (
+            self._rows
+            if config.pack is None
+            else PackedRows(config, index, split, repeated=repeated)
+        )
         self._store = None if index.store is None else index.store.url
         self._count = decoders or default_decoders()
         self._start_pixels = start_pixels
@@ -84,7 +96,7 @@ class RealImages:
             DataError: an image is missing, or is not the one that was ingested.
             ClusterError: a decoding process was lost.
         """
-        chosen = self._rows.take(np.asarray(rows, np.int64))
+        chosen = self._addresses.take(np.asarray(rows, np.int64))
         out = np.empty((len(rows), 3, self._config.side, self._config.side), np.uint8)
         # Read in the order of the files: in the order of the index, every part would touch every
         # file of a shuffled dataset.

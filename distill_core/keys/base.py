@@ -55,6 +55,15 @@ def _pixels(data: DataConfig) -> Any:
     return dumped(data, include={"num_classes", "side", "load", "resize", "mean", "std"})
 
 
+def repacked(data: DataConfig) -> dict[str, Any]:
+    """Return the part of the keys of results of real images that packs add; none without packs.
+
+    Packs that keep the bytes of the images add nothing.
+    """
+    pixels = None if data.pack is None else data.pack.pixels
+    return {} if pixels is None else {"pack": pixels}
+
+
 def dumped(model: Any, **selection: Any) -> Any:
     """Return the settings that differ from their defaults, so that new settings keep old keys.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from distill_core.config.schema import RunConfig
-from distill_core.keys.base import dumped, key_of
+from distill_core.keys.base import dumped, key_of, repacked
 from distill_core.sharding import ClassShard
 
 ImageSet = Literal["distilled", "random_real"]
@@ -38,6 +38,7 @@ def squeeze_key(
         "model": dumped(run.squeeze.model),
         "classes": class_hash,
         "test": test,
+        **repacked(run.data),
     }
     if checkpoint is not None:
         imported = run.squeeze.imported
@@ -72,7 +73,7 @@ def statistics_key(
         imported: sha256 of the statistics that were imported with the teacher; None: none were.
     """
     config, content = run.recover, [[wnid, fingerprints[wnid]] for wnid in wnids]
-    parts: dict[str, Any] = {"teachers": list(teachers), "content": content}
+    parts: dict[str, Any] = {"teachers": list(teachers), "content": content, **repacked(run.data)}
     if config.measured - {"batch_norms"}:
         parts["measured"] = sorted(config.measured)
     if imported is not None:
@@ -117,6 +118,7 @@ def select_key(
         "start": start,
         "content": [[wnid, fingerprints[wnid]] for wnid in wnids],
         "seed": run.seed,
+        **repacked(run.data),
     }
     return key_of(run, "select", parts)
 
@@ -172,6 +174,8 @@ def recover_key(
         "statistics": list(reads.statistics),
         "seed": run.seed,
     }
+    if content is not None:
+        parts |= repacked(run.data)
     if reads.every:
         parts["every"] = list(reads.every)
     for name, value in (("selection", reads.selection), ("student", reads.student)):

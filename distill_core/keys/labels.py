@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from distill_core.config.schema import RunConfig
 from distill_core.config.students import SetName
 from distill_core.config.training import ModelConfig
-from distill_core.keys.base import dumped, key_of
+from distill_core.keys.base import dumped, key_of, repacked
 
 # Settings that decide a label view and its label.
 VIEW_FIELDS = frozenset(
@@ -95,6 +95,7 @@ def posttrain_key(
         "teachers": list(data.teachers),
         "classes": test.class_hash,
         "test": test.fingerprint,
+        **repacked(run.data),
     }
     if test.rows is not None:
         parts["judged_on"] = test.rows

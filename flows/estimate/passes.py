@@ -69,6 +69,7 @@ def stage_works(
 def _passes(config: RunConfig, plan: Plan, counts: Counts) -> dict[str, Mapping[Unit, int | None]]:
     return {
         "ingest": {"check": counts.total},
+        "pack": {} if config.data.pack is None else {"decode": counts.total},
         "squeeze": _squeeze(config, counts),
         "statistics": _statistics(config, counts),
         "select": _select(config, plan, counts),

@@ -18,7 +18,7 @@ from distill_core.evaluation.blocks import validation_blocks
 from distill_core.sharding import ClassEntry, ClassShard, plan_shards
 from distill_core.storage.label_rows import choose_scheme
 from flows.estimate import stored_bytes
-from flows.estimate.counts import count_parts
+from flows.estimate.counts import count_images, count_parts
 from tasks.stages.expected import Expected
 from tasks.stages.table import row_of, stages_of
 
@@ -159,6 +159,7 @@ def shards_by_stage(config: RunConfig, *, test_images: int | None = None) -> dic
         test_images,
         online=scheme == "online",
         parts=count_parts(config),
+        train_images=None if config.data.pack is None else count_images(config).train,
     )
     return {str(stage): row_of(stage).expected(expected, stage) for stage in stages_of(config)}
 

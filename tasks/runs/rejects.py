@@ -12,7 +12,7 @@ from distill_core.storage.manifest import load_manifest
 from distill_core.storage.shard_store import ShardStore
 from tasks.run import Run
 from tasks.stages.ingest import STAGE
-from tasks.stages.worker import require
+from tasks.stages.reads import require
 
 
 def rejects_of(run: Run) -> Iterator[str]:

@@ -37,7 +37,7 @@ from tasks.stages.table import row_of
 
 T = TypeVar("T")
 
-BEFORE_TEACHERS = ("ingest", "squeeze")  # kinds that are planned before there are teachers
+BEFORE_TEACHERS = ("ingest", "pack", "squeeze")  # kinds that are planned before there are teachers
 PLANS = 3  # of one pass; more often, other drivers hardly complete the stages before
 POLL_SECONDS = 5.0  # while another driver trains what is missing
 

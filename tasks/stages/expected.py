@@ -20,6 +20,7 @@ class Expected:
         test_images: in the real test split; None: not known.
         online: whether labels are computed again and not stored.
         parts: of the real dataset; None: not known.
+        train_images: in the real training split; None: not known.
     """
 
     config: RunConfig
@@ -27,6 +28,7 @@ class Expected:
     test_images: int | None
     online: bool
     parts: int | None = None
+    train_images: int | None = None
 
     @property
     def blocks(self) -> int:

@@ -64,6 +64,14 @@ def _all_there(shard_store: ShardStore, keys: Sequence[str]) -> tuple[Marker, ..
     return present
 
 
+def require(shard_store: ShardStore, key: str) -> Marker:
+    """Return the marker of a shard that must be there."""
+    marker = shard_store.marker(key)
+    if marker is None:
+        raise missing_marker(shard_store, key)
+    return marker
+
+
 def missing_marker(shard_store: ShardStore, key: str) -> ShardError:
     """Return the error about a shard that a manifest names and that has no marker."""
     return ShardError(

@@ -17,9 +17,9 @@ from distill_core.storage.store import Store
 from tasks.jobs import Job, Receipt
 from tasks.stages.inputs import Jobs, NotReady, RunInputs
 from tasks.stages.names import StageId
-from tasks.stages.reads import check_weights
+from tasks.stages.reads import check_weights, require
 from tasks.stages.training import Trained, train_and_commit
-from tasks.stages.worker import WorkerContext, require
+from tasks.stages.worker import WorkerContext
 
 if TYPE_CHECKING:
     from torch import nn

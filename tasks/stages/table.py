@@ -15,6 +15,7 @@ from tasks.stages.dataset_record import FILE as DATASET_RECORD
 from tasks.stages.expected import Expected
 from tasks.stages.ingest import IngestPayload, finish_ingest, ingest_jobs, ingest_notices
 from tasks.stages.names import StageId
+from tasks.stages.pack import PackPayload, expected_packs, pack_jobs
 from tasks.stages.posttrain import PosttrainPayload, posttrain_jobs
 from tasks.stages.recover import RecoverPayload, recover_jobs
 from tasks.stages.relabel import RelabelPayload, relabel_jobs
@@ -71,6 +72,19 @@ ROWS = (
         record=DATASET_RECORD,
         finish=finish_ingest,
         notices=ingest_notices,
+    ),
+    Stage(
+        kind="pack",
+        unit="images",
+        summary="Copy the real images into large files, from which later stages read them.",
+        expected=expected_packs,
+        payload=PackPayload,
+        jobs=pack_jobs,
+        worker="tasks.stages.pack:PackWorker",
+        cpu_only=True,
+        is_whole=lambda stage: True,
+        occurs=lambda config: config.data.pack is not None,
+        less_memory="Lower data.pack.pack_bytes",
     ),
     Stage(
         kind="squeeze",

@@ -17,14 +17,14 @@ from distill_core.allocator import keep_freed_memory
 from distill_core.config.schema import RunConfig
 from distill_core.environment import made_with, set_backend_flags
 from distill_core.storage.markers import Marker, ShardFacts
-from distill_core.storage.patience import OUTAGE_SECONDS
+from distill_core.storage.patience import OUTAGE_SECONDS, Patience
 from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.store import Store
 from tasks.jobs import Job, Receipt
 from tasks.run import Run
 from tasks.stages.finished import FinishedShard, FinishedShards, WaitLimits
 from tasks.stages.inputs import RunInputs
-from tasks.stages.reads import Reads, check_weights, missing_marker
+from tasks.stages.reads import Reads, check_weights
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 NOTICES = 20  # in a receipt, the last ones
+READ_OFTEN = ("squeeze",)  # stages that read the training images many times
 
 
 IMAGES = "parquet"  # suffix of the images of an image shard
@@ -148,8 +149,15 @@ class WorkerContext:
             ),
         )
         gang = DistributedContext.current().size > 1
+        return self.noted(self._finished.commit(finished, self.patience(seconds, gang=gang)))
+
+    def patience(self, seconds: float, *, gang: bool = False) -> Patience:
+        """Return how long a job that has taken some seconds waits for the store."""
         limits = WaitLimits(self.planned.outage_seconds, self.planned.job_timeout_seconds)
-        committed = self._finished.commit(finished, limits.patience(seconds, gang=gang))
+        return limits.patience(seconds, gang=gang)
+
+    def noted(self, committed: Receipt) -> Receipt:
+        """Return a receipt with the notices of the current job."""
         return replace(committed, notices=tuple(self.notices[-NOTICES:]))
 
     def teacher(self, number: int = 0) -> FrozenTeacher:
@@ -207,7 +215,8 @@ class WorkerContext:
         """Return the real training images, read as they are asked for."""
         from distill_core.data.real_images import RealImages
 
-        return RealImages(self.config.data, self.plan.index, "train")
+        repeated = self.shard_store.stage in READ_OFTEN
+        return RealImages(self.config.data, self.plan.index, "train", repeated=repeated)
 
     @cached_property
     def class_images(self) -> ClassImages:
@@ -236,15 +245,7 @@ class WorkerContext:
         """
         from distill_core.data.real_images import RealImages  # reads nothing before it is asked
 
-        images = RealImages(self.config.data, self.plan.index, name)
+        images = RealImages(self.config.data, self.plan.index, name, repeated=True)
         if rows is None:
             return images.resident(), images.labels
         return images.pixels(self.plan.index.readable(name)[list(rows)]), images.labels[list(rows)]
-
-
-def require(shard_store: ShardStore, key: str) -> Marker:
-    """Return the marker of a shard that must be there."""
-    marker = shard_store.marker(key)
-    if marker is None:
-        raise missing_marker(shard_store, key)
-    return marker

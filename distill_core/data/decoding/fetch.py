@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from distill_core.config.data import DataConfig
 from distill_core.data.archives import Archives
+from distill_core.data.packs.reading import PackReader
 from distill_core.data.readers.compression import is_compressed
 from distill_core.data.readers.formats import open_reader
 from distill_core.data.readers.record import Address, Reader
@@ -19,6 +20,8 @@ ADDRESS = ("uri", "offset", "size", "sha256", "version")  # columns that address
 
 class EncodedImages:
     """Reads images of a dataset from its files, and those of compressed archives from the store.
+
+    With packs, all images are read from them, by the rows of `packs.addresses.PackedRows`.
 
     Args:
         config: of the dataset.
@@ -34,6 +37,8 @@ class EncodedImages:
         Raises:
             DataError: an image is missing.
         """
+        if self._packs is not None:
+            return self._packs.fetch(rows)
         columns = (rows[name].to_pylist() for name in ("uri", "offset", "size"))
         addresses = list(map(Address, *columns))
         if not any(is_compressed(address.uri) for address in addresses):
@@ -49,6 +54,8 @@ class EncodedImages:
     def where(self, rows: pa.Table, number: int) -> str:
         """Return the place of the image of a row, for messages."""
         address = Address(*(rows[name][number].as_py() for name in ("uri", "offset", "size")))
+        if self._packs is not None:
+            return self._packs.where(address.uri, address.offset)
         return f"{self.config.path or self.config.format}: {address.text}"
 
     def _unpacked(self, address: Address, part: str) -> bytes:
@@ -56,6 +63,12 @@ class EncodedImages:
         if self._archives is None:
             raise DataError(f"{where}: its index is in no store. Ingest the dataset.")
         return self._archives.read(part, address.offset, address.size, where=where)
+
+    @cached_property
+    def _packs(self) -> PackReader | None:
+        if self.config.pack is None or self._store is None:
+            return None
+        return PackReader(Store(self._store))
 
     @cached_property
     def _archives(self) -> Archives | None:

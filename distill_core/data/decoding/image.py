@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -17,6 +19,7 @@ MAX_PIXELS = 50_000_000  # a 12 kB PNG can expand to more than the memory
 # Listed, because Pillow would otherwise start Ghostscript for an EPS file named .jpg.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 BILINEAR = Image.Resampling.BILINEAR
+T = TypeVar("T")
 
 # Pillow warns of odd metadata without naming the file; what matters of it is an error below.
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -37,11 +40,21 @@ def decode_image(data: bytes, config: DataConfig, *, where: str = "image") -> np
     Raises:
         DataError: it is truncated, not an image, or has more than `MAX_PIXELS`.
     """
-    try:
-        pixels = _pixels(data, config)
-    except Exception as error:  # noqa: BLE001 - decoders raise anything for a damaged file
-        pixels = _pixels_alone(data, config, error, where)
+    pixels = _decoded(data, lambda upright: np.asarray(_square(upright, config)), where)
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def open_rgb(data: bytes, *, where: str = "image") -> Image.Image:
+    """Return an image as RGB at its own size, decoded as by `decode_image`.
+
+    Args:
+        data: an encoded image in one of `FORMATS`.
+        where: names the image in errors.
+
+    Raises:
+        DataError: as `decode_image` does.
+    """
+    return _decoded(data, lambda upright: upright, where)
 
 
 def check_image(data: bytes, config: DataConfig, *, where: str = "image") -> None:
@@ -93,19 +106,22 @@ def check_header(data: bytes, *, where: str = "image") -> None:
         ) from None
 
 
-def _pixels_alone(data: bytes, config: DataConfig, first: Exception, where: str) -> np.ndarray:
-    """Decode a file without its metadata, where it failed with them.
+def _decoded(data: bytes, use: Callable[[Image.Image], T], where: str) -> T:
+    """Return what is made of an upright RGB image; without its metadata, where it fails with them.
 
     Args:
         data: an encoded image.
-        config: of the dataset.
-        first: the error of the whole file.
+        use: receives the image.
         where: names the image in errors.
     """
+    try:
+        return use(_upright(data))
+    except Exception as error:  # noqa: BLE001 - decoders raise anything for a damaged file
+        first = error
     smaller, exif = without_metadata(data)
     if len(smaller) < len(data):
         try:
-            return _pixels(smaller, config, exif)
+            return use(_upright(smaller, exif))
         except Exception as error:  # noqa: BLE001 - likewise
             first = error
     if isinstance(first, UnidentifiedImageError):
@@ -115,12 +131,12 @@ def _pixels_alone(data: bytes, config: DataConfig, first: Exception, where: str)
     raise DataError(f"{where}: cannot be decoded ({_one_line(first)}). Replace the file.") from None
 
 
-def _pixels(data: bytes, config: DataConfig, exif: bytes = b"") -> np.ndarray:
-    """Return an image as (S, S, 3) uint8 RGB; `exif`: its data where they were removed."""
+def _upright(data: bytes, exif: bytes = b"") -> Image.Image:
+    """Return an image as RGB, turned as its metadata state; `exif`: where they were removed."""
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         _check_size(image)
         image.load()
-        return np.asarray(_square(_rgb(oriented(image, exif)), config))
+        return _rgb(oriented(image, exif))
 
 
 def _check_size(image: Image.Image) -> None:

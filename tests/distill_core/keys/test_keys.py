@@ -19,6 +19,7 @@ from distill_core.keys import (
     posttrain_key,
     recover_key,
     relabel_key,
+    select_key,
     squeeze_key,
     statistics_key,
     validate_key,
@@ -312,3 +313,45 @@ def test_images_compared_with_all_classes_follow_the_statistics_of_every_block()
         return recover_key(run, "distilled", shard, reads=reads, fingerprints=FINGERPRINTS)
 
     assert len({key(), key("one"), key("one", "two")}) == 3
+
+
+def keys_of_real_images(*overrides: str) -> dict[str, str]:
+    """Return the key of each kind of shard that is made from real images."""
+    run, wnids = load_run("digits-demo", overrides), list(FINGERPRINTS)
+    student = StudentStart(run.posttrain.students[0], seed=0)
+    data = TrainingSet("distilled", images=["i"], labels=["l"], teachers=["t"])
+    split = EvaluationSplit("c", "f")
+    facts = {"class_hash": "c", "train": "a", "test": "b"}
+    teacher = {"teacher": "t", "student": None, "before": None, "start": 0}
+    return {
+        "trained": squeeze_key(run, **facts, checkpoint=None),
+        "imported": squeeze_key(run, **facts, checkpoint="w"),
+        "statistics": statistics_key(run, wnids, teachers=["t"], fingerprints=FINGERPRINTS),
+        "select": select_key(run, wnids, **teacher, fingerprints=FINGERPRINTS),
+        "random_real": recover(*overrides, images="random_real"),
+        "real starts": recover("recover.init=real", *overrides),
+        "posttrain": posttrain_key(run, student=student, data=data, test=split),
+    }
+
+
+def other_keys(*overrides: str) -> set[str]:
+    """Return the keys of shards that no real image enters, but for what their keys name."""
+    run = load_run("digits-demo", overrides)
+    return {
+        recover(*overrides),
+        relabel_key(run, scheme="logits", images="i", teachers=["t"], views=range(2)),
+        validate_key(run, student="s", weights="w", rows=range(2)),
+    }
+
+
+def test_packs_enter_the_keys_of_all_that_is_made_from_real_images_if_they_change_them() -> None:
+    before = keys_of_real_images()
+    packed = [
+        keys_of_real_images(f"data.pack={{size: {size}, quality: {quality}}}")
+        for size, quality in ((32, 90), (33, 90), (32, 91))
+    ]
+    for kind, key in before.items():
+        assert len({key, *(keys[kind] for keys in packed)}) == 4, kind
+    assert keys_of_real_images("data.pack={encoding: original}") == before
+    assert keys_of_real_images("data.pack={size: 32, pack_bytes: 2000000}") == packed[0]
+    assert other_keys("data.pack={size: 32}") == other_keys()

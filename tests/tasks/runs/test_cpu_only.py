@@ -1,4 +1,4 @@
-"""Ingestion reserves no GPU, whatever device the other stages of a run use."""
+"""Reading and packing images reserve no GPU, whatever device the other stages of a run use."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from tests.support.fabricate import finished_run
 
 @pytest.mark.parametrize("kind", sharded_kinds())
 def test_only_ingestion_leaves_the_device_of_a_run(kind: str, tmp_path: Path) -> None:
+    """And packing, which reads images as well."""
     execution = Execution(store=str(tmp_path), device="cuda", num_gpus=0.5)
     spec = worker_spec(finished_run(tmp_path), StageId(kind), execution)
-    assert spec.cpu_only == (kind == "ingest")
-    assert spec.kwargs["device"] == ("cpu" if kind == "ingest" else "cuda")
+    assert spec.cpu_only == (kind in ("ingest", "pack"))
+    assert spec.kwargs["device"] == ("cpu" if spec.cpu_only else "cuda")
 
 
 def test_settings_for_the_cpu_reserve_no_gpu_and_keep_everything_else() -> None:

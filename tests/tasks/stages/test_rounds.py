@@ -74,12 +74,14 @@ def test_invalid_rounds_are_refused(overrides: list[str], said: str) -> None:
         a_run(*overrides)
 
 
-def test_a_run_without_rounds_has_every_stage_but_select() -> None:
-    assert [str(s) for s in stages_of(a_run())] == [kind for kind in STAGES if kind != "select"]
+def test_a_run_without_rounds_has_every_stage_but_the_optional_ones() -> None:
+    optional = ("select", "pack")
+    assert [str(s) for s in stages_of(a_run())] == [k for k in STAGES if k not in optional]
 
 
-def test_a_run_of_one_round_with_judged_starts_has_one_select_stage() -> None:
-    assert [str(stage) for stage in stages_of(a_run(JUDGED))] == list(STAGES)
+def test_a_run_of_one_round_with_judged_starts_and_packs_has_every_stage_once() -> None:
+    run = a_run(JUDGED, "data.pack={encoding: original}")
+    assert [str(stage) for stage in stages_of(run)] == list(STAGES)
 
 
 def test_earlier_rounds_have_numbered_stages_and_the_last_has_plain_names() -> None:
