@@ -15,11 +15,11 @@ from distill_core.squeeze.judging import judge_import
 from distill_core.squeeze.outputs import count_outputs, places_of, statistics_file, take_outputs
 from distill_core.squeeze.result import SqueezedTeacher, described_teacher
 from distill_core.storage.statistics_files import OF_TEACHER
-from distill_core.training.supervised import Labelled, evaluate
+from distill_core.training.supervised import Split, evaluate
 
 
 def import_teacher(
-    test: Labelled,
+    test: Split,
     *,
     run: RunConfig,
     class_hash: str,
@@ -67,8 +67,9 @@ def import_teacher(
         take_outputs(network.model, places)
     model, accuracy = network.model.float().to(device), None
     if len(test.labels) > 0:
-        judge_import(model, test, run=run, device=device, where=url)
-        accuracy = evaluate(model, test, run, device=device)
+        accuracy = judge_import(model, test, run=run, device=device, where=url)
+        if accuracy is None:
+            accuracy = evaluate(model, test, run, device=device)
     teacher = described_teacher(model, accuracy, (), run=run, class_hash=class_hash)
     if network.statistics and classes:
         teacher.files[OF_TEACHER] = statistics_file(network.statistics, places, classes)

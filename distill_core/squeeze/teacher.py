@@ -14,15 +14,21 @@ from distill_core.squeeze.importing import import_teacher
 from distill_core.squeeze.result import SqueezedTeacher, described_teacher
 from distill_core.training.epochs import BatchParts, EpochProgress, train_epoch
 from distill_core.training.runtime import TrainingRuntime
-from distill_core.training.streaming import StreamedSplit, fits, source_of
-from distill_core.training.supervised import Labelled, TrainState, evaluate
+from distill_core.training.streaming import fits, source_of
+from distill_core.training.supervised import (
+    Labelled,
+    Split,
+    StreamedSplit,
+    TrainState,
+    evaluate,
+)
 
 EVALUATIONS = 20  # points of the accuracy curve, about
 
 
 def train_or_import(
     real: RealImages,
-    test: Labelled,
+    test: Split,
     *,
     run: RunConfig,
     class_hash: str,
@@ -75,7 +81,7 @@ def training_images(
 
 def train_teacher(
     train: Labelled | StreamedSplit,
-    test: Labelled,
+    test: Split,
     *,
     run: RunConfig,
     class_hash: str,

@@ -6,9 +6,8 @@ Axes: n images in the split, B' in this process's part of a batch, S side in pix
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,9 +15,19 @@ import torch
 from torch import Tensor
 
 from distill_core.config.schema import RunConfig
+from distill_core.data.real_images import RealImages
 from distill_core.errors import ConfigError
 from distill_core.machine_share import gpu_memory_share, memory_share
-from distill_core.training.supervised import Batches, Labelled, Resident, Source, augmented
+from distill_core.training.read_ahead import read_ahead
+from distill_core.training.supervised import (
+    BLOCKS_BYTES,
+    Batches,
+    Labelled,
+    Resident,
+    Source,
+    StreamedSplit,
+    augmented,
+)
 from distill_core.transforms.upload import upload
 
 VARIABLE = (
@@ -29,16 +38,6 @@ READERS = (
     2  # batches read at the same time, so that decoders need not wait for a batch's last image
 )
 AHEAD = 4  # batches held in memory before their step
-
-
-@dataclass(frozen=True)
-class StreamedSplit:
-    """One split of the real images, with a function that reads some of them."""
-
-    pixels_of: Callable[
-        [np.ndarray], np.ndarray
-    ]  # (m,) positions to (m, 3, S, S) uint8; called in threads
-    labels: np.ndarray  # (n,) int64
 
 
 @dataclass(frozen=True)
@@ -55,20 +54,12 @@ class Streamed:
 
         Raises what reading raises, at the step that needed the images.
         """
-        device, ahead = self.labels.device, deque[Future[np.ndarray]]()
-        threads = ThreadPoolExecutor(READERS)
-        try:
-            for number in range(-AHEAD, len(parts)):
-                if number + AHEAD < len(parts):
-                    ahead.append(threads.submit(self.pixels_of, parts[number + AHEAD][share]))
-                if number < 0:
-                    continue
-                rows = parts[number]
-                pixels = upload(ahead.popleft().result(), device)
-                images = augmented(pixels, len(rows), run, step=first + number, share=share)
-                yield images, self.labels[upload(rows[share], device)]
-        finally:
-            threads.shutdown(cancel_futures=True)
+        device, mine = self.labels.device, [rows[share] for rows in parts]
+        with closing(read_ahead(self.pixels_of, mine, ahead=AHEAD, readers=READERS)) as read:
+            for number, pixels in enumerate(read):
+                whole, placed = len(parts[number]), upload(pixels, device)
+                images = augmented(placed, whole, run, step=first + number, share=share)
+                yield images, self.labels[upload(mine[number], device)]
 
 
 def source_of(split: Labelled | StreamedSplit, *, device: str) -> Source:
@@ -76,6 +67,18 @@ def source_of(split: Labelled | StreamedSplit, *, device: str) -> Source:
     if isinstance(split, Labelled):
         return Resident.of(split, device=device)
     return Streamed(split.pixels_of, upload(split.labels, device))
+
+
+def evaluation_split(images: RealImages, *, side: int) -> Labelled | StreamedSplit:
+    """Return a split that networks are evaluated on: in memory if it is small, else read in blocks.
+
+    Args:
+        images: of the split.
+        side: S.
+    """
+    if len(images.labels) * 3 * side**2 <= BLOCKS_BYTES:
+        return Labelled(images.resident(), images.labels)
+    return StreamedSplit(images.at, images.labels, images.close)
 
 
 def fits(images: int, side: int, *, device: str) -> bool:

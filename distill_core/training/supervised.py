@@ -5,7 +5,8 @@ Axes: n images in the split, B in the batch of all processes, B' of this process
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -23,8 +24,32 @@ from distill_core.models.layout import CONVOLUTION_DTYPES, training_layout
 from distill_core.seeds import derive_seed, generator, philox_key
 from distill_core.training.distributed import DistributedContext
 from distill_core.training.optim import build_optimizer
+from distill_core.training.read_ahead import read_ahead
 from distill_core.transforms.train_augment import apply_augmentation, sample_augmentation
 from distill_core.transforms.upload import upload
+
+BLOCKS_BYTES = 256 * 2**20  # of the images that an evaluation holds at the same time
+BLOCKS_AHEAD = 4  # blocks that are read before they are needed, at most
+
+Blocks = Generator[np.ndarray, None, None]  # (m, 3, S, S) uint8
+
+
+class Split(Protocol):
+    """One split of the real images, wherever its pixels are."""
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Return the classes, (n,) int64."""
+        ...
+
+    def blocks(self, parts: Sequence[np.ndarray], side: int) -> Blocks:
+        """Yield the pixels of some images, part by part.
+
+        Args:
+            parts: positions of the images of each part.
+            side: S.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -33,6 +58,34 @@ class Labelled:
 
     pixels: np.ndarray  # (n, 3, S, S) uint8
     labels: np.ndarray  # (n,) int64
+
+    def blocks(self, parts: Sequence[np.ndarray], side: int) -> Blocks:
+        """Yield the pixels of some images; see `Split`."""
+        return (self.pixels[part] for part in parts)
+
+
+def _nothing() -> None:
+    """Release nothing."""
+
+
+@dataclass(frozen=True)
+class StreamedSplit:
+    """One split of the real images, with a function that reads some of them."""
+
+    pixels_of: Callable[
+        [np.ndarray], np.ndarray
+    ]  # (m,) positions to (m, 3, S, S) uint8; called in threads
+    labels: np.ndarray  # (n,) int64
+    close: Callable[[], None] = _nothing  # releases what reading has started
+
+    def blocks(self, parts: Sequence[np.ndarray], side: int) -> Blocks:
+        """Yield the pixels of some images, read ahead within `BLOCKS_BYTES`; see `Split`."""
+        size = max((len(part) for part in parts), default=1) * 3 * side**2
+        ahead = min(BLOCKS_AHEAD, max(1, BLOCKS_BYTES // size - 1))
+        try:
+            yield from read_ahead(self.pixels_of, parts, ahead=ahead, readers=ahead)
+        finally:
+            self.close()
 
 
 @dataclass(frozen=True)
@@ -155,9 +208,15 @@ def augmented(pixels: Tensor, count: int, run: RunConfig, *, step: int, share: s
     return apply_augmentation(pixels, part, config, mean=run.data.mean, std=run.data.std)
 
 
+def evaluation_parts(count: int) -> list[np.ndarray]:
+    """Return the positions of `count` images in the batches in which they are evaluated."""
+    places = np.arange(count)
+    return [places[n : n + EVALUATION_BATCH] for n in range(0, count, EVALUATION_BATCH)]
+
+
 def evaluate(
     model: nn.Module,
-    test: Labelled,
+    test: Split,
     run: RunConfig,
     *,
     device: str | torch.device,
@@ -170,8 +229,9 @@ def evaluate(
     world.share_buffers(model)
     mean, std, counted = run.data.mean, run.data.std, Hits()
     # Each process takes whole batches: a network may round differently in batches of another size.
-    for start in range(0, len(test.labels), EVALUATION_BATCH)[world.rank :: world.size]:
-        rows = slice(start, start + EVALUATION_BATCH)
-        pixels, labels = test.pixels[rows], test.labels[rows]
-        counted += total(count_hits(model, pixels, labels, mean=mean, std=std, device=device))
+    parts = evaluation_parts(len(test.labels))[world.rank :: world.size]
+    with closing(test.blocks(parts, run.data.side)) as blocks:
+        for part, pixels in zip(parts, blocks, strict=True):
+            labels = test.labels[part]
+            counted += total(count_hits(model, pixels, labels, mean=mean, std=std, device=device))
     return Hits(*world.sum((counted.images, counted.top1, counted.top5))).accuracy

@@ -138,15 +138,17 @@ class SqueezeWorker:
 
     def run(self, job: Job[SqueezePayload]) -> Receipt:
         """Write the teacher's files and return their receipt."""
+        from distill_core.data.real_images import RealImages
         from distill_core.squeeze.teacher import train_or_import
-        from distill_core.training.supervised import Labelled
+        from distill_core.training.streaming import evaluation_split
 
         config = self.context.config.of_teacher(job.payload.teacher)
 
         def train(runtime: TrainingRuntime) -> Trained:
+            test = RealImages(config.data, self.context.plan.index, "test")
             teacher = train_or_import(
                 self.context.real,
-                Labelled(*self.context.split("test")),
+                evaluation_split(test, side=config.data.side),
                 run=config,
                 class_hash=self.context.plan.index.class_hash,
                 classes=self.context.plan.index.class_names,

@@ -22,7 +22,7 @@ from distill_core.squeeze.importing import import_teacher
 from distill_core.squeeze.result import SqueezedTeacher
 from distill_core.squeeze.teacher import train_teacher
 from distill_core.storage.packages import package_file
-from distill_core.training.supervised import Labelled
+from distill_core.training.supervised import Labelled, StreamedSplit
 from tasks.pools.faults import FINAL
 from tests.support.teacher_training import TEST, TRAIN, TREE, run, split
 
@@ -180,6 +180,24 @@ def test_a_sample_judges_a_teacher_and_the_error_states_its_size(
     line = refused(tmp_path, moved(weights, [1, 2, 0]), sample=40)
     assert "(judged on a sample)" in line
     assert "on 40 test images" in line
+
+
+def test_a_split_in_blocks_judges_like_one_in_memory_and_is_read_once(
+    tmp_path: Path, weights: bytes
+) -> None:
+    read: list[int] = []
+
+    def pixels_of(places: np.ndarray) -> np.ndarray:
+        read.extend(places.tolist())
+        return MANY.pixels[places]
+
+    (tmp_path / "blocks.safetensors").write_bytes(weights)
+    config = importing(tmp_path / "blocks.safetensors")
+    blocks = StreamedSplit(pixels_of, MANY.labels)
+    assert import_teacher(blocks, run=config, class_hash="ab") == import_teacher(
+        MANY, run=config, class_hash="ab"
+    )
+    assert sorted(read) == list(range(len(MANY.labels)))
 
 
 def test_a_published_teacher_is_imported_and_judged_on_photographs(imagenet_samples: Path) -> None:

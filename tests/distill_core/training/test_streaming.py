@@ -14,8 +14,8 @@ from distill_core.machine_share import WORKERS, memory_share
 from distill_core.squeeze.teacher import train_teacher
 from distill_core.training.distributed import DistributedContext
 from distill_core.training.runtime import TrainingRuntime
-from distill_core.training.streaming import AHEAD, Streamed, StreamedSplit, fits
-from distill_core.training.supervised import Resident
+from distill_core.training.streaming import AHEAD, Streamed, fits
+from distill_core.training.supervised import Resident, StreamedSplit
 from tests.support.killed import Killed, MemoryCheckpoints
 from tests.support.teacher_training import TEST, TRAIN, run
 
