@@ -37,7 +37,7 @@ HEAD = (
 )
 LEGEND = (
     "top-1 in percent of the student's last weights on all test images, mean +- sample standard "
-    "deviation over seeds; images, students, steps and learning rates are equal in all rows. "
+    "deviation over seeds of the student; teacher, images, steps and learning rates are equal. "
     "bytes: what all label shards take in the store. Hard labels are the classes alone: "
     "they are a column of the images."
 )
@@ -86,10 +86,8 @@ def rows_of(tree: Tree, dataset: Tree, *, smoke: bool) -> list[Row]:
     return [Row(HARD, 0)] + [Row(name, count) for name in dataset["schemes"] for count in views]
 
 
-def config_of(
-    tree: Tree, dataset: Tree, row: Row, seed: int, *, data: Path, smoke: bool
-) -> RunConfig:
-    """Return the run of a way to store labels and a seed."""
+def config_of(tree: Tree, dataset: Tree, row: Row, *, data: Path, smoke: bool) -> RunConfig:
+    """Return the run of a way to store labels, with a student for each seed."""
     epochs = tree["smoke"]["epochs"] if smoke else dataset["epochs"]
     hard = row.scheme == HARD
     changes = [
@@ -103,7 +101,6 @@ def config_of(
         f"posttrain.epochs={epochs}",
         f"posttrain.sets=[{'hard_labels' if hard else 'distilled'}]",
         f"ipc={tree['ipc']}",
-        f"seed={seed}",
     ]
     return load_run(dataset["preset"], changes)
 
@@ -111,22 +108,17 @@ def config_of(
 def _tables(tree: Tree, name: str, args: argparse.Namespace) -> Iterator[str]:
     """Yield the lines of a dataset's table."""
     dataset = tree["datasets"][name]
-    seeds = tree["smoke"]["seeds"] if args.smoke else tree["seeds"]
     yield from HEAD
-    teachers: dict[int, float] = {}
     for row in rows_of(tree, dataset, smoke=args.smoke):
-        top1, stored = [], 0
-        for seed in seeds:
-            config = config_of(tree, dataset, row, seed, data=args.data, smoke=args.smoke)
-            run = _made(config, Store(str(args.out / "store")))
-            top1.append(_summary(run, "posttrain")["last"]["top1"])
-            teachers[seed] = _summary(run, "squeeze")["accuracy"]
-            stored = sum(_label_bytes(run)) if row.views else 0
+        config = config_of(tree, dataset, row, data=args.data, smoke=args.smoke)
+        run = _made(config, Store(str(args.out / "store")))
+        top1 = [summary["last"]["top1"] for summary in _summaries(run, "posttrain")]
+        stored = sum(_label_bytes(run)) if row.views else 0
         print(f"{name}, {row.scheme}, {row.views} views: {top1}", file=sys.stderr, flush=True)
         yield _line(row, top1, stored, images=tree["ipc"] * config.data.num_classes)
+    (teacher,) = _summaries(run, "squeeze")
     yield ""
-    accuracies = ", ".join(f"{value:.1f}" for value in teachers.values())
-    yield f"Teachers: {accuracies} % by seed."
+    yield f"Teacher: {teacher['model']}, {teacher['accuracy']:.1f} % on the test images."
 
 
 def _line(row: Row, top1: Sequence[float], stored: int, *, images: int) -> str:
@@ -144,9 +136,8 @@ def _made(config: RunConfig, store: Store) -> Run:
     return run
 
 
-def _summary(run: Run, stage: str) -> Mapping[str, Any]:
-    first, *_ = markers_of(run, StageId(stage))
-    return first.summary
+def _summaries(run: Run, stage: str) -> list[Mapping[str, Any]]:
+    return [marker.summary for marker in markers_of(run, StageId(stage))]
 
 
 def _label_bytes(run: Run) -> Iterator[int]:

@@ -20,7 +20,7 @@ def test_the_runs_of_a_dataset_differ_in_their_labels_alone(dataset: str) -> Non
     rows = rows_of(TREE, of_set, smoke=False)
     assert rows[0] == Row(HARD, 0)
     trees = [
-        config_of(TREE, of_set, row, 0, data=Path("/nowhere"), smoke=False).model_dump()
+        config_of(TREE, of_set, row, data=Path("/nowhere"), smoke=False).model_dump()
         for row in rows
     ]
     first = trees[1]
