@@ -18,6 +18,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
+from json.encoder import encode_basestring_ascii as quoted
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -203,10 +204,15 @@ def _hashes(table: IndexTable, count: int) -> _Hashes:
 
 
 def _update(digest: Any, table: pa.Table, columns: tuple[str, ...]) -> None:
-    """Add some columns to a hash, row by row."""
+    """Add some columns to a hash, row by row as `json.dumps` writes them."""
     for batch in table.select(columns).to_batches(max_chunksize=4096):
-        for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-            digest.update(json.dumps(row).encode())
+        rows = zip(*map(_as_json, batch.columns), strict=True)
+        digest.update("".join([f"[{', '.join(row)}]" for row in rows]).encode())
+
+
+def _as_json(column: pa.Array) -> list[str]:
+    """Return each value of a column of integers or strings as JSON."""
+    return [*map(str if pa.types.is_integer(column.type) else quoted, column.to_pylist())]
 
 
 def _hash(parts: Any) -> str:

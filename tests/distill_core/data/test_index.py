@@ -2,18 +2,21 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from distill_core.data.index import DatasetIndex
+from distill_core.data.index import CONTENT, IDENTITY, DatasetIndex, build_index
 from distill_core.data.index_files import load_index
 from distill_core.data.index_table import SCHEMA
 from distill_core.data.ingest import ingest
 from distill_core.errors import DataError
 from distill_core.sharding import ClassEntry, class_list_hash
+from distill_core.storage.digest import sha256
 from distill_core.storage.store import Store
 from tests.support.datasets import data_config, png, write_parquet
 from tests.support.places import objects
@@ -288,3 +291,32 @@ def test_the_digits_have_an_index(store: Store) -> None:
     index = load_index(store, ingest(config, store).id)
     assert len(index.classes) == 10
     assert np.array_equal(np.unique(index.test["label"].to_numpy()), np.arange(10))
+
+
+def test_the_id_and_the_fingerprints_are_hashes_of_the_rows_as_json() -> None:
+    """They are in keys, so they may not change."""
+    odd = ['a/"\\\u00e4.png', "\x1b\n\t\x7f/", "\U0001f600\ufffe", "", "plain.JPEG", "\u2028"]
+    rows = [
+        {
+            **{"label": n % 2, "wnid": NAMES[n % 2], "name": name, "uri": f"train/{name}"},
+            **{"offset": 2**40 + n, "size": n, "sha256": f"{n:064x}", "reason": name},
+            **{"status": "bad" if n == 3 else "ok", "version": "v"},
+        }
+        for n, name in enumerate(odd)
+    ]
+    rows.sort(key=lambda row: (row["label"], row["name"]))
+    table = pa.Table.from_pylist(rows, schema=SCHEMA)
+    classes = tuple(ClassEntry(n, wnid) for n, wnid in enumerate(NAMES))
+    index = build_index("some", classes, table, table.slice(0, 0))
+
+    def digest(columns: tuple[str, ...], some: list[dict[str, Any]]) -> str:
+        lines = [json.dumps([row[name] for name in columns]) for row in some]
+        return sha256("".join(lines).encode())
+
+    readable = [row for row in rows if row["status"] == "ok"]
+    for label, wnid in enumerate(NAMES):
+        of_class = [row for row in readable if row["label"] == label]
+        assert index.fingerprints[wnid] == digest(CONTENT, of_class)
+    hashes = [[list(asdict(c).values()) for c in classes], digest(IDENTITY, rows), sha256(b"")]
+    text = json.dumps(hashes, separators=(",", ":"))
+    assert index.id == f"some-{sha256(text.encode())[:12]}"
