@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
 from distill_core.config.data import DataConfig
 from distill_core.data.decoding.metadata import without_metadata
@@ -18,6 +19,7 @@ from distill_core.errors import DataError, one_line
 MAX_PIXELS = 50_000_000  # a 12 kB PNG can expand to more than the memory
 # Listed, because Pillow would otherwise start Ghostscript for an EPS file named .jpg.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+JPEG = b"\xff\xd8\xff"  # the first bytes
 BILINEAR = Image.Resampling.BILINEAR
 T = TypeVar("T")
 
@@ -72,7 +74,7 @@ def check_image(data: bytes, config: DataConfig, *, where: str = "image") -> Non
         DataError: as `decode_image` does.
     """
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with _opened(data) as image:
             _check_size(image)
             if image.format == "JPEG":
                 image.draft(None, (1, 1))
@@ -106,6 +108,14 @@ def check_header(data: bytes, *, where: str = "image") -> None:
         ) from None
 
 
+def _opened(data: bytes) -> Image.Image:
+    """Open an image; a JPEG without the search for its format, a tenth of the time if small."""
+    stream = io.BytesIO(data)
+    if data.startswith(JPEG):
+        return JpegImageFile(stream)
+    return Image.open(stream, formats=FORMATS)
+
+
 def _decoded(data: bytes, use: Callable[[Image.Image], T], where: str) -> T:
     """Return what is made of an upright RGB image; without its metadata, where it fails with them.
 
@@ -133,7 +143,7 @@ def _decoded(data: bytes, use: Callable[[Image.Image], T], where: str) -> T:
 
 def _upright(data: bytes, exif: bytes = b"") -> Image.Image:
     """Return an image as RGB, turned as its metadata state; `exif`: where they were removed."""
-    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+    with _opened(data) as image:
         _check_size(image)
         image.load()
         return _rgb(oriented(image, exif))
