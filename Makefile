@@ -9,7 +9,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export RAY_USAGE_STATS_ENABLED := 0
 
 .PHONY: setup lock fmt check format lint types imports test test-avx2 test-slow fuzz test-s3 test-moto \
-  test-ceph test-faults soak rehearsal golden demo bench bench-scale clean
+  test-ceph test-faults soak rehearsal rehearsal-real golden demo bench bench-scale clean
 
 setup: $(STAMP)
 
@@ -89,6 +89,10 @@ soak: setup
 rehearsal: setup
 	rm -rf out/rehearsal
 	$(BIN)/python -m tests.rehearsal --store out/rehearsal
+
+# A million tiny JPEGs in archives of 21,841 classes, in a bucket; a kill inside an epoch.
+rehearsal-real: setup
+	$(BIN)/python -m tests.rehearsal.real
 
 golden: setup
 	$(BIN)/python -m tests.golden.update
