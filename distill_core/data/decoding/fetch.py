@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from distill_core.config.data import DataConfig
 from distill_core.data.archives import Archives
+from distill_core.data.packs.cache_settings import open_cache
 from distill_core.data.packs.reading import PackReader
 from distill_core.data.readers.compression import is_compressed
 from distill_core.data.readers.formats import open_reader
@@ -68,7 +69,8 @@ class EncodedImages:
     def _packs(self) -> PackReader | None:
         if self.config.pack is None or self._store is None:
             return None
-        return PackReader(Store(self._store))
+        store = Store(self._store)
+        return PackReader(store, open_cache(store.url))
 
     @cached_property
     def _archives(self) -> Archives | None:

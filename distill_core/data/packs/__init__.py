@@ -8,4 +8,5 @@ bytes, and one that reads all images in any order reads large files only.
 blocks:    the blocks of classes, and their keys.
 addresses: the tables of addresses, and the rows that stand in for those of an index.
 reading:   encoded images by these rows.
+cache:     packs on a local disk; cache_settings: where, and how many bytes.
 """

@@ -1,14 +1,20 @@
-"""Encoded images from packs, each compared with the digest in its row."""
+"""Encoded images from packs, each compared with the digest in its row.
+
+Packs of a store that is not a folder may be kept on a local disk, see `cache`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import pyarrow as pa
 
+from distill_core.data.packs.addresses import KEPT
 from distill_core.data.packs.blocks import STAGE
+from distill_core.data.packs.cache import PackCache
 from distill_core.errors import DataError
 from distill_core.storage.digest import sha256
 from distill_core.storage.markers import FileInfo, Marker
@@ -20,13 +26,19 @@ REQUESTS = 8  # at a time, of a store that is not a folder
 
 
 @dataclass(frozen=True)
-class _Range:
-    """Neighbouring images of a pack."""
+class _Image:
+    """An image in a request."""
 
-    uri: str
+    uri: str  # of its pack
     offset: int
     size: int
-    rows: tuple[int, ...]  # positions of its images in the request
+    sha256: str
+    is_kept: bool  # whether its pack may be kept on a local disk
+
+    @property
+    def end(self) -> int:
+        """Return the offset of the byte after its last one."""
+        return self.offset + self.size
 
 
 class PackReader:
@@ -34,10 +46,11 @@ class PackReader:
 
     Args:
         store: that has the packs.
+        cache: of packs on this machine; None: there is none.
     """
 
-    def __init__(self, store: Store) -> None:
-        self._shard_store = ShardStore(store, STAGE)
+    def __init__(self, store: Store, cache: PackCache | None = None) -> None:
+        self._shard_store, self._cache = ShardStore(store, STAGE), cache
         self._markers: dict[str, Marker] = {}  # by key
         is_folder = "://" not in store.url
         self._pool = None if is_folder else ThreadPoolExecutor(REQUESTS)
@@ -49,33 +62,41 @@ class PackReader:
             DataError: a pack is missing, or has other bytes than were packed.
             StorageError: the store refused.
         """
-        uris, offsets, sizes = (rows[name].to_pylist() for name in ("uri", "offset", "size"))
-        digests = rows["sha256"].to_pylist()
-        images = [b""] * len(uris)
-        ranges = list(_ranges(uris, offsets, sizes))
+        columns = (rows[name].to_pylist() for name in ("uri", "offset", "size", "sha256"))
+        kept = (version == KEPT for version in rows["version"].to_pylist())
+        ranges = list(_ranges([_Image(*each) for each in zip(*columns, kept, strict=True)]))
         read = map if self._pool is None else self._pool.map
-        for each, data in zip(ranges, read(self._read, ranges), strict=True):
-            for row in each.rows:
-                start = offsets[row] - each.offset
-                images[row] = data[start : start + sizes[row]]
-                if sha256(images[row]) != digests[row]:
-                    raise self._damaged(each.uri, offsets[row])
-        return images
+        return [image for some in read(self._read, ranges) for image in some]
 
     def where(self, uri: str, offset: int) -> str:
         """Return the place of an image, for messages."""
         return f"{self._shard_store.store.uri(f'{STAGE}/data')}: {uri} at byte {offset}"
 
-    def _read(self, each: _Range) -> bytes:
-        info = self._info(each.uri)
+    def _read(self, images: Sequence[_Image]) -> list[bytes]:
+        """Return neighbouring images of a pack, from this machine or else from the store."""
+        info, first = self._info(images[0].uri), images[0]
+        place = (first.offset, images[-1].end - first.offset)
+        if self._cache is not None:
+            load = partial(self._from_store, info, first.uri) if first.is_kept else None
+            data = self._cache.read(info, *place, load=load)
+            if data is not None:
+                found = _cut(data, images)
+                if _damaged(found, images) is None:
+                    return found
+                self._cache.drop(info)
+        found = _cut(self._from_store(info, first.uri, *place), images)
+        if (damaged := _damaged(found, images)) is not None:
+            raise self._damage(damaged)
+        return found
+
+    def _from_store(self, info: FileInfo, uri: str, offset: int, size: int) -> bytes:
         try:
-            return self._shard_store.store.read_range(info.path, each.offset, each.size)
+            return self._shard_store.store.read_range(info.path, offset, size)
         except DataError:
-            key = each.uri.partition(".")[0]
             raise DataError(
                 f"{self._shard_store.store.uri(info.path)}: no such pack, but a marker lists it. "
-                f"Delete {self._shard_store.uri(key)} and run `distill resume`, which packs its "
-                "images again."
+                f"Delete {self._shard_store.uri(_key(uri))} and run `distill resume`, which packs "
+                "its images again."
             ) from None
 
     def _info(self, uri: str) -> FileInfo:
@@ -91,24 +112,41 @@ class PackReader:
             self._markers[key] = marker
         return self._markers[key].file(suffix)
 
-    def _damaged(self, uri: str, offset: int) -> DataError:
-        key = uri.partition(".")[0]
+    def _damage(self, image: _Image) -> DataError:
+        path = self._info(image.uri).path
         return DataError(
-            f"{self._shard_store.store.uri(self._info(uri).path)}: the image at byte {offset} is "
-            f"not the one that was packed. Delete {self._shard_store.uri(key)} and run "
+            f"{self._shard_store.store.uri(path)}: the image at byte {image.offset} is not the one "
+            f"that was packed. Delete {self._shard_store.uri(_key(image.uri))} and run "
             "`distill resume`, which packs its images again."
         )
 
 
-def _ranges(uris: Sequence[str], offsets: Sequence[int], sizes: Sequence[int]) -> Iterator[_Range]:
+def _key(uri: str) -> str:
+    """Return the key of the shard of a pack."""
+    return uri.partition(".")[0]
+
+
+def _cut(data: bytes, images: Sequence[_Image]) -> list[bytes]:
+    """Return the images in the bytes of a range, which begins with the first of them."""
+    first = images[0].offset
+    return [data[image.offset - first : image.end - first] for image in images]
+
+
+def _damaged(found: Sequence[bytes], images: Sequence[_Image]) -> _Image | None:
+    """Return the first image whose bytes are not those that were packed."""
+    pairs = zip(found, images, strict=True)
+    return next((image for data, image in pairs if sha256(data) != image.sha256), None)
+
+
+def _ranges(images: Sequence[_Image]) -> Iterator[list[_Image]]:
     """Yield the images of a request, consecutive ones that are neighbours in a pack together."""
-    rows, end = list[int](), -1
-    for row, (uri, offset, size) in enumerate(zip(uris, offsets, sizes, strict=True)):
-        follows = bool(rows) and uri == uris[rows[0]] and offset == end
-        if rows and not (follows and offset + size - offsets[rows[0]] <= RANGE_BYTES):
-            yield _Range(uris[rows[0]], offsets[rows[0]], end - offsets[rows[0]], tuple(rows))
-            rows = []
-        rows.append(row)
-        end = offset + size
-    if rows:
-        yield _Range(uris[rows[0]], offsets[rows[0]], end - offsets[rows[0]], tuple(rows))
+    together = list[_Image]()
+    for image in images:
+        if together:
+            follows = (image.uri, image.offset) == (together[-1].uri, together[-1].end)
+            if not follows or image.end - together[0].offset > RANGE_BYTES:
+                yield together
+                together = []
+        together.append(image)
+    if together:
+        yield together

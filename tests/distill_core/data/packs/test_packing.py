@@ -15,14 +15,13 @@ from PIL import Image
 from distill_core.config.data import DataConfig
 from distill_core.config.packs import PackConfig
 from distill_core.data.decoding.image import decode_image
-from distill_core.data.index import DatasetIndex
+from distill_core.data.index_files import SPLITS
 from distill_core.data.ingest import ingest
 from distill_core.data.packing import build
-from distill_core.data.packing.build import pack_dataset
+from distill_core.data.packing.build import pack_dataset, source_config
 from distill_core.data.packing.encode import packed_image, target_size
 from distill_core.data.packs.addresses import SCHEMA, PackedRows
 from distill_core.data.packs.blocks import pack_blocks
-from distill_core.data.readers.record import Split
 from distill_core.data.real_images import RealImages
 from distill_core.errors import DataError
 from distill_core.storage.parquet import open_parquet
@@ -30,11 +29,9 @@ from distill_core.storage.pieces import PieceWriter
 from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.store import Store
 from tests.support.datasets import data_config, encoded, picture
+from tests.support.packed import ORIGINAL, packed
 from tests.support.real_data import data_folder
 from tests.support.series import dataset
-
-ORIGINAL = PackConfig(encoding="original", pack_bytes=1024)
-SPLITS: tuple[Split, ...] = ("train", "test")
 
 
 def photograph(size: tuple[int, int], seed: int = 0) -> Image.Image:
@@ -46,39 +43,21 @@ def photograph(size: tuple[int, int], seed: int = 0) -> Image.Image:
     return Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
 
 
-def packed(config: DataConfig, store: Store) -> tuple[DataConfig, DatasetIndex]:
-    """Ingest and pack a dataset; return its config with packs, and its index."""
-    index = ingest(config.model_copy(update={"pack": None}), store)
-    pack_dataset(config, index, store)
-    return config, index
-
-
-@pytest.fixture
-def small(tmp_path: Path) -> DataConfig:
-    """Return the config of four classes of three images, with packs of two classes."""
-    return data_config(dataset(tmp_path / "data"), num_classes=4, pack=ORIGINAL)
-
-
 @pytest.mark.parametrize("decoders", [1, 2])
 def test_original_packs_give_the_pixels_of_the_source_without_it(
     decoders: int, small: DataConfig, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(build, "WINDOW", 2)
-    config, index = packed(small, store)
-    plain = config.model_copy(update={"pack": None})
     options: dict[str, Any] = {"decoders": decoders, "start_pixels": 0}
-    expected = {split: RealImages(plain, index, split).resident() for split in SPLITS}
+    config, index = packed(small, store)
+    expected = {s: RealImages(source_config(config), index, s).resident() for s in SPLITS}
     for path in Path(str(config.path)).rglob("*.png"):
         path.unlink()
-    for split in SPLITS:
-        images = RealImages(config, index, split, **options)
-        assert np.array_equal(images.resident(), expected[split])
-    rows = np.array([7, 0, 7, 4])
-    assert np.array_equal(images.pixels(np.array([3, 1])), expected["test"][[3, 1]])
-    train = RealImages(config, index, "train", **options)
+    test = RealImages(config, index, "test")
+    assert np.array_equal(test.pixels(np.array([3, 1])), expected["test"][[3, 1]])
+    train, rows = RealImages(config, index, "train", **options), np.array([7, 0, 7, 4])
     assert np.array_equal(train.pixels(rows), expected["train"][rows])
-    train.close()
-    images.close()
+    assert np.array_equal(train.resident(), expected["train"])
 
 
 def test_a_table_has_one_row_per_image_in_the_order_of_the_index(
@@ -111,7 +90,7 @@ def test_unreadable_images_are_in_no_pack(tmp_path: Path, store: Store) -> None:
     (root / "train" / "bee" / "0.png").write_bytes(b"no image")
     config = data_config(root, num_classes=4, max_bad_fraction=0.2, pack=ORIGINAL)
     config, index = packed(config, store)
-    plain = RealImages(config.model_copy(update={"pack": None}), index, "train")
+    plain = RealImages(source_config(config), index, "train")
     images = RealImages(config, index, "train")
     assert len(images.labels) == 11
     assert np.array_equal(images.resident(), plain.resident())
@@ -194,7 +173,7 @@ def test_jpeg_packs_are_smaller_and_read_by_the_same_rows(tmp_path: Path, store:
                 (folder / f"{n}.jpg").write_bytes(data)
     config = data_config(tmp_path / "data", side=64, pack=PackConfig(size=80))
     config, index = packed(config, store)
-    plain = RealImages(config.model_copy(update={"pack": None}), index, "train")
+    plain = RealImages(source_config(config), index, "train")
     images = RealImages(config, index, "train")
     difference = np.abs(images.resident().astype(int) - plain.resident())
     assert 0 < difference.mean() < 4
@@ -205,77 +184,13 @@ def test_jpeg_packs_are_smaller_and_read_by_the_same_rows(tmp_path: Path, store:
 def test_a_source_that_changed_since_ingestion_is_not_packed(
     small: DataConfig, store: Store
 ) -> None:
-    index = ingest(small.model_copy(update={"pack": None}), store)
+    index = ingest(source_config(small), store)
     path = Path(str(small.path)) / "train" / "ant" / "0.png"
     path.write_bytes(encoded(picture(77)))
     with pytest.raises(DataError, match=r"0\.png: not the image that was ingested"):
         pack_dataset(small, index, store)
     assert not ShardStore(store, "pack").done()
     assert store.names("pack/data") == ()
-
-
-@pytest.mark.parametrize("cut", [False, True])
-def test_a_damaged_pack_is_an_error_with_the_remedy(
-    cut: bool, small: DataConfig, store: Store
-) -> None:
-    config, index = packed(small, store)
-    name = next(name for name in store.names("pack/data") if name.endswith("00000.pack"))
-    path = Path(store.url) / "pack" / "data" / name
-    data = bytearray(path.read_bytes())
-    path.write_bytes(bytes(data[:9]) if cut else bytes(data[:99]) + b"?" + bytes(data[100:]))
-    damaged = r"00000\.pack: the image at byte 0 is not .* Delete .*_done"
-
-    def read() -> None:
-        for split in SPLITS:
-            RealImages(config, index, split).resident()
-
-    with pytest.raises(DataError, match=damaged):
-        read()
-
-
-@pytest.mark.parametrize(
-    ("folder", "ending", "message"),
-    [
-        ("data", "00000.pack", r"00000\.pack: no such pack, but a marker lists it"),
-        ("data", "parquet", r"parquet: no such object, but a marker lists it"),
-        ("_done", "json", r"_done/.*: no such marker, so the images of .* are not packed"),
-    ],
-)
-def test_a_missing_file_is_an_error_with_the_remedy(
-    folder: str, ending: str, message: str, small: DataConfig, store: Store
-) -> None:
-    config, index = packed(small, store)
-    for name in store.names(f"pack/{folder}"):
-        if name.endswith(ending):
-            store.delete(f"pack/{folder}/{name}")
-    with pytest.raises(DataError, match=message) as caught:
-        RealImages(config, index, "train").resident()
-    assert "\n" not in str(caught.value)
-    assert "run" in str(caught.value).lower()
-
-
-def test_packs_read_few_ranges_and_no_byte_twice(
-    small: DataConfig, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config, index = packed(small, store)
-    read: list[tuple[str, int]] = []
-    honest = Store.read_range
-
-    def counting(self: Store, path: str, start: int, length: int) -> bytes:
-        read.append((path, length))
-        return honest(self, path, start, length)
-
-    monkeypatch.setattr(Store, "read_range", counting)
-    images = RealImages(config, index, "train")
-    images.resident()
-    packs = {path for path, _ in read}
-    assert len(read) == len(packs)
-    assert sum(size for _, size in read) == sum(index.train["size"].to_pylist())
-    read.clear()
-    order = np.random.default_rng(0).permutation(12)
-    for start in range(0, 12, 3):
-        images.at(order[start : start + 3])
-    assert sum(size for _, size in read) == sum(index.train["size"].to_pylist())
 
 
 def test_a_commit_that_is_repeated_after_a_lost_reply_is_ours(store: Store) -> None:
