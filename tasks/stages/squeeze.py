@@ -145,7 +145,8 @@ class SqueezeWorker:
         config = self.context.config.of_teacher(job.payload.teacher)
 
         def train(runtime: TrainingRuntime) -> Trained:
-            test = RealImages(config.data, self.context.plan.index, "test")
+            index = self.context.plan.index
+            test = RealImages(config.data, index, "test", repeated=True)
             teacher = train_or_import(
                 self.context.real,
                 evaluation_split(test, side=config.data.side),
