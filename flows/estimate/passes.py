@@ -24,8 +24,9 @@ Unit = Literal[
     "forward",  # one image through a network
     "decode",  # one real image fetched and decoded
     "check",  # likewise, when it is ingested
+    "pack",  # likewise, when it is copied into a pack
 ]
-ON_CPU: frozenset[Unit] = frozenset({"decode", "check"})
+ON_CPU: frozenset[Unit] = frozenset({"decode", "check", "pack"})
 WEIGHTS = 2  # of a student that are judged: the last ones and their average
 
 
@@ -69,7 +70,7 @@ def stage_works(
 def _passes(config: RunConfig, plan: Plan, counts: Counts) -> dict[str, Mapping[Unit, int | None]]:
     return {
         "ingest": {"check": counts.total},
-        "pack": {} if config.data.pack is None else {"decode": counts.total},
+        "pack": {} if config.data.pack is None else {"pack": counts.total},
         "squeeze": _squeeze(config, counts),
         "statistics": _statistics(config, counts),
         "select": _select(config, plan, counts),

@@ -20,6 +20,7 @@ NAMES: Mapping[Unit, str] = {
     "forward": "forward passes",
     "decode": "real images read",
     "check": "real images read",
+    "pack": "real images packed",
 }
 PER: Mapping[bool, str] = {True: "of one core", False: "of one GPU"}
 
@@ -30,6 +31,7 @@ def lines(plan: Plan, counts: Counts) -> list[tuple[str, str]]:
     return [
         ("images", images),
         ("real images", _real_images(counts)),
+        *([("packs", _packs(plan, counts))] if plan.packed_image_bytes else []),
         ("class shards", f"{plan.shards:,}, up to {plan.images_per_shard:,} images each"),
         ("batches", f"{plan.batches:,}"),
         ("labels", f"{plan.scheme}, in {plan.label_shards:,} shards"),
@@ -125,6 +127,13 @@ def _real_images(counts: Counts) -> str:
     if counts.total is None:
         return "not known: state them as data.images=[TRAIN,TEST]"
     return f"{counts.train:,} to train and {counts.test:,} to test on ({counts.source})"
+
+
+def _packs(plan: Plan, counts: Counts) -> str:
+    each = f"about {units.size(plan.packed_image_bytes)} an image"
+    if counts.total is None:
+        return each
+    return f"about {units.size(counts.total * plan.packed_image_bytes)}, {each}"
 
 
 def _bytes(by_set: Mapping[str, int]) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from distill_core.config.schema import RunConfig
 from distill_core.config.training import CONVNET_WIDTH, RESNET18_SMALL_WIDTH, TIMM, ModelConfig
+from distill_core.data.packs.blocks import image_bytes
 from distill_core.data.readers.formats import open_reader
 from distill_core.errors import DistillError
 from distill_core.evaluation.blocks import validation_blocks
@@ -79,6 +80,7 @@ class Plan:
     set_image_bytes: Mapping[str, int]  # by image set
     set_label_bytes: Mapping[str, int]  # likewise
     scheme: str  # label scheme, `auto` resolved
+    packed_image_bytes: int = 0  # of one real image in a pack, estimated; 0: there are none
 
     @property
     def image_bytes(self) -> int:
@@ -142,6 +144,7 @@ def plan_run(config: RunConfig, *, test_images: int | None = None) -> Plan:
         },
         set_label_bytes=dict.fromkeys(config.image_sets, labels),
         scheme=scheme,
+        packed_image_bytes=0 if config.data.pack is None else round(image_bytes(config.data)),
     )
 
 
