@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ from distill_core.data.index import DatasetIndex
 from distill_core.data.packs.blocks import STAGE, PackBlock, pack_blocks
 from distill_core.data.readers.record import Split
 from distill_core.errors import DataError
+from distill_core.storage.markers import FileInfo
 from distill_core.storage.parquet import open_parquet
 from distill_core.storage.pieces import piece_suffix
 from distill_core.storage.shard_store import ShardStore
@@ -34,7 +36,8 @@ COLUMNS = (
     ("source_sha256", DIGEST),  # of the image that was packed, as in the index
 )
 SCHEMA = pa.schema([pa.field(name, kind, nullable=False) for name, kind in COLUMNS])
-KEPT = "keep"  # in the column `version`: the pack may be kept on a local disk
+KEPT = "keep"  # ends the column `version`: the pack may be kept on a local disk
+READERS = 16  # tables that are read at once
 HEX = np.frombuffer("".join(f"{n:02x}" for n in range(256)).encode(), np.uint8).reshape(256, 2)
 
 
@@ -62,6 +65,7 @@ def encode_table(images: Sequence[PackedImage]) -> bytes:
 class _Table:
     """The addresses of a block; 48 bytes an image."""
 
+    files: Sequence[FileInfo]  # by the number of the pack
     pack: np.ndarray  # (n,) int32
     offset: np.ndarray  # (n,) int64
     size: np.ndarray  # (n,) int64
@@ -107,25 +111,53 @@ class PackedRows:
         numbers = rows - np.searchsorted(self._bad, rows)  # among the readable rows
         blocks = np.searchsorted(self._starts, numbers, side="right") - 1
         order = np.argsort(blocks, kind="stable")
-        parts = [
-            self._addresses(int(block), numbers[blocks == block] - self._starts[block])
-            for block in np.unique(blocks)
-        ]
-        if not parts:
-            return _rows([], *(np.zeros(0, np.int64),) * 3, np.zeros((0, 32), np.uint8), "")
-        table = pa.concat_tables(parts).combine_chunks()
-        return table.take(pa.array(np.argsort(order, kind="stable")))
+        present, firsts = np.unique(blocks[order], return_index=True)
+        tables = self._tables_of(present.tolist())
+        files = [info for table in tables for info in table.files]
+        pack = np.zeros(len(rows), np.int64)
+        offset, size = np.zeros((2, len(rows)), np.int64)
+        digest, before = np.zeros((len(rows), 32), np.uint8), 0
+        ends = [*firsts.tolist(), len(rows)][1:]
+        for block, table, first, last in zip(present, tables, firsts, ends, strict=True):
+            chosen = order[first:last]
+            places = numbers[chosen] - self._starts[block]
+            pack[chosen] = before + table.pack[places]
+            offset[chosen], size[chosen] = table.offset[places], table.size[places]
+            digest[chosen] = table.digest[places]
+            before += len(table.files)
+        return self._rows(files, pack, offset, size, digest)
 
-    def _addresses(self, number: int, places: np.ndarray) -> pa.Table:
-        block = self._blocks[number]
-        if number not in self._tables:
-            self._tables[number] = self._read(block)
-        table = self._tables[number]
-        packs = table.pack[places]
-        names = [pack_uri(block.key, pack) for pack in range(int(table.pack[-1]) + 1)]
-        version = KEPT if self._repeated else ""
-        digests = table.digest[places]
-        return _rows(names, packs, table.offset[places], table.size[places], digests, version)
+    def _tables_of(self, blocks: Sequence[int]) -> list[_Table]:
+        """Return the tables of some blocks; those that are missing are read in parallel."""
+        missing = [number for number in blocks if number not in self._tables]
+        if missing:
+            with ThreadPoolExecutor(READERS) as pool:
+                read = pool.map(self._read, [self._blocks[number] for number in missing])
+                self._tables.update(zip(missing, read, strict=True))
+        return [self._tables[number] for number in blocks]
+
+    def _rows(
+        self,
+        files: Sequence[FileInfo],
+        pack: np.ndarray,
+        offset: np.ndarray,
+        size: np.ndarray,
+        digest: np.ndarray,
+    ) -> pa.Table:
+        """Return rows with the columns of `decoding.fetch.ADDRESS`."""
+        text = np.ascontiguousarray(HEX[digest].reshape(len(digest), 64)).view("S64").ravel()
+        versions = [
+            f"{info.bytes} {info.sha256} {KEPT if self._repeated else ''}" for info in files
+        ]
+        return pa.table(
+            {
+                "uri": pa.array([info.path for info in files], pa.string()).take(pa.array(pack)),
+                "offset": pa.array(offset),
+                "size": pa.array(size),
+                "sha256": pa.array(text, pa.binary()).cast(pa.string()),
+                "version": pa.array(versions, pa.string()).take(pa.array(pack)),
+            }
+        )
 
     def _read(self, block: PackBlock) -> _Table:
         marker = self._shard_store.marker(block.key)
@@ -145,35 +177,22 @@ class PackedRows:
             )
         digest = table["sha256"].chunk(0)
         raw = np.frombuffer(digest.buffers()[1], np.uint8)[32 * digest.offset :]
+        packs = table["pack"].to_numpy()
         return _Table(
-            table["pack"].to_numpy(),
+            [marker.file(piece_suffix(number)) for number in range(int(packs[-1]) + 1)],
+            packs,
             table["offset"].to_numpy(),
             table["size"].to_numpy(),
             raw[: 32 * table.num_rows].reshape(-1, 32),
         )
 
 
-def pack_uri(key: str, pack: int) -> str:
-    """Return the name of a pack in rows: the key of its shard, and its suffix."""
-    return f"{key}.{piece_suffix(pack)}"
+def file_of(uri: str, version: str) -> tuple[FileInfo, bool]:
+    """Return the pack that a row names, and whether it may be kept on a local disk.
 
-
-def _rows(
-    names: Sequence[str],
-    packs: np.ndarray,
-    offsets: np.ndarray,
-    sizes: np.ndarray,
-    digests: np.ndarray,
-    version: str,
-) -> pa.Table:
-    """Return rows with the columns of `decoding.fetch.ADDRESS`."""
-    text = np.ascontiguousarray(HEX[digests].reshape(len(digests), 64)).view("S64").ravel()
-    return pa.table(
-        {
-            "uri": pa.array(names, pa.string()).take(pa.array(packs, pa.int64())),
-            "offset": pa.array(offsets, pa.int64()),
-            "size": pa.array(sizes, pa.int64()),
-            "sha256": pa.array(text, pa.binary()).cast(pa.string()),
-            "version": pa.repeat(version, len(digests)),
-        }
-    )
+    Args:
+        uri: column of the row.
+        version: column of the row.
+    """
+    size, digest, kept = version.split(" ")
+    return FileInfo(uri.partition(".")[2], uri, int(size), digest), kept == KEPT

@@ -12,12 +12,11 @@ from functools import partial
 
 import pyarrow as pa
 
-from distill_core.data.packs.addresses import KEPT
+from distill_core.data.packs.addresses import file_of
 from distill_core.data.packs.blocks import STAGE
 from distill_core.data.packs.cache import PackCache
 from distill_core.errors import DataError
 from distill_core.storage.digest import sha256
-from distill_core.storage.markers import FileInfo, Marker
 from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.store import Store
 
@@ -29,11 +28,11 @@ REQUESTS = 8  # at a time, of a store that is not a folder
 class _Image:
     """An image in a request."""
 
-    uri: str  # of its pack
+    uri: str  # path of its pack in the store
     offset: int
     size: int
     sha256: str
-    is_kept: bool  # whether its pack may be kept on a local disk
+    version: str  # of the row; see `addresses.file_of`
 
     @property
     def end(self) -> int:
@@ -51,7 +50,6 @@ class PackReader:
 
     def __init__(self, store: Store, cache: PackCache | None = None) -> None:
         self._shard_store, self._cache = ShardStore(store, STAGE), cache
-        self._markers: dict[str, Marker] = {}  # by key
         is_folder = "://" not in store.url
         self._pool = None if is_folder else ThreadPoolExecutor(REQUESTS)
 
@@ -62,68 +60,55 @@ class PackReader:
             DataError: a pack is missing, or has other bytes than were packed.
             StorageError: the store refused.
         """
-        columns = (rows[name].to_pylist() for name in ("uri", "offset", "size", "sha256"))
-        kept = (version == KEPT for version in rows["version"].to_pylist())
-        ranges = list(_ranges([_Image(*each) for each in zip(*columns, kept, strict=True)]))
+        names = ("uri", "offset", "size", "sha256", "version")
+        columns = (rows[name].to_pylist() for name in names)
+        ranges = list(_ranges([_Image(*each) for each in zip(*columns, strict=True)]))
         read = map if self._pool is None else self._pool.map
         return [image for some in read(self._read, ranges) for image in some]
 
     def where(self, uri: str, offset: int) -> str:
         """Return the place of an image, for messages."""
-        return f"{self._shard_store.store.uri(f'{STAGE}/data')}: {uri} at byte {offset}"
+        return f"{self._shard_store.store.uri(uri)} at byte {offset}"
 
     def _read(self, images: Sequence[_Image]) -> list[bytes]:
         """Return neighbouring images of a pack, from this machine or else from the store."""
-        info, first = self._info(images[0].uri), images[0]
+        first = images[0]
+        info, is_kept = file_of(first.uri, first.version)
         place = (first.offset, images[-1].end - first.offset)
         if self._cache is not None:
-            load = partial(self._from_store, info, first.uri) if first.is_kept else None
+            load = partial(self._from_store, first.uri) if is_kept else None
             data = self._cache.read(info, *place, load=load)
             if data is not None:
                 found = _cut(data, images)
                 if _damaged(found, images) is None:
                     return found
                 self._cache.drop(info)
-        found = _cut(self._from_store(info, first.uri, *place), images)
+        found = _cut(self._from_store(first.uri, *place), images)
         if (damaged := _damaged(found, images)) is not None:
             raise self._damage(damaged)
         return found
 
-    def _from_store(self, info: FileInfo, uri: str, offset: int, size: int) -> bytes:
+    def _from_store(self, uri: str, offset: int, size: int) -> bytes:
         try:
-            return self._shard_store.store.read_range(info.path, offset, size)
+            return self._shard_store.store.read_range(uri, offset, size)
         except DataError:
             raise DataError(
-                f"{self._shard_store.store.uri(info.path)}: no such pack, but a marker lists it. "
+                f"{self._shard_store.store.uri(uri)}: no such pack, but a marker lists it. "
                 f"Delete {self._shard_store.uri(_key(uri))} and run `distill resume`, which packs "
                 "its images again."
             ) from None
 
-    def _info(self, uri: str) -> FileInfo:
-        """Return the file that a name in rows stands for."""
-        key, _, suffix = uri.partition(".")
-        if key not in self._markers:
-            marker = self._shard_store.marker(key)
-            if marker is None:
-                raise DataError(
-                    f"{self._shard_store.uri(key)}: no such marker, so its images are not packed. "
-                    "Run `distill resume`, which packs them."
-                )
-            self._markers[key] = marker
-        return self._markers[key].file(suffix)
-
     def _damage(self, image: _Image) -> DataError:
-        path = self._info(image.uri).path
         return DataError(
-            f"{self._shard_store.store.uri(path)}: the image at byte {image.offset} is not the one "
-            f"that was packed. Delete {self._shard_store.uri(_key(image.uri))} and run "
+            f"{self._shard_store.store.uri(image.uri)}: the image at byte {image.offset} is not "
+            f"the one that was packed. Delete {self._shard_store.uri(_key(image.uri))} and run "
             "`distill resume`, which packs its images again."
         )
 
 
 def _key(uri: str) -> str:
     """Return the key of the shard of a pack."""
-    return uri.partition(".")[0]
+    return uri.rpartition("/")[2].partition("-")[0]
 
 
 def _cut(data: bytes, images: Sequence[_Image]) -> list[bytes]:

@@ -74,6 +74,8 @@ def test_packs_read_few_ranges_and_no_byte_twice(
 
     monkeypatch.setattr(Store, "read_range", counting)
     images = RealImages(config, index, "train")
+    assert len(images.pixels([])) == 0
+    assert not read
     images.resident()
     packs = {path for path, _ in read}
     assert len(read) == len(packs)
