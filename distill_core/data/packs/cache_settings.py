@@ -10,12 +10,16 @@ from distill_core.data.packs.cache import PackCache
 from distill_core.errors import ConfigError
 
 FOLDER = "DISTILL_PACK_CACHE"  # on a local disk; the default is in the folder for temporary files
+MOUNTS = Path("/proc/self/mounts")
+IN_MEMORY = ("tmpfs", "ramfs")  # types of file systems
 NAME = "distill-packs"  # of the folder of packs in it
 BYTES = "DISTILL_PACK_CACHE_BYTES"  # at most; 0: none; the default is half of what is free
 
 
 def open_cache(url: str) -> PackCache | None:
     """Return the cache of packs of a store; None: packs are read from the store alone.
+
+    A folder for temporary files that is in memory is not used by default.
 
     Args:
         url: of the store; one that is a folder needs no cache.
@@ -36,5 +40,19 @@ def open_cache(url: str) -> PackCache | None:
         raise ConfigError(
             f"{FOLDER}: {folder!r}, expected an absolute path. Correct it, or unset it."
         )
-    default = Path(tempfile.gettempdir()) / f"{NAME}-{os.getuid()}"
-    return PackCache(Path(folder) / NAME if folder else default, limit)
+    if folder:
+        return PackCache(Path(folder) / NAME, limit)
+    temporary = Path(tempfile.gettempdir()).resolve()
+    if _type_of_file_system(temporary) in IN_MEMORY:
+        return None
+    return PackCache(temporary / f"{NAME}-{os.getuid()}", limit)
+
+
+def _type_of_file_system(folder: Path) -> str:
+    """Return the type of the file system of a folder; empty where the system has no list."""
+    try:
+        lines = [line.split() for line in MOUNTS.read_text().splitlines()]
+    except OSError:
+        return ""
+    mounts = {Path(line[1]): line[2] for line in lines}  # the last one at a place covers others
+    return next((mounts[place] for place in (folder, *folder.parents) if place in mounts), "")

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -205,6 +206,29 @@ def test_a_file_of_another_size_or_with_other_bytes_is_not_used(
     loads.packs[wrong.sha256] = bytes(1000)  # the store has other bytes than the marker states
     assert loads.get(cache, wrong) is None
     assert names(tmp_path) == set()
+
+
+def test_the_default_is_a_folder_of_the_user_unless_temporary_files_are_in_memory(
+    tmp_path: Path, loads: Loads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in (cache_settings.FOLDER, cache_settings.BYTES):
+        monkeypatch.delenv(variable, raising=False)
+    folder = tmp_path / "of temporary files"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    mounts = tmp_path / "mounts"
+    monkeypatch.setattr(cache_settings, "MOUNTS", mounts)
+    for kind in ("ext4", ""):
+        text = f"/dev/x {tmp_path} {kind} rw 0 0\n" if kind else ""
+        mounts.write_text(f"tmpfs /nowhere tmpfs rw 0 0\n{text}")
+        cache = open_cache("s3://bucket/store")
+        assert cache is not None
+        assert loads.get(cache, loads.pack(1)) is not None
+    assert [path.name for path in folder.iterdir()] == [f"distill-packs-{os.getuid()}"]
+    mounts.write_text(f"/dev/x / ext4 rw 0 0\ntmpfs {tmp_path} tmpfs rw 0 0\n")
+    assert open_cache("s3://bucket/store") is None
+    monkeypatch.setenv(cache_settings.FOLDER, str(folder))
+    assert open_cache("s3://bucket/store") is not None
 
 
 def test_the_environment_sets_the_folder_and_the_size(
