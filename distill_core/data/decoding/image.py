@@ -143,7 +143,7 @@ def _decoded(data: bytes, use: Callable[[Image.Image], T], where: str) -> T:
 
 def _upright(data: bytes, exif: bytes = b"") -> Image.Image:
     """Return an image as RGB, turned as its metadata state; `exif`: where they were removed."""
-    with _opened(data) as image:
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         _check_size(image)
         image.load()
         return _rgb(oriented(image, exif))
