@@ -13,19 +13,23 @@ from dataclasses import asdict
 
 import numpy as np
 import torch
+from torch import nn
 
 from distill_core.config.data import DataConfig
 from distill_core.config.training import ModelConfig
+from distill_core.data.streamed import Images
 from distill_core.errors import DataError
 from distill_core.evaluation.accuracy import ClassHits, Hits
 from distill_core.evaluation.metrics import EVALUATION_BATCH, count_hits
 from distill_core.models.files import load_network
 from distill_core.progress import Progress, silent
 
+COUNTED_IMAGES = 2 * EVALUATION_BATCH  # between two sums; the parts in which images are read
+
 
 def validate_student(
     weights: Mapping[str, bytes],
-    images: np.ndarray,
+    images: Images,
     labels: np.ndarray,
     *,
     student: ModelConfig,
@@ -37,20 +41,27 @@ def validate_student(
 
     Args:
         weights: by name, see `validate`.
-        images: (n, 3, S, S) uint8.
+        images: (n, 3, S, S) uint8; each part is read once for all sets of weights.
         labels: (n,) int64; class ids may have holes.
         student: the architecture of the weights.
         data: number of classes, mean and std.
         device: where to compute.
-        progress: called with (images done, images in total), once per set of weights.
+        progress: called with (images done, images in total); each counts once per set of weights.
 
     Returns:
         By name, hits of each class that has images.
     """
-    counted: dict[str, dict[int, Hits]] = {}
-    for name, stored in weights.items():
-        counted[name] = validate(stored, images, labels, student=student, data=data, device=device)
-        progress(len(labels) * len(counted), len(labels) * len(weights))
+    models = {name: _network(w, student, data, device) for name, w in weights.items()}
+    counted: dict[str, dict[int, Hits]] = {name: {} for name in weights}
+    for start in range(0, len(labels), COUNTED_IMAGES):
+        rows = slice(start, start + COUNTED_IMAGES)
+        part, of_part = images[rows], labels[rows]
+        for name, model in models.items():
+            hits = count_hits(model, part, of_part, mean=data.mean, std=data.std, device=device)
+            for label, more in hits.items():
+                counted[name][label] = counted[name].get(label, Hits()) + more
+        done = min(start + COUNTED_IMAGES, len(labels))
+        progress(done * len(weights), len(labels) * len(weights))
     return counted
 
 
@@ -81,11 +92,17 @@ def validate(
     Returns:
         Hits of each class that has images, by class id.
     """
-    model = load_network(weights, student, num_classes=data.num_classes)
-    model = model.to(device).to(memory_format=torch.channels_last)
+    model = _network(weights, student, data, device)
     return count_hits(
         model, images, labels, mean=data.mean, std=data.std, device=device, batch=batch
     )
+
+
+def _network(
+    weights: bytes, student: ModelConfig, data: DataConfig, device: str | torch.device
+) -> nn.Module:
+    model = load_network(weights, student, num_classes=data.num_classes)
+    return model.to(device).to(memory_format=torch.channels_last)
 
 
 def encode_counts(counted: Mapping[str, ClassHits]) -> bytes:

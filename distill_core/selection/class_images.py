@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
+from distill_core.data.streamed import Images, StreamedImages
 from distill_core.errors import DataError
 from distill_core.models.teacher import FORWARD_BATCH, FrozenTeacher
 from distill_core.transforms.pixel_space import PixelSpace
@@ -25,6 +26,7 @@ class ClassImages:
 
     rows_of: Callable[[int], RowNumbers]  # class id -> its rows
     pixels_of: Callable[[RowNumbers], np.ndarray]  # (n,) rows -> (n, 3, S, S) uint8
+    side: int | None = None  # S; None: images are read all at once
 
     def rows(self, label: int, wnid: str) -> RowNumbers:
         """Return the rows of a class, at least one.
@@ -37,8 +39,14 @@ class ClassImages:
             raise DataError(f"class {wnid}: no real image to start from. Use init: gaussian.")
         return rows
 
+    def streamed(self, rows: RowNumbers) -> Images:
+        """Return images that are read while forward passes go through them."""
+        if self.side is None:
+            return self.pixels_of(rows)
+        return StreamedImages(rows, self.pixels_of, side=self.side, batch=FORWARD_BATCH)
 
-def forward_batches(images: np.ndarray) -> Iterator[np.ndarray]:
+
+def forward_batches(images: Images) -> Iterator[np.ndarray]:
     """Yield images, or rows of images, as many at a time as one forward pass takes."""
     for start in range(0, len(images), FORWARD_BATCH):
         yield images[start : start + FORWARD_BATCH]

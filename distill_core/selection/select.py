@@ -107,10 +107,13 @@ def _select(
 ) -> ClassSelection:
     rows = images.rows(label, wnid)
     places = candidates_of(len(rows), wnid, used=used, limit=setup.limit, seed=setup.seed)
-    pixels = images.pixels_of(rows[places])
-    teacher = gets_right(setup.teacher, pixels, label)
-    student = None if setup.student is None else gets_right(setup.student, pixels, label)
-    return select_class(places, teacher, student, used=used)
+    networks = [each for each in (setup.teacher, setup.student) if each is not None]
+    right = [
+        [gets_right(network, part, label) for network in networks]
+        for part in forward_batches(images.streamed(rows[places]))
+    ]
+    teacher, *student = (np.concatenate(parts) for parts in zip(*right, strict=True))
+    return select_class(places, teacher, student[0] if student else None, used=used)
 
 
 def candidates_of(

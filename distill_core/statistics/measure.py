@@ -20,6 +20,7 @@ from torch import Tensor
 
 from distill_core.config.recovery import RecoverConfig
 from distill_core.config.terms import Measured, OriginalsConfig
+from distill_core.data.streamed import Images
 from distill_core.errors import ConfigError
 from distill_core.models.convolutions import Probe
 from distill_core.models.moments import PATCH_SIDE, MeanVar
@@ -101,7 +102,7 @@ def measure_for_terms(label: int, wnid: str, images: ClassImages, setup: Measure
         wanted -= BATCH_NORMS
     if wanted:
         measured |= measure_class(
-            images.pixels_of(images.rows_of(label)),
+            images.streamed(images.rows_of(label)),
             setup.teacher,
             measured=wanted,
             patch=PATCH_SIDE if config.convolutions is None else config.convolutions.patch,
@@ -128,7 +129,7 @@ def _originals(
 
 @torch.no_grad()
 def measure_class(
-    pixels: np.ndarray,
+    pixels: Images,
     teacher: FrozenTeacher,
     *,
     measured: Collection[Measured] = BATCH_NORMS,

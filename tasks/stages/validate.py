@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distill_core.evaluation.accuracy import total
 from distill_core.evaluation.blocks import validation_blocks
@@ -19,6 +19,11 @@ from tasks.stages.names import StageId
 from tasks.stages.posttrain import PosttrainPayload, posttrain_jobs
 from tasks.stages.reads import Reads
 from tasks.stages.worker import WorkerContext
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from distill_core.data.streamed import StreamedImages
 
 # Suffix of the file of each set of weights of a trained student.
 WEIGHTS_FILES: Mapping[str, str] = {"last": "safetensors", "ema": "ema.safetensors"}
@@ -85,7 +90,7 @@ class ValidateWorker:
             return done
         since, payload, config = time.perf_counter(), job.payload, self.context.config
         rows = payload.rows
-        images, labels = self.context.split("test", rows)
+        images, labels = self._images(rows)
         counted = validate_student(
             self._read(payload.weights),
             images,
@@ -109,6 +114,19 @@ class ValidateWorker:
                 **sums,
             },
         )
+
+    def _images(self, rows: range) -> tuple[StreamedImages, np.ndarray]:
+        """Return images of the test split, which are read as they are used, and their labels."""
+        from distill_core.data.real_images import RealImages
+        from distill_core.data.streamed import StreamedImages
+        from distill_core.evaluation.validate import COUNTED_IMAGES
+
+        data, index = self.context.config.data, self.context.plan.index
+        part = slice(rows.start, rows.stop)
+        images = RealImages(data, index, "test", repeated=True)
+        places = index.readable("test")[part]
+        streamed = StreamedImages(places, images.pixels, side=data.side, batch=COUNTED_IMAGES)
+        return streamed, images.labels[part]
 
     def _read(self, reads: Reads) -> Mapping[str, bytes]:
         """Return a student's weights by name; its blocks follow one another."""

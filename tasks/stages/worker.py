@@ -226,6 +226,7 @@ class WorkerContext:
         return ClassImages(
             rows_of=lambda label: self.plan.index.rows_of("train", label),
             pixels_of=lambda rows: self.real.pixels(rows),
+            side=self.config.data.side,
         )
 
     def images(self, marker: Marker) -> ImageRows:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from distill_core.config.data import DataConfig
+from distill_core.data.streamed import StreamedImages
 from distill_core.errors import DataError
 from distill_core.evaluation.accuracy import Accuracy, Hits, total
 from distill_core.evaluation.metrics import count_hits
@@ -119,4 +120,31 @@ def test_every_set_of_weights_of_a_student_is_counted() -> None:
         progress=lambda done, total: seen.append((done, total)),
     )
     assert counted == {"last": WHOLE, "ema": WHOLE}
-    assert seen == [(37, 74), (74, 74)]
+    assert seen == [(74, 74)]
+
+
+def test_images_are_read_once_for_all_sets_of_weights_and_few_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sizes: list[int] = []
+
+    def read(rows: np.ndarray) -> np.ndarray:
+        sizes.append(len(rows))
+        return TEST.pixels[rows]
+
+    monkeypatch.setattr("distill_core.evaluation.validate.COUNTED_IMAGES", 5)
+    monkeypatch.setattr("distill_core.data.streamed.HELD_BYTES", 11 * TEST.pixels[0].nbytes)
+    images = StreamedImages(np.arange(37), read, side=TEST.pixels.shape[-1], batch=5)
+    stored, seen = {"last": weights(), "ema": weights()}, list[int]()
+    counted = validate_student(
+        stored,
+        images,
+        TEST.labels,
+        student=STUDENT,
+        data=RUN.data,
+        device="cpu",
+        progress=lambda done, total: seen.append(done),
+    )
+    assert counted == {"last": WHOLE, "ema": WHOLE}
+    assert sizes == [10, 10, 10, 7]
+    assert seen == [10, 20, 30, 40, 50, 60, 70, 74]

@@ -70,14 +70,14 @@ MEASURING: Mapping[Wait, str] = {
     # Once a network.
     Wait("models/files.py:load_teacher", "upload"): "the weights",
     Wait("models/files.py:load_student", "upload"): "the weights",
-    Wait("evaluation/validate.py:validate", "upload"): "the weights",
+    Wait("evaluation/validate.py:_network", "upload"): "the weights",
     Wait("squeeze/importing.py:import_teacher", "upload"): "the weights",
-    Wait("evaluation/metrics.py:count_hits", "download"): "the hits of all images together",
+    Wait("evaluation/metrics.py:count_hits", "download"): "the hits of 1,000 images together",
     Wait("squeeze/judging.py:_predictions", "download"): "the predictions, 500 images at a time",
     # Once a class of real images.
     Wait("selection/coreset.py:features_of", "download"): "the features, 100 images at a time",
     Wait("selection/mosaic.py:rank_crops", "download"): "the best crops and their order",
-    Wait("selection/select.py:gets_right", "download"): "which images a network gets right",
+    Wait("selection/select.py:gets_right", "download"): "which of 100 images a network gets right",
     Wait("statistics/measure.py:measure_class", "download"): "the statistics",
     Wait("statistics/measure.py:describe_originals", "download"): "features, 100 images at a time",
     # k-means of the features of one class: its rounds end where nothing changes.
