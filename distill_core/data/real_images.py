@@ -67,6 +67,11 @@ class RealImages:
         self._lock = Lock()
         self._pixels_requested = 0
 
+    @property
+    def decoders(self) -> int:
+        """Return the number of decoding processes that large numbers of images are read with."""
+        return self._count
+
     @cached_property
     def labels(self) -> np.ndarray:
         """Return the class of every readable image, (n,) int64."""

@@ -76,7 +76,7 @@ def training_images(
     """Return the training images in memory, or read again in every epoch where they do not fit."""
     if fits(len(real.labels), side, device=runtime.device):
         return Labelled(real.resident(), real.labels)
-    return StreamedSplit(real.at, real.labels)
+    return StreamedSplit(real.at, real.labels, real.decoders)
 
 
 def train_teacher(
@@ -117,7 +117,8 @@ def train_teacher(
     checkpoints = TeacherCheckpoints(train_state, parts, runtime)
     done = checkpoints.resume()
     curve = checkpoints.curve
-    model, source = world.wrap(train_state.model), source_of(train, device=device)
+    model = world.wrap(train_state.model)
+    source = source_of(train, side=run.data.side, device=device)
     gpus = [device] if torch.device(device).type == "cuda" else []
     with torch.random.fork_rng(devices=gpus):
         for epoch in range(len(curve), training.epochs):

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from distill_core.config.schema import RunConfig
+from distill_core.data.decoding.processes import span_size
 from distill_core.data.real_images import RealImages
 from distill_core.errors import ConfigError
 from distill_core.machine_share import gpu_memory_share, memory_share
@@ -34,10 +35,8 @@ VARIABLE = (
     "DISTILL_RESIDENT_BYTES"  # limit for training images in memory; larger splits are streamed
 )
 SHARE = 4  # default limit: this fraction, 1 / SHARE, of the memory that a worker may use
-READERS = (
-    2  # batches read at the same time, so that decoders need not wait for a batch's last image
-)
-AHEAD = 4  # batches held in memory before their step
+IN_FLIGHT_BYTES = 2**30  # of the batches that are read before their step
+SPARE = 2  # batches that have been read and wait for their step, beside those that are being read
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,8 @@ class Streamed:
 
     pixels_of: Callable[[np.ndarray], np.ndarray]
     labels: Tensor  # (n,) int64
+    side: int  # S
+    decoders: int = 1  # processes that decode what several threads read together
 
     def batches(
         self, parts: Sequence[np.ndarray], run: RunConfig, *, first: int, share: slice
@@ -55,18 +56,43 @@ class Streamed:
         Raises what reading raises, at the step that needed the images.
         """
         device, mine = self.labels.device, [rows[share] for rows in parts]
-        with closing(read_ahead(self.pixels_of, mine, ahead=AHEAD, readers=READERS)) as read:
+        size = max((len(rows) for rows in mine), default=1)
+        readers, ahead = in_flight(size, self.side, self.decoders)
+        with closing(read_ahead(self.pixels_of, mine, ahead=ahead, readers=readers)) as read:
             for number, pixels in enumerate(read):
                 whole, placed = len(parts[number]), upload(pixels, device)
                 images = augmented(placed, whole, run, step=first + number, share=share)
                 yield images, self.labels[upload(mine[number], device)]
 
 
-def source_of(split: Labelled | StreamedSplit, *, device: str) -> Source:
-    """Return the training images of a split, resident or streamed."""
+def source_of(split: Labelled | StreamedSplit, *, side: int, device: str) -> Source:
+    """Return the training images of a split, resident or streamed.
+
+    Args:
+        split: the images.
+        side: S.
+        device: that trains.
+    """
     if isinstance(split, Labelled):
         return Resident.of(split, device=device)
-    return Streamed(split.pixels_of, upload(split.labels, device))
+    return Streamed(split.pixels_of, upload(split.labels, device), side, split.decoders)
+
+
+def in_flight(batch: int, side: int, decoders: int) -> tuple[int, int]:
+    """Return how many batches are read at the same time, and how many before they are needed.
+
+    A decoder takes `MIN_SPAN` images or more. So many batches are read at the same time that all
+    decoders have work, and one more, so that none waits for the last image of a batch.
+
+    Args:
+        batch: images of this process's part of a batch.
+        side: S.
+        decoders: processes that decode.
+    """
+    busy = -(-decoders // -(-batch // span_size(batch, decoders)))
+    most = max(2, IN_FLIGHT_BYTES // (batch * 3 * side**2))
+    ahead = min(busy + 1 + SPARE, most)
+    return min(busy + 1, ahead), ahead
 
 
 def evaluation_split(images: RealImages, *, side: int) -> Labelled | StreamedSplit:
@@ -78,7 +104,7 @@ def evaluation_split(images: RealImages, *, side: int) -> Labelled | StreamedSpl
     """
     if len(images.labels) * 3 * side**2 <= BLOCKS_BYTES:
         return Labelled(images.resident(), images.labels)
-    return StreamedSplit(images.at, images.labels, images.close)
+    return StreamedSplit(images.at, images.labels, images.decoders, images.close)
 
 
 def fits(images: int, side: int, *, device: str) -> bool:

@@ -76,6 +76,7 @@ class StreamedSplit:
         [np.ndarray], np.ndarray
     ]  # (m,) positions to (m, 3, S, S) uint8; called in threads
     labels: np.ndarray  # (n,) int64
+    decoders: int = 1  # processes that decode what several threads read together
     close: Callable[[], None] = _nothing  # releases what reading has started
 
     def blocks(self, parts: Sequence[np.ndarray], side: int) -> Blocks:

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import weakref
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from multiprocessing import Pipe
 from queue import SimpleQueue
@@ -33,8 +33,10 @@ from distill_core.machine_share import cpu_share
 from distill_core.progress import Progress
 
 VARIABLE = "DISTILL_DECODERS"  # decoding processes per worker; 1: the worker decodes itself
-MOST = 16  # default limit: one GPU rarely consumes what 16 CPUs decode
 SPAN = 1024  # neighbouring rows per decoder, so that few decoders read the same row group
+# Images of one request at least: it costs 0.6 ms, as much as decoding three images of 64 pixels. A
+# small batch therefore does not occupy all decoders; the others work on the next one.
+MIN_SPAN = 16
 SHARED_BYTES = 8 * 2**20  # of each decoder
 RUN = "from distill_core.data.decoding.rows import serve; serve({}, {}, {})"
 
@@ -47,7 +49,7 @@ def default_decoders() -> int:
     """
     text = os.environ.get(VARIABLE, "")
     if not text:
-        return min(MOST, cpu_share())
+        return cpu_share()
     if not text.isdecimal() or int(text) < 1:
         raise ConfigError(f"{VARIABLE}: {text!r}, expected 1 or more. Correct it, or unset it.")
     return int(text)
@@ -56,7 +58,8 @@ def default_decoders() -> int:
 class Decoders:
     """Processes that decode images of one dataset, until `close`, collection or exit.
 
-    Several threads may read at the same time; they share the processes.
+    Several threads may read at the same time; they share the processes, and who comes first is
+    served first.
 
     Args:
         config: of the dataset.
@@ -67,7 +70,8 @@ class Decoders:
     def __init__(self, config: DataConfig, count: int, store: str | None = None) -> None:
         self._count, self._idle = count, SimpleQueue[_Decoder]()
         self._all: list[_Decoder] = []
-        self._end = weakref.finalize(self, _stop, self._all)
+        self._threads = ThreadPoolExecutor(count)
+        self._end = weakref.finalize(self, _stop, self._all, self._threads)
         try:
             for _ in range(count):
                 self._all.append(_Decoder(config, store))
@@ -91,13 +95,14 @@ class Decoders:
             DataError: an image is missing or not the one ingested; names the first in `order`.
             ClusterError: a decoding process was lost.
         """
-        rows, threads = rows.select(ADDRESS), ThreadPoolExecutor(self._count)
-        size = max(1, min(SPAN, -(-len(order) // self._count)))
+        rows, size = rows.select(ADDRESS), span_size(len(order), self._count)
         spans = [order[start : start + size] for start in range(0, len(order), size)]
-        done = 0
+        pending, done = list[Future[int]](), 0
         try:
-            for count in threads.map(lambda places: self._span(rows, places, out), spans):
-                done += count
+            for places in spans:
+                pending.append(self._submit(rows, places, out))
+            for future in pending:
+                done += future.result()
                 progress(done, len(order))
         except Exception as error:  # of an image: the processes are still usable
             if isinstance(error, ClusterError):
@@ -107,7 +112,9 @@ class Decoders:
             self.close()
             raise
         finally:
-            threads.shutdown(cancel_futures=True)
+            for future in pending:
+                future.cancel()
+            wait(pending)  # none may write to `out` any more
 
     @property
     def alive(self) -> bool:
@@ -117,6 +124,12 @@ class Decoders:
     def close(self) -> None:
         """End the processes now; further calls have no effect."""
         self._end()
+
+    def _submit(self, rows: pa.Table, places: np.ndarray, out: np.ndarray) -> Future[int]:
+        try:
+            return self._threads.submit(self._span, rows, places, out)
+        except RuntimeError as error:  # another thread has lost a process
+            raise ClusterError("the processes that decode images have ended.") from error
 
     def _span(self, rows: pa.Table, places: np.ndarray, out: np.ndarray) -> int:
         decoder = self._idle.get()
@@ -182,12 +195,18 @@ class _Decoder:
             ) from error
 
 
-def _stop(decoders: list[_Decoder]) -> None:
+def span_size(images: int, decoders: int) -> int:
+    """Return how many images one decoder gets at a time of so many that are read together."""
+    return min(SPAN, max(MIN_SPAN, -(-images // decoders)))
+
+
+def _stop(decoders: list[_Decoder], threads: ThreadPoolExecutor) -> None:
     for decoder in decoders:
         decoder.process.kill()
     for decoder in decoders:
         decoder.process.wait()
     decoders.clear()
+    threads.shutdown(wait=False, cancel_futures=True)
 
 
 def _environment() -> dict[str, str]:

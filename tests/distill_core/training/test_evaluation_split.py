@@ -59,7 +59,7 @@ def test_blocks_give_the_accuracy_of_images_in_memory(
 ) -> None:
     monkeypatch.setattr(supervised, "BLOCKS_BYTES", limit)
     watched = Watched()
-    blocks = StreamedSplit(watched.pixels_of, TEST.labels, watched.close)
+    blocks = StreamedSplit(watched.pixels_of, TEST.labels, close=watched.close)
     whole = evaluate(Brightest(), TEST, run(), device="cpu")
     assert 20 < whole.top1 < 100
     assert evaluate(Brightest(), blocks, run(), device="cpu") == whole
@@ -73,7 +73,7 @@ def test_the_blocks_that_are_held_are_bounded(
     monkeypatch.setattr(supervised, "BLOCKS_BYTES", limit)
     watched = Watched()
     parts = supervised.evaluation_parts(len(TEST.labels))
-    blocks = StreamedSplit(watched.pixels_of, TEST.labels, watched.close).blocks(parts, SIDE)
+    blocks = StreamedSplit(watched.pixels_of, TEST.labels, close=watched.close).blocks(parts, SIDE)
     next(blocks)
     blocks.close()
     assert watched.read <= (1 + ahead) * EVALUATION_BATCH

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+from distill_core.data.decoding.processes import span_size
 from distill_core.errors import ConfigError, DataError
 from distill_core.machine_share import WORKERS, memory_share
 from distill_core.squeeze.teacher import train_teacher
 from distill_core.training.distributed import DistributedContext
 from distill_core.training.runtime import TrainingRuntime
-from distill_core.training.streaming import AHEAD, Streamed, fits
+from distill_core.training.streaming import IN_FLIGHT_BYTES, Streamed, fits, in_flight
 from distill_core.training.supervised import Resident, StreamedSplit
 from tests.support.killed import Killed, MemoryCheckpoints
 from tests.support.teacher_training import TEST, TRAIN, run
@@ -26,8 +27,11 @@ def read(places: np.ndarray) -> np.ndarray:
     return TRAIN.pixels[places]
 
 
+AHEAD = in_flight(15, 16, decoders=1)[1]
+
+
 def streamed(pixels_of: Callable[[np.ndarray], np.ndarray] = read) -> Streamed:
-    return Streamed(pixels_of, torch.from_numpy(TRAIN.labels))
+    return Streamed(pixels_of, torch.from_numpy(TRAIN.labels), 16)
 
 
 @pytest.mark.parametrize("world", [DistributedContext(), DistributedContext(1, 2)])
@@ -73,6 +77,22 @@ def test_reading_ahead_is_bounded_and_ends_with_the_consumer() -> None:
     ended = len(begun)
     assert ended <= 3 + AHEAD
     assert not any("ThreadPool" in t.name and t.is_alive() for t in threading.enumerate())
+
+
+@pytest.mark.parametrize("decoders", [1, 2, 16, 64, 192])
+@pytest.mark.parametrize("batch", [1, 15, 32, 256, 1024])
+@pytest.mark.parametrize("side", [32, 224])
+def test_the_batches_in_flight_occupy_all_decoders_within_the_limit(
+    decoders: int, batch: int, side: int
+) -> None:
+    readers, ahead = in_flight(batch, side, decoders)
+    requests = -(-batch // span_size(batch, decoders))
+    size = batch * 3 * side**2
+    limited = (readers + 3) * size > IN_FLIGHT_BYTES
+    assert 2 <= readers <= ahead
+    assert limited or (readers - 1) * requests >= decoders
+    assert (readers - 2) * requests < decoders
+    assert ahead == 2 or ahead * size <= IN_FLIGHT_BYTES
 
 
 def test_an_image_that_cannot_be_read_ends_the_training_with_its_error() -> None:

@@ -11,6 +11,8 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
+from typing import Any
 
 import numpy as np
 import psutil
@@ -34,6 +36,7 @@ def _small_parts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let two halves of shared memory hold four images each; no process may stay."""
     monkeypatch.setattr(processes, "SHARED_BYTES", 2 * 4 * 3 * 8 * 8)
     monkeypatch.setattr(processes, "SPAN", 16)
+    monkeypatch.setattr(processes, "MIN_SPAN", 1)
     yield
     gc.collect()
     assert children() == []
@@ -136,6 +139,26 @@ def test_threads_share_processes_and_each_gets_its_own_image(tmp_path: Path) -> 
             bad.result()
 
 
+def test_a_small_batch_leaves_decoders_for_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two batches of one request each wait for each other in two decoders, or never end."""
+    monkeypatch.setattr(processes, "MIN_SPAN", 16)
+    config, index = parquet_dataset(tmp_path)
+    images = RealImages(config, index, "train", decoders=2, start_pixels=0)
+    expected = RealImages(config, index, "train", decoders=1).resident()
+    both, read = Barrier(2), processes._Decoder.read
+
+    def meet(self: processes._Decoder, *request: Any) -> None:
+        both.wait(timeout=60)
+        read(self, *request)
+
+    monkeypatch.setattr(processes._Decoder, "read", meet)
+    with ThreadPoolExecutor(2) as threads:
+        batches = threads.map(images.pixels, (range(16), range(40, 56)))
+        assert np.array_equal(np.concatenate(list(batches)), expected[[*range(16), *range(40, 56)]])
+
+
 def test_a_lost_process_is_named_and_others_take_its_place(tmp_path: Path) -> None:
     config, index = parquet_dataset(tmp_path)
     images = RealImages(config, index, "train", decoders=2, start_pixels=0)
@@ -211,12 +234,12 @@ def test_the_environment_sets_the_number_of_processes(monkeypatch: pytest.Monkey
     with pytest.raises(ConfigError, match="DISTILL_DECODERS: 'many', expected 1 or more"):
         processes.default_decoders()
     monkeypatch.delenv("DISTILL_DECODERS")
-    assert processes.default_decoders() == min(16, machine_share.usable_cpus())
+    assert processes.default_decoders() == machine_share.usable_cpus()
 
 
 def test_workers_divide_the_cpus_of_their_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DISTILL_DECODERS", raising=False)
     monkeypatch.setattr(machine_share, "usable_cpus", lambda: 96)
-    for workers, decoders in ((1, 16), (8, 12), (96, 1), (200, 1)):
+    for workers, decoders in ((1, 96), (8, 12), (96, 1), (200, 1)):
         monkeypatch.setenv(machine_share.WORKERS, str(workers))
         assert processes.default_decoders() == decoders
