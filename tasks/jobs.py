@@ -33,6 +33,7 @@ class Receipt:
     rows: int = 0
     summary: dict[str, Any] = field(default_factory=dict)
     notices: tuple[str, ...] = ()  # sentences about what did not stop the job
+    requests: dict[str, int] = field(default_factory=dict)  # to buckets, by kind; failed jobs, too
 
 
 @dataclass(frozen=True)

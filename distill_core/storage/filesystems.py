@@ -23,6 +23,7 @@ from typing import Any
 from distill_core.naming.addresses import checkpoint_address
 from distill_core.storage.error_hints import code_of
 from distill_core.storage.packages import SCHEME, package_file
+from distill_core.storage.requests import BEFORE_SEND, requests_of_process
 
 # A request that is always refused takes 6 attempts and at most 1 + 2 + 4 + 8 + 16 = 31 seconds of
 # waiting, half of that on average. A server that accepts requests but never answers adds connect
@@ -152,8 +153,11 @@ def _current_s3() -> Steady:
 def _s3(_pid: int, _endpoint: str | None) -> Steady:
     """Return the client of this process; it does not survive a fork."""
     import fsspec
+    from aiobotocore.session import AioSession
 
-    return Steady(fsspec.filesystem("s3", **S3_OPTIONS))
+    session = AioSession()
+    session.register(BEFORE_SEND, requests_of_process.count_event)
+    return Steady(fsspec.filesystem("s3", session=session, **S3_OPTIONS))
 
 
 def _with_retries(call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:

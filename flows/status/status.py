@@ -6,8 +6,9 @@ name the shards that are running. Prefect's database is not read.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from distill_core.environment import mixed
@@ -121,6 +122,7 @@ class Activity:
     eta_seconds: float | None = None
     worker_hours: float = 0.0  # of busy workers, failed attempts included
     gpu_hours: float = 0.0  # the same times the GPUs of a worker, which may be a fraction
+    requests: Mapping[str, int] = field(default_factory=dict)  # to buckets, by kind
     # By the files of the drivers, for a dataset whose parts are not recorded yet
     reported_total: int | None = None
     reported_done: int = 0
@@ -192,7 +194,16 @@ def _stage_activity(
         eta_seconds=None if rate is None or left is None else 3600 * left / rate,
         worker_hours=sum(d.worker_seconds.get(name, 0.0) for d in drivers) / 3600,
         gpu_hours=sum(d.gpu_seconds.get(name, 0.0) for d in drivers) / 3600,
+        requests=_requests(name, drivers),
     )
+
+
+def _requests(stage: str, drivers: Iterable[DriverRecord]) -> dict[str, int]:
+    """Return the requests of a stage by kind, of all drivers together."""
+    total = Counter[str]()
+    for driver in drivers:
+        total.update(driver.requests.get(stage, {}))
+    return dict(total)
 
 
 def _claims(stage: StageStatus, drivers: Iterable[DriverRecord]) -> tuple[Claim, ...]:

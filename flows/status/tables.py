@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
@@ -68,7 +69,9 @@ def details(status: RunStatus, activity: RunActivity | None = None) -> Renderabl
             *(() if part is None else _live_cells(part)),
             _state(stage, part),
         )
-    return table if activity is None else Group(table, _drivers(activity))
+    if activity is None:
+        return table
+    return Group(table, *_requests(activity), _drivers(activity))
 
 
 def problems(statuses: Sequence[RunStatus]) -> list[str]:
@@ -136,6 +139,15 @@ def _live_cells(activity: Activity) -> tuple[str, ...]:
         "-" if eta is None else units.duration(eta),
         f"{activity.gpu_hours:,.2f}" if activity.gpu_hours else "-",
     )
+
+
+def _requests(activity: RunActivity) -> list[str]:
+    """Return a line about the requests to buckets, if there were any."""
+    total = Counter[str]()
+    for stage in activity.stages.values():
+        total.update(stage.requests)
+    by_kind = ", ".join(f"{total[kind]:,} {kind}" for kind in sorted(total))
+    return [f"requests to buckets: {by_kind}"] if by_kind else []
 
 
 def _drivers(activity: RunActivity) -> RenderableType:

@@ -57,6 +57,8 @@ class DriverRecord:
     # Time spent on shards by stage, including failed and running attempts.
     worker_seconds: dict[str, float] = field(default_factory=dict)
     gpu_seconds: dict[str, float] = field(default_factory=dict)  # shares of a GPU count as such
+    # Requests to buckets by stage and kind: of finished shards, and of this driver itself.
+    requests: dict[str, dict[str, int]] = field(default_factory=dict)
     processes: str = ""  # `process_space` of its process; empty: not known, or an older version
 
     def to_json(self) -> bytes:

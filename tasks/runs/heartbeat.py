@@ -6,12 +6,14 @@ import os
 import secrets
 import socket
 import threading
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Literal, Self
 
+from distill_core.storage.requests import requests_of_process
 from distill_core.storage.shard_store import utc_now
 from tasks.execution import Execution
 from tasks.jobs import Receipt
@@ -40,6 +42,11 @@ class _Activity:
     done: int = 0
     gpus: dict[str, float] = field(default_factory=dict)  # per worker, by stage
     seconds: dict[str, float] = field(default_factory=dict)  # spent on ended attempts, by stage
+    requests: dict[str, Counter[str]] = field(default_factory=dict)  # to buckets, by stage
+
+    def add_requests(self, stage: str, requests: Mapping[str, int]) -> None:
+        """Add requests of a stage, by kind."""
+        self.requests.setdefault(stage, Counter()).update(requests)
 
 
 class Heartbeat:
@@ -132,6 +139,7 @@ class Heartbeat:
         """Count a shard, unless another driver committed it first."""
         with self._lock:
             self._stop_clock(receipt.shard)
+            self._activity.add_requests(stage, receipt.requests)
             self._activity.done += int(receipt.won)
             self._activity.stage_done += 1
 
@@ -148,6 +156,7 @@ class Heartbeat:
     def stage_finished(self, stage: str, seconds: float) -> None:
         """Record that no shard of the stage runs."""
         with self._lock:
+            self._activity.add_requests(stage, requests_of_process.taken())
             for shard in list(self._activity.since):
                 self._stop_clock(shard)
 
@@ -176,6 +185,7 @@ class Heartbeat:
                     name: round(value * activity.gpus.get(name, 0.0), 1)
                     for name, value in spent.items()
                 },
+                requests={n: dict(c) for n, c in activity.requests.items() if c},
             )
 
     def write(self) -> None:

@@ -18,6 +18,7 @@ from distill_core.config.schema import RunConfig
 from distill_core.environment import made_with, set_backend_flags
 from distill_core.storage.markers import Marker, ShardFacts
 from distill_core.storage.patience import OUTAGE_SECONDS, Patience
+from distill_core.storage.requests import requests_of_process
 from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.store import Store
 from tasks.jobs import Job, Receipt
@@ -157,8 +158,9 @@ class WorkerContext:
         return limits.patience(seconds, gang=gang)
 
     def noted(self, committed: Receipt) -> Receipt:
-        """Return a receipt with the notices of the current job."""
-        return replace(committed, notices=tuple(self.notices[-NOTICES:]))
+        """Return a receipt with the notices of the current job, and the requests that it took."""
+        notices, requests = tuple(self.notices[-NOTICES:]), requests_of_process.taken()
+        return replace(committed, notices=notices, requests=requests)
 
     def teacher(self, number: int = 0) -> FrozenTeacher:
         """Return one of the run's teachers, read from storage and checked against its marker.

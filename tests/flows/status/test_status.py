@@ -228,6 +228,7 @@ def test_the_json_has_the_promised_keys(
             "eta_seconds",
             "worker_hours",
             "gpu_hours",
+            "requests",
         }
     assert {"id", "host", "pid", "state", "updated", "at_work"} <= set(tree["drivers"][0])
 
