@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from distill_core.config.schema import RunConfig
 from flows.estimate.passes import ON_CPU, StageWork, Unit
 from flows.estimate.rates import Rates
+from flows.estimate.requests import Requests, requests_of
 from flows.estimate.workload import Plan
 
 SHARD_SECONDS = (300, 900)  # short enough to lose a shard, long enough for its overhead
@@ -53,6 +54,7 @@ class Cost:
     stages: Sequence[StageCost]
     shard_seconds: float | None  # of the longest shard of recover; None: its rate is not known
     ipc_range: int | None  # recommended images per class in one shard; likewise
+    requests: Requests  # where the dataset and the store are in buckets
     price: float | None = None  # USD per GPU-hour
 
     @property
@@ -93,13 +95,14 @@ def cost(
         rates: of one GPU, and of one CPU core.
         price: USD per GPU-hour.
     """
-    steps = config.recover.steps * config.recover.passes
+    steps, known = config.recover.steps * config.recover.passes, list(works)
     speed = rates.get("iteration")
     return Cost(
         rates=rates,
-        stages=[_stage_cost(work, rates) for work in works],
+        stages=[_stage_cost(work, rates) for work in known],
         shard_seconds=None if speed is None else plan.images_per_shard * steps / speed.per_second,
         ipc_range=None if speed is None else _ipc_range(plan, steps, speed.per_second),
+        requests=requests_of(config, plan, known),
         price=price,
     )
 

@@ -11,6 +11,7 @@ from flows.estimate.cost import SHARD_SECONDS, Cost, Machines, StageCost
 from flows.estimate.counts import Counts
 from flows.estimate.passes import ON_CPU, Unit
 from flows.estimate.rates import MEASURED_AS
+from flows.estimate.requests import USD
 from flows.estimate.workload import Plan
 
 NAMES: Mapping[Unit, str] = {
@@ -57,6 +58,11 @@ def cost_lines(cost: Cost) -> list[str]:
             f"One shard of recover takes {units.duration(cost.shard_seconds)}; for {low} to {high} "
             f"minutes set recover.ipc_range={cost.ipc_range}."
         )
+    asked = cost.requests
+    text.append(
+        f"In buckets about {asked.reads:,} reads and {asked.writes:,} writes: {asked.usd:,.2f} USD "
+        f"at {1e6 * USD['reads']:.2f} and {1e6 * USD['writes']:.2f} USD per million."
+    )
     for unit, rate in cost.rates.items():
         if any(unit in each.work.passes for each in cost.stages):
             what = "ingested" if unit == "check" else NAMES[unit]
@@ -107,6 +113,7 @@ def to_json(
         "cpu_hours": cost.cpu_hours,
         "without": list(cost.unknown),
         "usd": cost.usd,
+        "requests": asdict(cost.requests) | {"usd": cost.requests.usd},
         "shard_seconds": cost.shard_seconds,
         "ipc_range": cost.ipc_range,
     }

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from distill_core.config.load import load_run
+from distill_core.config.packs import PackConfig
 from distill_core.config.schema import RunConfig
 from distill_core.config.training import PoolMember
 from flows.estimate import cost, tables, workload
@@ -163,6 +164,27 @@ def test_without_the_speed_of_a_gpu_the_plan_tells_how_to_get_it(tiny: RunConfig
     tree = tables.to_json(plan, KNOWN, none, {}, None)
     assert tree["stages"]["recover"]["gpu_hours"] is None
     assert tree["stages"]["ingest"]["cpu_hours"] > 0
+
+
+def requests(config: RunConfig, *changes: tuple[str, object]) -> int:
+    """Return the reads of a run whose data has some changes."""
+    data = config.data.model_copy(update=dict(changes))
+    changed = config.model_copy(update={"data": data})
+    return spent(changed, Counts(100_000, 10_000, "counted"), rate=1.0).requests.reads
+
+
+def test_images_of_their_own_take_a_request_each_and_packs_share_them(tiny: RunConfig) -> None:
+    pack = PackConfig(size=256)
+    large = ("side", 224)
+    files = requests(tiny, ("format", "imagefolder"), large)
+    archives = requests(tiny, ("format", "tars"), large)
+    packed = requests(tiny, ("format", "tars"), ("pack", pack), large)
+    epochs = tiny.squeeze.training.epochs if tiny.squeeze.training else 0
+    assert files > 110_000 + 100_000 * epochs
+    assert files - archives == pytest.approx(110_000, rel=0.05)  # ingestion alone
+    assert packed < archives / 10
+    found = spent(tiny, KNOWN, rate=1.0).requests
+    assert found.usd == pytest.approx(found.reads * 0.4e-6 + found.writes * 5e-6)
 
 
 def test_bytes_are_told_by_set(tiny: RunConfig, tmp_path: Path) -> None:
