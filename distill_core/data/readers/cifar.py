@@ -88,7 +88,7 @@ class CifarReader:
         Raises:
             DataError: a batch is missing.
         """
-        listed = {file.path: file for file in self._root.files_in(self._folder.rstrip("/")).files}
+        listed = self._listed()
         return [
             Part(
                 split,
@@ -119,6 +119,21 @@ class CifarReader:
             text = name.decode(errors="replace") if isinstance(name, bytes) else str(name)
             yield Record(label, uri, row, text, _ppm(pixels[row]))
 
+    def sample_labels(self, split: Split) -> list[int | None]:
+        """Return the labels of the first batch of a split.
+
+        Raises:
+            DataError: a batch is missing or is not read, or a label is no number.
+        """
+        uri = self._uris(split, self._listed())[0]
+        self._pixels(uri)  # which checks that there is a label for each of them
+        labels: list[int | None] = []
+        for row, label in enumerate(self._field(uri, self._kind.label_key)):
+            if not isinstance(label, int):
+                raise stray_label(f"{self._root.url}/{uri} row {row}", label, len(self.classes()))
+            labels.append(label)
+        return labels
+
     def is_current(self, part: Part) -> bool:
         """Return whether the batch is the one that was planned."""
         return is_current(part, self._root)
@@ -147,6 +162,10 @@ class CifarReader:
         raise DataError(
             f"{self._root.url}: no {expected}. Unpack the archive of the Python version there."
         )
+
+    def _listed(self) -> dict[str, ListedFile]:
+        """Return the files beside the batches, by their paths."""
+        return {file.path: file for file in self._root.files_in(self._folder.rstrip("/")).files}
 
     def _uris(self, split: Split, listed: Mapping[str, ListedFile]) -> list[str]:
         uris = [f"{self._folder}{name}" for name in self._kind.files[split]]

@@ -17,14 +17,8 @@ from distill_core.data.folders import locate
 from distill_core.data.readers.archive_images import content, members_of, opened
 from distill_core.data.readers.compression import Sink
 from distill_core.data.readers.files import labelled, load_files
-from distill_core.data.readers.label_lists import (
-    LabelList,
-    check_devkit,
-    parse_labels,
-    read_classes,
-    read_text,
-)
-from distill_core.data.readers.labels import numbered_classes, place_of
+from distill_core.data.readers.flat_labels import FlatLabels
+from distill_core.data.readers.labels import evenly
 from distill_core.data.readers.names import is_image, stem, utf8
 from distill_core.data.readers.parts import (
     assemble,
@@ -39,24 +33,19 @@ from distill_core.data.readers.passed_over import NOT_FOLLOWED, OTHER, PassedOve
 from distill_core.data.readers.record import Address, ListedRecord, Loaded, Part, Record, Split
 from distill_core.data.readers.split_files import find_archives
 from distill_core.data.readers.tar_members import members
-from distill_core.errors import ConfigError, DataError, shown
 
+SAMPLED = 1000  # images whose labels are looked at before a run starts
 UNLISTED = "it is not in data.label_list."
 
 
 class FlatReader:
-    """Reads splits whose images lie side by side, in files of their own or in tar files.
-
-    Labels that are numbers count from 0 in `data.class_list`, else in the training split's classes.
-    """
+    """Reads splits whose images lie side by side, in files of their own or in tar files."""
 
     def __init__(self, config: DataConfig) -> None:
         self._root = locate(config)
         self._name = {"train": config.train.strip("/"), "test": config.test.strip("/")}
-        self._list_address, self._classes_address = config.label_list, config.class_list
-        self._num_classes, self._names_classes = config.num_classes, config.format == "flat"
-        self._list = cache(self._read_list)
-        self._class_list = cache(self._read_class_list)
+        self._lists = FlatLabels(config, self._root)
+        self._listing = cache(lambda split: self._root.files(self._name[split]))
         self._archives = cache(self._find_archives)
         self._labels = cache(self._label_all)
         self._images = cache(self._list_images)
@@ -64,22 +53,8 @@ class FlatReader:
         self.sink: Sink | None = None  # see `record.Unpacks`
 
     def classes(self, split: Split = "train") -> tuple[str, ...]:
-        """Return the classes that are listed.
-
-        For numbers without names, these are `class_00000` and so on; none where the training split
-        has another format and so names them.
-
-        Raises:
-            ConfigError: there is no list of labels.
-            DataError: a list is missing or damaged.
-        """
-        listed = self._list()
-        if listed.in_order:
-            check_devkit(self._class_list(), self._where_list())
-        if listed.is_numbered:
-            return self._class_list() or self._numbered()
-        names = set(listed.by_stem.values()) or set(self._class_list())
-        return tuple(n for n in self._class_list() if n in names) or tuple(sorted(names))
+        """Return the classes that are listed; see `FlatLabels.classes`."""
+        return self._lists.classes
 
     def parts(self, split: Split) -> Sequence[Part]:
         """Return ranges of the files of a folder, or one part for each tar file."""
@@ -110,7 +85,7 @@ class FlatReader:
         places = {name: place for place, name in enumerate(classes)}
         for uri, offset, name, data, problem in self._archived(part):
             text = self._labels(part.split).get(stem(name))
-            label = -1 if text is None else self._place(text, places, name)
+            label = -1 if text is None else self._lists.place(text, places, name)
             yield Record(label, uri, offset, name, data, problem or ("" if text else UNLISTED))
 
     def listed(self, part: Part, classes: Sequence[str]) -> Sequence[ListedRecord] | None:
@@ -126,10 +101,26 @@ class FlatReader:
         for file in self._files(part):
             name = utf8(posixpath.basename(file.path))
             text = self._labels(part.split).get(stem(name))
-            wnid = "" if text is None else classes[self._place(text, places, name)]
+            wnid = "" if text is None else classes[self._lists.place(text, places, name)]
             problem = "" if text else UNLISTED
             found.append(ListedRecord(file, utf8(file.path), wnid, name, problem))
         return found
+
+    def sample_labels(self, split: Split) -> list[int | None]:
+        """Return the labels of some images, evenly spaced; of tar files, some of the list.
+
+        Raises:
+            DataError: one is a name that no class has, or the list is of other images.
+        """
+        listed = self._lists.listed
+        if not self._archives(split):
+            labels = self._labels(split)
+            names = [posixpath.basename(f.path) for f in evenly(self._images(split), SAMPLED)]
+            return [self._lists.sampled(labels.get(stem(utf8(name))), name) for name in names]
+        if listed.in_order:
+            return [number - 1 for number in evenly(listed.in_order, SAMPLED)]
+        pairs = evenly([*listed.by_stem.items()], SAMPLED)
+        return [self._lists.sampled(text, name) for name, text in pairs]
 
     def load(self, listed: Sequence[ListedRecord]) -> Loaded:
         """Read some images together."""
@@ -163,28 +154,11 @@ class FlatReader:
 
     def _stamp(self, stamp: str) -> str:
         """Return a stamp that depends on the lists as well."""
-        return with_lists(stamp, self._list(), self._class_list())
-
-    def _numbered(self) -> tuple[str, ...]:
-        labels = map(int, self._list().by_stem.values())
-        count = self._num_classes or 1 + max(labels)
-        return numbered_classes(count if self._names_classes else 0, self._where_list())
-
-    def _place(self, text: str, places: Mapping[str, int], name: str) -> int:
-        """Return the position among the classes of the label of an image, which is named."""
-        names = self._class_list() or tuple(places)
-        return place_of(
-            text,
-            names,
-            places,
-            f"{self._where_list()}: {shown(name)}",
-            hint="Numbers count from 0. Correct the list, or set data.class_list to the classes in "
-            "the order of numbers.",
-        )
+        return with_lists(stamp, self._lists.listed, self._lists.class_list)
 
     def _list_images(self, split: Split) -> list[ListedFile]:
         """Return the images of a split that are files, sorted by path."""
-        listing = self._root.files(self._name[split])
+        listing = self._listing(split)
         others = [path for path in listing.paths if not is_image(path)]
         self._passed_over[split].add(OTHER, others)
         self._passed_over[split].add(NOT_FOLLOWED, listing.not_followed)
@@ -193,50 +167,17 @@ class FlatReader:
     def _find_archives(self, split: Split) -> list[ListedFile]:
         """Return the tar files of a split, none if it is a folder with images."""
         name = self._name[split]
-        files = self._root.files(name).files if self._root.is_folder(name) else []
+        files = self._listing(split).files if self._root.is_folder(name) else []
         if any(is_image(file.path) for file in files):
             return []
         return find_archives(self._root, name, split)
 
     def _label_all(self, split: Split) -> Mapping[str, str]:
         """Return the labels of a split by the names of the images, without their endings."""
-        listed, classes = self._list(), self._class_list()
-        if not listed.in_order:
-            return listed.by_stem
-        stems = sorted(stem(name) for name in self._image_names(split))
-        if len(stems) != len(listed.in_order):
-            raise DataError(
-                f"{self._where_list()}: {len(listed.in_order)} labels for {len(stems)} images of "
-                f"{self._name[split]}. Use the list of these images."
-            )
-        if not all(0 < number <= len(classes) for number in listed.in_order):
-            raise DataError(
-                f"{self._where_list()}: its numbers are not those of the {len(classes)} classes in "
-                "data.class_list, 1 and so on. Use the list of these images."
-            )
-        return {
-            name: classes[number - 1] for name, number in zip(stems, listed.in_order, strict=True)
-        }
+        return self._lists.by_stem(self._name[split], lambda: self._image_names(split))
 
     def _image_names(self, split: Split) -> list[str]:
         archives = self._archives(split)
         in_tars = (m.name for file in archives for m in members_of(self._root, file.path))
         names = in_tars if archives else (file.path for file in self._images(split))
         return [name for name in names if is_image(name)]
-
-    def _read_list(self) -> LabelList:
-        if self._list_address is None:
-            raise ConfigError(
-                "data.label_list: missing, but images without class folders need a list of their "
-                "classes. Set data.label_list=FILE."
-            )
-        text = read_text(self._root, self._list_address, "data.label_list")
-        return parse_labels(text, self._where_list())
-
-    def _read_class_list(self) -> tuple[str, ...]:
-        if self._classes_address is None:
-            return ()
-        return read_classes(self._root, self._classes_address)
-
-    def _where_list(self) -> str:
-        return f"data.label_list: {self._list_address}"

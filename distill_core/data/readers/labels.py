@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 from distill_core.config.fields import MAX_CLASSES
 from distill_core.errors import DataError, shown
 
 MAX_DIGITS = 9
+Item = TypeVar("Item")
+
+
+def evenly(items: Sequence[Item], count: int) -> Sequence[Item]:
+    """Return about so many items, evenly spaced, the first one included; all if there are fewer."""
+    return items[:: max(1, -(-len(items) // count))]
 
 
 def number_of(label: str) -> int | None:

@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from distill_core.data.files.local import Listing
+from distill_core.data.folders import LocalFolder
 from distill_core.data.ingest import ingest
+from distill_core.data.readers.flat import FlatReader
 from distill_core.data.readers.formats import open_reader
 from distill_core.data.readers.label_lists import parse_classes, parse_labels
 from distill_core.data.readers.record import Record
@@ -175,3 +178,23 @@ def test_splits_of_two_formats_are_compared_by_class(tmp_path: Path) -> None:
     config = data_config(tmp_path, test_format="tars")
     with pytest.raises(DataError, match="no tar file for the split"):
         open_reader(config).classes("test")
+
+
+def test_a_flat_split_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listings: list[str] = []
+    listed = LocalFolder.files
+
+    def counted(self: LocalFolder, path: str) -> Listing:
+        listings.append(path)
+        return listed(self, path)
+
+    monkeypatch.setattr(LocalFolder, "files", counted)
+    reader = FlatReader(data_config(tmp_path, **flat_validation(IMAGES, tmp_path)))
+    (part,) = reader.parts("test")
+    assert reader.is_current(part)
+    assert [record.name for record in reader.records(part, ("cat", "dog"))] == [
+        "v1.png",
+        "v2.png",
+        "v3.png",
+    ]
+    assert listings == ["val"]
