@@ -144,8 +144,10 @@ class AugmentConfig(Frozen):
     cutout: Fraction = 0.0  # side of one zeroed square, as a fraction of S; 0 is off
 
 
-class TrainingConfig(Frozen):
+class TrainingConfig(Extended):
     """Training of a teacher."""
+
+    ADDED = frozenset({"crop_from", "decode"})
 
     epochs: Count
     batch_size: Count  # over all processes
@@ -156,6 +158,19 @@ class TrainingConfig(Frozen):
     nesterov: bool = False
     processes: Processes = 1  # two or more: DDP under Ray Train; BN statistics are per process
     threads: Processes | None = None  # intra-op threads of this stage; None: those of the run
+    # Random crops are cut from the S x S square of an image, or from the image (or its pack) itself
+    crop_from: Literal["square", "image"] = "square"
+    # scaled: training JPEGs are decoded at 1/2, 1/4 or 1/8 where that is still large enough
+    decode: Literal["exact", "scaled"] = "exact"
+
+    @model_validator(mode="after")
+    def _crops_of_whole_images(self) -> Self:
+        if self.crop_from == "image" and (self.augment.crop is None or self.augment.pad_crop):
+            raise ValueError(
+                "crop_from=image requires augment.crop and does not combine with augment.pad_crop: "
+                "set augment.crop, e.g. to [0.08, 1.0], and augment.pad_crop to 0"
+            )
+        return self
 
 
 class ImportConfig(Extended):

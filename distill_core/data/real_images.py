@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from distill_core.config.data import DataConfig
+from distill_core.data.decoding.crops import SQUARES, Rendition
 from distill_core.data.decoding.fetch import EncodedImages
 from distill_core.data.decoding.processes import SPAN, Decoders, default_decoders
 from distill_core.data.decoding.rows import read_images
@@ -77,24 +78,31 @@ class RealImages:
         """Return the class of every readable image, (n,) int64."""
         return self._rows.labels()
 
-    def resident(self, *, progress: Progress = silent) -> np.ndarray:
+    def resident(
+        self, *, rendition: Rendition = SQUARES, progress: Progress = silent
+    ) -> np.ndarray:
         """Return every readable image, (n, 3, S, S) uint8, in the order of `labels`."""
         try:
-            return self.pixels(self._readable, progress=progress)
+            return self.pixels(self._readable, rendition=rendition, progress=progress)
         finally:
             self.close()
 
-    def at(self, places: np.ndarray) -> np.ndarray:
+    def at(self, places: np.ndarray, rendition: Rendition = SQUARES) -> np.ndarray:
         """Return some of the readable images by their positions in `labels`; see `pixels`."""
-        return self.pixels(self._readable[places])
+        return self.pixels(self._readable[places], rendition=rendition)
 
     def pixels(
-        self, rows: Sequence[int] | np.ndarray, *, progress: Progress = silent
+        self,
+        rows: Sequence[int] | np.ndarray,
+        *,
+        rendition: Rendition = SQUARES,
+        progress: Progress = silent,
     ) -> np.ndarray:
         """Return some images, (n, 3, S, S) uint8.
 
         Args:
             rows: rows of the index; each must be readable.
+            rendition: of these n images.
             progress: called with (images decoded, images in total).
 
         Raises:
@@ -108,11 +116,12 @@ class RealImages:
         keys = [("uri", "ascending"), ("offset", "ascending")]
         order = pc.sort_indices(chosen, sort_keys=keys).to_numpy()
         if self._worth_processes(len(rows)):
-            self._started().read(chosen, order, out, progress=progress)
+            self._started().read(chosen, order, out, rendition=rendition, progress=progress)
             return out
         for start in range(0, len(order), SPAN):
             places = order[start : start + SPAN]
-            read_images(self._images, chosen.take(pa.array(places)), out, places)
+            part = chosen.take(pa.array(places))
+            read_images(self._images, part, out, places, rendition.rows(places))
             progress(min(start + SPAN, len(order)), len(order))
         return out
 

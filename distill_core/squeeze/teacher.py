@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import nn
 
 from distill_core.config.schema import RunConfig
+from distill_core.data.decoding.crops import Rendition
 from distill_core.data.real_images import RealImages
 from distill_core.squeeze.checkpoints import TeacherCheckpoints
 from distill_core.squeeze.importing import import_teacher
 from distill_core.squeeze.result import SqueezedTeacher, described_teacher
 from distill_core.training.epochs import BatchParts, EpochProgress, train_epoch
 from distill_core.training.runtime import TrainingRuntime
-from distill_core.training.streaming import fits, source_of
+from distill_core.training.streaming import StreamedSplit, fits, source_of
 from distill_core.training.supervised import (
     Labelled,
     Split,
-    StreamedSplit,
     TrainState,
     evaluate,
 )
@@ -66,17 +68,30 @@ def train_or_import(
             notice=runtime.notice,
         )
     torch.set_num_threads(training.threads or run.threads)
-    train = training_images(real, side=run.data.side, runtime=runtime)
+    train = training_images(real, run, runtime=runtime)
     return train_teacher(train, test, run=run, class_hash=class_hash, start=start, runtime=runtime)
 
 
 def training_images(
-    real: RealImages, *, side: int, runtime: TrainingRuntime
+    real: RealImages, run: RunConfig, *, runtime: TrainingRuntime
 ) -> Labelled | StreamedSplit:
-    """Return the training images in memory, or read again in every epoch where they do not fit."""
-    if fits(len(real.labels), side, device=runtime.device):
-        return Labelled(real.resident(), real.labels)
-    return StreamedSplit(real.at, real.labels, real.decoders)
+    """Return the training images in memory, or read again in every epoch.
+
+    They are read again where they do not fit, or where every epoch cuts other crops from the whole
+    images.
+    """
+    training = run.squeeze.training
+    assert training is not None
+    squares = Rendition(scaled=training.decode == "scaled")
+    whole = training.crop_from == "image"
+    if not whole and fits(len(real.labels), run.data.side, device=runtime.device):
+        return Labelled(real.resident(rendition=squares), real.labels)
+    return StreamedSplit(
+        partial(real.at, rendition=squares),
+        real.labels,
+        crops_of=lambda places, cuts: real.at(places, replace(squares, crops=cuts)),
+        decoders=real.decoders,
+    )
 
 
 def train_teacher(
@@ -118,7 +133,7 @@ def train_teacher(
     done = checkpoints.resume()
     curve = checkpoints.curve
     model = world.wrap(train_state.model)
-    source = source_of(train, side=run.data.side, device=device)
+    source = source_of(train, run, device=device)
     gpus = [device] if torch.device(device).type == "cuda" else []
     with torch.random.fork_rng(devices=gpus):
         for epoch in range(len(curve), training.epochs):

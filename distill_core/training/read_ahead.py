@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 
+T = TypeVar("T")
+
 
 def read_ahead(
-    read: Callable[[np.ndarray], np.ndarray],
-    batches: Sequence[np.ndarray],
+    read: Callable[[T], np.ndarray],
+    batches: Sequence[T],
     *,
     ahead: int,
     readers: int,
@@ -22,7 +25,7 @@ def read_ahead(
 
     Args:
         read: called in threads.
-        batches: by batch, positions of its images.
+        batches: by batch, what `read` is called with.
         ahead: batches that are read, or have been read, before they are needed.
         readers: batches that are read at the same time.
     """

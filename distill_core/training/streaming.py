@@ -15,18 +15,19 @@ import torch
 from torch import Tensor
 
 from distill_core.config.schema import RunConfig
+from distill_core.data.decoding.crops import CropDraws
 from distill_core.data.decoding.processes import span_size
 from distill_core.data.real_images import RealImages
 from distill_core.errors import ConfigError
 from distill_core.machine_share import gpu_memory_share, memory_share
 from distill_core.training.read_ahead import read_ahead
 from distill_core.training.supervised import (
-    BLOCKS_BYTES,
     Batches,
+    Blocks,
     Labelled,
     Resident,
     Source,
-    StreamedSplit,
+    augmentation_of,
     augmented,
 )
 from distill_core.transforms.upload import upload
@@ -36,17 +37,44 @@ VARIABLE = (
 )
 SHARE = 4  # default limit: this fraction, 1 / SHARE, of the memory that a worker may use
 IN_FLIGHT_BYTES = 2**30  # of the batches that are read before their step
+BLOCKS_BYTES = 256 * 2**20  # of the images that an evaluation holds at the same time
+BLOCKS_AHEAD = 4  # blocks that are read before they are needed, at most
 SPARE = 2  # batches that have been read and wait for their step, beside those that are being read
+
+
+def _nothing() -> None:
+    """Release nothing."""
+
+
+@dataclass(frozen=True)
+class StreamedSplit:
+    """One split of the real images, with a function that reads some of them."""
+
+    pixels_of: Callable[
+        [np.ndarray], np.ndarray
+    ]  # (m,) positions to (m, 3, S, S) uint8; called in threads
+    labels: np.ndarray  # (n,) int64
+    # Likewise, but cut by the decoder from whole images by one draw each; None: not possible
+    crops_of: Callable[[np.ndarray, CropDraws], np.ndarray] | None = None
+    decoders: int = 1  # processes that decode what several threads read together
+    close: Callable[[], None] = _nothing  # releases what reading has started
+
+    def blocks(self, parts: Sequence[np.ndarray], side: int) -> Blocks:
+        """Yield the pixels of some images, read ahead within `BLOCKS_BYTES`; see `Split`."""
+        size = max((len(part) for part in parts), default=1) * 3 * side**2
+        ahead = min(BLOCKS_AHEAD, max(1, BLOCKS_BYTES // size - 1))
+        try:
+            yield from read_ahead(self.pixels_of, parts, ahead=ahead, readers=ahead)
+        finally:
+            self.close()
 
 
 @dataclass(frozen=True)
 class Streamed:
     """Training images that are read from storage in every epoch."""
 
-    pixels_of: Callable[[np.ndarray], np.ndarray]
-    labels: Tensor  # (n,) int64
-    side: int  # S
-    decoders: int = 1  # processes that decode what several threads read together
+    split: StreamedSplit
+    labels: Tensor  # (n,) int64, on the device that trains
 
     def batches(
         self, parts: Sequence[np.ndarray], run: RunConfig, *, first: int, share: slice
@@ -57,25 +85,45 @@ class Streamed:
         """
         device, mine = self.labels.device, [rows[share] for rows in parts]
         size = max((len(rows) for rows in mine), default=1)
-        readers, ahead = in_flight(size, self.side, self.decoders)
-        with closing(read_ahead(self.pixels_of, mine, ahead=ahead, readers=readers)) as read:
-            for number, pixels in enumerate(read):
+        readers, ahead = in_flight(size, run.data.side, self.split.decoders)
+
+        def read(number: int) -> np.ndarray:
+            rows = mine[number]
+            draw = augmentation_of(run, len(parts[number]), step=first + number, share=share)
+            if draw.cuts is None:
+                return self.split.pixels_of(rows)
+            assert self.split.crops_of is not None
+            return self.split.crops_of(rows, draw.cuts)
+
+        numbers = range(len(parts))
+        with closing(read_ahead(read, numbers, ahead=ahead, readers=readers)) as batches:
+            for number, pixels in enumerate(batches):
                 whole, placed = len(parts[number]), upload(pixels, device)
                 images = augmented(placed, whole, run, step=first + number, share=share)
                 yield images, self.labels[upload(mine[number], device)]
 
 
-def source_of(split: Labelled | StreamedSplit, *, side: int, device: str) -> Source:
+def source_of(split: Labelled | StreamedSplit, run: RunConfig, *, device: str) -> Source:
     """Return the training images of a split, resident or streamed.
 
     Args:
         split: the images.
-        side: S.
+        run: its training decides what crops are cut from.
         device: that trains.
+
+    Raises:
+        ConfigError: crops are cut from whole images, and the split has squares only.
     """
+    training = run.squeeze.training
+    whole = training is not None and training.crop_from == "image"
+    if whole and (isinstance(split, Labelled) or split.crops_of is None):
+        raise ConfigError(
+            "squeeze.training.crop_from=image needs a split that cuts crops from whole images, "
+            "and this one has squares. Give a StreamedSplit with crops_of, or set crop_from=square."
+        )
     if isinstance(split, Labelled):
         return Resident.of(split, device=device)
-    return Streamed(split.pixels_of, upload(split.labels, device), side, split.decoders)
+    return Streamed(split, upload(split.labels, device))
 
 
 def in_flight(batch: int, side: int, decoders: int) -> tuple[int, int]:
@@ -104,7 +152,7 @@ def evaluation_split(images: RealImages, *, side: int) -> Labelled | StreamedSpl
     """
     if len(images.labels) * 3 * side**2 <= BLOCKS_BYTES:
         return Labelled(images.resident(), images.labels)
-    return StreamedSplit(images.at, images.labels, images.decoders, images.close)
+    return StreamedSplit(images.at, images.labels, decoders=images.decoders, close=images.close)
 
 
 def fits(images: int, side: int, *, device: str) -> bool:

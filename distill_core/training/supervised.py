@@ -5,7 +5,7 @@ Axes: n images in the split, B in the batch of all processes, B' of this process
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Protocol
@@ -24,12 +24,12 @@ from distill_core.models.layout import CONVOLUTION_DTYPES, training_layout
 from distill_core.seeds import derive_seed, generator, philox_key
 from distill_core.training.distributed import DistributedContext
 from distill_core.training.optim import build_optimizer
-from distill_core.training.read_ahead import read_ahead
-from distill_core.transforms.train_augment import apply_augmentation, sample_augmentation
+from distill_core.transforms.train_augment import (
+    Augmentation,
+    apply_augmentation,
+    sample_augmentation,
+)
 from distill_core.transforms.upload import upload
-
-BLOCKS_BYTES = 256 * 2**20  # of the images that an evaluation holds at the same time
-BLOCKS_AHEAD = 4  # blocks that are read before they are needed, at most
 
 Blocks = Generator[np.ndarray, None, None]  # (m, 3, S, S) uint8
 
@@ -62,31 +62,6 @@ class Labelled:
     def blocks(self, parts: Sequence[np.ndarray], side: int) -> Blocks:
         """Yield the pixels of some images; see `Split`."""
         return (self.pixels[part] for part in parts)
-
-
-def _nothing() -> None:
-    """Release nothing."""
-
-
-@dataclass(frozen=True)
-class StreamedSplit:
-    """One split of the real images, with a function that reads some of them."""
-
-    pixels_of: Callable[
-        [np.ndarray], np.ndarray
-    ]  # (m,) positions to (m, 3, S, S) uint8; called in threads
-    labels: np.ndarray  # (n,) int64
-    decoders: int = 1  # processes that decode what several threads read together
-    close: Callable[[], None] = _nothing  # releases what reading has started
-
-    def blocks(self, parts: Sequence[np.ndarray], side: int) -> Blocks:
-        """Yield the pixels of some images, read ahead within `BLOCKS_BYTES`; see `Split`."""
-        size = max((len(part) for part in parts), default=1) * 3 * side**2
-        ahead = min(BLOCKS_AHEAD, max(1, BLOCKS_BYTES // size - 1))
-        try:
-            yield from read_ahead(self.pixels_of, parts, ahead=ahead, readers=ahead)
-        finally:
-            self.close()
 
 
 @dataclass(frozen=True)
@@ -188,6 +163,24 @@ class Resident:
         return augmented(pixels, len(rows), run, step=step, share=share), self.labels[chosen]
 
 
+def augmentation_of(run: RunConfig, count: int, *, step: int, share: slice) -> Augmentation:
+    """Return the draws of this process's part of a batch.
+
+    Args:
+        run: with the seed and the augmentation.
+        count: B.
+        step: counted over the whole training; determines the draws of the whole batch.
+        share: the part of this process.
+    """
+    training = run.squeeze.training
+    assert training is not None
+    rng = generator(philox_key(run.seed, "squeeze", "augment"), step)
+    whole = training.crop_from == "image"
+    side, config = run.data.side, training.augment
+    draw = sample_augmentation(rng, config, count=count, side=side, whole_images=whole)
+    return draw.take(np.arange(count)[share])
+
+
 def augmented(pixels: Tensor, count: int, run: RunConfig, *, step: int, share: slice) -> Tensor:
     """Return this process's part of a batch, augmented and normalised.
 
@@ -195,18 +188,15 @@ def augmented(pixels: Tensor, count: int, run: RunConfig, *, step: int, share: s
         pixels: (B', 3, S, S) uint8 of this part.
         count: B.
         run: with the seed, augmentation and normalisation.
-        step: counted over the whole training; determines the draws of the whole batch.
+        step: see `augmentation_of`.
         share: the part of this process.
 
     Returns:
         (B', 3, S, S) float32, on the device of `pixels`.
     """
     assert run.squeeze.training is not None
-    config = run.squeeze.training.augment
-    rng = generator(philox_key(run.seed, "squeeze", "augment"), step)
-    draw = sample_augmentation(rng, config, count=count, side=pixels.shape[-1])
-    part = draw.take(np.arange(count)[share])
-    return apply_augmentation(pixels, part, config, mean=run.data.mean, std=run.data.std)
+    draw, config = augmentation_of(run, count, step=step, share=share), run.squeeze.training.augment
+    return apply_augmentation(pixels, draw, config, mean=run.data.mean, std=run.data.std)
 
 
 def evaluation_parts(count: int) -> list[np.ndarray]:

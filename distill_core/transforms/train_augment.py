@@ -13,6 +13,7 @@ from torch import Tensor
 
 from distill_core.config.fields import Triple
 from distill_core.config.training import AugmentConfig
+from distill_core.data.decoding.crops import CropDraws
 from distill_core.transforms.pixel_space import normalise
 from distill_core.transforms.upload import upload
 from distill_core.transforms.views import View, apply_view, sample_view
@@ -26,6 +27,7 @@ class Augmentation:
     flips: np.ndarray | None  # bool (B,)
     crops: View | None  # random resized crops
     holes: np.ndarray | None  # int32 (B, 2) row, column of the centre of a zeroed square
+    cuts: CropDraws | None = None  # crops of whole images, which the decoder cuts
 
     def take(self, rows: np.ndarray) -> Augmentation:
         """Return the draw of some of the images."""
@@ -34,29 +36,47 @@ class Augmentation:
             None if self.flips is None else self.flips[rows],
             None if self.crops is None else self.crops.rows(rows),
             None if self.holes is None else self.holes[rows],
+            None if self.cuts is None else self.cuts.rows(rows),
         )
 
 
 def sample_augmentation(
-    rng: np.random.Generator, config: AugmentConfig, *, count: int, side: int
+    rng: np.random.Generator,
+    config: AugmentConfig,
+    *,
+    count: int,
+    side: int,
+    whole_images: bool = False,
 ) -> Augmentation:
-    """Draw for `count` images of `side` pixels; one draw of each kind per image."""
-    windows = flips = crops = holes = None
+    """Draw one value of each kind per image.
+
+    Args:
+        rng: source of the draws.
+        config: what is drawn.
+        count: B.
+        side: S.
+        whole_images: crops are cut from whole images by the decoder, and not from squares.
+    """
+    windows = flips = crops = holes = cuts = None
     if config.pad_crop:
         windows = rng.integers(0, 2 * config.pad_crop + 1, (count, 2), dtype=np.int32)
     if config.flip:
         flips = rng.random(count) < 0.5
-    if config.crop is not None:
+    if config.crop is not None and whole_images:
+        cuts = CropDraws.sample(rng, count, config.crop)
+    elif config.crop is not None:
         crops = sample_view(rng, count=count, side=side, scale=config.crop, flip=False)
     if config.cutout:
         holes = rng.integers(0, side, (count, 2), dtype=np.int32)
-    return Augmentation(windows, flips, crops, holes)
+    return Augmentation(windows, flips, crops, holes, cuts)
 
 
 def apply_augmentation(
     pixels: Tensor, draw: Augmentation, config: AugmentConfig, *, mean: Triple, std: Triple
 ) -> Tensor:
     """Cut windows, flip, normalise, crop and erase; deterministic.
+
+    Crops of whole images have been cut before, when the images were decoded.
 
     Args:
         pixels: (B, 3, S, S) uint8.

@@ -16,10 +16,8 @@ import torch
 from torch import Tensor
 
 from distill_core.config.recovery_settings import RollConfig
+from distill_core.data.decoding.crops import RATIO, CropDraws
 from distill_core.errors import DataError
-
-TRIES = 10  # attempts of torchvision's RandomResizedCrop before its fallback to a central crop
-RATIO = (3 / 4, 4 / 3)  # width / height
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +58,10 @@ def sample_view(
         roll: circular shift; None: no shift.
         ratio: bounds of the crop's width over its height.
     """
-    boxes = _whole(count, side) if scale is None else _boxes(rng, count, side, scale, ratio)
+    if scale is None:
+        boxes = _whole(count, side)
+    else:
+        boxes = CropDraws.sample(rng, count, scale, ratio).boxes(side, side)
     flips = rng.random(count) < 0.5 if flip else np.zeros(count, bool)
     return View(boxes, flips, _rolls(rng, count, roll))
 
@@ -154,28 +155,6 @@ def source_rows(view: View, *, out: int) -> tuple[np.ndarray, np.ndarray]:
     source = np.clip((lines + 0.5) * (length / out) - 0.5, 0.0, length - 1)
     first = source.astype(np.int64)
     return start + first, source - first
-
-
-def _boxes(
-    rng: np.random.Generator,
-    count: int,
-    side: int,
-    scale: tuple[float, float],
-    bounds: tuple[float, float],
-) -> np.ndarray:
-    """Draw boxes as torchvision's RandomResizedCrop.get_params does, all images at once."""
-    area = side * side * rng.uniform(scale[0], scale[1], (count, TRIES))
-    ratio = np.exp(rng.uniform(np.log(bounds[0]), np.log(bounds[1]), (count, TRIES)))
-    width = np.rint(np.sqrt(area * ratio)).astype(np.int64)
-    height = np.rint(np.sqrt(area / ratio)).astype(np.int64)
-    fits = (width > 0) & (width <= side) & (height > 0) & (height <= side)
-    chosen = (np.arange(count), fits.argmax(axis=1))
-    # A square image's fallback, a central crop of legal ratio, is the whole image.
-    valid = fits.any(axis=1)
-    height, width = (np.where(valid, x[chosen], side) for x in (height, width))
-    top = np.floor(rng.random(count) * (side - height + 1))
-    left = np.floor(rng.random(count) * (side - width + 1))
-    return np.stack([top, left, height, width], axis=1).astype(np.int32)
 
 
 def _whole(count: int, side: int) -> np.ndarray:

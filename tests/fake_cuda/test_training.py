@@ -16,7 +16,8 @@ from distill_core.posttrain.train import SoftLabels, train_on_shards
 from distill_core.squeeze.teacher import train_teacher
 from distill_core.training import epochs
 from distill_core.training.runtime import TrainingRuntime
-from distill_core.training.supervised import Labelled, StreamedSplit
+from distill_core.training.streaming import StreamedSplit
+from distill_core.training.supervised import Labelled
 from distill_core.transforms.pixel_store import HostPixels
 from tests.support import stored_labels
 from tests.support.fake_cuda import FakeCuda, fake_cuda

@@ -18,6 +18,7 @@ import weakref
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from dataclasses import dataclass
 from multiprocessing import Pipe
 from queue import SimpleQueue
 
@@ -25,6 +26,7 @@ import numpy as np
 import pyarrow as pa
 
 from distill_core.config.data import DataConfig
+from distill_core.data.decoding.crops import Rendition
 from distill_core.data.decoding.fetch import ADDRESS
 from distill_core.data.decoding.rows import map_images
 from distill_core.errors import ClusterError, ConfigError
@@ -58,8 +60,7 @@ def default_decoders() -> int:
 class Decoders:
     """Processes that decode images of one dataset, until `close`, collection or exit.
 
-    Several threads may read at the same time; they share the processes, and who comes first is
-    served first.
+    Several threads may read at the same time; they share the processes, first come, first served.
 
     Args:
         config: of the dataset.
@@ -81,7 +82,13 @@ class Decoders:
             raise
 
     def read(
-        self, rows: pa.Table, order: np.ndarray, out: np.ndarray, *, progress: Progress
+        self,
+        rows: pa.Table,
+        order: np.ndarray,
+        out: np.ndarray,
+        *,
+        rendition: Rendition,
+        progress: Progress,
     ) -> None:
         """Decode every row into its position in `out`.
 
@@ -89,6 +96,7 @@ class Decoders:
             rows: (n) of the index.
             order: (n,) permutation that sorts the images as they lie in their files.
             out: (n, 3, S, S) uint8, written.
+            rendition: of the n images.
             progress: called after every span, in order.
 
         Raises:
@@ -100,7 +108,8 @@ class Decoders:
         pending, done = list[Future[int]](), 0
         try:
             for places in spans:
-                pending.append(self._submit(rows, places, out))
+                request = _Request(rows, places, rendition)
+                pending.append(self._submit(request, out))
             for future in pending:
                 done += future.result()
                 progress(done, len(order))
@@ -125,19 +134,32 @@ class Decoders:
         """End the processes now; further calls have no effect."""
         self._end()
 
-    def _submit(self, rows: pa.Table, places: np.ndarray, out: np.ndarray) -> Future[int]:
+    def _submit(self, request: _Request, out: np.ndarray) -> Future[int]:
         try:
-            return self._threads.submit(self._span, rows, places, out)
+            return self._threads.submit(self._span, request, out)
         except RuntimeError as error:  # another thread has lost a process
             raise ClusterError("the processes that decode images have ended.") from error
 
-    def _span(self, rows: pa.Table, places: np.ndarray, out: np.ndarray) -> int:
+    def _span(self, request: _Request, out: np.ndarray) -> int:
         decoder = self._idle.get()
         try:
-            decoder.read(rows, places, out)
+            decoder.read(request, out)
         finally:
             self._idle.put(decoder)
-        return len(places)
+        return len(request.places)
+
+
+@dataclass(frozen=True)
+class _Request:
+    """Some of the rows that are read together."""
+
+    rows: pa.Table  # all of them
+    places: np.ndarray  # the numbers of those that are requested
+    rendition: Rendition  # of all of them
+
+    def part(self, first: int, count: int) -> _Request:
+        """Return some of the rows that are requested."""
+        return _Request(self.rows, self.places[first : first + count], self.rendition)
 
 
 class _Decoder:
@@ -160,24 +182,26 @@ class _Decoder:
             theirs.close()
         self._connection.send((config, store, 2 * self._half))
 
-    def read(self, rows: pa.Table, places: np.ndarray, out: np.ndarray) -> None:
+    def read(self, request: _Request, out: np.ndarray) -> None:
         """Decode some rows, by number, into the same positions; one caller at a time."""
-        parts = [places[n : n + self._half] for n in range(0, len(places), self._half)]
-        self._request(rows, parts[0], 0)
+        half, count = self._half, len(request.places)
+        parts = [request.part(n, half) for n in range(0, count, half)]
+        self._request(parts[0], 0)
         for number, part in enumerate(parts):
             more = number + 1 < len(parts)
             if more:
-                self._request(rows, parts[number + 1], (number + 1) % 2)
+                self._request(parts[number + 1], (number + 1) % 2)
             if error := self._answer():
                 if more:
                     self._answer()  # otherwise the next caller would receive this answer
                 raise error
-            first = number % 2 * self._half
-            out[part] = self._pixels[first : first + len(part)]
+            first = number % 2 * half
+            out[part.places] = self._pixels[first : first + len(part.places)]
 
-    def _request(self, rows: pa.Table, places: np.ndarray, half: int) -> None:
+    def _request(self, part: _Request, half: int) -> None:
+        rows, rendition = part.rows.take(pa.array(part.places)), part.rendition.rows(part.places)
         with self._translated():
-            self._connection.send((rows.take(pa.array(places)), half * self._half))
+            self._connection.send((rows, half * self._half, rendition))
 
     def _answer(self) -> Exception | None:
         with self._translated():

@@ -15,14 +15,23 @@ from multiprocessing.connection import Connection
 import numpy as np
 import pyarrow as pa
 
+from distill_core.config.data import DataConfig
+from distill_core.data.decoding.crops import SQUARES, Rendition
 from distill_core.data.decoding.fetch import EncodedImages
 from distill_core.data.decoding.image import decode_image
+from distill_core.data.decoding.random_crop import decode_crop
 from distill_core.errors import DataError
 from distill_core.lifetime import end_with_parent
 from distill_core.storage.digest import sha256
 
 
-def read_images(images: EncodedImages, rows: pa.Table, out: np.ndarray, places: np.ndarray) -> None:
+def read_images(
+    images: EncodedImages,
+    rows: pa.Table,
+    out: np.ndarray,
+    places: np.ndarray,
+    rendition: Rendition = SQUARES,
+) -> None:
     """Fetch some images together and decode each into its position in `out`.
 
     Args:
@@ -30,6 +39,7 @@ def read_images(images: EncodedImages, rows: pa.Table, out: np.ndarray, places: 
         rows: n rows of the index, with the columns of `ADDRESS`.
         out: (m, 3, S, S) uint8, written.
         places: (n,) position in `out` of each image.
+        rendition: of these n images.
 
     Raises:
         DataError: an image is missing, or is not the one that was ingested.
@@ -41,7 +51,15 @@ def read_images(images: EncodedImages, rows: pa.Table, out: np.ndarray, places: 
             raise DataError(
                 f"{where}: not the image that was ingested. Restore it, or start a new run."
             )
-        out[place] = decode_image(files[n], images.config, where=where)
+        out[place] = _rendered(files[n], images.config, rendition.rows(np.array([n])), where)
+
+
+def _rendered(data: bytes, config: DataConfig, rendition: Rendition, where: str) -> np.ndarray:
+    """Return one image by a rendition of it alone, (3, S, S) uint8."""
+    crop, scaled = rendition.crops, rendition.scaled
+    if crop is None:
+        return decode_image(data, config, where=where, scaled=scaled)
+    return decode_crop(data, config.side, crop, where=where, scaled=scaled)
 
 
 def serve(connection: int, shared: int, parent: int) -> None:
@@ -49,8 +67,8 @@ def serve(connection: int, shared: int, parent: int) -> None:
 
     The first message is the dataset's `DataConfig`, the address of the store of its index and how
     many images the shared memory holds.
-    Every other one is (rows of the index, place of the first in shared memory), and its answer is
-    None or what it raised.
+    Every other one is (rows of the index, place of the first in shared memory, their rendition),
+    and its answer is None or what it raised.
 
     Args:
         connection: file descriptor of a `multiprocessing` connection.
@@ -67,10 +85,10 @@ def serve(connection: int, shared: int, parent: int) -> None:
         pixels = map_images(shared, count, config.side)
         images = EncodedImages(config, store)
         while True:
-            rows, first = line.recv()
+            rows, first, rendition = line.recv()
             places = np.arange(first, first + len(rows))
             try:
-                read_images(images, rows, pixels, places)
+                read_images(images, rows, pixels, places, rendition)
             except Exception as error:  # noqa: BLE001 - the parent raises it
                 line.send(_portable(error))
             else:

@@ -14,7 +14,7 @@ from distill_core.training.distributed import DistributedContext
 from distill_core.training.intervals import SaveInterval, SaveTimer
 from distill_core.training.random_streams import RandomStreams
 from distill_core.training.runtime import TrainingRuntime
-from distill_core.training.supervised import StreamedSplit
+from distill_core.training.streaming import StreamedSplit
 from tests.support.killed import Killed, MemoryCheckpoints
 from tests.support.teacher_training import TEST, TRAIN, run
 

@@ -22,7 +22,8 @@ from distill_core.squeeze.importing import import_teacher
 from distill_core.squeeze.result import SqueezedTeacher
 from distill_core.squeeze.teacher import train_teacher
 from distill_core.storage.packages import package_file
-from distill_core.training.supervised import Labelled, StreamedSplit
+from distill_core.training.streaming import StreamedSplit
+from distill_core.training.supervised import Labelled
 from tasks.pools.faults import FINAL
 from tests.support.teacher_training import TEST, TRAIN, TREE, run, split
 

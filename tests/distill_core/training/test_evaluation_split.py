@@ -16,8 +16,8 @@ from distill_core.evaluation.metrics import EVALUATION_BATCH
 from distill_core.storage.store import Store
 from distill_core.training import streaming, supervised
 from distill_core.training.distributed import DistributedContext
-from distill_core.training.streaming import evaluation_split
-from distill_core.training.supervised import Labelled, StreamedSplit, evaluate
+from distill_core.training.streaming import StreamedSplit, evaluation_split
+from distill_core.training.supervised import Labelled, evaluate
 from tests.support.datasets import data_config, image_folder
 from tests.support.teacher_training import run, split
 
@@ -57,7 +57,7 @@ class Watched:
 def test_blocks_give_the_accuracy_of_images_in_memory(
     limit: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervised, "BLOCKS_BYTES", limit)
+    monkeypatch.setattr(streaming, "BLOCKS_BYTES", limit)
     watched = Watched()
     blocks = StreamedSplit(watched.pixels_of, TEST.labels, close=watched.close)
     whole = evaluate(Brightest(), TEST, run(), device="cpu")
@@ -70,7 +70,7 @@ def test_blocks_give_the_accuracy_of_images_in_memory(
 def test_the_blocks_that_are_held_are_bounded(
     limit: int, ahead: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervised, "BLOCKS_BYTES", limit)
+    monkeypatch.setattr(streaming, "BLOCKS_BYTES", limit)
     watched = Watched()
     parts = supervised.evaluation_parts(len(TEST.labels))
     blocks = StreamedSplit(watched.pixels_of, TEST.labels, close=watched.close).blocks(parts, SIDE)

@@ -13,7 +13,7 @@ from distill_core.storage.checkpoints import Checkpoints
 from distill_core.storage.markers import Marker, ShardFacts
 from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.store import Store
-from distill_core.training import streaming, supervised
+from distill_core.training import streaming
 from tasks.jobs import Job, Receipt
 from tasks.run import Run, create_run
 from tasks.stages.names import StageId
@@ -180,8 +180,7 @@ def test_a_training_killed_inside_an_epoch_goes_on_in_it(
 def test_a_test_split_in_blocks_gives_the_same_teacher_and_accuracy(
     run: Run, undisturbed: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (streaming, supervised):
-        monkeypatch.setattr(module, "BLOCKS_BYTES", 1)
+    monkeypatch.setattr(streaming, "BLOCKS_BYTES", 1)
     accuracy = train(run).summary["accuracy"]
     other = ShardStore(undisturbed.store, "squeeze").marker(job_of(undisturbed).key)
     assert other is not None
