@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from distill_core.config.data import DataConfig
 from distill_core.data.detection.survey import (
     CLASS_FOLDERS,
     HUB_FOLDER,
@@ -74,6 +75,10 @@ class Candidate:
         return f"train = {self.train.title}, test = {self.test.title}"
 
 
+# Names that stand in a config for whatever its dataset calls the split.
+DEFAULTS = frozenset(DataConfig.model_fields[key].default for key in ("train", "test"))
+
+
 def candidates(tree: Tree, train: str, test: str | None) -> list[Candidate]:
     """Return every way to read a dataset; splits that the config names come before others.
 
@@ -103,8 +108,14 @@ def splits(tree: Tree, names: Sequence[str]) -> list[SplitFound]:
 
 
 def _chosen(tree: Tree, configured: str, usual: Sequence[str]) -> list[SplitFound]:
-    """Return the split of the config if it is there, else those of the usual names."""
-    return splits(tree, [configured.strip("/")]) or splits(tree, usual)
+    """Return the split of the config, or those of the usual names where the config names none."""
+    found = splits(tree, [configured.strip("/")])
+    return found if found or is_named(configured) else splits(tree, usual)
+
+
+def is_named(split: str) -> bool:
+    """Return whether `data.train` or `data.test` is not the default, so that no other will do."""
+    return split.strip("/") not in DEFAULTS
 
 
 def _whole(tree: Tree) -> Sequence[str]:

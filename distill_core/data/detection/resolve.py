@@ -18,7 +18,13 @@ from PIL import Image
 from distill_core.config.data import DataConfig
 from distill_core.config.load import validate_run
 from distill_core.config.schema import RunConfig
-from distill_core.data.detection.candidates import TITLES, Candidate, candidates, splits
+from distill_core.data.detection.candidates import (
+    TITLES,
+    Candidate,
+    candidates,
+    is_named,
+    splits,
+)
 from distill_core.data.detection.survey import TEST, TRAIN, Tree, survey
 from distill_core.data.folders import DatasetFolder, locate
 from distill_core.data.readers.compression import ARCHIVES, UNREADABLE
@@ -146,8 +152,13 @@ def _nothing(root: DatasetFolder, tree: Tree, config: DataConfig) -> DataError:
         )
     needed = ((config.train, TRAIN, "train"), (config.test, TEST, "test"))
     for wanted, usual, key in needed[: 1 if config.split else 2]:
+        there = [*tree.folders.get("", ()), *tree.files.get("", ())][:8]
+        if is_named(wanted) and not splits(tree, [wanted.strip("/")]):
+            return DataError(
+                f"{root.url}: data.{key} = {wanted!r}: no images under this name; there are "
+                f"{', '.join(there) or 'no files'}. Set data.{key} to a split that is there."
+            )
         if not splits(tree, [wanted.strip("/"), *usual]):
-            there = [*tree.folders.get("", ()), *tree.files.get("", ())][:8]
             return DataError(
                 f"{root.url}: found no {key} split; expected a folder, tar files or Parquet files "
                 f"named {', '.join(usual)}, there are {', '.join(there) or 'no files'}. Set "

@@ -40,7 +40,7 @@ from distill_core.naming.addresses import data_address
 from distill_core.naming.names import check_name
 
 COUNTED = 200_000  # images up to which those of each class are counted
-# Keys of `data` that say where a dataset is and how it is read.
+# Keys of `data` for the place of a dataset and for how it is read.
 FOUND = ("path", "format", "test_format", "train", "test", "split", "class_list", "label_list")
 GIVEN = ("image_column", "label_column", "label_space")
 PLACEHOLDERS: Mapping[str, Any] = MappingProxyType(
@@ -76,7 +76,7 @@ def find_source(address: str, given: Mapping[str, Any]) -> Source:
 
     Args:
         address: a folder, an archive or a Parquet file, here or in a bucket.
-        given: settings of the user by dotted key; those of `data` that say how it is read count.
+        given: settings of the user by dotted key; those of `data` for how it is read count.
 
     Raises:
         ConfigError: the address or a setting cannot be used, or the dataset can be read in

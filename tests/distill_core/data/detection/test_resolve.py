@@ -97,6 +97,16 @@ def test_a_missing_split_is_named_with_what_is_there(tmp_path: Path) -> None:
         resolved(tmp_path / "empty")
 
 
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_split_that_was_named_is_not_replaced_by_another(tmp_path: Path, split: str) -> None:
+    image_folders(IMAGES, tmp_path)
+    there = r"no images under this name; there are test, train\."
+    with pytest.raises(DataError, match=rf"data.{split} = 'holdout': {there} Set data.{split}"):
+        resolved(tmp_path, **{split: "holdout"})
+    (tmp_path / split).rename(tmp_path / "holdout")
+    assert getattr(resolved(tmp_path, **{split: "holdout"})[0], split) == "holdout"
+
+
 def test_a_flat_split_without_its_list_names_the_key(tmp_path: Path) -> None:
     LAYOUTS["flat validation"](IMAGES, tmp_path)
     (tmp_path / "LOC_val_solution.csv").unlink()

@@ -159,7 +159,7 @@ def test_settings_that_name_a_split_are_obeyed(tmp_path: Path) -> None:
     assert (source.facts.data["split"], source.facts.images) == ("per_class:1", 6)
     (folder / "test").rename(folder / "holdout")
     assert find_source(str(folder), {"data.test": "holdout"}).facts.data["test"] == "holdout"
-    with pytest.raises(DataError, match="found no test split"):
+    with pytest.raises(DataError, match="no images under this name"):
         find_source(str(folder), {"data.test": "nowhere"})
 
 
