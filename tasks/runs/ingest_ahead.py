@@ -43,9 +43,13 @@ class Ingested:
 
     index: DatasetIndex
     jobs: Sequence[Job[Any]]
+    patience: Patience = Patience(0)
 
     def record(self, run: Run) -> None:
-        """Declare the ingest stage of a run with this dataset done."""
+        """Declare the ingest stage of a run with this dataset done, waiting for the store."""
+        self.patience.repeat(partial(self._record, run))
+
+    def _record(self, run: Run) -> None:
         write_manifest(JobPlan(run), STAGE, {STAGE: tuple(self.jobs)}, ())
         record_dataset(run, self.index)
 
@@ -103,7 +107,7 @@ def ingest_ahead(
             merged = partial(merge_index, config, store, plan, now, notice)
             index = patience.repeat(merged, notice)
         observer.stage_finished(str(STAGE), time.monotonic() - started)
-        return Ingested(index, now)
+        return Ingested(index, now, patience)
     raise changing(config.data)
 
 

@@ -23,6 +23,7 @@ from tasks.runs.ingest_ahead import Ingested, ingest_ahead
 from tasks.runs.run_stage import run_stage
 from tasks.runs.stage_status import stage_status
 from tasks.stages.ingest import IngestWorker
+from tasks.stages.inputs import dataset_of
 from tasks.stages.names import StageId
 from tests.support import sources
 from tests.support.datasets import png
@@ -152,3 +153,22 @@ def test_a_store_that_is_away_before_the_parts_are_read_is_waited_for(
     run_ahead(run, watch)
     assert not away
     assert any("Waiting" in text for _, text in watch.notices)
+
+
+def test_a_store_that_is_away_while_a_redistill_records_its_dataset_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, away, put = register(tmp_path), [True, True], Store.put
+    ingested = ahead(run, Watch())
+
+    def failing(store: Store, path: str, data: bytes) -> None:
+        if away:
+            away.pop()
+            raise StorageError(f"{store.url}: the store is away.")
+        put(store, path, data)
+
+    monkeypatch.setattr(delays, "FIRST_SECONDS", 0.01)
+    monkeypatch.setattr(Store, "put", failing)
+    ingested.record(run)
+    assert not away
+    assert dataset_of(run) == ingested.index.id
