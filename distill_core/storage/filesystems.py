@@ -15,7 +15,7 @@ import os
 import random
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from types import MappingProxyType
 from typing import Any
@@ -24,6 +24,7 @@ from distill_core.naming.addresses import checkpoint_address
 from distill_core.storage.error_hints import code_of
 from distill_core.storage.packages import SCHEME, package_file
 from distill_core.storage.requests import BEFORE_SEND, requests_of_process
+from distill_core.storage.signed_gets import StoredObject, get_objects
 
 # A request that is always refused takes 6 attempts and at most 1 + 2 + 4 + 8 + 16 = 31 seconds of
 # waiting, half of that on average. A server that accepts requests but never answers adds connect
@@ -98,6 +99,10 @@ class Steady:
         digest = base64.b64encode(md5(data)).decode()
         options |= {"ContentMD5": digest, "chunksize": PART_BYTES}
         _with_retries(self._fs.pipe_file, path, data, **options)
+
+    def get_objects(self, paths: Sequence[str]) -> list[StoredObject | None]:
+        """Return whole objects of one bucket; None for each that `cat_ranges` has to read."""
+        return get_objects(self._fs, paths)
 
     def __reduce__(self) -> tuple[Callable[[], Steady], tuple[()]]:
         """Pickle without state: the other process opens its own client with its own credentials."""

@@ -10,6 +10,8 @@ from typing import Any
 from distill_core.data.files.errors import complete, reading
 from distill_core.data.files.local import ListedFile, Listing
 from distill_core.errors import DataError, MissingDataError
+from distill_core.storage.filesystems import Steady
+from distill_core.storage.signed_gets import StoredObject
 
 # Keys of fsspec's listings, the most reliable first; each file system has some of them.
 VERSIONS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "created")
@@ -101,15 +103,21 @@ class RemoteFolder:
         return contents
 
     def read_listed(self, files: Sequence[ListedFile]) -> tuple[list[bytes | None], bool]:
-        """Return whole objects, None for each that there is not, and that they may have changed."""
-        contents = list[bytes | None]()
-        for file, data in zip(files, self._whole([file.path for file in files]), strict=True):
-            try:
-                with reading(self._full(file.path)):
-                    contents.append(_content(data))
-            except MissingDataError:
-                contents.append(None)
-        return contents, False
+        """Return whole objects, None for each that there is not, and whether all are as listed.
+
+        Only a bucket states the version of what it sends.
+        """
+        sent: list[StoredObject | None] = [None] * len(files)
+        if isinstance(self.fs, Steady):
+            sent = self.fs.get_objects([self._full(file.path) for file in files])
+        pairs = [*zip(files, sent, strict=True)]
+        others = iter(self._whole([file.path for file, found in pairs if found is None]))
+        contents = [
+            self._existing(file.path, next(others)) if found is None else found.data
+            for file, found in pairs
+        ]
+        current = all(found and found.etag == file.version != "" for file, found in pairs)
+        return contents, current
 
     def read_ranges(self, ranges: Sequence[tuple[str, int, int]]) -> list[bytes]:
         """Return parts of objects, many at a time where the file system can."""
@@ -138,6 +146,14 @@ class RemoteFolder:
         full = [self._full(path) for path in paths]
         found: list[Any] = self.fs.cat_ranges(full, None, None) if full else []
         return found
+
+    def _existing(self, path: str, data: Any) -> bytes | None:
+        """Return the content of an object, None if there is none."""
+        try:
+            with reading(self._full(path)):
+                return _content(data)
+        except MissingDataError:
+            return None
 
     def _full(self, path: str) -> str:
         return f"{self.root}/{path}".rstrip("/")
