@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_core.core_schema import ValidationInfo
 
 from distill_core.config.fields import HostAddress
+from tasks.jobs import WorkerMemory
 
 # Limits far above any use: a mistyped number is refused at once.
 Workers = Annotated[int, Field(gt=0, le=100_000)]
@@ -49,6 +50,8 @@ class Placement(BaseModel):
     device: Literal["cpu", "cuda"] = "cpu"
     num_cpus: Resources = 1.0  # Ray CPUs per worker, for scheduling; not a limit of use
     num_gpus: Resources | None = None  # Ray GPUs per worker; None: one on CUDA, else none
+    # GB of memory per worker, for scheduling by Ray; None: as each stage is estimated, 0: none.
+    memory_gb: Resources | None = None
     ray_address: HostAddress | None = None  # host:port or ray://...; None: start a local cluster
     groups: Count | None = None  # batches in one launch of recover; None: chosen by size
     in_flight: Count = 2
@@ -106,3 +109,5 @@ class Execution(Placement):
     """Settings of one pass over a run."""
 
     store: str  # folder or URL
+    # Of the stage that is run; whoever runs it computes this, so it is no setting.
+    worker_memory: WorkerMemory | None = Field(default=None, exclude=True)

@@ -37,6 +37,14 @@ class Receipt:
 
 
 @dataclass(frozen=True)
+class WorkerMemory:
+    """The memory that a worker needs on its node, in bytes."""
+
+    needed: float  # an estimate, or a setting
+    least: float  # without which it cannot work, however wrong the estimate is
+
+
+@dataclass(frozen=True)
 class WorkerSpec:
     """The description of a worker, from which any process can build it.
 
@@ -47,6 +55,7 @@ class WorkerSpec:
     factory: str  # "package.module:Class"
     kwargs: Mapping[str, Any] = field(default_factory=dict)  # JSON-able
     cpu_only: bool = False  # it uses no GPU, whatever device is set
+    memory: WorkerMemory | None = None  # None: it is not known, or not to be declared
 
     @property
     def name(self) -> str:

@@ -172,6 +172,15 @@ class PlacementOptions:
             rich_help_panel=PANEL,
         ),
     ] = None
+    memory_gb: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="GB of memory that each Ray actor reserves on its node; 0: none. Default: an "
+            "estimate for each stage.",
+            rich_help_panel=PANEL,
+        ),
+    ] = None
     groups: Annotated[
         int | None,
         typer.Option(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from flows.estimate.worker_memory import worker_memory
 from flows.reports.report import write_report
 from flows.runs.checks.machine import check_joined_cluster
 from flows.runs.shard_selection import ShardSelection, narrowed
@@ -40,10 +41,11 @@ class Work:
             self._end_before(stage)
             return
         check_joined_cluster(self.run, self._execution)
+        memory = worker_memory(self.run.config, stage, self._execution)
         status = run_stage(
             self.run,
             stage,
-            execution=self._execution,
+            execution=self._execution.model_copy(update={"worker_memory": memory}),
             observer=self._observer,
             pools=self._pools,
             only=None if shards is None else frozenset(shards),

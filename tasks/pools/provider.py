@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from distill_core.errors import ClusterError
 from tasks.execution import Execution
-from tasks.jobs import Job, WorkerSpec
+from tasks.jobs import Job, WorkerMemory, WorkerSpec
 from tasks.observer import Observer
 from tasks.pools import ray_watch
 from tasks.pools.dispatch import dispatch
@@ -133,15 +133,17 @@ class PoolProvider:
 
     def _actors(self, spec: WorkerSpec, jobs: int, notify: Notify) -> Pool:
         environment = self._connect()
+        from tasks.pools import ray_capacity
         from tasks.pools.ray import RayPool
 
         execution = self._execution
         workers = min(execution.workers or max(1, self._count_room()), max(1, jobs))
-        room = self._preflight(workers, least=1, setting="workers", notify=notify)
+        demand = self._demand(spec, workers, least=1, notify=notify)
+        room = ray_capacity.preflight(demand, least=1, setting="workers")
         if room < workers:
             notify(f"the cluster has room for {room} of {workers} workers; others start later.")
         return RayPool(
-            spec,
+            _declaring(spec, demand),
             workers=workers,
             num_cpus=execution.num_cpus,
             num_gpus=execution.gpus,
@@ -150,17 +152,19 @@ class PoolProvider:
 
     def _gang(self, spec: WorkerSpec, processes: int, notify: Notify) -> Pool:
         environment = self._connect(processes)
+        from tasks.pools import ray_capacity
         from tasks.pools.ray_train import gang_pool
 
-        self._preflight(processes, least=processes, setting="processes", notify=notify)
+        demand = self._demand(spec, processes, least=processes, notify=notify)
+        ray_capacity.preflight(demand, least=processes, setting="processes")
+        spec = _declaring(spec, demand)
         return gang_pool(spec, self._execution, processes=processes, env_vars=environment)
 
-    def _preflight(self, workers: int, *, least: int, setting: str, notify: Notify) -> int:
-        """Return how many workers have room; wait for room if an earlier stage has had it.
+    def _demand(self, spec: WorkerSpec, workers: int, *, least: int, notify: Notify) -> Resources:
+        """Return what workers require; wait for nodes if an earlier stage has had room there.
 
         Raises:
-            ConfigError: there has never been room for `least` workers.
-            ClusterError: there has been, and the nodes did not come back.
+            ClusterError: there has been room for `least` workers, and the nodes did not come back.
         """
         from tasks.pools import ray_capacity
 
@@ -168,7 +172,7 @@ class PoolProvider:
         demand = ray_capacity.Resources(workers, execution.num_cpus, execution.gpus)
         if least <= self._count_room():
             self._await_nodes(replace(demand, workers=least), notify)
-        return ray_capacity.preflight(demand, least=least, setting=setting)
+        return ray_capacity.with_memory(demand, spec.memory)
 
     def _count_room(self) -> int:
         """Return for how many workers the cluster has, or has had, room."""
@@ -205,6 +209,13 @@ class PoolProvider:
             connection = connected(execution.ray_address, num_cpus=cpus)
             self._ray = self._connection.enter_context(connection)
         return self._ray
+
+
+def _declaring(spec: WorkerSpec, demand: Resources) -> WorkerSpec:
+    """Return a worker that declares the memory which a demand has for it."""
+    if spec.memory is None:
+        return spec
+    return replace(spec, memory=WorkerMemory(demand.memory, demand.memory))
 
 
 def _notify(observer: Observer | None, stage: str, text: str) -> None:

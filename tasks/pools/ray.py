@@ -73,7 +73,7 @@ class RayPool:
     """One actor per worker. Actors without a place wait for one, and report nothing until then.
 
     Args:
-        spec: the worker.
+        spec: the worker; Ray reserves the memory that it needs.
         workers: how many at most.
         num_cpus: Ray CPUs of each; without it Ray would reserve one.
         num_gpus: Ray GPUs of each.
@@ -100,6 +100,7 @@ class RayPool:
         self._actor = ray.remote(concurrency_groups={"peek": 1})(actor_class).options(
             num_cpus=num_cpus,
             num_gpus=num_gpus,
+            memory=0 if spec.memory is None else int(spec.memory.needed),
             max_restarts=-1,
             max_task_retries=0,  # Ray would repeat a job without the dispatcher
             runtime_env={"env_vars": dict(env_vars)} if env_vars else None,

@@ -6,13 +6,14 @@ import math
 import socket
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
 import ray.util.client
 
 from distill_core.errors import ConfigError
+from tasks.jobs import WorkerMemory
 
 POLL_SECONDS = 1.0  # between two looks at the nodes
 PROBE_SECONDS = 1.0  # in which a node that is alive accepts a connection
@@ -27,18 +28,43 @@ class Resources:
     workers: int
     num_cpus: float  # per worker
     num_gpus: float  # per worker
+    memory: float = 0.0  # bytes per worker
 
     def __str__(self) -> str:
-        return (
+        text = (
             f"{self.workers} x num_cpus={self.num_cpus:g} = {self.workers * self.num_cpus:g} CPUs "
             f"and {self.workers} x num_gpus={self.num_gpus:g} = "
             f"{self.workers * self.num_gpus:g} GPUs"
         )
+        if not self.memory:
+            return text
+        return f"{text}, with {self.memory / 1e9:.3g} GB of memory each,"
 
 
-def capacity(num_cpus: float, num_gpus: float) -> int:
+def capacity(num_cpus: float, num_gpus: float, memory: float = 0.0) -> int:
     """Return how many workers of this size the nodes can hold, each on a single node."""
-    return sum(_node_capacity(node, num_cpus, num_gpus) for node in _nodes())
+    return sum(_node_capacity(node, num_cpus, num_gpus, memory) for node in _nodes())
+
+
+def with_memory(demand: Resources, memory: WorkerMemory | None) -> Resources:
+    """Return a demand with the memory that its workers declare.
+
+    A worker whose estimate exceeds every node gets a whole one, if that has the least that it
+    needs: an estimate alone is no reason to refuse a run.
+
+    Args:
+        demand: the workers, and their CPUs and GPUs.
+        memory: that each of them needs; None: it is not declared.
+    """
+    if memory is None:
+        return demand
+    return replace(demand, memory=min(memory.needed, max(memory.least, _largest(demand))))
+
+
+def _largest(demand: Resources) -> float:
+    """Return the memory of the largest node that has the CPUs and GPUs of one worker."""
+    nodes = [n for n in _nodes() if _node_capacity(n, demand.num_cpus, demand.num_gpus) > 0]
+    return max((float(node.get("memory", 0.0)) for node in nodes), default=0.0)
 
 
 def preflight(demand: Resources, *, least: int = 1, setting: str = "workers") -> int:
@@ -55,12 +81,15 @@ def preflight(demand: Resources, *, least: int = 1, setting: str = "workers") ->
     Raises:
         ConfigError: the message has both the demand and the resources of the cluster.
     """
-    count = capacity(demand.num_cpus, demand.num_gpus)
+    count = capacity(demand.num_cpus, demand.num_gpus, demand.memory)
     if count >= least:
         return min(count, demand.workers)
+    largest = f", at most {_largest(demand) / 1e9:.3g} GB of memory on one of them"
+    override = " Set memory_gb to another amount, or to 0 to declare none."
     raise ConfigError(
-        f"{setting} = {demand.workers}: {demand} are required, but the cluster has {describe()}, "
-        f"enough for {count}. Set fewer {setting} or smaller num_cpus and num_gpus, or add nodes."
+        f"{setting} = {demand.workers}: {demand} are required, but the cluster has {describe()}"
+        f"{largest * bool(demand.memory)}, enough for {count}. Set fewer {setting} or smaller "
+        f"num_cpus and num_gpus, or add nodes.{override * bool(demand.memory)}"
     )
 
 
@@ -73,10 +102,15 @@ def await_room(demand: Resources, *, seconds: float, sleep: Sleep = time.sleep) 
         sleep: waits for a number of seconds.
     """
     for _ in range(math.ceil(seconds / POLL_SECONDS)):
-        if capacity(demand.num_cpus, demand.num_gpus) >= demand.workers:
+        if has_room(demand):
             return True
         sleep(POLL_SECONDS)
-    return capacity(demand.num_cpus, demand.num_gpus) >= demand.workers
+    return has_room(demand)
+
+
+def has_room(demand: Resources) -> bool:
+    """Return whether the nodes can hold all workers."""
+    return capacity(demand.num_cpus, demand.num_gpus, demand.memory) >= demand.workers
 
 
 def node_name() -> str:
@@ -116,10 +150,11 @@ def sharers(workers: int) -> tuple[int, int]:
         workers: actors on all nodes.
     """
     actor = ray.get_runtime_context()
-    num_cpus, num_gpus = (actor.get_assigned_resources().get(name, 0.0) for name in ("CPU", "GPU"))
+    reserved = actor.get_assigned_resources()
+    num_cpus, num_gpus, memory = (reserved.get(name, 0.0) for name in ("CPU", "GPU", "memory"))
     node = next(node for node in ray.nodes() if node["NodeID"] == actor.get_node_id())
     per_gpu = int(1 / num_gpus + 1e-6) if 0 < num_gpus < 1 else 1
-    per_node = _node_capacity(node["Resources"], num_cpus, num_gpus)
+    per_node = _node_capacity(node["Resources"], num_cpus, num_gpus, memory)
     return min(workers, per_node), min(workers, per_gpu)
 
 
@@ -141,8 +176,10 @@ def _nodes() -> list[Mapping[str, float]]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
-def _node_capacity(node: Mapping[str, float], num_cpus: float, num_gpus: float) -> int:
-    demand = {"CPU": num_cpus, "GPU": num_gpus}
+def _node_capacity(
+    node: Mapping[str, float], num_cpus: float, num_gpus: float, memory: float = 0.0
+) -> int:
+    demand = {"CPU": num_cpus, "GPU": num_gpus, "memory": int(memory)}
     counts = [
         int(node.get(name, 0.0) / amount + 1e-6) for name, amount in demand.items() if amount > 0
     ]

@@ -20,6 +20,7 @@ import ray
 from ray.exceptions import AuthenticationError
 
 from distill_core.errors import ClusterError, ConfigError
+from distill_core.machine_share import machine_memory
 from tasks.pools.forwarding import forwarded
 from tasks.pools.ray_settings import environment, quiet
 from tasks.pools.ray_watch import OwnRay, RayWatch, reachable
@@ -96,6 +97,7 @@ def started(*, num_cpus: int, num_gpus: int | None = None) -> Iterator[None]:
                     num_gpus=num_gpus,
                     include_dashboard=False,
                     object_store_memory=OBJECT_STORE_BYTES,
+                    _memory=machine_memory(),  # not only what is free at the moment
                     log_to_driver=False,  # preflight and timeouts replace its warnings
                     logging_level="critical",
                     _temp_dir=folder,

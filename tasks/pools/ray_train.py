@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
@@ -47,9 +47,8 @@ class GangSettings:
     @property
     def demand(self) -> Resources:
         """Return what the ranks need of the nodes together."""
-        return Resources(
-            self.processes, self.resources.get("CPU", 0.0), self.resources.get("GPU", 0.0)
-        )
+        cpus, gpus, memory = (self.resources.get(name, 0.0) for name in ("CPU", "GPU", "memory"))
+        return Resources(self.processes, cpus, gpus, memory)
 
 
 class GangHost(RayHost):
@@ -111,7 +110,8 @@ def gang_pool(
         processes: number of ranks.
         env_vars: environment variables, for processes that do not inherit ours.
     """
-    resources = {"CPU": execution.num_cpus, "GPU": execution.gpus}
+    memory = 0.0 if spec.memory is None else float(int(spec.memory.needed))
+    resources = {"CPU": execution.num_cpus, "GPU": execution.gpus, "memory": memory}
     gang = GangSettings(
         processes=processes,
         backend=backend_for(execution.device),
@@ -120,7 +120,7 @@ def gang_pool(
         wait_seconds=execution.wait_for_workers_seconds,
     )
     return RayPool(
-        spec,
+        replace(spec, memory=None),  # the ranks have it
         workers=1,
         num_cpus=0,
         num_gpus=0,

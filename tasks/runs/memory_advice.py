@@ -16,8 +16,8 @@ from tasks.stages.names import StageId
 from tasks.stages.table import row_of
 
 MORE = (
-    "or give each worker more: start fewer of them on a node (--workers, --num-cpus), give each a "
-    "larger part of a GPU (--num-gpus), or use larger nodes or GPUs."
+    "or give each worker more: start fewer of them on a node (--workers, --num-cpus, --memory-gb), "
+    "give each a larger part of a GPU (--num-gpus), or use larger nodes or GPUs."
 )
 
 

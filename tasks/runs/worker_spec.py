@@ -39,4 +39,5 @@ def worker_spec(
         "planned": planned,
         **row.worker_options(execution),
     }
-    return WorkerSpec(row.worker, kwargs, cpu_only=row.cpu_only)
+    memory = execution.worker_memory
+    return WorkerSpec(row.worker, kwargs, cpu_only=row.cpu_only, memory=memory)

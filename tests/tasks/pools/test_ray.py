@@ -14,7 +14,7 @@ import ray
 from distill_core.errors import ClusterError, ConfigError, StorageError
 from distill_core.machine_share import WORKERS
 from tasks.execution import Execution, RetryPolicy
-from tasks.jobs import Job, WorkerSpec
+from tasks.jobs import Job, WorkerMemory, WorkerSpec
 from tasks.pools import ray_capacity
 from tasks.pools.dispatch import dispatch
 from tasks.pools.events import Broken, Event, OnProgress, Ready
@@ -239,6 +239,38 @@ def test_a_worker_too_big_for_any_node_is_refused() -> None:
 def test_capacity_counts_whole_workers_on_each_node() -> None:
     assert ray_capacity.capacity(num_cpus=0, num_gpus=0.5) == 4
     assert ray_capacity.capacity(num_cpus=1, num_gpus=0.25) == 2
+
+
+def test_workers_are_placed_by_the_memory_that_they_declare() -> None:
+    (node,) = (each["Resources"] for each in ray.nodes() if each["Alive"])
+    spec = WorkerSpec(FAKE, memory=WorkerMemory(0.6 * node["memory"], 0.0))
+    notes = Notes()
+    with PoolProvider(Execution(store=".", num_cpus=0, workers=2)) as pools:
+        pool = pools.pool(spec, jobs=4, observer=notes)
+        result = dispatch(make_jobs(4), pool)
+        assert ray.available_resources()["memory"] == pytest.approx(0.4 * node["memory"], rel=0.01)
+    assert len({receipt.summary["pid"] for receipt in result.receipts}) == 1
+    assert any("room for 1 of 2 workers" in text for _, text in notes.notices)
+
+
+def test_an_estimate_above_every_node_gets_a_whole_one_and_what_is_certain_is_refused() -> None:
+    memory = sum(each["Resources"]["memory"] for each in ray.nodes() if each["Alive"])
+    how = Execution(store=".", num_cpus=0, workers=1)
+    with PoolProvider(how) as pools:
+        pool = pools.pool(WorkerSpec(FAKE, memory=WorkerMemory(3 * memory, memory / 2)), jobs=1)
+        assert len(dispatch(make_jobs(1), pool).receipts) == 1
+        assert ray.available_resources().get("memory", 0.0) < 0.01 * memory
+        too_large = WorkerSpec(FAKE, memory=WorkerMemory(4 * memory, 2 * memory))
+        with pytest.raises(ConfigError) as one:
+            pools.pool(too_large, jobs=1)
+        with pytest.raises(ConfigError) as gang:
+            pools.gang(too_large, make_jobs(1), processes=1, stage="squeeze")
+    for refused in (one, gang):
+        assert f"with {2 * memory / 1e9:.3g} GB of memory each, are required" in str(refused.value)
+        assert f"at most {memory / 1e9:.3g} GB of memory on one of them" in str(refused.value)
+        assert "enough for 0" in str(refused.value)
+        assert "memory_gb" in str(refused.value)
+        assert len(str(refused.value).splitlines()) == 1
 
 
 def test_a_provider_fills_the_cluster_but_starts_no_worker_without_a_job() -> None:
