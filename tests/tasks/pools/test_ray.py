@@ -310,7 +310,7 @@ def test_actors_get_the_variables_of_storage(monkeypatch: pytest.MonkeyPatch) ->
 def test_storage_variables_are_forwarded_and_other_secrets_are_not() -> None:
     """Ray writes the variables of an actor into a log of its node."""
     plain = {"AWS_REGION": "x", "AWS_ENDPOINT_URL": "y", "FSSPEC_S3_ENDPOINT_URL": "z"}
-    plain |= {"DISTILL_DECODERS": "2", "DISTILL_RESIDENT_BYTES": "1"}
+    plain |= {"DISTILL_DECODERS": "2", "DISTILL_RESIDENT_BYTES": "1", "DISTILL_DEVICE_BYTES": "0"}
     secret = {
         "AWS_ACCESS_KEY_ID": "a",
         "AWS_SECRET_ACCESS_KEY": "b",
