@@ -10,6 +10,7 @@ import pytest
 
 from distill_core.config.data import DataConfig
 from distill_core.config.packs import PackConfig
+from distill_core.data.decoding.crops import CropDraws, Rendition
 from distill_core.data.index import DatasetIndex
 from distill_core.data.index_files import SPLITS
 from distill_core.data.packing.build import source_config
@@ -163,3 +164,15 @@ def test_a_damaged_file_of_the_cache_is_replaced(
     counted.clear()
     assert np.array_equal(images.resident(), expected)
     assert not counted
+
+
+def test_crops_of_whole_images_are_cut_from_packs(
+    remote: tuple[DataConfig, DatasetIndex],
+) -> None:
+    config, index = remote
+    draws = CropDraws.sample(np.random.default_rng(0), 6, (0.1, 1.0))
+    crops, places = Rendition(scaled=True, crops=draws), np.arange(0, 54, 9)
+    cut = RealImages(config, index, "train").at(places, crops)
+    plain = RealImages(source_config(config), index, "train")
+    assert np.array_equal(cut, plain.at(places, crops))
+    assert not np.array_equal(cut, plain.at(places))
