@@ -5,13 +5,14 @@ Packs of a store that is not a folder may be kept on a local disk, see `cache`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
 import pyarrow as pa
 
+from distill_core.data.files.ranges import Span, merged
 from distill_core.data.packs.addresses import file_of
 from distill_core.data.packs.blocks import STAGE
 from distill_core.data.packs.cache import PackCache
@@ -20,7 +21,6 @@ from distill_core.storage.digest import sha256
 from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.store import Store
 
-RANGE_BYTES = 2**24  # of one request, which neighbouring images share
 REQUESTS = 8  # at a time, of a store that is not a folder
 
 
@@ -33,11 +33,6 @@ class _Image:
     size: int
     sha256: str
     version: str  # of the row; see `addresses.file_of`
-
-    @property
-    def end(self) -> int:
-        """Return the offset of the byte after its last one."""
-        return self.offset + self.size
 
 
 class PackReader:
@@ -62,28 +57,33 @@ class PackReader:
         """
         names = ("uri", "offset", "size", "sha256", "version")
         columns = (rows[name].to_pylist() for name in names)
-        ranges = list(_ranges([_Image(*each) for each in zip(*columns, strict=True)]))
+        images = [_Image(*each) for each in zip(*columns, strict=True)]
+        spans = merged([(image.uri, image.offset, image.size) for image in images], gap=0)
+        together = [[images[place] for place in span.places] for span in spans]
         read = map if self._pool is None else self._pool.map
-        return [image for some in read(self._read, ranges) for image in some]
+        found = [b""] * len(images)
+        for span, some in zip(spans, read(self._read, spans, together), strict=True):
+            for place, data in zip(span.places, some, strict=True):
+                found[place] = data
+        return found
 
     def where(self, uri: str, offset: int) -> str:
         """Return the place of an image, for messages."""
         return f"{self._shard_store.store.uri(uri)} at byte {offset}"
 
-    def _read(self, images: Sequence[_Image]) -> list[bytes]:
+    def _read(self, span: Span, images: Sequence[_Image]) -> list[bytes]:
         """Return neighbouring images of a pack, from this machine or else from the store."""
-        first = images[0]
-        info, is_kept = file_of(first.uri, first.version)
-        place = (first.offset, images[-1].end - first.offset)
+        place = (span.first, span.size)
+        info, is_kept = file_of(span.path, images[0].version)
         if self._cache is not None:
-            load = partial(self._from_store, first.uri) if is_kept else None
+            load = partial(self._from_store, span.path) if is_kept else None
             data = self._cache.read(info, *place, load=load)
             if data is not None:
-                found = _cut(data, images)
+                found = _cut(data, span, images)
                 if _damaged(found, images) is None:
                     return found
                 self._cache.drop(info)
-        found = _cut(self._from_store(first.uri, *place), images)
+        found = _cut(self._from_store(span.path, *place), span, images)
         if (damaged := _damaged(found, images)) is not None:
             raise self._damage(damaged)
         return found
@@ -111,27 +111,13 @@ def _key(uri: str) -> str:
     return uri.rpartition("/")[2].partition("-")[0]
 
 
-def _cut(data: bytes, images: Sequence[_Image]) -> list[bytes]:
-    """Return the images in the bytes of a range, which begins with the first of them."""
-    first = images[0].offset
-    return [data[image.offset - first : image.end - first] for image in images]
+def _cut(data: bytes, span: Span, images: Sequence[_Image]) -> list[bytes]:
+    """Return the images in the bytes of a range."""
+    starts = [image.offset - span.first for image in images]
+    return [data[n : n + image.size] for n, image in zip(starts, images, strict=True)]
 
 
 def _damaged(found: Sequence[bytes], images: Sequence[_Image]) -> _Image | None:
     """Return the first image whose bytes are not those that were packed."""
     pairs = zip(found, images, strict=True)
     return next((image for data, image in pairs if sha256(data) != image.sha256), None)
-
-
-def _ranges(images: Sequence[_Image]) -> Iterator[list[_Image]]:
-    """Yield the images of a request, consecutive ones that are neighbours in a pack together."""
-    together = list[_Image]()
-    for image in images:
-        if together:
-            follows = (image.uri, image.offset) == (together[-1].uri, together[-1].end)
-            if not follows or image.end - together[0].offset > RANGE_BYTES:
-                yield together
-                together = []
-        together.append(image)
-    if together:
-        yield together
