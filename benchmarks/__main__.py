@@ -13,7 +13,11 @@ import subprocess
 import sys
 
 TRIES = 3
-QUICK = {"bench_start": ("--runs", "1"), "bench_ingest": ("--rounds", "1")}
+QUICK = {
+    "bench_start": ("--runs", "1"),
+    "bench_ingest": ("--rounds", "1"),
+    "bench_squeeze_data": ("--rounds", "1"),
+}
 ON_CPU = (
     "bench_recover --width 64 --batch 50 --compile",
     "bench_recover --width 16 --batch 100 --compile",
@@ -27,6 +31,7 @@ ON_CPU = (
     "bench_squeeze",
     "bench_start",
     "bench_ingest",
+    "bench_squeeze_data",
 )
 ON_GPU = (
     "bench_recover --width 64 --batch 50 --groups 8 --compile",

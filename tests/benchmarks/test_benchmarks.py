@@ -8,7 +8,7 @@ import sys
 import pytest
 import yaml
 
-from benchmarks import bench_guards, bench_ingest, pairs
+from benchmarks import bench_guards, bench_ingest, bench_squeeze_data, pairs
 from benchmarks.methods_block import Cell
 from benchmarks.pairs import Ratios
 from distill_core.data.readers import parts as bounds
@@ -93,3 +93,25 @@ def test_ingestion_is_compared_with_decoding_alone(
     shown = capsys.readouterr().out
     assert shown.count("| ingest, local, 2 workers |") == 2
     assert shown.count("- local, unchanged: ") == 2
+
+
+@pytest.mark.slow
+def test_every_way_reads_all_training_images(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DISTILL_RESIDENT_BYTES", "1")  # the benchmark sets it; restored afterwards
+    words = ["--photographs", "100", "--small", "100", "--rounds", "1"]
+    assert bench_squeeze_data.main(words) in (0, 1)  # 1: the machine was too noisy
+    shown = capsys.readouterr().out
+    assert "## stand-ins of 500 x 375: 100 images" in shown
+    for way in ("squares of files, cropped in training", "packs: crops of whole images", "A/A: "):
+        assert f"| {way}" in shown
+    assert "| torchvision's ImageFolder and DataLoader, reduced files |" in shown
+
+
+def test_rates_are_compared_within_a_round_and_with_the_best_of_the_others() -> None:
+    today, packs = bench_squeeze_data.TODAY, "packs: squares"
+    rates = {today: [100.0, 200.0, 50.0], packs: [300.0, 400.0, 300.0]}
+    others = {"one": [100.0, 400.0, 100.0], "another": [200.0, 100.0, 60.0]}
+    rows = bench_squeeze_data.rows_of(rates | others, set(others))
+    assert rows[1] == "| packs: squares | 300 | 3.00 | 1.50 |"
