@@ -15,7 +15,8 @@ from distill_core.errors import ConfigError, DataError, shown
 
 MAX_BYTES = 2**28
 WNID = re.compile(r"n\d{8}")
-BOXES = re.compile(r"(\S+)(?: -?\d+){4}(?: \S+(?: -?\d+){4})*")  # a class and its boxes
+# A class and its boxes, each behind a class; names of classes may have spaces.
+BOXES = re.compile(r"(.{1,200}?)(?: -?\d+){4}(?: (?:\1|\S+)(?: -?\d+){4})*")
 HEADINGS = {"imageid", "image_id", "image", "filename", "file_name", "name", "file", "path", "id"}
 
 

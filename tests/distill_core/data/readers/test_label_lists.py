@@ -64,6 +64,14 @@ def test_label_lists_in_every_form(text: str) -> None:
     assert dict(parse_labels(text, "list").by_stem) == {"v1": "n1", "v2": "n2"}
 
 
+def test_classes_with_spaces_have_boxes_too() -> None:
+    text = (
+        "v1,kit fox 85 1 499 272 \nv2,kit fox 1 2 3 4 kit fox 5 6 7 8 \nv3,fox 1 2 3 4 cat 5 6 7 8"
+    )
+    found = dict(parse_labels(text, "list").by_stem)
+    assert found == {"v1": "kit fox", "v2": "kit fox", "v3": "fox"}
+
+
 def test_a_class_of_several_words_is_kept() -> None:
     assert parse_labels("a.png\tgreat white shark\n", "x").by_stem == {"a": "great white shark"}
 
