@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from distill_core.storage.requests import requests_of_process
+
 
 class StoredObject(NamedTuple):
     """An object as it was sent."""
@@ -60,6 +62,7 @@ async def _get_all(fs: Any, bucket: str, paths: Sequence[str]) -> list[StoredObj
 async def _get(client: Any, request: Any) -> StoredObject | None:
     try:
         await client._request_signer.sign("GetObject", request)
+        requests_of_process.count("read")
         answer = await client._endpoint.http_session.send(request.prepare())
         data = bytes(await answer.content)  # an interrupted body is an error
     except Exception:  # noqa: BLE001 - likewise

@@ -9,6 +9,7 @@ from typing import Any
 
 from distill_core.data.files.errors import complete, reading
 from distill_core.data.files.local import ListedFile, Listing
+from distill_core.data.files.ranges import divided, merged
 from distill_core.errors import DataError, MissingDataError
 from distill_core.storage.filesystems import Steady
 from distill_core.storage.signed_gets import StoredObject
@@ -120,18 +121,22 @@ class RemoteFolder:
         return contents, current
 
     def read_ranges(self, ranges: Sequence[tuple[str, int, int]]) -> list[bytes]:
-        """Return parts of objects, many at a time where the file system can."""
-        paths = [self._full(path) for path, _, _ in ranges]
-        starts = [first for _, first, _ in ranges]
-        ends = [first + size for _, first, size in ranges]
+        """Return parts of objects, many at a time where the file system can.
+
+        Neighbouring parts are one request.
+        """
+        spans = merged(ranges)
+        paths = [self._full(span.path) for span in spans]
+        starts = [span.first for span in spans]
+        ends = [span.first + span.size for span in spans]
         contents = self.fs.cat_ranges(paths, starts, ends) if paths else []
         whole = []
-        for (path, _, size), data in zip(ranges, contents, strict=True):
-            where = f"{self.url}/{path}"
+        for span, data in zip(spans, contents, strict=True):
+            where = f"{self.url}/{span.path}"
             with reading(where):
                 content = _content(data)
-            whole.append(complete(content, size, where))
-        return whole
+            whole.append(complete(content, span.size, where))
+        return divided(ranges, spans, whole)
 
     def open(self, path: str, *, sparse: bool = False) -> AbstractContextManager[Any]:
         """Open an object for range requests, of many megabytes unless `sparse` is set."""
