@@ -30,12 +30,17 @@ class RequestCounter:
     """Counts requests by kind; threads may share it."""
 
     def __init__(self) -> None:
-        self._counts, self._lock = Counter[Kind](), Lock()
+        self._counts, self._lock = Counter[str](), Lock()
 
     def count(self, kind: Kind, number: int = 1) -> None:
         """Add requests."""
         with self._lock:
             self._counts[kind] += number
+
+    def add(self, counts: Mapping[str, int]) -> None:
+        """Add requests that another process has counted, by kind."""
+        with self._lock:
+            self._counts.update(counts)
 
     def count_event(self, event_name: str, **_: Any) -> None:
         """Add the request of an event of botocore, such as ``before-send.s3.GetObject``."""

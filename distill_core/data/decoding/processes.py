@@ -33,6 +33,7 @@ from distill_core.errors import ClusterError, ConfigError
 from distill_core.exit_codes import describe_exit
 from distill_core.machine_share import cpu_share
 from distill_core.progress import Progress
+from distill_core.storage.requests import requests_of_process
 
 VARIABLE = "DISTILL_DECODERS"  # decoding processes per worker; 1: the worker decodes itself
 SPAN = 1024  # neighbouring rows per decoder, so that few decoders read the same row group
@@ -205,8 +206,10 @@ class _Decoder:
 
     def _answer(self) -> Exception | None:
         with self._translated():
-            answer: Exception | None = self._connection.recv()
-            return answer
+            raised: Exception | None
+            raised, requests = self._connection.recv()
+        requests_of_process.add(requests)
+        return raised
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

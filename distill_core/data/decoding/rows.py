@@ -23,6 +23,7 @@ from distill_core.data.decoding.random_crop import decode_crop
 from distill_core.errors import DataError
 from distill_core.lifetime import end_with_parent
 from distill_core.storage.digest import sha256
+from distill_core.storage.requests import requests_of_process
 
 
 def read_images(
@@ -68,7 +69,7 @@ def serve(connection: int, shared: int, parent: int) -> None:
     The first message is the dataset's `DataConfig`, the address of the store of its index and how
     many images the shared memory holds.
     Every other one is (rows of the index, place of the first in shared memory, their rendition),
-    and its answer is None or what it raised.
+    and its answer is (None or what it raised, the requests to buckets that it took, by kind).
 
     Args:
         connection: file descriptor of a `multiprocessing` connection.
@@ -87,12 +88,12 @@ def serve(connection: int, shared: int, parent: int) -> None:
         while True:
             rows, first, rendition = line.recv()
             places = np.arange(first, first + len(rows))
+            raised: Exception | None = None
             try:
                 read_images(images, rows, pixels, places, rendition)
             except Exception as error:  # noqa: BLE001 - the parent raises it
-                line.send(_portable(error))
-            else:
-                line.send(None)
+                raised = _portable(error)
+            line.send((raised, requests_of_process.taken()))
     except (EOFError, OSError):
         return
 
