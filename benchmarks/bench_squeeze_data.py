@@ -4,9 +4,11 @@ python -m benchmarks.bench_squeeze_data [--photographs 2000] [--small 5000] [--r
 
 Photographs are stand-ins of 500 x 375; small images are Tiny-ImageNet's, if the data of the tests
 is there (DISTILL_TEST_DATA). Every way yields batches of random crops, flipped and normalised, in
-one process without decoders or workers. The libraries webdataset and litdata have rows where they
-are installed; they are no dependencies. Every round runs every way once in another order. The table
-has images per CPU second, medians over the rounds, and ratios that are taken within a round.
+one process without decoders or workers; "pixels alone" is what the CPU does of that where a GPU
+trains, because the GPU flips and normalises, and crops squares. The libraries webdataset and
+litdata have rows where they are installed; they are no dependencies. Every round runs every way
+once in another order. The table has images per CPU second, medians over the rounds, and ratios that
+are taken within a round.
 """
 
 from __future__ import annotations
@@ -51,6 +53,10 @@ def ways_of(source: Photographs, packed: Packed) -> tuple[Ways, set[str]]:
         ways[f"{name}crops of whole images, scaled decoding"] = lambda ours=ours: ours.epoch(
             crop_from="image", decode="scaled"
         )
+        ways[f"{name}crops of whole images, pixels alone"] = lambda ours=ours: ours.pixels(
+            crop_from="image"
+        )
+        ways[f"{name}squares, pixels alone"] = ours.pixels
     ways[f"{PACKS}squares"] = packs.epoch
     others: dict[str, Callable[[], int]] = {}
     for name, folder in (("files", source.folder), ("reduced files", packed.folder)):

@@ -21,7 +21,8 @@ from distill_core.config.schema import RunConfig
 from distill_core.data.real_images import RealImages
 from distill_core.squeeze.teacher import training_images
 from distill_core.training.runtime import TrainingRuntime
-from distill_core.training.streaming import VARIABLE, source_of
+from distill_core.training.streaming import VARIABLE, StreamedSplit, source_of
+from distill_core.training.supervised import augmentation_of
 from tasks.stages.inputs import RunInputs
 
 BATCH = 64
@@ -47,10 +48,26 @@ class Ours:
         config = self._with(training)
         images = training_images(self._real, config, runtime=TrainingRuntime())
         source = source_of(images, config, device="cpu")
-        order = np.random.default_rng(0).permutation(len(self._real.labels))
-        parts = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
-        batches = source.batches(parts, config, first=0, share=slice(None))
+        batches = source.batches(self._parts, config, first=0, share=slice(None))
         return sum(len(labels) for _, labels in batches)
+
+    def pixels(self, **training: str) -> int:
+        """Read all images once as uint8, which is what the CPU does where a GPU trains."""
+        config, count = self._with(training), 0
+        images = training_images(self._real, config, runtime=TrainingRuntime())
+        assert isinstance(images, StreamedSplit)
+        assert images.crops_of is not None
+        for step, part in enumerate(self._parts):
+            cuts = augmentation_of(config, len(part), step=step, share=slice(None)).cuts
+            read = images.pixels_of(part) if cuts is None else images.crops_of(part, cuts)
+            count += len(read)
+        return count
+
+    @property
+    def _parts(self) -> list[np.ndarray]:
+        """Return the positions of the images of each batch."""
+        order = np.random.default_rng(0).permutation(len(self._real.labels))
+        return [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
 
     def _with(self, training: dict[str, str]) -> RunConfig:
         """Return the config with other settings of its training."""
