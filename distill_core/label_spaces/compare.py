@@ -102,14 +102,17 @@ def order_in(classes: Sequence[str], outputs: Sequence[str], *, where: str) -> t
 
 
 def _part_of(names: Sequence[str], space: LabelSpace, where: str) -> tuple[str, ...]:
-    """Return the names, of which only the number and the space around them are known."""
+    """Return the names, of which only the number and the spaces around and in them are known."""
     assert space.within is not None
-    known = set(class_ids(space.within))
-    extra = [name for name in names if name not in known]
-    if len(names) != space.count or extra:
+    around, there = set(class_ids(space.within)), set(names)
+    extra = [name for name in names if name not in around]
+    inside = () if space.contains is None else class_ids(space.contains)
+    lacking = [name for name in inside if name not in there]
+    if len(names) != space.count or extra or lacking:
         other = f", of which {_some(extra)} are not in {space.within}" if extra else ""
+        lost = f", without {_some(lacking)} of {space.contains}" if lacking else ""
         raise DataError(
-            f"{where}: {len(names):,} classes{other}, expected the {space.count:,} of "
+            f"{where}: {len(names):,} classes{other}{lost}, expected the {space.count:,} of "
             f"{space.name}.{_hint(names)}"
         )
     return tuple(names)

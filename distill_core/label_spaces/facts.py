@@ -47,10 +47,13 @@ class LabelSpace:
     name: str
     count: int
     source: str
-    digest: str | None  # `digest_of` its ids; None: only its number and `within` are known
+    digest: (
+        str | None
+    )  # `digest_of` its ids; None: only its number, `within` and `contains` are known
     classes: tuple[str, ...] = ()
     file: str | None = None  # of timm/data/_info, with one id in each line
     within: str | None = None  # a space that has all of its classes
+    contains: str | None = None  # a space whose classes are all among its own
     places: tuple[int, ...] = ()  # of its classes in `within`
     images: tuple[int, int] | None = None  # published numbers, to train and to test on
 
@@ -107,8 +110,9 @@ _SPACES = (
         "imagenet-21k-winter21",
         19167,
         "the winter21 release (image-net.org)",
-        None,
+        None,  # no package has the list of its ids
         within="imagenet-21k",
+        contains="imagenet-21k-p",
     ),
     LabelSpace(
         "imagenet-21k",

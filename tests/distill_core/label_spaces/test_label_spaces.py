@@ -112,14 +112,19 @@ def test_the_space_that_would_fit_is_named() -> None:
         check_names(class_ids("imagenet-21k-p"), "imagenet-21k-p-fall11", where="data")
 
 
-def test_a_space_without_a_list_is_compared_with_the_one_around_it() -> None:
+def test_a_space_without_a_list_is_compared_with_those_around_it_and_in_it() -> None:
     need_timm()
-    winter = class_ids("imagenet-21k")[: SPACES["imagenet-21k-winter21"].count]
+    inside = class_ids("imagenet-21k-p")
+    others = [name for name in class_ids("imagenet-21k") if name not in set(inside)]
+    winter = (*others, *inside)[-SPACES["imagenet-21k-winter21"].count :]
     check_names(winter, "imagenet-21k-winter21", where="data")
     with pytest.raises(DataError, match=r"19,166 classes, expected the 19,167"):
         check_names(winter[1:], "imagenet-21k-winter21", where="data")
     with pytest.raises(DataError, match=r"of which 1 \('n99999999'\) are not in imagenet-21k"):
         check_names(("n99999999", *winter[1:]), "imagenet-21k-winter21", where="data")
+    other = (*winter[:-1], others[0])
+    with pytest.raises(DataError, match=r"19,167 classes, without 1 \(.*\) of imagenet-21k-p"):
+        check_names(other, "imagenet-21k-winter21", where="data")
     with pytest.raises(ConfigError, match="not listed anywhere"):
         class_ids("imagenet-21k-winter21")
 
