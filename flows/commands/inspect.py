@@ -61,16 +61,24 @@ def show_status(
 def show(
     preset: Annotated[
         str | None,
-        typer.Argument(metavar="[PRESET]", help="A preset or .yaml file. Default: list all."),
+        typer.Argument(
+            metavar="[PRESET]", help="A preset, a .yaml file or a dataset. Default: list all."
+        ),
     ] = None,
     overrides: Overrides = None,
 ) -> None:
-    """Print a config with all its defaults, or list the shipped presets."""
+    """Print a config with all its defaults, or list the shipped presets.
+
+    That of a dataset has the sizes for a CPU; `distill init --device` writes it for a GPU.
+    """
     from distill_core.config.load import load_run, preset_names, to_yaml
     from flows import terminal
+    from flows.runs.argument import load_requested
+    from tasks.execution import Execution
 
     if preset is not None:
-        terminal.print_lines(to_yaml(load_run(preset, overrides or [])).rstrip())
+        requested = load_requested(preset, overrides or [], Execution(store=DEFAULT_STORE))
+        terminal.print_lines(to_yaml(requested.config).rstrip())
         return
     configs = [load_run(name) for name in preset_names()]
     rows = [(config.preset, config.source, config.expected) for config in configs]

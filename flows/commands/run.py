@@ -120,9 +120,15 @@ def redistill(
     from flows.commands import summary
     from flows.runs import pipeline
     from flows.runs import redistill as redistillation
+    from flows.runs.argument import check_is_config
     from flows.status.status import run_status
 
     execution = placement.execution(store)
+    check_is_config(
+        config.preset,
+        command="redistill",
+        reason="the sizes that are chosen for a dataset change with its images",
+    )
     resolved = load_run(config.preset, config.changes)
     _check_server(execution)
     outcome = redistillation.redistill(

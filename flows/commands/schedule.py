@@ -78,7 +78,13 @@ def add(
     from flows.orchestration import schedules
     from flows.orchestration.parameters import resolved, with_absolute_paths
     from flows.orchestration.schedule_settings import ScheduleSettings
+    from flows.runs.argument import check_is_config
 
+    check_is_config(
+        config.preset,
+        command="schedule",
+        reason="the sizes that are chosen for a dataset change with its images",
+    )
     resolved_config, local = with_absolute_paths(resolved(config.preset, config.changes))
     name = timing.name or schedules.default_name(resolved_config.preset)
     execution = placement.parameters(store)["execution"]

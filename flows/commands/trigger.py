@@ -82,8 +82,14 @@ class RequestOptions:
 
     def _distilled(self, preset: str) -> Request:
         from flows.orchestration.parameters import of_config, resolved, with_absolute_paths
+        from flows.runs.argument import check_is_config
         from tasks.run import default_name
 
+        check_is_config(
+            preset,
+            command="trigger",
+            reason="the machine that runs it may not see the dataset, whose facts choose the sizes",
+        )
         if self.failed_only:
             raise ConfigError(
                 "--failed-only: goes with --resume RUN only; a new run has no failed shards."

@@ -12,6 +12,7 @@ Write ./NAME for a folder that is called like a preset.
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -72,6 +73,29 @@ def is_dataset(argument: str) -> bool:
     raise ConfigError(
         one_line(f"{argument}: no such preset, and no folder or file of this name. {hint}")
     )
+
+
+def check_is_config(argument: str, *, command: str, reason: str) -> None:
+    """Refuse a dataset where only a config that stays as it is will do.
+
+    Args:
+        argument: a preset, a YAML file or something else.
+        command: that was called.
+        reason: why it takes no dataset.
+
+    Raises:
+        ConfigError: it is the address of a dataset.
+    """
+    try:
+        refused = is_dataset(argument)
+    except ConfigError:
+        return  # neither a preset nor a dataset, which loading it reports
+    if refused:
+        raise ConfigError(
+            f"{argument}: distill {command} takes a preset or a .yaml file, not a dataset, as "
+            f"{reason}. Write a config with `distill init {shlex.quote(argument)}`, then use its "
+            "file."
+        )
 
 
 def recommend_for(address: str, overrides: Sequence[str], execution: Execution) -> Recommendation:

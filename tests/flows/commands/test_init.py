@@ -164,6 +164,35 @@ def test_the_cost_of_a_folder_is_planned(distill: Distill, flowers: Path) -> Non
     assert (plan["preset"], plan["classes"], plan["images"]) == ("my-flowers", 2, 2)
 
 
+def test_the_config_of_a_folder_is_shown_as_it_would_run(distill: Distill, flowers: Path) -> None:
+    distill("init", str(flowers))
+    written = distill("show", "my-flowers.yaml")
+    output = distill("show", str(flowers), "ipc=3")
+    assert (output.code, output.err) == (0, "")
+    assert distill("show", str(flowers)).out == written.out
+    assert "\nipc: 3\n" in output.out
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (("trigger",), "the machine that runs it may not see the dataset"),
+        (("redistill",), "the sizes that are chosen for a dataset change with its images"),
+        (("schedule", "--cron=0 3 * * 0"), "the sizes that are chosen for a dataset change"),
+    ],
+)
+def test_commands_that_need_a_config_name_the_one_that_writes_it(
+    distill: Distill, flowers: Path, command: tuple[str, ...], words: str
+) -> None:
+    name, *options = command
+    output = distill(name, str(flowers), *options)
+    assert (output.code, output.out) == (2, "")
+    (line,) = output.err.splitlines()
+    assert f"distill {command[0]} takes a preset or a .yaml file, not a dataset, as {words}" in line
+    assert f"Write a config with `distill init '{flowers}'`, then use its file." in line
+    assert list(Path().iterdir()) == []
+
+
 @pytest.mark.parametrize("command", ["run", "ingest", "plan"])
 @pytest.mark.parametrize(
     ("argument", "words"),
