@@ -16,6 +16,7 @@ from distill_core.data.ingest import IngestPlan
 from distill_core.data.parts.read import read_part
 from distill_core.errors import ChangedDataError, StorageError
 from distill_core.storage.filesystems import S3_OPTIONS, Steady
+from distill_core.storage.requests import requests_of_process
 from tests.support import fault_kinds
 from tests.support.datasets import data_config, png
 from tests.support.fault_proxy import FaultProxy, Rule
@@ -75,7 +76,9 @@ def test_objects_of_any_name_and_size_arrive_with_the_versions_of_their_listing(
     objects |= {"empty": b"", "large": os.urandom(3 * 2**20)}
     folder = open_place(uploaded(s3_bucket, objects), "data.path")
     files = folder.files("").files
+    requests_of_process.taken()
     contents, current = folder.read_listed(files)
+    assert requests_of_process.taken() == {"read": len(objects)}
     assert dict(zip([file.path for file in files], contents, strict=True)) == objects
     assert current
     assert sent == [True] * len(objects)
