@@ -29,6 +29,7 @@ from benchmarks.hardware import hardware
 from benchmarks.pairs import AA_LIMIT, cpu_time
 from benchmarks.squeeze_sources import Packed, Photographs, small_images
 from benchmarks.squeeze_ways import Others, Ours
+from distill_core.allocator import keep_freed_memory
 
 Ways = Mapping[str, Callable[[], int]]
 TODAY, TWICE = "squares of files, cropped in training", "A/A: the same once more"
@@ -129,6 +130,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--write", action="store_true", help="write benchmarks/results/")
     args = parser.parse_args(words)
     torch.set_num_threads(1)
+    keep_freed_memory()  # as a worker does
     sections, noises = list[str](), list[float]()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -91,8 +91,11 @@ def apply_augmentation(
     Source: random windows and flips arXiv:1512.03385, section 4.2 (zero padding in pixel space);
     erased squares arXiv:1708.04552, section 3 (zero is the mean colour; may leave the image).
     """
-    if draw.windows is not None or draw.flips is not None:
-        pixels = _gather(pixels, draw, margin=config.pad_crop)
+    if draw.windows is not None:
+        pixels = _gather(pixels, draw.windows, draw.flips, margin=config.pad_crop)
+    elif draw.flips is not None:
+        flips = upload(draw.flips, pixels.device)[:, None, None, None]
+        pixels = torch.where(flips, pixels.flip(3), pixels)  # half the time of a gather
     images = normalise(pixels, mean=mean, std=std)
     if draw.crops is not None:
         images = apply_view(images, draw.crops, out=pixels.shape[-1])
@@ -101,18 +104,18 @@ def apply_augmentation(
     return images.contiguous(memory_format=torch.channels_last)
 
 
-def _gather(pixels: Tensor, draw: Augmentation, *, margin: int) -> Tensor:
+def _gather(
+    pixels: Tensor, windows: np.ndarray, flips: np.ndarray | None, *, margin: int
+) -> Tensor:
     """Cut a window of each zero-padded image and flip it, with one gather for any draw."""
     count, _, side, _ = pixels.shape
     device, width = pixels.device, side + 2 * margin
     along = torch.arange(side, device=device, dtype=torch.int32)
-    rows = columns = along.expand(count, side)
-    if draw.flips is not None:
-        flips = upload(draw.flips, device)
-        columns = torch.where(flips[:, None], along.flip(0), along)
-    if draw.windows is not None:
-        windows = upload(draw.windows, device)
-        rows, columns = rows + windows[:, :1], columns + windows[:, 1:]
+    columns = along.expand(count, side)
+    if flips is not None:
+        columns = torch.where(upload(flips, device)[:, None], along.flip(0), along)
+    placed = upload(windows, device)
+    rows, columns = along + placed[:, :1], columns + placed[:, 1:]
     # Three channels and an unused one are gathered as one number.
     padded = pixels.new_zeros(count, width, width, 4)
     inside = slice(margin, margin + side)

@@ -68,6 +68,16 @@ def test_windows_and_flips_are_those_of_padding_and_slicing() -> None:
     assert 70 < drawn.flips.sum() < 130
 
 
+def test_flips_without_windows_are_flips() -> None:
+    config = AugmentConfig()
+    images, drawn = pixels(40), draw(config, 40)
+    assert drawn.flips is not None
+    expected = [one.flip(2) if flip else one for one, flip in zip(images, drawn.flips, strict=True)]
+    out = augmented(images, drawn, config)
+    assert torch.equal(out, normalise(torch.stack(expected), mean=MEAN, std=STD))
+    assert 10 < drawn.flips.sum() < 30
+
+
 def test_holes_are_squares_around_their_centres_and_may_leave_the_image() -> None:
     config = AugmentConfig(flip=False, cutout=0.5)
     centres = np.array([[4, 4], [0, 0], [7, 3]], dtype=np.int32)
