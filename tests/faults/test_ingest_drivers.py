@@ -9,12 +9,14 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import psutil
 import pytest
 
 from distill_core.config.load import load_run
 from distill_core.data.index_files import load_index
 from distill_core.data.ingest import ingest
 from distill_core.data.readers import parts as bounds
+from distill_core.storage.markers import Marker
 from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.store import Store
 from flows.maintenance.verify import verify_run
@@ -90,6 +92,45 @@ def test_a_dataset_is_whole_though_a_worker_is_killed_while_it_is_read(run: Run)
         run_stage(run, INGEST, execution=execution, observer=killer, pools=pools)
     assert len(killer.killed) == 1
     assert killer.failed == []
+    check(run)
+
+
+class ActorKiller(Watch):
+    """Kills a Ray actor at the start of a job, counted from 1, and notes what is committed then."""
+
+    def __init__(self, run: Run, *, at: int) -> None:
+        super().__init__()
+        self.run, self.at = run, at
+        self.killed: list[int] = []
+        self.committed: list[Marker] = []
+
+    def job_started(self, stage: str, shard: str) -> None:
+        """Kill one of the actors, if this is the job."""
+        super().job_started(stage, shard)
+        if len(self.started) != self.at:
+            return
+        self.committed = list(markers_of(ShardStore(self.run.store, "ingest")))
+        for process in psutil.Process().children(recursive=True):
+            title = " ".join(process.cmdline())
+            if title.startswith("ray::IngestWorker"):
+                process.kill()
+                self.killed.append(process.pid)
+                return
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+def test_nothing_that_is_committed_is_read_again_after_a_ray_actor_was_killed(run: Run) -> None:
+    """A part that is read twice would leave the data of the other attempt, which `check` finds."""
+    killer = ActorKiller(run, at=12)
+    execution = Execution(store=run.store.url, workers=2, num_cpus=0.5)
+    with PoolProvider(execution) as pools:
+        run_stage(run, INGEST, execution=execution, observer=killer, pools=pools)
+    assert len(killer.killed) == 1
+    assert killer.failed == []
+    assert len(killer.committed) >= 5
+    finished = list(markers_of(ShardStore(run.store, "ingest")))
+    assert all(marker in finished for marker in killer.committed)
     check(run)
 
 
