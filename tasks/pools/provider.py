@@ -104,6 +104,7 @@ class PoolProvider:
         jobs: Sequence[Job[Any]],
         *,
         processes: int,
+        least: int | None = None,
         stage: str,
         observer: Observer | None = None,
         elsewhere: Elsewhere | None = None,
@@ -111,6 +112,16 @@ class PoolProvider:
         """Run jobs one after the other, each shared by the processes of a torch.distributed group.
 
         Every process builds the worker and calls its `run`; the receipt of rank 0 is returned.
+
+        Args:
+            jobs: to run.
+            spec: of the worker.
+            processes: of the group.
+            least: processes that a job on a cluster may start with if there is no room for more;
+                None: all of them.
+            stage: name for messages and the observer.
+            observer: is told of the jobs, and how many processes have no room.
+            elsewhere: jobs that other drivers run.
 
         Raises:
             ConfigError: the cluster cannot hold as many processes.
@@ -121,7 +132,8 @@ class PoolProvider:
         if execution.local:
             self._pool = local_pool(spec, processes=processes, device=execution.device)
         else:
-            self._pool = self._gang(spec, processes, partial(_notify, observer, stage))
+            notify = partial(_notify, observer, stage)
+            self._pool = self._gang(spec, processes, least or processes, notify)
         return dispatch(
             jobs,
             self._pool,
@@ -150,15 +162,20 @@ class PoolProvider:
             env_vars=environment,
         )
 
-    def _gang(self, spec: WorkerSpec, processes: int, notify: Notify) -> Pool:
+    def _gang(self, spec: WorkerSpec, processes: int, least: int, notify: Notify) -> Pool:
         environment = self._connect(processes)
         from tasks.pools import ray_capacity
         from tasks.pools.ray_train import gang_pool
 
-        demand = self._demand(spec, processes, least=processes, notify=notify)
-        ray_capacity.preflight(demand, least=processes, setting="processes")
-        spec = _declaring(spec, demand)
-        return gang_pool(spec, self._execution, processes=processes, env_vars=environment)
+        demand = self._demand(spec, processes, least=least, notify=notify)
+        room = ray_capacity.preflight(demand, least=least, setting="processes")
+        if room < processes:
+            notify(
+                f"the cluster has room for {room} of {processes} processes; unless others join "
+                "soon, these do the work of all."
+            )
+        spec, count = _declaring(spec, demand), range(least, processes + 1)
+        return gang_pool(spec, self._execution, processes=count, env_vars=environment)
 
     def _demand(self, spec: WorkerSpec, workers: int, *, least: int, notify: Notify) -> Resources:
         """Return what workers require; wait for nodes if an earlier stage has had room there.

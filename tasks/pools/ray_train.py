@@ -27,10 +27,11 @@ from tasks.pools.child import COLLECTIVE_SECONDS, backend_for
 from tasks.pools.failures import RemoteTraceback
 from tasks.pools.host import ErrorCapture, Host, JobProgress, portable, reporting_progress
 from tasks.pools.ray import RayHost, RayPool
-from tasks.pools.ray_capacity import Resources, await_room
+from tasks.pools.ray_capacity import Resources, await_room, capacity
 
 MIN_RESOURCES = {"CPU": 0.001}  # a placement group must not be empty
 REPORT_SECONDS = 30.0
+MORE_SECONDS = 120.0  # that a job waits for room for all ranks, if fewer can do it
 SAMPLE_SECONDS = 2.0
 
 
@@ -39,6 +40,7 @@ class GangSettings:
     """The processes of a gang and what each of them gets."""
 
     processes: int  # ranks
+    least: int  # ranks with which a job starts if there is no room for more
     backend: str  # of torch.distributed
     resources: Mapping[str, float]  # of each rank, by Ray's names
     env_vars: Mapping[str, str]  # of each rank
@@ -50,9 +52,24 @@ class GangSettings:
         cpus, gpus, memory = (self.resources.get(name, 0.0) for name in ("CPU", "GPU", "memory"))
         return Resources(self.processes, cpus, gpus, memory)
 
+    def placed(self) -> GangSettings | None:
+        """Wait for room for all ranks, then for as many as it takes; None: there is none."""
+        few = replace(self, processes=self.least)
+        patience = self.wait_seconds if self.least == self.processes else MORE_SECONDS
+        if await_room(self.demand, seconds=min(patience, self.wait_seconds)):
+            return self
+        if self.least == self.processes or not await_room(few.demand, seconds=self.wait_seconds):
+            return None
+        one = self.demand
+        room = capacity(one.num_cpus, one.num_gpus, one.memory)
+        return replace(self, processes=max(self.least, min(room, self.processes)))
+
 
 class GangHost(RayHost):
-    """Runs each job in a gang, whose ranks report to it. Its keyword argument is `gang`."""
+    """Runs each job in a gang, whose ranks report to it. Its keyword argument is `gang`.
+
+    A job that is tried again because nodes were lost starts with as many ranks as have a place.
+    """
 
     receipt: Receipt | None = None
     error: Exception | None = None
@@ -63,19 +80,20 @@ class GangHost(RayHost):
         """Build nothing: the ranks build their own workers."""
 
     def run(self, job: Job[Any]) -> Receipt:
-        """Run one job in a gang, as soon as all its ranks have a place; raises the error of a rank.
+        """Run one job in a gang once its ranks have a place; raises the error of a rank.
 
         Raises:
             ClusterError: the gang did not start, or lost a process.
         """
         self.receipt = self.error = self.progress = None
         actor, gang = ray.get_runtime_context().current_actor, self._settings["gang"]
-        if not await_room(gang.demand, seconds=gang.wait_seconds):
+        if (placed := gang.placed()) is None:
+            demand = replace(gang.demand, workers=gang.least)
             raise ClusterError(
-                f"{job.shard}: {gang.demand} are required, and the nodes had no room for them "
+                f"{job.shard}: {demand} are required, and the nodes had no room for them "
                 f"within {gang.wait_seconds:g} s."
             )
-        return run_distributed(self._spec, job, self, actor, gang)
+        return run_distributed(self._spec, job, self, actor, placed)
 
     @ray.method(concurrency_group="peek")  # type: ignore[untyped-decorator]
     def peek(self) -> JobProgress | None:
@@ -100,20 +118,21 @@ class GangHost(RayHost):
 
 
 def gang_pool(
-    spec: WorkerSpec, execution: Execution, *, processes: int, env_vars: Mapping[str, str]
+    spec: WorkerSpec, execution: Execution, *, processes: range, env_vars: Mapping[str, str]
 ) -> RayPool:
     """Return a pool of one worker that is a gang.
 
     Args:
         spec: the worker; every rank builds one, inside a torch.distributed group.
         execution: what each rank gets, and how long to wait for its place.
-        processes: number of ranks.
+        processes: numbers of ranks that a job may have, in ascending order.
         env_vars: environment variables, for processes that do not inherit ours.
     """
     memory = 0.0 if spec.memory is None else float(int(spec.memory.needed))
     resources = {"CPU": execution.num_cpus, "GPU": execution.gpus, "memory": memory}
     gang = GangSettings(
-        processes=processes,
+        processes=processes[-1],
+        least=processes[0],
         backend=backend_for(execution.device),
         resources={name: count for name, count in resources.items() if count} or MIN_RESOURCES,
         env_vars=dict(env_vars),

@@ -216,6 +216,7 @@ class _StagePass:
                 spec,
                 jobs,
                 processes=processes,
+                least=1 if row.fewer_processes else processes,
                 stage=name,
                 observer=self.observer,
                 elsewhere=peers,

@@ -45,4 +45,5 @@ class Stage:
     trains: bool = False  # a shard that another driver runs is left to it: it takes hours
     check: Callable[[RunInputs], None] = lambda inputs: None  # before its jobs are planned
     processes: Callable[[RunConfig], int] = lambda config: 1  # that share one job
+    fewer_processes: bool = False  # may share it, because each can do the parts of several
     worker_options: Callable[[Execution], Mapping[str, Any]] = lambda execution: {}

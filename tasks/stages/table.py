@@ -103,6 +103,7 @@ ROWS = (
         is_whole=lambda stage: True,
         check=lambda inputs: check_inherited(inputs.run.config, inputs.index, inputs.run.store),
         processes=_squeeze_processes,
+        fewer_processes=True,
     ),
     Stage(
         kind="statistics",

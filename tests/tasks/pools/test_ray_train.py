@@ -33,3 +33,16 @@ def test_a_gang_computes_together_and_a_failing_rank_reports_its_error() -> None
     failure = result.failed["s9"]
     assert (str(failure.error), failure.attempts) == ("s9 is poisoned", 1)
     assert "tests/support/fakes.py" in failure.traceback
+
+
+def test_a_job_that_fewer_processes_can_do_starts_with_those_that_have_room() -> None:
+    notes = Notes()
+    execution = Execution(store=".", num_cpus=0.5, wait_for_workers_seconds=1)
+    spec = WorkerSpec("tests.support.fakes:GangWorker")
+    with PoolProvider(execution) as pools:
+        result = pools.gang(
+            spec, make_jobs(1), processes=64, least=1, stage="squeeze", observer=notes
+        )
+    (receipt,) = result.receipts
+    assert 1 <= receipt.summary["size"] < 64
+    assert any("of 64 processes" in text for _, text in notes.notices)
