@@ -117,7 +117,8 @@ def _print(
 ) -> None:
     from flows import terminal
     from flows.estimate import tables
-    from flows.estimate.memory import Launch, stage_memories
+    from flows.estimate.memory.making import Launch
+    from flows.estimate.memory.stages import stage_memories
 
     launch = Launch(execution.device, execution.groups)
     memory = {each.stage: each.needed for each in stage_memories(config, launch)}

@@ -105,7 +105,7 @@ def plan_run(config: RunConfig, *, test_images: int | None = None) -> Plan:
     images = sum(shape.images * count for shape, count in shapes.items())
     sets = len(config.image_sets)
     views = images * config.relabel.stored_views * sets
-    scheme, width = _labels(config)
+    scheme, width = label_values(config)
     labels = stored_bytes.label_bytes(config, shapes, scheme=scheme, width=width)
     post = config.posttrain
     students = len(post.students) * len(post.seeds) * len(post.sets)
@@ -155,7 +155,7 @@ def shards_by_stage(config: RunConfig, *, test_images: int | None = None) -> dic
         config: of the run.
         test_images: in the real test split; None: not known.
     """
-    scheme, _ = _labels(config)
+    scheme, _ = label_values(config)
     expected = Expected(
         config,
         class_shards(config),
@@ -201,7 +201,7 @@ def class_shards(config: RunConfig) -> tuple[ClassShard, ...]:
     )
 
 
-def _labels(config: RunConfig) -> tuple[str, int]:
+def label_values(config: RunConfig) -> tuple[str, int]:
     """Return the label scheme, and the values it stores per view of one image."""
     teachers = [config.of_teacher(number).squeeze.model for number in config.relabel.teachers]
     features = sum(feature_width(model) for model in teachers)

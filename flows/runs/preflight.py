@@ -20,6 +20,7 @@ from flows.status.status import run_status
 from tasks.execution import Execution
 from tasks.run import Run, check_same
 from tasks.series import previous_index
+from tasks.stages.inputs import dataset_of
 
 OF_THE_INPUT: tuple[Check, ...] = (
     check_model_names,
@@ -54,13 +55,15 @@ def check(run: Run, execution: Execution) -> None:
     if status.complete:
         return
     before = previous_index(run)
+    complete = frozenset(each.stage.kind for each in status.stages if each.complete)
     check_request(
         Request(
             run.config,
             execution,
             run.store,
             known=() if before is None else before.classes,
-            complete=frozenset(each.stage.kind for each in status.stages if each.complete),
+            complete=complete,
+            dataset=dataset_of(run) if "ingest" in complete else None,
         )
     )
 

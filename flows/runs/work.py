@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flows.estimate.worker_memory import worker_memory
+from flows.estimate.memory.worker import worker_memory
 from flows.reports.report import write_report
 from flows.runs.checks.machine import check_joined_cluster
 from flows.runs.shard_selection import ShardSelection, narrowed

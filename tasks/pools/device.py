@@ -99,6 +99,14 @@ def gpu_memory(execution: Execution) -> int | None:
         return None
 
 
+def gpu_workers(execution: Execution) -> int:
+    """Return how many workers share one GPU at most."""
+    if execution.local:
+        return -(-(execution.workers or 1) // max(1, _count_gpus()))
+    sharers = int(1 / execution.gpus + 1e-6) if 0 < execution.gpus < 1 else 1
+    return min(sharers, execution.workers or sharers)
+
+
 def _check_cuda(execution: Execution) -> None:
     import torch
 

@@ -178,7 +178,7 @@ def test_plan_prints_json(distill: Distill, tmp_path: Path) -> None:
     preset = str(preset_file(tmp_path))
     plan = json.loads(distill("plan", preset, "ipc=5", "--rate", "10", "--json").out)
     assert plan["images"] == 15
-    assert plan["cost"]["recover_hours"] == pytest.approx(15 * 4 / 10 / 3600)
+    assert plan["stages"]["recover"]["gpu_hours"] == pytest.approx(15 * 4 / 10 / 3600)
 
 
 def test_show_prints_yaml_that_is_the_same_run(distill: Distill, tmp_path: Path) -> None:

@@ -177,7 +177,7 @@ def test_the_traceback_of_a_bug_holds_no_credentials(
     def broken(*_: object) -> None:
         raise ZeroDivisionError(f"no answer from {SECRET}")
 
-    monkeypatch.setattr("distill_core.config.load.load_run", broken)
+    monkeypatch.setattr("flows.runs.argument.load_requested", broken)
     monkeypatch.setattr(sys, "argv", ["distill", "show", "x"])
     monkeypatch.setenv("DISTILL_TRACEBACK", "1")
     with pytest.raises(SystemExit) as end:

@@ -1,14 +1,17 @@
 """A program: one stage of a preset with networks that are not trained, and its peak memory.
 
-    python -m tests.support.peak_memory PRESET STAGE [SETTING ...]
+    python -m tests.support.peak_memory PRESET STAGE [train=N] [test=N] [streamed] [SETTING ...]
 
-It prints the peak resident bytes of its process. What it imports is what a worker on Ray imports.
+Stages that read real images take drawn ones, N of each split. It prints the peak resident bytes of
+its process. What it imports is what a worker on Ray imports.
 """
 
 from __future__ import annotations
 
+import math
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,43 +22,19 @@ from distill_core.allocator import keep_freed_memory
 from distill_core.config.load import load_run
 from distill_core.config.schema import RunConfig
 from distill_core.labels.relabel import relabel_shard
-from distill_core.models.build import build_model, head_width
 from distill_core.models.ensemble import as_ensemble
-from distill_core.models.files import load_teacher, teacher_files
-from distill_core.models.spec import TeacherSpec
-from distill_core.models.teacher import FrozenTeacher
 from distill_core.recover.batching import LaunchLimit
 from distill_core.recover.setup import RecoverySetup
 from distill_core.recover.shard import recover_shard
 from distill_core.selection.class_images import ClassImages
 from distill_core.sharding import ClassShard
 from distill_core.storage.image_shards import ImageRows
+from flows.estimate.memory.real_data import RealData
 from flows.estimate.workload import class_shards
+from tests.support import peak_real
+from tests.support.peak_models import pixels, teacher
 
 STATUS = Path("/proc/self/status")  # of Linux; getrusage would count the parent's memory, too
-
-
-def teacher(config: RunConfig, number: int) -> FrozenTeacher:
-    """Return a teacher of a run as a worker reads it, without training."""
-    model, data = config.squeeze.member(number).model, config.data
-    spec = TeacherSpec(
-        model=model,
-        num_classes=data.num_classes,
-        class_hash="0" * 16,
-        mean=data.mean,
-        std=data.std,
-        side=data.side,
-        features=head_width(model),
-        origin="test",
-    )
-    files = teacher_files(build_model(model, data.num_classes, seed=0), spec)
-    return load_teacher(files["safetensors"], files["json"], precision=config.precision)
-
-
-def pixels(count: int, side: int) -> np.ndarray:
-    """Return drawn images, (count, 3, S, S) uint8."""
-    drawn: np.ndarray = np.random.default_rng(0).integers(0, 256, (count, 3, side, side), np.uint8)
-    return drawn
 
 
 def recover(config: RunConfig, shard: ClassShard) -> None:
@@ -77,15 +56,35 @@ def relabel(config: RunConfig, shard: ClassShard) -> None:
     relabel_shard(images, range(1), config=config.relabel, teacher=labeller, seed=config.seed)
 
 
-STAGES = {"recover": recover, "relabel": relabel}
+MAKING = {"recover": recover, "relabel": relabel}
+READING = {
+    "squeeze": peak_real.squeeze,
+    "statistics": peak_real.statistics,
+    "select": peak_real.select,
+    "posttrain": peak_real.posttrain,
+    "validate": peak_real.validate,
+}
 
 
-def main(preset: str, stage: str, *settings: str) -> None:
+def split_arguments(arguments: Sequence[str]) -> tuple[RealData, list[str]]:
+    """Return the real images that some arguments describe, and the other arguments."""
+    counts = dict(a.split("=") for a in arguments if a.startswith(("train=", "test=")))
+    resident = 0.0 if "streamed" in arguments else math.inf
+    real = RealData(*(int(counts.get(name, 0)) for name in ("train", "test")), resident=resident)
+    own = {f"{name}={value}" for name, value in counts.items()} | {"streamed"}
+    return real, [argument for argument in arguments if argument not in own]
+
+
+def main(preset: str, stage: str, *arguments: str) -> None:
     """Run one stage of a preset and print the peak memory of this process in bytes."""
     keep_freed_memory()
     torch.set_num_threads(1)
+    real, settings = split_arguments(arguments)
     config = load_run(preset, settings)
-    STAGES[stage](config, max(class_shards(config), key=lambda shard: shard.num_images))
+    if stage in MAKING:
+        MAKING[stage](config, max(class_shards(config), key=lambda shard: shard.num_images))
+    else:
+        READING[stage](config, real)
     found = re.search(r"VmHWM:\s+(\d+) kB", STATUS.read_text())
     assert found is not None
     print(1024 * int(found[1]))

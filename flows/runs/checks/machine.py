@@ -7,16 +7,22 @@ larger ones may join later, so they are never a reason to refuse.
 
 from __future__ import annotations
 
+import math
+import os
 import shutil
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from distill_core.config.schema import RunConfig
+from distill_core.data.decoding.processes import default_decoders
 from distill_core.errors import ConfigError
-from distill_core.label_spaces.facts import SPACES
 from flows import terminal, units
-from flows.estimate.footprints import network_bytes
-from flows.estimate.memory import BASE, Launch, Memory, stage_memories
+from flows.estimate.memory.making import Launch
+from flows.estimate.memory.networks import checkpoint_bytes, network_bytes
+from flows.estimate.memory.parts import Memory
+from flows.estimate.memory.real_data import RealData
+from flows.estimate.memory.stages import stage_memories
 from flows.estimate.workload import plan_run
 from flows.runs.checks.request import Request, make
 from tasks.execution import Execution
@@ -25,6 +31,9 @@ from tasks.pools.device import NodeMemory
 from tasks.run import Run
 from tasks.stages.table import row_of, stages_of
 
+# Training images up to this limit stay in memory, or up to this part of a worker's memory; see
+# `distill_core.training.streaming`.
+RESIDENT, RESIDENT_SHARE = "DISTILL_RESIDENT_BYTES", 4
 UNCERTAIN = 2.0  # an estimate of stored bytes may be so many times too large
 
 
@@ -45,34 +54,15 @@ def check_memory(request: Request) -> None:
     """Check that a node has the memory that one process of a stage needs, stage by stage.
 
     Raises:
-        ConfigError: the images of post-train do not fit, or not even half of what a stage must hold
-            at once.
+        ConfigError: a stage needs more than there is, however few of its parts are certain.
         Problems: this is so for several stages.
     """
     config, have = request.config, device.node_memory(request.execution)
-    distilled, real = distilled_bytes(config), test_bytes(config)
-    if have is not None and distilled > have.host and "posttrain" not in request.complete:
-        problem = (
-            f"posttrain: the workers of a node hold {units.size(distilled)} of images in memory "
-            f"together, but a node has {units.size(have.host)}. Use nodes with more memory, or "
-            "lower ipc or data.side."
-        )
-        if have.fixed:
-            raise ConfigError(problem)
-        terminal.warn(problem)
-    if have is not None and real is not None and "squeeze" not in request.complete:
-        share = have.host / have.workers
-        if real > share:
-            terminal.warn(
-                f"squeeze: a process holds {units.size(real)} of images in memory, but its share "
-                f"is {units.size(share)}. Use fewer workers or nodes with more memory, or lower "
-                "data.side."
-            )
     launch = Launch(request.execution.device, request.execution.groups)
     make(
         tuple(
             partial(_check_stage, memory=memory, have=have)
-            for memory in stage_memories(config, launch)
+            for memory in stage_memories(config, launch, _real_data(request, have))
             if memory.stage not in request.complete
         ),
         request,
@@ -100,7 +90,7 @@ def check_disk(request: Request) -> None:
     largest = len(config.image_sets) * distilled_bytes(config)
     if largest == 0:  # the number of classes is not known yet
         return
-    networks = network_bytes(config)
+    networks = network_bytes(config) + checkpoint_bytes(config)
     if config.relabel.scheme == "online" and largest + networks < disk.free / UNCERTAIN:
         return
     plan = plan_run(config)
@@ -108,8 +98,9 @@ def check_disk(request: Request) -> None:
     problem = (
         f"{url}: images and labels of the run need about {units.size(size)} with its networks "
         f"(recover {units.size(plan.image_bytes)}, relabel {units.size(plan.label_bytes)}, squeeze "
-        f"and posttrain {units.size(networks)}), the disk has {units.size(disk.total)}, of which "
-        f"{units.size(disk.free)} are free. Use another store, or lower ipc or relabel.views."
+        f"and posttrain {units.size(networks)} with checkpoints), the disk has "
+        f"{units.size(disk.total)}, of which {units.size(disk.free)} are free. Use another store, "
+        "or lower ipc or relabel.views."
     )
     if size > UNCERTAIN * disk.total:
         raise ConfigError(problem)
@@ -122,36 +113,59 @@ def distilled_bytes(config: RunConfig) -> int:
     return config.data.num_classes * config.ipc * 3 * config.data.side**2
 
 
-def test_bytes(config: RunConfig) -> int | None:
-    """Return the bytes of the test split of a known label space in memory; None: not known."""
-    space = None if config.data.label_space is None else SPACES[config.data.label_space]
-    if space is None or space.images is None:
-        return None
-    return space.images[1] * 3 * config.data.side**2
+def _real_data(request: Request, have: NodeMemory | None) -> RealData:
+    """Return the numbers of real images as far as they are known, and how processes read them.
+
+    Nothing is listed here, which takes minutes for millions of files.
+    """
+    train, test, largest = request.real_images
+    workers, limit = 1 if have is None else have.workers, os.environ.get(RESIDENT, "")
+    if limit.isdecimal():
+        resident = float(limit)
+    else:
+        resident = math.inf if have is None else have.host / workers / RESIDENT_SHARE
+    decoders = max(1, default_decoders() // workers)
+    return RealData(train, test, largest, decoders=decoders, resident=resident)
 
 
 def _check_stage(request: Request, *, memory: Memory, have: NodeMemory | None) -> None:
-    """Refuse a stage whose least memory is more than there is; warn about an estimate that is.
+    """Check the memory of one stage, on the GPU and on the host."""
+    execution, on_host = request.execution, memory
+    if execution.device == "cuda":
+        on_host = memory.on("host")
+        if (gpu := device.gpu_memory(execution)) is not None:
+            there = Place("the GPU", gpu, device.gpu_workers(execution), fixed=True)
+            _compare(memory.on("device"), there)
+    if have is not None:
+        workers = max(have.workers, memory.processes)
+        _compare(on_host, Place("a node", have.host, workers, fixed=have.fixed))
 
-    Networks and activations are on the GPU if the workers use one of this machine.
+
+@dataclass(frozen=True)
+class Place:
+    """Some memory, and the processes of a stage that share it."""
+
+    name: str
+    size: float  # bytes
+    workers: int
+    fixed: bool  # no larger one can join later
+
+
+def _compare(memory: Memory, place: Place) -> None:
+    """Refuse what is certainly more than there is; warn about an estimate that is.
+
+    Raises:
+        ConfigError: what one process needs at least does not fit.
     """
-    if (gpu := device.gpu_memory(request.execution)) is not None:
-        place, there, workers, fixed = "the GPU", gpu, 1, True
-        needed = memory.needed - BASE
-    elif request.execution.device == "cuda" or have is None:
-        return  # on GPUs of other machines, or on nodes that are not known yet
-    else:
-        place, there, workers, fixed = "a node", have.host, have.workers, have.fixed
-        needed = memory.needed
-    shared = f" for {workers} workers" if workers > 1 else ""
+    shared = f" for {place.workers} workers" if place.workers > 1 else ""
     problem = (
-        f"{memory.stage}: a process needs about {units.size(needed)} for its networks and "
-        f"{memory.what}, but {place} has {units.size(there)}{shared}. Use fewer workers or nodes "
-        f"with more memory, or lower {memory.settings}."
+        f"{memory.stage}: a process needs about {units.size(memory.needed)} ({memory.what}), but "
+        f"{place.name} has {units.size(place.size)}{shared}. Use fewer workers or nodes with more "
+        f"memory, or lower {memory.settings}."
     )
-    if memory.least > there and fixed:
+    if memory.least > place.size and place.fixed:
         raise ConfigError(problem)
-    if workers * needed > there:
+    if memory.of_node(place.workers) > place.size:
         terminal.warn(problem)
 
 

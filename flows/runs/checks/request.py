@@ -8,9 +8,11 @@ from functools import cached_property
 
 from distill_core.config.schema import RunConfig
 from distill_core.config.split_rule import SplitRule, parse_rule
+from distill_core.data.index_files import open_index
 from distill_core.data.readers.formats import open_reader
 from distill_core.data.readers.record import Reader
 from distill_core.errors import DistillError, raise_all
+from distill_core.label_spaces.facts import SPACES
 from distill_core.sharding import ClassEntry
 from distill_core.storage.store import Store
 from tasks.execution import Execution
@@ -25,6 +27,7 @@ class Request:
     store: Store
     known: tuple[ClassEntry, ...] = ()  # classes of the version before
     complete: frozenset[str] = frozenset()  # kinds of stages
+    dataset: str | None = None  # id of its index; None: it is not ingested yet
 
     @property
     def rule(self) -> SplitRule | None:
@@ -49,6 +52,20 @@ class Request:
             DataError: there is no such split.
         """
         return self.reader.classes()
+
+    @cached_property
+    def real_images(self) -> tuple[int | None, int | None, int | None]:
+        """Return the images of both splits and of the largest class, as far as they are known.
+
+        They are counted once they are ingested; before that, a label space may have them.
+        """
+        if self.dataset is not None:
+            index = open_index(self.store, self.dataset)
+            largest = max(index.class_sizes("train").values(), default=0)
+            return index.count_readable("train"), index.count_readable("test"), largest
+        name = self.config.data.label_space
+        published = None if name is None else SPACES[name].images
+        return (None, None, None) if published is None else (*published, None)
 
     @property
     def num_classes(self) -> int:

@@ -120,7 +120,7 @@ def broken(*_: object) -> None:
 def test_a_bug_is_one_line_and_its_traceback_is_in_a_file(
     distill: Distill, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("distill_core.config.load.load_run", broken)
+    monkeypatch.setattr("flows.runs.argument.load_requested", broken)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     output = distill("show", "x")
     line = line_of(output)
@@ -135,7 +135,7 @@ def test_a_bug_is_one_line_and_its_traceback_is_in_a_file(
 def test_a_traceback_is_printed_if_the_environment_asks_for_it(
     distill: Distill, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("distill_core.config.load.load_run", broken)
+    monkeypatch.setattr("flows.runs.argument.load_requested", broken)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setenv("DISTILL_TRACEBACK", "1")
     output = distill("show", "x")
@@ -149,7 +149,7 @@ def test_an_interrupt_is_no_traceback(distill: Distill, monkeypatch: pytest.Monk
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("distill_core.config.load.load_run", interrupted)
+    monkeypatch.setattr("flows.runs.argument.load_requested", interrupted)
     assert distill("show", "x") == CommandOutput("", "", 130)
 
 

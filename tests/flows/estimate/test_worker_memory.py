@@ -9,8 +9,8 @@ import pytest
 
 from distill_core.config.load import load_run
 from distill_core.storage.store import Store
-from flows.estimate.memory import stage_memories
-from flows.estimate.worker_memory import worker_memory
+from flows.estimate.memory.stages import stage_memories
+from flows.estimate.memory.worker import worker_memory
 from flows.runs import work
 from flows.runs.work import Work
 from tasks.execution import Execution, Placement
@@ -38,7 +38,9 @@ def test_every_stage_that_is_estimated_declares_its_estimate() -> None:
         if estimate is None:
             assert declared is None
         else:
-            assert declared == WorkerMemory(estimate.needed, estimate.least)
+            assert declared == WorkerMemory(estimate.own.needed, estimate.own.least)
+    student = ESTIMATES["posttrain"]
+    assert student.needed - student.own.needed == 10_000 * 3 * 64**2  # held once per node
 
 
 def test_a_worker_on_a_gpu_declares_what_its_node_holds() -> None:

@@ -22,7 +22,9 @@ from distill_core.models.build import build_model
 from distill_core.models.importing import read_weights
 from distill_core.storage.digest import sha256
 from distill_core.storage.store import Store
-from flows.estimate.memory import BASE, Launch, stage_memories
+from flows.estimate.memory.making import Launch
+from flows.estimate.memory.parts import BASE
+from flows.estimate.memory.stages import stage_memories
 from flows.runs import preflight
 from flows.runs.checks import machine
 from flows.runs.checks.request import Check, make
@@ -208,25 +210,26 @@ def test_images_that_fit_no_node_are_refused_and_tight_ones_are_a_warning(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     machine.terminal.warn.cache_clear()
-    asked = request("ipc=200", name="digits-demo")
-    asked = replace(asked, complete=frozenset({"recover", "relabel"}))
+    asked = request("ipc=5000", name="digits-demo")
+    others = {"squeeze", "recover", "relabel", "validate"}
+    asked = replace(asked, complete=frozenset(others))
     images = machine.distilled_bytes(asked.config)
-    assert images == 10 * 200 * 3 * 32 * 32
+    assert images == 10 * 5_000 * 3 * 32 * 32
+    (posttrain,) = [m for m in stage_memories(asked.config) if m.stage == "posttrain"]
 
-    def nodes(host: int, workers: int = 1) -> None:
-        monkeypatch.setattr(device, "node_memory", lambda _: NodeMemory(host, workers))
+    def nodes(host: float, workers: int = 1) -> None:
+        monkeypatch.setattr(device, "node_memory", lambda _: NodeMemory(int(host), workers))
 
     nodes(images - 1)
-    (message,) = found(asked)
-    assert message.startswith(
-        "posttrain: the workers of a node hold 6.14 MB of images in memory together, but a node has"
-    )
-    nodes(images, workers=2)  # they share them
-    preflight.check_request(asked)
+    (message,) = [line for line in found(asked) if line.startswith("posttrain")]
+    assert message.startswith("posttrain: a process needs about 1")
+    assert "50,000 distilled images 154 MB" in message
+    nodes(posttrain.needed + 1)
+    machine.check_memory(asked)
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(device, "gpu_memory", lambda _: images - 1)  # then they stay on the host
-    preflight.check_request(asked)
-    assert capsys.readouterr().err == ""
+    nodes(posttrain.of_node(2) - 1, workers=2)  # they share the images
+    machine.check_memory(asked)
+    assert "posttrain: a process needs about" in capsys.readouterr().err
 
 
 def test_the_memory_of_a_process_is_compared_with_its_node_stage_by_stage(
@@ -234,9 +237,9 @@ def test_the_memory_of_a_process_is_compared_with_its_node_stage_by_stage(
 ) -> None:
     """An estimate is a warning; half of what must be held at once is a reason to refuse."""
     machine.terminal.warn.cache_clear()
-    asked = replace(request(name="sre2l-tiny"), complete=frozenset({"posttrain"}))
-    recover, relabel = stage_memories(asked.config)
-    assert (recover.stage, relabel.stage) == ("recover", "relabel")
+    asked = replace(request(name="sre2l-tiny"), complete=frozenset({"posttrain", "squeeze"}))
+    memories = {memory.stage: memory for memory in stage_memories(asked.config)}
+    recover, relabel = memories["recover"], memories["relabel"]
 
     def nodes(host: float, workers: int = 1, *, fixed: bool = True) -> None:
         memory = NodeMemory(int(host), workers, fixed=fixed)
@@ -261,7 +264,8 @@ def test_the_memory_of_a_process_is_compared_with_its_node_stage_by_stage(
     with pytest.raises(Problems) as both:
         machine.check_memory(asked)
     assert [str(error).split(":")[0] for error in both.value.args] == ["recover", "relabel"]
-    machine.check_memory(replace(asked, complete=frozenset({"recover", "relabel", "posttrain"})))
+    done = frozenset({"squeeze", "recover", "relabel", "posttrain"})
+    machine.check_memory(replace(asked, complete=done))
 
 
 def test_a_gpu_holds_what_a_stage_needs_without_the_imports_of_the_process(
@@ -269,12 +273,14 @@ def test_a_gpu_holds_what_a_stage_needs_without_the_imports_of_the_process(
 ) -> None:
     machine.terminal.warn.cache_clear()
     on_gpu = request(name="sre2l-in1k", device="cuda", local=True)
-    asked = replace(on_gpu, complete=frozenset({"posttrain", "relabel"}))
-    (recover, _) = stage_memories(asked.config, Launch("cuda"))
-    monkeypatch.setattr(device, "gpu_memory", lambda _: int(recover.needed - BASE + 1))
+    asked = replace(on_gpu, complete=frozenset({"posttrain", "relabel", "squeeze"}))
+    memories = {m.stage: m for m in stage_memories(asked.config, Launch("cuda"))}
+    recover = memories["recover"].on("device")
+    assert memories["recover"].needed - recover.needed == BASE
+    monkeypatch.setattr(device, "gpu_memory", lambda _: int(recover.needed + 1))
     machine.check_memory(asked)
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(device, "gpu_memory", lambda _: int(recover.needed - BASE - 1))
+    monkeypatch.setattr(device, "gpu_memory", lambda _: int(recover.needed - 1))
     machine.check_memory(asked)
     assert "but the GPU has" in capsys.readouterr().err
     monkeypatch.setattr(device, "gpu_memory", lambda _: int(recover.least - 1))
@@ -284,16 +290,64 @@ def test_a_gpu_holds_what_a_stage_needs_without_the_imports_of_the_process(
     machine.check_memory(asked)
 
 
-def test_the_published_test_split_of_a_label_space_is_compared_with_memory(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("settings", "gpus", "sharing"),
+    [
+        ({"local": True, "workers": 3}, 1, 3),
+        ({"local": True, "workers": 3}, 2, 2),
+        ({"local": True}, 2, 1),
+        ({"num_gpus": 0.25}, 2, 4),
+        ({"num_gpus": 0.25, "workers": 2}, 2, 2),
+        ({"num_gpus": 1.0, "workers": 8}, 2, 1),
+    ],
+)
+def test_the_workers_that_share_a_gpu_share_its_memory(
+    settings: dict[str, object],
+    gpus: int,
+    sharing: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     machine.terminal.warn.cache_clear()
-    asked = request("data.label_space=imagenet-21k-p", name="cda-in21kp")
-    assert machine.test_bytes(asked.config) == 522_500 * 3 * 224 * 224
-    monkeypatch.setattr(device, "node_memory", lambda _: NodeMemory(70 * GB, 1))
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    on_gpu = request(name="sre2l-in1k", device="cuda", **settings)
+    assert device.gpu_workers(on_gpu.execution) == sharing
+    asked = replace(on_gpu, complete=frozenset({"posttrain", "relabel", "squeeze"}))
+    memories = {m.stage: m for m in stage_memories(asked.config, Launch("cuda"))}
+    needed = sharing * memories["recover"].on("device").needed
+    monkeypatch.setattr(device, "gpu_memory", lambda _: int(needed + 1))
     machine.check_memory(asked)
-    err = capsys.readouterr().err
-    assert "squeeze: a process holds 78.7 GB of images in memory, but its share is 70 GB" in err
+    assert "the GPU has" not in capsys.readouterr().err
+    monkeypatch.setattr(device, "gpu_memory", lambda _: int(needed - 1))
+    machine.check_memory(asked)
+    assert "the GPU has" in capsys.readouterr().err
+
+
+def test_the_published_test_split_of_a_label_space_is_compared_with_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of a split of any size, no more than what is held at once."""
+    asked = request("data.label_space=imagenet-21k-p", name="cda-in21kp")
+    assert asked.real_images == (11_060_223, 522_500, None)
+    monkeypatch.setattr(device, "node_memory", lambda _: NodeMemory(GB // 4, 1))
+    problems = found(replace(asked, complete=frozenset({"recover", "relabel", "posttrain"})))
+    assert any("1,783 test images 268 MB" in problem for problem in problems)
+
+
+def test_the_images_of_a_dataset_are_counted_once_it_is_ingested(tmp_path: Path) -> None:
+    run = tiny_run(tmp_path)
+    execute(run, "ingest")
+    asked = preflight.Request(
+        run.config, Execution(store=run.store.url), run.store, dataset=dataset_of(run)
+    )
+    index = load_index(run.store, dataset_of(run))
+    assert asked.real_images == (
+        index.count_readable("train"),
+        index.count_readable("test"),
+        max(index.class_sizes("train").values()),
+    )
+    bare = preflight.Request(run.config, Execution(store=run.store.url), run.store)
+    assert bare.real_images == (None, None, None)
 
 
 def test_the_nodes_of_a_cluster_are_asked_only_after_it_was_joined(
@@ -323,7 +377,7 @@ def test_the_nodes_of_a_joined_cluster_are_a_warning_since_larger_ones_may_come(
     joined = Execution(store=run.store.url, ray_address="head:6379")
     monkeypatch.setattr(device, "node_memory", lambda _: NodeMemory(GB // 1000, 1, fixed=False))
     machine.check_joined_cluster(run, joined)
-    assert "posttrain: the workers of a node hold 6.14 MB of images" in capsys.readouterr().err
+    assert "posttrain: a process needs about" in capsys.readouterr().err
     machine.terminal.warn.cache_clear()
     machine.check_joined_cluster(run, Execution(store=run.store.url, local=True))
     monkeypatch.setattr(device, "node_memory", lambda _: None)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from distill_core.config.schema import RunConfig
-from flows.estimate.memory import BASE, Launch, stage_memories
+from flows.estimate.memory.making import Launch
+from flows.estimate.memory.stages import stage_memories
 from tasks.execution import Execution
 from tasks.jobs import WorkerMemory
 from tasks.stages.names import StageId
@@ -24,8 +25,7 @@ def worker_memory(config: RunConfig, stage: StageId, execution: Execution) -> Wo
         return WorkerMemory(GB * stated, GB * stated) if stated else None
     launch = Launch(execution.device, execution.groups)
     for memory in stage_memories(config, launch):
-        if memory.stage == stage.kind and execution.device == "cpu":
-            return WorkerMemory(memory.needed, memory.least)
-        if memory.stage == stage.kind:  # networks and activations are on the GPU
-            return WorkerMemory(BASE, 0.0)
+        if memory.stage == stage.kind:
+            own = memory.own if execution.device == "cpu" else memory.own.on("host")
+            return WorkerMemory(own.needed, own.least)
     return None  # nothing is estimated for this stage, or for its networks
