@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from distill_core.config.schema import RunConfig
+from distill_core.config.split_rule import parse_rule
 from distill_core.data.index_files import SPLITS
 from distill_core.data.readers.formats import open_reader
 from distill_core.data.readers.record import Part, Split
@@ -32,6 +33,8 @@ def count_images(config: RunConfig) -> Counts:
 
     A dataset in a bucket is not listed, since that can take minutes.
     """
+    if config.data.images is None and (divided := _divided(config)) is not None:
+        return divided
     found = [_known(config, split) for split in SPLITS]
     sources = dict.fromkeys(source for count, source in found if count is not None)
     return Counts(found[0][0], found[1][0], " and ".join(sources))
@@ -42,6 +45,22 @@ def count_parts(config: RunConfig) -> int | None:
     splits = SPLITS if config.data.split is None else SPLITS[:1]
     found = [_parts(config, split) for split in splits]
     return None if None in found else sum(len(each or ()) for each in found)
+
+
+def _divided(config: RunConfig) -> Counts | None:
+    """Return about how many images a rule leaves to train and to test on; None: not known."""
+    data = config.data
+    if data.split is None or (total := _count(config, "train")) is None:
+        return None
+    rule = parse_rule(data.split)
+    if rule.kind == "fraction":
+        test = round(rule.amount * total)
+    elif rule.kind in ("first", "per_class"):
+        test = int(rule.amount) * data.num_classes
+    else:
+        return None
+    test = min(test, total)
+    return Counts(total - test, test, f"counted, divided by {data.split}")
 
 
 def _known(config: RunConfig, split: Split) -> tuple[int | None, str]:

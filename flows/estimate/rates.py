@@ -70,7 +70,8 @@ def rates_of(
     if recover := rates.get("iteration"):
         for unit, passes in PASSES.items():
             rates.setdefault(unit, Rate(2 * recover.per_second / passes, "derived from recover"))
-    for unit in ON_CPU if config.data.pack is not None else ON_CPU - {"pack"}:
+    needed = ON_CPU if config.data.pack is not None else ON_CPU - {"pack"}
+    for unit in (unit for unit in MEASURED_AS if unit in needed):
         rates.setdefault(unit, Rate(_assumed(config, unit), "assumed"))
     return rates
 

@@ -15,6 +15,7 @@ from flows.estimate.cost import Cost, Machines
 from flows.estimate.counts import Counts, count_images
 from flows.estimate.passes import StageWork, stage_works
 from flows.estimate.rates import Rate, rates_of
+from tests.support.datasets import data_config, image_folder
 from tests.support.fabricate import preset_file
 
 KNOWN = Counts(1000, 200, "counted")
@@ -185,6 +186,17 @@ def test_images_of_their_own_take_a_request_each_and_packs_share_them(tiny: RunC
     assert packed < archives / 10
     found = spent(tiny, KNOWN, rate=1.0).requests
     assert found.usd == pytest.approx(found.reads * 0.4e-6 + found.writes * 5e-6)
+
+
+@pytest.mark.parametrize(
+    ("rule", "test"), [("fraction:0.25", 2), ("first:1", 2), ("per_class:9", 6)]
+)
+def test_a_dataset_that_a_rule_divides_is_counted(
+    rule: str, test: int, tmp_path: Path, tiny: RunConfig
+) -> None:
+    data = data_config(image_folder(tmp_path / "images"), split=rule)
+    found = count_images(tiny.model_copy(update={"data": data}))
+    assert found == Counts(6 - test, test, f"counted, divided by {rule}")
 
 
 def test_bytes_are_told_by_set(tiny: RunConfig, tmp_path: Path) -> None:
