@@ -42,9 +42,7 @@ def test_every_row_has_an_accuracy_and_fewer_views_take_fewer_bytes(
     words = ["--data", str(tmp_path / "data"), "--out", str(tmp_path / "out"), "--smoke"]
     assert bench_label_bytes.main([*words, "--dataset", "CIFAR-10"]) == 0
     shown = capsys.readouterr().out
-    each = re.findall(
-        r"^\| (features|logits|topk) \| ([12]) \| ([\d.]+) kB", shown, re.M
-    )
+    each = re.findall(r"^\| (features|logits|topk) \| ([12]) \| ([\d.]+) kB", shown, re.M)
     sizes = {(scheme, int(views)): float(size) for scheme, views, size in each}
     assert len(sizes) == 6
     assert all(sizes[scheme, 1] < sizes[scheme, 2] for scheme, _ in sizes)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +18,7 @@ from distill_core.storage.signed_gets import StoredObject
 
 # Keys of fsspec's listings, the most reliable first; each file system has some of them.
 VERSIONS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "created")
+LISTINGS = 8  # prefixes that are listed at the same time
 FOLDER_OBJECT = "_$folder$"  # ends the names of empty objects that Hadoop writes for folders
 
 
@@ -54,10 +57,18 @@ class RemoteFolder:
     def by_folder(self, path: str) -> Iterator[tuple[str, Listing]]:
         """Yield the name and the objects of each prefix directly below one, then `""` and its own.
 
-        Only the objects of one prefix are in memory at a time.
+        A few prefixes are listed at the same time; the objects of no more are in memory.
         """
-        for name in self.folders(path):
-            yield name, self.below(path, name)
+        names, ahead = self.folders(path), deque[Future[Listing]]()
+        threads = ThreadPoolExecutor(LISTINGS)
+        try:
+            for number in range(-LISTINGS, len(names)):
+                if number + LISTINGS < len(names):
+                    ahead.append(threads.submit(self.below, path, names[number + LISTINGS]))
+                if number >= 0:
+                    yield names[number], ahead.popleft().result()
+        finally:
+            threads.shutdown(cancel_futures=True)
         yield "", self.files_in(path)
 
     def files_in(self, path: str) -> Listing:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+import fsspec
 import pytest
 
 from distill_core.data.files.errors import reading
-from distill_core.data.files.local import LocalFiles
+from distill_core.data.files.local import Listing, LocalFiles
+from distill_core.data.files.remote import LISTINGS, RemoteFolder
 from distill_core.data.ingest import ingest
 from distill_core.data.readers.formats import open_reader
 from distill_core.errors import DataError, StorageError
@@ -193,3 +197,45 @@ def test_each_of_many_folders_is_looked_at_a_few_times_however_deep_the_dataset_
     listings = dict(LocalFiles(str(top), reading).by_folder(str(top)))
     assert len(listings) == 41
     assert len(calls) < 40 * 3 + 2 * len(top.parts)
+
+
+# --- buckets ---
+
+
+def test_prefixes_of_a_bucket_are_listed_a_few_at_a_time_in_their_order() -> None:
+    files, names = fsspec.filesystem("memory"), [f"class {number:02d}" for number in range(20)]
+    root = f"/{uuid4().hex}"
+    files.pipe({f"{root}/train/{name}/{name}.png": b"1" for name in names})
+    files.pipe(f"{root}/train/lost.png", b"1")
+    # No listing ends before as many have begun as may be under way at the same time.
+    together, begun = threading.Barrier(LISTINGS), list[str]()
+
+    class Counted(RemoteFolder):
+        def below(self, path: str, name: str) -> Listing:
+            begun.append(name)
+            if len(begun) <= LISTINGS:
+                together.wait(10)
+            return super().below(path, name)
+
+    found = [
+        (name, listing.paths) for name, listing in Counted("x", files, root).by_folder("train")
+    ]
+    assert found[:-1] == [(name, [f"train/{name}/{name}.png"]) for name in names]
+    assert found[-1] == ("", ["train/lost.png"])
+    assert sorted(begun) == names
+
+
+def test_a_prefix_that_cannot_be_listed_is_the_error_of_its_place() -> None:
+    files, root = fsspec.filesystem("memory"), f"/{uuid4().hex}"
+    files.pipe({f"{root}/train/{name}/1.png": b"1" for name in ("a", "b", "c")})
+
+    class Broken(RemoteFolder):
+        def below(self, path: str, name: str) -> Listing:
+            if name == "b":
+                raise StorageError("b is refused")
+            return super().below(path, name)
+
+    listings = Broken("x", files, root).by_folder("train")
+    assert next(listings)[0] == "a"
+    with pytest.raises(StorageError, match="b is refused"):
+        next(listings)
