@@ -163,8 +163,9 @@ def _training_images(config: RunConfig, real: RealData, images: int) -> Iterator
     """Yield the training images, resident or read ahead, and the processes that decode them."""
     if real.train is None:
         return
-    size = real.train * 3 * config.data.side**2
-    if size <= real.resident:
+    size, training = real.train * 3 * config.data.side**2, config.squeeze.training
+    whole = training is not None and training.crop_from == "image"  # read in every epoch
+    if size <= real.resident and not whole:
         yield pixels("training images", real.train, config, place="both")
     else:
         held = _read_ahead(images, config.data.side, real.decoders)

@@ -120,12 +120,17 @@ def _real_data(request: Request, have: NodeMemory | None) -> RealData:
     """
     train, test, largest = request.real_images
     workers, limit = 1 if have is None else have.workers, os.environ.get(RESIDENT, "")
-    if limit.isdecimal():
-        resident = float(limit)
-    else:
-        resident = math.inf if have is None else have.host / workers / RESIDENT_SHARE
+    resident = float(limit) if limit.isdecimal() else _resident(request.execution, have)
     decoders = max(1, default_decoders() // workers)
     return RealData(train, test, largest, decoders=decoders, resident=resident)
+
+
+def _resident(execution: Execution, have: NodeMemory | None) -> float:
+    """Return the bytes of training images that a worker keeps, on its node and on its GPU."""
+    shares = [] if have is None else [have.host / have.workers]
+    if (gpu := device.gpu_memory(execution)) is not None:
+        shares.append(gpu / device.gpu_workers(execution))
+    return min(shares, default=math.inf) / RESIDENT_SHARE
 
 
 def _check_stage(request: Request, *, memory: Memory, have: NodeMemory | None) -> None:

@@ -290,6 +290,20 @@ def test_a_gpu_holds_what_a_stage_needs_without_the_imports_of_the_process(
     machine.check_memory(asked)
 
 
+@pytest.mark.parametrize("crop_from", ["square", "image"])
+def test_training_images_that_fit_the_host_but_not_the_gpu_are_no_reason_to_refuse(
+    monkeypatch: pytest.MonkeyPatch, crop_from: str
+) -> None:
+    """Training reads them in every epoch then: see `distill_core.training.streaming.fits`."""
+    space = "data.label_space=imagenet-1k"
+    crops = f"squeeze.training.crop_from={crop_from}"
+    asked = request(space, crops, name="cda-in1k", device="cuda", local=True)
+    asked = replace(asked, complete=frozenset({"recover", "relabel", "posttrain", "validate"}))
+    monkeypatch.setattr(device, "node_memory", lambda _: NodeMemory(1_000 * GB, 1))
+    monkeypatch.setattr(device, "gpu_memory", lambda _: 80 * GB)
+    machine.check_memory(asked)
+
+
 @pytest.mark.parametrize(
     ("settings", "gpus", "sharing"),
     [
