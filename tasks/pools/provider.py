@@ -189,7 +189,7 @@ class PoolProvider:
         demand = ray_capacity.Resources(workers, execution.num_cpus, execution.gpus)
         if least <= self._count_room():
             self._await_nodes(replace(demand, workers=least), notify)
-        return ray_capacity.with_memory(demand, spec.memory)
+        return ray_capacity.with_memory(demand, spec.memory, least=least)
 
     def _count_room(self) -> int:
         """Return for how many workers the cluster has, or has had, room."""

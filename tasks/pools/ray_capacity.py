@@ -46,19 +46,28 @@ def capacity(num_cpus: float, num_gpus: float, memory: float = 0.0) -> int:
     return sum(_node_capacity(node, num_cpus, num_gpus, memory) for node in _nodes())
 
 
-def with_memory(demand: Resources, memory: WorkerMemory | None) -> Resources:
+def with_memory(demand: Resources, memory: WorkerMemory | None, *, least: int = 1) -> Resources:
     """Return a demand with the memory that its workers declare.
 
-    A worker whose estimate exceeds every node gets a whole one, if that has the least that it
-    needs: an estimate alone is no reason to refuse a run.
+    Workers whose estimate does not fit `least` times declare as much as does, if that is the least
+    that each needs: an estimate alone is no reason to refuse a run.
 
     Args:
         demand: the workers, and their CPUs and GPUs.
         memory: that each of them needs; None: it is not declared.
+        least: how many of the workers must have a place at the same time.
     """
     if memory is None:
         return demand
-    return replace(demand, memory=min(memory.needed, max(memory.least, _largest(demand))))
+    return replace(demand, memory=min(memory.needed, max(memory.least, _most(demand, least))))
+
+
+def _most(demand: Resources, least: int) -> float:
+    """Return the most memory with which `least` workers fit; 0: they do not fit at all."""
+    nodes, size = _nodes(), (demand.num_cpus, demand.num_gpus)
+    shares = {node.get("memory", 0.0) / count for node in nodes for count in range(1, least + 1)}
+    fitting = (s for s in shares if sum(_node_capacity(n, *size, s) for n in nodes) >= least)
+    return max(fitting, default=0.0)
 
 
 def _largest(demand: Resources) -> float:
