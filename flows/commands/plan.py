@@ -119,9 +119,11 @@ def _print(
     from flows.estimate import tables
     from flows.estimate.memory.making import Launch
     from flows.estimate.memory.stages import stage_memories
+    from flows.runs.checks.machine import real_data
 
-    launch = Launch(execution.device, execution.groups)
-    memory = {each.stage: each.needed for each in stage_memories(config, launch)}
+    launch, real = Launch(execution.device, execution.groups), (counts.train, counts.test, None)
+    memories = stage_memories(config, launch, real_data(execution, real))
+    memory = {each.stage: each.needed for each in memories}
     if options["as_json"]:
         terminal.print_json(tables.to_json(work, counts, spent, memory, machines))
         return

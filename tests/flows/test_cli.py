@@ -181,6 +181,19 @@ def test_plan_prints_json(distill: Distill, tmp_path: Path) -> None:
     assert plan["stages"]["recover"]["gpu_hours"] == pytest.approx(15 * 4 / 10 / 3600)
 
 
+def test_a_plan_counts_real_images_in_the_memory_of_a_process(distill: Distill) -> None:
+    """Statistics and validate are estimated only where the real images are known."""
+
+    def memory(*overrides: str) -> dict[str, float]:
+        stages = json.loads(distill("plan", "lpld-in21kp", *overrides, "--json").out)["stages"]
+        return {name: stage["memory_bytes"] or 0.0 for name, stage in stages.items()}
+
+    unknown, known = memory(), memory("data.images=[11060223,522500]")
+    assert (unknown["statistics"], unknown["validate"]) == (0.0, 0.0)
+    assert min(known["statistics"], known["validate"]) > 1e9
+    assert known["posttrain"] - unknown["posttrain"] == 10_000 * 3 * 224**2  # of the test split
+
+
 def test_show_prints_yaml_that_is_the_same_run(distill: Distill, tmp_path: Path) -> None:
     output = distill("show", str(preset_file(tmp_path)), "ipc=5")
     again = tmp_path / "again" / "tiny.yaml"

@@ -62,7 +62,9 @@ def check_memory(request: Request) -> None:
     make(
         tuple(
             partial(_check_stage, memory=memory, have=have)
-            for memory in stage_memories(config, launch, _real_data(request, have))
+            for memory in stage_memories(
+                config, launch, real_data(request.execution, request.real_images)
+            )
             if memory.stage not in request.complete
         ),
         request,
@@ -113,14 +115,16 @@ def distilled_bytes(config: RunConfig) -> int:
     return config.data.num_classes * config.ipc * 3 * config.data.side**2
 
 
-def _real_data(request: Request, have: NodeMemory | None) -> RealData:
+def real_data(execution: Execution, counts: tuple[int | None, int | None, int | None]) -> RealData:
     """Return the numbers of real images as far as they are known, and how processes read them.
 
-    Nothing is listed here, which takes minutes for millions of files.
+    Args:
+        execution: decides how many workers share a node, and its GPU.
+        counts: training images, test images, and training images of the largest class.
     """
-    train, test, largest = request.real_images
+    (train, test, largest), have = counts, device.node_memory(execution)
     workers, limit = 1 if have is None else have.workers, os.environ.get(RESIDENT, "")
-    resident = float(limit) if limit.isdecimal() else _resident(request.execution, have)
+    resident = float(limit) if limit.isdecimal() else _resident(execution, have)
     decoders = max(1, default_decoders() // workers)
     return RealData(train, test, largest, decoders=decoders, resident=resident)
 
