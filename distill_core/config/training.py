@@ -164,6 +164,15 @@ class TrainingConfig(Extended):
     decode: Literal["exact", "scaled"] = "exact"
 
     @model_validator(mode="after")
+    def _every_process_has_images(self) -> Self:
+        if self.batch_size < self.processes:
+            raise ValueError(
+                f"batch_size = {self.batch_size} is smaller than processes = {self.processes}, "
+                "which share a batch: raise it, or lower processes"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _crops_of_whole_images(self) -> Self:
         if self.crop_from == "image" and (self.augment.crop is None or self.augment.pad_crop):
             raise ValueError(

@@ -84,7 +84,7 @@ class Streamed:
         Raises what reading raises, at the step that needed the images.
         """
         device, mine = self.labels.device, [rows[share] for rows in parts]
-        size = max((len(rows) for rows in mine), default=1)
+        size = max([1, *map(len, mine)])  # a process may have none
         readers, ahead = in_flight(size, run.data.side, self.split.decoders)
 
         def read(number: int) -> np.ndarray:

@@ -42,7 +42,8 @@ class StageCost:
         """
         if self.gpu_hours is None or self.cpu_hours is None or self.work.most_workers is None:
             return None
-        busy = max(1, min(machines.gpus, self.work.most_workers))
+        workers = max(1, self.work.most_workers)
+        busy = workers / -(-workers // machines.gpus)  # as many rounds as the fullest GPU has
         return max(self.gpu_hours / busy, self.cpu_hours / (busy * machines.cores))
 
 

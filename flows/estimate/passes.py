@@ -14,6 +14,7 @@ from distill_core.config.training import SqueezeConfig
 from distill_core.data.readers.parts import PART_RECORDS
 from distill_core.evaluation.blocks import rows_in_training
 from flows.estimate.counts import Counts
+from flows.estimate.memory.training import BLOCKS
 from flows.estimate.workload import Plan
 from tasks.stages.table import STAGES
 
@@ -27,6 +28,8 @@ Unit = Literal[
     "pack",  # likewise, when it is copied into a pack
 ]
 ON_CPU: frozenset[Unit] = frozenset({"decode", "check", "pack"})
+EVALUATIONS = 20  # of a teacher in training, about; see `distill_core.squeeze.teacher`
+RESIDENT = 16e9  # bytes of training images that a worker keeps: a quarter of 64 GB
 WEIGHTS = 2  # of a student that are judged: the last ones and their average
 
 
@@ -62,6 +65,8 @@ def stage_works(
         if known and names:
             found = [shards[name] for name in names]
             total = None if None in found else sum(each or 0 for each in found)
+            if kind == "recover" and total is not None and known.get("iteration"):
+                total //= len(config.image_sets)  # random real images take no iterations
             if kind == "ingest" and total is None and counts.total is not None:
                 total = -(-counts.total // PART_RECORDS)
             yield StageWork(kind, known, total, STAGES[kind].processes(config))
@@ -113,12 +118,25 @@ def _squeeze(config: RunConfig, counts: Counts) -> Mapping[Unit, int | None]:
     """Return the passes of all teachers that are trained, or imported and judged."""
     members = [config.squeeze.member(number) for number in range(1 + len(config.squeeze.pool))]
     members = [member for member in members if member.reuse is None]
-    epochs = sum(map(_epochs, members))
-    judged = [_judged(member, counts.test) for member in members]
+    trained = [member for member in members if _epochs(member)]
+    seen = _times(counts.train, sum(map(_epochs, trained)))
+    judged = [_times(_judged(m, counts.test), _evaluations(_epochs(m))) for m in members]
     tests = None if None in judged else sum(each or 0 for each in judged)
-    seen = _times(counts.train, epochs)
-    read = None if seen is None or tests is None else seen + tests
+    area = 3 * config.data.side**2
+    cropped = any(m.training is not None and m.training.crop_from == "image" for m in trained)
+    held = not cropped and area * (counts.train or 0) <= RESIDENT
+    shown = _times(counts.train, len(trained)) if held else seen
+    judged_once = [_judged(member, counts.test) for member in members]
+    once = None if None in judged_once else sum(each or 0 for each in judged_once)
+    kept = area * (counts.test or 0) <= BLOCKS
+    opened = once if kept else tests
+    read = None if shown is None or opened is None else shown + opened
     return {"training": seen, "forward": tests, "decode": read}
+
+
+def _evaluations(epochs: int) -> int:
+    """Return how often a teacher is evaluated; one that is imported once."""
+    return 1 if epochs == 0 else 1 + (epochs - 1) // -(-epochs // EVALUATIONS)
 
 
 def _epochs(member: SqueezeConfig) -> int:

@@ -152,6 +152,8 @@ class PoolProvider:
         workers = min(execution.workers or max(1, self._count_room()), max(1, jobs))
         demand = self._demand(spec, workers, least=1, notify=notify)
         room = ray_capacity.preflight(demand, least=1, setting="workers")
+        if execution.workers is None and room < self._count_room():
+            workers = min(workers, room)  # memory is the limit, and nobody set a number
         if room < workers:
             notify(f"the cluster has room for {room} of {workers} workers; others start later.")
         return RayPool(

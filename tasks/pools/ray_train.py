@@ -52,10 +52,14 @@ class GangSettings:
         cpus, gpus, memory = (self.resources.get(name, 0.0) for name in ("CPU", "GPU", "memory"))
         return Resources(self.processes, cpus, gpus, memory)
 
-    def placed(self) -> GangSettings | None:
-        """Wait for room for all ranks, then for as many as it takes; None: there is none."""
+    def placed(self, more_seconds: float) -> GangSettings | None:
+        """Wait for room for all ranks, then for as many as it takes; None: there is none.
+
+        Args:
+            more_seconds: how long to wait for all, if fewer can do it.
+        """
         few = replace(self, processes=self.least)
-        patience = self.wait_seconds if self.least == self.processes else MORE_SECONDS
+        patience = self.wait_seconds if self.least == self.processes else more_seconds
         if await_room(self.demand, seconds=min(patience, self.wait_seconds)):
             return self
         if self.least == self.processes or not await_room(few.demand, seconds=self.wait_seconds):
@@ -75,6 +79,7 @@ class GangHost(RayHost):
     error: Exception | None = None
     traceback = ""
     progress: JobProgress | None = None
+    more_seconds = MORE_SECONDS  # 0: the last job has waited for all ranks in vain
 
     def ready(self) -> None:
         """Build nothing: the ranks build their own workers."""
@@ -87,7 +92,9 @@ class GangHost(RayHost):
         """
         self.receipt = self.error = self.progress = None
         actor, gang = ray.get_runtime_context().current_actor, self._settings["gang"]
-        if (placed := gang.placed()) is None:
+        placed = gang.placed(self.more_seconds)
+        self.more_seconds = MORE_SECONDS if placed == gang else 0.0
+        if placed is None:
             demand = replace(gang.demand, workers=gang.least)
             raise ClusterError(
                 f"{job.shard}: {demand} are required, and the nodes had no room for them "

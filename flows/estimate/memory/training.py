@@ -57,7 +57,7 @@ def squeeze(config: RunConfig, real: RealData) -> Memory | None:
     if training is not None and trained:
         settings, processes = "squeeze.training.batch_size or data.side", training.processes
         count = training.batch_size if real.train is None else real.train
-        images = min(training.batch_size, count) // processes
+        images = -(-min(training.batch_size, count) // processes)
         moments = MOMENTS[training.optimizer.name]
         parts += _training(config, trained, images, held=2 + moments, stored=1 + moments)
         parts += _training_images(config, real, images)

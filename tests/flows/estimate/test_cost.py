@@ -10,7 +10,8 @@ from distill_core.config.load import load_run
 from distill_core.config.packs import PackConfig
 from distill_core.config.schema import RunConfig
 from distill_core.config.training import PoolMember
-from flows.estimate import cost, tables, workload
+from distill_core.squeeze import teacher
+from flows.estimate import cost, passes, tables, workload
 from flows.estimate.cost import Cost, Machines
 from flows.estimate.counts import Counts, count_images
 from flows.estimate.passes import StageWork, stage_works
@@ -56,8 +57,9 @@ def test_every_stage_has_its_passes_by_hand(tiny: RunConfig) -> None:
     assert training is not None
     assert found.keys() == {"ingest", "squeeze", "recover", "relabel", "posttrain"}
     assert found["ingest"].passes == {"check": 1200}
-    seen = 1000 * training.epochs
-    assert found["squeeze"].passes == {"training": seen, "forward": 200, "decode": seen + 200}
+    seen, judged = 1000 * training.epochs, 200 * passes._evaluations(training.epochs)
+    # Both splits fit the memory, so each image is decoded once.
+    assert found["squeeze"].passes == {"training": seen, "forward": judged, "decode": 1200}
     assert found["recover"].passes == {"iteration": 6 * 4, "decode": 6}  # the baseline is real
     assert found["relabel"].passes == {"view": 6 * 2 * 2}
     times = 2 * -(-tiny.posttrain.epochs // tiny.posttrain.evaluate_every)  # last and average
@@ -98,6 +100,22 @@ def test_teachers_that_are_trained_cost_their_epochs_and_imported_ones_their_jud
     assert works(free, KNOWN)["squeeze"].passes == {"forward": 200, "decode": 200}
 
 
+@pytest.mark.parametrize("epochs", [1, 8, 19, 20, 21, 80, 90, 200])
+def test_a_teacher_is_evaluated_as_often_as_the_plan_counts(epochs: int) -> None:
+    assert passes.EVALUATIONS == teacher.EVALUATIONS
+    between = sum(teacher._is_evaluated(epoch, epochs) for epoch in range(epochs))
+    assert passes._evaluations(epochs) == between + 1
+    assert passes._evaluations(0) == 1
+
+
+def test_training_images_that_fit_no_memory_are_read_in_every_epoch(tiny: RunConfig) -> None:
+    many = Counts(10**8, 200, "counted")
+    training = tiny.squeeze.training
+    assert training is not None
+    found = works(tiny, many)["squeeze"].passes
+    assert found["decode"] == 10**8 * training.epochs + 200
+
+
 def test_class_statistics_read_every_image_for_every_teacher(tmp_path: Path) -> None:
     terms = "recover.terms={cross_entropy: 1.0, class_bn_statistics: 0.01}"
     shape = ("recover.composition=one_class", "recover.batch_size=2")
@@ -128,6 +146,7 @@ def test_time_is_limited_by_shards_and_by_reading() -> None:
     work = StageWork("statistics", {"forward": 1, "decode": 1}, shards=10, processes=1)
     stage = cost.StageCost(work, gpu_hours=20.0, cpu_hours=400.0)
     assert stage.hours_on(Machines(gpus=1, cores=8)) == 400 / 8
+    assert stage.hours_on(Machines(gpus=6, cores=80)) == 20 / 5  # two rounds of ten shards
     assert stage.hours_on(Machines(gpus=64, cores=8)) == 400 / 80  # ten shards keep ten busy
     assert stage.hours_on(Machines(gpus=64, cores=40)) == 2.0
     unknown = cost.StageCost(work, gpu_hours=None, cpu_hours=1.0)
