@@ -6,7 +6,8 @@ signal. Beside it there is a small entry for each holder, in a folder of this us
 process locks for as long as it holds the file; the next process deletes entries that nobody locks.
 
 A file that fits into half of the memory of the machine is kept there, whatever the size of
-/dev/shm. A larger one is kept on the disk of the temporary files, whose pages the system may drop.
+/dev/shm. A larger one is kept on the disk of the temporary files, whose pages the system may drop;
+so is each where Python has no `os.memfd_create`.
 
 Where files cannot be shared (no /proc, or a folder of somebody else), each process has its own.
 """
@@ -147,7 +148,9 @@ def _filled(fill: Callable[[Write], None], size: int) -> int:
 def _unnamed(size: int) -> int:
     """Create a file without a name, in memory or on the disk of the temporary files."""
     fits = size <= machine_memory() // 2
-    if sys.platform == "linux" and (fits or shutil.disk_usage(tempfile.gettempdir()).free < size):
+    in_memory = fits or shutil.disk_usage(tempfile.gettempdir()).free < size
+    # macOS has no such call, nor has a Python that was built for an old glibc, as conda's.
+    if in_memory and hasattr(os, "memfd_create"):
         return os.memfd_create("distill", os.MFD_CLOEXEC)
     with tempfile.TemporaryFile(buffering=0) as file:
         return os.dup(file.fileno())

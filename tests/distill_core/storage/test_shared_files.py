@@ -214,3 +214,15 @@ def test_a_file_above_half_of_the_memory_is_on_the_disk(
     assert (os.fstat(file.file).st_dev == temporary.stat().st_dev) == is_on_disk
     assert int(ones.sum()) == MIB
     assert not [path for path in temporary.iterdir() if path.is_file()]
+
+
+def test_a_python_without_memory_files_keeps_them_on_the_disk_and_shares_them(
+    monkeypatch: pytest.MonkeyPatch, temporary: Path
+) -> None:
+    """Builds of Python for an old glibc have no `os.memfd_create`."""
+    monkeypatch.delattr(os, "memfd_create")
+    one, ones = content(NAME, write_one(1))
+    assert os.fstat(one.file).st_dev == temporary.stat().st_dev
+    two, same = content(NAME, write_one(2))  # joins, and fills nothing
+    assert os.path.samestat(os.fstat(one.file), os.fstat(two.file))
+    assert int(ones.sum()) == int(same.sum()) == MIB
