@@ -160,9 +160,11 @@ def _s3(_pid: int, _endpoint: str | None) -> Steady:
     import fsspec
     from aiobotocore.session import AioSession
 
-    session = AioSession()
-    session.register(BEFORE_SEND, requests_of_process.count_event)
-    return Steady(fsspec.filesystem("s3", session=session, **S3_OPTIONS))
+    fs = fsspec.filesystem("s3", **S3_OPTIONS)
+    # As s3fs makes it when it connects: a profile may be set in FSSPEC_S3_PROFILE.
+    fs.session = AioSession(**fs.kwargs)
+    fs.session.register(BEFORE_SEND, requests_of_process.count_event)
+    return Steady(fs)
 
 
 def _with_retries(call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:

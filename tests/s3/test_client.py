@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from fsspec.config import conf
 
 from distill_core.storage import filesystems
 from distill_core.storage.store import Store
@@ -28,3 +31,21 @@ def test_the_client_has_our_time_outs_and_attempts(filesystem: filesystems.Stead
 
 def test_the_retry_loop_of_the_file_system_is_off(filesystem: filesystems.Steady) -> None:
     assert filesystem.retries == 1
+
+
+def test_a_profile_that_is_set_for_fsspec_is_used(
+    s3_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by FSSPEC_S3_PROFILE, which fsspec reads into its settings when it is imported."""
+    profiles = tmp_path / "credentials"
+    profiles.write_text(
+        "[chosen]\naws_access_key_id = KEY-OF-PROFILE\naws_secret_access_key = secret\n"
+    )
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(profiles))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setitem(conf, "s3", {"profile": "chosen"})
+    filesystems._s3.cache_clear()
+    opened, _ = filesystems.open_filesystem(s3_store.url)
+    filesystems._s3.cache_clear()  # the clients of other tests have no profile
+    assert "KEY-OF-PROFILE" in opened.url("s3://bucket/object")
