@@ -19,6 +19,10 @@ from urllib.parse import quote
 
 from distill_core.storage.requests import requests_of_process
 
+REGION = "x-amz-bucket-region"  # header of answers
+# By bucket, where it is not that of the client. The client looks up the address in it by itself.
+_regions: dict[str, str] = {}
+
 
 class StoredObject(NamedTuple):
     """An object as it was sent."""
@@ -56,15 +60,21 @@ async def _get_all(fs: Any, bucket: str, paths: Sequence[str]) -> list[StoredObj
         return [None] * len(paths)
     base = address.partition("?")[0].removesuffix("k")
     keys = (quote(path.removeprefix(f"{bucket}/"), safe="/~") for path in paths)
-    return await asyncio.gather(*(_get(client, request("GET", base + key)) for key in keys))
+    requests = [request("GET", base + key) for key in keys]
+    return await asyncio.gather(*(_get(client, bucket, each) for each in requests))
 
 
-async def _get(client: Any, request: Any) -> StoredObject | None:
+async def _get(client: Any, bucket: str, request: Any) -> StoredObject | None:
     try:
-        await client._request_signer.sign("GetObject", request)
+        region = _regions.get(bucket)
+        await client._request_signer.sign("GetObject", request, region_name=region)
         requests_of_process.count("read")
         answer = await client._endpoint.http_session.send(request.prepare())
         data = bytes(await answer.content)  # an interrupted body is an error
     except Exception:  # noqa: BLE001 - likewise
         return None
-    return StoredObject(data, answer.headers.get("etag", "")) if answer.status_code == 200 else None
+    if answer.status_code == 200:
+        return StoredObject(data, answer.headers.get("etag", ""))
+    if REGION in answer.headers:  # sign the next requests for it
+        _regions[bucket] = answer.headers[REGION]
+    return None

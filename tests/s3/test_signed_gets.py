@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import boto3
@@ -15,6 +16,7 @@ from distill_core.data.folders import open_place
 from distill_core.data.ingest import IngestPlan
 from distill_core.data.parts.read import read_part
 from distill_core.errors import ChangedDataError, StorageError
+from distill_core.storage import signed_gets
 from distill_core.storage.filesystems import S3_OPTIONS, Steady
 from distill_core.storage.requests import requests_of_process
 from tests.support import fault_kinds
@@ -147,6 +149,33 @@ def test_a_request_that_is_always_refused_is_the_error_of_the_file_system(
         folder.read(["a", "b"])
     assert str(refused.value) == str(expected.value)
     assert "permission" in str(refused.value)
+
+
+@pytest.mark.skipif(
+    os.environ.get("DISTILL_TEST_S3", "moto") != "moto", reason="other servers have one region"
+)
+def test_objects_of_a_bucket_in_another_region_are_requested_once_each(
+    s3_bucket: str, faulty: FaultProxy, sent: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first ones show which region it is, as the file system finds out as well."""
+
+    def elsewhere(exchange: fault_kinds.Exchange) -> None:
+        if "/eu-west-1/" in dict(exchange.headers).get("Authorization", ""):
+            exchange.send(exchange.forward())
+            return
+        answer = fault_kinds.refusal("AuthorizationHeaderMalformed", 400)
+        region = ("x-amz-bucket-region", "eu-west-1")
+        exchange.send(replace(answer, headers=(*answer.headers, region)))
+
+    monkeypatch.setattr(signed_gets, "_regions", {})
+    folder = open_place(uploaded(s3_bucket, {"a": b"1", "b": b"2"}), "data.path")
+    files = folder.files("").files
+    faulty.rules = [Rule(elsewhere, "GET", "/[ab]$", times=None)]
+    assert folder.read_listed(files) == ([b"1", b"2"], False)
+    faulty.requests.clear()
+    assert folder.read_listed(files) == ([b"1", b"2"], True)
+    assert len(faulty.requests) == 2
+    assert sent == [False, False, True, True]
 
 
 @pytest.mark.parametrize("anonymous", [False, True])
