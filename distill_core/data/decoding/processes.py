@@ -233,7 +233,9 @@ def _stop(decoders: list[_Decoder], threads: ThreadPoolExecutor) -> None:
     for decoder in decoders:
         decoder.process.wait()
     decoders.clear()
-    threads.shutdown(wait=False, cancel_futures=True)
+    # Requests in the queue fail, now that no process answers. `cancel_futures` would take them out
+    # of the queue, and `wait` is not notified of such: `read` would wait for ever.
+    threads.shutdown(wait=False)
 
 
 def _environment() -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import multiprocessing
 import os
 import signal
@@ -11,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Barrier
+from threading import Barrier, Event, Thread
 from typing import Any
 
 import numpy as np
@@ -168,6 +169,43 @@ def test_a_lost_process_is_named_and_others_take_its_place(tmp_path: Path) -> No
     with pytest.raises(ClusterError, match=r"SIGKILL.*DISTILL_DECODERS"):
         images.pixels(range(8))
     assert np.array_equal(images.pixels(range(8)), before)
+
+
+def test_an_interrupted_read_ends_with_requests_in_the_queue(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first of 16 requests is answered; two wait in their threads, the others in the queue."""
+    monkeypatch.setattr(processes, "SPAN", 4)
+    config, index = parquet_dataset(tmp_path)
+    images = RealImages(config, index, "train", decoders=2, start_pixels=0)
+    numbers, closed, raised = itertools.count(), Event(), list[BaseException]()
+    read, stop = processes._Decoder.read, processes._stop
+
+    def held(self: processes._Decoder, *request: Any) -> None:
+        if next(numbers):
+            closed.wait(timeout=60)
+        read(self, *request)
+
+    def stopped(*pool: Any) -> None:
+        stop(*pool)
+        closed.set()
+
+    def interrupt(_done: int, _total: int) -> None:
+        raise KeyboardInterrupt
+
+    def reading() -> None:
+        try:
+            images.pixels(range(62), progress=interrupt)
+        except KeyboardInterrupt as error:
+            raised.append(error)
+
+    monkeypatch.setattr(processes._Decoder, "read", held)
+    monkeypatch.setattr(processes, "_stop", stopped)
+    thread = Thread(target=reading, daemon=True)
+    thread.start()
+    thread.join(timeout=60)
+    assert len(raised) == 1
+    assert children() == []
 
 
 def _decode(
