@@ -170,9 +170,11 @@ def _entered(folder: Path, name: str, file: int) -> SharedFile:
     path = folder / f"{name}.{secrets.token_hex(8)}"
     try:
         entry = _open_locked(path)
-        os.write(entry, json.dumps(asdict(_Holder.this(file))).encode())
     except OSError:  # the disk is full, e.g.; then nobody joins this process
         return SharedFile(file)
+    # A holder whose entry is cut, as the disk is full, is found by nobody.
+    with suppress(OSError):
+        os.write(entry, json.dumps(asdict(_Holder.this(file))).encode())
     return SharedFile(file, (entry, path))
 
 

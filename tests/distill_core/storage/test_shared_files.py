@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -226,3 +227,20 @@ def test_a_python_without_memory_files_keeps_them_on_the_disk_and_shares_them(
     two, same = content(NAME, write_one(2))  # joins, and fills nothing
     assert os.path.samestat(os.fstat(one.file), os.fstat(two.file))
     assert int(ones.sum()) == int(same.sum()) == MIB
+
+
+def test_an_entry_that_does_not_fit_on_the_disk_leaves_nothing_open(
+    monkeypatch: pytest.MonkeyPatch, temporary: Path
+) -> None:
+    write = os.write
+
+    def full(descriptor: int, data: bytes) -> int:
+        if bytes(data).startswith(b"{"):  # an entry
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(descriptor, data)
+
+    monkeypatch.setattr(os, "write", full)
+    before = os.listdir("/proc/self/fd")
+    shared_file(NAME, write_one(1), size=MIB).close()
+    assert len(os.listdir("/proc/self/fd")) == len(before)
+    assert [path for path in temporary.rglob("*") if path.is_file()] == []
