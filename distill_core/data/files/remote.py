@@ -60,11 +60,13 @@ class RemoteFolder:
         A few prefixes are listed at the same time; the objects of no more are in memory.
         """
         names, ahead = self.folders(path), deque[Future[Listing]]()
-        threads = ThreadPoolExecutor(LISTINGS)
+        # Others may have one connection, which threads cannot share: FTP, e.g.
+        count = LISTINGS if getattr(self.fs, "async_impl", False) else 1
+        threads = ThreadPoolExecutor(count)
         try:
-            for number in range(-LISTINGS, len(names)):
-                if number + LISTINGS < len(names):
-                    ahead.append(threads.submit(self.below, path, names[number + LISTINGS]))
+            for number in range(-count, len(names)):
+                if number + count < len(names):
+                    ahead.append(threads.submit(self.below, path, names[number + count]))
                 if number >= 0:
                     yield names[number], ahead.popleft().result()
         finally:

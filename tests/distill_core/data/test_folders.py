@@ -202,8 +202,11 @@ def test_each_of_many_folders_is_looked_at_a_few_times_however_deep_the_dataset_
 # --- buckets ---
 
 
-def test_prefixes_of_a_bucket_are_listed_a_few_at_a_time_in_their_order() -> None:
+def test_prefixes_of_a_bucket_are_listed_a_few_at_a_time_in_their_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     files, names = fsspec.filesystem("memory"), [f"class {number:02d}" for number in range(20)]
+    monkeypatch.setattr(files, "async_impl", True)  # as those of buckets, which threads may share
     root = f"/{uuid4().hex}"
     files.pipe({f"{root}/train/{name}/{name}.png": b"1" for name in names})
     files.pipe(f"{root}/train/lost.png", b"1")
@@ -223,6 +226,21 @@ def test_prefixes_of_a_bucket_are_listed_a_few_at_a_time_in_their_order() -> Non
     assert found[:-1] == [(name, [f"train/{name}/{name}.png"]) for name in names]
     assert found[-1] == ("", ["train/lost.png"])
     assert sorted(begun) == names
+
+
+def test_a_file_system_that_threads_may_not_share_lists_in_one_thread() -> None:
+    """That of FTP, e.g., has one connection, on which answers of two requests would mix."""
+    files, root = fsspec.filesystem("memory"), f"/{uuid4().hex}"
+    files.pipe({f"{root}/train/{number}/1.png": b"1" for number in range(20)})
+    threads = set[int]()
+
+    class Noted(RemoteFolder):
+        def below(self, path: str, name: str) -> Listing:
+            threads.add(threading.get_ident())
+            return super().below(path, name)
+
+    assert len(list(Noted("x", files, root).by_folder("train"))) == 21
+    assert len(threads) == 1
 
 
 def test_a_prefix_that_cannot_be_listed_is_the_error_of_its_place() -> None:
