@@ -191,10 +191,14 @@ class _Decoder:
         for number, part in enumerate(parts):
             more = number + 1 < len(parts)
             if more:
-                self._request(parts[number + 1], (number + 1) % 2)
+                try:
+                    self._request(parts[number + 1], (number + 1) % 2)
+                except Exception:  # memory ran out, e.g.
+                    self._answer()  # otherwise the next caller would receive this answer
+                    raise
             if error := self._answer():
                 if more:
-                    self._answer()  # otherwise the next caller would receive this answer
+                    self._answer()  # likewise
                 raise error
             first = number % 2 * half
             out[part.places] = self._pixels[first : first + len(part.places)]

@@ -171,6 +171,28 @@ def test_a_lost_process_is_named_and_others_take_its_place(tmp_path: Path) -> No
     assert np.array_equal(images.pixels(range(8)), before)
 
 
+def test_a_request_that_cannot_be_sent_leaves_no_answer_for_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next one would take the pixels that are there for those that it has asked for."""
+    config, index = parquet_dataset(tmp_path)
+    expected = RealImages(config, index, "train", decoders=1).resident()
+    images = RealImages(config, index, "train", decoders=2, start_pixels=0)
+    request = processes._Decoder._request
+
+    def fail(self: processes._Decoder, part: Any, half: int) -> None:
+        if half == 1:
+            raise MemoryError
+        request(self, part, half)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(processes._Decoder, "_request", fail)
+        with pytest.raises(MemoryError):
+            images.pixels(range(16))  # eight for each process, whose memory has halves of four
+    for row in range(40, 50):
+        assert np.array_equal(images.pixels([row])[0], expected[row])
+
+
 def test_an_interrupted_read_ends_with_requests_in_the_queue(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
