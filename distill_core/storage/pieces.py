@@ -16,7 +16,7 @@ def piece_suffix(number: int) -> str:
 
 
 class PieceWriter:
-    """One attempt at a shard; at most one piece of it is in memory.
+    """One attempt at a shard; at most one piece of it is in memory, twice while it is written.
 
     Args:
         shard_store: of the stage.

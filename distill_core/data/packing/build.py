@@ -1,6 +1,7 @@
 """One shard of the stage `pack`: the images of a block of classes, read, packed and written.
 
-At most one pack is in memory, the images of one window, and their sources.
+At most one pack is in memory, twice while it is written, and the images of one window with their
+sources.
 """
 
 from __future__ import annotations

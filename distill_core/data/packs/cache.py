@@ -62,6 +62,7 @@ class PackCache:
         self._touched: dict[str, float] = {}  # by digest, when this process noted a use
         self._loads = Lock()  # one pack at a time in this process, because of its memory
         self._refused = False  # something is wrong with the disk, and was reported
+        self._damaged = set[str]()  # digests of packs whose bytes in the store are others
 
     def read(
         self, pack: FileInfo, offset: int, size: int, *, load: Load | None = None
@@ -79,7 +80,7 @@ class PackCache:
         """
         try:
             found = self._read(pack, offset, size)
-            if found is not None or load is None or self._refused:
+            if found is not None or load is None or self._refused or pack.sha256 in self._damaged:
                 return found
             with self._loads:
                 is_here = self._ensure(pack, load)
@@ -99,7 +100,9 @@ class PackCache:
     def _read(self, pack: FileInfo, offset: int, size: int) -> bytes | None:
         path = self._path(pack)
         try:
-            with path.open("rb") as stream:
+            # Another user's folder may hold what blocks or leads elsewhere.
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+            with os.fdopen(os.open(path, flags), "rb") as stream:
                 if os.fstat(stream.fileno()).st_size != pack.bytes:
                     path.unlink(missing_ok=True)
                     return None
@@ -161,7 +164,8 @@ class PackCache:
                     digest.update(data)
                     place += os.pwrite(mine.descriptor, data, place)
         if place != pack.bytes or digest.hexdigest() != pack.sha256:
-            return False  # a damaged pack: reading it from the store names the image
+            self._damaged.add(pack.sha256)
+            return False  # reading it from the store names the image that is damaged
         os.fsync(mine.descriptor)
         mine.path.rename(self._path(pack))
         return True
