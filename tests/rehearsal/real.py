@@ -41,6 +41,7 @@ from tests.rehearsal.rehearse import Pass, peak_of
 from tests.rehearsal.synset_tars import SIDE, upload
 
 PRESET = "rehearsal-21k"
+POLL_SECONDS = 0.1
 CLASSES, IMAGES, TESTS = 21_841, 46, 2  # of each class; of those, to test on
 WORKERS = 2
 INSIDE = re.compile(r"step-(\d{6})-(\d{6})\.safetensors$")  # a checkpoint inside an epoch
@@ -135,7 +136,7 @@ def _until_inside_an_epoch(run: Run, command: Sequence[str]) -> tuple[Pass, Plac
     with Started(command) as started:
         while not (found := _inside(run)):
             assert started.process.poll() is None, started.said
-            time.sleep(0.5)
+            time.sleep(POLL_SECONDS)
         started.kill()
     return started.result(), max(found)
 
@@ -146,7 +147,7 @@ def _watched(run: Run, command: Sequence[str]) -> tuple[Pass, set[Place]]:
     with Started(command) as started:
         while started.process.poll() is None:
             seen |= _inside(run) - before
-            time.sleep(0.5)
+            time.sleep(POLL_SECONDS)
     done = started.result()
     assert started.process.returncode == 0, done.said
     return done, seen

@@ -12,7 +12,7 @@ from tests.rehearsal.synset_tars import upload
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(900)]
 
-CLASSES, IMAGES = 60, 12
+CLASSES, IMAGES = 60, 24
 
 
 def test_a_run_goes_on_inside_the_epoch_in_which_it_was_killed(
@@ -24,9 +24,9 @@ def test_a_run_goes_on_inside_the_epoch_in_which_it_was_killed(
         source = f"{bucket}/source"
         made = upload(source, classes=CLASSES, images=IMAGES)
         store = f"{bucket}/store"
-        facts = rehearse(source, store, classes=CLASSES, images=IMAGES, batch=64, every=3)
+        facts = rehearse(source, store, classes=CLASSES, images=IMAGES, batch=8, every=4)
     assert made > CLASSES * IMAGES * 500  # bytes
-    assert ("real images, to train and to test on", "600 and 120") in facts.rows
+    assert ("real images, to train and to test on", "1,320 and 120") in facts.rows
     assert facts.killed_at[0] == 0
-    assert facts.killed_at[1] % 3 == 0
+    assert facts.killed_at[1] % 4 == 0
     assert "| killed after a checkpoint at |" in text_of(facts, made="")
