@@ -48,8 +48,8 @@ types: setup
 imports: setup
 	$(BIN)/lint-imports
 
-# Three processes at once, because tests wait a lot; each test file stays in one of them.
-PARALLEL := -n 3 --dist loadgroup
+# Two processes at once; each test file stays in one of them.
+PARALLEL := -n 2 --dist loadgroup
 
 test: setup
 	$(BIN)/pytest -q $(PARALLEL) -m "not slow"
