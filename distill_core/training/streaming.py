@@ -17,10 +17,10 @@ from torch import Tensor
 from distill_core.config.schema import RunConfig
 from distill_core.data.decoding.crops import CropDraws
 from distill_core.data.decoding.processes import span_size
+from distill_core.data.files.read_ahead import read_ahead
 from distill_core.data.real_images import RealImages
 from distill_core.errors import ConfigError
 from distill_core.machine_share import gpu_memory_share, memory_share
-from distill_core.training.read_ahead import read_ahead
 from distill_core.training.supervised import (
     Batches,
     Blocks,

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from distill_core.data.files.errors import complete, reading
 from distill_core.data.files.local import ListedFile, Listing
 from distill_core.data.files.ranges import divided, merged
+from distill_core.data.files.read_ahead import read_ahead
 from distill_core.errors import DataError, MissingDataError
 from distill_core.storage.filesystems import Steady
 from distill_core.storage.signed_gets import StoredObject
@@ -59,18 +59,12 @@ class RemoteFolder:
 
         A few prefixes are listed at the same time; the objects of no more are in memory.
         """
-        names, ahead = self.folders(path), deque[Future[Listing]]()
+        names = self.folders(path)
         # Others may have one connection, which threads cannot share: FTP, e.g.
         count = LISTINGS if getattr(self.fs, "async_impl", False) else 1
-        threads = ThreadPoolExecutor(count)
-        try:
-            for number in range(-count, len(names)):
-                if number + count < len(names):
-                    ahead.append(threads.submit(self.below, path, names[number + count]))
-                if number >= 0:
-                    yield names[number], ahead.popleft().result()
-        finally:
-            threads.shutdown(cancel_futures=True)
+        below = partial(self.below, path)
+        with closing(read_ahead(below, names, ahead=count, readers=count)) as listings:
+            yield from zip(names, listings, strict=True)
         yield "", self.files_in(path)
 
     def files_in(self, path: str) -> Listing:
