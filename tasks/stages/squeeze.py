@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from distill_core.config.schema import RunConfig
 from distill_core.data.index import DatasetIndex
+from distill_core.data.index_files import SPLITS
 from distill_core.errors import ConfigError
 from distill_core.keys import content_fingerprint, squeeze_key
 from distill_core.models.spec import TeacherSpec, check_description, check_start
@@ -146,13 +147,13 @@ class SqueezeWorker:
 
         def train(runtime: TrainingRuntime) -> Trained:
             index = self.context.plan.index
-            test = RealImages(config.data, index, "test", repeated=True)
+            train, test = (RealImages(config.data, index, split, repeated=True) for split in SPLITS)
             teacher = train_or_import(
-                self.context.real,
+                train,
                 evaluation_split(test, side=config.data.side),
                 run=config,
-                class_hash=self.context.plan.index.class_hash,
-                classes=self.context.plan.index.class_names,
+                class_hash=index.class_hash,
+                classes=index.class_names,
                 start=self._start(config.squeeze.start, job.payload.start),
                 runtime=runtime,
             )

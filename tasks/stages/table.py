@@ -124,7 +124,7 @@ ROWS = (
         payload=SelectPayload,
         jobs=select_jobs,
         worker="tasks.stages.select:SelectWorker",
-        less_memory="Measure a smaller network, or lower data.side",
+        less_memory="Classify with a smaller network, or lower data.side",
         per_round=True,
         occurs=lambda config: config.recover.init == "judged",
     ),

@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 NOTICES = 20  # in a receipt, the last ones
-READ_OFTEN = ("squeeze",)  # stages that read the training images many times
 
 
 IMAGES = "parquet"  # suffix of the images of an image shard
@@ -217,8 +216,7 @@ class WorkerContext:
         """Return the real training images, read as they are asked for."""
         from distill_core.data.real_images import RealImages
 
-        repeated = self.shard_store.stage in READ_OFTEN
-        return RealImages(self.config.data, self.plan.index, "train", repeated=repeated)
+        return RealImages(self.config.data, self.plan.index, "train")
 
     @cached_property
     def class_images(self) -> ClassImages:
