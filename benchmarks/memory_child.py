@@ -16,14 +16,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.untrained import untrained_teacher
 from distill_core.allocator import keep_freed_memory
 from distill_core.config.load import load_run
 from distill_core.config.schema import RunConfig
 from distill_core.labels.views import sample_label_view
-from distill_core.models.build import build_model, head_width
-from distill_core.models.files import load_teacher, teacher_files
-from distill_core.models.spec import TeacherSpec
-from distill_core.models.teacher import FrozenTeacher
 from distill_core.posttrain.images import shared_images
 from distill_core.posttrain.student import StudentTask
 from distill_core.posttrain.train import SoftLabels, train_on_shards
@@ -98,23 +95,6 @@ class Set:
         )
 
 
-def teacher_of(config: RunConfig) -> FrozenTeacher:
-    """Return a teacher that nobody trained."""
-    model, data = config.squeeze.model, config.data
-    spec = TeacherSpec(
-        model=model,
-        num_classes=data.num_classes,
-        class_hash="0" * 16,
-        mean=data.mean,
-        std=data.std,
-        side=data.side,
-        features=head_width(model),
-        origin="benchmark",
-    )
-    files = teacher_files(build_model(model, data.num_classes, seed=0), spec)
-    return load_teacher(files["safetensors"], files["json"])
-
-
 def memory() -> dict[str, int]:
     """Return the resident memory of this process at its peak, and its proportional memory now."""
     peak = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
@@ -138,7 +118,7 @@ def train(stand_in: Set) -> None:
     images = shared_images(digests, stand_in.images, size=size)
     assert int(images.pixels.max()) == 255  # reads every page
     report(pixels=images.pixels.nbytes)
-    teacher = teacher_of(config)
+    teacher = untrained_teacher(config)
     features = teacher.spec.features
     readers = [
         lambda view, n=number: stand_in.labels(n, view, features)

@@ -18,6 +18,7 @@ import numpy as np
 import ray  # noqa: F401 - the process of a worker has imported it
 import torch
 
+from benchmarks.untrained import untrained_teacher
 from distill_core.allocator import keep_freed_memory
 from distill_core.config.load import load_run
 from distill_core.config.schema import RunConfig
@@ -32,7 +33,7 @@ from distill_core.storage.image_shards import ImageRows
 from flows.estimate.memory.real_data import RealData
 from flows.estimate.workload import class_shards
 from tests.support import peak_real
-from tests.support.peak_models import pixels, teacher
+from tests.support.peak_images import pixels
 
 STATUS = Path("/proc/self/status")  # of Linux; getrusage would count the parent's memory, too
 
@@ -41,7 +42,7 @@ def recover(config: RunConfig, shard: ClassShard) -> None:
     """Make the images of the first launch of a shard."""
     side = config.data.side
     real = ClassImages(lambda label: np.arange(50), lambda rows: pixels(len(rows), side))
-    teachers = [teacher(config, number) for number in config.recover.teachers]
+    teachers = [untrained_teacher(config, number) for number in config.recover.teachers]
     setup = RecoverySetup(config.recover, teachers, config.seed, None)
     batches = shard.batches
     together = LaunchLimit().size(batches, side=side, device="cpu")
@@ -50,7 +51,7 @@ def recover(config: RunConfig, shard: ClassShard) -> None:
 
 def relabel(config: RunConfig, shard: ClassShard) -> None:
     """Label one view of the images of a shard."""
-    teachers = [teacher(config, number) for number in config.relabel.teachers]
+    teachers = [untrained_teacher(config, number) for number in config.relabel.teachers]
     images = ImageRows(shard.images, pixels(shard.num_images, config.data.side))
     labeller = as_ensemble(teachers, config.relabel.weighting)
     relabel_shard(images, range(1), config=config.relabel, teacher=labeller, seed=config.seed)

@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 from torch import Tensor
 
+from benchmarks.untrained import untrained_teacher
 from distill_core.config.schema import RunConfig
 from distill_core.evaluation.validate import validate_student
 from distill_core.models.build import build_model
@@ -31,7 +32,7 @@ from distill_core.training.supervised import Labelled, TrainState, evaluate
 from flows.estimate.memory.real_data import RealData
 from flows.estimate.workload import label_values
 from tests.support import label_shards
-from tests.support.peak_models import pixels, teacher
+from tests.support.peak_images import pixels
 
 STEPS = 3  # of a training
 
@@ -83,15 +84,16 @@ def _enough(done: int, _of: int, _losses: Tensor) -> None:
 
 def statistics(config: RunConfig, real: RealData) -> None:
     """Measure two classes."""
-    setup = MeasureSetup(config.recover, teacher(config, 0), teacher(config, 0), config.seed)
+    teacher, scorer = untrained_teacher(config), untrained_teacher(config)
+    setup = MeasureSetup(config.recover, teacher, scorer, config.seed)
     measure_block([(0, "a"), (1, "b")], _class_images(config, real), setup)
 
 
 def select(config: RunConfig, real: RealData) -> None:
     """Classify two classes by a teacher and a student."""
     assert config.rounds is not None
-    network = teacher(config, 0)
-    student = teacher(config, 0, model=config.rounds.student)
+    network = untrained_teacher(config, 0)
+    student = untrained_teacher(config, 0, model=config.rounds.student)
     setup = SelectionSetup(network, student, config.recover.candidates, config.seed)
     select_block([(0, "a"), (1, "b")], _class_images(config, real), setup)
 
@@ -124,7 +126,7 @@ def posttrain(config: RunConfig, real: RealData) -> None:
         for label in range(config.data.num_classes)
     ]
     scheme, width = label_values(config)
-    soft = SoftLabels(lambda: teacher(config, 0))
+    soft = SoftLabels(lambda: untrained_teacher(config, 0))
     if scheme != "online":
         labels = label_shards.shard(
             views=range(1),
@@ -136,7 +138,7 @@ def posttrain(config: RunConfig, real: RealData) -> None:
         whole = np.zeros_like(labels.boxes)
         whole[..., 2:] = config.data.side
         fitting = replace(labels, boxes=whole, mix_boxes=np.zeros_like(labels.mix_boxes))
-        soft = SoftLabels.in_memory(teacher(config, 0), [fitting] * len(shards))
+        soft = SoftLabels.in_memory(untrained_teacher(config, 0), [fitting] * len(shards))
     test = labelled(real.test or 0, config)
     task = StudentTask(config, config.posttrain.students[0], 0, "distilled")
     train_on_shards(task, shards, soft, test, runtime=TrainingRuntime(checkpoints=Discarded()))
