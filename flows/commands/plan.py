@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,9 +18,7 @@ from flows.commands.options import (
 
 if TYPE_CHECKING:
     from distill_core.config.schema import RunConfig
-    from flows.estimate.cost import Cost, Machines
-    from flows.estimate.counts import Counts
-    from flows.estimate.workload import Plan
+    from flows.estimate.cost import Estimate, Machines
     from tasks.execution import Execution
 
 
@@ -66,8 +64,7 @@ def plan(
     """Estimate the shards, bytes, reading and GPU-hours of a run without starting it."""
     from distill_core.data.detection.resolve import resolve_run
     from flows import terminal
-    from flows.estimate import workload
-    from flows.estimate.counts import count_images
+    from flows.estimate import tables
     from flows.runs.argument import load_requested
     from flows.runs.precision import warn_if_slow
     from flows.runs.preflight import problems
@@ -80,53 +77,36 @@ def plan(
     warn_if_slow(config, execution.device)
     for problem in problems(config, execution):
         terminal.warn(f"a run would be refused: {problem}")
-    counts = count_images(config)
-    work = workload.plan_run(config, test_images=counts.test)
-    spent = _cost(config, execution, work, counts, speed)
-    _print(config, execution, work, counts, spent, speed.machines, as_json=as_json)
+    estimate = _estimate(config, execution, speed)
+    if as_json:
+        terminal.print_json(tables.to_json(estimate))
+        return
+    lines = tables.lines(estimate.plan, estimate.counts)
+    terminal.print_table(terminal.pairs(lines, title=config.preset))
+    terminal.print_table(terminal.table(*tables.stage_rows(estimate)))
+    terminal.print_lines(*tables.cost_lines(estimate.cost))
 
 
-def _cost(
-    config: RunConfig, execution: Execution, work: Plan, counts: Counts, speed: RateOptions
-) -> Cost:
-    from flows.estimate.cost import cost
-    from flows.estimate.passes import stage_works
-    from flows.estimate.rates import rates_of
-    from flows.estimate.workload import shards_by_stage
-    from tasks.calibration import calibrate
-
-    measured = calibrate(config, execution) if speed.calibrate else None
-    shards = shards_by_stage(config, test_images=counts.test)
-    return cost(
-        config,
-        work,
-        stage_works(config, work, counts, shards),
-        rates_of(config, given=speed.rate, measured=measured),
-        price=speed.price,
-    )
-
-
-def _print(
-    config: RunConfig,
-    execution: Execution,
-    work: Plan,
-    counts: Counts,
-    spent: Cost,
-    machines: Machines | None,
-    **options: Any,
-) -> None:
-    from flows import terminal
-    from flows.estimate import tables
+def _estimate(config: RunConfig, execution: Execution, speed: RateOptions) -> Estimate:
+    from flows.estimate.cost import Estimate, cost
+    from flows.estimate.counts import count_images
     from flows.estimate.memory.making import Launch
     from flows.estimate.memory.stages import stage_memories
+    from flows.estimate.rates import rates_of
+    from flows.estimate.workload import plan_run
     from flows.runs.checks.machine import real_data
+    from tasks.calibration import calibrate
 
+    counts = count_images(config)
+    plan = plan_run(config, test_images=counts.test)
+    measured = calibrate(config, execution) if speed.calibrate else None
+    rates = rates_of(config, given=speed.rate, measured=measured)
     launch, real = Launch(execution.device, execution.groups), (counts.train, counts.test, None)
     memories = stage_memories(config, launch, real_data(execution, real))
-    memory = {each.stage: each.needed for each in memories}
-    if options["as_json"]:
-        terminal.print_json(tables.to_json(work, counts, spent, memory, machines))
-        return
-    terminal.print_table(terminal.pairs(tables.lines(work, counts), title=config.preset))
-    terminal.print_table(terminal.table(*tables.stage_rows(spent, memory, machines)))
-    terminal.print_lines(*tables.cost_lines(spent))
+    return Estimate(
+        plan,
+        counts,
+        cost(config, plan, counts, rates, price=speed.price),
+        memory={each.stage: each.needed for each in memories},
+        machines=speed.machines,
+    )

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from distill_core.config.schema import RunConfig
-from flows.estimate.passes import ON_CPU, StageWork, Unit
+from flows.estimate.counts import Counts
+from flows.estimate.passes import ON_CPU, StageWork, Unit, stage_works
 from flows.estimate.rates import Rates
 from flows.estimate.requests import Requests, requests_of
-from flows.estimate.workload import Plan
+from flows.estimate.workload import Plan, shards_by_stage
 
 SHARD_SECONDS = (300, 900)  # short enough to lose a shard, long enough for its overhead
 
@@ -79,31 +80,39 @@ class Cost:
         return None if self.price is None or not self.hours else self.price * self.hours
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """All that is known of a run before it is started."""
+
+    plan: Plan
+    counts: Counts
+    cost: Cost
+    memory: Mapping[str, float]  # bytes of one process by stage; stages may be missing
+    machines: Machines | None = None  # on which times are estimated
+
+
 def cost(
-    config: RunConfig,
-    plan: Plan,
-    works: Iterable[StageWork],
-    rates: Rates,
-    *,
-    price: float | None = None,
+    config: RunConfig, plan: Plan, counts: Counts, rates: Rates, *, price: float | None = None
 ) -> Cost:
     """Return the cost of a plan.
 
     Args:
         config: of the run.
         plan: of the same run.
-        works: of its stages.
+        counts: real images.
         rates: of one GPU, and of one CPU core.
         price: USD per GPU-hour.
     """
-    steps, known = config.recover.steps * config.recover.passes, list(works)
+    steps = config.recover.steps * config.recover.passes
+    shards = shards_by_stage(config, test_images=counts.test)
+    works = list(stage_works(config, plan, counts, shards))
     speed = rates.get("iteration")
     return Cost(
         rates=rates,
-        stages=[_stage_cost(work, rates) for work in known],
+        stages=[_stage_cost(work, rates) for work in works],
         shard_seconds=None if speed is None else plan.images_per_shard * steps / speed.per_second,
         ipc_range=None if speed is None else _ipc_range(plan, steps, speed.per_second),
-        requests=requests_of(config, plan, known),
+        requests=requests_of(config, plan, works),
         price=price,
     )
 

@@ -5,7 +5,7 @@ The units are those whose rates calibration measures, so that hours follow by di
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -64,7 +64,7 @@ def stage_works(
         names = [name for name in shards if name.partition("-")[0] == kind]
         if known and names:
             found = [shards[name] for name in names]
-            total = None if None in found else sum(each or 0 for each in found)
+            total = _sum(found)
             if kind == "recover" and total is not None and known.get("iteration"):
                 total //= len(config.image_sets)  # random real images take no iterations
             if kind == "ingest" and total is None and counts.total is not None:
@@ -95,11 +95,9 @@ def _posttrain(config: RunConfig, plan: Plan, counts: Counts) -> Mapping[Unit, i
     tests = counts.test if rows is None else len(rows)
     times = WEIGHTS * plan.students * -(-post.epochs // post.evaluate_every)
     labelled = len(config.relabel.teachers) if plan.scheme == "online" else 0
-    evaluated = _times(tests, times)
-    forward = None if evaluated is None else evaluated + labelled * plan.student_images
     return {
         "training": plan.student_images,
-        "forward": forward,
+        "forward": _sum((_times(tests, times), labelled * plan.student_images)),
         "decode": _times(tests, plan.students),
     }
 
@@ -120,18 +118,14 @@ def _squeeze(config: RunConfig, counts: Counts) -> Mapping[Unit, int | None]:
     members = [member for member in members if member.reuse is None]
     trained = [member for member in members if _epochs(member)]
     seen = _times(counts.train, sum(map(_epochs, trained)))
-    judged = [_times(_judged(m, counts.test), _evaluations(_epochs(m))) for m in members]
-    tests = None if None in judged else sum(each or 0 for each in judged)
-    area = 3 * config.data.side**2
-    cropped = any(m.training is not None and m.training.crop_from == "image" for m in trained)
-    held = not cropped and area * (counts.train or 0) <= RESIDENT
-    shown = _times(counts.train, len(trained)) if held else seen
-    judged_once = [_judged(member, counts.test) for member in members]
-    once = None if None in judged_once else sum(each or 0 for each in judged_once)
-    kept = area * (counts.test or 0) <= BLOCKS
-    opened = once if kept else tests
-    read = None if shown is None or opened is None else shown + opened
-    return {"training": seen, "forward": tests, "decode": read}
+    judged = [(_judged(each, counts.test), _evaluations(_epochs(each))) for each in members]
+    tests, area = _sum(_times(*each) for each in judged), 3 * config.data.side**2
+    whole = any(each.training and each.training.crop_from == "image" for each in trained)
+    stays = not whole and area * (counts.train or 0) <= RESIDENT
+    test_stays = area * (counts.test or 0) <= BLOCKS
+    read = _times(counts.train, len(trained)) if stays else seen
+    read_tests = _sum(images for images, _ in judged) if test_stays else tests
+    return {"training": seen, "forward": tests, "decode": _sum((read, read_tests))}
 
 
 def _evaluations(epochs: int) -> int:
@@ -194,3 +188,8 @@ def _at_most(total: int | None, per_class: int | None, classes: int) -> int | No
 
 def _times(count: int | None, factor: int) -> int | None:
     return 0 if factor == 0 else None if count is None else count * factor
+
+
+def _sum(counts: Iterable[int | None]) -> int | None:
+    known = list(counts)
+    return None if None in known else sum(each or 0 for each in known)

@@ -27,15 +27,12 @@ MEASURED_AS: Mapping[Unit, str] = {  # name of each unit's rate in what calibrat
 # Passes through a network, of which an image-iteration has two: forward, and back to the pixels.
 PASSES: Mapping[Unit, int] = {"training": 3, "forward": 1, "view": 1}
 SMALL = 64  # pixels; the images of a dataset of at most this side are small files
-# Images of one core per second. Source: benchmarks/results/ingest_cpu_2026-11-30.md, one core of a
-# Xeon, 64 pixels; /500 x 375 photographs of 79 kB with Pillow, 3.9 ms each.
-ASSUMED: Mapping[Unit, tuple[float, float]] = {  # small, large
-    "decode": (6500.0, 256.0),
-    "check": (5900.0, 800.0),
-    "pack": (3800.0, 150.0),
-}
+# Images of one core of a Xeon per second, of 64 pixels and of photographs of 500 x 375. Source:
+# benchmarks/results, squeeze-data_cpu_2026-12-01.md and ingest_cpu_2026-12-01.md.
+ASSUMED: Mapping[Unit, tuple[float, float]] = {"decode": (5900.0, 460.0), "check": (8800.0, 900.0)}
 # Relative to decoding the source, for photographs of 500 x 375 and packs with a short side of 256
 # pixels; measured with 100 of ImageNet-1K: 2.5 ms to decode one, 4.2 to pack it, 0.8 from a pack.
+PACKED = 0.6
 FROM_PACKS = 3.0
 COPIED = 4.6  # packing without decoding, 0.54 ms
 
@@ -78,9 +75,13 @@ def rates_of(
 
 def _assumed(config: RunConfig, unit: Unit) -> float:
     """Return the images of one core per second for which nothing was measured."""
-    (small, large), pack = ASSUMED[unit], config.data.pack
-    if config.data.side <= SMALL:
-        return small
-    if pack is not None and pack.encoding == "original":
-        return COPIED * ASSUMED["decode"][1] if unit == "pack" else large
-    return FROM_PACKS * large if pack is not None and unit == "decode" else large
+    large, pack = config.data.side > SMALL, config.data.pack
+    if unit == "check":
+        return ASSUMED["check"][large]
+    decoded = ASSUMED["decode"][large]
+    if pack is None:
+        return decoded
+    copied = pack.encoding == "original"
+    if unit == "pack":
+        return (COPIED if copied else PACKED) * decoded
+    return FROM_PACKS * decoded if large and not copied else decoded

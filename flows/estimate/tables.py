@@ -1,4 +1,4 @@
-"""A plan and its cost as text and as JSON."""
+"""An estimate as text and as JSON."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from flows import units
-from flows.estimate.cost import SHARD_SECONDS, Cost, Machines, StageCost
+from flows.estimate.cost import SHARD_SECONDS, Cost, Estimate, Machines, StageCost
 from flows.estimate.counts import Counts
 from flows.estimate.passes import ON_CPU, Unit
 from flows.estimate.rates import MEASURED_AS
@@ -72,19 +72,12 @@ def cost_lines(cost: Cost) -> list[str]:
     return text
 
 
-def stage_rows(
-    cost: Cost, memory: Mapping[str, float], machines: Machines | None
-) -> tuple[Sequence[str], list[Sequence[str]]]:
-    """Return the header and the rows of the table of stages.
-
-    Args:
-        cost: of the plan.
-        memory: bytes of one process by stage; stages that are missing are not estimated.
-        machines: of a cluster, to tell how long each stage takes there.
-    """
+def stage_rows(estimate: Estimate) -> tuple[Sequence[str], list[Sequence[str]]]:
+    """Return the header and the rows of the table of stages."""
+    memory, machines = estimate.memory, estimate.machines
     header = ["stage", "shards", "work", "GPU-hours", "reading, core-hours", "memory a process"]
     rows: list[Sequence[str]] = []
-    for each in cost.stages:
+    for each in estimate.cost.stages:
         row = [
             each.stage,
             "not known" if each.work.shards is None else f"{each.work.shards:,}",
@@ -97,14 +90,13 @@ def stage_rows(
     return header if machines is None else [*header, f"hours on {machines.gpus} GPUs"], rows
 
 
-def to_json(
-    plan: Plan, counts: Counts, cost: Cost, memory: Mapping[str, float], machines: Machines | None
-) -> dict[str, Any]:
-    """Return plan and cost as a JSON-able tree."""
+def to_json(estimate: Estimate) -> dict[str, Any]:
+    """Return an estimate as a JSON-able tree."""
+    plan, cost, machines = estimate.plan, estimate.cost, estimate.machines
     tree = asdict(plan) | {"image_bytes": plan.image_bytes, "label_bytes": plan.label_bytes}
-    tree["real_images"] = asdict(counts)
+    tree["real_images"] = asdict(estimate.counts)
     tree["stages"] = {
-        each.stage: _stage(each, machines) | {"memory_bytes": memory.get(each.stage)}
+        each.stage: _stage(each, machines) | {"memory_bytes": estimate.memory.get(each.stage)}
         for each in cost.stages
     }
     tree["rates"] = {MEASURED_AS[unit]: asdict(rate) for unit, rate in cost.rates.items()}

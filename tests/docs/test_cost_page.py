@@ -11,7 +11,6 @@ from distill_core.config.load import load_run
 from flows import units
 from flows.estimate import cost, workload
 from flows.estimate.counts import count_images
-from flows.estimate.passes import stage_works
 from flows.estimate.rates import rates_of
 
 PAGE = (Path(__file__).parents[2] / "docs" / "cost.md").read_text()
@@ -42,9 +41,7 @@ def test_the_page_has_the_hours_and_bytes_of_the_plan(preset: str) -> None:
     config = load_run(preset, [f"data.images={images}"])
     counts = count_images(config)
     plan = workload.plan_run(config, test_images=counts.test)
-    shards = workload.shards_by_stage(config, test_images=counts.test)
-    works = stage_works(config, plan, counts, shards)
-    spent, page = cost.cost(config, plan, works, rates_of(config, given=rate)), table_of(preset)
+    spent, page = cost.cost(config, plan, counts, rates_of(config, given=rate)), table_of(preset)
     assert page.keys() == {each.stage for each in spent.stages}
     for each in spent.stages:
         hours = [each.hours_on(cost.Machines(gpus, cores=8)) for gpus in GPUS]

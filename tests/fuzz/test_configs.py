@@ -17,7 +17,6 @@ from distill_core.errors import MAX_LINE, ConfigError
 from distill_core.sharding import plan_size
 from flows.estimate import cost, tables, workload
 from flows.estimate.counts import Counts
-from flows.estimate.passes import stage_works
 from flows.estimate.rates import rates_of
 from tests.support.fuzzing import ODD, examples, mutated_bytes, mutated_trees, trees
 
@@ -64,10 +63,10 @@ def check_usable(run: RunConfig) -> None:
     )
     if shards < MANY_SHARDS and batches < 10 * MANY_SHARDS:
         work, counts = workload.plan_run(run, test_images=20_000), Counts(50_000, 20_000, "")
-        works = stage_works(run, work, counts, workload.shards_by_stage(run, test_images=20_000))
-        spent = cost.cost(run, work, works, rates_of(run, given=1.0), price=1.0)
+        spent = cost.cost(run, work, counts, rates_of(run, given=1.0), price=1.0)
         assert spent.unknown == ()
-        tables.to_json(work, counts, spent, {}, cost.Machines(gpus=2, cores=4))
+        machines = cost.Machines(gpus=2, cores=4)
+        tables.to_json(cost.Estimate(work, counts, spent, {}, machines))
 
 
 @examples(60)

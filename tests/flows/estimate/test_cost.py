@@ -48,8 +48,7 @@ def works(config: RunConfig, counts: Counts) -> dict[str, StageWork]:
 def spent(config: RunConfig, counts: Counts, *, rate: float, price: float | None = None) -> Cost:
     """Return the cost at a rate that is given."""
     plan = workload.plan_run(config, test_images=counts.test)
-    done = works(config, counts).values()
-    return cost.cost(config, plan, done, rates_of(config, given=rate), price=price)
+    return cost.cost(config, plan, counts, rates_of(config, given=rate), price=price)
 
 
 def test_every_stage_has_its_passes_by_hand(tiny: RunConfig) -> None:
@@ -139,7 +138,7 @@ def test_the_cost_of_a_published_run_follows_from_its_counts(tmp_path: Path) -> 
     assert found.usd == pytest.approx(2 * found.hours)
     ingest = next(each for each in found.stages if each.stage == "ingest")
     assert ingest.work.shards == 2828  # parts of 4,096 images
-    assert ingest.cpu_hours == pytest.approx(11_582_723 / 800 / 3600)
+    assert ingest.cpu_hours == pytest.approx(11_582_723 / 900 / 3600)
 
 
 def test_time_is_limited_by_shards_and_by_reading() -> None:
@@ -178,10 +177,10 @@ def test_rates_that_were_measured_win_over_derived_and_assumed_ones(tiny: RunCon
 
 def test_without_the_speed_of_a_gpu_the_plan_tells_how_to_get_it(tiny: RunConfig) -> None:
     plan = workload.plan_run(tiny)
-    none = cost.cost(tiny, plan, works(tiny, KNOWN).values(), rates_of(tiny))
+    none = cost.cost(tiny, plan, KNOWN, rates_of(tiny))
     assert (none.hours, none.usd, none.ipc_range) == (0, None, None)
     assert tables.cost_lines(none)[0].startswith("Add --calibrate, or --rate")
-    tree = tables.to_json(plan, KNOWN, none, {}, None)
+    tree = tables.to_json(cost.Estimate(plan, KNOWN, none, {}))
     assert tree["stages"]["recover"]["gpu_hours"] is None
     assert tree["stages"]["ingest"]["cpu_hours"] > 0
 
@@ -245,7 +244,7 @@ def test_packs_are_planned_with_their_time_and_their_bytes_and_make_reading_fast
         for each in spent(config, counts, rate=1000).stages
         if each.stage == "pack" or config == plain
     }
-    assert hours["pack"] == pytest.approx((11_060_223 + 522_500) / 150 / 3600)
+    assert hours["pack"] == pytest.approx((11_060_223 + 522_500) / (0.6 * 460) / 3600)
     squeeze = next(e for e in spent(packed, counts, rate=1000).stages if e.stage == "squeeze")
     assert squeeze.cpu_hours == pytest.approx((hours["squeeze"] or 0) / 3)
     assert "pack" not in works(plain, counts)
