@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from distill_core.config.data import DataConfig
 from distill_core.config.split_rule import parse_rule
@@ -13,6 +15,7 @@ from distill_core.data.index import DatasetIndex, build_index, number_classes
 from distill_core.data.index_commit import commit_index
 from distill_core.data.index_files import SPLITS, open_index
 from distill_core.data.index_table import SCHEMA
+from distill_core.data.parts.kept_blocks import keep_blocks
 from distill_core.data.parts.rows import PlannedPart, SplitRows, read_split
 from distill_core.data.readers.passed_over import PassedOver
 from distill_core.data.readers.record import Split
@@ -54,7 +57,24 @@ def merge(
     classes = number_classes(names, known)
     if config.format == "classes":
         return _without_images(config, store, classes)
-    rows = {split: _read(store, parts, split, classes, notice) for split in SPLITS}
+    with tempfile.TemporaryDirectory(prefix="distill-index-") as folder:
+        rows = {
+            split: _read(store, parts, split, classes, notice, Path(folder)) for split in SPLITS
+        }
+        return _merged(config, store, names, rows, known=known, notice=notice)
+
+
+def _merged(
+    config: DataConfig,
+    store: Store,
+    names: Sequence[str],
+    rows: dict[Split, SplitRows],
+    *,
+    known: Sequence[ClassEntry],
+    notice: Notice,
+) -> DatasetIndex:
+    """Return the committed index of the rows of all parts; see `merge`."""
+    classes = number_classes(names, known)
     if config.split is not None:
         divided = divide_split(rows["train"], parse_rule(config.split), names, known)
         if not divided.names:
@@ -95,13 +115,23 @@ def _read(
     split: Split,
     classes: Sequence[ClassEntry],
     notice: Notice,
+    folder: Path,
 ) -> SplitRows:
-    """Return the rows of a split, and report what was passed over while they were read."""
+    """Return the rows of a split, and report what was passed over while they were read.
+
+    Args:
+        store: that has the shards.
+        parts: of all splits.
+        split: to read.
+        classes: every class by id.
+        notice: called with sentences.
+        folder: keeps the blocks of the split until the index is written.
+    """
     passed_over, of_split = PassedOver(), [each for each in parts if each.part.split == split]
     rows = read_split(ShardStore(store, STAGE), of_split, classes, passed_over)
     for text in passed_over.sentences():
         notice(f"{split} split: {text}")
-    return rows
+    return replace(rows, load=keep_blocks(rows.load, folder / split))
 
 
 def _sentences(

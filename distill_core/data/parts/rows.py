@@ -29,7 +29,8 @@ from distill_core.storage.markers import Marker
 from distill_core.storage.parquet import open_parquet
 from distill_core.storage.shard_store import ShardStore
 
-READERS = 4  # shards that are read at once
+READERS = 4  # shards whose rows are read at once
+SUMMARIES = 16  # summaries that are read at once, which are small
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def read_split(
     """
     ids = ids_of(classes)
     counts, shards = SplitCounts(ids), []
-    with ThreadPoolExecutor(READERS) as pool:
+    with ThreadPoolExecutor(SUMMARIES) as pool:
         for marker, summary in pool.map(partial(_summary, shard_store), parts):
             labels = counts.add(summary)
             passed_over.add_counts(summary.passed_over)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,12 @@ from distill_core.data.index import DatasetIndex
 from distill_core.data.index_files import check_index, load_index, open_index
 from distill_core.data.index_table import IndexTable, RowCounts, partition_bounds
 from distill_core.data.ingest import ingest
+from distill_core.data.parts.kept_blocks import keep_blocks
+from distill_core.data.parts.read import TABLE
 from distill_core.errors import DataError
+from distill_core.storage.markers import Marker
 from distill_core.storage.records import seal_json
+from distill_core.storage.shard_store import ShardStore
 from distill_core.storage.store import Store
 from tests.support.datasets import data_config, png, write_parquet
 
@@ -130,3 +135,43 @@ def test_the_rows_of_a_class_beyond_the_index_are_none() -> None:
     table = pa.table({"label": [0, 0], "status": ["ok", "ok"]})
     assert RowCounts.of(iter([table]), 1).readable.tolist() == [2]
     assert len(IndexTable.of(table, 1).rows_of(7)) == 0
+
+
+@pytest.mark.parametrize("rule", [None, "per_class:2"])
+def test_the_rows_of_a_shard_are_read_once_where_parts_are_classes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: str | None
+) -> None:
+    for split in ("train", "test")[: 1 if rule else 2]:
+        for name in "abc":
+            folder = tmp_path / "data" / split / name
+            folder.mkdir(parents=True)
+            for number in range(5):
+                (folder / f"{number}.png").write_bytes(png(ord(name) * 10 + number))
+    load, seen = ShardStore.load, Counter[str]()
+
+    def noted(self: ShardStore, marker: Marker, suffix: str) -> bytes:
+        seen[f"{marker.key}.{suffix}"] += 1
+        return load(self, marker, suffix)
+
+    monkeypatch.setattr(ShardStore, "load", noted)
+    config = data_config(tmp_path / "data", num_classes=3, split=rule)
+    ingest(config, Store(str(tmp_path / "store")))
+    assert sum(key.endswith(f".{TABLE}") for key in seen) > 0
+    assert set(seen.values()) == {1}
+
+
+def test_blocks_that_find_no_room_on_the_disk_are_read_again(tmp_path: Path) -> None:
+    table, calls = pa.table({"row": [1, 2, 3]}), list[int]()
+
+    def load(number: int) -> pa.Table:
+        calls.append(number)
+        return table
+
+    occupied = tmp_path / "occupied"
+    occupied.touch()  # a file, so that no folder can be made there
+    for folder, reads in ((occupied, 2), (tmp_path / "blocks", 1)):
+        read = keep_blocks(load, folder)
+        assert read(7).equals(table)
+        assert read(7).equals(table)
+        assert calls == [7] * reads
+        calls.clear()
