@@ -90,9 +90,10 @@ rehearsal: setup
 	rm -rf out/rehearsal
 	$(BIN)/python -m tests.rehearsal --store out/rehearsal
 
-# A million tiny JPEGs in archives of 21,841 classes, in a bucket; a kill inside an epoch.
+# A million tiny JPEGs in archives of 21,841 classes, in a bucket of Ceph; a kill inside an epoch.
 rehearsal-real: setup
-	$(BIN)/python -m tests.rehearsal.real
+	deploy/ceph/rgw.sh install
+	$(BIN)/python -m tests.rehearsal.real --server ceph
 
 golden: setup
 	$(BIN)/python -m tests.golden.update

@@ -1,6 +1,6 @@
 """Rehearse the path of real images at the scale of ImageNet-21K, with a kill inside an epoch.
 
-python -m tests.rehearsal.real [--classes N] [--images N] [--out FILE]
+python -m tests.rehearsal.real [--classes N] [--images N] [--server moto|ceph] [--out FILE]
 
 A million tiny JPEGs in 21,841 archives in a bucket are ingested, packed and read by every stage.
 """
@@ -27,10 +27,10 @@ import psutil
 import torch
 
 from benchmarks.hardware import hardware
-from benchmarks.s3_server import served
 from distill_core.config.load import load_run
 from distill_core.data.index_files import open_index
 from distill_core.evaluation.blocks import validation_blocks
+from distill_core.storage.filesystems import open_filesystem
 from distill_core.storage.store import Store
 from flows import units
 from flows.status.status import run_activity, run_status
@@ -39,10 +39,12 @@ from tasks.stages.dataset_record import read_dataset_record
 from tests.rehearsal import checks
 from tests.rehearsal.rehearse import Pass, peak_of
 from tests.rehearsal.synset_tars import SIDE, upload
+from tests.support.s3_servers import SERVERS
 
 PRESET = "rehearsal-21k"
 POLL_SECONDS = 0.1
 CLASSES, IMAGES, TESTS = 21_841, 46, 2  # of each class; of those, to test on
+BUCKET = "rehearsal"
 WORKERS = 2
 INSIDE = re.compile(r"step-(\d{6})-(\d{6})\.safetensors$")  # a checkpoint inside an epoch
 Place = tuple[int, int]  # epochs, and batches after them
@@ -207,7 +209,7 @@ class Started:
         return Pass(self._text, self._seconds, self._peak.result())
 
 
-def text_of(facts: Facts, *, made: str) -> str:
+def text_of(facts: Facts, *, made: str, server: str) -> str:
     """Return the result as Markdown."""
     places = [f"{batches:,} steps" for _, batches in (facts.killed_at, facts.resumed_at)]
     rows = [
@@ -223,8 +225,8 @@ def text_of(facts: Facts, *, made: str) -> str:
         [
             f"# The path of real images, {datetime.now(UTC):%Y-%m-%d}",
             "",
-            f"Command: `{facts.command}` on {hardware()}, torch {torch.__version__}; moto on the "
-            "same machine in place of S3. Written by `python -m tests.rehearsal.real`.",
+            f"Command: `{facts.command}` on {hardware()}, torch {torch.__version__}; {server} "
+            "on the same machine in place of S3. Written by `python -m tests.rehearsal.real`.",
             "",
             "| what | measured |",
             "| --- | --- |",
@@ -241,9 +243,13 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=IMAGES, help="of each class")
     parser.add_argument("--batch", type=int, default=4096, help="images of a training step")
     parser.add_argument("--every", type=int, default=50, help="steps between checkpoints")
+    parser.add_argument("--server", choices=sorted(SERVERS), default="moto")
     parser.add_argument("--out", type=Path, help="where to write the result, as Markdown")
     args = parser.parse_args()
-    with served() as (bucket, _):
+    with SERVERS[args.server]() as environment:
+        os.environ |= environment
+        bucket = f"s3://{BUCKET}"
+        open_filesystem(bucket)[0].mkdir(BUCKET)
         began = time.monotonic()
         size = upload(f"{bucket}/source", classes=args.classes, images=args.images)
         took = units.duration(time.monotonic() - began)
@@ -256,7 +262,7 @@ def main() -> None:
             batch=args.batch,
             every=args.every,
         )
-    text = text_of(facts, made=made)
+    text = text_of(facts, made=made, server=args.server)
     print(text)
     if args.out is not None:
         args.out.write_text(text)

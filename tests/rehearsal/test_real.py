@@ -29,4 +29,4 @@ def test_a_run_goes_on_inside_the_epoch_in_which_it_was_killed(
     assert ("real images, to train and to test on", "1,320 and 120") in facts.rows
     assert facts.killed_at[0] == 0
     assert facts.killed_at[1] % 4 == 0
-    assert "| killed after a checkpoint at |" in text_of(facts, made="")
+    assert "| killed after a checkpoint at |" in text_of(facts, made="", server="moto")
