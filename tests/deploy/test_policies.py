@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
@@ -16,10 +16,62 @@ from tests.support.store_names import OURS
 DRIVER, COLLECTOR, READER = "driver-and-workers.json", "collector.json", "reader.json"
 SETTINGS = schedule_settings.path_of("new-version", "weekly")
 NAMES = {**OURS, SETTINGS: "record"}
+POLICIES = ("collector.json", "driver-and-workers.json", "reader.json")
+OF_A_BUCKET = {"s3:ListBucket", "s3:ListBucketMultipartUploads"}  # the others are of objects
 # Attempts that lost a race, checkpoints that are older than the last two, and every probe.
 DELETED_BY_DRIVERS = {"data", "checkpoint", "probe"}
 # What a collection puts back if a run has come to need it, and the probe that reads the clock.
 WRITTEN_BY_COLLECTORS = {"marker", "probe"}
+
+
+def statements(policy: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(read(f"s3/{policy}"))["Statement"]
+    return found
+
+
+def actions(policy: str) -> set[str]:
+    """Return everything a policy allows."""
+    return {action for statement in statements(policy) for action in statement["Action"]}
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_no_policy_allows_more_than_its_store(policy: str) -> None:
+    for statement in statements(policy):
+        assert statement["Effect"] == "Allow"
+        assert not any("*" in action for action in statement["Action"])
+        resources = statement["Resource"]
+        listed = OF_A_BUCKET.intersection(statement["Action"])
+        for resource in [resources] if isinstance(resources, str) else resources:
+            if listed:
+                assert resource == "arn:aws:s3:::BUCKET"
+            else:
+                assert resource.startswith("arn:aws:s3:::BUCKET/PREFIX/")
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_every_policy_lists_nothing_but_its_prefix(policy: str) -> None:
+    lists = [s for s in statements(policy) if OF_A_BUCKET.intersection(s["Action"])]
+    assert lists
+    for statement in lists:
+        if statement["Action"] == ["s3:ListBucketMultipartUploads"]:
+            continue  # S3 has no condition for it; deploy/s3/README.md states what it shows
+        assert statement["Action"] == ["s3:ListBucket"]
+        prefixes = statement["Condition"]["StringLike"]["s3:prefix"]
+        assert prefixes == ["PREFIX", "PREFIX/*"]
+    assert "no condition on the prefix" in read("s3/README.md")
+
+
+def test_the_lifecycle_rule_is_limited_to_the_prefix() -> None:
+    for rule in json.loads(read("s3/lifecycle.json"))["Rules"]:
+        assert rule["Filter"] == {"Prefix": "PREFIX/"}
+
+
+def test_only_the_collector_may_delete_markers() -> None:
+    assert "s3:DeleteObject" not in actions("reader.json")
+    writer = json.loads(read("s3/driver-and-workers.json"))["Statement"]
+    deletes = next(s for s in writer if s["Action"] == ["s3:DeleteObject"])
+    assert not any(resource.endswith(("/PREFIX/*", "_done/*")) for resource in deletes["Resource"])
+    assert "s3:DeleteObject" in actions("collector.json")
 
 
 def allows(policy: str, action: str, path: str) -> bool:

@@ -13,6 +13,13 @@ DEPLOY = ROOT / "deploy"
 FROM_ENVIRONMENT = re.compile(r"\$\{[A-Z0-9_]+:\?[^}]*\}")  # does not start without it
 OURS = ("bucket", "prefect", "ray-gpu-worker", "ray-head", "ray-worker")  # services of our image
 
+TELEMETRY = (
+    "DO_NOT_TRACK=1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED=false",
+    "RAY_USAGE_STATS_ENABLED=0",
+)
+SECRET = re.compile(r"PASSWORD|SECRET|TOKEN|AUTH_STRING|_KEY|ROOT_USER|CONNECTION_URL")
+
 
 def read(name: str) -> str:
     """Return the text of a file."""
