@@ -125,6 +125,14 @@ class SeriesOptions:
             "or squeeze_again from the start.",
         ),
     ] = "keep"
+    if_changed: Annotated[
+        bool,
+        typer.Option(
+            "--if-changed",
+            help="List the source first, and do nothing, without Ray, if it has not changed since "
+            "the last version.",
+        ),
+    ] = False
 
 
 @dataclass(frozen=True)

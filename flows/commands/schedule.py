@@ -91,6 +91,7 @@ def add(
     settings = ScheduleSettings(
         series=series.series or name,
         policy=series.policy,
+        if_changed=series.if_changed,
         config=resolved_config,
         store=None if store is None else Store(store).url,
         execution=execution,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from flows import terminal
 from flows.reports import diff, report_data, tables, unused
+from flows.runs import last_version
 from flows.status import tables as status_tables
 from flows.status.status import RunStatus, run_status
 from tasks.run import Run
@@ -90,6 +91,16 @@ def print_version(outcome: Outcome, *, as_json: bool) -> None:
         terminal.print_lines(*diff.lines(outcome.diff))
         terminal.print_table(terminal.table(diff.SHARD_HEADER, diff.shard_cells(outcome.diff)))
         terminal.print_lines(f"diff: {run.store.uri(run.path(diff.FILE))}")
+
+
+def print_unchanged(run: Run, *, as_json: bool) -> None:
+    """Print that a listing of the source shows no change since the last version of a series."""
+    from flows.runs.redistill import Outcome
+
+    if as_json:
+        terminal.print_json(version_json(Outcome(run, changed=False, diff=None)))
+    else:
+        terminal.print_lines(last_version.sentence(run))
 
 
 def version_json(outcome: Outcome) -> dict[str, Any]:

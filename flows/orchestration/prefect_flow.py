@@ -13,7 +13,9 @@ from typing import Any
 
 from prefect import Task, flow, get_run_logger, runtime, task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
+from prefect.states import Completed
 
 from distill_core.config.schema import RunConfig
 from distill_core.storage.store import Store
@@ -23,7 +25,7 @@ from flows.orchestration.artifacts import StageArtifacts, publish
 from flows.orchestration.parameters import Name, Override, PresetName, ShardList, StoreAddress
 from flows.progress.background import background
 from flows.reports import report_data, unused
-from flows.runs import pipeline, preflight, shard_selection
+from flows.runs import last_version, pipeline, preflight, shard_selection
 from flows.runs import redistill as redistillation
 from flows.runs.shard_selection import ShardSelection
 from flows.runs.work import Work
@@ -163,16 +165,17 @@ def resume(
 
 
 @flow(**SETTINGS)
-def redistill(
+def redistill(  # noqa: PLR0913
     *,
     preset: PresetName | None = None,
     overrides: tuple[Override, ...] = (),
     store: StoreAddress,
     series: Name | None = None,
     policy: TeacherPolicy = "keep",
+    if_changed: bool = False,
     execution: Placement = Placement(),
     config: RunConfig | None = None,
-) -> None:
+) -> State[None] | None:
     """Make a new version of a distilled dataset if its input has changed.
 
     A run of a schedule takes everything from the settings of the schedule, in the store.
@@ -183,26 +186,34 @@ def redistill(
         store: absolute folder or s3://bucket/prefix; credentials come from the environment.
         series: name of the series of versions; by default the preset.
         policy: teacher of the new version: keep, fine_tune or squeeze_again.
+        if_changed: list the source first, and do nothing if it has not changed.
         execution: where and how jobs run.
         config: a whole config, as `distill show PRESET` prints it; wins over preset and overrides.
+
+    Returns:
+        A state that names the reason if the listing shows no change.
     """
     name = schedule_name()
     if name is not None and preset is None and config is None:
         settings = schedule_settings.read(Store(store), str(runtime.deployment.name), name)
         config, series, policy = settings.config, settings.series, settings.policy
         store, execution = settings.store or store, settings.placement(execution)
+        if_changed = settings.if_changed
     resolved = parameters.resolved(preset, overrides, config)
-    placed = parameters.placed(store, execution)
+    placed, home = parameters.placed(store, execution), Store(store)
+    series = series or resolved.preset
+    if if_changed and (
+        last := last_version.unchanged(
+            resolved, home, series=series, policy=policy, allow_missing=placed.allow_missing
+        )
+    ):
+        return Completed(message=last_version.sentence(last))
     outcome = redistillation.redistill(
-        resolved,
-        Store(store),
-        series=series or resolved.preset,
-        policy=policy,
-        execution=placed,
-        complete=run_stages,
+        resolved, home, series=series, policy=policy, execution=placed, complete=run_stages
     )
     if outcome.unused is not None:
         get_run_logger().warning(" ".join(unused.lines(outcome.unused)))
+    return None
 
 
 def run_stages(

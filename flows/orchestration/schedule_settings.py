@@ -41,6 +41,7 @@ class ScheduleSettings:
     config: RunConfig
     store: str | None  # of the series; None: the store of the deployment
     execution: dict[str, Any]  # settings that replace those of the deployment
+    if_changed: bool = False  # a listing of the source decides whether anything is started
 
     def placement(self, default: Placement) -> Placement:
         """Return the execution settings of a run, from those of the deployment and these."""
@@ -56,6 +57,7 @@ class ScheduleSettings:
             "policy": self.policy,
             "store": self.store,
             "execution": self.execution,
+            **({"if_changed": True} if self.if_changed else {}),
             "config": self.config.model_dump(mode="json"),
         }
         return seal(f"# {NAME}: {BLANK}\n{yaml.safe_dump(tree, sort_keys=False, width=100)}")

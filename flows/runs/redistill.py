@@ -22,7 +22,9 @@ from distill_core.storage.store import Store
 from flows.progress.display import display
 from flows.reports.diff import FILE, Diff, write_diff
 from flows.reports.unused import Unused, unused
-from flows.runs import pipeline, preflight
+from flows.runs import last_version, pipeline, preflight
+from flows.runs.inherited_teachers import inherit
+from flows.runs.last_version import has_settings
 from flows.status.status import RunStatus, run_status
 from tasks.execution import Execution
 from tasks.policy import TeacherPolicy
@@ -30,7 +32,7 @@ from tasks.run import Run, create_run
 from tasks.runs.ingest_ahead import Ingested, ingest_ahead
 from tasks.runs.same_shards import same_shards
 from tasks.runs.seen_classes import unseen_by_teachers
-from tasks.runs.stage_status import manifests, stage_status
+from tasks.runs.stage_status import stage_status
 from tasks.series import Version, claim, next_name, version_of, versions_of
 from tasks.stages.inputs import dataset_of
 from tasks.stages.names import StageId
@@ -86,8 +88,10 @@ def redistill(
     if current is not None and run_status(current).nothing_to_do(execution.allow_missing):
         if not store.exists(current.path(FILE)):
             write_diff(current)
+        request.remember(current)
         return Outcome(current, changed=False, diff=None)
     if current is None and request.base is not None and (change := request.unused(request.base)):
+        request.remember(request.base)
         return Outcome(request.base, changed=False, diff=None, unused=change)
     run = current or request.next_run()
     status = complete(run, execution)
@@ -115,12 +119,8 @@ class _Request:
         """Return the last version if it has the requested config and the current dataset."""
         if self.base is None or self.base is not self.history[-1]:
             return None
-        version = version_of(self.base)
-        # `squeeze_again` requires a teacher of its own, so an inherited one counts as a difference.
-        again = self.policy == "squeeze_again"
-        config = self.base.config if version is None or again else version.requested
-        same = config == self.config and dataset_of(self.base) == self.index.id
-        return self.base if same else None
+        same = has_settings(self.base, self.config, self.policy)
+        return self.base if same and dataset_of(self.base) == self.index.id else None
 
     def unused(self, base: Run) -> Unused | None:
         """Return the change of the input if no shard of a version depends on it."""
@@ -129,6 +129,11 @@ class _Request:
         if not same_shards(base, config, self.index):
             return None
         return unused(base, self.config, self.index, self.policy)
+
+    def remember(self, version: Run) -> None:
+        """Record that the current dataset leaves a version as it is."""
+        keys = [job.key for job in self.ingested.jobs]
+        last_version.remember(version, self.config, self.policy, keys=keys, index=self.index)
 
     def next_run(self) -> Run:
         """Return the version to complete: an interrupted one of the same input, or a new one."""
@@ -218,37 +223,3 @@ def refuse_unknown(data: DataConfig, before: DatasetIndex, unseen: Set[str]) -> 
             "and the teacher that policy keep takes over was trained while the class was removed. "
             f"{remedy}"
         )
-
-
-def inherit(config: RunConfig, base: Run, policy: TeacherPolicy) -> RunConfig:
-    """Return a config with the teachers of a previous version, in order, by policy.
-
-    Raises:
-        ConfigError: another number of teachers, or fine-tuning without training settings.
-    """
-    if policy == "squeeze_again":
-        return config
-    if policy == "fine_tune" and config.squeeze.training is None:
-        raise ConfigError(
-            "squeeze.training: missing, but policy fine_tune trains the teacher. Set it, or use "
-            "policy keep."
-        )
-    squeezed = StageId("squeeze")
-    teachers, pool = manifests(base, squeezed)[squeezed].entries, config.squeeze.pool
-    if len(teachers) != 1 + len(pool):
-        raise ConfigError(
-            f"squeeze.pool: the config has {1 + len(pool)} teachers, runs/{base.name} has "
-            f"{len(teachers)}. Use the same number, or policy squeeze_again."
-        )
-    first, *others = [_source(entry.key, policy) for entry in teachers]
-    members = [
-        member.model_copy(update=source) for member, source in zip(pool, others, strict=True)
-    ]
-    squeeze = config.squeeze.model_copy(update={**first, "pool": tuple(members)})
-    return config.model_copy(update={"squeeze": squeeze})
-
-
-def _source(key: str, policy: TeacherPolicy) -> dict[str, str | None]:
-    """Return the source of a teacher as fields of `SqueezeConfig`."""
-    keep = policy == "keep"
-    return {"checkpoint": None, "reuse": key if keep else None, "start": None if keep else key}

@@ -41,6 +41,7 @@ _RECORDS = (
     r"events/[0-9a-f]{8}-\d{4,}\.jsonl",
     r"report/(index\.html|images\.png)",
     r"diff\.(?:json|md)",
+    r"source\.json",
 )
 _RUN_RECORD = re.compile(rf"{RUNS}/[^/]+/(?:{'|'.join(_RECORDS)})")
 _SCHEDULE = re.compile(rf"{SCHEDULES}/[^/]+/[^/]+\.yaml")

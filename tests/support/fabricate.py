@@ -81,12 +81,17 @@ def finished_run(folder: Path, *overrides: str) -> Run:
     index = _index()
     commit_index(run.store, index)
     record_dataset(run, index)
+    finish(run)
+    return run
+
+
+def finish(run: Run) -> None:
+    """Complete every stage of a run that comes after ingest."""
     for stage in ("squeeze", "recover", "relabel", "posttrain"):
         for name, jobs in JobPlan(run).jobs(StageId(stage)).items():
             markers = [_commit(run, name, job) for job in jobs]
             manifest = Manifest.of(str(name), markers, numerics=NUMERICS)
             save_manifest(run.store, run.name, manifest)
-    return run
 
 
 def marker_path(run: Run, stage: str) -> str:

@@ -20,6 +20,7 @@ OURS: dict[str, Role] = {
     "runs/birds v1/recover-2.manifest.json": "record",
     "runs/first/recover.random_real.manifest.json": "record",
     "runs/first/failed/recover-1.c00000-00009_i003-003.json": "record",
+    "runs/birds-v0001/source.json": "record",
     "schedules/weekly/birds.yaml": "record",
     IDENTITY: "identity",
 }

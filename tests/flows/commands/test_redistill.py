@@ -6,11 +6,22 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
+from distill_core.storage.store import Store
 from flows.reports.report_data import REPORT
 from tests.support.cli import Distill, modules_after
 from tests.support.pipeline import TINY
-from tests.support.series import BLOCKS, change_class, dataset, write_class
+from tests.support.series import (
+    BLOCKS,
+    ONE_SHARD,
+    Series,
+    change_class,
+    dataset,
+    fabricated,
+    small,
+    write_class,
+)
 
 
 @pytest.fixture
@@ -74,6 +85,31 @@ def test_a_change_without_effect_is_explained_and_makes_no_version(
     assert [path.name for path in (tmp_path / "store/runs").iterdir()] == ["small-v0001"]
 
 
+def test_if_changed_asks_for_neither_a_server_nor_workers_where_nothing_changed(
+    distill: Distill,
+    root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    store = Store(str(tmp_path / "store"))
+    Series(store)(small(root, *ONE_SHARD), complete=fabricated)
+    file = tmp_path / "digits-demo.yaml"
+    file.write_text(yaml.safe_dump(small(root, *ONE_SHARD).model_dump(mode="json")))
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    command = ("redistill", str(file), "--series", "small", "--store", store.url)
+    capsys.readouterr()
+    unchanged = distill(*command, "--if-changed")
+    assert (unchanged.code, unchanged.err) == (0, "")
+    assert unchanged.out == (
+        "small-v0001: neither the source nor the settings have changed since they were last "
+        "compared; nothing to do.\n"
+    )
+    tree = json.loads(distill(*command, "--if-changed", "--json").out)
+    assert (tree["run"], tree["changed"], tree["complete"]) == ("small-v0001", False, True)
+
+
 def test_json_holds_the_outcome_and_the_whole_diff(
     distill: Distill, arguments: tuple[str, ...], root: Path, tmp_path: Path
 ) -> None:
@@ -122,5 +158,5 @@ def test_a_series_that_cannot_name_a_folder_is_refused(
 
 
 def test_checking_for_changes_loads_neither_torch_nor_ray_nor_prefect() -> None:
-    code = "import flows.runs.redistill, flows.commands.run"
+    code = "import flows.runs.redistill, flows.runs.last_version, flows.commands.run"
     assert not {"torch", "ray", "prefect"} & set(modules_after(code))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -14,9 +15,11 @@ from distill_core.errors import (
     ShardsPostponed,
     StorageError,
 )
+from distill_core.storage.store import Store
 from flows.orchestration import artifacts, prefect_flow
 from tasks.stages.names import StageId
 from tasks.stages.table import STAGES
+from tests.support.series import ONE_SHARD, Series, dataset, fabricated, small
 
 
 @pytest.mark.parametrize(
@@ -53,3 +56,14 @@ def test_a_deployment_validates_the_whole_config() -> None:
 )
 def test_artifact_keys_are_lowercase_with_dashes(names: tuple[str, ...], key: str) -> None:
     assert artifacts.artifact_key(*names) == key
+
+
+def test_a_source_without_changes_ends_the_flow_before_any_task(tmp_path: Path) -> None:
+    config, store = small(dataset(tmp_path / "data"), *ONE_SHARD), Store(str(tmp_path / "store"))
+    Series(store)(config, complete=fabricated)
+    state = prefect_flow.redistill.fn(
+        config=config, store=store.url, series="small", if_changed=True
+    )
+    assert state is not None
+    assert state.is_completed()
+    assert str(state.message).startswith("small-v0001: neither the source nor the settings")

@@ -36,11 +36,19 @@ def store(tmp_path: Path) -> Store:
 
 
 def test_settings_are_read_as_they_were_written_and_replaced(store: Store) -> None:
-    for settings in (SETTINGS, replace(SETTINGS, policy="keep", store="s3://bucket/runs")):
+    for settings in (
+        SETTINGS,
+        replace(SETTINGS, policy="keep", store="s3://bucket/runs"),
+        replace(SETTINGS, if_changed=True),
+    ):
         write(store, *WHERE, settings)
         assert read(store, *WHERE) == settings
     delete(store, *WHERE)
     assert not store.exists(path_of(*WHERE))
+
+
+def test_settings_without_an_option_have_the_bytes_of_versions_that_lack_it() -> None:
+    assert b"if_changed" not in SETTINGS.to_yaml("schedules/new-version/weekly.yaml")
 
 
 def test_groups_of_deployments_do_not_share_settings(store: Store) -> None:
