@@ -31,8 +31,21 @@ def verify(run: RunName, store: StoreUrl = DEFAULT_STORE) -> None:
     raise typer.Exit(1 if verdict.damage else 0)
 
 
-def doctor(store: StoreUrl = DEFAULT_STORE) -> None:
-    """Check this machine and the store, and print a fix for each problem.
+def doctor(
+    store: StoreUrl = DEFAULT_STORE,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(help="host:port of a Ray cluster that a run would join; checked if given."),
+    ] = None,
+    submit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Address of a cluster's Jobs API, e.g. http://HEAD:8265; checked if given.",
+        ),
+    ] = None,
+) -> None:
+    """Check this machine, the store and a cluster, and print a fix for each problem.
 
     Each check is OK, WARN or FAIL; the exit code is 1 if any is FAIL.
     """
@@ -40,7 +53,7 @@ def doctor(store: StoreUrl = DEFAULT_STORE) -> None:
     from flows.maintenance.doctor import examine
     from flows.maintenance.findings import worst
 
-    checks = examine(store)
+    checks = examine(store, ray_address=ray_address, submit=submit)
     terminal.print_lines(*map(str, checks))
     raise typer.Exit(1 if worst(checks) == "FAIL" else 0)
 

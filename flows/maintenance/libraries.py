@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 from packaging.specifiers import SpecifierSet
 
+from flows.maintenance import accelerators
 from flows.maintenance.findings import Check, Probe, fail, run_probe
 
 PYTHONS = SpecifierSet(">=3.11,<3.14")
@@ -16,27 +19,35 @@ SQLALCHEMY = SpecifierSet(">=2.0,<2.1")  # with 2.1 the scheduler of Prefect 3.8
 RAY = SpecifierSet(">=2.60,<2.61")
 PREFECT = SpecifierSet(">=3.8.8,<3.9")
 
+# Two steps, so that a convolution that ends the process does not hide what torch has found.
 TORCH_PROBE = """
 import json, torch
-cuda = torch.cuda.is_available()
-print(json.dumps({"version": torch.__version__, "cuda": torch.version.cuda, "available": cuda,
-    "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]}))
+devices = [
+    {"name": torch.cuda.get_device_name(i), "capability": torch.cuda.get_device_capability(i)}
+    for i in range(torch.cuda.device_count())
+]
+print(json.dumps({"version": torch.__version__, "cuda": torch.version.cuda, "devices": devices,
+    "available": torch.cuda.is_available(), "kernels": torch.cuda.get_arch_list()}), flush=True)
+from distill_core.models import layout_check
+layout_check.main()
 """
+# Without a cache per thread, glibc notices most writes past the end of a buffer and aborts.
+TORCH_ENVIRONMENT = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=0"}
 RAY_PROBE = "import json, ray; print(json.dumps({'version': ray.__version__}))"
 # Importing `prefect` works even where its server cannot start; importing its API does not.
-PREFECT_PROBE = (
-    "import json, prefect, prefect.server.api.server; "
-    "print(json.dumps({'version': prefect.__version__}))"
-)
-PREFECT_API_PROBE = """
-import json
+PREFECT_PROBE = """
+import json, prefect
 from distill_core.errors import DistillError
 from flows.orchestration import api
+found = {"version": prefect.__version__, "address": None, "problem": None}
 try:
+    found["address"] = api.server_address()
     api.check_server()
-    print(json.dumps({"address": api.server_address(), "problem": None}))
 except DistillError as error:
-    print(json.dumps({"address": None, "problem": str(error)}))
+    found["problem"] = str(error)
+if not found["address"] and not found["problem"]:
+    import prefect.server.api.server
+print(json.dumps(found))
 """
 
 
@@ -48,14 +59,19 @@ def check_python(number: str | None = None) -> Check:
     return fail("python", number, "Use Python 3.11-3.13.")
 
 
-def check_torch(run: Probe = run_probe) -> Check:
-    """Check that torch imports, and on which devices it can compute."""
-    facts = run(TORCH_PROBE)
-    if isinstance(facts, str):
-        return fail("torch", facts, "Install the locked requirements again.")
+def check_torch(facts: Mapping[str, Any], error: str | None = None) -> Check:
+    """Check that torch imports, and on which devices it can compute.
+
+    Args:
+        facts: what `TORCH_PROBE` printed.
+        error: how it failed.
+    """
+    if "version" not in facts:
+        return fail("torch", error or "no answer", "Install the locked requirements again.")
     if facts["available"]:
-        return Check("torch", "OK", f"{facts['version']}, CUDA: {', '.join(facts['devices'])}")
-    if facts["cuda"] and _has_nvidia():
+        devices = ", ".join(device["name"] for device in facts["devices"])
+        return Check("torch", "OK", f"{facts['version']}, CUDA: {devices}")
+    if facts["cuda"] and os.path.exists(accelerators.DRIVER):
         return Check(
             "torch",
             "WARN",
@@ -65,26 +81,23 @@ def check_torch(run: Probe = run_probe) -> Check:
     return Check("torch", "OK", f"{facts['version']}, no CUDA device: use --device cpu")
 
 
-def check_prefect(run: Probe = run_probe) -> Check:
-    """Check that Prefect's server can start here."""
+def check_prefect(run: Probe = run_probe) -> list[Check]:
+    """Check that the server of PREFECT_API_URL grants access, or that one can start here."""
     facts = run(PREFECT_PROBE)
     fix = "pip install 'prefect>=3.8.8,<3.9' 'fastapi>=0.139,<0.151'; or use --local."
     if isinstance(facts, str):
-        return fail("prefect server", facts, fix)
-    if not PREFECT.contains(facts["version"]):
-        return Check("prefect server", "WARN", f"{facts['version']}; tested with {PREFECT}", fix)
-    return Check("prefect server", "OK", str(facts["version"]))
-
-
-def check_prefect_api(run: Probe = run_probe) -> Check:
-    """Check that the server of PREFECT_API_URL, if it is set, answers and grants access."""
-    facts = run(PREFECT_API_PROBE)
-    problem = facts if isinstance(facts, str) else facts["problem"]
-    if problem is not None:
+        return [fail("prefect", facts, fix)]
+    number = str(facts["version"])
+    library = Check("prefect", "OK", number)
+    if not PREFECT.contains(number):
+        library = Check("prefect", "WARN", f"{number}; tested with {PREFECT}", fix)
+    if (problem := facts["problem"]) is not None:
         fix = "Without PREFECT_API_URL a run starts a temporary server; --local needs none."
-        return fail("prefect api", problem.rstrip("."), fix)
-    assert not isinstance(facts, str)
-    return Check("prefect api", "OK", facts["address"] or "a temporary server per run")
+        return [library, fail("prefect api", problem.rstrip("."), fix)]
+    return [
+        library,
+        Check("prefect api", "OK", facts["address"] or "a temporary server per run"),
+    ]
 
 
 def check_fastapi(number: str | None = None) -> Check:
@@ -115,10 +128,6 @@ def check_ray(run: Probe = run_probe) -> Check:
         return Check("ray", "WARN", f"{facts['version']}, tested with {RAY}", fix)
     mode = os.environ.get("RAY_AUTH_MODE", "chosen by distill for local clusters")
     return Check("ray", "OK", f"{facts['version']}, auth mode: {mode}")
-
-
-def _has_nvidia() -> bool:
-    return os.path.exists("/proc/driver/nvidia/version")
 
 
 def _version(name: str) -> str | None:

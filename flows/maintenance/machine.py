@@ -1,45 +1,40 @@
-"""Checks of this machine and of a store: processor, shared memory, disk and conditional create."""
+"""Checks of this machine: processor, shared memory, disk, and folders that have to be writable."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Set
-from importlib.util import find_spec
+import tempfile
+from collections.abc import Mapping, Set
 from pathlib import Path
+from typing import Any
 
-from distill_core.errors import DistillError
 from distill_core.exit_codes import signal_name
-from distill_core.storage.store import Store, probe
 from flows import units
-from flows.maintenance.findings import Check, Probe, fail, run_probe
+from flows.maintenance.findings import Check, fail
 from flows.runs.precision import SLOWER
 
 FREE_BYTES = (1e9, 10e9)  # below the first a run fails, below the second it may fail
 SHARED_MEMORY_BYTES = 256e6
 
-# Without a cache per thread, glibc notices most writes past the end of a buffer and aborts.
-CONVOLUTION_PROBE = """
-import os, sys
-os.environ["GLIBC_TUNABLES"] = "glibc.malloc.tcache_count=0"
-os.execv(sys.executable, [sys.executable, "-m", "distill_core.models.layout_check"])
-"""
 
-
-def check_convolutions(run: Probe = run_probe) -> list[Check]:
+def check_convolutions(facts: Mapping[str, Any], error: str | None = None) -> list[Check]:
     """Check that the convolutions of this project's networks compute the right gradients here.
 
     The second finding is about a kernel that no training reaches: see `distill_core.models.layout`.
+
+    Args:
+        facts: what `libraries.TORCH_PROBE` printed.
+        error: how it failed.
     """
-    found = run(CONVOLUTION_PROBE)
     fix = "Install the locked requirements again, or set ONEDNN_MAX_CPU_ISA=AVX; report the CPU."
-    if isinstance(found, str):
-        return [fail("convolutions", f"gradients on this CPU: {found}", fix)]
-    if found["wrong"]:
-        detail = f"wrong gradients on this CPU, for instance of {found['wrong'][0]}"
+    if "wrong" not in facts:
+        return [fail("convolutions", f"gradients on this CPU: {error}", fix)]
+    if facts["wrong"]:
+        detail = f"wrong gradients on this CPU, for instance of {facts['wrong'][0]}"
         return [fail("convolutions", detail, fix)]
-    permitted = f"the {found['count']} kinds in use have the right gradients on this CPU"
-    ended, excluded = found["excluded"], "right on this CPU, too"
+    permitted = f"the {facts['count']} kinds in use have the right gradients on this CPU"
+    ended, excluded = facts["excluded"], "right on this CPU, too"
     if ended:
         how = f"end a process with {signal_name(ended)}" if ended < 0 else "are wrong"
         excluded = f"{how} on this CPU; no training computes them"
@@ -73,22 +68,6 @@ def check_shared_memory(folder: str = "/dev/shm") -> Check:
     return Check("shared memory", "OK", detail)
 
 
-def check_store(url: str) -> list[Check]:
-    """Check that the store can be written, creates an object only once, and has free space."""
-    try:
-        store = Store(url)
-        if store.url.startswith("s3://") and find_spec("s3fs") is None:
-            return [fail("store", f"{url}: s3fs is not installed", "pip install 'distill[s3]'.")]
-        creates_once = probe(store)
-    except DistillError as error:
-        return [fail("store", str(error).rstrip("."), "")]
-    check = Check("store", "OK", f"{store.url}: writable, and refuses a second create")
-    if not creates_once:
-        fix = "Use another store, or --single-writer with one driver only."
-        check = fail("store", f"{store.url}: creates the same object twice", fix)
-    return [check] if "://" in store.url else [check, check_disk(Path(store.url))]
-
-
 def check_disk(folder: Path, free: int | None = None) -> Check:
     """Check the free space of the disk that holds the store."""
     free = shutil.disk_usage(folder).free if free is None else free
@@ -98,3 +77,45 @@ def check_disk(folder: Path, free: int | None = None) -> Check:
     if free < FREE_BYTES[1]:
         return Check("disk", "WARN", detail, "`distill plan` estimates what a run needs.")
     return Check("disk", "OK", detail)
+
+
+def check_folders(environment: Mapping[str, str]) -> Check:
+    """Check that Prefect, Ray and caches can write where they do by default.
+
+    On a read-only root file system they wait for a long time, or fail without naming the folder.
+
+    Args:
+        environment: variables that may name other folders.
+    """
+    locked = {
+        name: folder for name, folder in _folders(environment).items() if not _is_writable(folder)
+    }
+    if not locked:
+        return Check(
+            "folders", "OK", "those of HOME, Prefect, Ray and temporary files are writable"
+        )
+    detail = ", ".join(f"{name} ({folder})" for name, folder in locked.items())
+    fix = "Mount an empty volume (tmpfs, emptyDir) there, or set the variable to another folder."
+    return fail("folders", f"cannot be written: {detail}", fix)
+
+
+def _folders(environment: Mapping[str, str]) -> dict[str, Path]:
+    home = Path(environment.get("HOME") or os.path.expanduser("~"))
+    temporary = Path(environment.get("TMPDIR") or "/tmp")
+    return {
+        "HOME": home,
+        "PREFECT_HOME": Path(environment.get("PREFECT_HOME") or home / ".prefect"),
+        "TMPDIR": temporary,
+        "RAY_TMPDIR": Path(environment.get("RAY_TMPDIR") or "/tmp"),
+    }
+
+
+def _is_writable(folder: Path) -> bool:
+    """Return whether a file can be made in a folder, or in the first that exists above it."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    try:
+        tempfile.TemporaryFile(dir=folder).close()  # it has no name, or loses it at once
+    except OSError:
+        return False
+    return True

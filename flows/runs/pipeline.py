@@ -19,7 +19,8 @@ from distill_core.data.index_files import load_index
 from distill_core.errors import ConfigError, RunIncomplete, StorageError, shown
 from distill_core.naming.addresses import check_host, store_address
 from distill_core.storage.identity import ensure_identity
-from distill_core.storage.store import ANOTHER_STORE, Store, probe
+from distill_core.storage.race import arbitrates
+from distill_core.storage.store import ANOTHER_STORE, Store
 from flows import terminal
 from flows.progress.background import background
 from flows.progress.display import display
@@ -95,7 +96,7 @@ def check_store(store: Store) -> None:
     Raises:
         StorageError: it cannot be written, or creates an object twice.
     """
-    if probe(store):
+    if arbitrates(store):
         return
     problem = (
         f"{store.url}: the store does not refuse to create the same object twice, so two drivers "

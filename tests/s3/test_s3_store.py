@@ -17,9 +17,12 @@ from distill_core.config.load import load_run
 from distill_core.data.files.remote import RemoteFolder
 from distill_core.errors import ConfigError, DataError, StorageError, StorageRefused
 from distill_core.storage.filesystems import open_filesystem
+from distill_core.storage.race import race
 from distill_core.storage.store import Store, probe
+from flows.maintenance.storage import check_arbitration
+from flows.runs.pipeline import check_store
 from tasks.run import create_run, open_run
-from tests.support.fault_kinds import error, unlisted
+from tests.support.fault_kinds import check_then_write, error, unlisted
 from tests.support.fault_proxy import FaultProxy, Rule
 
 SECRETS = {
@@ -60,6 +63,24 @@ def test_a_single_writer_still_uses_conditional_create(s3_store: Store) -> None:
     assert single.create("x", b"first")
     assert not single.create("x", b"second")
     assert single.read("x") == b"first"
+
+
+def test_of_many_writers_at_once_one_wins_and_no_object_is_left(s3_store: Store) -> None:
+    assert race(s3_store) == 1
+    assert s3_store.files("") == ()
+
+
+@on_moto
+def test_a_bucket_that_looks_and_then_writes_is_refused_before_a_run(
+    proxy: FaultProxy, s3_store: Store
+) -> None:
+    proxy.rules = [Rule(check_then_write, "PUT", times=None, conditional=True)]
+    assert probe(s3_store)
+    with pytest.raises(StorageError, match="does not refuse to create the same object twice"):
+        check_store(s3_store)
+    assert check_arbitration(s3_store).level == "FAIL"
+    proxy.rules = []
+    assert s3_store.files("") == ()
 
 
 @pytest.mark.parametrize("single_writer", [False, True])

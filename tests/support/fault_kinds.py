@@ -140,6 +140,19 @@ def without_condition(exchange: Exchange) -> None:
     exchange.send(exchange.forward())
 
 
+def check_then_write(exchange: Exchange) -> None:
+    """Look whether the object exists and then write it, as stores do that lose races."""
+    method, body = exchange.method, exchange.body
+    exchange.method, exchange.body = "HEAD", b""
+    exists = exchange.forward().status == 200
+    exchange.method, exchange.body = method, body
+    if exists:
+        exchange.send(refusal("PreconditionFailed", 412))
+    else:
+        exchange.wait(0.05)  # in which other writers look, too
+        without_condition(exchange)
+
+
 def delayed(seconds: float) -> Fault:
     """Pass the request on after a while."""
 

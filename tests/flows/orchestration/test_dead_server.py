@@ -59,7 +59,7 @@ def test_a_dead_server_is_one_line_before_anything_is_written(command: str, tmp_
 
 def test_doctor_fails_where_the_server_is_dead(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_API_URL", DEAD)
-    check = libraries.check_prefect_api()
+    _, check = libraries.check_prefect()
     assert check.level == "FAIL"
     assert "no answer from 127.0.0.1:9" in str(check)
     assert "hush" not in str(check)
@@ -69,7 +69,7 @@ def test_doctor_fails_where_another_server_answers(
     monkeypatch: pytest.MonkeyPatch, web_page: str
 ) -> None:
     monkeypatch.setenv("PREFECT_API_URL", web_page)
-    check = libraries.check_prefect_api()
+    _, check = libraries.check_prefect()
     assert check.level == "FAIL"
     assert "with `/api` at the end" in check.detail
 
@@ -77,5 +77,5 @@ def test_doctor_fails_where_another_server_answers(
 def test_doctor_needs_no_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
-    check = libraries.check_prefect_api()
+    _, check = libraries.check_prefect()
     assert (check.level, check.detail) == ("OK", "a temporary server per run")
