@@ -4,6 +4,7 @@
 #
 #   sudo deploy/ceph/rgw.sh install   # Debian's packages, if they are absent: 73 MB
 #   eval "$(deploy/ceph/rgw.sh start)"
+#   deploy/ceph/rgw.sh user NAME      # a user that may do only what a bucket's policy allows
 #   deploy/ceph/rgw.sh stop
 #
 # `make test-ceph` starts and stops it by itself, unless it already runs.
@@ -106,6 +107,13 @@ start_gateway() {
   await "the gateway" curl -fsS "http://127.0.0.1:$PORT/"
 }
 
+add_user() { # NAME; its keys are NAME-key and NAME-secret
+  # With -1, a user may have no buckets of its own.
+  radosgw-admin user info --uid="$1" >/dev/null 2>&1 ||
+    radosgw-admin user create --uid="$1" --display-name="$1" --max-buckets=-1 \
+      --access-key="$1-key" --secret-key="$1-secret" >/dev/null
+}
+
 pids() { cat "$HOME_DIR"/run/*.pid 2>/dev/null || true; }
 
 stop() {
@@ -141,6 +149,7 @@ EXPORTS
 case ${1:-} in
   install) install_packages ;;
   start) start ;;
+  user) add_user "${2:?usage: $0 user NAME}" ;;
   stop) stop ;;
-  *) die "usage: $0 install|start|stop" ;;
+  *) die "usage: $0 install|start|user NAME|stop" ;;
 esac

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -153,13 +153,17 @@ class ListsObjects:
     def read_range(self, path: str, start: int, length: int) -> bytes:
         """Return `length` bytes from `start`, fewer where the object ends."""
         with self.lock:
-            return bytes(self.fs.cat_file(f"{self._base}{path}", start=start, end=start + length))
+            full = f"{self._base}{path}"
+            return bytes(self._present(full, self.fs.cat_file, start=start, end=start + length))
 
     def files(self, folder: str, *, partial: bool) -> Iterator[StoredFile]:
         """Yield every object below a prefix; unfinished uploads have no name here."""
         within = f"{self._base}{folder}".rstrip("/") + "/"
         with self.lock:
-            entries = self.fs.find(within.rstrip("/"), detail=True)
+            try:
+                entries = self._present(within.rstrip("/"), self.fs.find, detail=True)
+            except FileNotFoundError:
+                return
         for name, entry in entries.items():
             full = name.lstrip("/")
             if entry["type"] == "file" and full.startswith(within):
@@ -193,6 +197,30 @@ class ListsObjects:
             self.fs.call_s3("abort_multipart_upload", Bucket=bucket, Key=key, UploadId=upload.id)
         except FileNotFoundError:
             return
+
+    def _present(self, full: str, call: Callable[..., Any], **options: Any) -> Any:
+        """Call a method of the file system for an object or a folder.
+
+        A bucket refuses a GET or HEAD of a missing object, instead of reporting that it is missing,
+        to a role that may list only the prefix of its store. A listing of the name tells.
+
+        Raises:
+            FileNotFoundError: there is nothing at this name or below it.
+        """
+        try:
+            return call(full, **options)
+        except PermissionError as error:
+            if self._is_missing(full):
+                raise FileNotFoundError(full) from error
+            raise
+
+    def _is_missing(self, full: str) -> bool:
+        folder, _, name = full.rpartition("/")
+        try:
+            listed = self.fs.find(folder, prefix=name)
+        except PermissionError:
+            return False
+        return not any(path == full or path.startswith(f"{full}/") for path in listed)
 
     @property
     def _base(self) -> str:

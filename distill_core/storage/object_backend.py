@@ -33,14 +33,14 @@ class ObjectBackend(ListsObjects):
     def read(self, path: str) -> bytes:
         """Return a whole object; FileNotFoundError if there is none."""
         with self.lock:
-            return bytes(self.fs.cat_file(self._full(path)))
+            return bytes(self._present(self._full(path), self.fs.cat_file))
 
     def is_file(self, path: str) -> bool:
         """Return whether an object exists at a path; a common prefix is not an object."""
         # Not fs.isfile, which returns False on every error, including a lost connection.
         with self.lock:
             try:
-                return bool(self.fs.info(self._full(path))["type"] == "file")
+                return bool(self._present(self._full(path), self.fs.info)["type"] == "file")
             except FileNotFoundError:
                 return False
 
@@ -125,7 +125,7 @@ class ObjectBackend(ListsObjects):
     def _holds(self, path: str, data: bytes) -> bool:
         """Return whether the store has an object with exactly these bytes."""
         try:
-            info = self.fs.info(self._full(path))
+            info = self._present(self._full(path), self.fs.info)
             if info["size"] != len(data):
                 return False
             return str(info.get("ETag")).strip('"') == etag(data) or self.read(path) == data

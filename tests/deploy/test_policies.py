@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import json
-import re
-from typing import Any, get_args
+from typing import get_args
 
 import pytest
 
 from flows.orchestration import schedule_settings
 from tasks.gc.grammar import Role, recognise
 from tests.support.deployment import read
+from tests.support.policies import COLLECTOR, DRIVER, POLICIES, READER, allows, statements
 from tests.support.store_names import OURS
 
-DRIVER, COLLECTOR, READER = "driver-and-workers.json", "collector.json", "reader.json"
 SETTINGS = schedule_settings.path_of("new-version", "weekly")
 NAMES = {**OURS, SETTINGS: "record"}
-POLICIES = ("collector.json", "driver-and-workers.json", "reader.json")
 OF_A_BUCKET = {"s3:ListBucket", "s3:ListBucketMultipartUploads"}  # the others are of objects
 # Attempts that lost a race, checkpoints that are older than the last two, and every probe.
 DELETED_BY_DRIVERS = {"data", "checkpoint", "probe"}
 # What a collection puts back if a run has come to need it, and the probe that reads the clock.
 WRITTEN_BY_COLLECTORS = {"marker", "probe"}
-
-
-def statements(policy: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(read(f"s3/{policy}"))["Statement"]
-    return found
 
 
 def actions(policy: str) -> set[str]:
@@ -67,23 +60,10 @@ def test_the_lifecycle_rule_is_limited_to_the_prefix() -> None:
 
 
 def test_only_the_collector_may_delete_markers() -> None:
-    assert "s3:DeleteObject" not in actions("reader.json")
-    writer = json.loads(read("s3/driver-and-workers.json"))["Statement"]
-    deletes = next(s for s in writer if s["Action"] == ["s3:DeleteObject"])
+    assert "s3:DeleteObject" not in actions(READER)
+    deletes = next(s for s in statements(DRIVER) if s["Action"] == ["s3:DeleteObject"])
     assert not any(resource.endswith(("/PREFIX/*", "_done/*")) for resource in deletes["Resource"])
-    assert "s3:DeleteObject" in actions("collector.json")
-
-
-def allows(policy: str, action: str, path: str) -> bool:
-    """Return whether a policy allows an action on an object of the store, as IAM reads it."""
-    name = f"arn:aws:s3:::BUCKET/PREFIX/{path}"
-    for statement in json.loads(read(f"s3/{policy}"))["Statement"]:
-        given = statement["Resource"]
-        for resource in [given] if isinstance(given, str) else given:
-            pattern = re.escape(resource).replace(r"\*", ".*").replace(r"\?", ".")
-            if action in statement["Action"] and re.fullmatch(pattern, name):
-                return True
-    return False
+    assert "s3:DeleteObject" in actions(COLLECTOR)
 
 
 def test_the_names_are_of_every_role_and_those_of_the_store() -> None:

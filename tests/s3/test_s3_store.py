@@ -94,6 +94,28 @@ def test_a_store_that_does_not_list_what_it_holds_is_refused(
     assert s3_store.files("") == ()
 
 
+def test_a_missing_object_is_missing_to_a_role_that_may_list_only_its_prefix(
+    proxy: FaultProxy, s3_store: Store
+) -> None:
+    """A bucket answers such a role with 403 instead of 404; a listing tells what is missing."""
+    s3_store.put("present", b"x")
+    s3_store.put("missing-2", b"x")
+    refused = error("AccessDenied", 403)
+    proxy.rules = [Rule(refused, method, r"^[^?]+$", times=None) for method in ("GET", "HEAD")]
+    assert not s3_store.exists("missing")
+    assert s3_store.files("missing") == ()
+    for read in (s3_store.read, lambda path: s3_store.read_range(path, 0, 1)):
+        with pytest.raises(DataError, match="missing: no such object"):
+            read("missing")
+        with pytest.raises(StorageRefused, match="present: cannot be read"):
+            read("present")
+    with pytest.raises(StorageRefused, match="present: cannot be read"):
+        s3_store.exists("present")
+    proxy.rules = [Rule(refused, "GET", times=None), Rule(refused, "HEAD", times=None)]
+    with pytest.raises(StorageRefused, match="missing: cannot be read"):
+        s3_store.exists("missing")  # what may not be listed is not known to be missing
+
+
 @on_moto
 def test_credentials_stay_in_the_environment(
     proxy: FaultProxy,
