@@ -11,7 +11,15 @@ from tests.support.repository import ROOT
 
 DEPLOY = ROOT / "deploy"
 FROM_ENVIRONMENT = re.compile(r"\$\{[A-Z0-9_]+:\?[^}]*\}")  # does not start without it
-OURS = ("bucket", "prefect", "ray-gpu-worker", "ray-head", "ray-worker")  # services of our image
+OURS = (
+    "bucket",
+    "gc",
+    "prefect",
+    "ray-gpu-worker",
+    "ray-head",
+    "ray-worker",
+    "serve",
+)  # of our image
 
 TELEMETRY = (
     "DO_NOT_TRACK=1",
