@@ -22,6 +22,7 @@ from ray.exceptions import AuthenticationError
 from distill_core.errors import ClusterError, ConfigError
 from distill_core.machine_share import machine_memory
 from tasks.pools.forwarding import forwarded
+from tasks.pools.ray_membership import check_is_node
 from tasks.pools.ray_settings import environment, quiet
 from tasks.pools.ray_watch import OwnRay, RayWatch, reachable
 from tasks.pools.session_folder import session_folder
@@ -48,7 +49,7 @@ def connected(address: str | None, *, num_cpus: float = 1.0) -> Iterator[Mapping
         The environment variables that actors need and do not inherit.
 
     Raises:
-        ConfigError: the cluster refuses our token.
+        ConfigError: the cluster refuses our token, or this machine is none of its nodes.
         ClusterError: there is no cluster at the address.
     """
     if ray.is_initialized():
@@ -133,7 +134,10 @@ def _joined(address: str) -> Iterator[None]:
                 f" Check that a Ray head of version {ray.__version__} listens there. If it needs a "
                 f"token, set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's token; {state}."
             )
-            with preserved_handlers(), _translated_errors(f"ray_address={address}", hint):
+            source = f"ray_address={address}"
+            with preserved_handlers(), _translated_errors(source, hint, f"; {state}"):
+                if address != "auto" and not address.startswith("ray://"):
+                    check_is_node(address)
                 ray.init(address=address, log_to_driver=False, logging_level="critical")
             watch = RayWatch(reachable(_services(address), AWAY_SECONDS))
             with watch.watching():
@@ -196,16 +200,23 @@ def _short_folder() -> str:
 
 
 @contextmanager
-def _translated_errors(source: str, hint: str = "") -> Iterator[None]:
-    """Turn the errors that Ray raises while connecting into our own."""
+def _translated_errors(source: str, hint: str = "", state: str = "") -> Iterator[None]:
+    """Turn the errors that Ray raises while connecting into our own.
+
+    Args:
+        source: names what is connected to.
+        hint: ends the error if it cannot be reached.
+        state: of the token, for the error if access is refused.
+    """
     try:
         yield
     except AuthenticationError as error:
         raise ConfigError(
-            f"{source}: the cluster refuses our token. Set RAY_AUTH_MODE=token, and set "
-            "RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's token. "
-            f"{_first_line(error)}"
+            f"{source}: the cluster refuses access{state}. Set RAY_AUTH_TOKEN or "
+            "RAY_AUTH_TOKEN_PATH to the cluster's token, and RAY_AUTH_MODE, if it is set, to token."
         ) from error
+    except ConfigError:
+        raise
     except Exception as error:  # Ray raises a bare one if a node starts too slowly
         reason = _first_line(error).rstrip(".")
         raise ClusterError(f"{source}: cannot be reached or started: {reason}.{hint}") from error
