@@ -22,7 +22,7 @@ from distill_core.errors import (
     one_line,
 )
 from distill_core.naming.addresses import check_text
-from flows.commands import ingest, init, inspect, maintenance, plan, run, schedule, trigger
+from flows.commands import ingest, init, inspect, job, maintenance, plan, run, schedule, trigger
 from flows.commands.failures import UsageError, unexpected, usage
 
 app = typer.Typer(
@@ -43,6 +43,7 @@ for command in (trigger.trigger, trigger.serve):
 app.add_typer(schedule.app, name="schedule")
 app.command()(maintenance.gc)
 app.command()(run.demo)
+app.command(hidden=True)(job.job)
 
 
 def main() -> None:

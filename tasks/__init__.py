@@ -6,5 +6,5 @@
 - `jobs`: the messages between the driver and its workers.
 - `observer`: the protocol of those who follow a run.
 - `calibration`: measures the speed of a worker.
-- `stages`, `runs`, `pools`, `gc`: packages, each with its own list.
+- `stages`, `runs`, `pools`, `submission`, `gc`: packages, each with its own list.
 """

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_core.core_schema import ValidationInfo
 
 from distill_core.config.fields import HostAddress
+from distill_core.naming.addresses import http_address
 from tasks.jobs import WorkerMemory
 
 # Limits far above any use: a mistyped number is refused at once.
@@ -53,6 +54,8 @@ class Placement(BaseModel):
     # GB of memory per worker, for scheduling by Ray; None: as each stage is estimated, 0: none.
     memory_gb: Resources | None = None
     ray_address: HostAddress | None = None  # host:port or ray://...; None: start a local cluster
+    # http://HEAD:8265: run as a job of the cluster; ray_address is then the job's, by default auto.
+    submit: HostAddress | None = None
     groups: Count | None = None  # batches in one launch of recover; None: chosen by size
     in_flight: Count = 2
     max_attempts: Count = 3
@@ -64,11 +67,19 @@ class Placement(BaseModel):
     checkpoint_every: Interval | None = None
     allow_missing: CountOrZero = 0  # failed shards without which later stages may run
 
-    @field_validator("ray_address", mode="before")
+    @field_validator("ray_address", "submit", mode="before")
     @classmethod
     def _empty_is_none(cls, value: object) -> object:
         """Treat an empty form field or environment variable as not set."""
         return None if value == "" else value
+
+    @field_validator("submit")
+    @classmethod
+    def _check_jobs_address(cls, value: str | None, info: ValidationInfo) -> str | None:
+        """Refuse what is no HTTP address, and a job that would not use its cluster."""
+        if value is not None and info.data.get("local"):
+            raise ValueError("local runs without Ray; leave out one of local and submit")
+        return None if value is None else http_address(value, example="http://HEAD:8265")
 
     @field_validator("num_gpus")
     @classmethod

@@ -137,6 +137,22 @@ def check_host(text: str, *, key: str) -> None:
         )
 
 
+def http_address(text: str, *, example: str) -> str:
+    """Return the address of a service, without a slash at its end.
+
+    Raises:
+        ValueError: it is no http or https address of a host, or it has parameters.
+    """
+    try:
+        parts = urlsplit(text)
+        is_service = parts.scheme in WEB and parts.hostname and parts.port != 0
+    except ValueError:
+        is_service = False
+    if not is_service or parts.query or parts.fragment:
+        raise ValueError(f"expected an address like {example}, or https://...")
+    return text.rstrip("/")
+
+
 def _check_characters(text: str, key: str) -> None:
     """Refuse credentials first, as the later messages repeat the text."""
     check_credentials(text, key=key)

@@ -203,6 +203,15 @@ class PlacementOptions:
             help="host:port of a Ray cluster. Default: start a local one.", rich_help_panel=PANEL
         ),
     ] = None
+    submit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="http://HEAD:8265",
+            help="Run as a job of a Ray cluster, from a machine that is no node of it, and follow "
+            "it. The address of the head's dashboard.",
+            rich_help_panel=PANEL,
+        ),
+    ] = None
     job_timeout_seconds: Annotated[
         float | None,
         typer.Option(

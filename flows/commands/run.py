@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -16,6 +18,7 @@ from distill_core.errors import (
     StorageError,
 )
 from distill_core.redaction import sanitised
+from flows.commands import submit
 from flows.commands.options import (
     DEFAULT_STORE,
     AsJson,
@@ -63,6 +66,10 @@ def run(
     from tasks.run import planned_run
 
     execution = placement.execution(store)
+    if execution.submit is not None:
+        submit.refuse({"--dry-run": dry_run})
+        submit.submit_config(preset, overrides or [], placement, store, command="run", run=name)
+        return
     requested = load_requested(preset, overrides or [], execution)
     config = requested.config
     terminal.print_lines(*requested.lines)
@@ -92,7 +99,12 @@ def resume(
     from flows.runs import preflight
     from tasks.run import open_run
 
-    execution, opened = placement.execution(store), open_run(Store(store), run)
+    execution = placement.execution(store)
+    if execution.submit is not None:
+        submit.refuse({"--dry-run": dry_run, "--json": as_json})
+        submit.submit(placement, store, command="resume", run=run, **asdict(selected))
+        return
+    opened = open_run(Store(store), run)
     preflight.check(opened, execution)
     selection = selected.selection(opened)
     if dry_run:
@@ -124,6 +136,11 @@ def redistill(
     from flows.status.status import run_status
 
     execution = placement.execution(store)
+    if execution.submit is not None:
+        submit.refuse({"--json": as_json})
+        request = {"command": "redistill", **asdict(series)}
+        submit.submit_config(config.preset, config.changes, placement, store, **request)
+        return
     check_is_config(
         config.preset,
         command="redistill",
@@ -228,14 +245,24 @@ def _check_server(execution: Execution) -> None:
 
 
 def _complete(run: Run, execution: Execution, selection: ShardSelection | None = None) -> RunStatus:
+    from flows.orchestration import launch
+
+    return watched(run, execution, lambda: launch.complete_run(run, execution, selection))
+
+
+def watched(run: Run, execution: Execution, complete: Callable[[], RunStatus]) -> RunStatus:
     """Complete a run; if shards failed, print them on stderr before the error goes on.
+
+    Args:
+        run: a registered run.
+        execution: where and how jobs run.
+        complete: completes it.
 
     Raises:
         ClusterError, StorageError, MissingDataError: workers, the store or the data were lost or
             cannot be reached; names the command to go on.
     """
     from flows.commands import summary
-    from flows.orchestration import launch
     from flows.status import status, tables
     from tasks.pools.signals import terminable
     from tasks.pools.supervision import supervised
@@ -244,7 +271,7 @@ def _complete(run: Run, execution: Execution, selection: ShardSelection | None =
     supervision = nullcontext() if execution.local else supervised()
     try:
         with terminable(until_exit=True, notice=notice), supervision:
-            return launch.complete_run(run, execution, selection)
+            return complete()
     except (ClusterError, StorageError, MissingDataError) as error:
         raise type(error)(f"{error} {summary.continuation(run)}") from error
     except ShardsFailed:

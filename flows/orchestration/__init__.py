@@ -2,6 +2,7 @@
 
 launch:       `complete_run`, with Prefect or without
 prefect_flow: the flows distill, resume and redistill
+submitted:    a flow run that follows a job of a Ray cluster
 parameters:   parameters of the flows, checked
 deployments:  look up, serve and trigger deployments
 waiting:      wait for the end of a flow run
@@ -12,7 +13,7 @@ artifacts:    progress and results shown in Prefect
 api:          connection to a server
 temporary_server: a server for one command
 
-Prefect takes seconds to import and reads its settings when it is imported. So only `prefect_flow`
-and `artifacts`, which run inside a flow, and `temporary_server` import it at the top; the other
-files import it inside functions, after `api.set_defaults`.
+Prefect takes seconds to import and reads its settings when it is imported. So only `prefect_flow`,
+`submitted` and `artifacts`, which run inside a flow, and `temporary_server` import it at the top;
+the other files import it inside functions, after `api.set_defaults`.
 """

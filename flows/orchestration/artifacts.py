@@ -20,7 +20,7 @@ from prefect.artifacts import (
 
 from flows.progress.background import background
 from flows.progress.meter import Meter, describe, unit_of
-from flows.reports import report_data, tables
+from flows.reports.published import Published
 
 if TYPE_CHECKING:
     from tasks.jobs import Receipt
@@ -152,19 +152,13 @@ def artifact_key(*names: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", "-".join(names).lower()).strip("-")
 
 
-def publish(data: report_data.ReportData) -> None:
+def publish(contents: Published) -> None:
     """Create artifacts of a run's accuracy table and of the head of its report."""
-    rows = [dict(zip(tables.HEADER, cells, strict=True)) for cells in data.cells]
-    name = data.run.name
-    header = tables.markdown_table(("", name), report_data.header(data))
-    accuracy = tables.markdown_table(tables.HEADER, data.cells)
-    address = data.run.store.uri(data.report)
-    parts = (f"# {name}", header, "## Accuracy", accuracy, data.note, f"Report: {address}")
-    text = "\n\n".join(parts)
+    name, key = contents.name, artifact_key(contents.name, "accuracy")
 
     def create() -> None:
-        create_table_artifact(rows, key=artifact_key(name, "accuracy"), description=data.note)
-        create_markdown_artifact(text, key=artifact_key(name, "report"), description=name)
+        create_table_artifact(contents.rows, key=key, description=contents.note)
+        create_markdown_artifact(contents.text, key=artifact_key(name, "report"), description=name)
 
     with background("artifacts", warn=get_run_logger().warning) as calls:
         calls.call(create)

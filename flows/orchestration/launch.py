@@ -34,8 +34,14 @@ def run_with_prefect(run: Run, execution: Execution, selection: ShardSelection) 
     A server that is away at the end of the flow cannot record it; that is a warning.
 
     Raises:
-        ClusterError: the server went away before the stages were done.
+        ConfigError: this machine is no node of the cluster that it is to join.
+        ClusterError: there is no such cluster, or the server went away before the stages were
+            done.
     """
+    if execution.ray_address is not None:  # before a server starts, which takes a while
+        from tasks.pools.ray_cluster import check_joinable
+
+        check_joinable(execution.ray_address)
     with api.connected() as log:
         # Prefect reads its settings when it is imported, so they have to be in place by then.
         from flows.orchestration.prefect_flow import distill

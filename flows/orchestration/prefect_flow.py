@@ -20,21 +20,22 @@ from prefect.states import Completed
 from distill_core.config.schema import RunConfig
 from distill_core.storage.store import Store
 from flows import terminal
-from flows.orchestration import parameters, schedule_settings
+from flows.orchestration import parameters, schedule_settings, submitted
 from flows.orchestration.artifacts import StageArtifacts, publish
 from flows.orchestration.parameters import Name, Override, PresetName, ShardList, StoreAddress
 from flows.progress.background import background
-from flows.reports import report_data, unused
-from flows.runs import last_version, pipeline, preflight, shard_selection
-from flows.runs import redistill as redistillation
+from flows.reports import published, report_data, unused
+from flows.runs import last_version, pipeline
+from flows.runs.redistill import Outcome
+from flows.runs.request import RunRequest, carry_out
 from flows.runs.shard_selection import ShardSelection
 from flows.runs.work import Work
 from flows.status import status
 from tasks.execution import Execution, Placement
 from tasks.policy import TeacherPolicy
-from tasks.run import Run, default_name, open_run
+from tasks.run import Run, default_name
 from tasks.stages.names import StageId
-from tasks.stages.table import row_of, stages_of
+from tasks.stages.table import row_of
 
 RETRY_SECONDS = 10
 
@@ -72,7 +73,7 @@ def report(work: Work) -> None:
     """Write the report, and publish the accuracy table as an artifact."""
     work.report()
     if not work.stopped:
-        publish(report_data.gather(work.run))
+        publish(published.contents(report_data.gather(work.run)))
 
 
 def run_name() -> str:
@@ -130,9 +131,19 @@ def distill(  # noqa: PLR0913
         only: names of the shards to run, by stage; set by `distill resume`.
     """
     resolved = parameters.resolved(preset, overrides, config)
-    placed = parameters.placed(store, execution, shards=shards, and_later=and_later)
-    registered = pipeline.prepare(resolved, placed, name=run)
-    run_stages(registered, placed, only, shards=shards, and_later=and_later)
+    parameters.placed(store, execution, shards=shards, and_later=and_later)
+    request(
+        RunRequest(
+            command="run",
+            store=store,
+            execution=execution,
+            config=resolved,
+            run=run,
+            shards=shards,
+            and_later=and_later,
+            only=only,
+        )
+    )
 
 
 @flow(**SETTINGS)
@@ -155,13 +166,18 @@ def resume(
         failed_only: run only the shards that used up their attempts.
         execution: where and how jobs run.
     """
-    placed = parameters.placed(store, execution, shards=shards, and_later=and_later)
-    opened = open_run(Store(store), run)
-    preflight.check(opened, placed)
-    selection = shard_selection.selection(
-        opened, failed_only=failed_only, shards=shards, and_later=and_later
+    parameters.placed(store, execution, shards=shards, and_later=and_later)
+    request(
+        RunRequest(
+            command="resume",
+            store=store,
+            execution=execution,
+            run=run,
+            shards=shards,
+            and_later=and_later,
+            failed_only=failed_only,
+        )
     )
-    run_stages(opened, placed, selection)
 
 
 @flow(**SETTINGS)
@@ -200,19 +216,44 @@ def redistill(  # noqa: PLR0913
         store, execution = settings.store or store, settings.placement(execution)
         if_changed = settings.if_changed
     resolved = parameters.resolved(preset, overrides, config)
-    placed, home = parameters.placed(store, execution), Store(store)
+    placed = parameters.placed(store, execution)
     series = series or resolved.preset
     if if_changed and (
         last := last_version.unchanged(
-            resolved, home, series=series, policy=policy, allow_missing=placed.allow_missing
+            resolved,
+            Store(store),
+            series=series,
+            policy=policy,
+            allow_missing=placed.allow_missing,
         )
     ):
         return Completed(message=last_version.sentence(last))
-    outcome = redistillation.redistill(
-        resolved, home, series=series, policy=policy, execution=placed, complete=run_stages
+    outcome = request(
+        RunRequest(
+            command="redistill",
+            store=store,
+            execution=execution,
+            config=resolved,
+            series=series,
+            policy=policy,
+        )
     )
-    if outcome.unused is not None:
+    if outcome is not None and outcome.unused is not None:
         get_run_logger().warning(" ".join(unused.lines(outcome.unused)))
+    return None
+
+
+@task(name="job", description="Submit the run to the cluster and follow it.", **TASK_SETTINGS)
+def follow_job(request: RunRequest) -> None:
+    """Submit a request as a job, or find its job, and follow it."""
+    submitted.follow_job(request)
+
+
+def request(request: RunRequest) -> Outcome | None:
+    """Carry out a request in this process, or follow the job that does."""
+    if request.execution.submit is None:
+        return carry_out(request, run_stages)[1]
+    follow_job(request.model_copy(update={"events": True}))
     return None
 
 
@@ -245,13 +286,13 @@ def run_stages(
             observers=[StageArtifacts(run.name, call=calls.call)],
         ) as work,
     ):
-        first, *others = stages_of(run.config)
-        task_of(first)(work, first)
-        if shards is not None:
-            work.narrow(shard_selection.by_number(run, shards, and_later=and_later))
-        for stage in others:
-            task_of(stage)(work, stage)
-        report(work)
+        pipeline.run_in_order(
+            work,
+            run_stage=lambda work, stage: task_of(stage)(work, stage),
+            report=report,
+            shards=shards,
+            and_later=and_later,
+        )
     reached = status.run_status(run)
     if not selection and shards is None:
         pipeline.require_complete(run, reached, execution)

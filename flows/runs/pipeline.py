@@ -30,7 +30,7 @@ from flows.reports.report import write_report
 from flows.reports.report_data import REPORT
 from flows.runs import preflight
 from flows.runs.precision import warn_if_slow
-from flows.runs.shard_selection import ShardSelection
+from flows.runs.shard_selection import ShardSelection, by_number
 from flows.runs.work import Work
 from flows.status.status import RunStatus, run_status
 from tasks.execution import Execution
@@ -39,6 +39,7 @@ from tasks.pools.provider import PoolProvider
 from tasks.run import Run, create_run, planned_run
 from tasks.runs.heartbeat import Heartbeat
 from tasks.stages.inputs import dataset_of
+from tasks.stages.names import StageId
 from tasks.stages.table import stages_of
 
 Start = Callable[[Run, Execution, ShardSelection], None]
@@ -81,7 +82,8 @@ def execution_of(tree: Mapping[str, Any]) -> Execution:
         ConfigError: an unknown key, a value out of range, or an address that cannot be a store.
     """
     store_address(str(tree["store"]))
-    check_host(str(tree.get("ray_address")), key="ray_address")
+    for key in ("ray_address", "submit"):
+        check_host(str(tree.get(key)), key=key)
     try:
         return Execution.model_validate(dict(tree))
     except ValidationError as error:
@@ -164,9 +166,33 @@ def require_complete(run: Run, status: RunStatus, execution: Execution) -> None:
 def run_local(run: Run, execution: Execution, selection: ShardSelection) -> None:
     """Run every stage from this process, without Prefect."""
     with opened(run, execution, selection) as work:
-        for stage in stages_of(run.config):
-            work.run_stage(stage)
-        work.report()
+        run_in_order(work)
+
+
+def run_in_order(
+    work: Work,
+    *,
+    run_stage: Callable[[Work, StageId], object] = Work.run_stage,
+    report: Callable[[Work], object] = Work.report,
+    shards: str | None = None,
+    and_later: bool = False,
+) -> None:
+    """Run every stage of a pass, and write its report.
+
+    Args:
+        work: of the pass.
+        run_stage: runs one stage.
+        report: writes the report.
+        shards: class shards by number, which have names only once the dataset is ingested.
+        and_later: go on with the stages that come after those shards.
+    """
+    first, *others = stages_of(work.run.config)
+    run_stage(work, first)
+    if shards is not None:
+        work.narrow(by_number(work.run, shards, and_later=and_later))
+    for stage in others:
+        run_stage(work, stage)
+    report(work)
 
 
 def complete_run(

@@ -23,7 +23,7 @@ from distill_core.errors import ClusterError, ConfigError
 from distill_core.machine_share import machine_memory
 from tasks.pools.forwarding import forwarded
 from tasks.pools.ray_membership import check_is_node
-from tasks.pools.ray_settings import environment, quiet
+from tasks.pools.ray_settings import environment, has_token, quiet, token_mode
 from tasks.pools.ray_watch import OwnRay, RayWatch, reachable
 from tasks.pools.session_folder import session_folder
 from tasks.pools.signals import preserved_handlers
@@ -119,25 +119,44 @@ def _watch_own(folder: str) -> RayWatch:
     return RayWatch(own.look, end=own.end)
 
 
+def check_joinable(address: str) -> None:
+    """Check that this process can join a cluster, without joining it.
+
+    Args:
+        address: ``host:port``; a ``ray://`` address and ``auto`` are left to Ray.
+
+    Raises:
+        ConfigError: the cluster refuses our token, or this machine is none of its nodes.
+        ClusterError: there is no cluster at the address.
+    """
+    with _joining(address):
+        if address != "auto" and not address.startswith("ray://"):
+            check_is_node(address)
+
+
+@contextmanager
+def _joining(address: str) -> Iterator[None]:
+    """Set the variables with which a cluster is joined; errors of the block become our own."""
+    _check_reachable(address)
+    settings = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": token_mode()}
+    # The port answers, so a refused token is the likely cause, which Ray only logs.
+    state = "the token set here is refused" if has_token() else "no token is set here"
+    hint = (
+        f" Check that a Ray head of version {ray.__version__} listens there. If it needs a "
+        f"token, set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's token; {state}."
+    )
+    with environment(settings), _translated_errors(f"ray_address={address}", hint, f"; {state}"):
+        yield
+
+
 @contextmanager
 def _joined(address: str) -> Iterator[None]:
-    _check_reachable(address)
-    token = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
-    mode = "token" if token else "disabled"
-    settings = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": mode}
+    check_joinable(address)
+    settings = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": token_mode()}
     with environment(settings), quiet():
         watch = None
         try:
-            # The port answers, so a refused token is the likely cause, which Ray only logs.
-            state = "the token set here is refused" if token else "no token is set here"
-            hint = (
-                f" Check that a Ray head of version {ray.__version__} listens there. If it needs a "
-                f"token, set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's token; {state}."
-            )
-            source = f"ray_address={address}"
-            with preserved_handlers(), _translated_errors(source, hint, f"; {state}"):
-                if address != "auto" and not address.startswith("ray://"):
-                    check_is_node(address)
+            with preserved_handlers(), _joining(address):
                 ray.init(address=address, log_to_driver=False, logging_level="critical")
             watch = RayWatch(reachable(_services(address), AWAY_SECONDS))
             with watch.watching():

@@ -13,6 +13,16 @@ from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-d
 NATIVE_END = {"RAY_gcs_rpc_server_reconnect_timeout_s": "300"}
 
 
+def has_token() -> bool:
+    """Return whether the environment holds the token of a cluster."""
+    return any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+
+
+def token_mode() -> str:
+    """Return the mode of authentication for a cluster of others, unless one is set."""
+    return "token" if has_token() else "disabled"
+
+
 @contextmanager
 def environment(defaults: Mapping[str, str]) -> Iterator[None]:
     """Set the variables that are not set, and restore the environment afterwards."""
