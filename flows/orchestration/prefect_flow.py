@@ -216,18 +216,7 @@ def redistill(  # noqa: PLR0913
         store, execution = settings.store or store, settings.placement(execution)
         if_changed = settings.if_changed
     resolved = parameters.resolved(preset, overrides, config)
-    placed = parameters.placed(store, execution)
-    series = series or resolved.preset
-    if if_changed and (
-        last := last_version.unchanged(
-            resolved,
-            Store(store),
-            series=series,
-            policy=policy,
-            allow_missing=placed.allow_missing,
-        )
-    ):
-        return Completed(message=last_version.sentence(last))
+    parameters.placed(store, execution)
     outcome = request(
         RunRequest(
             command="redistill",
@@ -236,10 +225,13 @@ def redistill(  # noqa: PLR0913
             config=resolved,
             series=series,
             policy=policy,
+            if_changed=if_changed,
         )
     )
     if outcome is not None and outcome.unused is not None:
         get_run_logger().warning(" ".join(unused.lines(outcome.unused)))
+    elif if_changed and outcome is not None and not outcome.changed:
+        return Completed(message=last_version.sentence(outcome.run))
     return None
 
 

@@ -18,7 +18,7 @@ from distill_core.config.load import fingerprint
 from distill_core.config.schema import RunConfig
 from distill_core.errors import ConfigError, shown
 from distill_core.storage.store import Store
-from flows.runs import pipeline, preflight, shard_selection
+from flows.runs import last_version, pipeline, preflight, shard_selection
 from flows.runs import redistill as redistillation
 from flows.runs.redistill import Outcome
 from flows.runs.shard_selection import ShardSelection
@@ -62,6 +62,7 @@ class RunRequest(BaseModel):
     run: str | None = None  # its name; None: the preset and the config's fingerprint
     series: str | None = None  # of redistill; None: the preset
     policy: TeacherPolicy = "keep"
+    if_changed: bool = False
     shards: str | None = None
     and_later: bool = False
     failed_only: bool = False
@@ -177,12 +178,15 @@ def carry_out(request: RunRequest, run_stages: RunStages) -> tuple[Run, Outcome 
 
 
 def _redistill(request: RunRequest, execution: Execution, run_stages: RunStages) -> Outcome:
-    config = request.checked_config()
+    config, store = request.checked_config(), Store(request.store)
+    series, policy = request.series or config.preset, request.policy
+    if request.if_changed:
+        allowed = execution.allow_missing
+        last = last_version.unchanged(
+            config, store, series=series, policy=policy, allow_missing=allowed
+        )
+        if last is not None:
+            return Outcome(last, changed=False, diff=None)
     return redistillation.redistill(
-        config,
-        Store(request.store),
-        series=request.series or config.preset,
-        policy=request.policy,
-        execution=execution,
-        complete=run_stages,
+        config, store, series=series, policy=policy, execution=execution, complete=run_stages
     )
