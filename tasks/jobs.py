@@ -34,6 +34,7 @@ class Receipt:
     summary: dict[str, Any] = field(default_factory=dict)
     notices: tuple[str, ...] = ()  # sentences about what did not stop the job
     requests: dict[str, int] = field(default_factory=dict)  # to buckets, by kind; failed jobs, too
+    traffic: dict[str, int] = field(default_factory=dict)  # their bytes, read and written
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from typing import Any
 from distill_core.naming.addresses import checkpoint_address
 from distill_core.storage.error_hints import code_of
 from distill_core.storage.packages import SCHEME, package_file
-from distill_core.storage.requests import BEFORE_SEND, requests_of_process
+from distill_core.storage.requests import BEFORE_SEND, RECEIVED, requests_of_process
 from distill_core.storage.signed_gets import StoredObject, get_objects
 
 # A request that is always refused takes 6 attempts and at most 1 + 2 + 4 + 8 + 16 = 31 seconds of
@@ -164,6 +164,7 @@ def _s3(_pid: int, _endpoint: str | None) -> Steady:
     # As s3fs makes it when it connects: a profile may be set in FSSPEC_S3_PROFILE.
     fs.session = AioSession(**fs.kwargs)
     fs.session.register(BEFORE_SEND, requests_of_process.count_event)
+    fs.session.register(RECEIVED, requests_of_process.count_answer)
     return Steady(fs)
 
 

@@ -71,6 +71,7 @@ async def _get(client: Any, bucket: str, request: Any) -> StoredObject | None:
         requests_of_process.count("read")
         answer = await client._endpoint.http_session.send(request.prepare())
         data = bytes(await answer.content)  # an interrupted body is an error
+        requests_of_process.count_bytes("read", len(data))
     except Exception:  # noqa: BLE001 - likewise
         return None
     if answer.status_code == 200:

@@ -38,6 +38,7 @@ from tasks.observer import Observer
 from tasks.pools.provider import PoolProvider
 from tasks.run import Run, create_run, planned_run
 from tasks.runs.heartbeat import Heartbeat
+from tasks.runs.ray_metrics import RayMetrics
 from tasks.stages.inputs import dataset_of
 from tasks.stages.names import StageId
 from tasks.stages.table import stages_of
@@ -126,15 +127,15 @@ def opened(
     """
     check_store(run.store)
     warn_if_slow(run.config, execution.device)
-    pools = PoolProvider(execution)
+    pools, metrics = PoolProvider(execution), RayMetrics(run.name)
     with (
-        Heartbeat(run, execution, workers=lambda: pools.workers) as heart,
+        Heartbeat(run, execution, workers=lambda: pools.workers, publish=metrics.publish) as heart,
         background("event log") as calls,
     ):
         log = EventLog(run, driver=heart.id, write=partial(calls.call, run.store.put))
         try:
             with pools, display() as progress:
-                observer = Several(progress, log, heart, *observers)
+                observer = Several(progress, log, heart, metrics, *observers)
                 yield Work(
                     run,
                     execution=execution,

@@ -59,6 +59,7 @@ class DriverRecord:
     gpu_seconds: dict[str, float] = field(default_factory=dict)  # shares of a GPU count as such
     # Requests to buckets by stage and kind: of finished shards, and of this driver itself.
     requests: dict[str, dict[str, int]] = field(default_factory=dict)
+    traffic: dict[str, dict[str, int]] = field(default_factory=dict)  # their bytes, likewise
     processes: str = ""  # `process_space` of its process; empty: not known, or an older version
 
     def to_json(self) -> bytes:

@@ -43,10 +43,14 @@ class _Activity:
     gpus: dict[str, float] = field(default_factory=dict)  # per worker, by stage
     seconds: dict[str, float] = field(default_factory=dict)  # spent on ended attempts, by stage
     requests: dict[str, Counter[str]] = field(default_factory=dict)  # to buckets, by stage
+    traffic: dict[str, Counter[str]] = field(default_factory=dict)  # their bytes, by stage
 
-    def add_requests(self, stage: str, requests: Mapping[str, int]) -> None:
-        """Add requests of a stage, by kind."""
+    def add_requests(
+        self, stage: str, requests: Mapping[str, int], traffic: Mapping[str, int]
+    ) -> None:
+        """Add requests of a stage, by kind, and their bytes."""
         self.requests.setdefault(stage, Counter()).update(requests)
+        self.traffic.setdefault(stage, Counter()).update(traffic)
 
 
 class Heartbeat:
@@ -59,6 +63,7 @@ class Heartbeat:
         run: the run that is driven.
         execution: settings of this pass over the run.
         workers: returns the current number of workers.
+        publish: receives each record as it is written, for whoever watches the numbers.
         clock: returns the time.
         seconds: interval between two writes.
     """
@@ -69,10 +74,12 @@ class Heartbeat:
         execution: Execution,
         *,
         workers: Callable[[], int] = lambda: 0,
+        publish: Callable[[DriverRecord], None] = lambda record: None,
         clock: Clock = utc_now,
         seconds: float = BEAT_SECONDS,
     ) -> None:
         self._run, self._execution, self._workers = run, execution, workers
+        self._publish = publish
         self._clock, self._seconds = clock, seconds
         now = format_time(clock())
         self._base = DriverRecord(
@@ -139,7 +146,7 @@ class Heartbeat:
         """Count a shard, unless another driver committed it first."""
         with self._lock:
             self._stop_clock(receipt.shard)
-            self._activity.add_requests(stage, receipt.requests)
+            self._activity.add_requests(stage, receipt.requests, receipt.traffic)
             self._activity.done += int(receipt.won)
             self._activity.stage_done += 1
 
@@ -156,7 +163,8 @@ class Heartbeat:
     def stage_finished(self, stage: str, seconds: float) -> None:
         """Record that no shard of the stage runs."""
         with self._lock:
-            self._activity.add_requests(stage, requests_of_process.taken())
+            counted = requests_of_process.taken(), requests_of_process.taken_bytes()
+            self._activity.add_requests(stage, *counted)
             for shard in list(self._activity.since):
                 self._stop_clock(shard)
 
@@ -186,12 +194,16 @@ class Heartbeat:
                     for name, value in spent.items()
                 },
                 requests={n: dict(c) for n, c in activity.requests.items() if c},
+                traffic={n: dict(c) for n, c in activity.traffic.items() if c},
             )
 
     def write(self) -> None:
         """Write the record now; a store that refuses does not stop the run."""
+        record = self.record()
+        with suppress(Exception):  # numbers for people, which may be away
+            self._publish(record)
         with suppress(Exception):  # whatever it is, the next one may succeed
-            self._run.store.put(driver_path(self._run, self.id), self.record().to_json())
+            self._run.store.put(driver_path(self._run, self.id), record.to_json())
 
     def _keep_writing(self) -> None:
         self.write()

@@ -158,8 +158,12 @@ class WorkerContext:
 
     def noted(self, committed: Receipt) -> Receipt:
         """Return a receipt with the notices of the current job, and the requests that it took."""
-        notices, requests = tuple(self.notices[-NOTICES:]), requests_of_process.taken()
-        return replace(committed, notices=notices, requests=requests)
+        return replace(
+            committed,
+            notices=tuple(self.notices[-NOTICES:]),
+            requests=requests_of_process.taken(),
+            traffic=requests_of_process.taken_bytes(),
+        )
 
     def teacher(self, number: int = 0) -> FrozenTeacher:
         """Return one of the run's teachers, read from storage and checked against its marker.

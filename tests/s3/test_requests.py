@@ -27,6 +27,17 @@ def test_every_request_counts_once_by_its_kind(s3_store: Store) -> None:
     assert requests_of_process.taken() == {}
 
 
+def test_bytes_that_a_bucket_sends_and_receives_are_counted(s3_store: Store) -> None:
+    requests_of_process.taken_bytes()
+    s3_store.put("a", b"1" * 1000)
+    counted = requests_of_process.taken_bytes()
+    assert 1000 <= counted["written"] < 1500
+    assert s3_store.read("a") == b"1" * 1000
+    counted = requests_of_process.taken_bytes()
+    assert 1000 <= counted["read"] < 1500
+    assert "written" not in counted
+
+
 def test_a_run_reports_the_requests_of_its_stages(s3_bucket: str, distill: Distill) -> None:
     url = f"{s3_bucket}/counted"
     done = distill("run", "digits-demo", *TINY, "--store", url, "--local", "--name", "counted")

@@ -211,8 +211,8 @@ class _Decoder:
     def _answer(self) -> Exception | None:
         with self._translated():
             raised: Exception | None
-            raised, requests = self._connection.recv()
-        requests_of_process.add(requests)
+            raised, requests, traffic = self._connection.recv()
+        requests_of_process.add(requests, traffic)
         return raised
 
     @contextmanager

@@ -69,7 +69,8 @@ def serve(connection: int, shared: int, parent: int) -> None:
     The first message is the dataset's `DataConfig`, the address of the store of its index and how
     many images the shared memory holds.
     Every other one is (rows of the index, place of the first in shared memory, their rendition),
-    and its answer is (None or what it raised, the requests to buckets that it took, by kind).
+    and its answer is (None or what it raised, the requests to buckets that it took, by kind, their
+    bytes).
 
     Args:
         connection: file descriptor of a `multiprocessing` connection.
@@ -93,7 +94,8 @@ def serve(connection: int, shared: int, parent: int) -> None:
                 read_images(images, rows, pixels, places, rendition)
             except Exception as error:  # noqa: BLE001 - the parent raises it
                 raised = _portable(error)
-            line.send((raised, requests_of_process.taken()))
+            counted = requests_of_process.taken(), requests_of_process.taken_bytes()
+            line.send((raised, *counted))
     except (EOFError, OSError):
         return
 
