@@ -22,7 +22,18 @@ from distill_core.errors import (
     one_line,
 )
 from distill_core.naming.addresses import check_text
-from flows.commands import ingest, init, inspect, job, maintenance, plan, run, schedule, trigger
+from flows.commands import (
+    automations,
+    ingest,
+    init,
+    inspect,
+    job,
+    maintenance,
+    plan,
+    run,
+    schedule,
+    trigger,
+)
 from flows.commands.failures import UsageError, unexpected, usage
 
 app = typer.Typer(
@@ -41,6 +52,7 @@ for command in (plan.plan, inspect.show, inspect.report, maintenance.verify, mai
 for command in (trigger.trigger, trigger.serve):
     app.command()(command)
 app.add_typer(schedule.app, name="schedule")
+app.command()(automations.automations)
 app.command()(maintenance.gc)
 app.command()(run.demo)
 app.command(hidden=True)(job.job)

@@ -38,7 +38,7 @@ def deployed(server: Server, store: Path) -> Operator:
     operator.prefect("work-pool", "create", POOL, "--type", "process")
     server.variables.update(DISTILL_STORE=str(store), DISTILL_RAY_ADDRESS="")
     operator.prefect("deploy", "--all", "--prefect-file", str(FILES / "prefect.yaml"))
-    operator.prefect("automation", "create", "--from-file", str(FILES / "automations.yaml"))
+    operator.distill("automations")
     return operator
 
 

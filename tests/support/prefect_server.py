@@ -156,6 +156,15 @@ class Operator:
 
     def output(self, *arguments: str, code: int = 0) -> tuple[str, str]:
         """Run our command line in this process; return what it prints on stdout and on stderr."""
+        out, err = io.StringIO(), io.StringIO()
+        with self.settings(), redirect_stdout(out), redirect_stderr(err):
+            said = _exit_code_of(["distill", *arguments])
+        assert said == code, out.getvalue() + err.getvalue()
+        return out.getvalue(), err.getvalue()
+
+    @contextmanager
+    def settings(self) -> Iterator[None]:
+        """Let Prefect's clients in this process use the server, for a block."""
         from prefect.settings import (
             PREFECT_API_AUTH_STRING,
             PREFECT_API_URL,
@@ -168,11 +177,8 @@ class Operator:
             PREFECT_API_URL: self.server.url,
             PREFECT_API_AUTH_STRING: self.server.secret,
         }
-        out, err = io.StringIO(), io.StringIO()
-        with temporary_settings(settings), redirect_stdout(out), redirect_stderr(err):
-            said = _exit_code_of(["distill", *arguments])
-        assert said == code, out.getvalue() + err.getvalue()
-        return out.getvalue(), err.getvalue()
+        with temporary_settings(settings):
+            yield
 
     def ask(self, flow: str, **parameters: Any) -> httpx.Response:
         """Post a form, as Prefect's page does."""
