@@ -4,9 +4,8 @@ import re
 from pathlib import Path
 
 import pytest
-import yaml
 
-from tests.support.deployment import DEPLOY, FROM_ENVIRONMENT, SECRET, TELEMETRY, read
+from tests.support.deployment import DEPLOY, FROM_ENVIRONMENT, TELEMETRY, read
 
 
 def test_no_file_holds_a_literal_credential() -> None:
@@ -37,20 +36,3 @@ def test_what_the_image_copies_is_sent_to_the_build_and_exists() -> None:
     copied = {name for line in copies for name in line.split()[1:-1]}
     assert copied == sent
     assert all((DEPLOY.parent / name).exists() for name in copied)
-
-
-def test_the_ray_job_keeps_the_head_free_of_workers_and_its_secrets_outside() -> None:
-    job = yaml.safe_load(read("kuberay/rayjob.yaml"))
-    cluster = job["spec"]["rayClusterSpec"]
-    assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
-    assert cluster["authOptions"] == {"mode": "token"}
-    pods = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
-    for container in (c for pod in pods for c in pod["template"]["spec"]["containers"]):
-        assert container["envFrom"] == [{"secretRef": {"name": "distill-store"}}]
-        assert not any(SECRET.search(each["name"]) for each in container.get("env", ()))
-
-
-def test_the_ray_job_requires_the_installed_version_of_ray() -> None:
-    version = yaml.safe_load(read("kuberay/rayjob.yaml"))["spec"]["rayClusterSpec"]["rayVersion"]
-    lock = (DEPLOY.parent / "requirements.lock").read_text(encoding="utf-8")
-    assert re.search(rf"^ray\[?.*=={re.escape(version)}", lock, re.MULTILINE)
