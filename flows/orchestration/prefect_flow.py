@@ -22,6 +22,7 @@ from distill_core.storage.store import Store
 from flows import terminal
 from flows.orchestration import parameters, schedule_settings, submitted
 from flows.orchestration.artifacts import StageArtifacts, publish
+from flows.orchestration.output import outlive_worker
 from flows.orchestration.parameters import Name, Override, PresetName, ShardList, StoreAddress
 from flows.progress.background import background
 from flows.reports import published, report_data, unused
@@ -98,6 +99,7 @@ def schedule_name() -> str | None:
 # Prefect stores the error of a failed flow in any case, with this serializer.
 SETTINGS: dict[str, Any] = {
     "flow_run_name": run_name,
+    "on_running": [outlive_worker],
     "persist_result": False,
     "result_serializer": "json",
 }
