@@ -26,6 +26,9 @@ DEFAULTS: Mapping[str, str] = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": str(STARTUP_SECONDS),
 }
+# A server whose database is away answers 500, which Prefect's client does not repeat by default.
+# The last request of a flow run would be lost, and Prefect would show it as running for ever.
+OF_FLOW_RUNS: Mapping[str, str] = {"PREFECT_CLIENT_RETRY_EXTRA_CODES": "500"}
 # The terminal shows the progress bars and one line per error. Prefect's log still goes to its API,
 # and to the terminal as well if you set PREFECT_LOGGING_LEVEL.
 QUIET: Mapping[str, str] = {
@@ -59,13 +62,23 @@ def connected() -> Iterator[PrefectLog]:
     with log.receiving():
         if PREFECT_API_URL.value():
             check_server()
-            with delivering():
+            with repeating(), delivering():
                 yield log
             return
         from flows.orchestration.temporary_server import temporary_server
 
         with temporary_server(STARTUP_SECONDS, log):
             yield log
+
+
+@contextmanager
+def repeating() -> Iterator[None]:
+    """Repeat requests, for about a minute, to a server whose database is away."""
+    from prefect.settings import PREFECT_CLIENT_RETRY_EXTRA_CODES, temporary_settings
+
+    codes = OF_FLOW_RUNS[PREFECT_CLIENT_RETRY_EXTRA_CODES.name]
+    with temporary_settings({PREFECT_CLIENT_RETRY_EXTRA_CODES: codes}):
+        yield
 
 
 def check_server() -> None:

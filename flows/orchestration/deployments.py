@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -132,6 +133,8 @@ def serve(defaults: Parameters, *, group: str | None, limit: int, pause_on_shutd
     with api.client():
         pass  # to fail early where no server is named
     api.check_server()
+    for name, value in api.OF_FLOW_RUNS.items():
+        os.environ.setdefault(name, value)  # of the processes of flow runs
     import prefect
     from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
     from prefect.types.entrypoint import EntrypointType
