@@ -8,7 +8,7 @@ export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: setup lock fmt check format lint types imports test test-avx2 test-slow fuzz test-s3 test-moto \
+.PHONY: setup lock fmt check format lint types imports test test-avx2 test-slow test-deploy fuzz test-s3 test-moto \
   test-ceph test-faults soak rehearsal rehearsal-real golden demo bench bench-scale clean
 
 setup: $(STAMP)
@@ -52,7 +52,7 @@ imports: setup
 PARALLEL := -n 2 --dist loadgroup
 
 test: setup
-	$(BIN)/pytest -q $(PARALLEL) -m "not slow"
+	$(BIN)/pytest -q $(PARALLEL) -m "not slow and not deploy"
 
 # The numbers with AVX2 and without AVX-512, as most laptops compute them.
 NUMBERS := evaluation labels models posttrain recover selection squeeze statistics training transforms
@@ -62,6 +62,11 @@ test-avx2: setup
 
 test-slow: setup
 	$(BIN)/pytest -q $(PARALLEL) -m slow
+
+# A deployment as deploy/prefect describes it: PostgreSQL, Prefect's server, a worker, a Ray cluster.
+test-deploy: setup
+	deploy/postgres/server.sh install
+	$(BIN)/pytest -q -m deploy tests/deployment
 
 # Random configs, command lines, records and datasets: thirty times the examples of `make test`.
 fuzz: setup

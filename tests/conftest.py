@@ -21,7 +21,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell ignores it for what it starts in the background; children would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-TOGETHER = ("tests/prefect/",)  # folders whose tests share one server
+TOGETHER = ("tests/prefect/", "tests/deployment/")  # folders whose tests share one server
 
 SIBLING = Path(__file__).parents[2] / "shared" / "data"
 

@@ -6,7 +6,6 @@ import io
 import json
 import os
 import secrets
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ import psutil
 
 from flows import cli
 from flows.orchestration.deployments import deployment_name
+from tests.support.ports import free_port
 from tests.support.repository import ROOT
 from tests.support.waiting import wait_until
 
@@ -35,13 +35,6 @@ QUICK = {  # the same services as always, asked more often
 }
 
 
-def free_port() -> int:
-    """Return a free port of the loopback."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
 @dataclass
 class Server:
     """A server with its own database and password, which can be stopped and started again."""
@@ -51,6 +44,7 @@ class Server:
     password: str = field(default_factory=lambda: secrets.token_hex(16))
     process: subprocess.Popen[bytes] | None = None
     variables: dict[str, str] = field(default_factory=dict)  # more of them, for its clients
+    settings: dict[str, str] = field(default_factory=dict)  # of the server alone
 
     @property
     def url(self) -> str:
@@ -81,7 +75,8 @@ class Server:
     def start(self) -> None:
         """Start it and wait until it answers."""
         command = [BIN / "prefect", "server", "start", "--host", "127.0.0.1", "--port"]
-        environment = {**self.environment, "PREFECT_SERVER_API_AUTH_STRING": self.secret}
+        own = {"PREFECT_SERVER_API_AUTH_STRING": self.secret, "PREFECT_UI_API_URL": self.url}
+        environment = {**self.environment, **own, **self.settings}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [*command, str(self.port)], env=environment, stdout=log, stderr=log
@@ -92,6 +87,14 @@ class Server:
         """Stop it; its database stays."""
         if self.process is not None:
             end(self.process)
+        self.process = None
+
+    def kill(self) -> None:
+        """Kill it and its services, so that none can finish what it is doing."""
+        assert self.process is not None
+        for process in (*psutil.Process(self.process.pid).children(recursive=True), self.process):
+            process.kill()
+        self.process.wait()
         self.process = None
 
     @property
@@ -243,14 +246,19 @@ def _exit_code_of(arguments: list[str]) -> int:
     return 0
 
 
+def start_worker(server: Server, pool: str) -> subprocess.Popen[bytes]:
+    """Start a process worker."""
+    command = [BIN / "prefect", "worker", "start", "--pool", pool, "--type", "process"]
+    with (server.home / "worker.log").open("ab") as log:
+        return subprocess.Popen(
+            command, env=server.environment, stdout=log, stderr=log, cwd=server.home
+        )
+
+
 @contextmanager
 def worker(server: Server, pool: str) -> Iterator[subprocess.Popen[bytes]]:
     """Run a process worker for a block."""
-    command = [BIN / "prefect", "worker", "start", "--pool", pool, "--type", "process"]
-    with (server.home / "worker.log").open("ab") as log:
-        process = subprocess.Popen(
-            command, env=server.environment, stdout=log, stderr=log, cwd=server.home
-        )
+    process = start_worker(server, pool)
     try:
         yield process
     finally:
