@@ -40,7 +40,7 @@ pytestmark = [
 
 SIZE = {"num_cpus": 2, "num_gpus": 1, "object_store_memory": 100 * 2**20}
 ON_RAY = {"workers": 2, "num_cpus": 0.5, "num_gpus": 1}  # one worker on each node
-AWAY_SECONDS = 120.0
+AWAY_SECONDS = 40.0  # by then, every job would have used up its attempts several times
 SICK = {NODE: "sick", "AWS_ACCESS_KEY_ID": "EXPIRED", "HOME": "/nonexistent"}
 
 
