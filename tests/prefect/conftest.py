@@ -36,7 +36,7 @@ def deployed(server: Server, store: Path) -> Operator:
     """Deploy deploy/prefect/prefect.yaml to a work pool without a worker."""
     operator = Operator(server)
     operator.prefect("work-pool", "create", POOL, "--type", "process")
-    server.variables.update(DISTILL_STORE=str(store), DISTILL_RAY_ADDRESS="")
+    server.variables.update(DISTILL_STORE=str(store), DISTILL_RAY_ADDRESS="", DISTILL_SUBMIT="")
     operator.prefect("deploy", "--all", "--prefect-file", str(FILES / "prefect.yaml"))
     operator.distill("automations")
     return operator
