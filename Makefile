@@ -26,10 +26,15 @@ $(STAMP): requirements.lock pyproject.toml
 	  $$UV pip install -q --no-deps --python $(BIN)/python -e .
 	@touch $@
 
-# The lock names no index: hashes decide what is installed, not where it comes from.
+# The locks name no index: hashes decide what is installed, not where it comes from. The image installs the
+# second and the third, which are parts of the first, in two layers.
+COMPILE := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url
 lock:
-	uv pip compile -q --universal --python-version 3.11 --generate-hashes --all-extras \
-	  --no-emit-index-url -o requirements.lock pyproject.toml
+	$(COMPILE) --all-extras -o requirements.lock pyproject.toml
+	$(COMPILE) -c requirements.lock --extra cluster --extra s3 --extra digits --extra timm \
+	  -o requirements-runtime.lock pyproject.toml
+	printf 'torch\ntorchvision\nsetuptools\n' | \
+	  $(COMPILE) -c requirements-runtime.lock -o requirements-torch.lock -
 
 fmt: setup
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix .

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from prefect.server.api.server import SubprocessASGIServer
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
 from distill_core.errors import ClusterError
 from flows import terminal
@@ -20,6 +20,8 @@ from flows.orchestration.delivery import PrefectLog, delivering
 from tasks.pools.supervision import marked, supervised
 
 WATCH_SECONDS = 0.5
+FAILED = 3  # exit code of a server that cannot start, for a taken port or any other reason
+ATTEMPTS = 2  # Prefect takes every failure for a taken port, and would try until the time is up
 
 
 @contextmanager
@@ -31,8 +33,9 @@ def temporary_server(startup_seconds: int, log: PrefectLog) -> Iterator[None]:
         log: receives its standard error.
 
     Raises:
-        ClusterError: the server did not start.
+        ClusterError: the server did not start, or has no place for its database.
     """
+    _check_home(PREFECT_HOME.value())
     server = _Server(log.path)
     with supervised():
         try:
@@ -60,8 +63,13 @@ class _Server(SubprocessASGIServer):
     def __init__(self, log: Path) -> None:
         super().__init__()
         self._log = log
+        self._failures = 0
 
     def _run_uvicorn_command(self) -> subprocess.Popen[Any]:
+        if self.server_process is not None and self.server_process.poll() == FAILED:
+            self._failures += 1
+            if self._failures == ATTEMPTS:
+                raise RuntimeError(f"its process ended with exit code {FAILED}, {ATTEMPTS} times")
         with _interrupts_held(), _stderr_into(self._log), marked():
             # Set here, so that an interrupt which was held back finds a process to stop.
             self.server_process = super()._run_uvicorn_command()
@@ -117,6 +125,21 @@ def _replacing(server: _Server, log: PrefectLog) -> Iterator[None]:
     finally:
         stopping.set()
         thread.join()
+
+
+def _check_home(home: Path) -> None:
+    """Make the home of Prefect, which makes no parents, or refuse it, as on a read-only root."""
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        if not os.access(home, os.W_OK | os.X_OK):
+            raise PermissionError("Permission denied")
+    except OSError as error:
+        raise ClusterError(
+            f"Prefect: its home {home} cannot be written ({error.strerror or error}), so its "
+            "temporary server has no place for a database. Set PREFECT_HOME to another folder, "
+            "such as /tmp/prefect, set PREFECT_API_URL to a server of yours, or run without "
+            "Prefect with --local."
+        ) from None
 
 
 def _start(server: _Server, log: PrefectLog, seconds: int) -> None:

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import pytest
 
+from distill_core.errors import ClusterError
 from flows import terminal
 from flows.orchestration import api
 from tests.support.waiting import wait_until
@@ -110,3 +111,32 @@ def test_a_server_that_cannot_be_started_again_is_reported(
         wait_until(lambda: len(warnings) == 2, "the second warning")
     assert "did not start again (Resource temporarily unavailable)" in warnings[1]
     log.path.unlink()
+
+
+def test_a_home_that_cannot_be_written_is_refused_before_a_server_starts(tmp_path: Path) -> None:
+    """Prefect would try again and again until the time is up: 75 s on a read-only root."""
+    api.set_defaults()
+    from flows.orchestration import temporary_server
+
+    temporary_server._check_home(tmp_path / "new" / "prefect")
+    assert (tmp_path / "new" / "prefect").is_dir()  # Prefect itself makes no parents
+    (tmp_path / "file").touch()  # nobody can write below a file, not even root
+    home = tmp_path / "file" / "prefect"
+    with pytest.raises(ClusterError, match=f"its home {home} cannot be written.*PREFECT_HOME"):
+        temporary_server._check_home(home)
+
+
+def test_a_server_that_cannot_start_is_given_up_after_two_attempts(tmp_path: Path) -> None:
+    api.set_defaults()
+    from flows.orchestration import temporary_server
+    from flows.orchestration.delivery import PrefectLog
+
+    log = PrefectLog()
+    server = temporary_server._Server(tmp_path / "log")
+    server.server_process = cast(Any, subprocess.Popen(["sh", "-c", "exit 3"]))
+    assert server.server_process is not None
+    server.server_process.wait()
+    server._failures = temporary_server.ATTEMPTS - 1
+    with pytest.raises(ClusterError, match=r"did not start .*exit code 3, 2 times"):
+        temporary_server._start(server, log, 60)
+    log.path.unlink(missing_ok=True)
