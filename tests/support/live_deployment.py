@@ -77,6 +77,7 @@ def deployed(folder: Path, **settings: str) -> Iterator[Deployment]:
         made = Deployment(database, ray, server, store)
         made.operator.prefect("work-pool", "create", POOL, "--type", "process")
         made.operator.prefect("deploy", "--all", "--prefect-file", str(FILES / "prefect.yaml"))
+        ray.wait_ready()
         made.start_worker()
         stack.callback(lambda: made.worker and end(made.worker))
         yield made

@@ -44,7 +44,7 @@ class Server:
     password: str = field(default_factory=lambda: secrets.token_hex(16))
     process: subprocess.Popen[bytes] | None = None
     variables: dict[str, str] = field(default_factory=dict)  # more of them, for its clients
-    settings: dict[str, str] = field(default_factory=dict)  # of the server alone
+    settings: dict[str, str] = field(default_factory=dict)  # of the server alone; "": not set
 
     @property
     def url(self) -> str:
@@ -76,7 +76,8 @@ class Server:
         """Start it and wait until it answers."""
         command = [BIN / "prefect", "server", "start", "--host", "127.0.0.1", "--port"]
         own = {"PREFECT_SERVER_API_AUTH_STRING": self.secret, "PREFECT_UI_API_URL": self.url}
-        environment = {**self.environment, **own, **self.settings}
+        given = {**self.environment, **own, **self.settings}
+        environment = {name: value for name, value in given.items() if value}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [*command, str(self.port)], env=environment, stdout=log, stderr=log

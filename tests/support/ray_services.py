@@ -21,6 +21,7 @@ from tests.support.waiting import wait_until
 RAY = Path(sys.executable).parent / "ray"
 HOST = "127.0.0.1"
 OBJECT_STORE_BYTES = 128 * 2**20
+STARTED = "Ray runtime started"
 OF_A_NODE = ("ray::IDLE", "ray::DashboardAgent", "ray::RuntimeEnvAgent")  # whatever drivers do
 
 
@@ -31,6 +32,7 @@ class RayServices:
     port: int = field(default_factory=free_port)
     token: str = field(default_factory=lambda: secrets.token_hex(32))
     nodes: list[subprocess.Popen[bytes]] = field(default_factory=list)  # the head is the first
+    _commands: list[tuple[str, ...]] = field(default_factory=list)
     # Paths of sockets below it have at most 107 characters.
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="dray-")))
 
@@ -45,18 +47,32 @@ class RayServices:
         return {"RAY_AUTH_TOKEN": self.token, "RAY_USAGE_STATS_ENABLED": "0"}
 
     def start(self, nodes: int) -> None:
-        """Start the head and a number of nodes, and wait until the head takes drivers."""
+        """Start the head and a number of nodes; `wait_ready` waits for them."""
         client, dashboard, agent = map(str, free_ports(3))
-        self._start_node(
-            "--head", "--port", str(self.port), "--num-cpus", "0",
+        head = (
+            "--head", "--port", str(self.port), "--num-cpus", "0", "--temp-dir", str(self.folder),
             "--ray-client-server-port", client, "--include-dashboard", "false",
             "--dashboard-port", dashboard, "--dashboard-agent-listen-port", agent,
         )  # fmt: skip
-        wait_until(self._listens, "the Ray head")
+        self._commands = [head]
         for _ in range(nodes):
             agent = str(free_port())
             join = ("--address", self.address, "--num-cpus", "1")
-            self._start_node(*join, "--dashboard-agent-listen-port", agent)
+            self._commands.append((*join, "--dashboard-agent-listen-port", agent))
+        self.nodes = [self._start_node(*head)]
+        wait_until(self._listens, "the Ray head")
+        self.nodes += [self._start_node(*node) for node in self._commands[1:]]
+
+    def wait_ready(self) -> None:
+        """Wait until every node has started; on a busy machine, Ray gives up after 30 s."""
+
+        def started() -> bool:
+            for number, node in enumerate(self.nodes):
+                if node.poll() is not None:
+                    self.nodes[number] = self._start_node(*self._commands[number])
+            return self._log.read_text().count(STARTED) >= len(self.nodes)
+
+        wait_until(started, "the Ray nodes")
 
     def stop(self) -> None:
         """End every node, the head last, and remove their folder."""
@@ -74,20 +90,22 @@ class RayServices:
                     found.append(process)
         return found
 
-    def _start_node(self, *arguments: str) -> None:
+    @property
+    def _log(self) -> Path:
+        return self.folder / "ray.log"
+
+    def _start_node(self, *arguments: str) -> subprocess.Popen[bytes]:
         environment = os.environ | self.variables | {"RAY_AUTH_MODE": "token"}
         command = [
             RAY, "start", "--block", "--node-ip-address", HOST, *arguments, "--num-gpus", "0",
             "--object-store-memory", str(OBJECT_STORE_BYTES), "--disable-usage-stats",
             "--min-worker-port", "0", "--max-worker-port", "0",
         ]  # fmt: skip
-        if "--head" in arguments:  # which decides for every node
-            command += ["--temp-dir", str(self.folder)]
-        with (self.folder / "ray.log").open("ab") as log:
-            self.nodes.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
+        with self._log.open("ab") as log:
+            return subprocess.Popen(command, env=environment, stdout=log, stderr=log)
 
     def _listens(self) -> bool:
-        assert self.nodes[0].poll() is None, (self.folder / "ray.log").read_text()
+        assert self.nodes[0].poll() is None, self._log.read_text()
         with socket.socket() as attempt:
             return attempt.connect_ex((HOST, self.port)) == 0
 
