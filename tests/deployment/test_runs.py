@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -17,6 +18,7 @@ from tasks.series import versions_of
 from tests.support.live_deployment import Deployment
 from tests.support.pipeline import TINY
 from tests.support.prefect_server import processes_of
+from tests.support.series import BLOCKS, change_class, dataset
 from tests.support.waiting import wait_until
 
 SMALL = (*TINY, 'posttrain.sets=["distilled"]')
@@ -79,6 +81,35 @@ def test_the_second_of_two_requested_runs_waits_and_finds_its_shards_made(
 def _waits(state: dict[str, Any]) -> dict[str, Any] | None:
     """Return a state of a run that a worker has taken but that may not start yet."""
     return state if state["name"] in ("AwaitingConcurrencySlot", "Running") else None
+
+
+def test_a_change_of_the_source_makes_a_version_and_no_change_makes_none(
+    deployment: Deployment, tmp_path: Path
+) -> None:
+    operator, root = deployment.operator, dataset(tmp_path)
+    data = (f"data.path={root}", "data.format=imagefolder", "data.num_classes=4", "data.side=8")
+    parameters = {
+        "preset": "digits-demo",
+        "overrides": [*SMALL, *BLOCKS, "ipc=1", "recover.init=real", *data],
+        "series": "source",
+        "if_changed": True,
+        "execution": {"local": True},
+    }
+
+    def look() -> tuple[str, str, list[str]]:
+        """Look at the source once, as its owner would after each delivery."""
+        answer = post(deployment, "redistill", parameters)
+        assert answer.status_code == 201, answer.text
+        state = operator.end_of(answer.json()["id"])
+        versions = versions_of(Store(str(deployment.store)), "source")
+        return state["type"], state["message"] or "", [run.name for run in versions]
+
+    assert look() == ("COMPLETED", "", ["source-v0001"])
+    kind, message, names = look()
+    assert (kind, names) == ("COMPLETED", ["source-v0001"])
+    assert "neither the source nor the settings have changed" in message
+    change_class(root, "cat")
+    assert look() == ("COMPLETED", "", ["source-v0001", "source-v0002"])
 
 
 @pytest.fixture(scope="module")
