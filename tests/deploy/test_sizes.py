@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from distill_core.config.load import load_run
+from flows import units
+from flows.estimate import workload
 from flows.estimate.memory.making import Launch
 from flows.estimate.memory.real_data import RealData
 from flows.estimate.memory.stages import stage_memories
@@ -13,7 +15,11 @@ from tests.support.deployment import DEPLOY, read
 from tests.support.manifest_rules import in_bytes
 
 RESIDENT = 4  # a quarter of the memory may hold training images
-IMAGENET_21K = (13_151_276, None, 3_047)
+DATASETS = {  # images to train and to test on, and of the largest class
+    "cda-in1k": (1_281_167, 50_000, 1_300),
+    "cda-in21kp": (11_060_223, 522_500, 1_500),
+    "cda-in21k": (13_151_276, None, 3_047),
+}
 
 
 def test_each_stage_of_the_weekly_run_fits_the_pod_that_runs_it() -> None:
@@ -26,7 +32,7 @@ def test_each_stage_of_the_weekly_run_fits_the_pod_that_runs_it() -> None:
     (job,) = kustomize.read_all(DEPLOY / "k8s" / "redistill" / "cronjob.yaml")
     (container,) = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
     preset = container["args"][2]
-    train, test, largest = IMAGENET_21K
+    train, test, largest = DATASETS[preset]
     cores = int(worker["resources"]["requests"]["cpu"])
     real = RealData(train, test, largest, decoders=cores, resident=memory / RESIDENT)
     needed = {
@@ -58,3 +64,20 @@ def test_larger_runs_do_not_fit_a_small_pod_and_the_estimate_tells(preset: str) 
     (student,) = [each for each in memories if each.stage == "posttrain"]
     assert student.on("host").needed > 16 * 2**30
     assert "distilled images" in student.on("host").what
+
+
+@pytest.mark.parametrize("preset", DATASETS)
+def test_the_table_of_sizes_is_that_of_the_plan(preset: str) -> None:
+    config, facts = load_run(preset), RealData(*DATASETS[preset], decoders=8)
+    (row,) = (line for line in read("README.md").splitlines() if line.startswith(f"| `{preset}`"))
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    needed, memory, disk = (float(cell.removesuffix(" GiB")) * 2**30 for cell in cells[2:5])
+    stages = {
+        each.stage: each.on("host").needed for each in stage_memories(config, Launch("cuda"), facts)
+    }
+    assert needed == pytest.approx(stages["posttrain"], rel=0.02)
+    assert stages["posttrain"] < memory - 2**30  # Ray's object store
+    assert disk > stages["posttrain"]
+    plan = workload.plan_run(config)
+    sizes = f"{units.size(plan.image_bytes)} images, {units.size(plan.label_bytes)} labels"
+    assert cells[5] == sizes
