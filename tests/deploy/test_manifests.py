@@ -9,8 +9,11 @@ from copy import deepcopy
 from typing import Any
 
 import pytest
+import typer
 import yaml
 
+from distill_core.config.load import load_run
+from flows import cli
 from tests.support import kuberay, kustomize, manifest_rules
 from tests.support.deployment import DEPLOY
 from tests.support.real_data import data_folder
@@ -193,3 +196,21 @@ def test_the_cluster_runs_the_installed_version_of_ray() -> None:
     assert f"\nray=={cluster['spec']['rayVersion']}" in lock.replace(
         "ray[default,data,train]", "ray"
     )
+
+
+@pytest.mark.parametrize(("kind", "overlay"), [("CronJob", "spot"), ("RayJob", "spot-once")])
+def test_the_commands_have_options_that_distill_has(kind: str, overlay: str) -> None:
+    app = typer.main.get_command(cli.app)
+    for manifest in (each for each in rendered(overlay) if each["kind"] == kind):
+        words = manifest["spec"].get("entrypoint", "").split()
+        if kind == "CronJob":
+            template = manifest["spec"]["jobTemplate"]["spec"]["template"]
+            words = template["spec"]["containers"][0]["args"]
+        program, name, preset, *rest = words
+        command = app.commands[name]  # type: ignore[attr-defined]
+        known = {option for each in command.params for option in each.opts}
+        given = {word.partition("=")[0] for word in rest if word.startswith("--")}
+        assert program == "distill"
+        assert "--workers" in given
+        assert given <= known
+        assert load_run(preset).data.num_classes == 21_841
