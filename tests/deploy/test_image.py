@@ -59,7 +59,9 @@ def test_torch_and_cuda_have_a_layer_of_their_own() -> None:
     gpu = {n for n in pins(RUNTIME) if n.startswith(("nvidia-", "cuda-")) or n in heavy}
     assert gpu <= names
     lines = read("Dockerfile").splitlines()
-    first, second = (line for line in lines if line.startswith("RUN pip install --require-hashes"))
+    first, second = (
+        line for line in lines if line.startswith("RUN pip install --no-deps --require-hashes")
+    )
     assert "${TORCH_LOCK}" in first
     assert "${RUNTIME_LOCK}" in second
     assert f"ARG TORCH_LOCK={TORCH}" in lines
@@ -107,7 +109,7 @@ def test_the_rehearsal_executes_every_line_that_installs() -> None:
     steps = "\n".join(script("steps").steps(text, {"COMPILER": "g++"}))
     assert steps.count("/bin/sh -ec") == len(re.findall("^RUN ", text, re.MULTILINE)) == 5
     assert "--no-install-recommends tini bash g++" in steps
-    assert "pip install --require-hashes -r requirements-torch.lock" in steps
+    assert "pip install --no-deps --require-hashes -r requirements-torch.lock" in steps
     assert 'cp -r "$here/deploy/image/sbom.py" "$root/opt/distill/sbom.py"' in steps
     assert "PREFECT_HOME=/tmp/prefect" in steps
 
