@@ -1,6 +1,6 @@
 """The command line. Every error is one line; several of a check are one numbered line each.
 
-The exit code is 2 if the request was refused, and 1 if it was tried and failed, also by a bug.
+Exit codes are those of `flows.exit_codes`.
 """
 
 from __future__ import annotations
@@ -14,13 +14,7 @@ from typing import NoReturn
 
 import typer
 
-from distill_core.errors import (
-    DistillError,
-    Problems,
-    RunIncomplete,
-    ShardsFailed,
-    one_line,
-)
+from distill_core.errors import DistillError, Problems, one_line
 from distill_core.naming.addresses import check_text
 from flows.commands import (
     automations,
@@ -35,6 +29,7 @@ from flows.commands import (
     trigger,
 )
 from flows.commands.failures import UsageError, unexpected, usage
+from flows.exit_codes import FAILED, REFUSED, exit_code
 
 app = typer.Typer(
     help="Distil a labelled image dataset into a few synthetic images per class with soft labels.",
@@ -64,19 +59,17 @@ def main() -> None:
         check_arguments(sys.argv[1:])
         code = app(prog_name="distill", standalone_mode=False)
         sys.stdout.flush()
-    except (ShardsFailed, RunIncomplete) as error:
-        _fail(1, error)
     except DistillError as error:
-        _fail(2, error)
+        _fail(exit_code(type(error)), error)
     except UsageError as error:
-        _fail(2, usage(error))
+        _fail(REFUSED, usage(error))
     except KeyboardInterrupt:  # before or after the command; typer turns others into an exit
         sys.exit(128 + signal.SIGINT)
     except BrokenPipeError:  # of a reader such as `head`, which has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:  # noqa: BLE001  # the last one that can turn a bug into one line
-        _fail(1, unexpected(error))
+        _fail(FAILED, unexpected(error))
     sys.exit(code if isinstance(code, int) else 0)
 
 

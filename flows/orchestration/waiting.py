@@ -11,6 +11,7 @@ from uuid import UUID
 
 from distill_core import errors
 from distill_core.errors import ClusterError
+from flows import exit_codes
 from flows.orchestration import api
 from flows.orchestration.deployments import unserved
 
@@ -20,10 +21,8 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 2.0
 REPEAT_SECONDS = 60.0  # between two lines on the same stage, or on the same problem
-# With errors of this project, other than failed shards, the command line ends with 2.
-OURS = {name for name, value in vars(errors).items() if isinstance(value, type)} | {"NotReady"}
-FAILED = {errors.ShardsFailed.__name__, errors.ShardsPostponed.__name__}
-INVALID = frozenset(OURS - FAILED)
+ERRORS = {name: value for name, value in vars(errors).items() if isinstance(value, type)}
+ERRORS["NotReady"] = errors.ConfigError  # of `tasks.stages.inputs`
 
 Notify = Callable[[str], None]
 
@@ -77,11 +76,18 @@ def wait(
 
 
 def exit_code(state: State) -> int:
-    """Return the exit status of a final state: 0, 1 if shards failed or it crashed, or 2."""
+    """Return the exit status of a final state, as `flows.exit_codes` has them.
+
+    A run whose process or machine was lost may be tried again; one that was cancelled has failed.
+    """
     if state.is_completed():
         return 0
+    if state.is_crashed():
+        return exit_codes.TEMPORARY
     raised = re.search(r"exception: (?:\w+\.)*(\w+)", state.message or "")
-    return 2 if state.is_failed() and raised and raised[1] in INVALID else 1
+    if not state.is_failed() or raised is None:
+        return exit_codes.FAILED
+    return exit_codes.exit_code(ERRORS.get(raised[1], Exception))
 
 
 def _ending(run: FlowRun, state: State) -> str:

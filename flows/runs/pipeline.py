@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from distill_core.config.schema import RunConfig
 from distill_core.data.detection.resolve import resolve_run
 from distill_core.data.index_files import load_index
-from distill_core.errors import ConfigError, RunIncomplete, StorageError, shown
+from distill_core.errors import ConfigError, RunIncomplete, StorageError, StorageRefused, shown
 from distill_core.naming.addresses import check_host, store_address
 from distill_core.storage.identity import ensure_identity
 from distill_core.storage.race import arbitrates
@@ -106,7 +106,7 @@ def check_store(store: Store) -> None:
         f"could overwrite each other"
     )
     if not store.single_writer:
-        raise StorageError(f"{problem}. {ANOTHER_STORE}")
+        raise StorageRefused(f"{problem}. {ANOTHER_STORE}")
     terminal.warn(
         f"{problem}. Continuing in single-writer mode: start no second driver on this store."
     )

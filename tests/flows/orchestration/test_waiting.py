@@ -20,11 +20,13 @@ RAISED = "Flow run encountered an exception: "
     [
         (StateType.COMPLETED, None, 0),
         (StateType.FAILED, f"{RAISED}ShardsFailed: 2 shards failed", 1),
-        (StateType.FAILED, f"{RAISED}ShardsPostponed: 2 shards failed", 1),
+        (StateType.FAILED, f"{RAISED}ShardsPostponed: 2 shards failed", 75),
+        (StateType.FAILED, f"{RAISED}distill_core.errors.StorageError: away", 75),
+        (StateType.FAILED, f"{RAISED}StorageRefused: 403", 2),
         (StateType.FAILED, f"{RAISED}distill_core.errors.ConfigError: ipc = 0", 2),
         (StateType.FAILED, f"{RAISED}NotReady: the dataset is not ingested yet", 2),
         (StateType.FAILED, f"{RAISED}ZeroDivisionError: division by zero", 1),
-        (StateType.CRASHED, "No heartbeat for 90 s.", 1),
+        (StateType.CRASHED, "No heartbeat for 90 s.", 75),
         (StateType.CANCELLED, None, 1),
     ],
 )
