@@ -122,6 +122,8 @@ class Activity:
     eta_seconds: float | None = None
     worker_hours: float = 0.0  # of busy workers, failed attempts included
     gpu_hours: float = 0.0  # the same times the GPUs of a worker, which may be a fraction
+    # Part of the time that workers were there in which they ran shards; None: not known
+    busy: float | None = None
     requests: Mapping[str, int] = field(default_factory=dict)  # to buckets, by kind
     # By the files of the drivers, for a dataset whose parts are not recorded yet
     reported_total: int | None = None
@@ -194,8 +196,17 @@ def _stage_activity(
         eta_seconds=None if rate is None or left is None else 3600 * left / rate,
         worker_hours=sum(d.worker_seconds.get(name, 0.0) for d in drivers) / 3600,
         gpu_hours=sum(d.gpu_seconds.get(name, 0.0) for d in drivers) / 3600,
+        busy=_busy(name, drivers),
         requests=_requests(name, drivers),
     )
+
+
+def _busy(stage: str, drivers: Iterable[DriverRecord]) -> float | None:
+    """Return the part of the workers' time in a stage in which they ran shards."""
+    counted = [each for each in drivers if each.present_seconds.get(stage, 0.0) > 0]
+    there = sum(each.present_seconds[stage] for each in counted)
+    spent = sum(each.worker_seconds.get(stage, 0.0) for each in counted)
+    return min(1.0, spent / there) if there else None
 
 
 def _requests(stage: str, drivers: Iterable[DriverRecord]) -> dict[str, int]:

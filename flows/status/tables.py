@@ -55,7 +55,7 @@ def overview(statuses: Sequence[RunStatus]) -> Table:
 
 def details(status: RunStatus, activity: RunActivity | None = None) -> RenderableType:
     """Return one row per stage of a run, and below it the drivers that matter now."""
-    live = () if activity is None else ("running", "orphaned", "rate", "ETA", "GPU-h")
+    live = () if activity is None else ("running", "orphaned", "rate", "ETA", "GPU-h", "busy")
     table = Table("stage", "total", "done", "failed", *live, "state", title=status.run)
     table.title_justify = "left"
     for stage in status.stages:
@@ -138,6 +138,7 @@ def _live_cells(activity: Activity) -> tuple[str, ...]:
         "-" if rate is None else units.rate(rate / 3600, "shards"),
         "-" if eta is None else units.duration(eta),
         f"{activity.gpu_hours:,.2f}" if activity.gpu_hours else "-",
+        "-" if activity.busy is None else f"{activity.busy:.0%}",
     )
 
 

@@ -82,6 +82,11 @@ class Pool(Protocol):
         """Return the number of workers."""
         ...
 
+    @property
+    def present(self) -> int:
+        """Return how many of them are there now, as far as the pool knows."""
+        ...
+
     def submit(self, worker: int, job: Job[Any]) -> None:
         """Append a job to a worker's queue."""
         ...

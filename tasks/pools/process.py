@@ -62,6 +62,11 @@ class ProcessPool:
             self.close()
             raise
 
+    @property
+    def present(self) -> int:
+        """Return the number of workers: they are children of this process."""
+        return self.workers
+
     def submit(self, worker: int, job: Job[Any]) -> None:
         """Append a job; an idle worker starts it at once."""
         group = self._groups[worker]

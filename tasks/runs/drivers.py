@@ -52,11 +52,13 @@ class DriverRecord:
     stage_done_before: int = 0  # of them, when this driver came to it
     running: tuple[RunningShard, ...] = ()  # in order of start
     done: int = 0  # shards that it committed, in all stages
-    workers: int = 0  # of the current stage
+    workers: int = 0  # of the current stage that are there
     gpus_per_worker: float = 0.0  # in the current stage; a gang counts as one worker
     # Time spent on shards by stage, including failed and running attempts.
     worker_seconds: dict[str, float] = field(default_factory=dict)
     gpu_seconds: dict[str, float] = field(default_factory=dict)  # shares of a GPU count as such
+    # Time that workers were there by stage, busy or not; older versions do not know it.
+    present_seconds: dict[str, float] = field(default_factory=dict)
     # Requests to buckets by stage and kind: of finished shards, and of this driver itself.
     requests: dict[str, dict[str, int]] = field(default_factory=dict)
     traffic: dict[str, dict[str, int]] = field(default_factory=dict)  # their bytes, likewise

@@ -42,8 +42,17 @@ class _Activity:
     done: int = 0
     gpus: dict[str, float] = field(default_factory=dict)  # per worker, by stage
     seconds: dict[str, float] = field(default_factory=dict)  # spent on ended attempts, by stage
+    present: dict[str, float] = field(default_factory=dict)  # seconds of workers, by stage
+    present_until: datetime | None = None  # up to which they are counted; None: between stages
     requests: dict[str, Counter[str]] = field(default_factory=dict)  # to buckets, by stage
     traffic: dict[str, Counter[str]] = field(default_factory=dict)  # their bytes, by stage
+
+    def count_present(self, workers: int, now: datetime) -> None:
+        """Add the time since the last count for the workers that are there."""
+        if self.present_until is not None and self.stage is not None:
+            seconds = workers * (now - self.present_until).total_seconds()
+            self.present[self.stage] = self.present.get(self.stage, 0.0) + seconds
+            self.present_until = now
 
     def add_requests(
         self, stage: str, requests: Mapping[str, int], traffic: Mapping[str, int]
@@ -118,7 +127,9 @@ class Heartbeat:
     def stage_started(self, stage: str, total: int, done: int) -> None:
         """Record the current stage."""
         with self._lock:
-            self._activity.stage, self._activity.stage_started = stage, format_time(self._clock())
+            now = self._clock()
+            self._activity.stage, self._activity.stage_started = stage, format_time(now)
+            self._activity.present_until = now
             self._activity.has_begun = False
             self._activity.total, self._activity.stage_done = total, done
             self._activity.done_before = done
@@ -163,6 +174,8 @@ class Heartbeat:
     def stage_finished(self, stage: str, seconds: float) -> None:
         """Record that no shard of the stage runs."""
         with self._lock:
+            self._activity.count_present(self._workers(), self._clock())
+            self._activity.present_until = None
             counted = requests_of_process.taken(), requests_of_process.taken_bytes()
             self._activity.add_requests(stage, *counted)
             for shard in list(self._activity.since):
@@ -173,6 +186,7 @@ class Heartbeat:
         with self._lock:
             now, activity, stage = self._clock(), self._activity, self._activity.stage or ""
             spent = self._seconds_by_stage(now)
+            activity.count_present(self._workers(), now)
             return replace(
                 self._base,
                 updated=format_time(now),
@@ -193,6 +207,7 @@ class Heartbeat:
                     name: round(value * activity.gpus.get(name, 0.0), 1)
                     for name, value in spent.items()
                 },
+                present_seconds={n: round(value, 1) for n, value in activity.present.items()},
                 requests={n: dict(c) for n, c in activity.requests.items() if c},
                 traffic={n: dict(c) for n, c in activity.traffic.items() if c},
             )

@@ -70,6 +70,11 @@ class FakePool:
         self.turn = 0
         self.while_waiting: Callable[[OnProgress], None] = lambda on_progress: None
 
+    @property
+    def present(self) -> int:
+        """Return the number of workers."""
+        return self.workers
+
     def submit(self, worker: int, job: Job) -> None:
         assert worker not in self.coming, "fed before it was ready"
         self.lines[worker].append(job)

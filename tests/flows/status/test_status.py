@@ -168,7 +168,17 @@ def test_hours_include_active_and_ended_drivers(run: Run) -> None:
 
 def test_the_table_lists_the_activity_and_the_relevant_drivers(run: Run) -> None:
     hours = {"recover": 360.0}
-    driver(run, "alive", "b", workers=2, gpus_per_worker=0.5, device="cuda", gpu_seconds=hours)
+    driver(
+        run,
+        "alive",
+        "b",
+        workers=2,
+        gpus_per_worker=0.5,
+        device="cuda",
+        gpu_seconds=hours,
+        worker_seconds=hours,
+        present_seconds={"recover": 600.0},
+    )
     driver(run, "killed", "a", updated=ago(minutes=5))
     driver(run, "ended", state="finished")
     stage = half_done(committed(run, "k", minutes_ago=1), failed=("c",))
@@ -177,7 +187,7 @@ def test_the_table_lists_the_activity_and_the_relevant_drivers(run: Run) -> None
     lines = [line.split("│") for line in text.splitlines() if "│" in line]
     cells = [[cell.strip() for cell in line[1:-1]] for line in lines]
     assert cells[0][:7] == ["recover", "5", "1", "1", "1", "1", "1.0 shards/h"]
-    assert cells[0][7:] == ["4 h 00 min", "0.10", "running"]
+    assert cells[0][7:] == ["4 h 00 min", "0.10", "60%", "running"]
     assert cells[1][:3] == ["alive", "node, pid 7", "at work"]
     assert cells[1][6] == "2 x 0.5 GPU"
     assert cells[2][:5] == ["killed", "node, pid 7", "silent for 5 min 00 s", "recover", "a"]
@@ -228,6 +238,7 @@ def test_the_json_has_the_promised_keys(
             "eta_seconds",
             "worker_hours",
             "gpu_hours",
+            "busy",
             "requests",
         }
     assert {"id", "host", "pid", "state", "updated", "at_work"} <= set(tree["drivers"][0])
