@@ -14,9 +14,9 @@ from pydantic_core.core_schema import ValidationInfo
 from distill_core.config.fields import HostAddress
 from distill_core.naming.addresses import http_address
 from tasks.jobs import WorkerMemory
+from tasks.worker_range import AUTO, WorkerCount, WorkerRange, range_of
 
 # Limits far above any use: a mistyped number is refused at once.
-Workers = Annotated[int, Field(gt=0, le=100_000)]
 Count = Annotated[int, Field(gt=0, le=1_000_000)]
 CountOrZero = Annotated[int, Field(ge=0, le=1_000_000)]
 Resources = Annotated[float, Field(ge=0.0, le=10_000.0)]  # of one worker
@@ -47,7 +47,9 @@ class Placement(BaseModel):
 
     local: bool = False  # without Prefect and Ray
     single_writer: bool = False  # allow a store without conditional create
-    workers: Workers | None = None  # None: as many as the cluster can hold; one if local
+    # A number: at most so many. MIN:MAX or auto: nodes may join, and MIN (1) of the workers must
+    # have a place. None: as many as the cluster can hold; one if local.
+    workers: WorkerCount = None
     device: Literal["cpu", "cuda"] = "cpu"
     num_cpus: Resources = 1.0  # Ray CPUs per worker, for scheduling; not a limit of use
     num_gpus: Resources | None = None  # Ray GPUs per worker; None: one on CUDA, else none
@@ -81,6 +83,14 @@ class Placement(BaseModel):
             raise ValueError("local runs without Ray; leave out one of local and submit")
         return None if value is None else http_address(value, example="http://HEAD:8265")
 
+    @field_validator("workers")
+    @classmethod
+    def _check_local(cls, value: int | str | None, info: ValidationInfo) -> int | str | None:
+        """Refuse a range where no nodes can join."""
+        if info.data.get("local") and isinstance(value, str):
+            raise ValueError("nodes join clusters only; with local, set a number of processes")
+        return value
+
     @field_validator("num_gpus")
     @classmethod
     def _check_schedulable(cls, value: float | None, info: ValidationInfo) -> float | None:
@@ -99,6 +109,17 @@ class Placement(BaseModel):
         if self.num_gpus is None:
             return 1.0 if self.device == "cuda" else 0.0
         return self.num_gpus
+
+    @property
+    def worker_range(self) -> WorkerRange:
+        """Return how many workers a stage starts with, and how many it takes.
+
+        No nodes join the Ray that a driver starts on its own machine.
+        """
+        span = range_of(self.workers)
+        if self.ray_address is None and span.least is not None:
+            return WorkerRange(None if self.workers == AUTO else span.most)
+        return span
 
     def on_cpu(self) -> Self:
         """Return these settings for workers that use no GPU."""

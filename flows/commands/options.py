@@ -29,6 +29,16 @@ def checked(what: str) -> Callable[[str | None], str | None]:
     return lambda name: name if name is None else check_name(what, name)
 
 
+def _workers(value: str | None) -> int | str | None:
+    """Return a number of workers, or a range, as `tasks.worker_range.parse_workers`."""
+    from tasks.worker_range import parse_workers
+
+    try:
+        return parse_workers(value)
+    except ValueError as error:
+        raise typer.BadParameter(f"{value!r}: {error}.") from None
+
+
 Preset = Annotated[
     str, typer.Argument(metavar="PRESET", help="Name of a shipped preset, or path of a .yaml file.")
 ]
@@ -148,11 +158,13 @@ class PlacementOptions:
         ),
     ] = None
     workers: Annotated[
-        int | None,
+        str | None,
         typer.Option(
-            min=1,
-            help="Maximum number of Ray actors, or number of processes with --local. "
-            "Default: as many as fit the cluster, or 1 with --local.",
+            metavar="[N|MIN:MAX|auto]",
+            callback=_workers,
+            help="N: at most so many Ray actors, or processes with --local. MIN:MAX or auto: nodes "
+            "may join the cluster; a stage waits until MIN (1) actors have room, and takes more as "
+            "they come. Default: as many as fit the cluster, or 1 with --local.",
             rich_help_panel=PANEL,
         ),
     ] = None
@@ -247,7 +259,8 @@ class PlacementOptions:
             "--workers-timeout",
             metavar="SECONDS",
             min=0.001,
-            help="How long a stage waits while all of its workers are lost. Default: 1800.",
+            help="How long a stage waits for nodes: for the first ones with a range of workers, "
+            "and while all of its workers are lost. Default: 1800.",
             rich_help_panel=PANEL,
         ),
     ] = None

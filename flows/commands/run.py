@@ -173,7 +173,7 @@ def demo(store: StoreUrl = "./out/demo", imagenet: ImageNetDemo = False) -> None
     terminal.print_lines(*(demos.imagenet_opening if imagenet else demos.opening)(config))
     # The images of ImageNet are one shard, which has both cores.
     workers = 1 if imagenet else min(2, os.cpu_count() or 1)
-    placement = PlacementOptions(workers=workers, device="cpu")
+    placement = PlacementOptions(workers=str(workers), device="cpu")
     completed = start(config, None, placement.execution(store))
     if imagenet:
         demos.print_recognition(completed)

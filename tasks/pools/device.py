@@ -73,7 +73,7 @@ def node_memory(execution: Execution) -> NodeMemory | None:
         ConfigError: a variable that states how many workers share this machine is wrong.
     """
     if execution.local or execution.ray_address is None:
-        return NodeMemory(memory_share(), execution.workers or 1)
+        return NodeMemory(memory_share(), execution.worker_range.most or 1)
     if not _ray_is_started():
         return None
     import ray
@@ -102,9 +102,9 @@ def gpu_memory(execution: Execution) -> int | None:
 def gpu_workers(execution: Execution) -> int:
     """Return how many workers share one GPU at most."""
     if execution.local:
-        return -(-(execution.workers or 1) // max(1, _count_gpus()))
+        return -(-(execution.worker_range.most or 1) // max(1, _count_gpus()))
     sharers = int(1 / execution.gpus + 1e-6) if 0 < execution.gpus < 1 else 1
-    return min(sharers, execution.workers or sharers)
+    return min(sharers, execution.worker_range.most or sharers)
 
 
 def _check_cuda(execution: Execution) -> None:

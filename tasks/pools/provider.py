@@ -12,7 +12,6 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
-from distill_core.errors import ClusterError
 from tasks.execution import Execution
 from tasks.jobs import Job, WorkerMemory, WorkerSpec
 from tasks.observer import Observer
@@ -57,8 +56,8 @@ class PoolProvider:
 
     @property
     def workers(self) -> int:
-        """Return the current number of workers."""
-        return 0 if self._pool is None else self._pool.workers
+        """Return how many workers are there at the moment."""
+        return 0 if self._pool is None else self._pool.present
 
     def release(self) -> None:
         """Stop the workers of the current pool."""
@@ -92,7 +91,7 @@ class PoolProvider:
         self.release()
         execution = self._execution = self._settings.on_cpu() if spec.cpu_only else self._settings
         if execution.local:
-            workers = min(execution.workers or 1, max(1, jobs))
+            workers = min(execution.worker_range.most or 1, max(1, jobs))
             self._pool = local_pool(spec, workers=workers, device=execution.device)
         else:
             self._pool = self._actors(spec, jobs, partial(_notify, observer, stage))
@@ -148,11 +147,12 @@ class PoolProvider:
         from tasks.pools import ray_capacity
         from tasks.pools.ray import RayPool
 
-        execution = self._execution
-        workers = min(execution.workers or max(1, self._count_room()), max(1, jobs))
-        demand = self._demand(spec, workers, least=1, notify=notify)
-        room = ray_capacity.preflight(demand, least=1, setting="workers")
-        if execution.workers is None and room < self._count_room():
+        execution, span = self._execution, self._execution.worker_range
+        workers = min(span.most or max(1, self._count_room()), max(1, jobs))
+        least = min(span.least or 1, workers)
+        demand = self._demand(spec, workers, least=least, notify=notify)
+        room = ray_capacity.preflight(demand, least=least, setting="workers")
+        if span.most is None and room < self._count_room():
             workers = min(workers, room)  # memory is the limit, and nobody set a number
         if room < workers:
             notify(f"the cluster has room for {room} of {workers} workers; others start later.")
@@ -180,17 +180,18 @@ class PoolProvider:
         return gang_pool(spec, self._execution, processes=count, env_vars=environment)
 
     def _demand(self, spec: WorkerSpec, workers: int, *, least: int, notify: Notify) -> Resources:
-        """Return what workers require; wait for nodes if an earlier stage has had room there.
+        """Return what workers require; wait for nodes if they may join, or had room before.
 
         Raises:
-            ClusterError: there has been room for `least` workers, and the nodes did not come back.
+            ClusterError: there is no room for `least` workers, and no nodes came.
         """
-        from tasks.pools import ray_capacity
+        from tasks.pools import ray_capacity, ray_growth
 
         execution = self._execution
         demand = ray_capacity.Resources(workers, execution.num_cpus, execution.gpus)
-        if least <= self._count_room():
-            self._await_nodes(replace(demand, workers=least), notify)
+        if execution.worker_range.least is not None or least <= self._count_room():
+            seconds = execution.wait_for_workers_seconds
+            ray_growth.await_nodes(demand, least=least, seconds=seconds, notify=notify)
         return ray_capacity.with_memory(demand, spec.memory, least=least)
 
     def _count_room(self) -> int:
@@ -201,20 +202,6 @@ class PoolProvider:
         self._most_room[size] = max(self._most_room.get(size, 0), capacity(*size))
         return self._most_room[size]
 
-    def _await_nodes(self, demand: Resources, notify: Notify) -> None:
-        from tasks.pools import ray_capacity
-
-        seconds = self._execution.wait_for_workers_seconds
-        if ray_capacity.capacity(demand.num_cpus, demand.num_gpus) >= demand.workers:
-            return
-        notify(f"waiting for nodes: {demand} are required, {ray_capacity.describe()} are there.")
-        if not ray_capacity.await_room(demand, seconds=seconds):
-            raise ClusterError(
-                f"{demand} are required, and within {seconds:g} s the nodes that had room for them "
-                f"did not come back: there are {ray_capacity.describe()}. Finished shards are "
-                "kept. Add nodes, then run `distill resume`."
-            )
-
     def _connect(self, processes: int = 1) -> Mapping[str, str]:
         """Connect to Ray, once and after a loss, and return the environment that actors need."""
         if self._ray is not None and ray_watch.lost() is not None:
@@ -224,10 +211,28 @@ class PoolProvider:
             from tasks.pools.ray_cluster import connected
 
             execution = self._execution
-            cpus = max(execution.workers or 1, processes) * execution.num_cpus
+            span = execution.worker_range
+            cpus = max(span.most or 1, processes) * execution.num_cpus
             connection = connected(execution.ray_address, num_cpus=cpus)
             self._ray = self._connection.enter_context(connection)
+            self._check_size()
         return self._ray
+
+    def _check_size(self) -> None:
+        """Refuse a cluster without room for one worker of any stage, before the first one runs.
+
+        The first stages read images on CPUs. They can take hours, and would hide that the cluster
+        has no GPUs.
+
+        Raises:
+            ConfigError: no node is large enough, and none is expected to join.
+        """
+        from tasks.pools import ray_capacity
+
+        settings = self._settings
+        if settings.ray_address is not None and settings.worker_range.least is None:
+            one = ray_capacity.Resources(1, settings.num_cpus, settings.gpus)
+            ray_capacity.preflight(one, setting="workers")
 
 
 def _declaring(spec: WorkerSpec, demand: Resources) -> WorkerSpec:

@@ -109,10 +109,16 @@ class RayPool:
         self._refs: dict[Any, tuple[int, str | None]] = {}  # (worker, job key); no key: readiness
         self._peeks: dict[Any, int] = {}
         self._nodes: dict[int, str] = {}  # of workers that have started
+        self._present: set[int] = set()  # workers that were ready, and not lost since
         self._peeked = time.monotonic()
         for number in range(workers):
             self._actors.append(None)
             self._start(number)
+
+    @property
+    def present(self) -> int:
+        """Return how many actors have a place and have built their worker."""
+        return len(self._present)
 
     def submit(self, worker: int, job: Job[Any]) -> None:
         """Send a job; the queue of the actor keeps the order."""
@@ -143,6 +149,7 @@ class RayPool:
     def restart(self, worker: int) -> None:
         """Kill an actor and start another; nothing else ends a hung kernel."""
         self._drop(worker)
+        self._present.discard(worker)
         ray.kill(self._actors[worker], no_restart=True)
         self._start(worker)
 
@@ -173,7 +180,9 @@ class RayPool:
         """Turn results into events; jobs that a worker finished before its loss come first."""
         calls = [self._refs.pop(ref) for ref in refs]
         events = [self._event(ref, *call) for ref, call in zip(refs, calls, strict=True)]
+        self._present |= {event.worker for event in events if isinstance(event, Ready)}
         lost = {event.worker: event for event in events if isinstance(event, Lost)}
+        self._present -= set(lost)
         lost = {worker: self._with_node(event) for worker, event in lost.items()}
         never_started = {worker for worker, key in calls if key is None and worker in lost}
         for worker in lost:

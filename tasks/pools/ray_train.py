@@ -27,7 +27,8 @@ from tasks.pools.child import COLLECTIVE_SECONDS, backend_for
 from tasks.pools.failures import RemoteTraceback
 from tasks.pools.host import ErrorCapture, Host, JobProgress, portable, reporting_progress
 from tasks.pools.ray import RayHost, RayPool
-from tasks.pools.ray_capacity import Resources, await_room, capacity
+from tasks.pools.ray_capacity import Resources, await_room, capacity, has_room
+from tasks.pools.ray_growth import demanded
 
 MIN_RESOURCES = {"CPU": 0.001}  # a placement group must not be empty
 REPORT_SECONDS = 30.0
@@ -60,10 +61,15 @@ class GangSettings:
         """
         few = replace(self, processes=self.least)
         patience = self.wait_seconds if self.least == self.processes else more_seconds
-        if await_room(self.demand, seconds=min(patience, self.wait_seconds)):
+        if has_room(self.demand):
             return self
-        if self.least == self.processes or not await_room(few.demand, seconds=self.wait_seconds):
-            return None
+        with demanded(self.demand):
+            if await_room(self.demand, seconds=min(patience, self.wait_seconds)):
+                return self
+            if self.least == self.processes:
+                return None
+            if not await_room(few.demand, seconds=self.wait_seconds):
+                return None
         one = self.demand
         room = capacity(one.num_cpus, one.num_gpus, one.memory)
         return replace(self, processes=max(self.least, min(room, self.processes)))

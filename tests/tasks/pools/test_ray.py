@@ -218,7 +218,7 @@ def test_a_stage_waits_for_nodes_that_an_earlier_stage_had(
         assert len(dispatch(make_jobs(3), pool).receipts) == 3
         ((stage, text),) = notes.notices
         assert stage == "relabel"
-        assert text.startswith("waiting for nodes: 1 x num_cpus=1 = 1 CPUs")
+        assert text.startswith("waiting up to 3 s for nodes: 1 x num_cpus=1 = 1 CPUs")
         monkeypatch.setattr(ray_capacity, "capacity", lambda *_: 0)
         with pytest.raises(ClusterError, match=r"within 3 s the nodes .* did not come back"):
             pools.pool(WorkerSpec(FAKE), jobs=10)
