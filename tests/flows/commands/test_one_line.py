@@ -179,6 +179,6 @@ def test_a_loss_is_one_line_with_the_command_that_continues(
     where = ("--store", str(tmp_path / "store"), "--name", "lost")
     output = distill("run", "digits-demo-16px", *where, "--local")
     line = line_of(output)
-    assert output.code == 75
+    assert output.code == (75 if kind in (ClusterError, StorageError) else 2)
     assert "Something on this machine is gone. Committed shards are kept" in line
     assert line.endswith(f"continue with `distill resume lost --store {tmp_path / 'store'}`.")

@@ -15,7 +15,7 @@ import pytest
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 SCRIPT = """
-import sys, threading, time
+import subprocess, sys, time
 from ray.cluster_utils import Cluster
 from distill_core.config.load import load_run
 from distill_core.storage.manifest import load_manifest
@@ -28,9 +28,18 @@ from tasks.execution import Execution
 from tasks.run import create_run
 
 folder = sys.argv[1]
+DRIVER = '''
+import sys
+from distill_core.storage.store import Store
+from flows.runs import pipeline
+from tasks.execution import Execution
+from tasks.run import open_run
+store, name, execution = sys.argv[1:]
+pipeline.complete_run(open_run(Store(store), name), Execution.model_validate_json(execution))
+'''
 config = load_run("digits-demo", [
     "ipc=4", "squeeze.model.width=4", "squeeze.training.epochs=1", "recover.ipc_range=1",
-    "recover.steps=300", "relabel.views=2", "posttrain.epochs=2", "posttrain.sets=[distilled]",
+    "recover.steps=150", "relabel.views=2", "posttrain.epochs=2", "posttrain.sets=[distilled]",
     "posttrain.students=[{name: resnet18_small, width: 4}]", "posttrain.seeds=[0]",
 ])
 alone = create_run(config, Store(f"{folder}/alone"))
@@ -43,30 +52,26 @@ run = create_run(config, Store(f"{folder}/elastic"))
 execution = Execution(
     store=run.store.url, ray_address=cluster.address, workers="2:6", num_cpus=0, num_gpus=1,
 )
-history, shards = [], ShardStore(run.store, "recover")
+shards = ShardStore(run.store, "recover")
 
 def node(gpus, cpus=1):
     return cluster.add_node(num_cpus=cpus, num_gpus=gpus, object_store_memory=memory)
 
 def until(condition):
     while not condition():
+        assert child.poll() is None
         time.sleep(0.1)
 
-def change_the_cluster():
-    until(lambda: len(ShardStore(run.store, "ingest").done()) > 0)
-    first, second = node(1), node(1)
-    until(lambda: len(shards.done()) > 0)
-    cluster.remove_node(second, allow_graceful=False)
-    history.append(len(shards.done()))
-    more = [node(1), node(2, cpus=3)]  # two kinds
-    history.append(len(shards.done()))
-
-changes = threading.Thread(target=change_the_cluster, daemon=True)
-changes.start()
-status = pipeline.complete_run(run, execution)
-changes.join(60)
-assert len(history) == 2, history
-assert history[0] < 4 * 4, history  # the node was lost while images were recovered
+child = subprocess.Popen([sys.executable, "-c", DRIVER, run.store.url, run.name,
+                          execution.model_dump_json()])
+until(lambda: len(ShardStore(run.store, "ingest").done()) > 0)
+first, second = node(1), node(1)
+until(lambda: len(shards.done()) > 0)
+cluster.remove_node(second, allow_graceful=False)
+assert len(shards.done()) < 4 * 4  # the node was lost while images were recovered
+node(1), node(2, cpus=3)  # two kinds
+assert child.wait(240) == 0
+status = run_status(run)
 assert status.complete
 for stage in ("squeeze", "recover", "relabel", "posttrain"):
     manifests = [load_manifest(each.store, each.name, stage) for each in (alone, run)]
@@ -78,6 +83,7 @@ activity = run_activity(run, status.stages, now=datetime.now(UTC))
 busy = activity.stages["recover"].busy
 assert busy is not None and 0 < busy <= 1, busy
 print(f"busy {busy:.2f}")
+cluster.shutdown()
 """
 
 
@@ -94,5 +100,5 @@ def test_a_run_grows_from_zero_shrinks_and_grows_on_two_kinds_of_nodes_with_equa
         check=False,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
-    assert "waiting up to 1800 s for nodes: 2 x" in done.stderr + done.stdout
+    assert "waiting up to 1800 s for nodes: 1 x" in done.stderr + done.stdout
     assert "busy " in done.stdout
