@@ -91,10 +91,10 @@ def _estimate(config: RunConfig, execution: Execution, speed: RateOptions) -> Es
     from flows.estimate.cost import Estimate, cost
     from flows.estimate.counts import count_images
     from flows.estimate.memory.making import Launch
+    from flows.estimate.memory.real_data import real_data
     from flows.estimate.memory.stages import stage_memories
     from flows.estimate.rates import rates_of
     from flows.estimate.workload import plan_run
-    from flows.runs.checks.machine import real_data
     from tasks.calibration import calibrate
 
     counts = count_images(config)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from functools import partial
+
+from distill_core.errors import ConfigError, DataError
+from distill_core.storage.patience import Patience
 from flows.estimate.memory.worker import worker_memory
 from flows.reports.report import write_report
 from flows.runs.checks.machine import check_joined_cluster
+from flows.runs.checks.request import Request
 from flows.runs.shard_selection import ShardSelection, narrowed
 from tasks.execution import Execution
 from tasks.observer import Observer
@@ -12,6 +18,7 @@ from tasks.pools.provider import PoolProvider
 from tasks.run import Run
 from tasks.runs.run_stage import run_stage
 from tasks.runs.stage_status import stage_status
+from tasks.stages.inputs import dataset_of
 from tasks.stages.names import StageId
 
 
@@ -31,6 +38,7 @@ class Work:
         self.run, self.stopped, self._driver = run, False, driver
         self._execution, self._observer, self._pools = execution, observer, pools
         self._selection = selection
+        self._request: Request | None = None
 
     def run_stage(self, stage: StageId) -> None:
         """Run what a stage lacks; do nothing if an earlier stage lacks too much to go on."""
@@ -40,8 +48,9 @@ class Work:
         if shards is not None and not shards:
             self._end_before(stage)
             return
-        check_joined_cluster(self.run, self._execution)
-        memory = worker_memory(self.run.config, stage, self._execution)
+        request = self.known(stage)
+        check_joined_cluster(request)
+        memory = worker_memory(self.run.config, stage, self._execution, request.real_images)
         status = run_stage(
             self.run,
             stage,
@@ -52,6 +61,29 @@ class Work:
             driver=self._driver,
         )
         self.stopped = not status.nothing_to_do(self._execution.allow_missing)
+
+    def known(self, stage: StageId) -> Request:
+        """Return the run as checks see it, with its real images counted once they are ingested.
+
+        Waits while the store is away. An index that cannot be read is left to the stage that needs
+        it.
+
+        Args:
+            stage: that is to run.
+        """
+        if self._request is None or self._request.dataset is None:
+            self._request = Request(self.run.config, self._execution, self.run.store)
+            notice = partial(self._observer.stage_notice, str(stage))
+            with suppress(ConfigError, DataError):
+                patience = Patience(self._execution.outage_seconds)
+                self._request = patience.repeat(self._counted, notice)
+        return self._request
+
+    def _counted(self) -> Request:
+        dataset = dataset_of(self.run)
+        request = Request(self.run.config, self._execution, self.run.store, dataset=dataset)
+        _ = request.real_images  # counted here, and kept
+        return request
 
     def _end_before(self, stage: StageId) -> None:
         """End the pass at a stage of which no shard is selected, if it has any to run."""

@@ -22,6 +22,7 @@ Place = Literal["device", "host", "both"]
 BASE = 700e6  # bytes of a process that has imported torch and Ray
 OPTIMISER = 130e6  # more, once it has computed gradients
 TRAINING = 300e6  # more, once it has trained
+CROP_BYTES = 30  # per pixel of the crops of a class, while those of its mosaics are chosen
 FORWARD_BATCH = 100  # images of a forward pass over many, see `distill_core.models.teacher`
 EVALUATION_BATCH = 500  # likewise, of an evaluation, see `distill_core.evaluation.metrics`
 GRADIENTS = 2  # largest activations of which a backward pass holds the gradients

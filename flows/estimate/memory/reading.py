@@ -1,4 +1,7 @@
-"""Memory of the stages that pass real images through networks: statistics, select, validate."""
+"""Memory of the stages that read real images and train nothing.
+
+Ingest and pack decode them; statistics, select and validate pass them through networks.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from distill_core.config.schema import RunConfig
 from distill_core.data.streamed import HELD_BYTES
 from distill_core.evaluation.blocks import validation_blocks
 from flows.estimate.memory.parts import (
+    CROP_BYTES,
     FORWARD_BATCH,
     Memory,
     Part,
@@ -23,7 +27,30 @@ from flows.estimate.memory.real_data import RealData
 # Memory of a forward pass that measures batch norms, or also the inputs of convolutions, which are
 # copied in float32; relative to one that measures nothing.
 MEASURED, PROBED = 1.5, 2.0
-CROP_BYTES = 30  # per pixel of the crops of a class, while those of its mosaics are chosen
+WINDOW_BYTES = 2**26  # of encoded images that are read together; two such groups are held
+PHOTOGRAPHS = 100e6  # bytes of the images that two threads decode at a time
+
+
+def ingest() -> Memory:
+    """Return the memory of reading a part of a dataset."""
+    return Memory("ingest", _decoded(), settings="the size of the files of the dataset")
+
+
+def pack(config: RunConfig) -> Memory | None:
+    """Return the memory of writing a pack, which is held twice then; None: none is written."""
+    if (packs := config.data.pack) is None:
+        return None
+    written = Part("a pack, twice", 2.0 * packs.pack_bytes, place="host")
+    return Memory("pack", (*_decoded(), written), settings="data.pack.pack_bytes")
+
+
+def _decoded() -> tuple[Part, ...]:
+    """Return what a process holds that decodes images and computes nothing."""
+    return (
+        imports(),
+        Part("encoded images", 2.0 * WINDOW_BYTES, place="host"),
+        Part("decoded images", PHOTOGRAPHS, place="host"),
+    )
 
 
 def statistics(config: RunConfig, real: RealData) -> Memory | None:

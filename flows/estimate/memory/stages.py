@@ -25,10 +25,12 @@ def stage_memories(
     if not (shards := class_shards(config)):
         return  # the number of classes is not known yet
     estimates = (
+        reading.ingest(),
+        reading.pack(config),
         training.squeeze(config, real),
         reading.statistics(config, real),
         reading.select(config, real),
-        making.recover(config, shards, launch),
+        making.recover(config, shards, launch, real),
         making.relabel(config, shards),
         training.posttrain(config, real),
         reading.validate(config, real),

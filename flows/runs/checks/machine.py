@@ -7,33 +7,25 @@ larger ones may join later, so they are never a reason to refuse.
 
 from __future__ import annotations
 
-import math
-import os
 import shutil
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from distill_core.config.schema import RunConfig
-from distill_core.data.decoding.processes import default_decoders
 from distill_core.errors import ConfigError
 from flows import terminal, units
 from flows.estimate.memory.making import Launch
 from flows.estimate.memory.networks import checkpoint_bytes, network_bytes
 from flows.estimate.memory.parts import Memory
-from flows.estimate.memory.real_data import RealData
+from flows.estimate.memory.real_data import real_data
 from flows.estimate.memory.stages import stage_memories
 from flows.estimate.workload import plan_run
 from flows.runs.checks.request import Request, make
-from tasks.execution import Execution
 from tasks.pools import device
 from tasks.pools.device import NodeMemory
-from tasks.run import Run
 from tasks.stages.table import row_of, stages_of
 
-# Training images up to this limit stay in memory, or up to this part of a worker's memory; see
-# `distill_core.training.streaming`.
-RESIDENT, RESIDENT_SHARE = "DISTILL_RESIDENT_BYTES", 4
 UNCERTAIN = 2.0  # an estimate of stored bytes may be so many times too large
 
 
@@ -71,11 +63,12 @@ def check_memory(request: Request) -> None:
     )
 
 
-def check_joined_cluster(run: Run, execution: Execution) -> None:
+def check_joined_cluster(request: Request) -> None:
     """Warn about the memory of the nodes of a cluster that this process has joined."""
+    execution = request.execution
     if execution.local or execution.ray_address is None or device.node_memory(execution) is None:
         return
-    check_memory(Request(run.config, execution, run.store))
+    check_memory(request)
 
 
 def check_disk(request: Request) -> None:
@@ -113,28 +106,6 @@ def check_disk(request: Request) -> None:
 def distilled_bytes(config: RunConfig) -> int:
     """Return the bytes of all distilled images of one set in memory."""
     return config.data.num_classes * config.ipc * 3 * config.data.side**2
-
-
-def real_data(execution: Execution, counts: tuple[int | None, int | None, int | None]) -> RealData:
-    """Return the numbers of real images as far as they are known, and how processes read them.
-
-    Args:
-        execution: decides how many workers share a node, and its GPU.
-        counts: training images, test images, and training images of the largest class.
-    """
-    (train, test, largest), have = counts, device.node_memory(execution)
-    workers, limit = 1 if have is None else have.workers, os.environ.get(RESIDENT, "")
-    resident = float(limit) if limit.isdecimal() else _resident(execution, have)
-    decoders = max(1, default_decoders() // workers)
-    return RealData(train, test, largest, decoders=decoders, resident=resident)
-
-
-def _resident(execution: Execution, have: NodeMemory | None) -> float:
-    """Return the bytes of training images that a worker keeps, on its node and on its GPU."""
-    shares = [] if have is None else [have.host / have.workers]
-    if (gpu := device.gpu_memory(execution)) is not None:
-        shares.append(gpu / device.gpu_workers(execution))
-    return min(shares, default=math.inf) / RESIDENT_SHARE
 
 
 def _check_stage(request: Request, *, memory: Memory, have: NodeMemory | None) -> None:

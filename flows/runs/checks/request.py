@@ -15,6 +15,7 @@ from distill_core.errors import DistillError, raise_all
 from distill_core.label_spaces.facts import SPACES
 from distill_core.sharding import ClassEntry
 from distill_core.storage.store import Store
+from flows.estimate.memory.real_data import ImageCounts
 from tasks.execution import Execution
 
 
@@ -54,15 +55,18 @@ class Request:
         return self.reader.classes()
 
     @cached_property
-    def real_images(self) -> tuple[int | None, int | None, int | None]:
+    def real_images(self) -> ImageCounts:
         """Return the images of both splits and of the largest class, as far as they are known.
 
-        They are counted once they are ingested; before that, a label space may have them.
+        They are counted once they are ingested; before that, the config or a label space may state
+        them.
         """
         if self.dataset is not None:
             index = open_index(self.store, self.dataset)
             largest = max(index.class_sizes("train").values(), default=0)
             return index.count_readable("train"), index.count_readable("test"), largest
+        if self.config.data.images is not None:
+            return (*self.config.data.images, None)
         name = self.config.data.label_space
         published = None if name is None else SPACES[name].images
         return (None, None, None) if published is None else (*published, None)

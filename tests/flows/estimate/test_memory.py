@@ -19,14 +19,13 @@ from distill_core.models.teacher import FORWARD_BATCH, FrozenTeacher
 from distill_core.posttrain.epochs import RENDERED_BYTES
 from distill_core.recover.batching import LAUNCH_IMAGES
 from distill_core.training import streaming
-from flows.estimate.memory import making, parts, training
+from flows.estimate.memory import making, parts, real_data, training
 from flows.estimate.memory.footprints import FOOTPRINTS, Footprint
 from flows.estimate.memory.making import Launch
 from flows.estimate.memory.networks import checkpoint_bytes, footprint, network_bytes
 from flows.estimate.memory.parts import Memory
 from flows.estimate.memory.real_data import RealData
 from flows.estimate.memory.stages import stage_memories
-from flows.runs.checks import machine
 from tests.support.peak_memory import split_arguments
 from tests.support.repository import ROOT
 
@@ -130,7 +129,7 @@ def test_the_constants_are_those_of_the_stages() -> None:
         assert training._read_ahead(batch, side, decoders) == ahead + 1
     assert training.DECODING == START_PIXELS
     assert training.RENDERED == RENDERED_BYTES
-    assert (machine.RESIDENT, machine.RESIDENT_SHARE) == (streaming.VARIABLE, streaming.SHARE)
+    assert (real_data.RESIDENT, real_data.RESIDENT_SHARE) == (streaming.VARIABLE, streaming.SHARE)
 
 
 def of(
@@ -196,6 +195,24 @@ def test_a_training_holds_its_images_and_a_part_of_the_test_split() -> None:
     assert "its libraries" not in {part.what for part in squeeze.on("device").parts}
 
 
+def test_a_choice_of_real_images_needs_memory_of_its_own() -> None:
+    real, area = RealData(train=100_000, largest_class=500), 64**2
+    stitched = of("recover", preset="rded-tiny", real=real)
+    assert size_of(stitched, "1,500 crops") == 1_500 * area * parts.CROP_BYTES
+    optimised = of("recover", preset="edc-tiny", real=real)
+    assert optimised.needed > of("recover", preset="edc-tiny").needed - 1
+    judged = of("recover", preset="herding-tiny", real=real)
+    assert size_of(judged, "activations of 100 images") > 0
+    drawn = of("recover", preset="random-real-tiny", real=real)
+    assert drawn.needed < judged.needed < stitched.needed
+
+
+def test_packs_are_held_twice_while_they_are_written() -> None:
+    pack = ("data.pack={size: 64, pack_bytes: 134217728}",)
+    assert size_of(of("pack", *pack), "pack, twice") == 2 * 2**27
+    assert of("ingest").needed == of("pack", *pack).needed - 2 * 2**27
+
+
 def test_an_imported_teacher_is_evaluated_and_one_that_is_taken_over_is_not() -> None:
     imported = ("squeeze.training=null", "squeeze.checkpoint=x.pth")
     squeeze = of("squeeze", *imported, real=RealData(test=10_000))
@@ -230,13 +247,13 @@ def test_stages_that_classify_real_images_hold_a_class_or_a_block() -> None:
     validate = of("validate", real=real)
     assert size_of(validate, "test images") == 10_000 * area
     stages = [memory.stage for memory in stage_memories(load_run("sre2l-tiny"), real=RealData())]
-    assert stages == ["squeeze", "recover", "relabel", "posttrain"]
+    assert stages == ["ingest", "squeeze", "recover", "relabel", "posttrain"]
 
 
 def test_nothing_of_a_network_is_estimated_where_it_or_the_number_of_classes_is_not_known() -> None:
     config = load_run("sre2l-tiny", ["squeeze.model={name: 'timm:nowhere'}"])
     found = {memory.stage: memory for memory in stage_memories(config)}
-    assert list(found) == ["squeeze", "posttrain"]
+    assert list(found) == ["ingest", "squeeze", "posttrain"]
     assert [part.what for part in found["squeeze"].parts] == ["its libraries"]
     uncounted = config.model_copy(
         update={"data": config.data.model_copy(update={"num_classes": 0})}

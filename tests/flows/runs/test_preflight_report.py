@@ -27,7 +27,7 @@ from flows.estimate.memory.parts import BASE
 from flows.estimate.memory.stages import stage_memories
 from flows.runs import preflight
 from flows.runs.checks import machine
-from flows.runs.checks.request import Check, make
+from flows.runs.checks.request import Check, Request, make
 from tasks.execution import Execution
 from tasks.pools import device
 from tasks.pools.device import NodeMemory
@@ -211,7 +211,7 @@ def test_images_that_fit_no_node_are_refused_and_tight_ones_are_a_warning(
 ) -> None:
     machine.terminal.warn.cache_clear()
     asked = request("ipc=5000", name="digits-demo")
-    others = {"squeeze", "recover", "relabel", "validate"}
+    others = {"ingest", "squeeze", "recover", "relabel", "validate"}
     asked = replace(asked, complete=frozenset(others))
     images = machine.distilled_bytes(asked.config)
     assert images == 10 * 5_000 * 3 * 32 * 32
@@ -237,7 +237,9 @@ def test_the_memory_of_a_process_is_compared_with_its_node_stage_by_stage(
 ) -> None:
     """An estimate is a warning; half of what must be held at once is a reason to refuse."""
     machine.terminal.warn.cache_clear()
-    asked = replace(request(name="sre2l-tiny"), complete=frozenset({"posttrain", "squeeze"}))
+    asked = replace(
+        request(name="sre2l-tiny"), complete=frozenset({"ingest", "posttrain", "squeeze"})
+    )
     memories = {memory.stage: memory for memory in stage_memories(asked.config)}
     recover, relabel = memories["recover"], memories["relabel"]
 
@@ -390,12 +392,14 @@ def test_the_nodes_of_a_joined_cluster_are_a_warning_since_larger_ones_may_come(
     run = planned_run(load_run("digits-demo", ["ipc=200"]), Store(f"{tmp_path}/s"))
     joined = Execution(store=run.store.url, ray_address="head:6379")
     monkeypatch.setattr(device, "node_memory", lambda _: NodeMemory(GB // 1000, 1, fixed=False))
-    machine.check_joined_cluster(run, joined)
+    request = Request(run.config, joined, run.store)
+    machine.check_joined_cluster(request)
     assert "posttrain: a process needs about" in capsys.readouterr().err
     machine.terminal.warn.cache_clear()
-    machine.check_joined_cluster(run, Execution(store=run.store.url, local=True))
+    here = Execution(store=run.store.url, local=True)
+    machine.check_joined_cluster(Request(run.config, here, run.store))
     monkeypatch.setattr(device, "node_memory", lambda _: None)
-    machine.check_joined_cluster(run, joined)
+    machine.check_joined_cluster(request)
     assert capsys.readouterr().err == ""
 
 
