@@ -129,7 +129,13 @@ def opened(
     warn_if_slow(run.config, execution.device)
     pools, metrics = PoolProvider(execution), RayMetrics(run.name)
     with (
-        Heartbeat(run, execution, workers=lambda: pools.workers, publish=metrics.publish) as heart,
+        Heartbeat(
+            run,
+            execution,
+            workers=lambda: pools.workers,
+            processes=lambda: pools.processes,
+            publish=metrics.publish,
+        ) as heart,
         background("event log") as calls,
     ):
         log = EventLog(run, driver=heart.id, write=partial(calls.call, run.store.put))

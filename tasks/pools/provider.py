@@ -59,6 +59,11 @@ class PoolProvider:
         """Return how many workers are there at the moment."""
         return 0 if self._pool is None else self._pool.present
 
+    @property
+    def processes(self) -> int | None:
+        """Return how many processes share the job that runs; None: as many as it is to have."""
+        return getattr(self._pool, "processes", None)  # only a gang on a cluster may have fewer
+
     def release(self) -> None:
         """Stop the workers of the current pool."""
         pool, self._pool = self._pool, None

@@ -230,9 +230,14 @@ class RayPool:
 
     def _report(self, ref: Any, on_progress: OnProgress) -> None:
         try:
-            progress: JobProgress | None = ray.get(ref, timeout=FETCH_SECONDS)
+            answer = ray.get(ref, timeout=FETCH_SECONDS)
         except RayError:  # the result of the job has the reason
             return
+        self.receive(answer, on_progress)
+
+    def receive(self, answer: Any, on_progress: OnProgress) -> None:
+        """Report what `peek` of an actor has answered."""
+        progress: JobProgress | None = answer
         if progress is not None:
             on_progress(*progress)
 

@@ -2,9 +2,8 @@
 
 An actor without resources of its own starts a new gang for every job. To the dispatcher this actor
 is one worker like any other, so deadlines, attempts and lost nodes are handled as for all workers.
-The receipt of the first rank and the errors of all ranks go to that actor directly. Ray Train's own
-report would need a checkpoint in a folder that all nodes share; without it, `result.metrics` is
-None.
+The receipt of the first rank and the errors of all ranks go to that actor directly: Ray Train's own
+report would need a folder that all nodes share.
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ from distill_core.machine_share import share_machine
 from tasks.execution import Execution
 from tasks.jobs import Job, Receipt, WorkerSpec
 from tasks.pools.child import COLLECTIVE_SECONDS, backend_for
+from tasks.pools.events import OnProgress
 from tasks.pools.failures import RemoteTraceback
 from tasks.pools.host import ErrorCapture, Host, JobProgress, portable, reporting_progress
 from tasks.pools.ray import RayHost, RayPool
@@ -34,6 +34,7 @@ MIN_RESOURCES = {"CPU": 0.001}  # a placement group must not be empty
 REPORT_SECONDS = 30.0
 MORE_SECONDS = 120.0  # that a job waits for room for all ranks, if fewer can do it
 SAMPLE_SECONDS = 2.0
+GangProgress = tuple[int, JobProgress | None]  # processes of the running job, and their progress
 
 
 @dataclass(frozen=True)
@@ -76,15 +77,16 @@ class GangSettings:
 
 
 class GangHost(RayHost):
-    """Runs each job in a gang, whose ranks report to it. Its keyword argument is `gang`.
+    """Runs each job in a gang, whose ranks report to it, of as many as have a place.
 
-    A job that is tried again because nodes were lost starts with as many ranks as have a place.
+    Its keyword argument is `gang`.
     """
 
     receipt: Receipt | None = None
     error: Exception | None = None
     traceback = ""
     progress: JobProgress | None = None
+    processes = 0  # of the running job
     more_seconds = MORE_SECONDS  # 0: the last job has waited for all ranks in vain
 
     def ready(self) -> None:
@@ -96,7 +98,7 @@ class GangHost(RayHost):
         Raises:
             ClusterError: the gang did not start, or lost a process.
         """
-        self.receipt = self.error = self.progress = None
+        self.receipt, self.error, self.progress, self.processes = None, None, None, 0
         actor, gang = ray.get_runtime_context().current_actor, self._settings["gang"]
         placed = gang.placed(self.more_seconds)
         self.more_seconds = MORE_SECONDS if placed == gang else 0.0
@@ -106,12 +108,13 @@ class GangHost(RayHost):
                 f"{job.shard}: {demand} are required, and the nodes had no room for them "
                 f"within {gang.wait_seconds:g} s."
             )
+        self.processes = placed.processes
         return run_distributed(self._spec, job, self, actor, placed)
 
     @ray.method(concurrency_group="peek")  # type: ignore[untyped-decorator]
-    def peek(self) -> JobProgress | None:
-        """Return the progress of the first rank."""
-        return self.progress
+    def peek(self) -> GangProgress:
+        """Return the number of ranks, 0 while they have no place, and the progress of the first."""
+        return self.processes, self.progress
 
     @ray.method(concurrency_group="peek")  # type: ignore[untyped-decorator]
     def report_progress(self, key: str, done: int, total: int) -> None:
@@ -130,9 +133,20 @@ class GangHost(RayHost):
             self.error, self.traceback = error, traceback
 
 
+class GangPool(RayPool):
+    """A pool of one worker that is a gang."""
+
+    processes = 0  # of the job that runs, or of the last one
+
+    def receive(self, answer: GangProgress, on_progress: OnProgress) -> None:
+        """Keep the number of processes, and report the progress."""
+        self.processes, progress = answer
+        super().receive(progress, on_progress)
+
+
 def gang_pool(
     spec: WorkerSpec, execution: Execution, *, processes: range, env_vars: Mapping[str, str]
-) -> RayPool:
+) -> GangPool:
     """Return a pool of one worker that is a gang.
 
     Args:
@@ -151,7 +165,7 @@ def gang_pool(
         env_vars=dict(env_vars),
         wait_seconds=execution.wait_for_workers_seconds,
     )
-    return RayPool(
+    return GangPool(
         replace(spec, memory=None),  # the ranks have it
         workers=1,
         num_cpus=0,

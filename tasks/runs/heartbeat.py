@@ -40,12 +40,28 @@ class _Activity:
     done_before: int = 0
     has_begun: bool = False  # a shard of this stage
     done: int = 0
-    gpus: dict[str, float] = field(default_factory=dict)  # per worker, by stage
+    gpus: float = 0.0  # of each process of the stage
+    processes: int = 1  # that are to share a job of it
+    gpu_seconds: dict[str, float] = field(default_factory=dict)  # up to `counted`, by stage
+    counted: datetime | None = None
     seconds: dict[str, float] = field(default_factory=dict)  # spent on ended attempts, by stage
     present: dict[str, float] = field(default_factory=dict)  # seconds of workers, by stage
     present_until: datetime | None = None  # up to which they are counted; None: between stages
     requests: dict[str, Counter[str]] = field(default_factory=dict)  # to buckets, by stage
     traffic: dict[str, Counter[str]] = field(default_factory=dict)  # their bytes, by stage
+
+    def count_gpus(self, now: datetime, processes: int | None) -> None:
+        """Add the GPU time since the last call, with as many processes as there are now.
+
+        Args:
+            now: the time.
+            processes: that share a job; None: as many as are to.
+        """
+        before, self.counted = self.counted or now, now
+        stage, count = self.stage or "", self.processes if processes is None else processes
+        seconds = len(self.since) * (now - before).total_seconds()
+        total = self.gpu_seconds.get(stage, 0.0) + seconds * self.gpus * count
+        self.gpu_seconds[stage] = total
 
     def count_present(self, workers: int, now: datetime) -> None:
         """Add the time since the last count for the workers that are there."""
@@ -72,6 +88,7 @@ class Heartbeat:
         run: the run that is driven.
         execution: settings of this pass over the run.
         workers: returns the current number of workers.
+        processes: returns how many processes share a job now; None: as many as the config has.
         publish: receives each record as it is written, for whoever watches the numbers.
         clock: returns the time.
         seconds: interval between two writes.
@@ -83,12 +100,13 @@ class Heartbeat:
         execution: Execution,
         *,
         workers: Callable[[], int] = lambda: 0,
+        processes: Callable[[], int | None] = lambda: None,
         publish: Callable[[DriverRecord], None] = lambda record: None,
         clock: Clock = utc_now,
         seconds: float = BEAT_SECONDS,
     ) -> None:
         self._run, self._execution, self._workers = run, execution, workers
-        self._publish = publish
+        self._processes, self._publish = processes, publish
         self._clock, self._seconds = clock, seconds
         now = format_time(clock())
         self._base = DriverRecord(
@@ -128,14 +146,15 @@ class Heartbeat:
         """Record the current stage."""
         with self._lock:
             now = self._clock()
+            self._count_gpus()
             self._activity.stage, self._activity.stage_started = stage, format_time(now)
             self._activity.present_until = now
             self._activity.has_begun = False
             self._activity.total, self._activity.stage_done = total, done
             self._activity.done_before = done
             row = row_of(StageId.parse(stage))
-            gpus = self._execution.gpus * row.processes(self._run.config)
-            self._activity.gpus[stage] = 0.0 if row.cpu_only else gpus
+            self._activity.gpus = 0.0 if row.cpu_only else self._execution.gpus
+            self._activity.processes = row.processes(self._run.config)
         self._changed.set()
 
     def stage_notice(self, stage: str, text: str) -> None:
@@ -145,6 +164,7 @@ class Heartbeat:
         """Record that a worker runs a shard."""
         with self._lock:
             self._stop_clock(shard)
+            self._count_gpus()
             self._activity.since[shard] = self._clock()
             first, self._activity.has_begun = not self._activity.has_begun, True
         if first or row_of(StageId.parse(stage)).trains:  # other drivers leave it to this one
@@ -184,8 +204,8 @@ class Heartbeat:
     def record(self) -> DriverRecord:
         """Return the current record."""
         with self._lock:
-            now, activity, stage = self._clock(), self._activity, self._activity.stage or ""
-            spent = self._seconds_by_stage(now)
+            now, activity = self._clock(), self._activity
+            spent, count = self._seconds_by_stage(now), self._count_gpus()
             activity.count_present(self._workers(), now)
             return replace(
                 self._base,
@@ -196,17 +216,14 @@ class Heartbeat:
                 stage_done=activity.stage_done,
                 stage_done_before=activity.done_before,
                 running=tuple(
-                    RunningShard(stage, shard, format_time(since))
+                    RunningShard(activity.stage or "", shard, format_time(since))
                     for shard, since in activity.since.items()
                 ),
                 done=activity.done,
                 workers=self._workers(),
-                gpus_per_worker=activity.gpus.get(stage, 0.0),
+                gpus_per_worker=activity.gpus * count,
                 worker_seconds={name: round(value, 1) for name, value in spent.items()},
-                gpu_seconds={
-                    name: round(value * activity.gpus.get(name, 0.0), 1)
-                    for name, value in spent.items()
-                },
+                gpu_seconds={name: round(activity.gpu_seconds.get(name, 0.0), 1) for name in spent},
                 present_seconds={n: round(value, 1) for n, value in activity.present.items()},
                 requests={n: dict(c) for n, c in activity.requests.items() if c},
                 traffic={n: dict(c) for n, c in activity.traffic.items() if c},
@@ -238,8 +255,15 @@ class Heartbeat:
             spent[stage] = spent.get(stage, 0.0) + seconds
         return spent
 
+    def _count_gpus(self) -> int:
+        """Add the GPU time up to now; return how many processes share a job."""
+        processes = self._processes()
+        self._activity.count_gpus(self._clock(), processes)
+        return self._activity.processes if processes is None else processes
+
     def _stop_clock(self, shard: str) -> None:
         """Add the time of a shard that no longer runs to its stage."""
+        self._count_gpus()
         since = self._activity.since.pop(shard, None)
         if since is not None:
             stage, seconds = self._activity.stage or "", (self._clock() - since).total_seconds()

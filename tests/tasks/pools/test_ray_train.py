@@ -40,9 +40,10 @@ def test_a_job_that_fewer_processes_can_do_starts_with_those_that_have_room() ->
     execution = Execution(store=".", num_cpus=0.5, wait_for_workers_seconds=1)
     spec = WorkerSpec("tests.support.fakes:GangWorker")
     with PoolProvider(execution) as pools:
-        result = pools.gang(
-            spec, make_jobs(1), processes=64, least=1, stage="squeeze", observer=notes
-        )
+        jobs = make_jobs(1, seconds=5)
+        result = pools.gang(spec, jobs, processes=64, least=1, stage="squeeze", observer=notes)
+        present = pools.processes
     (receipt,) = result.receipts
+    assert present == receipt.summary["size"]
     assert 1 <= receipt.summary["size"] < 64
     assert any("of 64 processes" in text for _, text in notes.notices)

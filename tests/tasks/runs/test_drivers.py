@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -106,6 +107,31 @@ def test_the_time_of_each_stage_is_recorded_separately(run: Run, clock: Hands) -
         heart.job_finished(stage, Receipt("1", "a"))
     assert heart.record().worker_seconds == {"recover": 40.0, "relabel": 8.0}
     assert heart.record().gpu_seconds == {"recover": 10.0, "relabel": 2.0}
+
+
+def test_the_processes_of_a_gang_that_run_are_those_whose_gpus_count(
+    run: Run, clock: Hands
+) -> None:
+    size: list[int | None] = [None]
+    config = run.config.model_copy(
+        update={"posttrain": run.config.posttrain.model_copy(update={"processes": 4})}
+    )
+    heart = Heartbeat(
+        replace(run, config=config),
+        Execution(store=run.store.url, device="cuda"),
+        processes=lambda: size[0],
+        clock=clock,
+        seconds=3600,
+    )
+    heart.stage_started("posttrain", 1, 0)
+    for count, seconds in ((None, 10), (0, 100), (3, 10), (4, 5)):
+        size[0] = count
+        heart.job_started("posttrain", "a")
+        clock.move(seconds)
+        assert heart.record().gpus_per_worker == (4 if count is None else count)
+        heart.job_retried("posttrain", "a", "its node was lost")
+    assert heart.record().gpu_seconds == {"posttrain": 40.0 + 0 + 30 + 20}
+    assert heart.record().worker_seconds == {"posttrain": 125.0}
 
 
 def test_a_shard_that_begins_again_runs_since_then(run: Run, clock: Hands) -> None:
