@@ -40,12 +40,13 @@ def check_device(execution: Execution) -> None:
         _check_reserved(execution)
 
 
-def check_gang(execution: Execution, processes: int, *, stage: str) -> None:
+def check_gang(execution: Execution, processes: int, *, least: int, stage: str) -> None:
     """Refuse a training whose processes would share a GPU, which NCCL does not support.
 
     Args:
         execution: where and how jobs run.
         processes: that share the training.
+        least: processes that can do the work of all.
         stage: of the training, for the message.
 
     Raises:
@@ -59,11 +60,24 @@ def check_gang(execution: Execution, processes: int, *, stage: str) -> None:
             f"{where}: num_gpus = {execution.gpus:g} puts several of them on one GPU, expected a "
             "GPU for each. Use --num-gpus 1, or set the stage's processes to 1."
         )
-    if execution.local and processes > (gpus := _count_gpus()):
+    if execution.local and least > (gpus := _count_gpus()):
         raise ConfigError(
             f"{where}: this machine has {gpus} GPUs, expected one for each. Set the stage's "
             f"processes to at most {gpus}, {ELSEWHERE}."
         )
+
+
+def count_local(execution: Execution, processes: int, *, least: int) -> int:
+    """Return how many processes of a training this machine starts: on GPUs, one for each.
+
+    Args:
+        execution: where and how jobs run.
+        processes: that are to share the training.
+        least: processes that can do the work of all.
+    """
+    if execution.device != "cuda":
+        return processes
+    return max(least, min(processes, _count_gpus()))
 
 
 def node_memory(execution: Execution) -> NodeMemory | None:

@@ -21,7 +21,7 @@ class InProcessPool:
     A job that hangs cannot be killed, so deadlines have no effect.
     """
 
-    workers = present = 1
+    workers = present = processes = 1
 
     def __init__(self, spec: WorkerSpec, *, sample_seconds: float = SAMPLE_SECONDS) -> None:
         self._spec, self._sample_seconds = spec, sample_seconds

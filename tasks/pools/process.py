@@ -51,7 +51,7 @@ class ProcessPool:
         self, spec: WorkerSpec, *, workers: int, processes: int = 1, device: str = "cpu"
     ) -> None:
         self.workers = workers
-        self._spec, self._processes, self._device = spec, processes, device
+        self._spec, self.processes, self._device = spec, processes, device
         self._groups: list[_Group] = []
         self._supervision = ExitStack()
         self._supervision.enter_context(supervised())
@@ -96,7 +96,7 @@ class ProcessPool:
     def describe(self) -> str:
         """Return how many children are alive."""
         alive = sum(child.is_alive() for group in self._groups for child in group.children)
-        return f"{alive} of {self.workers * self._processes} child processes alive"
+        return f"{alive} of {self.workers * self.processes} child processes alive"
 
     def close(self) -> None:
         """Kill every child."""
@@ -106,14 +106,14 @@ class ProcessPool:
         self._supervision.close()
 
     def _start(self, worker: int) -> _Group:
-        folder = tempfile.mkdtemp(prefix="distill-") if self._processes > 1 else ""
-        group = _Group([], [], folder, waiting=set(range(self._processes)))
+        folder = tempfile.mkdtemp(prefix="distill-") if self.processes > 1 else ""
+        group = _Group([], [], folder, waiting=set(range(self.processes)))
         context = multiprocessing.get_context("spawn")
-        for rank in range(self._processes):
-            index = worker * self._processes + rank
-            children = self.workers * self._processes
+        for rank in range(self.processes):
+            index = worker * self.processes + rank
+            children = self.workers * self.processes
             member = GroupMember(
-                rank, self._processes, f"{folder}/group", index, children, self._device
+                rank, self.processes, f"{folder}/group", index, children, self._device
             )
             ours, theirs = context.Pipe()
             child = context.Process(target=serve, args=(theirs, self._spec, member), daemon=True)
@@ -129,7 +129,7 @@ class ProcessPool:
         """Send the first job of the queue to every process of the group."""
         if not (group.built and group.queue):
             return
-        group.waiting, group.receipt = set(range(self._processes)), None
+        group.waiting, group.receipt = set(range(self.processes)), None
         for pipe in group.pipes:
             with ErrorCapture():  # `_receive` notices a dead child
                 pipe.send(group.queue[0])
@@ -174,7 +174,7 @@ class ProcessPool:
             return [Broken(number, error, reply.traceback)]
         raised = Raised(number, reply.key, error, reply.traceback)
         group.queue.pop(0)
-        if self._processes > 1:
+        if self.processes > 1:
             self.restart(number)
             self._groups[number].queue = group.queue
         self._begin(self._groups[number])

@@ -16,6 +16,7 @@ from tasks.execution import Execution
 from tasks.jobs import Job, WorkerMemory, WorkerSpec
 from tasks.observer import Observer
 from tasks.pools import ray_watch
+from tasks.pools.device import count_local
 from tasks.pools.dispatch import dispatch
 from tasks.pools.dispatch_state import Elsewhere
 from tasks.pools.events import Pool
@@ -62,7 +63,7 @@ class PoolProvider:
     @property
     def processes(self) -> int | None:
         """Return how many processes share the job that runs; None: as many as it is to have."""
-        return getattr(self._pool, "processes", None)  # only a gang on a cluster may have fewer
+        return getattr(self._pool, "processes", None)  # of gangs, which may have fewer
 
     def release(self) -> None:
         """Stop the workers of the current pool."""
@@ -121,8 +122,7 @@ class PoolProvider:
             jobs: to run.
             spec: of the worker.
             processes: of the group.
-            least: processes that a job on a cluster may start with if there is no room for more;
-                None: all of them.
+            least: processes that a job may start with if there is no room for more; None: all.
             stage: name for messages and the observer.
             observer: is told of the jobs, and how many processes have no room.
             elsewhere: jobs that other drivers run.
@@ -134,7 +134,8 @@ class PoolProvider:
         self.release()
         execution = self._execution = self._settings
         if execution.local:
-            self._pool = local_pool(spec, processes=processes, device=execution.device)
+            count = count_local(execution, processes, least=least or processes)
+            self._pool = local_pool(spec, processes=count, device=execution.device)
         else:
             notify = partial(_notify, observer, stage)
             self._pool = self._gang(spec, processes, least or processes, notify)

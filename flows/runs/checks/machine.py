@@ -35,11 +35,12 @@ def check_device(request: Request) -> None:
 
 
 def check_gangs(request: Request) -> None:
-    """Check that each process of a training gets a GPU of its own."""
+    """Check that each process that a training cannot do without gets a GPU of its own."""
     for stage in stages_of(request.config):
         if stage.kind not in request.complete:
-            processes = row_of(stage).processes(request.config)
-            device.check_gang(request.execution, processes, stage=str(stage))
+            row, processes = row_of(stage), row_of(stage).processes(request.config)
+            least = 1 if row.fewer_processes else processes
+            device.check_gang(request.execution, processes, least=least, stage=str(stage))
 
 
 def check_memory(request: Request) -> None:

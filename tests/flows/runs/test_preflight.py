@@ -18,7 +18,7 @@ from distill_core.models.files import save_weights
 from distill_core.storage.store import Store
 from flows.runs import preflight
 from tasks.execution import Execution
-from tasks.pools.device import check_device
+from tasks.pools.device import check_device, count_local
 from tasks.run import planned_run
 from tests.support.cli import Distill
 from tests.support.datasets import image_folder, png, write_parquet
@@ -218,6 +218,20 @@ def test_a_training_whose_processes_would_share_a_gpu_is_refused_before_anything
     with pytest.raises(ConfigError, match=f"^posttrain in 2 processes: {words}"):
         preflight.check(run, execution)
     assert not (tmp_path / "s").exists()
+
+
+def test_a_teacher_of_several_processes_is_trained_by_as_many_as_there_are_gpus(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    execution = Execution(store=str(tmp_path / "s"), local=True, device="cuda")
+    source, *overrides = of(data, ["squeeze.training.processes=4"])
+    preflight.check(planned_run(load_run(source, overrides), Store(execution.store)), execution)
+    counts = [count_local(execution, many, least=1) for many in (1, 2, 4)]
+    assert counts == [1, 2, 2]
+    assert count_local(execution, 4, least=4) == 4
+    assert count_local(execution.on_cpu(), 4, least=1) == 4
 
 
 @pytest.mark.parametrize("option", ["--num-gpus", "--num-cpus"])
