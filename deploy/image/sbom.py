@@ -59,7 +59,7 @@ def _component(name: str, version: str, entry: str) -> dict[str, Any]:
         "externalReferences": [
             {
                 "type": "distribution",
-                "url": f"https://pypi.org/project/{name}/{version}/",
+                "url": purl,
                 "hashes": [{"alg": "SHA-256", "content": each} for each in HASH.findall(entry)],
             }
         ],

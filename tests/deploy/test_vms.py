@@ -88,7 +88,7 @@ def test_the_head_runs_no_work() -> None:
 def test_what_is_installed_is_locked_by_hashes() -> None:
     environment, lock, package = config()["setup_commands"]
     assert "python3.11 -m venv" in environment
-    assert "--require-hashes -r ~/distill/source/requirements.lock" in lock
+    assert "--no-deps --require-hashes -r ~/distill/source/requirements-runtime.lock" in lock
     assert "--no-deps" in package
 
 
