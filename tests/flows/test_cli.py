@@ -116,7 +116,7 @@ def test_another_config_under_the_same_name_is_refused(
 def test_a_store_without_conditional_create_is_refused_unless_there_is_one_writer(
     run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(pipeline, "probe", lambda store: False)
+    monkeypatch.setattr(pipeline, "arbitrates", lambda store: False)
     with pytest.raises(StorageError, match="--single-writer"):
         pipeline.check_store(run.store)
     assert capsys.readouterr().err == ""
