@@ -5,10 +5,10 @@ python -m benchmarks.bench_squeeze_data [--photographs 2000] [--small 5000] [--r
 Photographs are stand-ins of 500 x 375; small images are Tiny-ImageNet's, if the data of the tests
 is there (DISTILL_TEST_DATA). Every way yields batches of random crops, flipped and normalised, in
 one process without decoders or workers; "pixels alone" is what the CPU does of that where a GPU
-trains, because the GPU flips and normalises, and crops squares. The libraries webdataset and
-litdata have rows where they are installed; they are no dependencies. Every round runs every way
-once in another order. The table has images per CPU second, medians over the rounds, and ratios that
-are taken within a round.
+trains, because the GPU flips and normalises, and crops squares. The libraries webdataset, litdata
+and mosaicml-streaming have rows where they are installed; they are no dependencies. Every round
+runs every way once in another order. The table has images per CPU second, medians over the rounds,
+and ratios that are taken within a round.
 """
 
 from __future__ import annotations
@@ -64,7 +64,12 @@ def ways_of(source: Photographs, packed: Packed) -> tuple[Ways, set[str]]:
         library = Others(folder, side=source.side)
         others[f"torchvision's ImageFolder and DataLoader, {name}"] = library.torchvision
     reduced = Others(packed.folder, side=source.side)
-    for title, way in (("webdataset", reduced.webdataset), ("litdata", reduced.litdata)):
+    libraries = {
+        "webdataset": reduced.webdataset,
+        "litdata": reduced.litdata,
+        "mosaicml-streaming": reduced.mosaicml,
+    }
+    for title, way in libraries.items():
         if way is not None:
             others[f"{title}, reduced files"] = way
     return ways | others, set(others)

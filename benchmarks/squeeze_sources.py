@@ -109,8 +109,13 @@ def small_images(count: int, folder: Path) -> list[Photographs]:
     return [Photographs(title, files, 64, 64, folder)]
 
 
-def prepared(config: RunConfig, store: Path) -> Run:
-    """Ingest the images of a run and write their packs, if it has any."""
+def prepared(config: RunConfig, store: Path | str) -> Run:
+    """Ingest the images of a run and write their packs, if it has any.
+
+    Args:
+        config: of the run.
+        store: a folder, or the address of a bucket.
+    """
     run = create_run(config, Store(str(store)), "bench")
     execution = Execution(store=run.store.url, local=True)
     with PoolProvider(execution) as pools:

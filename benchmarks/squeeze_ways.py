@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import tarfile
 import tempfile
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
@@ -113,6 +115,19 @@ class Others:
         """Return the way of the library litdata; None: it is not installed."""
         return self._litdata if find_spec("litdata") else None
 
+    @property
+    def mosaicml(self) -> Callable[[], int] | None:
+        """Return the way of the library mosaicml-streaming; None: it is not installed."""
+        return self._mosaicml if find_spec("streaming") else None
+
+    @property
+    def _crop(self) -> Callable[[bytes], torch.Tensor]:
+        """Return what makes the input of a network of a file, by the decoder of ImageFolder."""
+        transform = self._transform
+        return staticmethod(
+            lambda data: transform(Image.open(io.BytesIO(data)).convert("RGB"))
+        )  # an attribute of a class, which would bind a function
+
     @cached_property
     def _images(self) -> ImageFolder:
         return ImageFolder(str(self._folder / "train"), self._transform)
@@ -128,14 +143,27 @@ class Others:
         import litdata
 
         class Images(litdata.StreamingDataset):  # type: ignore[misc]
-            transform = self._transform
+            crop = self._crop
 
             def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-                image, label = super().__getitem__(index)
-                return self.transform(image), label
+                data, label = super().__getitem__(index)
+                return self.crop(data), label
 
         dataset = Images(str(self._chunks), shuffle=True)
         return _counted(litdata.StreamingDataLoader(dataset, batch_size=BATCH))
+
+    def _mosaicml(self) -> int:
+        import streaming
+
+        class Images(streaming.StreamingDataset):  # type: ignore[misc]
+            crop = self._crop
+
+            def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+                sample = super().__getitem__(index)
+                return self.crop(sample["image"]), sample["label"]
+
+        dataset = Images(local=str(self._shards), shuffle=True, batch_size=BATCH)
+        return _counted(DataLoader(dataset, batch_size=BATCH))
 
     @cached_property
     def _archive(self) -> Path:
@@ -156,7 +184,7 @@ class Others:
 
         path = self._folder.with_suffix(".litdata")
         litdata.optimize(
-            fn=_litdata_sample,
+            fn=_sample,
             inputs=self._images.samples,
             output_dir=str(path),
             chunk_bytes="64MB",
@@ -164,11 +192,21 @@ class Others:
         )
         return path
 
+    @cached_property
+    def _shards(self) -> Path:
+        """Return a folder of shards of the images for the library mosaicml-streaming."""
+        import streaming
 
-def _litdata_sample(sample: tuple[str, int]) -> tuple[object, int]:
-    from PIL import Image
+        path, columns = self._folder.with_suffix(".mds"), {"image": "bytes", "label": "int"}
+        with streaming.MDSWriter(out=str(path), columns=columns, size_limit="64mb") as writer:
+            for file, label in self._images.samples:
+                writer.write({"image": Path(file).read_bytes(), "label": label})
+        return path
 
-    return Image.open(sample[0]), sample[1]
+
+def _sample(sample: tuple[str, int]) -> tuple[bytes, int]:
+    """Return the bytes of an image, and its label."""
+    return Path(sample[0]).read_bytes(), sample[1]
 
 
 def _counted(batches: Iterable[tuple[torch.Tensor, object]]) -> int:

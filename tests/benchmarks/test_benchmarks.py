@@ -8,9 +8,16 @@ import sys
 import pytest
 import yaml
 
-from benchmarks import bench_guards, bench_ingest, bench_squeeze_data, pairs
+from benchmarks import (
+    bench_guards,
+    bench_ingest,
+    bench_pack_cache,
+    bench_squeeze_data,
+    pairs,
+)
 from benchmarks.methods_block import Cell
 from benchmarks.pairs import Ratios
+from distill_core.data.packs import cache_settings
 from distill_core.data.readers import parts as bounds
 from distill_core.errors import ConfigError
 
@@ -107,6 +114,19 @@ def test_every_way_reads_all_training_images(
     for way in ("squares of files, cropped in training", "packs: crops of whole images", "A/A: "):
         assert f"| {way}" in shown
     assert "| torchvision's ImageFolder and DataLoader, reduced files |" in shown
+
+
+@pytest.mark.slow
+def test_an_epoch_over_packs_of_a_bucket_reads_each_byte_once_and_later_ones_none(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("ENDPOINT_URL", "ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "DEFAULT_REGION"):
+        monkeypatch.setenv(f"AWS_{name}", "x")  # the benchmark sets them; restored afterwards
+    monkeypatch.setenv(cache_settings.FOLDER, "/nowhere")
+    bench_pack_cache.main(["--photographs", "60", "--rounds", "1"])
+    shown = capsys.readouterr().out
+    assert "first epoch over those of its packs: 1.000" in shown
+    assert "later epochs: 0\n" in shown
 
 
 def test_rates_are_compared_within_a_round_and_with_the_best_of_the_others() -> None:
