@@ -1,4 +1,4 @@
-"""Remedies for the permanent errors of object stores, by error code."""
+"""Remedies for the permanent errors of stores, by error code."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _PERMISSION = "Allow the credentials {action} on this address (policies: deploy/
 _REGION = "The bucket is in another region: set AWS_DEFAULT_REGION to it"
 _SECRET = "The signature is wrong: check AWS_SECRET_ACCESS_KEY, and that no proxy rewrites requests"
 
-# By S3 error code or name of a client's exception; a retry does not help with any of these.
+# By S3 error code or name of an exception; a retry does not help with any of these.
 HINTS: Mapping[str, str] = MappingProxyType(
     {
         "AccessDenied": _PERMISSION,
@@ -39,6 +39,7 @@ HINTS: Mapping[str, str] = MappingProxyType(
         "301": _REGION,
         "NoCredentialsError": f"There are no credentials: {_CREDENTIALS}",
         "PartialCredentialsError": f"The credentials are incomplete: {_CREDENTIALS}",
+        "NotADirectoryError": "A part of this path is a file: correct the address",
         "ProfileNotFound": "Correct AWS_PROFILE, or add it to the AWS configuration",
     }
 )

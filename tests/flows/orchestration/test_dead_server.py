@@ -51,7 +51,7 @@ def test_a_dead_server_is_one_line_before_anything_is_written(command: str, tmp_
         check=False,
     )
     (line,) = done.stderr.splitlines()
-    assert (done.returncode, done.stdout) == (2, "")
+    assert (done.returncode, done.stdout) == (75, "")
     assert "no answer from 127.0.0.1:9" in line
     assert "hush" not in line
     assert not (tmp_path / "store").exists()

@@ -205,7 +205,7 @@ def test_a_receipt_stays_small_whatever_summary_the_worker_returns(
     [
         ({"num_gpus": 0.3}, "cannot pack other fractions"),
         ({"num_gpus": 0, "device": "cuda"}, "must reserve a part of a GPU"),
-        ({"workers": 0}, "greater than 0"),
+        ({"workers": 0}, "expected a number from 1"),
         ({"worker": 2}, "Extra inputs"),
     ],
 )
