@@ -204,8 +204,10 @@ class PoolProvider:
         """Return for how many workers the cluster has, or has had, room."""
         from tasks.pools.ray_capacity import capacity
 
-        size = (self._execution.num_cpus, self._execution.gpus)
-        self._most_room[size] = max(self._most_room.get(size, 0), capacity(*size))
+        cpus, gpus = size = (self._execution.num_cpus, self._execution.gpus)
+        # Where larger workers had room, these have it, too.
+        before = [n for (c, g), n in self._most_room.items() if c >= cpus and g >= gpus]
+        self._most_room[size] = max(*before, 0, capacity(*size))
         return self._most_room[size]
 
     def _connect(self, processes: int = 1) -> Mapping[str, str]:
@@ -228,7 +230,7 @@ class PoolProvider:
         """Refuse a cluster without room for one worker of any stage, before the first one runs.
 
         The first stages read images on CPUs. They can take hours, and would hide that the cluster
-        has no GPUs.
+        has no GPUs. After a loss, nodes that had room are waited for instead.
 
         Raises:
             ConfigError: no node is large enough, and none is expected to join.
@@ -236,7 +238,8 @@ class PoolProvider:
         from tasks.pools import ray_capacity
 
         settings = self._settings
-        if settings.ray_address is not None and settings.worker_range.least is None:
+        is_fixed = settings.ray_address is not None and settings.worker_range.least is None
+        if is_fixed and not self._most_room:
             one = ray_capacity.Resources(1, settings.num_cpus, settings.gpus)
             ray_capacity.preflight(one, setting="workers")
 

@@ -23,7 +23,7 @@ class Cluster:
     """Nodes that join at some seconds, and the places that are demanded."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, joins: dict[float, list[int]]) -> None:
-        self.now, self._joins = 0.0, joins  # GPUs of the nodes that join, by time
+        self.now, self.joins = 0.0, joins  # GPUs of the nodes that join, by time
         self.demanded: list[dict[str, float]] = []
         self.most_demanded = 0
         monkeypatch.setattr(ray, "nodes", self.nodes)
@@ -37,7 +37,7 @@ class Cluster:
 
     def nodes(self) -> list[dict[str, Any]]:
         """List the nodes as Ray does."""
-        counts = [gpus for at, some in self._joins.items() if at <= self.now for gpus in some]
+        counts = [gpus for at, some in self.joins.items() if at <= self.now for gpus in some]
         sizes = [{"CPU": 8.0 * gpus, "GPU": float(gpus), "memory": 64e9} for gpus in counts]
         return [{"Alive": True, "Resources": size} for size in sizes]
 
@@ -144,6 +144,20 @@ def test_a_cluster_without_gpus_is_refused_before_the_stages_that_need_none(
     elastic = execution.model_copy(update={"workers": "1:2"})
     with PoolProvider(elastic) as pools:
         assert pools.pool(on_cpus, jobs=3).workers == 2
+
+
+def test_a_cluster_that_was_lost_and_is_back_is_waited_for_until_its_nodes_are_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cluster = Cluster(monkeypatch, {0.0: [2]})
+    on_cpus = WorkerSpec(SPEC.factory, cpu_only=True)
+    with PoolProvider(Execution(store="s", ray_address="head:6379", device="cuda")) as pools:
+        assert pools.pool(SPEC, jobs=9).workers == 2
+        pools.disconnect()
+        cluster.joins = {50.0: [2]}
+        assert pools.pool(on_cpus, jobs=99).workers == 2  # as many as are known to have room
+        assert cluster.now == 50
+        assert pools.pool(SPEC, jobs=9).workers == 2
 
 
 def test_memory_is_declared_for_the_nodes_that_came(monkeypatch: pytest.MonkeyPatch) -> None:
