@@ -99,6 +99,7 @@ class RunRequest(BaseModel):
             store=Store(self.store).url,
             command=COMMAND,
             variables={VARIABLE: text},
+            work=self._work(),
             config="" if self.config is None else fingerprint(self.config),
             part=self._part(),
         )
@@ -134,6 +135,12 @@ class RunRequest(BaseModel):
             raise ConfigError(f"config: missing, and distill {self.command} needs one.")
         check_config(self.config)
         return self.config
+
+    def _work(self) -> str:
+        """Return what is done to the subject; to resume a run is to run it."""
+        work = f"redistill, policy {self.policy}" if self.command == "redistill" else "run"
+        allowed = self.execution.allow_missing
+        return f"{work}, allow_missing {allowed}" if allowed else work
 
     def _part(self) -> str:
         """Return a name for the shards that are selected; empty: all that are missing."""

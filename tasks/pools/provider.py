@@ -197,7 +197,9 @@ class PoolProvider:
         demand = ray_capacity.Resources(workers, execution.num_cpus, execution.gpus)
         if execution.worker_range.least is not None or least <= self._count_room():
             seconds = execution.wait_for_workers_seconds
-            ray_growth.await_nodes(demand, least=least, seconds=seconds, notify=notify)
+            certain = 0.0 if spec.memory is None else float(spec.memory.least)
+            sized = replace(demand, memory=certain)
+            ray_growth.await_nodes(sized, least=least, seconds=seconds, notify=notify)
         return ray_capacity.with_memory(demand, spec.memory, least=least)
 
     def _count_room(self) -> int:

@@ -8,7 +8,7 @@ also if it is killed; what `ray.autoscaler.sdk.request_resources` demands would 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 from ray.util.placement_group import placement_group, remove_placement_group
@@ -30,12 +30,10 @@ def demanded(demand: Resources) -> Iterator[None]:
     amounts = {"CPU": demand.num_cpus, "GPU": demand.num_gpus, "memory": float(int(demand.memory))}
     bundle = {name: amount for name, amount in amounts.items() if amount > 0}
     count = min(demand.workers, PLACES) if bundle else 0
-    groups = [placement_group([bundle]) for _ in range(count)]
-    try:
+    with ExitStack() as groups:
+        for _ in range(count):
+            groups.callback(remove_placement_group, placement_group([bundle]))
         yield
-    finally:
-        for group in groups:
-            remove_placement_group(group)
 
 
 def await_nodes(demand: Resources, *, least: int, seconds: float, notify: Notify) -> None:

@@ -35,6 +35,7 @@ class Metric:
 METRICS: Mapping[str, Metric] = {
     "distill_shards_planned": Metric("gauge", "Shards of the stage."),
     "distill_shards_done": Metric("gauge", "Complete shards of the stage, as this driver knows."),
+    "distill_shards_left": Metric("gauge", "Shards that the current stage lacks."),
     "distill_workers": Metric("gauge", "Workers of the stage that are present."),
     "distill_workers_busy": Metric("gauge", "Workers that run a shard."),
     "distill_shards_finished": Metric("counter", "Shards that ended well during this pass."),
@@ -45,7 +46,11 @@ METRICS: Mapping[str, Metric] = {
     "distill_storage_requests": Metric("counter", "Requests to buckets, by kind.", True),
     "distill_storage_bytes": Metric("counter", "Bytes of these requests, read or written.", True),
 }
-LIVE = ("distill_workers", "distill_workers_busy")  # of the current stage alone
+LIVE = (
+    "distill_shards_left",
+    "distill_workers",
+    "distill_workers_busy",
+)  # of the current stage alone
 
 
 class RayMetrics:
@@ -125,6 +130,8 @@ def values_of(record: DriverRecord) -> Iterator[tuple[tuple[str, str, str], floa
             yield ("distill_shards_planned", stage, ""), record.stage_total
         yield ("distill_shards_done", stage, ""), record.stage_done
         if record.state == "running":
+            left = 0 if record.stage_total is None else record.stage_total - record.stage_done
+            yield ("distill_shards_left", stage, ""), left
             yield ("distill_workers", stage, ""), record.workers
             yield ("distill_workers_busy", stage, ""), len(record.running)
     for name, by_stage in (

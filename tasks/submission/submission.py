@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
-from distill_core.errors import ClusterError, ConfigError
+from distill_core.errors import ClusterError, ConfigError, DistillError
 from tasks.submission.jobs_api import Job, JobsApi, Unanswered
 
 ROUNDS = 5  # others may submit the same subject at the same time
 # A job has this long to end by itself. The driver limits itself to 6 s; Ray's default is 3 s.
 VARIABLES = {"RAY_JOB_STOP_WAIT_TIME_S": "7"}
 PREFIX = "distill."  # of the names in the metadata of a job
-SUBJECT, STORE, ATTEMPT, CONFIG, PART = (
-    f"{PREFIX}{name}" for name in ("subject", "store", "attempt", "config", "part")
+SUBJECT, STORE, ATTEMPT, WORK, CONFIG, PART = (
+    f"{PREFIX}{name}" for name in ("subject", "store", "attempt", "work", "config", "part")
 )
 
 Notify = Callable[[str], None]
@@ -32,6 +33,7 @@ class Submission:
     store: str  # URL or folder
     command: str
     variables: Mapping[str, str] = field(default_factory=dict)
+    work: str = ""  # what is done to the subject
     config: str = ""  # fingerprint; empty: the config of the run that is there
     part: str = ""  # which shards; empty: all that are missing
 
@@ -46,6 +48,7 @@ class Submission:
             SUBJECT: self.subject,
             STORE: self.store,
             ATTEMPT: str(attempt),
+            WORK: self.work,
             CONFIG: self.config,
             PART: self.part,
         }
@@ -83,12 +86,18 @@ def submit_once(api: JobsApi, submission: Submission, notify: Notify) -> str:
         try:
             variables = {**submission.variables, **VARIABLES}
             api.submit(id, submission.command, variables, submission.metadata(attempt))
+            notify(f"{submission.subject}: submitted to {api.address} as the job {id}.")
         except (Unanswered, ConfigError):
             # The answer may have been lost, or somebody else was faster.
             if api.job(id) is None:
                 raise
             continue
-        notify(f"{submission.subject}: submitted to {api.address} as the job {id}.")
+        except Exception:
+            raise
+        except BaseException:  # a signal: the job may run already, and nobody would follow it
+            with suppress(DistillError):
+                api.stop(id)
+            raise
         return id
     raise ClusterError(
         f"{submission.subject}: {ROUNDS} jobs in a row were submitted by others and ended. Look "
@@ -98,8 +107,10 @@ def submit_once(api: JobsApi, submission: Submission, notify: Notify) -> str:
 
 def _check_same(submission: Submission, job: Job, address: str) -> None:
     """Refuse to follow a job that does something else with the same run."""
-    config, part = job.metadata.get(CONFIG, ""), job.metadata.get(PART, "")
-    if config and submission.config and config != submission.config:
+    work, config, part = (job.metadata.get(name, "") for name in (WORK, CONFIG, PART))
+    if work and work != submission.work:
+        difference = f"another purpose ({work})"
+    elif config and submission.config and config != submission.config:
         difference = "another config"
     elif part and part != submission.part:
         difference = f"a part of the shards ({part})"

@@ -76,6 +76,20 @@ def test_resume_and_redistill_travel_as_well(server: JobsServer, distill: Distil
     assert job["metadata"]["distill.subject"] == "digits-demo"
 
 
+def test_only_requests_that_do_the_same_share_a_job() -> None:
+    config = load_run("digits-demo")
+    run = RunRequest(command="run", store="s3://bucket/runs", config=config, run="weekly")
+    resume = RunRequest(command="resume", store="s3://bucket/runs", run="weekly")
+    again = RunRequest(
+        command="redistill", store="s3://bucket/runs", config=config, series="weekly"
+    )
+    fresh = again.model_copy(update={"policy": "squeeze_again"})
+    lenient = run.model_copy(update={"execution": Placement(allow_missing=3)})
+    works = [each.submission().work for each in (run, resume, again, fresh, lenient)]
+    assert works[0] == works[1]
+    assert len(set(works)) == 4
+
+
 @pytest.mark.parametrize(
     ("error", "code"),
     [

@@ -169,6 +169,15 @@ def test_memory_is_declared_for_the_nodes_that_came(monkeypatch: pytest.MonkeyPa
     assert pool.spec.memory.needed == 16e9  # a quarter of the node's
 
 
+def test_nodes_with_too_little_memory_are_not_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = Cluster(monkeypatch, {0.0: [1], 70.0: [8]})
+    execution = Execution(store="s", ray_address="head:6379", device="cuda", workers="2:4")
+    memory = WorkerMemory(int(60e9), int(30e9))
+    with PoolProvider(execution) as pools:
+        assert pools.pool(WorkerSpec(SPEC.factory, memory=memory), jobs=9).workers == 4
+    assert cluster.now == 70
+
+
 def test_a_demand_that_takes_nothing_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = Cluster(monkeypatch, {})
     with ray_growth.demanded(ray_capacity.Resources(4, num_cpus=0, num_gpus=0)):

@@ -54,6 +54,7 @@ def test_records_retries_and_failures_become_gauges_and_counters() -> None:
     assert ray.values == {
         ("distill_shards_planned", "tiny", "recover"): 8,
         ("distill_shards_done", "tiny", "recover"): 3,
+        ("distill_shards_left", "tiny", "recover"): 5,
         ("distill_workers", "tiny", "recover"): 2,
         ("distill_workers_busy", "tiny", "recover"): 0,
         ("distill_shards_finished", "tiny", "recover"): 1,

@@ -72,6 +72,11 @@ def test_a_job_whose_submission_was_answered_by_an_error_is_found(server: JobsSe
     ("running", "wanted", "words"),
     [
         (WEEKLY, replace(WEEKLY, config="decaf"), "with another config"),
+        (
+            replace(WEEKLY, work="redistill, policy keep"),
+            replace(WEEKLY, work="run"),
+            "with another",
+        ),
         (replace(WEEKLY, part="shards 3"), WEEKLY, r"with a part of the shards \(shards 3\)"),
     ],
 )
@@ -81,6 +86,19 @@ def test_a_job_that_does_something_else_with_the_run_is_named(
     id, _ = submit(server, running)
     with pytest.raises(ConfigError, match=rf"the job {id} runs already, {words}.*ray job stop"):
         submit(server, wanted)
+
+
+def test_a_signal_while_a_job_is_submitted_stops_it(server: JobsServer) -> None:
+    def interrupt(text: str) -> None:
+        raise KeyboardInterrupt
+
+    api = JobsApi(server.url)
+    with pytest.raises(KeyboardInterrupt):
+        submit_once(api, WEEKLY, interrupt)
+    (id,) = server.jobs
+    stopped = api.job(id)
+    assert stopped is not None
+    assert stopped.status == "STOPPED"
 
 
 def test_a_part_of_the_shards_is_left_to_a_job_for_all_of_them(server: JobsServer) -> None:
