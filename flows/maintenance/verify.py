@@ -33,6 +33,7 @@ from flows.maintenance.verify_chain import check_labels
 from flows.maintenance.verify_records import Damage, check_plan, check_records
 from flows.progress.display import display
 from tasks.gc.run_references import PLAN_ERRORS
+from tasks.jobs import Receipt
 from tasks.run import Run
 from tasks.stages.dataset_record import FILE as DATASET
 from tasks.stages.inputs import NotReady, dataset_of
@@ -73,6 +74,7 @@ def verify_with_progress(run: Run) -> Verdict:
     with display() as observer:
         observer.stage_started("verify", 1, 0)
         verdict = verify_run(run, progress=partial(observer.job_progress, "verify", run.name))
+        observer.job_finished("verify", Receipt(run.name, run.name))
         observer.stage_finished("verify", time.monotonic() - started)
     return verdict
 

@@ -178,7 +178,8 @@ def test_the_store_is_a_version_that_arbitrates() -> None:
 
 def test_a_read_only_container_can_write_where_ray_prefect_and_caches_do() -> None:
     for name in OURS:
-        assert services()[name]["tmpfs"] == ["/tmp", "/home/distill"]
+        mounts = dict(mount.split(":", 1) for mount in services()[name]["tmpfs"])
+        assert mounts == {"/tmp": "exec,mode=1777", "/home/distill": "mode=0700,uid=1000,gid=1000"}
     assert environment("prefect")["PREFECT_UI_STATIC_DIRECTORY"].startswith("/tmp/")
 
 

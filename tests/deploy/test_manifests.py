@@ -168,7 +168,7 @@ def test_a_job_is_tried_again_only_after_a_loss_and_an_eviction() -> None:
             ignore, fail = job["podFailurePolicy"]["rules"]
             assert ignore["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
             assert fail["onExitCodes"]["operator"] == "NotIn"
-            assert fail["onExitCodes"]["values"] == [75]
+            assert fail["onExitCodes"]["values"] == [75, 137, 143]
             (container,) = job["template"]["spec"]["containers"]
             assert fail["onExitCodes"]["containerName"] == container["name"]
             assert job["template"]["spec"]["restartPolicy"] == "Never"  # the policy requires it
