@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, WithJsonSchema
 
 AUTO = "auto"
 MOST = 100_000  # far above any use: a mistyped number is refused at once
@@ -54,4 +54,13 @@ def range_of(value: int | str | None) -> WorkerRange:
     return WorkerRange(value)
 
 
-WorkerCount = Annotated[int | str | None, BeforeValidator(parse_workers)]
+# Prefect's server checks forms by the schema alone.
+_SCHEMA: dict[str, Any] = {
+    "anyOf": [
+        {"type": "integer", "minimum": 1, "maximum": MOST},
+        {"type": "string", "pattern": f"^({AUTO}|[1-9][0-9]*(:[1-9][0-9]*)?)?$"},
+        {"type": "null"},
+    ],
+    "description": f"At most so many workers, a range MIN:MAX where nodes may join, or {AUTO}.",
+}
+WorkerCount = Annotated[int | str | None, BeforeValidator(parse_workers), WithJsonSchema(_SCHEMA)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jsonschema
 import pytest
 from pydantic import ValidationError
 
@@ -44,6 +45,18 @@ def test_a_range_without_a_cluster_of_nodes_is_refused_with_local_processes() ->
     with pytest.raises(ValidationError, match="nodes join clusters only"):
         Placement(local=True, workers="1:4")
     assert Placement(local=True, workers=4).worker_range == WorkerRange(4)
+
+
+@pytest.mark.parametrize(
+    ("values", "are_valid"),
+    [((8, "8", "2:8", "auto", "", None), True), ((0, 100_001, 1.5, "2:", "many"), False)],
+)
+def test_the_schema_of_a_form_refuses_what_the_settings_refuse(
+    values: tuple[Any, ...], are_valid: bool
+) -> None:
+    schema = Placement.model_json_schema()["properties"]["workers"]
+    for value in values:
+        assert jsonschema.Draft202012Validator(schema).is_valid(value) == are_valid, value
 
 
 def test_settings_that_are_stored_are_read_again() -> None:
