@@ -195,11 +195,12 @@ class PoolProvider:
 
         execution = self._execution
         demand = ray_capacity.Resources(workers, execution.num_cpus, execution.gpus)
-        if execution.worker_range.least is not None or least <= self._count_room():
+        may_grow, awaited = execution.worker_range.least is not None, demand
+        if may_grow and spec.memory is not None:  # else too little memory is refused at once
+            awaited = replace(demand, memory=float(spec.memory.least))
+        if may_grow or least <= self._count_room():
             seconds = execution.wait_for_workers_seconds
-            certain = 0.0 if spec.memory is None else float(spec.memory.least)
-            sized = replace(demand, memory=certain)
-            ray_growth.await_nodes(sized, least=least, seconds=seconds, notify=notify)
+            ray_growth.await_nodes(awaited, least=least, seconds=seconds, notify=notify)
         return ray_capacity.with_memory(demand, spec.memory, least=least)
 
     def _count_room(self) -> int:

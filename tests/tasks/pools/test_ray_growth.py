@@ -177,6 +177,12 @@ def test_nodes_with_too_little_memory_are_not_enough(monkeypatch: pytest.MonkeyP
         assert pools.pool(WorkerSpec(SPEC.factory, memory=memory), jobs=9).workers == 4
     assert cluster.now == 70
 
+    cluster.joins = {0.0: [1]}  # without a range no larger node is expected
+    fixed = execution.model_copy(update={"workers": 4})
+    with PoolProvider(fixed) as pools, pytest.raises(ConfigError, match="GB of memory"):
+        pools.pool(WorkerSpec(SPEC.factory, memory=WorkerMemory(int(90e9), int(80e9))), jobs=9)
+    assert cluster.now == 70
+
 
 def test_a_demand_that_takes_nothing_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = Cluster(monkeypatch, {})
