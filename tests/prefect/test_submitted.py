@@ -61,9 +61,7 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> Shown:
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[JobsServer]:
     """Serve a Jobs API that wants no token."""
-    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"):
-        monkeypatch.delenv(name, raising=False)
-    with jobs_server() as made:
+    with jobs_server(monkeypatch) as made:
         yield made
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import pytest
 import ray
 
 Job = dict[str, Any]
@@ -78,8 +79,10 @@ class JobsServer:
 
 
 @contextmanager
-def jobs_server() -> Iterator[JobsServer]:
-    """Serve until the end of the block."""
+def jobs_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[JobsServer]:
+    """Serve until the end of the block, to a process that has no token and no headers of Ray."""
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE", "RAY_JOB_HEADERS"):
+        monkeypatch.delenv(name, raising=False)
     state = JobsServer()
 
     class Handler(BaseHTTPRequestHandler):

@@ -25,9 +25,7 @@ RUN = ("run", "digits-demo", "ipc=3", "--store", "s3://bucket/runs", "--name", "
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[JobsServer]:
     """Serve a Jobs API that wants no token; its jobs end at once, as a test sets."""
-    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"):
-        monkeypatch.delenv(name, raising=False)
-    with jobs_server() as made:
+    with jobs_server(monkeypatch) as made:
         yield made
 
 
