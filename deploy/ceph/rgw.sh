@@ -114,24 +114,30 @@ add_user() { # NAME; its keys are NAME-key and NAME-secret
       --access-key="$1-key" --secret-key="$1-secret" >/dev/null
 }
 
-pids() { cat "$HOME_DIR"/run/*.pid 2>/dev/null || true; }
+running() { # print the processes that this folder started and that still run
+  local pid
+  for pid in $(cat "$HOME_DIR"/run/*.pid 2>/dev/null); do
+    # The number may be another process's by now.
+    if grep -qzxF "CEPH_CONF=$CEPH_CONF" "/proc/$pid/environ" 2>/dev/null; then echo "$pid"; fi
+  done
+}
 
 stop() {
   local pid
-  for pid in $(pids); do
-    # Only what this folder started: the number may be another process's by now.
-    grep -qzxF "CEPH_CONF=$CEPH_CONF" "/proc/$pid/environ" 2>/dev/null || continue
+  for pid in $(running); do
     kill -9 "$pid" # nothing here outlives the stop, so nothing has to be written
     timeout 10 tail --pid="$pid" -f /dev/null
   done
-  rm -rf "$HOME_DIR"
+  # Only a folder that `configure` made.
+  [ ! -e "$CEPH_CONF" ] || rm -rf "$HOME_DIR"
 }
 
 start() {
   local absent
   absent=$(missing)
   [ -z "$absent" ] || die "$absent is not installed; run: sudo $0 install"
-  [ -z "$(pids)" ] || die "$HOME_DIR is in use; run: $0 stop"
+  [ -z "$(running)" ] || die "$HOME_DIR is in use; run: $0 stop"
+  stop # what a server left that was killed, or that was lost with its machine
   trap stop EXIT # undone below, once everything is up
   configure
   start_mon
