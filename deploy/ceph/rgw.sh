@@ -77,7 +77,8 @@ osd_memory_target = 1073741824
 osd_class_update_on_start = false
 osd_crush_update_on_start = false
 [client.rgw]
-rgw_frontends = beast endpoint=127.0.0.1:$PORT
+# Else each answer with a body waits for an acknowledgement that the client delays by 40 ms.
+rgw_frontends = beast endpoint=127.0.0.1:$PORT tcp_nodelay=1
 rgw_thread_pool_size = 64
 CONF
 }
